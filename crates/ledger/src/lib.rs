@@ -1,0 +1,33 @@
+//! Evidence: what happened, in an order that cannot be rewritten unnoticed.
+//!
+//! Every decision leaves an event, and the events of a zone form one chain: each link holds the hash of its event and
+//! the hash of the link before, sealed with the audit key. Changes of product state form a second chain per zone, and
+//! one more for what belongs to no zone.
+//!
+//! What a reader may conclude from a chain that verifies:
+//!
+//! * no event before the last was changed, removed, inserted or moved since it was appended, unless by someone who
+//!   holds the audit key and rewrote everything behind it;
+//! * with the head kept outside the store ([`heads`]), also that the tail was not cut and the whole not swapped for an
+//!   older copy, unless by someone who also replaced that file.
+//!
+//! What a chain does not show: that an event is true, that it was appended when it says, or that nothing was left out
+//! before it was appended. The last is the duty of the transaction that commits evidence with its effect.
+//!
+//! Everything here is a function of plain values. Only this crate computes chain columns, and nothing rewrites them.
+
+pub mod admin_chain;
+pub mod canonical;
+pub mod chain;
+pub mod event;
+pub mod heads;
+mod hex;
+pub mod report;
+pub mod verify;
+
+pub use admin_chain::{AdminRecord, StoredAdminRecord};
+pub use chain::{Chain, ChainKey, ChainLink, ChainRecord, Head, StoredRow, next_link};
+pub use event::{Decision, EventType, Evidence, Metadata, StoredEvent};
+pub use heads::{HeadsError, HeadsFile, read_heads};
+pub use report::{ChainReport, Finding, LedgerReport, Problem};
+pub use verify::{AdminVerifier, ChainVerifier, ZoneVerifier};

@@ -1,0 +1,148 @@
+//! Delegation edges and the zone's graph epoch.
+
+use caracal_authority::{AgentSessionId, ApplicationId, EdgeId, ResourceId, Timestamp, ZoneId};
+use serde_json::{Map, Value};
+
+use crate::error::StoreError;
+use crate::tx::{ZoneRead, ZoneWrite};
+use crate::value::{Bind, Row, params};
+
+/// A delegation edge.
+#[derive(Debug, Clone)]
+pub struct EdgeRow {
+    /// Its zone.
+    pub zone_id: ZoneId,
+    /// Its id.
+    pub id: EdgeId,
+    /// The session that delegates.
+    pub source_session_id: AgentSessionId,
+    /// The session that receives.
+    pub target_session_id: AgentSessionId,
+    /// The source's application.
+    pub issuer_application_id: ApplicationId,
+    /// The target's application.
+    pub receiver_application_id: ApplicationId,
+    /// The edge it was cut from.
+    pub parent_edge_id: Option<EdgeId>,
+    /// Whether it is an inherited copy of its parent, which consumes no hop (difference D24).
+    pub mirrored: bool,
+    /// The one resource it is bound to.
+    pub resource_id: Option<ResourceId>,
+    /// Scopes, in the order given.
+    pub scopes: Vec<String>,
+    /// Normalised constraints.
+    pub constraints: Map<String, Value>,
+    /// `active`, `revoked` or `expired`; it also ends at `expires_at` whatever this says.
+    pub status: String,
+    /// When it ends.
+    pub expires_at: Timestamp,
+    /// 0, then one more for each revocation.
+    pub edge_version: i64,
+    /// Why it is not bound to a resource.
+    pub broad_reason: Option<String>,
+    /// When it was revoked.
+    pub revoked_at: Option<Timestamp>,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+pub(crate) const COLUMNS: &str = "zone_id, id, source_session_id, target_session_id, issuer_application_id, \
+                                  receiver_application_id, parent_edge_id, mirrored, resource_id, scopes, \
+                                  constraints_json, status, expires_at, edge_version, broad_reason, revoked_at, created_at";
+
+pub(crate) fn read(row: Row) -> Result<EdgeRow, StoreError> {
+    let mut columns = row.columns("delegation_edges");
+    Ok(EdgeRow {
+        zone_id: columns.next()?,
+        id: columns.next()?,
+        source_session_id: columns.next()?,
+        target_session_id: columns.next()?,
+        issuer_application_id: columns.next()?,
+        receiver_application_id: columns.next()?,
+        parent_edge_id: columns.next()?,
+        mirrored: columns.next()?,
+        resource_id: columns.next()?,
+        scopes: columns.json()?,
+        constraints: columns.json()?,
+        status: columns.next()?,
+        expires_at: columns.next()?,
+        edge_version: columns.next()?,
+        broad_reason: columns.next()?,
+        revoked_at: columns.next()?,
+        created_at: columns.next()?,
+    })
+}
+
+/// One edge.
+pub async fn lookup(tx: &mut ZoneRead<'_>, id: &EdgeId) -> Result<Option<EdgeRow>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM delegation_edges WHERE zone_id = ?1 AND id = ?2");
+    tx.tx.query_one(&sql, params![tx.zone, id]).await?.map(read).transpose()
+}
+
+/// The edge and its ancestors, root first. Stops after `limit` edges or where a parent is missing or repeats, so the
+/// caller must check that the first one has no parent.
+pub async fn lineage(tx: &mut ZoneRead<'_>, id: &EdgeId, limit: usize) -> Result<Vec<EdgeRow>, StoreError> {
+    let mut edges: Vec<EdgeRow> = Vec::new();
+    let mut next = Some(id.clone());
+    while let Some(id) = next.take() {
+        if edges.len() >= limit || edges.iter().any(|edge| edge.id == id) {
+            break;
+        }
+        let Some(edge) = lookup(tx, &id).await? else { break };
+        next.clone_from(&edge.parent_edge_id);
+        edges.push(edge);
+    }
+    edges.reverse();
+    Ok(edges)
+}
+
+/// The zone's delegation graph epoch; 0 before the first change that shrank authority.
+pub async fn epoch(tx: &mut ZoneRead<'_>) -> Result<i64, StoreError> {
+    let row = tx
+        .tx
+        .query_one(
+            "SELECT epoch FROM delegation_epochs WHERE zone_id = ?1",
+            params![tx.zone],
+        )
+        .await?;
+    row.map_or(Ok(0), |row| row.columns("delegation_epochs").next())
+}
+
+/// Raises the epoch by one and returns the new value. Only when authority shrinks (difference D14).
+pub async fn raise_epoch(tx: &mut ZoneWrite<'_>) -> Result<i64, StoreError> {
+    let zone = tx.zone.clone();
+    let sql = "INSERT INTO delegation_epochs (zone_id, epoch) VALUES (?1, 1)
+               ON CONFLICT (zone_id) DO UPDATE SET epoch = delegation_epochs.epoch + 1";
+    tx.tx.execute(sql, params![zone]).await?;
+    epoch(tx).await
+}
+
+/// Adds an edge.
+pub async fn add(tx: &mut ZoneWrite<'_>, edge: &EdgeRow) -> Result<(), StoreError> {
+    let sql = "INSERT INTO delegation_edges (zone_id, id, source_session_id, target_session_id, issuer_application_id,
+                 receiver_application_id, parent_edge_id, mirrored, resource_id, scopes, constraints_json, status,
+                 expires_at, edge_version, broad_reason, revoked_at, created_at)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
+    let zone = tx.zone.clone();
+    let (scopes, constraints) = (crate::json_text(&edge.scopes), crate::json_text(&edge.constraints));
+    let params = params![
+        zone,
+        edge.id,
+        edge.source_session_id,
+        edge.target_session_id,
+        edge.issuer_application_id,
+        edge.receiver_application_id,
+        edge.parent_edge_id,
+        edge.mirrored,
+        edge.resource_id,
+        scopes,
+        constraints,
+        edge.status,
+        edge.expires_at,
+        edge.edge_version,
+        edge.broad_reason,
+        edge.revoked_at,
+        edge.created_at
+    ];
+    tx.tx.execute(sql, params).await.map(|_| ())
+}

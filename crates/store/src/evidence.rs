@@ -1,0 +1,256 @@
+//! Rows of the evidence ledger. Append and read only; the storage refuses change and removal. Only the `ledger` room
+//! calls [`append`]: it alone writes chain columns.
+
+use caracal_authority::{Timestamp, ZoneId};
+
+use crate::effects::{ChainHead, ChainKind};
+use crate::error::StoreError;
+use crate::page::Page;
+use crate::tx::{DeploymentRead, ZoneRead, ZoneWrite};
+use crate::value::{Bind, Param, Row, params};
+
+/// One event as stored: text columns hold exactly the bytes that the content hash covers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EvidenceRow {
+    /// The zone, which selects the chain. Text, so that a damaged row can still be read and named.
+    pub zone_id: String,
+    /// Position in the zone's chain, from 1.
+    pub chain_seq: i64,
+    /// The event's id.
+    pub id: String,
+    /// Its type.
+    pub event_type: String,
+    /// The request it belongs to.
+    pub request_id: String,
+    /// `allow`, `deny`, …
+    pub decision: String,
+    /// Empty when unknown.
+    pub policy_set_id: String,
+    /// Empty when unknown.
+    pub policy_set_version_id: String,
+    /// Empty when unknown.
+    pub manifest_sha: String,
+    /// How the evaluation ended.
+    pub evaluation_status: String,
+    /// Canonical JSON text.
+    pub determining_policies: String,
+    /// Canonical JSON text.
+    pub diagnostics: String,
+    /// Canonical JSON text.
+    pub metadata: String,
+    /// When it happened, in microseconds since 1970.
+    pub occurred_at: i64,
+    /// When it was stored, in microseconds since 1970.
+    pub ingested_at: i64,
+    /// Content hash, lower-case hex.
+    pub content_sha256: String,
+    /// The previous row's content hash; none for the first.
+    pub prev_content_sha256: Option<String>,
+    /// Keyed hash over both, lower-case hex; empty without a key.
+    pub chain_hmac: String,
+}
+
+/// The newest link of a chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// Its position.
+    pub chain_seq: i64,
+    /// Its content hash.
+    pub content_sha256: String,
+}
+
+/// What a listing is narrowed to. Every member that is set must hold.
+#[derive(Debug, Clone, Default)]
+pub struct EvidenceFilter {
+    /// Not before this instant.
+    pub since: Option<Timestamp>,
+    /// Before this instant.
+    pub until: Option<Timestamp>,
+    /// Exactly this request.
+    pub request_id: Option<String>,
+    /// Exactly this decision.
+    pub decision: Option<String>,
+    /// One of these types; empty means any.
+    pub event_types: Vec<String>,
+    /// Metadata `application_id`.
+    pub application_id: Option<String>,
+    /// Metadata `agent_session_id`.
+    pub agent_session_id: Option<String>,
+    /// Metadata `session_id`: the authority record.
+    pub authority_record_id: Option<String>,
+    /// An element of metadata `agent_labels`.
+    pub label: Option<String>,
+}
+
+const COLUMNS: &str = "zone_id, chain_seq, id, event_type, request_id, decision, policy_set_id, policy_set_version_id, \
+                       manifest_sha, evaluation_status, determining_policies, diagnostics, metadata, occurred_at, \
+                       ingested_at, content_sha256, prev_content_sha256, chain_hmac";
+
+fn read(row: Row) -> Result<EvidenceRow, StoreError> {
+    let mut columns = row.columns("audit_events");
+    Ok(EvidenceRow {
+        zone_id: columns.next()?,
+        chain_seq: columns.next()?,
+        id: columns.next()?,
+        event_type: columns.next()?,
+        request_id: columns.next()?,
+        decision: columns.next()?,
+        policy_set_id: columns.next()?,
+        policy_set_version_id: columns.next()?,
+        manifest_sha: columns.next()?,
+        evaluation_status: columns.next()?,
+        determining_policies: columns.next()?,
+        diagnostics: columns.next()?,
+        metadata: columns.next()?,
+        occurred_at: columns.next()?,
+        ingested_at: columns.next()?,
+        content_sha256: columns.next()?,
+        prev_content_sha256: columns.next()?,
+        chain_hmac: columns.next()?,
+    })
+}
+
+/// The zone's head; none for an empty chain.
+pub async fn head(tx: &mut ZoneRead<'_>) -> Result<Option<Head>, StoreError> {
+    let sql = "SELECT chain_seq, content_sha256 FROM audit_heads WHERE zone_id = ?1";
+    let Some(row) = tx.tx.query_one(sql, params![tx.zone]).await? else {
+        return Ok(None);
+    };
+    let mut columns = row.columns("audit_heads");
+    Ok(Some(Head {
+        chain_seq: columns.next()?,
+        content_sha256: columns.next()?,
+    }))
+}
+
+/// Appends one link and moves the head. Conflicts when the position is taken or the event is already there.
+pub async fn append(tx: &mut ZoneWrite<'_>, row: &EvidenceRow) -> Result<(), StoreError> {
+    let sql = "INSERT INTO audit_events (zone_id, chain_seq, id, event_type, request_id, decision, policy_set_id,
+                 policy_set_version_id, manifest_sha, evaluation_status, determining_policies, diagnostics, metadata,
+                 occurred_at, ingested_at, content_sha256, prev_content_sha256, chain_hmac)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)";
+    let zone = tx.zone.clone();
+    let params = params![
+        zone,
+        row.chain_seq,
+        row.id,
+        row.event_type,
+        row.request_id,
+        row.decision,
+        row.policy_set_id,
+        row.policy_set_version_id,
+        row.manifest_sha,
+        row.evaluation_status,
+        row.determining_policies,
+        row.diagnostics,
+        row.metadata,
+        row.occurred_at,
+        row.ingested_at,
+        row.content_sha256,
+        row.prev_content_sha256,
+        row.chain_hmac
+    ];
+    tx.tx.execute(sql, params).await?;
+    let sql = "INSERT INTO audit_heads (zone_id, chain_seq, content_sha256) VALUES (?1, ?2, ?3)
+               ON CONFLICT (zone_id) DO UPDATE SET chain_seq = excluded.chain_seq, content_sha256 = excluded.content_sha256";
+    tx.tx
+        .execute(sql, params![zone, row.chain_seq, row.content_sha256])
+        .await?;
+    tx.tx.effects.heads.push(ChainHead {
+        kind: ChainKind::Evidence,
+        chain: zone.as_str().to_owned(),
+        chain_seq: row.chain_seq,
+        content_sha256: row.content_sha256.clone(),
+    });
+    Ok(())
+}
+
+/// The zone's rows from position `from` on, in chain order, `limit` at most: for the verifier.
+pub async fn list_chain(tx: &mut ZoneRead<'_>, from: i64, limit: i64) -> Result<Vec<EvidenceRow>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM audit_events WHERE zone_id = ?1 AND chain_seq >= ?2 ORDER BY chain_seq LIMIT ?3"
+    );
+    tx.tx
+        .query(&sql, params![tx.zone, from, limit])
+        .await?
+        .into_iter()
+        .map(read)
+        .collect()
+}
+
+/// Every zone that has evidence, whether or not the zone itself is still known.
+pub async fn list_chains(tx: &mut DeploymentRead<'_>) -> Result<Vec<ZoneId>, StoreError> {
+    let rows = tx
+        .tx
+        .query("SELECT DISTINCT zone_id FROM audit_events ORDER BY zone_id", &[])
+        .await?;
+    rows.into_iter().map(|row| row.columns("audit_events").next()).collect()
+}
+
+/// The events of one request, oldest first.
+pub async fn find_by_request(tx: &mut ZoneRead<'_>, request_id: &str) -> Result<Vec<EvidenceRow>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM audit_events WHERE zone_id = ?1 AND request_id = ?2 ORDER BY occurred_at, chain_seq"
+    );
+    tx.tx
+        .query(&sql, params![tx.zone, request_id])
+        .await?
+        .into_iter()
+        .map(read)
+        .collect()
+}
+
+/// Events newest first, by time and id.
+pub async fn list(tx: &mut ZoneRead<'_>, filter: &EvidenceFilter, page: &Page) -> Result<Vec<EvidenceRow>, StoreError> {
+    let zone = tx.zone.clone();
+    let mut sql = format!(
+        "SELECT {COLUMNS} FROM audit_events WHERE zone_id = ?1 AND (occurred_at < ?2 OR (occurred_at = ?2 AND id < ?3))"
+    );
+    let mut bound: Vec<Param<'_>> = vec![zone.bind(), Param::Int(page.at()), Param::Text(page.id())];
+    let member = |name| tx.tx.json_member("metadata", name);
+    let conditions: [(String, Param<'_>); 8] = [
+        ("occurred_at >= {}".to_owned(), filter.since.bind()),
+        ("occurred_at < {}".to_owned(), filter.until.bind()),
+        ("request_id = {}".to_owned(), filter.request_id.bind()),
+        ("decision = {}".to_owned(), filter.decision.bind()),
+        (
+            format!("{} = {{}}", member("application_id")),
+            filter.application_id.bind(),
+        ),
+        (
+            format!("{} = {{}}", member("agent_session_id")),
+            filter.agent_session_id.bind(),
+        ),
+        (
+            format!("{} = {{}}", member("session_id")),
+            filter.authority_record_id.bind(),
+        ),
+        (
+            tx.tx.json_array_contains("metadata", "agent_labels"),
+            filter.label.bind(),
+        ),
+    ];
+    for (condition, value) in conditions {
+        if !matches!(value, Param::Null) {
+            bound.push(value);
+            sql.push_str(&format!(
+                " AND {}",
+                condition.replace("{}", &format!("?{}", bound.len()))
+            ));
+        }
+    }
+    if !filter.event_types.is_empty() {
+        let first = bound.len() + 1;
+        let marks: Vec<String> = (first..first + filter.event_types.len())
+            .map(|index| format!("?{index}"))
+            .collect();
+        sql.push_str(&format!(" AND event_type IN ({})", marks.join(", ")));
+        bound.extend(filter.event_types.iter().map(Bind::bind));
+    }
+    sql.push_str(&format!(
+        " ORDER BY occurred_at DESC, id DESC LIMIT ?{}",
+        bound.len() + 1
+    ));
+    bound.push(Param::Int(page.limit()));
+    tx.tx.query(&sql, &bound).await?.into_iter().map(read).collect()
+}

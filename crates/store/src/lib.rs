@@ -1,0 +1,55 @@
+//! Product state behind one seam. See [`Store`] for the contract in words; `tests/` and [`conformance`] hold every
+//! engine to it.
+//!
+//! - [`Store`], [`Snapshot`], [`ZoneRead`], [`ZoneWrite`], [`DeploymentRead`], [`DeploymentWrite`]: transactions.
+//! - One module per kind of row, each a handful of functions over a transaction. They speak one vocabulary: `lookup`
+//!   by id, `find_by_…`, `list`, `add`, `update`, `archive`, `revoke`, `consume`, `purge_…`.
+//! - [`Committed`] and [`Observer`]: what a commit means to those who do not read the store.
+//!
+//! No statement leaves this crate, and no function here decides anything: it stores and finds.
+
+pub mod admin_evidence;
+pub mod admin_tokens;
+pub mod applications;
+mod attribution;
+pub mod clock;
+pub mod delegations;
+pub mod deployment;
+mod effects;
+mod error;
+pub mod evidence;
+mod migrations;
+pub mod outbox;
+mod page;
+pub mod policies;
+pub mod policy_sets;
+pub mod providers;
+pub mod receipts;
+pub mod records;
+pub mod resources;
+pub mod revocations;
+pub mod sealed_secrets;
+pub mod sessions;
+pub mod signing_keys;
+mod sqlite;
+mod store;
+mod tx;
+pub mod used_mandates;
+mod value;
+mod writer;
+pub mod zones;
+
+pub use attribution::Attribution;
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use effects::{ChainHead, ChainKind, Committed, Message, Observer};
+pub use error::{OpenError, StoreError};
+pub use migrations::known_version;
+pub use page::{Page, Position};
+pub use sqlite::SqliteOptions;
+pub use store::{BoxFuture, Inspection, Snapshot, Store, inspect};
+pub use tx::{DeploymentRead, DeploymentWrite, ZoneRead, ZoneWrite};
+
+/// JSON text of a value whose keys are strings, which serialisation can't refuse.
+pub(crate) fn json_text<T: serde::Serialize + ?Sized>(value: &T) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}

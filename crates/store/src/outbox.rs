@@ -1,0 +1,95 @@
+//! The outbox: messages that leave with the change that caused them. In the embedded engine the committing writer
+//! hands them to every observer before it answers, so a committed message is a dispatched one.
+
+use caracal_authority::{OutboxId, Timestamp, ZoneId};
+
+use crate::effects::Message;
+use crate::error::StoreError;
+use crate::tx::{Engine, ZoneRead, ZoneWrite};
+use crate::value::{Bind, params};
+
+/// What became of a message.
+#[derive(Debug, Clone)]
+pub struct OutboxRow {
+    /// The message's id.
+    pub id: OutboxId,
+    /// Its zone.
+    pub zone_id: ZoneId,
+    /// Its topic.
+    pub topic: String,
+    /// Its fields, in order.
+    pub fields: Vec<(String, String)>,
+    /// Failed deliveries.
+    pub attempts: i64,
+    /// Why the last one failed.
+    pub last_error: Option<String>,
+    /// When it was added.
+    pub created_at: Timestamp,
+    /// When it was handed over.
+    pub dispatched_at: Option<Timestamp>,
+}
+
+/// Adds a message unless its topic already has one with the same dedupe key. Says whether it was added.
+///
+/// Field values must be free of control characters: the streams' signature is over lines (contract:
+/// audit-and-streams.md W16).
+pub async fn add(
+    tx: &mut ZoneWrite<'_>,
+    id: OutboxId,
+    topic: &str,
+    dedupe_key: &str,
+    fields: Vec<(String, String)>,
+) -> Result<bool, StoreError> {
+    if fields
+        .iter()
+        .any(|(name, value)| name.chars().chain(value.chars()).any(char::is_control))
+    {
+        return Err(StoreError::Statement {
+            reason: format!("a message on `{topic}` has a control character"),
+        });
+    }
+    let (zone, now) = (tx.zone.clone(), tx.now());
+    let dispatched_at = match tx.tx.engine {
+        Engine::Sqlite(_) => Some(now),
+    };
+    let payload = crate::json_text(&fields);
+    let sql = "INSERT INTO outbox (id, zone_id, topic, dedupe_key, payload, attempts, created_at, dispatched_at)
+               VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7) ON CONFLICT (topic, dedupe_key) DO NOTHING";
+    let added = tx
+        .tx
+        .execute(sql, params![id, zone, topic, dedupe_key, payload, now, dispatched_at])
+        .await?
+        == 1;
+    if added {
+        let message = Message {
+            id,
+            zone,
+            topic: topic.to_owned(),
+            dedupe_key: dedupe_key.to_owned(),
+            fields,
+            created_at: now,
+        };
+        tx.tx.effects.messages.push(message);
+    }
+    Ok(added)
+}
+
+/// One message of the zone.
+pub async fn lookup(tx: &mut ZoneRead<'_>, id: &OutboxId) -> Result<Option<OutboxRow>, StoreError> {
+    let sql = "SELECT id, zone_id, topic, payload, attempts, last_error, created_at, dispatched_at FROM outbox
+               WHERE zone_id = ?1 AND id = ?2";
+    let Some(row) = tx.tx.query_one(sql, params![tx.zone, id]).await? else {
+        return Ok(None);
+    };
+    let mut columns = row.columns("outbox");
+    Ok(Some(OutboxRow {
+        id: columns.next()?,
+        zone_id: columns.next()?,
+        topic: columns.next()?,
+        fields: columns.json()?,
+        attempts: columns.next()?,
+        last_error: columns.next()?,
+        created_at: columns.next()?,
+        dispatched_at: columns.next()?,
+    }))
+}

@@ -1,0 +1,198 @@
+//! Policy sets, their immutable versions, and which one is active in a zone.
+
+use caracal_authority::{PolicySetId, PolicySetVersionId, PolicyVersionId, Timestamp, ZoneId};
+
+use crate::attribution::Attribution;
+use crate::error::StoreError;
+use crate::tx::{ZoneRead, ZoneWrite};
+use crate::value::{Bind, Row, params};
+
+/// A policy set.
+#[derive(Debug, Clone)]
+pub struct PolicySet {
+    /// Its zone.
+    pub zone_id: ZoneId,
+    /// Its id.
+    pub id: PolicySetId,
+    /// Unique among the zone's live sets.
+    pub name: String,
+    /// Free text.
+    pub description: Option<String>,
+    /// When it was archived.
+    pub archived_at: Option<Timestamp>,
+    /// The version that decides in the zone, if this set is the active one.
+    pub active_version_id: Option<PolicySetVersionId>,
+    /// Who made it.
+    pub attribution: Attribution,
+}
+
+/// An immutable manifest.
+#[derive(Debug, Clone)]
+pub struct PolicySetVersion {
+    /// Its zone.
+    pub zone_id: ZoneId,
+    /// Its id.
+    pub id: PolicySetVersionId,
+    /// The set it belongs to.
+    pub policy_set_id: PolicySetId,
+    /// Counts from 1 within the set.
+    pub version: i64,
+    /// The policy versions it is made of, in order.
+    pub manifest: Vec<PolicyVersionId>,
+    /// Lower-case hex SHA-256 of the manifest text (contract: policy.md §10.2).
+    pub manifest_sha256: String,
+    /// The input schema of its documents.
+    pub schema_version: String,
+    /// Who made it.
+    pub created_by: Option<String>,
+    /// Whether that was the assistant on someone's behalf.
+    pub created_via_operator: bool,
+    /// When.
+    pub created_at: Timestamp,
+}
+
+/// What decides in a zone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActivePolicySet {
+    /// The set.
+    pub policy_set_id: PolicySetId,
+    /// Its version.
+    pub version_id: PolicySetVersionId,
+    /// The version's manifest hash: the key under which its bundle may be remembered.
+    pub manifest_sha256: String,
+    /// Since when.
+    pub activated_at: Timestamp,
+}
+
+pub(crate) const COLUMNS: &str = "s.zone_id, s.id, s.name, s.description, s.archived_at, a.version_id, s.created_by, \
+                                  s.created_via_operator, s.updated_by, s.updated_via_operator, s.created_at, s.updated_at";
+pub(crate) const FROM: &str =
+    "policy_sets s LEFT JOIN active_policy_sets a ON a.zone_id = s.zone_id AND a.policy_set_id = s.id";
+pub(crate) const VERSION_COLUMNS: &str = "zone_id, id, policy_set_id, version, manifest_json, manifest_sha256, \
+                                          schema_version, created_by, created_via_operator, created_at";
+
+pub(crate) fn read(row: Row) -> Result<PolicySet, StoreError> {
+    let mut columns = row.columns("policy_sets");
+    Ok(PolicySet {
+        zone_id: columns.next()?,
+        id: columns.next()?,
+        name: columns.next()?,
+        description: columns.next()?,
+        archived_at: columns.next()?,
+        active_version_id: columns.next()?,
+        attribution: Attribution::read(&mut columns)?,
+    })
+}
+
+pub(crate) fn read_version(row: Row) -> Result<PolicySetVersion, StoreError> {
+    let mut columns = row.columns("policy_set_versions");
+    Ok(PolicySetVersion {
+        zone_id: columns.next()?,
+        id: columns.next()?,
+        policy_set_id: columns.next()?,
+        version: columns.next()?,
+        manifest: columns.json()?,
+        manifest_sha256: columns.next()?,
+        schema_version: columns.next()?,
+        created_by: columns.next()?,
+        created_via_operator: columns.next()?,
+        created_at: columns.next()?,
+    })
+}
+
+/// The set, archived or not.
+pub async fn lookup(tx: &mut ZoneRead<'_>, id: &PolicySetId) -> Result<Option<PolicySet>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM {FROM} WHERE s.zone_id = ?1 AND s.id = ?2");
+    tx.tx.query_one(&sql, params![tx.zone, id]).await?.map(read).transpose()
+}
+
+/// The version, in this zone.
+pub async fn lookup_version(
+    tx: &mut ZoneRead<'_>,
+    id: &PolicySetVersionId,
+) -> Result<Option<PolicySetVersion>, StoreError> {
+    let sql = format!("SELECT {VERSION_COLUMNS} FROM policy_set_versions WHERE zone_id = ?1 AND id = ?2");
+    tx.tx
+        .query_one(&sql, params![tx.zone, id])
+        .await?
+        .map(read_version)
+        .transpose()
+}
+
+/// What decides in the transaction's zone; `None` denies everything.
+pub async fn find_active(tx: &mut ZoneRead<'_>) -> Result<Option<ActivePolicySet>, StoreError> {
+    let sql = "SELECT a.policy_set_id, a.version_id, v.manifest_sha256, a.activated_at FROM active_policy_sets a
+               JOIN policy_set_versions v ON v.zone_id = a.zone_id AND v.id = a.version_id WHERE a.zone_id = ?1";
+    let Some(row) = tx.tx.query_one(sql, params![tx.zone]).await? else {
+        return Ok(None);
+    };
+    let mut columns = row.columns("active_policy_sets");
+    Ok(Some(ActivePolicySet {
+        policy_set_id: columns.next()?,
+        version_id: columns.next()?,
+        manifest_sha256: columns.next()?,
+        activated_at: columns.next()?,
+    }))
+}
+
+/// Makes `version` the one that decides in the zone, instead of whichever did.
+pub async fn activate(
+    tx: &mut ZoneWrite<'_>,
+    set: &PolicySetId,
+    version: &PolicySetVersionId,
+) -> Result<(), StoreError> {
+    let sql =
+        "INSERT INTO active_policy_sets (zone_id, policy_set_id, version_id, activated_at) VALUES (?1, ?2, ?3, ?4)
+               ON CONFLICT (zone_id) DO UPDATE SET policy_set_id = excluded.policy_set_id,
+                 version_id = excluded.version_id, activated_at = excluded.activated_at";
+    let (zone, now) = (tx.zone.clone(), tx.now());
+    tx.tx.execute(sql, params![zone, set, version, now]).await.map(|_| ())
+}
+
+/// Lets nothing decide in the zone any more if `set` did: it falls to deny-all. Says whether it did.
+pub async fn deactivate(tx: &mut ZoneWrite<'_>, set: &PolicySetId) -> Result<bool, StoreError> {
+    let zone = tx.zone.clone();
+    let sql = "DELETE FROM active_policy_sets WHERE zone_id = ?1 AND policy_set_id = ?2";
+    Ok(tx.tx.execute(sql, params![zone, set]).await? > 0)
+}
+
+/// Adds a set. Conflicts on `policy_sets.name`.
+pub async fn add(tx: &mut ZoneWrite<'_>, set: &PolicySet) -> Result<(), StoreError> {
+    let sql = "INSERT INTO policy_sets (zone_id, id, name, description, archived_at, created_by, created_via_operator,
+                 updated_by, updated_via_operator, created_at, updated_at)
+               VALUES (?1, ?2, ?3, ?4, NULL, ?5, ?6, NULL, NULL, ?7, ?7)";
+    let zone = tx.zone.clone();
+    let by = &set.attribution;
+    let params = params![
+        zone,
+        set.id,
+        set.name,
+        set.description,
+        by.created_by,
+        by.created_via_operator,
+        by.created_at
+    ];
+    tx.tx.execute(sql, params).await.map(|_| ())
+}
+
+/// Adds a version; its number must be the next of its set. Conflicts on `policy_set_versions.version`.
+pub async fn add_version(tx: &mut ZoneWrite<'_>, version: &PolicySetVersion) -> Result<(), StoreError> {
+    let sql = "INSERT INTO policy_set_versions (zone_id, id, policy_set_id, version, manifest_json, manifest_sha256,
+                 schema_version, created_by, created_via_operator, created_at)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+    let zone = tx.zone.clone();
+    let manifest = crate::json_text(&version.manifest);
+    let params = params![
+        zone,
+        version.id,
+        version.policy_set_id,
+        version.version,
+        manifest,
+        version.manifest_sha256,
+        version.schema_version,
+        version.created_by,
+        version.created_via_operator,
+        version.created_at
+    ];
+    tx.tx.execute(sql, params).await.map(|_| ())
+}

@@ -1,0 +1,124 @@
+//! Authority records: one per exchange that granted something; identity and revocation anchor of its mandate.
+
+use caracal_authority::{AgentSessionId, ApplicationId, AuthorityRecordId, EdgeId, Timestamp, ZoneId};
+
+use crate::error::StoreError;
+use crate::tx::{ZoneRead, ZoneWrite};
+use crate::value::{Bind, Row, params};
+
+/// An authority record.
+#[derive(Debug, Clone)]
+pub struct RecordRow {
+    /// Its zone.
+    pub zone_id: ZoneId,
+    /// Its id: the mandate's `sid`.
+    pub id: AuthorityRecordId,
+    /// `application` or `user`.
+    pub kind: String,
+    /// Whose authority it is: the mandate's `sub`.
+    pub subject_id: String,
+    /// The application that asked.
+    pub client_id: ApplicationId,
+    /// `session`, `gateway` or `resource`: the mandate's `use`.
+    pub use_class: String,
+    /// The mandate's `jti`, unique in the zone.
+    pub jti: String,
+    /// `active` or `revoked`. Expiry shows in `expires_at`, not here.
+    pub status: String,
+    /// The record this one descends from; it falls with it.
+    pub parent_id: Option<AuthorityRecordId>,
+    /// The governed session it was minted for.
+    pub agent_session_id: Option<AgentSessionId>,
+    /// The delegation it was minted through.
+    pub delegation_edge_id: Option<EdgeId>,
+    /// When it ends.
+    pub expires_at: Timestamp,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was revoked.
+    pub revoked_at: Option<Timestamp>,
+    /// Why.
+    pub revoked_reason: Option<String>,
+}
+
+const COLUMNS: &str = "zone_id, id, kind, subject_id, client_id, use_class, jti, status, parent_id, agent_session_id, \
+                       delegation_edge_id, expires_at, created_at, revoked_at, revoked_reason";
+
+fn read(row: Row) -> Result<RecordRow, StoreError> {
+    let mut columns = row.columns("authority_records");
+    Ok(RecordRow {
+        zone_id: columns.next()?,
+        id: columns.next()?,
+        kind: columns.next()?,
+        subject_id: columns.next()?,
+        client_id: columns.next()?,
+        use_class: columns.next()?,
+        jti: columns.next()?,
+        status: columns.next()?,
+        parent_id: columns.next()?,
+        agent_session_id: columns.next()?,
+        delegation_edge_id: columns.next()?,
+        expires_at: columns.next()?,
+        created_at: columns.next()?,
+        revoked_at: columns.next()?,
+        revoked_reason: columns.next()?,
+    })
+}
+
+/// One record.
+pub async fn lookup(tx: &mut ZoneRead<'_>, id: &AuthorityRecordId) -> Result<Option<RecordRow>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM authority_records WHERE zone_id = ?1 AND id = ?2");
+    tx.tx.query_one(&sql, params![tx.zone, id]).await?.map(read).transpose()
+}
+
+/// Adds a record. Conflicts on `authority_records.jti` when a `jti` repeats.
+pub async fn add(tx: &mut ZoneWrite<'_>, record: &RecordRow) -> Result<(), StoreError> {
+    let sql =
+        "INSERT INTO authority_records (zone_id, id, kind, subject_id, client_id, use_class, jti, status, parent_id,
+                 agent_session_id, delegation_edge_id, expires_at, created_at, revoked_at, revoked_reason)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'active', ?8, ?9, ?10, ?11, ?12, NULL, NULL)";
+    let zone = tx.zone.clone();
+    let params = params![
+        zone,
+        record.id,
+        record.kind,
+        record.subject_id,
+        record.client_id,
+        record.use_class,
+        record.jti,
+        record.parent_id,
+        record.agent_session_id,
+        record.delegation_edge_id,
+        record.expires_at,
+        record.created_at
+    ];
+    tx.tx.execute(sql, params).await.map(|_| ())
+}
+
+/// Revokes the record and everything that descends from it; the first reason and time stay. Returns the ids that
+/// were active until now, the record itself first.
+pub async fn revoke_with_descendants(
+    tx: &mut ZoneWrite<'_>,
+    id: &AuthorityRecordId,
+    reason: &str,
+) -> Result<Vec<AuthorityRecordId>, StoreError> {
+    let (zone, now) = (tx.zone.clone(), tx.now());
+    let sql = "WITH RECURSIVE family (id, depth) AS (
+                 SELECT id, 0 FROM authority_records WHERE zone_id = ?1 AND id = ?2
+                 UNION SELECT r.id, f.depth + 1 FROM authority_records r JOIN family f ON r.parent_id = f.id
+                   WHERE r.zone_id = ?1 AND f.depth < 64
+               )
+               SELECT r.id FROM authority_records r JOIN family f ON f.id = r.id
+               WHERE r.zone_id = ?1 AND r.status = 'active' ORDER BY f.depth, r.id";
+    let rows = tx.tx.query(sql, params![zone, id]).await?;
+    let ids: Vec<AuthorityRecordId> = rows
+        .into_iter()
+        .map(|row| row.columns("authority_records").next())
+        .collect::<Result<_, _>>()?;
+    for revoked in &ids {
+        let sql = "UPDATE authority_records SET status = 'revoked', revoked_at = ?3, revoked_reason = ?4
+                   WHERE zone_id = ?1 AND id = ?2 AND status = 'active'";
+        tx.tx.execute(sql, params![zone, revoked, now, reason]).await?;
+    }
+    Ok(ids)
+}

@@ -1,0 +1,119 @@
+//! Governed agent sessions.
+
+use caracal_authority::{AgentSessionId, ApplicationId, AuthorityRecordId, Timestamp, ZoneId};
+use serde_json::{Map, Value};
+
+use crate::error::StoreError;
+use crate::tx::{ZoneRead, ZoneWrite};
+use crate::value::{Bind, Row, params};
+
+/// A governed session.
+#[derive(Debug, Clone)]
+pub struct SessionRow {
+    /// Its zone.
+    pub zone_id: ZoneId,
+    /// Its id.
+    pub id: AgentSessionId,
+    /// The application it runs as.
+    pub application_id: ApplicationId,
+    /// The session it runs under.
+    pub parent_id: Option<AgentSessionId>,
+    /// The authority record it is anchored to.
+    pub subject_record_id: AuthorityRecordId,
+    /// `task` or `service`.
+    pub lifecycle: String,
+    /// Labels, in the order given: the roles of `policy.md`.
+    pub labels: Vec<String>,
+    /// Free members.
+    pub metadata: Map<String, Value>,
+    /// `active`, `suspended`, `terminated` or `expired`.
+    pub status: String,
+    /// 0 for a root.
+    pub depth: i64,
+    /// Lifetime of a task, none for a service.
+    pub ttl_seconds: Option<i64>,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// When it last did something.
+    pub last_active_at: Timestamp,
+    /// A service's last heartbeat.
+    pub last_heartbeat_at: Option<Timestamp>,
+    /// When a service's lease ends.
+    pub heartbeat_deadline_at: Option<Timestamp>,
+    /// 0 for a task; fences holders of a service's lease.
+    pub lease_generation: i64,
+    /// When it ended.
+    pub terminated_at: Option<Timestamp>,
+    /// Why.
+    pub termination_reason: Option<String>,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+}
+
+pub(crate) const COLUMNS: &str = "zone_id, id, application_id, parent_id, subject_record_id, lifecycle, labels, metadata, \
+                                  status, depth, ttl_seconds, started_at, last_active_at, last_heartbeat_at, \
+                                  heartbeat_deadline_at, lease_generation, terminated_at, termination_reason, updated_at";
+
+pub(crate) fn read(row: Row) -> Result<SessionRow, StoreError> {
+    let mut columns = row.columns("agent_sessions");
+    Ok(SessionRow {
+        zone_id: columns.next()?,
+        id: columns.next()?,
+        application_id: columns.next()?,
+        parent_id: columns.next()?,
+        subject_record_id: columns.next()?,
+        lifecycle: columns.next()?,
+        labels: columns.json()?,
+        metadata: columns.json()?,
+        status: columns.next()?,
+        depth: columns.next()?,
+        ttl_seconds: columns.next()?,
+        started_at: columns.next()?,
+        last_active_at: columns.next()?,
+        last_heartbeat_at: columns.next()?,
+        heartbeat_deadline_at: columns.next()?,
+        lease_generation: columns.next()?,
+        terminated_at: columns.next()?,
+        termination_reason: columns.next()?,
+        updated_at: columns.next()?,
+    })
+}
+
+/// One session.
+pub async fn lookup(tx: &mut ZoneRead<'_>, id: &AgentSessionId) -> Result<Option<SessionRow>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM agent_sessions WHERE zone_id = ?1 AND id = ?2");
+    tx.tx.query_one(&sql, params![tx.zone, id]).await?.map(read).transpose()
+}
+
+/// Adds a session.
+pub async fn add(tx: &mut ZoneWrite<'_>, session: &SessionRow) -> Result<(), StoreError> {
+    let sql =
+        "INSERT INTO agent_sessions (zone_id, id, application_id, parent_id, subject_record_id, lifecycle, labels,
+                 metadata, status, depth, ttl_seconds, started_at, last_active_at, last_heartbeat_at,
+                 heartbeat_deadline_at, lease_generation, terminated_at, termination_reason, updated_at)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
+    let zone = tx.zone.clone();
+    let (labels, metadata) = (crate::json_text(&session.labels), crate::json_text(&session.metadata));
+    let params = params![
+        zone,
+        session.id,
+        session.application_id,
+        session.parent_id,
+        session.subject_record_id,
+        session.lifecycle,
+        labels,
+        metadata,
+        session.status,
+        session.depth,
+        session.ttl_seconds,
+        session.started_at,
+        session.last_active_at,
+        session.last_heartbeat_at,
+        session.heartbeat_deadline_at,
+        session.lease_generation,
+        session.terminated_at,
+        session.termination_reason,
+        session.updated_at
+    ];
+    tx.tx.execute(sql, params).await.map(|_| ())
+}
