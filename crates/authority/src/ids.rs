@@ -108,6 +108,8 @@ ids! {
     AdminTokenId;
     /// A signing key (`kid`).
     KeyId;
+    /// One issued mandate (`jti`).
+    MandateId;
     /// An evidence event.
     EventId;
     /// An outbox message.

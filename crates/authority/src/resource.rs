@@ -373,8 +373,13 @@ mod tests {
             assert_eq!(floor(&books, "GET", "/books/secret", "read"), needs_write);
             assert_eq!(floor(&books, "POST", "/books", "read"), needs_write);
             assert_eq!(floor(&books, "POST", "/books", ""), needs_write);
-            for (method, path) in [("DELETE", "/books/7"), ("get", "/books/7"), ("GET ", "/books/7"), ("GET", "/admin")] {
-                assert_eq!(floor(&books, method, path, "read write"), Err(OperationRefused::Undeclared), "{method} {path}");
+            for (method, path) in [("DELETE", "/books/7"), ("get", "/books/7"), ("GET ", "/books/7"), ("GET", "/admin")]
+            {
+                assert_eq!(
+                    floor(&books, method, path, "read write"),
+                    Err(OperationRefused::Undeclared),
+                    "{method} {path}"
+                );
             }
         }
 

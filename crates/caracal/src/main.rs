@@ -1,1 +1,103 @@
-fn main() {}
+//! `caracal`: one binary, one process by default. This file is the command line; what each command does is in
+//! [`caracal::commands`].
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use caracal::commands::{self, Failure};
+use caracal::settings::UpFlags;
+use clap::{Args, Parser, Subcommand};
+
+/// Decides what an AI agent may do before it does it, proves what it did, and takes authority back at once.
+#[derive(Parser)]
+#[command(name = "caracal", disable_version_flag = true, arg_required_else_help = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run everything in this process on the embedded store, until Ctrl-C or SIGTERM.
+    Up(Up),
+    /// Show a governed call end to end, with a real agent, a real upstream and a real ledger, in a temporary place.
+    Demo {
+        /// One JSON document instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Ask every service of a running system whether it is alive.
+    Status {
+        /// Ask for readiness instead of liveness.
+        #[arg(long)]
+        ready: bool,
+        /// JSON instead of text.
+        #[arg(long)]
+        json: bool,
+        /// The offset the system was started with.
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        port_offset: u16,
+        /// The address the system was started on.
+        #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
+        bind: IpAddr,
+    },
+    /// The evidence ledger.
+    #[command(subcommand)]
+    Audit(Audit),
+    /// Say which version this is.
+    Version {
+        /// One line of JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Args)]
+struct Up {
+    /// Where the store, the keys and the ledger's heads lie.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Address to listen on. Anything but loopback is held to production rules (CARACAL_MODE=stable).
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
+    bind: IpAddr,
+    /// Added to each of the ports 3000 (api), 8080 (sts), 8081 (gateway), 9090 (audit) and 4000 (coordinator).
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    port_offset: u16,
+    /// One line of JSON when ready, instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Audit {
+    /// Verify every chain of a store: exit 0 only if all of it holds. Works on a copy and beside a running system.
+    Verify {
+        /// The data directory.
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+        /// JSON instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let CommandLine { command } = CommandLine::parse();
+    let done = match command {
+        Command::Up(Up { data_dir, bind, port_offset, json }) => {
+            commands::up(&UpFlags { data_dir, bind, port_offset }, json)
+        }
+        Command::Demo { json } => commands::demo(json),
+        Command::Status { ready, json, port_offset, bind } => commands::status(bind, port_offset, ready, json),
+        Command::Audit(Audit::Verify { data_dir, json }) => commands::verify(data_dir, json),
+        Command::Version { json } => commands::version(json),
+    };
+    match done {
+        Ok(code) => code,
+        Err(Failure(message)) => {
+            commands::say_failure(&message);
+            ExitCode::FAILURE
+        }
+    }
+}

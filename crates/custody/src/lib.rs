@@ -1,1 +1,48 @@
-//! custody
+//! Keys and secrets at rest, and what is done with them.
+//!
+//! - [`kek`]: that the key-encryption key at hand is the one this store was sealed with.
+//! - [`SigningKeys`]: one ES256 key pair per zone, made at the zone's first mint, sealed in the store, opened once.
+//! - [`SealedSecrets`]: provider and application secrets in the built-in backend, bound to where they lie.
+//! - [`mandate`]: a token is trusted only after the key of the very zone it names has verified it.
+//!
+//! Absent on purpose: HTTP, policy, and any opinion on what a mandate may be used for.
+
+pub mod kek;
+pub mod mandate;
+mod sealed_secrets;
+mod signing_keys;
+
+pub use sealed_secrets::{SealedSecrets, application_secret_ref, provider_secret_ref};
+pub use signing_keys::{SigningKeys, ZoneKey};
+
+use caracal_crypto::chance::ChanceUnavailable;
+use caracal_crypto::envelope::{OpenError, SealError};
+use caracal_store::StoreError;
+
+/// A key or secret that could not be had. Always a reason to refuse, never to go on without.
+#[derive(Debug, thiserror::Error)]
+pub enum CustodyError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An envelope did not open.
+    #[error("can't open `{place}`: {reason}")]
+    Sealed {
+        /// Where the envelope lies.
+        place: String,
+        /// Why it did not open.
+        reason: OpenError,
+    },
+    /// Something could not be sealed.
+    #[error(transparent)]
+    Unsealed(#[from] SealError),
+    /// No randomness.
+    #[error(transparent)]
+    Chance(#[from] ChanceUnavailable),
+    /// What was opened is not what was sealed there.
+    #[error("`{place}` does not hold what belongs there")]
+    Foreign {
+        /// Where it lies.
+        place: String,
+    },
+}

@@ -1,1 +1,29 @@
-//! http
+//! What every service's HTTP face shares.
+//!
+//! Inwards: a connection is accepted and paced by [`server`], every request gets its [`request_id`], bodies are read
+//! under a limit and a deadline ([`body`], [`form`]), callers are counted ([`limits`]), and whatever a handler refuses
+//! leaves as one error envelope ([`problem`]) through one outermost wrapper ([`face`]).
+//!
+//! Outwards: nothing in this system opens a connection except through [`egress`], which judges the very address it
+//! then dials.
+//!
+//! What must be absent here: routes, product state, the clock and randomness (both are arguments).
+
+pub mod body;
+pub mod egress;
+pub mod face;
+pub mod form;
+pub mod health;
+pub mod json;
+pub mod limits;
+pub mod path;
+mod percent;
+pub mod problem;
+pub mod redact;
+pub mod request_id;
+pub mod server;
+
+pub use face::Face;
+pub use problem::{Problem, Profile};
+pub use request_id::{FreshId, RequestId};
+pub use server::PeerAddr;

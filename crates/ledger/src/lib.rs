@@ -14,20 +14,29 @@
 //! What a chain does not show: that an event is true, that it was appended when it says, or that nothing was left out
 //! before it was appended. The last is the duty of the transaction that commits evidence with its effect.
 //!
-//! Everything here is a function of plain values. Only this crate computes chain columns, and nothing rewrites them.
+//! [`Ledger`] appends inside the transaction whose effect the evidence is of; everything else here is a function of
+//! plain values. Only this crate computes chain columns, and nothing rewrites them.
 
 pub mod admin_chain;
+mod append;
 pub mod canonical;
 pub mod chain;
+mod denials;
 pub mod event;
 pub mod heads;
+mod heads_observer;
 mod hex;
 pub mod report;
+mod stored;
 pub mod verify;
 
 pub use admin_chain::{AdminRecord, StoredAdminRecord};
+pub use append::Ledger;
 pub use chain::{Chain, ChainKey, ChainLink, ChainRecord, Head, StoredRow, next_link};
+pub use denials::AnonymousDenials;
 pub use event::{Decision, EventType, Evidence, Metadata, StoredEvent};
 pub use heads::{HeadsError, HeadsFile, read_heads};
+pub use heads_observer::HeadsObserver;
 pub use report::{ChainReport, Finding, LedgerReport, Problem};
+pub use stored::verify_store;
 pub use verify::{AdminVerifier, ChainVerifier, ZoneVerifier};

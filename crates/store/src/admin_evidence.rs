@@ -113,23 +113,13 @@ pub async fn list_chain(
     let sql = format!(
         "SELECT {COLUMNS} FROM admin_audit_events WHERE chain = ?1 AND chain_seq >= ?2 ORDER BY chain_seq LIMIT ?3"
     );
-    tx.tx
-        .query(&sql, params![chain, from, limit])
-        .await?
-        .into_iter()
-        .map(read)
-        .collect()
+    tx.tx.query(&sql, params![chain, from, limit]).await?.into_iter().map(read).collect()
 }
 
 /// Every management chain that has records.
 pub async fn list_chains(tx: &mut DeploymentRead<'_>) -> Result<Vec<String>, StoreError> {
-    let rows = tx
-        .tx
-        .query("SELECT DISTINCT chain FROM admin_audit_events ORDER BY chain", &[])
-        .await?;
-    rows.into_iter()
-        .map(|row| row.columns("admin_audit_events").next())
-        .collect()
+    let rows = tx.tx.query("SELECT DISTINCT chain FROM admin_audit_events ORDER BY chain", &[]).await?;
+    rows.into_iter().map(|row| row.columns("admin_audit_events").next()).collect()
 }
 
 async fn head_of(tx: &mut Tx, chain: &str) -> Result<Option<Head>, StoreError> {
@@ -138,10 +128,7 @@ async fn head_of(tx: &mut Tx, chain: &str) -> Result<Option<Head>, StoreError> {
         return Ok(None);
     };
     let mut columns = row.columns("admin_audit_heads");
-    Ok(Some(Head {
-        chain_seq: columns.next()?,
-        content_sha256: columns.next()?,
-    }))
+    Ok(Some(Head { chain_seq: columns.next()?, content_sha256: columns.next()? }))
 }
 
 async fn append_to(tx: &mut Tx, chain: &str, row: &AdminEvidenceRow) -> Result<(), StoreError> {
@@ -171,11 +158,10 @@ async fn append_to(tx: &mut Tx, chain: &str, row: &AdminEvidenceRow) -> Result<(
         row.prev_content_sha256,
         row.chain_hmac
     ];
-    tx.execute(sql, params).await?;
+    tx.append(sql, params).await?;
     let sql = "INSERT INTO admin_audit_heads (chain, chain_seq, content_sha256) VALUES (?1, ?2, ?3)
                ON CONFLICT (chain) DO UPDATE SET chain_seq = excluded.chain_seq, content_sha256 = excluded.content_sha256";
-    tx.execute(sql, params![chain, row.chain_seq, row.content_sha256])
-        .await?;
+    tx.append(sql, params![chain, row.chain_seq, row.content_sha256]).await?;
     tx.effects.heads.push(ChainHead {
         kind: ChainKind::Admin,
         chain: chain.to_owned(),

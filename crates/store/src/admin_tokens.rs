@@ -66,7 +66,7 @@ pub async fn add(tx: &mut DeploymentWrite<'_>, token: &AdminToken, digest: &str)
         token.created_by,
         token.created_at
     ];
-    tx.tx.execute(sql, params).await.map(|_| ())
+    tx.tx.append(sql, params).await.map(|_| ())
 }
 
 /// Revokes every live token of `created_by` whose digest is another one: changing the bootstrap token ends the old.

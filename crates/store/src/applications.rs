@@ -4,6 +4,7 @@ use caracal_authority::{ApplicationId, Timestamp, ZoneId};
 
 use crate::attribution::Attribution;
 use crate::error::StoreError;
+use crate::page::Page;
 use crate::tx::{DeploymentRead, ZoneRead, ZoneWrite};
 use crate::value::{Bind, Row, params};
 
@@ -74,10 +75,11 @@ pub async fn find_in_any_zone(
 /// Adds an application.
 pub async fn add(tx: &mut ZoneWrite<'_>, application: &Application) -> Result<(), StoreError> {
     let sql = "INSERT INTO applications (zone_id, id, name, registration_method, traits, secret_hash, expires_at,
-                 archived_at, created_by, created_via_operator, updated_by, updated_via_operator, created_at, updated_at)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, NULL, ?8, ?9, NULL, NULL, ?10, NULL)";
+                 archived_at, created_by, created_via_operator, updated_by, updated_via_operator, created_at, updated_at,
+                 name_key)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, NULL, ?8, ?9, NULL, NULL, ?10, NULL, ?11)";
     let zone = tx.zone.clone();
-    let traits = crate::json_text(&application.traits);
+    let (traits, name_key) = (crate::json_text(&application.traits), name_key(&application.name));
     let by = &application.attribution;
     let params = params![
         zone,
@@ -89,7 +91,56 @@ pub async fn add(tx: &mut ZoneWrite<'_>, application: &Application) -> Result<()
         application.expires_at,
         by.created_by,
         by.created_via_operator,
-        by.created_at
+        by.created_at,
+        name_key
+    ];
+    tx.tx.append(sql, params).await.map(|_| ())
+}
+
+/// What two names that differ only in case have in common.
+fn name_key(name: &str) -> String {
+    name.to_lowercase()
+}
+
+/// Applications of the zone, archived ones or the others, newest first.
+pub async fn list(tx: &mut ZoneRead<'_>, archived: bool, page: &Page) -> Result<Vec<Application>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM applications WHERE zone_id = ?1 AND (archived_at IS NOT NULL) = ?2
+           AND (created_at < ?3 OR (created_at = ?3 AND id < ?4)) ORDER BY created_at DESC, id DESC LIMIT ?5"
+    );
+    tx.tx.query(&sql, params![tx.zone, archived, page.at(), page.id(), page.limit()]).await?.into_iter().map(read).collect()
+}
+
+/// A managed application that is not archived and has this name in whatever case, other than `except`.
+pub async fn find_managed_by_name(
+    tx: &mut ZoneRead<'_>,
+    name: &str,
+    except: Option<&ApplicationId>,
+) -> Result<Option<Application>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM applications WHERE zone_id = ?1 AND name_key = ?2 AND archived_at IS NULL
+           AND registration_method = 'managed' AND (?3 IS NULL OR id <> ?3) ORDER BY created_at LIMIT 1"
+    );
+    tx.tx.query_one(&sql, params![tx.zone, name_key(name), except]).await?.map(read).transpose()
+}
+
+/// Stores name, traits, secret hash and last change of an application that is there.
+pub async fn update(tx: &mut ZoneWrite<'_>, application: &Application) -> Result<(), StoreError> {
+    let sql = "UPDATE applications SET name = ?3, name_key = ?4, traits = ?5, secret_hash = ?6, updated_by = ?7,
+                 updated_via_operator = ?8, updated_at = ?9 WHERE zone_id = ?1 AND id = ?2";
+    let zone = tx.zone.clone();
+    let (traits, name_key) = (crate::json_text(&application.traits), name_key(&application.name));
+    let by = &application.attribution;
+    let params = params![
+        zone,
+        application.id,
+        application.name,
+        name_key,
+        traits,
+        application.secret_hash,
+        by.updated_by,
+        by.updated_via_operator,
+        by.updated_at
     ];
     tx.tx.execute(sql, params).await.map(|_| ())
 }

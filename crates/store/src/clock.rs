@@ -34,8 +34,7 @@ impl ManualClock {
 
     /// Moves the clock by `seconds`, which may be negative.
     pub fn advance(&self, seconds: i64) {
-        self.0
-            .fetch_add(seconds.saturating_mul(1_000_000), std::sync::atomic::Ordering::SeqCst);
+        self.0.fetch_add(seconds.saturating_mul(1_000_000), std::sync::atomic::Ordering::SeqCst);
     }
 }
 

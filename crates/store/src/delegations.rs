@@ -1,5 +1,8 @@
 //! Delegation edges and the zone's graph epoch.
 
+use caracal_authority::delegation::{Constraints, Edge, EdgeStatus};
+use caracal_authority::resource::ResourceRef;
+use caracal_authority::scope::{Scope, Scopes};
 use caracal_authority::{AgentSessionId, ApplicationId, EdgeId, ResourceId, Timestamp, ZoneId};
 use serde_json::{Map, Value};
 
@@ -44,6 +47,33 @@ pub struct EdgeRow {
     pub revoked_at: Option<Timestamp>,
     /// When it was made.
     pub created_at: Timestamp,
+}
+
+impl EdgeRow {
+    /// The row as decisions see it. `resource` is what [`EdgeRow::resource_id`] names, looked up by the caller. A row
+    /// whose resource is gone, or whose constraints do not parse, is an edge that lends nothing.
+    pub fn edge(&self, resource: Option<ResourceRef>) -> Result<Edge, StoreError> {
+        let corrupt = |what: &str| StoreError::Corrupt {
+            table: "delegation_edges",
+            what: format!("`{}`: {what}", self.id),
+        };
+        let scopes = self.scopes.iter().map(|scope| Scope::parse(scope)).collect::<Result<_, _>>();
+        let known = self.resource_id.as_ref() == resource.as_ref().map(|resource| &resource.id);
+        Ok(Edge {
+            id: self.id.clone(),
+            zone: self.zone_id.clone(),
+            parent: self.parent_edge_id.clone(),
+            source: self.source_session_id.clone(),
+            target: self.target_session_id.clone(),
+            issuer: self.issuer_application_id.clone(),
+            receiver: self.receiver_application_id.clone(),
+            resource,
+            scopes: Scopes::from_list(scopes.map_err(|_| corrupt("unreadable scope"))?),
+            constraints: Constraints::parse(&self.constraints).ok().filter(|_| known),
+            status: EdgeStatus::parse(&self.status).ok_or_else(|| corrupt("unknown status"))?,
+            expires_at: self.expires_at,
+        })
+    }
 }
 
 pub(crate) const COLUMNS: &str = "zone_id, id, source_session_id, target_session_id, issuer_application_id, \
@@ -98,13 +128,7 @@ pub async fn lineage(tx: &mut ZoneRead<'_>, id: &EdgeId, limit: usize) -> Result
 
 /// The zone's delegation graph epoch; 0 before the first change that shrank authority.
 pub async fn epoch(tx: &mut ZoneRead<'_>) -> Result<i64, StoreError> {
-    let row = tx
-        .tx
-        .query_one(
-            "SELECT epoch FROM delegation_epochs WHERE zone_id = ?1",
-            params![tx.zone],
-        )
-        .await?;
+    let row = tx.tx.query_one("SELECT epoch FROM delegation_epochs WHERE zone_id = ?1", params![tx.zone]).await?;
     row.map_or(Ok(0), |row| row.columns("delegation_epochs").next())
 }
 
@@ -144,5 +168,49 @@ pub async fn add(tx: &mut ZoneWrite<'_>, edge: &EdgeRow) -> Result<(), StoreErro
         edge.revoked_at,
         edge.created_at
     ];
-    tx.tx.execute(sql, params).await.map(|_| ())
+    tx.tx.append(sql, params).await.map(|_| ())
+}
+
+/// Revokes an edge; `false` when it was not active.
+pub async fn revoke(tx: &mut ZoneWrite<'_>, id: &EdgeId) -> Result<bool, StoreError> {
+    let (zone, now) = (tx.zone.clone(), tx.now());
+    let sql = "UPDATE delegation_edges SET status = 'revoked', revoked_at = ?3, edge_version = edge_version + 1
+               WHERE zone_id = ?1 AND id = ?2 AND status = 'active'";
+    Ok(tx.tx.execute(sql, params![zone, id, now]).await? == 1)
+}
+
+/// Active edges from a session, lapsed ones included.
+pub async fn list_active_from(tx: &mut ZoneRead<'_>, source: &AgentSessionId) -> Result<Vec<EdgeRow>, StoreError> {
+    list_active(tx, "source_session_id", source.as_str()).await
+}
+
+/// Active edges to a session, lapsed ones included.
+pub async fn list_active_to(tx: &mut ZoneRead<'_>, target: &AgentSessionId) -> Result<Vec<EdgeRow>, StoreError> {
+    list_active(tx, "target_session_id", target.as_str()).await
+}
+
+/// Active edges cut from or mirroring `parent`, lapsed ones included.
+pub async fn list_active_derived(tx: &mut ZoneRead<'_>, parent: &EdgeId) -> Result<Vec<EdgeRow>, StoreError> {
+    list_active(tx, "parent_edge_id", parent.as_str()).await
+}
+
+async fn list_active(tx: &mut ZoneRead<'_>, column: &str, id: &str) -> Result<Vec<EdgeRow>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM delegation_edges WHERE zone_id = ?1 AND {column} = ?2 AND status = 'active' ORDER BY id"
+    );
+    tx.tx.query(&sql, params![tx.zone, id]).await?.into_iter().map(read).collect()
+}
+
+/// Edges to a session whatever their status, newest first, `limit` at most, only those with an id below `before`.
+pub async fn list_to(
+    tx: &mut ZoneRead<'_>,
+    target: &AgentSessionId,
+    before: Option<&EdgeId>,
+    limit: i64,
+) -> Result<Vec<EdgeRow>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM delegation_edges
+         WHERE zone_id = ?1 AND target_session_id = ?2 AND (?3 IS NULL OR id < ?3) ORDER BY id DESC LIMIT ?4"
+    );
+    tx.tx.query(&sql, params![tx.zone, target, before, limit]).await?.into_iter().map(read).collect()
 }

@@ -6,10 +6,7 @@ use crate::value::{Bind, params};
 
 /// The value called `name`.
 pub async fn lookup(tx: &mut DeploymentRead<'_>, name: &str) -> Result<Option<String>, StoreError> {
-    let row = tx
-        .tx
-        .query_one("SELECT value FROM deployment WHERE name = ?1", params![name])
-        .await?;
+    let row = tx.tx.query_one("SELECT value FROM deployment WHERE name = ?1", params![name]).await?;
     row.map(|row| row.columns("deployment").next()).transpose()
 }
 

@@ -49,16 +49,12 @@ impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         use rusqlite::ErrorCode;
         let rusqlite::Error::SqliteFailure(failure, message) = &error else {
-            return Self::Statement {
-                reason: error.to_string(),
-            };
+            return Self::Statement { reason: error.to_string() };
         };
         let text = message.clone().unwrap_or_else(|| failure.to_string());
         match failure.code {
             ErrorCode::ConstraintViolation => match text.strip_prefix("UNIQUE constraint failed: ") {
-                Some(columns) => Self::Conflict {
-                    constraint: columns.to_owned(),
-                },
+                Some(columns) => Self::Conflict { constraint: columns.to_owned() },
                 None => Self::Statement { reason: text },
             },
             ErrorCode::DiskFull
@@ -70,10 +66,7 @@ impl From<rusqlite::Error> for StoreError {
             | ErrorCode::OutOfMemory
             | ErrorCode::PermissionDenied
             | ErrorCode::FileLockingProtocolFailed => Self::Unavailable { reason: text },
-            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Self::Corrupt {
-                table: "database",
-                what: text,
-            },
+            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Self::Corrupt { table: "database", what: text },
             _ => Self::Statement { reason: text },
         }
     }

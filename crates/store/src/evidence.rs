@@ -117,10 +117,7 @@ pub async fn head(tx: &mut ZoneRead<'_>) -> Result<Option<Head>, StoreError> {
         return Ok(None);
     };
     let mut columns = row.columns("audit_heads");
-    Ok(Some(Head {
-        chain_seq: columns.next()?,
-        content_sha256: columns.next()?,
-    }))
+    Ok(Some(Head { chain_seq: columns.next()?, content_sha256: columns.next()? }))
 }
 
 /// Appends one link and moves the head. Conflicts when the position is taken or the event is already there.
@@ -150,12 +147,10 @@ pub async fn append(tx: &mut ZoneWrite<'_>, row: &EvidenceRow) -> Result<(), Sto
         row.prev_content_sha256,
         row.chain_hmac
     ];
-    tx.tx.execute(sql, params).await?;
+    tx.tx.append(sql, params).await?;
     let sql = "INSERT INTO audit_heads (zone_id, chain_seq, content_sha256) VALUES (?1, ?2, ?3)
                ON CONFLICT (zone_id) DO UPDATE SET chain_seq = excluded.chain_seq, content_sha256 = excluded.content_sha256";
-    tx.tx
-        .execute(sql, params![zone, row.chain_seq, row.content_sha256])
-        .await?;
+    tx.tx.append(sql, params![zone, row.chain_seq, row.content_sha256]).await?;
     tx.tx.effects.heads.push(ChainHead {
         kind: ChainKind::Evidence,
         chain: zone.as_str().to_owned(),
@@ -170,20 +165,12 @@ pub async fn list_chain(tx: &mut ZoneRead<'_>, from: i64, limit: i64) -> Result<
     let sql = format!(
         "SELECT {COLUMNS} FROM audit_events WHERE zone_id = ?1 AND chain_seq >= ?2 ORDER BY chain_seq LIMIT ?3"
     );
-    tx.tx
-        .query(&sql, params![tx.zone, from, limit])
-        .await?
-        .into_iter()
-        .map(read)
-        .collect()
+    tx.tx.query(&sql, params![tx.zone, from, limit]).await?.into_iter().map(read).collect()
 }
 
 /// Every zone that has evidence, whether or not the zone itself is still known.
 pub async fn list_chains(tx: &mut DeploymentRead<'_>) -> Result<Vec<ZoneId>, StoreError> {
-    let rows = tx
-        .tx
-        .query("SELECT DISTINCT zone_id FROM audit_events ORDER BY zone_id", &[])
-        .await?;
+    let rows = tx.tx.query("SELECT DISTINCT zone_id FROM audit_events ORDER BY zone_id", &[]).await?;
     rows.into_iter().map(|row| row.columns("audit_events").next()).collect()
 }
 
@@ -192,12 +179,7 @@ pub async fn find_by_request(tx: &mut ZoneRead<'_>, request_id: &str) -> Result<
     let sql = format!(
         "SELECT {COLUMNS} FROM audit_events WHERE zone_id = ?1 AND request_id = ?2 ORDER BY occurred_at, chain_seq"
     );
-    tx.tx
-        .query(&sql, params![tx.zone, request_id])
-        .await?
-        .into_iter()
-        .map(read)
-        .collect()
+    tx.tx.query(&sql, params![tx.zone, request_id]).await?.into_iter().map(read).collect()
 }
 
 /// Events newest first, by time and id.
@@ -213,44 +195,24 @@ pub async fn list(tx: &mut ZoneRead<'_>, filter: &EvidenceFilter, page: &Page) -
         ("occurred_at < {}".to_owned(), filter.until.bind()),
         ("request_id = {}".to_owned(), filter.request_id.bind()),
         ("decision = {}".to_owned(), filter.decision.bind()),
-        (
-            format!("{} = {{}}", member("application_id")),
-            filter.application_id.bind(),
-        ),
-        (
-            format!("{} = {{}}", member("agent_session_id")),
-            filter.agent_session_id.bind(),
-        ),
-        (
-            format!("{} = {{}}", member("session_id")),
-            filter.authority_record_id.bind(),
-        ),
-        (
-            tx.tx.json_array_contains("metadata", "agent_labels"),
-            filter.label.bind(),
-        ),
+        (format!("{} = {{}}", member("application_id")), filter.application_id.bind()),
+        (format!("{} = {{}}", member("agent_session_id")), filter.agent_session_id.bind()),
+        (format!("{} = {{}}", member("session_id")), filter.authority_record_id.bind()),
+        (tx.tx.json_array_contains("metadata", "agent_labels"), filter.label.bind()),
     ];
     for (condition, value) in conditions {
         if !matches!(value, Param::Null) {
             bound.push(value);
-            sql.push_str(&format!(
-                " AND {}",
-                condition.replace("{}", &format!("?{}", bound.len()))
-            ));
+            sql.push_str(&format!(" AND {}", condition.replace("{}", &format!("?{}", bound.len()))));
         }
     }
     if !filter.event_types.is_empty() {
         let first = bound.len() + 1;
-        let marks: Vec<String> = (first..first + filter.event_types.len())
-            .map(|index| format!("?{index}"))
-            .collect();
+        let marks: Vec<String> = (first..first + filter.event_types.len()).map(|index| format!("?{index}")).collect();
         sql.push_str(&format!(" AND event_type IN ({})", marks.join(", ")));
         bound.extend(filter.event_types.iter().map(Bind::bind));
     }
-    sql.push_str(&format!(
-        " ORDER BY occurred_at DESC, id DESC LIMIT ?{}",
-        bound.len() + 1
-    ));
+    sql.push_str(&format!(" ORDER BY occurred_at DESC, id DESC LIMIT ?{}", bound.len() + 1));
     bound.push(Param::Int(page.limit()));
     tx.tx.query(&sql, &bound).await?.into_iter().map(read).collect()
 }

@@ -36,6 +36,7 @@ mod store;
 mod tx;
 pub mod used_mandates;
 mod value;
+mod version;
 mod writer;
 pub mod zones;
 
@@ -48,6 +49,7 @@ pub use page::{Page, Position};
 pub use sqlite::SqliteOptions;
 pub use store::{BoxFuture, Inspection, Snapshot, Store, inspect};
 pub use tx::{DeploymentRead, DeploymentWrite, ZoneRead, ZoneWrite};
+pub use version::ZoneVersion;
 
 /// JSON text of a value whose keys are strings, which serialisation can't refuse.
 pub(crate) fn json_text<T: serde::Serialize + ?Sized>(value: &T) -> String {

@@ -46,21 +46,13 @@ impl Migration {
         context.update(self.shared.as_bytes());
         context.update(&[0]);
         context.update(self.sqlite.as_bytes());
-        context
-            .finish()
-            .as_ref()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 
 /// Brings the database up to [`known_version`]. The caller holds the data directory's lock.
 pub(crate) fn apply(connection: &mut Connection, path: &Path, clock: &dyn Clock) -> Result<(), OpenError> {
-    let engine = |error: rusqlite::Error| OpenError::Engine {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    };
+    let engine = |error: rusqlite::Error| OpenError::Engine { path: path.to_owned(), reason: error.to_string() };
     connection
         .execute_batch(
             "CREATE TABLE IF NOT EXISTS schema_migrations (
@@ -69,29 +61,19 @@ pub(crate) fn apply(connection: &mut Connection, path: &Path, clock: &dyn Clock)
         )
         .map_err(engine)?;
     let applied: Vec<(i64, String)> = {
-        let mut statement = connection
-            .prepare("SELECT version, checksum FROM schema_migrations ORDER BY version")
-            .map_err(engine)?;
-        let rows = statement
-            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
-            .map_err(engine)?;
+        let mut statement =
+            connection.prepare("SELECT version, checksum FROM schema_migrations ORDER BY version").map_err(engine)?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).map_err(engine)?;
         rows.collect::<Result<_, _>>().map_err(engine)?
     };
     if let Some((found, _)) = applied.last().filter(|(version, _)| *version > known_version()) {
-        return Err(OpenError::Newer {
-            path: path.to_owned(),
-            found: *found,
-            known: known_version(),
-        });
+        return Err(OpenError::Newer { path: path.to_owned(), found: *found, known: known_version() });
     }
     for migration in MIGRATIONS {
         match applied.iter().find(|(version, _)| *version == migration.version) {
             Some((_, checksum)) if *checksum == migration.checksum() => {}
             Some(_) => {
-                return Err(OpenError::Altered {
-                    path: path.to_owned(),
-                    version: migration.version,
-                });
+                return Err(OpenError::Altered { path: path.to_owned(), version: migration.version });
             }
             None => {
                 let transaction = connection.transaction().map_err(engine)?;
@@ -99,12 +81,7 @@ pub(crate) fn apply(connection: &mut Connection, path: &Path, clock: &dyn Clock)
                 transaction
                     .execute(
                         "INSERT INTO schema_migrations (version, name, checksum, applied_at) VALUES (?1, ?2, ?3, ?4)",
-                        (
-                            migration.version,
-                            migration.name,
-                            migration.checksum(),
-                            clock.now().as_micros(),
-                        ),
+                        (migration.version, migration.name, migration.checksum(), clock.now().as_micros()),
                     )
                     .map_err(engine)?;
                 transaction.commit().map_err(engine)?;

@@ -1,9 +1,10 @@
 //! Policy sets, their immutable versions, and which one is active in a zone.
 
-use caracal_authority::{PolicySetId, PolicySetVersionId, PolicyVersionId, Timestamp, ZoneId};
+use caracal_authority::{OutboxId, PolicySetId, PolicySetVersionId, PolicyVersionId, Timestamp, ZoneId};
 
 use crate::attribution::Attribution;
 use crate::error::StoreError;
+use crate::page::Page;
 use crate::tx::{ZoneRead, ZoneWrite};
 use crate::value::{Bind, Row, params};
 
@@ -112,11 +113,7 @@ pub async fn lookup_version(
     id: &PolicySetVersionId,
 ) -> Result<Option<PolicySetVersion>, StoreError> {
     let sql = format!("SELECT {VERSION_COLUMNS} FROM policy_set_versions WHERE zone_id = ?1 AND id = ?2");
-    tx.tx
-        .query_one(&sql, params![tx.zone, id])
-        .await?
-        .map(read_version)
-        .transpose()
+    tx.tx.query_one(&sql, params![tx.zone, id]).await?.map(read_version).transpose()
 }
 
 /// What decides in the transaction's zone; `None` denies everything.
@@ -144,7 +141,7 @@ pub async fn activate(
     let sql =
         "INSERT INTO active_policy_sets (zone_id, policy_set_id, version_id, activated_at) VALUES (?1, ?2, ?3, ?4)
                ON CONFLICT (zone_id) DO UPDATE SET policy_set_id = excluded.policy_set_id,
-                 version_id = excluded.version_id, activated_at = excluded.activated_at";
+                 version_id = excluded.version_id, activated_at = excluded.activated_at, announced_by = NULL";
     let (zone, now) = (tx.zone.clone(), tx.now());
     tx.tx.execute(sql, params![zone, set, version, now]).await.map(|_| ())
 }
@@ -163,16 +160,9 @@ pub async fn add(tx: &mut ZoneWrite<'_>, set: &PolicySet) -> Result<(), StoreErr
                VALUES (?1, ?2, ?3, ?4, NULL, ?5, ?6, NULL, NULL, ?7, ?7)";
     let zone = tx.zone.clone();
     let by = &set.attribution;
-    let params = params![
-        zone,
-        set.id,
-        set.name,
-        set.description,
-        by.created_by,
-        by.created_via_operator,
-        by.created_at
-    ];
-    tx.tx.execute(sql, params).await.map(|_| ())
+    let params =
+        params![zone, set.id, set.name, set.description, by.created_by, by.created_via_operator, by.created_at];
+    tx.tx.append(sql, params).await.map(|_| ())
 }
 
 /// Adds a version; its number must be the next of its set. Conflicts on `policy_set_versions.version`.
@@ -194,5 +184,106 @@ pub async fn add_version(tx: &mut ZoneWrite<'_>, version: &PolicySetVersion) -> 
         version.created_via_operator,
         version.created_at
     ];
-    tx.tx.execute(sql, params).await.map(|_| ())
+    tx.tx.append(sql, params).await.map(|_| ())
+}
+
+/// Which version of a set is the newest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LatestSetVersion {
+    /// Its id.
+    pub id: PolicySetVersionId,
+    /// Its number.
+    pub version: i64,
+    /// Its manifest hash.
+    pub manifest_sha256: String,
+}
+
+/// Sets that are not archived with their newest versions, newest set first.
+pub async fn list(
+    tx: &mut ZoneRead<'_>,
+    page: &Page,
+) -> Result<Vec<(PolicySet, Option<LatestSetVersion>)>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS}, v.id, v.version, v.manifest_sha256 FROM {FROM}
+           LEFT JOIN policy_set_versions v ON v.zone_id = s.zone_id AND v.policy_set_id = s.id
+             AND v.version = (SELECT max(n.version) FROM policy_set_versions n
+                              WHERE n.zone_id = s.zone_id AND n.policy_set_id = s.id)
+         WHERE s.zone_id = ?1 AND s.archived_at IS NULL
+           AND (s.created_at < ?2 OR (s.created_at = ?2 AND s.id < ?3))
+         ORDER BY s.created_at DESC, s.id DESC LIMIT ?4"
+    );
+    let rows = tx.tx.query(&sql, params![tx.zone, page.at(), page.id(), page.limit()]).await?;
+    let read = |row: Row| {
+        let mut columns = row.columns("policy_sets");
+        let set = PolicySet {
+            zone_id: columns.next()?,
+            id: columns.next()?,
+            name: columns.next()?,
+            description: columns.next()?,
+            archived_at: columns.next()?,
+            active_version_id: columns.next()?,
+            attribution: Attribution::read(&mut columns)?,
+        };
+        let latest = match columns.next()? {
+            None => None,
+            Some(id) => Some(LatestSetVersion { id, version: columns.next()?, manifest_sha256: columns.next()? }),
+        };
+        Ok((set, latest))
+    };
+    rows.into_iter().map(read).collect()
+}
+
+/// Versions of a set, newest first.
+pub async fn list_versions(
+    tx: &mut ZoneRead<'_>,
+    set: &PolicySetId,
+    page: &Page,
+) -> Result<Vec<PolicySetVersion>, StoreError> {
+    let sql = format!(
+        "SELECT {VERSION_COLUMNS} FROM policy_set_versions WHERE zone_id = ?1 AND policy_set_id = ?2
+           AND (created_at < ?3 OR (created_at = ?3 AND id < ?4)) ORDER BY created_at DESC, id DESC LIMIT ?5"
+    );
+    tx.tx.query(&sql, params![tx.zone, set, page.at(), page.id(), page.limit()]).await?.into_iter().map(read_version).collect()
+}
+
+/// The highest version number of a set; 0 when it has none.
+pub async fn highest_version(tx: &mut ZoneRead<'_>, set: &PolicySetId) -> Result<i64, StoreError> {
+    let sql = "SELECT max(version) FROM policy_set_versions WHERE zone_id = ?1 AND policy_set_id = ?2";
+    match tx.tx.query_one(sql, params![tx.zone, set]).await? {
+        Some(row) => Ok(row.columns("policy_set_versions").next::<Option<i64>>()?.unwrap_or(0)),
+        None => Ok(0),
+    }
+}
+
+/// Stamps a set as changed by `by`.
+pub async fn touch(tx: &mut ZoneWrite<'_>, set: &PolicySetId, by: &str) -> Result<(), StoreError> {
+    let sql = "UPDATE policy_sets SET updated_by = ?3, updated_via_operator = 0, updated_at = ?4
+               WHERE zone_id = ?1 AND id = ?2";
+    let (zone, now) = (tx.zone.clone(), tx.now());
+    tx.tx.append(sql, params![zone, set, by, now]).await.map(|_| ())
+}
+
+/// Archives a set and says whether it was there and live. That it no longer decides is [`deactivate`]'s to see to.
+pub async fn archive(tx: &mut ZoneWrite<'_>, set: &PolicySetId, by: &str) -> Result<bool, StoreError> {
+    let sql = "UPDATE policy_sets SET archived_at = ?4, updated_by = ?3, updated_via_operator = 0, updated_at = ?4
+               WHERE zone_id = ?1 AND id = ?2 AND archived_at IS NULL";
+    let (zone, now) = (tx.zone.clone(), tx.now());
+    Ok(tx.tx.append(sql, params![zone, set, by, now]).await? > 0)
+}
+
+/// Notes which message announced the zone's active version: it may be asked about after it was delivered and its row
+/// deleted.
+pub async fn note_announcement(tx: &mut ZoneWrite<'_>, message: &OutboxId) -> Result<(), StoreError> {
+    let zone = tx.zone.clone();
+    let sql = "UPDATE active_policy_sets SET announced_by = ?2 WHERE zone_id = ?1";
+    tx.tx.append(sql, params![zone, message]).await.map(|_| ())
+}
+
+/// The message that announced the zone's active version, if one is noted.
+pub async fn find_announcement(tx: &mut ZoneRead<'_>) -> Result<Option<OutboxId>, StoreError> {
+    let sql = "SELECT announced_by FROM active_policy_sets WHERE zone_id = ?1";
+    match tx.tx.query_one(sql, params![tx.zone]).await? {
+        Some(row) => row.columns("active_policy_sets").next(),
+        None => Ok(None),
+    }
 }

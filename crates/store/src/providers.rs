@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::attribution::Attribution;
 use crate::error::StoreError;
+use crate::page::Page;
 use crate::tx::{ZoneRead, ZoneWrite};
 use crate::value::{Bind, Row, params};
 
@@ -66,10 +67,7 @@ pub async fn add(tx: &mut ZoneWrite<'_>, provider: &Provider) -> Result<(), Stor
                  updated_via_operator, created_at, updated_at)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, NULL, ?9, ?10, NULL, NULL, ?11, ?11)";
     let zone = tx.zone.clone();
-    let (config, keys) = (
-        crate::json_text(&provider.config),
-        crate::json_text(&provider.secret_config_keys),
-    );
+    let (config, keys) = (crate::json_text(&provider.config), crate::json_text(&provider.secret_config_keys));
     let by = &provider.attribution;
     let params = params![
         zone,
@@ -83,6 +81,48 @@ pub async fn add(tx: &mut ZoneWrite<'_>, provider: &Provider) -> Result<(), Stor
         by.created_by,
         by.created_via_operator,
         by.created_at
+    ];
+    tx.tx.append(sql, params).await.map(|_| ())
+}
+
+/// Providers of the zone, archived ones or the others, newest first.
+pub async fn list(tx: &mut ZoneRead<'_>, archived: bool, page: &Page) -> Result<Vec<Provider>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM providers WHERE zone_id = ?1 AND (archived_at IS NOT NULL) = ?2
+           AND (created_at < ?3 OR (created_at = ?3 AND id < ?4)) ORDER BY created_at DESC, id DESC LIMIT ?5"
+    );
+    tx.tx.query(&sql, params![tx.zone, archived, page.at(), page.id(), page.limit()]).await?.into_iter().map(read).collect()
+}
+
+/// Identifiers of live providers that are `base` or start with `base-`. `base` is free of `%` and `_`.
+pub async fn list_identifiers(tx: &mut ZoneRead<'_>, base: &str) -> Result<Vec<String>, StoreError> {
+    let sql = "SELECT identifier FROM providers WHERE zone_id = ?1 AND archived_at IS NULL
+                 AND (identifier = ?2 OR identifier LIKE ?3)";
+    let rows = tx.tx.query(sql, params![tx.zone, base, format!("{base}-%")]).await?;
+    rows.into_iter().map(|row| row.columns("providers").next()).collect()
+}
+
+/// Stores name, identifier, kind, configuration and last change of a provider that is there. Conflicts on
+/// `providers.identifier`.
+pub async fn update(tx: &mut ZoneWrite<'_>, provider: &Provider) -> Result<(), StoreError> {
+    let sql = "UPDATE providers SET name = ?3, identifier = ?4, kind = ?5, config_json = ?6, secret_config_keys = ?7,
+                 connectivity_failed_at = ?8, updated_by = ?9, updated_via_operator = ?10, updated_at = ?11
+               WHERE zone_id = ?1 AND id = ?2";
+    let zone = tx.zone.clone();
+    let (config, keys) = (crate::json_text(&provider.config), crate::json_text(&provider.secret_config_keys));
+    let by = &provider.attribution;
+    let params = params![
+        zone,
+        provider.id,
+        provider.name,
+        provider.identifier,
+        provider.kind,
+        config,
+        keys,
+        provider.connectivity_failed_at,
+        by.updated_by,
+        by.updated_via_operator,
+        by.updated_at
     ];
     tx.tx.execute(sql, params).await.map(|_| ())
 }

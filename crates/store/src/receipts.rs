@@ -43,11 +43,7 @@ pub async fn find_live(
                WHERE zone_id = ?1 AND operation = ?2 AND application_id = ?3 AND key_digest = ?4 AND expires_at > ?5";
     for digest in key_digests {
         let now = tx.now();
-        let Some(row) = tx
-            .tx
-            .query_one(sql, params![tx.zone, operation, application, digest, now])
-            .await?
-        else {
+        let Some(row) = tx.tx.query_one(sql, params![tx.zone, operation, application, digest, now]).await? else {
             continue;
         };
         let mut columns = row.columns("idempotency_receipts");
@@ -76,10 +72,7 @@ pub async fn count_live_explicit(
     let now = tx.now();
     let sql = "SELECT count(*) FROM idempotency_receipts
                WHERE zone_id = ?1 AND operation = ?2 AND application_id = ?3 AND generated = 0 AND expires_at > ?4";
-    let row = tx
-        .tx
-        .query_one(sql, params![tx.zone, operation, application, now])
-        .await?;
+    let row = tx.tx.query_one(sql, params![tx.zone, operation, application, now]).await?;
     row.map_or(Ok(0), |row| row.columns("idempotency_receipts").next())
 }
 
@@ -89,7 +82,7 @@ pub async fn add(tx: &mut ZoneWrite<'_>, receipt: &Receipt) -> Result<(), StoreE
     let stale = "DELETE FROM idempotency_receipts
                  WHERE zone_id = ?1 AND operation = ?2 AND application_id = ?3 AND key_digest = ?4 AND expires_at <= ?5";
     let key = params![zone, receipt.operation, receipt.application_id, receipt.key_digest, now];
-    tx.tx.execute(stale, key).await?;
+    tx.tx.append(stale, key).await?;
     let sql =
         "INSERT INTO idempotency_receipts (zone_id, operation, application_id, key_digest, request_digest, entity_id,
                  generated, status, response, created_at, expires_at)
@@ -107,7 +100,7 @@ pub async fn add(tx: &mut ZoneWrite<'_>, receipt: &Receipt) -> Result<(), StoreE
         receipt.created_at,
         receipt.expires_at
     ];
-    tx.tx.execute(sql, params).await.map(|_| ())
+    tx.tx.append(sql, params).await.map(|_| ())
 }
 
 /// Forgets receipts that ended before `before`, at most `limit`, and says how many.
@@ -115,5 +108,5 @@ pub async fn purge_expired(tx: &mut DeploymentWrite<'_>, before: Timestamp, limi
     let sql = "DELETE FROM idempotency_receipts WHERE (zone_id, operation, application_id, key_digest) IN (
                  SELECT zone_id, operation, application_id, key_digest FROM idempotency_receipts
                  WHERE expires_at < ?1 ORDER BY expires_at LIMIT ?2)";
-    tx.tx.execute(sql, params![before, limit]).await
+    tx.tx.append(sql, params![before, limit]).await
 }

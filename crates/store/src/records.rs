@@ -92,7 +92,7 @@ pub async fn add(tx: &mut ZoneWrite<'_>, record: &RecordRow) -> Result<(), Store
         record.expires_at,
         record.created_at
     ];
-    tx.tx.execute(sql, params).await.map(|_| ())
+    tx.tx.append(sql, params).await.map(|_| ())
 }
 
 /// Revokes the record and everything that descends from it; the first reason and time stay. Returns the ids that
@@ -111,10 +111,8 @@ pub async fn revoke_with_descendants(
                SELECT r.id FROM authority_records r JOIN family f ON f.id = r.id
                WHERE r.zone_id = ?1 AND r.status = 'active' ORDER BY f.depth, r.id";
     let rows = tx.tx.query(sql, params![zone, id]).await?;
-    let ids: Vec<AuthorityRecordId> = rows
-        .into_iter()
-        .map(|row| row.columns("authority_records").next())
-        .collect::<Result<_, _>>()?;
+    let ids: Vec<AuthorityRecordId> =
+        rows.into_iter().map(|row| row.columns("authority_records").next()).collect::<Result<_, _>>()?;
     for revoked in &ids {
         let sql = "UPDATE authority_records SET status = 'revoked', revoked_at = ?3, revoked_reason = ?4
                    WHERE zone_id = ?1 AND id = ?2 AND status = 'active'";

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attribution::Attribution;
 use crate::error::StoreError;
+use crate::page::Page;
 use crate::tx::{ZoneRead, ZoneWrite};
 use crate::value::{Bind, Row, params};
 
@@ -80,11 +81,7 @@ pub async fn find_by_name(tx: &mut ZoneRead<'_>, name: &str) -> Result<Option<Re
         "SELECT {COLUMNS} FROM resources WHERE zone_id = ?1 AND archived_at IS NULL AND (identifier = ?2 OR id = ?2)
          ORDER BY identifier = ?2 DESC LIMIT 1"
     );
-    tx.tx
-        .query_one(&sql, params![tx.zone, name])
-        .await?
-        .map(read)
-        .transpose()
+    tx.tx.query_one(&sql, params![tx.zone, name]).await?.map(read).transpose()
 }
 
 /// Adds a resource. Conflicts on `resources.identifier`.
@@ -94,10 +91,7 @@ pub async fn add(tx: &mut ZoneWrite<'_>, resource: &Resource) -> Result<(), Stor
                  updated_via_operator, created_at, updated_at)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, NULL, ?10, ?11, NULL, NULL, ?12, ?12)";
     let zone = tx.zone.clone();
-    let (scopes, operations) = (
-        crate::json_text(&resource.scopes),
-        crate::json_text(&resource.operations),
-    );
+    let (scopes, operations) = (crate::json_text(&resource.scopes), crate::json_text(&resource.operations));
     let by = &resource.attribution;
     let params = params![
         zone,
@@ -112,6 +106,66 @@ pub async fn add(tx: &mut ZoneWrite<'_>, resource: &Resource) -> Result<(), Stor
         by.created_by,
         by.created_via_operator,
         by.created_at
+    ];
+    tx.tx.append(sql, params).await.map(|_| ())
+}
+
+/// What a listing of resources shows.
+#[derive(Debug, Clone, Default)]
+pub struct ResourceFilter {
+    /// The archived ones instead of the others.
+    pub archived: bool,
+    /// An identifier that is left out.
+    pub hidden: Option<String>,
+}
+
+/// Resources of the zone that `filter` lets through, newest first.
+pub async fn list(tx: &mut ZoneRead<'_>, filter: &ResourceFilter, page: &Page) -> Result<Vec<Resource>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM resources WHERE zone_id = ?1 AND (archived_at IS NOT NULL) = ?2
+           AND (?3 IS NULL OR identifier <> ?3)
+           AND (created_at < ?4 OR (created_at = ?4 AND id < ?5)) ORDER BY created_at DESC, id DESC LIMIT ?6"
+    );
+    tx.tx.query(&sql, params![tx.zone, filter.archived, filter.hidden, page.at(), page.id(), page.limit()]).await?.into_iter().map(read).collect()
+}
+
+/// How many resources of the zone are not archived.
+pub async fn count_live(tx: &mut ZoneRead<'_>) -> Result<i64, StoreError> {
+    let sql = "SELECT count(*) FROM resources WHERE zone_id = ?1 AND archived_at IS NULL";
+    match tx.tx.query_one(sql, params![tx.zone]).await? {
+        Some(row) => row.columns("resources").next(),
+        None => Ok(0),
+    }
+}
+
+/// Identifiers that ever were `base` or started with `base-`, archived ones included. `base` is free of `%` and `_`.
+pub async fn list_identifiers(tx: &mut ZoneRead<'_>, base: &str) -> Result<Vec<String>, StoreError> {
+    let sql = "SELECT identifier FROM resources WHERE zone_id = ?1 AND (identifier = ?2 OR identifier LIKE ?3)";
+    let rows = tx.tx.query(sql, params![tx.zone, base, format!("{base}-%")]).await?;
+    rows.into_iter().map(|row| row.columns("resources").next()).collect()
+}
+
+/// Stores everything that can change of a resource that is there. Conflicts on `resources.identifier`.
+pub async fn update(tx: &mut ZoneWrite<'_>, resource: &Resource) -> Result<(), StoreError> {
+    let sql = "UPDATE resources SET name = ?3, identifier = ?4, upstream_url = ?5, scopes = ?6,
+                 credential_provider_id = ?7, operations = ?8, operation_enforcement = ?9, updated_by = ?10,
+                 updated_via_operator = ?11, updated_at = ?12 WHERE zone_id = ?1 AND id = ?2";
+    let zone = tx.zone.clone();
+    let (scopes, operations) = (crate::json_text(&resource.scopes), crate::json_text(&resource.operations));
+    let by = &resource.attribution;
+    let params = params![
+        zone,
+        resource.id,
+        resource.name,
+        resource.identifier,
+        resource.upstream_url,
+        scopes,
+        resource.credential_provider_id,
+        operations,
+        resource.operation_enforcement,
+        by.updated_by,
+        by.updated_via_operator,
+        by.updated_at
     ];
     tx.tx.execute(sql, params).await.map(|_| ())
 }

@@ -36,11 +36,7 @@ pub async fn list(tx: &mut DeploymentRead<'_>, since: Timestamp) -> Result<Vec<A
     let sessions = "SELECT zone_id, id FROM agent_sessions WHERE terminated_at >= ?1";
     let edges = "SELECT zone_id, id FROM delegation_edges WHERE revoked_at >= ?1";
     let mut anchors = Vec::new();
-    for (kind, sql) in [
-        (AnchorKind::Record, records),
-        (AnchorKind::Session, sessions),
-        (AnchorKind::Edge, edges),
-    ] {
+    for (kind, sql) in [(AnchorKind::Record, records), (AnchorKind::Session, sessions), (AnchorKind::Edge, edges)] {
         for row in tx.tx.query(sql, params![since]).await? {
             anchors.push(read(row, kind)?);
         }
@@ -50,9 +46,5 @@ pub async fn list(tx: &mut DeploymentRead<'_>, since: Timestamp) -> Result<Vec<A
 
 fn read(row: Row, kind: AnchorKind) -> Result<Anchor, StoreError> {
     let mut columns = row.columns("revocations");
-    Ok(Anchor {
-        zone: columns.next()?,
-        kind,
-        id: columns.next()?,
-    })
+    Ok(Anchor { zone: columns.next()?, kind, id: columns.next()? })
 }

@@ -16,10 +16,7 @@ pub async fn put(tx: &mut ZoneWrite<'_>, reference: &str, envelope: &[u8]) -> Re
     let sql = "INSERT INTO sealed_secrets (zone_id, reference, envelope, updated_at) VALUES (?1, ?2, ?3, ?4)
                ON CONFLICT (zone_id, reference) DO UPDATE SET envelope = excluded.envelope, updated_at = excluded.updated_at";
     let (zone, now) = (tx.zone.clone(), tx.now());
-    tx.tx
-        .execute(sql, params![zone, reference, envelope, now])
-        .await
-        .map(|_| ())
+    tx.tx.execute(sql, params![zone, reference, envelope, now]).await.map(|_| ())
 }
 
 /// Removes the envelope under `reference`, if there is one.

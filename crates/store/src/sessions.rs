@@ -1,10 +1,13 @@
-//! Governed agent sessions.
+//! Governed agent sessions. A session *runs* until it has ended: its status is active or suspended.
 
+use std::time::Duration;
+
+use caracal_authority::session::{Lease, Life, SessionFacts, SessionStatus};
 use caracal_authority::{AgentSessionId, ApplicationId, AuthorityRecordId, Timestamp, ZoneId};
 use serde_json::{Map, Value};
 
 use crate::error::StoreError;
-use crate::tx::{ZoneRead, ZoneWrite};
+use crate::tx::{DeploymentRead, ZoneRead, ZoneWrite};
 use crate::value::{Bind, Row, params};
 
 /// A governed session.
@@ -50,6 +53,50 @@ pub struct SessionRow {
     pub updated_at: Timestamp,
 }
 
+impl SessionRow {
+    /// The row as decisions see it. A combination of columns that no transition writes is corruption.
+    pub fn facts(&self) -> Result<SessionFacts, StoreError> {
+        let corrupt = |what: &str| StoreError::Corrupt {
+            table: "agent_sessions",
+            what: format!("`{}`: {what}", self.id),
+        };
+        let life = match (self.lifecycle.as_str(), self.ttl_seconds, self.heartbeat_deadline_at) {
+            ("task", Some(ttl), None) if self.lease_generation == 0 => Life::Task {
+                ttl_seconds: u32::try_from(ttl).map_err(|_| corrupt("impossible ttl"))?,
+            },
+            ("service", None, Some(deadline)) if self.lease_generation >= 1 => Life::Service(Lease {
+                generation: self.lease_generation.unsigned_abs(),
+                deadline,
+            }),
+            _ => return Err(corrupt("neither a task nor a service")),
+        };
+        Ok(SessionFacts {
+            id: self.id.clone(),
+            zone: self.zone_id.clone(),
+            application: self.application_id.clone(),
+            parent: self.parent_id.clone(),
+            subject_record: self.subject_record_id.clone(),
+            labels: self.labels.clone(),
+            depth: u8::try_from(self.depth).map_err(|_| corrupt("impossible depth"))?,
+            status: SessionStatus::parse(&self.status).ok_or_else(|| corrupt("unknown status"))?,
+            started_at: self.started_at,
+            life,
+        })
+    }
+
+    /// [`SessionFacts::holds_capacity`] as an instant, so that an index can count: the session holds a slot before it.
+    fn capacity_until(&self) -> Option<Timestamp> {
+        match (self.status.as_str(), self.ttl_seconds) {
+            ("active" | "suspended", Some(ttl)) => {
+                Some(self.started_at.plus(Duration::from_secs(ttl.unsigned_abs())))
+            }
+            ("active", None) => self.heartbeat_deadline_at,
+            ("suspended", None) => Some(Timestamp::from_micros(i64::MAX)),
+            _ => None,
+        }
+    }
+}
+
 pub(crate) const COLUMNS: &str = "zone_id, id, application_id, parent_id, subject_record_id, lifecycle, labels, metadata, \
                                   status, depth, ttl_seconds, started_at, last_active_at, last_heartbeat_at, \
                                   heartbeat_deadline_at, lease_generation, terminated_at, termination_reason, updated_at";
@@ -90,9 +137,10 @@ pub async fn add(tx: &mut ZoneWrite<'_>, session: &SessionRow) -> Result<(), Sto
     let sql =
         "INSERT INTO agent_sessions (zone_id, id, application_id, parent_id, subject_record_id, lifecycle, labels,
                  metadata, status, depth, ttl_seconds, started_at, last_active_at, last_heartbeat_at,
-                 heartbeat_deadline_at, lease_generation, terminated_at, termination_reason, updated_at)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
+                 heartbeat_deadline_at, lease_generation, terminated_at, termination_reason, updated_at, capacity_until)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)";
     let zone = tx.zone.clone();
+    let capacity_until = session.capacity_until();
     let (labels, metadata) = (crate::json_text(&session.labels), crate::json_text(&session.metadata));
     let params = params![
         zone,
@@ -115,5 +163,5 @@ pub async fn add(tx: &mut ZoneWrite<'_>, session: &SessionRow) -> Result<(), Sto
         session.termination_reason,
         session.updated_at
     ];
-    tx.tx.execute(sql, params).await.map(|_| ())
+    tx.tx.append(sql, params).await.map(|_| ())
 }

@@ -43,22 +43,13 @@ fn read(row: Row) -> Result<SigningKeyRow, StoreError> {
 /// The zone's keys, newest first.
 pub async fn list(tx: &mut ZoneRead<'_>) -> Result<Vec<SigningKeyRow>, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM signing_keys WHERE zone_id = ?1 ORDER BY version DESC");
-    tx.tx
-        .query(&sql, params![tx.zone])
-        .await?
-        .into_iter()
-        .map(read)
-        .collect()
+    tx.tx.query(&sql, params![tx.zone]).await?.into_iter().map(read).collect()
 }
 
 /// One key of the zone.
 pub async fn lookup(tx: &mut ZoneRead<'_>, kid: &KeyId) -> Result<Option<SigningKeyRow>, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM signing_keys WHERE zone_id = ?1 AND kid = ?2");
-    tx.tx
-        .query_one(&sql, params![tx.zone, kid])
-        .await?
-        .map(read)
-        .transpose()
+    tx.tx.query_one(&sql, params![tx.zone, kid]).await?.map(read).transpose()
 }
 
 /// Id of the zone's newest key.
@@ -73,14 +64,6 @@ pub async fn add(tx: &mut ZoneWrite<'_>, key: &SigningKeyRow) -> Result<(), Stor
     let sql = "INSERT INTO signing_keys (zone_id, kid, version, public_x, public_y, sealed_private, created_at)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     let zone = tx.zone.clone();
-    let params = params![
-        zone,
-        key.kid,
-        key.version,
-        key.public_x,
-        key.public_y,
-        key.sealed_private,
-        key.created_at
-    ];
-    tx.tx.execute(sql, params).await.map(|_| ())
+    let params = params![zone, key.kid, key.version, key.public_x, key.public_y, key.sealed_private, key.created_at];
+    tx.tx.append(sql, params).await.map(|_| ())
 }

@@ -29,10 +29,7 @@ pub struct SqliteOptions {
 impl SqliteOptions {
     /// The usual settings for a store in `directory`.
     pub fn in_directory(directory: impl Into<PathBuf>) -> Self {
-        Self {
-            directory: directory.into(),
-            readers: 8,
-        }
+        Self { directory: directory.into(), readers: 8 }
     }
 
     /// The database file.
@@ -56,10 +53,7 @@ pub(crate) fn open(options: &SqliteOptions, clock: &dyn Clock) -> Result<OpenDir
     recognise(&path)?;
     let engine = |error: rusqlite::Error| match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::NotADatabase) => OpenError::Foreign { path: path.clone() },
-        _ => OpenError::Engine {
-            path: path.clone(),
-            reason: error.to_string(),
-        },
+        _ => OpenError::Engine { path: path.clone(), reason: error.to_string() },
     };
     let mut writer = connect(&path, true).map_err(engine)?;
     writer
@@ -70,14 +64,8 @@ pub(crate) fn open(options: &SqliteOptions, clock: &dyn Clock) -> Result<OpenDir
         .map_err(engine)?;
     restrict(&path)?;
     migrations::apply(&mut writer, &path, clock)?;
-    let readers = (0..options.readers.max(1))
-        .map(|_| connect(&path, false))
-        .collect::<Result<_, _>>();
-    Ok(OpenDirectory {
-        lock,
-        writer,
-        readers: readers.map_err(engine)?,
-    })
+    let readers = (0..options.readers.max(1)).map(|_| connect(&path, false)).collect::<Result<_, _>>();
+    Ok(OpenDirectory { lock, writer, readers: readers.map_err(engine)? })
 }
 
 fn connect(path: &Path, write: bool) -> rusqlite::Result<Connection> {
@@ -99,41 +87,27 @@ fn connect(path: &Path, write: bool) -> rusqlite::Result<Connection> {
 /// Opens a database for an outsider's look, such as the offline verifier's: no lock, no migration, no change.
 pub(crate) fn open_for_inspection(path: &Path) -> Result<Connection, OpenError> {
     if !path.is_file() {
-        return Err(OpenError::Unusable {
-            path: path.to_owned(),
-            reason: "there is no store here".to_owned(),
-        });
+        return Err(OpenError::Unusable { path: path.to_owned(), reason: "there is no store here".to_owned() });
     }
     recognise(path)?;
     let engine = |error: rusqlite::Error| match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::NotADatabase) => OpenError::Foreign { path: path.to_owned() },
-        _ => OpenError::Engine {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        },
+        _ => OpenError::Engine { path: path.to_owned(), reason: error.to_string() },
     };
     let connection = connect(path, false).map_err(engine)?;
-    connection
-        .set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
-        .map_err(engine)?;
+    connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(engine)?;
     let found: i64 = connection
         .query_row("SELECT max(version) FROM schema_migrations", [], |row| row.get(0))
         .map_err(|_| OpenError::Foreign { path: path.to_owned() })?;
     if found > migrations::known_version() {
-        return Err(OpenError::Newer {
-            path: path.to_owned(),
-            found,
-            known: migrations::known_version(),
-        });
+        return Err(OpenError::Newer { path: path.to_owned(), found, known: migrations::known_version() });
     }
     Ok(connection)
 }
 
 fn create_directory(directory: &Path) -> Result<(), OpenError> {
-    let unusable = |error: std::io::Error| OpenError::Unusable {
-        path: directory.to_owned(),
-        reason: error.to_string(),
-    };
+    let unusable =
+        |error: std::io::Error| OpenError::Unusable { path: directory.to_owned(), reason: error.to_string() };
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
@@ -143,17 +117,8 @@ fn create_directory(directory: &Path) -> Result<(), OpenError> {
 
 fn lock(directory: &Path) -> Result<File, OpenError> {
     let path = directory.join("lock");
-    let unusable = |error: std::io::Error| OpenError::Unusable {
-        path: path.clone(),
-        reason: error.to_string(),
-    };
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(&path)
-        .map_err(unusable)?;
+    let unusable = |error: std::io::Error| OpenError::Unusable { path: path.clone(), reason: error.to_string() };
+    let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path).map_err(unusable)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path }),
@@ -164,46 +129,31 @@ fn lock(directory: &Path) -> Result<File, OpenError> {
 /// Refuses a file that is not a database of ours, by its header, before any engine could touch it.
 fn recognise(path: &Path) -> Result<(), OpenError> {
     use std::io::Read;
-    let unusable = |error: std::io::Error| OpenError::Unusable {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    };
+    let unusable = |error: std::io::Error| OpenError::Unusable { path: path.to_owned(), reason: error.to_string() };
     let mut file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(unusable(error)),
     };
     let mut header = Vec::with_capacity(100);
-    Read::by_ref(&mut file)
-        .take(100)
-        .read_to_end(&mut header)
-        .map_err(unusable)?;
+    Read::by_ref(&mut file).take(100).read_to_end(&mut header).map_err(unusable)?;
     if header.is_empty() {
         return Ok(());
     }
     // SQLite file format, §1.3: magic at offset 0, application id big-endian at offset 68. It is 0 until the first
     // checkpoint of a store that was cut off during its very first start.
     let magic = header.starts_with(b"SQLite format 3\0");
-    let id = header
-        .get(68..72)
-        .map(|bytes| bytes.iter().fold(0u32, |id, byte| (id << 8) | u32::from(*byte)));
+    let id = header.get(68..72).map(|bytes| bytes.iter().fold(0u32, |id, byte| (id << 8) | u32::from(*byte)));
     let ours = u32::try_from(APPLICATION_ID).ok();
     let first_start = id == Some(0) && path.with_extension("db-wal").exists();
-    if magic && (id == ours || first_start) {
-        Ok(())
-    } else {
-        Err(OpenError::Foreign { path: path.to_owned() })
-    }
+    if magic && (id == ours || first_start) { Ok(()) } else { Err(OpenError::Foreign { path: path.to_owned() }) }
 }
 
 fn restrict(path: &Path) -> Result<(), OpenError> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        let unusable = |error: std::io::Error| OpenError::Unusable {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        };
+        let unusable = |error: std::io::Error| OpenError::Unusable { path: path.to_owned(), reason: error.to_string() };
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(unusable)?;
     }
     Ok(())
@@ -237,9 +187,7 @@ pub(crate) fn query(connection: &Connection, sql: &str, params: &[Param<'_>]) ->
                 },
                 ValueRef::Blob(bytes) => Value::Blob(bytes.to_vec()),
                 ValueRef::Real(_) => {
-                    return Err(StoreError::Statement {
-                        reason: "a floating-point column".to_owned(),
-                    });
+                    return Err(StoreError::Statement { reason: "a floating-point column".to_owned() });
                 }
             });
         }
@@ -249,7 +197,5 @@ pub(crate) fn query(connection: &Connection, sql: &str, params: &[Param<'_>]) ->
 }
 
 pub(crate) fn execute(connection: &Connection, sql: &str, params: &[Param<'_>]) -> Result<usize, StoreError> {
-    Ok(connection
-        .prepare_cached(sql)?
-        .execute(rusqlite::params_from_iter(params))?)
+    Ok(connection.prepare_cached(sql)?.execute(rusqlite::params_from_iter(params))?)
 }

@@ -22,10 +22,11 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::clock::Clock;
-use crate::effects::{Committed, Observer};
+use crate::effects::Observer;
 use crate::error::{OpenError, StoreError};
 use crate::sqlite::{self, SqliteOptions};
 use crate::tx::{DeploymentRead, DeploymentWrite, Engine, Tx, ZoneRead, ZoneWrite};
+use crate::version::{Versions, ZoneVersion};
 use crate::writer::{Job, Observers, Writer, awaited_elsewhere, run_now, stopped};
 
 /// Changes that may wait for the writer before callers have to.
@@ -46,6 +47,7 @@ struct Inner {
     writer: Mutex<Option<JoinHandle<()>>>,
     readers: Readers,
     observers: Observers,
+    versions: Arc<RwLock<Versions>>,
     stopped: Arc<AtomicBool>,
     /// Held until the writer has closed its connection too: two processes never own one embedded store (threat T17).
     _lock: Arc<File>,
@@ -63,12 +65,15 @@ impl Store {
         let opened = sqlite::open(options, clock.as_ref())?;
         let (jobs, waiting) = mpsc::channel(WAITING);
         let observers: Observers = Arc::new(RwLock::new(Vec::new()));
+        let versions = Arc::new(RwLock::new(Versions::default()));
         let stopped = Arc::new(AtomicBool::new(false));
         let writer = Writer {
             connection: opened.writer,
             clock: clock.clone(),
             jobs: waiting,
             observers: observers.clone(),
+            published: versions.clone(),
+            versions: Versions::default(),
             stopped: stopped.clone(),
         };
         let lock = Arc::new(opened.lock);
@@ -89,11 +94,9 @@ impl Store {
                 clock,
                 jobs: Mutex::new(Some(jobs)),
                 writer: Mutex::new(Some(thread)),
-                readers: Readers {
-                    idle: Arc::new(Mutex::new(opened.readers)),
-                    permits,
-                },
+                readers: Readers { idle: Arc::new(Mutex::new(opened.readers)), permits },
                 observers,
+                versions,
                 stopped,
                 _lock: lock,
             }),
@@ -107,38 +110,27 @@ impl Store {
 
     /// Adds someone who is told of every commit, before its callers are.
     pub fn observe(&self, observer: Arc<dyn Observer>) {
-        self.inner
-            .observers
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(observer);
+        self.inner.observers.write().unwrap_or_else(PoisonError::into_inner).push(observer);
     }
 
     /// Opens one consistent read transaction.
     pub async fn snapshot(&self) -> Result<Snapshot, StoreError> {
         let readers = self.inner.readers.clone();
         let permit = readers.permits.clone().acquire_owned().await.map_err(|_| stopped())?;
-        let connection = readers
-            .idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop()
-            .ok_or_else(stopped)?;
-        let begun = connection
-            .prepare_cached("BEGIN DEFERRED")
-            .and_then(|mut begin| begin.raw_execute());
-        let tx = Tx {
-            engine: Engine::Sqlite(connection),
-            now: self.now(),
-            effects: Committed::default(),
-        };
-        let snapshot = Snapshot {
-            tx: Some(tx),
-            readers,
-            _permit: permit,
-        };
+        let connection = readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop().ok_or_else(stopped)?;
+        let begun = connection.prepare_cached("BEGIN DEFERRED").and_then(|mut begin| begin.raw_execute());
+        let tx = Tx::new(Engine::Sqlite(connection), self.now(), Versions::default());
+        let snapshot = Snapshot { tx: Some(tx), readers, _permit: permit };
         begun?;
         Ok(snapshot)
+    }
+
+    /// Opens a read transaction to decide something of `zone` in, with the version that the decision has to be
+    /// committed at: see [`ZoneWrite::is_at`].
+    pub async fn decision_snapshot(&self, zone: &ZoneId) -> Result<(ZoneVersion, Snapshot), StoreError> {
+        // Taken first: the facts may be newer than the version, never older.
+        let version = self.inner.versions.read().unwrap_or_else(PoisonError::into_inner).of(zone);
+        Ok((version, self.snapshot().await?))
     }
 
     /// Runs one change of one zone. `change` is a function of `input` alone.
@@ -150,8 +142,7 @@ impl Store {
         F: for<'t> Fn(&'t mut ZoneWrite<'_>, &'t I) -> BoxFuture<'t, Result<T, E>> + Send + Sync + 'static,
     {
         let zone = zone.clone();
-        self.submit(move |tx: &mut Tx| poll_now(change(&mut ZoneWrite::new(tx, zone.clone()), &input)))
-            .await
+        self.submit(move |tx: &mut Tx| poll_now(change(&mut ZoneWrite::new(tx, zone.clone()), &input))).await
     }
 
     /// Runs one change that spans zones or belongs to none.
@@ -162,8 +153,7 @@ impl Store {
         E: From<StoreError> + Send + 'static,
         F: for<'t> Fn(&'t mut DeploymentWrite<'_>, &'t I) -> BoxFuture<'t, Result<T, E>> + Send + Sync + 'static,
     {
-        self.submit(move |tx: &mut Tx| poll_now(change(&mut DeploymentWrite::new(tx), &input)))
-            .await
+        self.submit(move |tx: &mut Tx| poll_now(change(&mut DeploymentWrite::new(tx), &input))).await
     }
 
     async fn submit<T, E>(&self, run: impl FnMut(&mut Tx) -> Result<T, E> + Send + 'static) -> Result<T, E>
@@ -174,11 +164,7 @@ impl Store {
         let sender = self.inner.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let sender = sender.ok_or_else(stopped)?;
         let (reply, answer) = oneshot::channel();
-        let change = Change {
-            run,
-            reply,
-            result: None,
-        };
+        let change = Change { run, reply, result: None };
         sender.send(Box::new(change)).await.map_err(|_| stopped())?;
         drop(sender);
         answer.await.unwrap_or_else(|_| Err(stopped().into()))
@@ -190,11 +176,7 @@ impl Store {
             return Err(stopped());
         }
         let mut snapshot = self.snapshot().await?;
-        snapshot
-            .tx()
-            .query("SELECT count(*) FROM deployment", &[])
-            .await
-            .map(|_| ())
+        snapshot.tx().query("SELECT count(*) FROM deployment", &[]).await.map(|_| ())
     }
 
     /// Finishes every change that was submitted, then closes. Later calls are refused.
@@ -218,10 +200,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// Reads of one zone.
     pub fn zone(&mut self, zone: &ZoneId) -> ZoneRead<'_> {
-        ZoneRead {
-            tx: self.tx(),
-            zone: zone.clone(),
-        }
+        ZoneRead { tx: self.tx(), zone: zone.clone() }
     }
 
     /// Reads across zones.
@@ -242,27 +221,17 @@ impl Snapshot {
 
 impl Drop for Snapshot {
     fn drop(&mut self) {
-        let Some(Tx {
-            engine: Engine::Sqlite(connection),
-            ..
-        }) = self.tx.take()
-        else {
+        let Some(Tx { engine: Engine::Sqlite(connection), .. }) = self.tx.take() else {
             return;
         };
-        let ended = connection
-            .prepare_cached("ROLLBACK")
-            .and_then(|mut rollback| rollback.raw_execute());
+        let ended = connection.prepare_cached("ROLLBACK").and_then(|mut rollback| rollback.raw_execute());
         if ended.is_err() && !connection.is_autocommit() {
             // Still inside a transaction: the next reader would see an old state. Its place stays empty; readers that
             // find none say the store is unavailable.
             tracing::error!("a read transaction could not be ended; its connection is closed");
             return;
         }
-        self.readers
-            .idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(connection);
+        self.readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
     }
 }
 
@@ -270,11 +239,7 @@ impl Drop for Snapshot {
 pub fn inspect(path: &std::path::Path) -> Result<Inspection, OpenError> {
     let connection = sqlite::open_for_inspection(path)?;
     Ok(Inspection {
-        tx: Tx {
-            engine: Engine::Sqlite(connection),
-            now: Timestamp::EPOCH,
-            effects: Committed::default(),
-        },
+        tx: Tx::new(Engine::Sqlite(connection), Timestamp::EPOCH, Versions::default()),
     })
 }
 
@@ -316,10 +281,7 @@ where
         let answer = match (failure, self.result) {
             (Some(failure), _) => Err(failure.into()),
             (None, Some(result)) => result,
-            (None, None) => Err(StoreError::Statement {
-                reason: "the change did not finish".to_owned(),
-            }
-            .into()),
+            (None, None) => Err(StoreError::Statement { reason: "the change did not finish".to_owned() }.into()),
         };
         // A caller that went away does not need the answer; its change stands.
         let _ = self.reply.send(answer);

@@ -10,12 +10,17 @@ use crate::effects::Committed;
 use crate::error::StoreError;
 use crate::sqlite;
 use crate::value::{Param, Row};
+use crate::version::{Moved, Versions, ZoneVersion};
 
 /// One open transaction on some engine, with the store's time at its start.
 pub(crate) struct Tx {
     pub(crate) engine: Engine,
     pub(crate) now: Timestamp,
     pub(crate) effects: Committed,
+    /// Whom the running change speaks for; none for the deployment.
+    pub(crate) scope: Option<ZoneId>,
+    pub(crate) versions: Versions,
+    pub(crate) moved: Moved,
 }
 
 /// The engines behind the seam.
@@ -24,6 +29,10 @@ pub(crate) enum Engine {
 }
 
 impl Tx {
+    pub(crate) fn new(engine: Engine, now: Timestamp, versions: Versions) -> Self {
+        Self { engine, now, effects: Committed::default(), scope: None, versions, moved: Moved::default() }
+    }
+
     /// Runs a statement that returns rows.
     pub(crate) async fn query(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
         match &mut self.engine {
@@ -36,8 +45,14 @@ impl Tx {
         Ok(self.query(sql, params).await?.into_iter().next())
     }
 
-    /// Runs a statement that changes rows and says how many.
+    /// Runs a statement that may take authority away, and says how many rows it changed. Moves the zone's version.
     pub(crate) async fn execute(&mut self, sql: &str, params: &[Param<'_>]) -> Result<usize, StoreError> {
+        self.versions.advance(self.scope.as_ref(), &mut self.moved);
+        self.append(sql, params).await
+    }
+
+    /// Runs a statement that only adds, or removes what no decision reads, and says how many rows it changed.
+    pub(crate) async fn append(&mut self, sql: &str, params: &[Param<'_>]) -> Result<usize, StoreError> {
         match &mut self.engine {
             Engine::Sqlite(connection) => sqlite::execute(connection, sql, params),
         }
@@ -87,9 +102,13 @@ pub struct ZoneWrite<'c> {
 
 impl<'c> ZoneWrite<'c> {
     pub(crate) fn new(tx: &'c mut Tx, zone: ZoneId) -> Self {
-        Self {
-            read: ZoneRead { tx, zone },
-        }
+        tx.scope = Some(zone.clone());
+        Self { read: ZoneRead { tx, zone } }
+    }
+
+    /// Whether nothing that could take authority away was committed since `version` was taken.
+    pub fn is_at(&self, version: ZoneVersion) -> bool {
+        self.read.tx.versions.of(&self.read.zone) == version
     }
 }
 
@@ -119,10 +138,7 @@ impl DeploymentRead<'_> {
 
     /// The same transaction, confined to `zone`.
     pub fn zone(&mut self, zone: &ZoneId) -> ZoneRead<'_> {
-        ZoneRead {
-            tx: self.tx,
-            zone: zone.clone(),
-        }
+        ZoneRead { tx: self.tx, zone: zone.clone() }
     }
 }
 
@@ -133,9 +149,8 @@ pub struct DeploymentWrite<'c> {
 
 impl<'c> DeploymentWrite<'c> {
     pub(crate) fn new(tx: &'c mut Tx) -> Self {
-        Self {
-            read: DeploymentRead { tx },
-        }
+        tx.scope = None;
+        Self { read: DeploymentRead { tx } }
     }
 
     /// The same transaction, confined to `zone`.
@@ -153,6 +168,8 @@ impl<'c> Deref for DeploymentWrite<'c> {
 
 impl DerefMut for DeploymentWrite<'_> {
     fn deref_mut(&mut self) -> &mut Self::Target {
+        // Whoever had it confined to a zone is done: what follows speaks for the deployment again.
+        self.read.tx.scope = None;
         &mut self.read
     }
 }

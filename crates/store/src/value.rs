@@ -105,11 +105,7 @@ pub(crate) struct Row {
 impl Row {
     /// Reads the row's columns in the order selected; `table` names the row in errors.
     pub(crate) fn columns(self, table: &'static str) -> Columns {
-        Columns {
-            table,
-            position: 0,
-            values: self.values.into_iter(),
-        }
+        Columns { table, position: 0, values: self.values.into_iter() }
     }
 }
 
@@ -124,10 +120,7 @@ impl Columns {
     /// The next column.
     pub(crate) fn next<T: FromColumn>(&mut self) -> Result<T, StoreError> {
         self.position += 1;
-        let value = self
-            .values
-            .next()
-            .ok_or_else(|| self.corrupt("the column is missing"))?;
+        let value = self.values.next().ok_or_else(|| self.corrupt("the column is missing"))?;
         T::from_column(value).map_err(|what| self.corrupt(what))
     }
 
@@ -138,10 +131,7 @@ impl Columns {
     }
 
     fn corrupt(&self, what: &str) -> StoreError {
-        StoreError::Corrupt {
-            table: self.table,
-            what: format!("column {}: {what}", self.position),
-        }
+        StoreError::Corrupt { table: self.table, what: format!("column {}: {what}", self.position) }
     }
 }
 

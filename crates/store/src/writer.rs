@@ -18,9 +18,10 @@ use rusqlite::Connection;
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
-use crate::effects::{Committed, Observer};
+use crate::effects::Observer;
 use crate::error::StoreError;
 use crate::tx::{Engine, Tx};
+use crate::version::Versions;
 
 /// Changes that share one commit, at most.
 const GROUP: usize = 256;
@@ -40,6 +41,9 @@ pub(crate) struct Writer {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) jobs: mpsc::Receiver<Box<dyn Job>>,
     pub(crate) observers: Observers,
+    /// What readers may know of the zones' versions: those of committed groups.
+    pub(crate) published: Arc<RwLock<Versions>>,
+    pub(crate) versions: Versions,
     /// Set once a sync has failed.
     pub(crate) stopped: Arc<AtomicBool>,
 }
@@ -61,11 +65,8 @@ impl Writer {
             first.settle(Some(error.into()));
             return self;
         }
-        let mut tx = Tx {
-            engine: Engine::Sqlite(self.connection),
-            now: self.clock.now(),
-            effects: Committed::default(),
-        };
+        let versions = std::mem::take(&mut self.versions);
+        let mut tx = Tx::new(Engine::Sqlite(self.connection), self.clock.now(), versions);
         let mut done = Vec::new();
         let mut kept = false;
         let mut next = Some(first);
@@ -78,12 +79,15 @@ impl Writer {
         }
         let Engine::Sqlite(connection) = tx.engine;
         self.connection = connection;
+        self.versions = tx.versions;
         let failure = if kept {
             self.commit()
         } else {
             let _ = self.connection.execute_batch("ROLLBACK");
             None
         };
+        // A version that moved for a change that was rolled back costs others a second look, nothing more.
+        self.published.write().unwrap_or_else(std::sync::PoisonError::into_inner).publish(&self.versions, tx.moved);
         if failure.is_none() && !tx.effects.is_empty() {
             let observers = self.observers.read().unwrap_or_else(std::sync::PoisonError::into_inner);
             for observer in observers.iter() {
@@ -99,10 +103,7 @@ impl Writer {
     fn commit(&self) -> Option<StoreError> {
         let error = self.connection.execute_batch("COMMIT").err()?;
         let sync_failed = error.sqlite_error().is_some_and(|failure| {
-            matches!(
-                failure.extended_code,
-                rusqlite::ffi::SQLITE_IOERR_FSYNC | rusqlite::ffi::SQLITE_IOERR_DIR_FSYNC
-            )
+            matches!(failure.extended_code, rusqlite::ffi::SQLITE_IOERR_FSYNC | rusqlite::ffi::SQLITE_IOERR_DIR_FSYNC)
         });
         if sync_failed || (!self.connection.is_autocommit() && self.connection.execute_batch("ROLLBACK").is_err()) {
             tracing::error!(%error, "a commit could not be made durable; the store accepts no further change");
@@ -110,9 +111,7 @@ impl Writer {
         }
         Some(StoreError::from(error)).map(|error| match error {
             StoreError::Unavailable { .. } => error,
-            other => StoreError::Unavailable {
-                reason: other.to_string(),
-            },
+            other => StoreError::Unavailable { reason: other.to_string() },
         })
     }
 }
@@ -151,9 +150,7 @@ fn panic_text(panic: &Box<dyn Any + Send>) -> &str {
 }
 
 pub(crate) fn stopped() -> StoreError {
-    StoreError::Unavailable {
-        reason: "the store has stopped".to_owned(),
-    }
+    StoreError::Unavailable { reason: "the store has stopped".to_owned() }
 }
 
 /// Runs a future that waits for nothing but the embedded engine, which never makes it wait.
@@ -165,7 +162,5 @@ pub(crate) fn run_now<T>(future: impl Future<Output = Result<T, StoreError>>) ->
 }
 
 pub(crate) fn awaited_elsewhere() -> StoreError {
-    StoreError::Statement {
-        reason: "a change awaited something other than the store".to_owned(),
-    }
+    StoreError::Statement { reason: "a change awaited something other than the store".to_owned() }
 }

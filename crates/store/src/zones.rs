@@ -5,7 +5,7 @@ use caracal_authority::{Timestamp, ZoneId};
 use crate::attribution::Attribution;
 use crate::error::StoreError;
 use crate::page::Page;
-use crate::tx::{DeploymentRead, DeploymentWrite, ZoneRead};
+use crate::tx::{DeploymentRead, DeploymentWrite, ZoneRead, ZoneWrite};
 use crate::value::{Bind, Row, params};
 
 /// A zone.
@@ -58,21 +58,12 @@ pub async fn list(tx: &mut DeploymentRead<'_>, page: &Page) -> Result<Vec<Zone>,
         "SELECT {COLUMNS} FROM zones WHERE archived_at IS NULL AND (created_at < ?1 OR (created_at = ?1 AND id < ?2))
          ORDER BY created_at DESC, id DESC LIMIT ?3"
     );
-    tx.tx
-        .query(&sql, params![page.at(), page.id(), page.limit()])
-        .await?
-        .into_iter()
-        .map(read)
-        .collect()
+    tx.tx.query(&sql, params![page.at(), page.id(), page.limit()]).await?.into_iter().map(read).collect()
 }
 
 /// Whether some zone, archived or not, has this slug.
 pub async fn slug_is_taken(tx: &mut DeploymentRead<'_>, slug: &str) -> Result<bool, StoreError> {
-    Ok(tx
-        .tx
-        .query_one("SELECT 1 FROM zones WHERE slug = ?1", params![slug])
-        .await?
-        .is_some())
+    Ok(tx.tx.query_one("SELECT 1 FROM zones WHERE slug = ?1", params![slug]).await?.is_some())
 }
 
 /// Adds a zone. Conflicts on `zones.slug`.
@@ -92,5 +83,53 @@ pub async fn add(tx: &mut DeploymentWrite<'_>, zone: &Zone) -> Result<(), StoreE
         by.created_via_operator,
         by.created_at
     ];
-    tx.tx.execute(sql, params).await.map(|_| ())
+    tx.tx.append(sql, params).await.map(|_| ())
+}
+
+/// What a listing of zones leaves out.
+#[derive(Debug, Clone, Default)]
+pub struct ZoneFilter {
+    /// Zones whose lower-case name starts so are left out.
+    pub hidden_name_prefix: String,
+    /// Zones whose slug starts so are left out.
+    pub hidden_slug_prefix: String,
+    /// Only zones that belong to this console account.
+    pub owner: Option<String>,
+}
+
+/// Zones that are not archived and that `filter` lets through, newest first.
+pub async fn list_visible(
+    tx: &mut DeploymentRead<'_>,
+    filter: &ZoneFilter,
+    page: &Page,
+) -> Result<Vec<Zone>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM zones WHERE archived_at IS NULL
+           AND (created_at < ?1 OR (created_at = ?1 AND id < ?2))
+           AND substr(lower(name), 1, length(?3)) <> ?3 AND substr(slug, 1, length(?4)) <> ?4
+           AND (?5 IS NULL OR EXISTS (SELECT 1 FROM zone_owners o WHERE o.zone_id = zones.id AND o.account = ?5))
+         ORDER BY created_at DESC, id DESC LIMIT ?6"
+    );
+    tx.tx.query(&sql, params![page.at(), page.id(), filter.hidden_name_prefix, filter.hidden_slug_prefix, filter.owner, page.limit()]).await?.into_iter().map(read).collect()
+}
+
+/// Slugs of any zone, archived or not, that are `base` or start with `base-`. `base` is free of `%` and `_`.
+pub async fn list_slugs(tx: &mut DeploymentRead<'_>, base: &str) -> Result<Vec<String>, StoreError> {
+    let sql = "SELECT slug FROM zones WHERE slug = ?1 OR slug LIKE ?2";
+    let rows = tx.tx.query(sql, params![base, format!("{base}-%")]).await?;
+    rows.into_iter().map(|row| row.columns("zones").next()).collect()
+}
+
+/// The console account that the transaction's zone belongs to, if any.
+pub async fn find_owner(tx: &mut ZoneRead<'_>) -> Result<Option<String>, StoreError> {
+    let sql = "SELECT account FROM zone_owners WHERE zone_id = ?1";
+    let row = tx.tx.query_one(sql, params![tx.zone]).await?;
+    row.map(|row| row.columns("zone_owners").next()).transpose()
+}
+
+/// Gives the transaction's zone, which has no owner yet, to a console account.
+pub async fn give_to(tx: &mut ZoneWrite<'_>, account: &str) -> Result<(), StoreError> {
+    let zone = tx.zone.clone();
+    let sql = "INSERT INTO zone_owners (zone_id, account) VALUES (?1, ?2)";
+    tx.tx.append(sql, params![zone, account]).await.map(|_| ())
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use caracal_authority::ZoneId;
-use caracal_store::{Store, StoreError, SqliteOptions, SystemClock, deployment, used_mandates};
+use caracal_store::{SqliteOptions, Store, StoreError, SystemClock, deployment, used_mandates};
 
 fn open(directory: &std::path::Path) -> Store {
     Store::open(&SqliteOptions::in_directory(directory), Arc::new(SystemClock)).unwrap()

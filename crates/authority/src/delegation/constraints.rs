@@ -14,16 +14,8 @@ const MAX_REASON_CHARS: usize = 256;
 const BROAD_REASON: &str = "resource_null_delegation";
 
 /// Every key there is, in the order in which a faulty one is reported.
-const KEYS: [&str; 8] = [
-    "resources",
-    "max_hops",
-    "max_depth",
-    "budget",
-    "ttl_seconds",
-    "expires_at",
-    "policy_approved",
-    "broad_reason",
-];
+const KEYS: [&str; 8] =
+    ["resources", "max_hops", "max_depth", "budget", "ttl_seconds", "expires_at", "policy_approved", "broad_reason"];
 
 /// Parsed, normalised constraints. Every field is within its bounds, and `max_depth` never contradicts `max_hops`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -164,7 +156,7 @@ impl Constraints {
                 object.insert(key.to_owned(), value);
             }
         };
-        put("resources", self.resources.as_ref().map(|names| names.iter().map(|name| name.as_str().into()).collect()));
+        put("resources", self.resources.as_ref().map(|names| names.iter().map(ResourceIdentifier::as_str).collect()));
         put("max_hops", self.max_hops.map(Value::from));
         put("max_depth", self.max_depth.map(Value::from));
         put("budget", self.budget.map(Value::from));

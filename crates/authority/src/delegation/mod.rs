@@ -23,9 +23,10 @@ pub use constraints::{ConstraintFault, Constraints, MAX_BUDGET, MAX_HOPS, parse_
 pub use effective::{EffectiveAuthority, effective_authority};
 pub use graph::{Cascade, Ended, Link, Node, Reached, closes_cycle, downstream, resume, revoke, suspend, terminate};
 pub use lineage::{Ends, Lineage, LineageFault, MAX_LINEAGE, validate_lineage};
+pub(crate) use narrow::{Bounds, narrows};
 pub use narrow::{
-    Bound, ExpiryFault, InheritFault, NarrowedEdge, ParentFault, ProposedEdge, WidenedDimension, choose_parent,
-    expiry, inherited_edge, mirror, narrow,
+    InheritFault, NarrowedEdge, ParentFault, ProposedEdge, WidenedDimension, choose_parent, expiry, inherited_edge,
+    mirror, narrow,
 };
 
 use serde::{Deserialize, Serialize};

@@ -23,6 +23,13 @@ CREATE TABLE zones (
 ) {table};
 CREATE INDEX zones_listing ON zones (created_at, id);
 
+-- Which console account a zone belongs to; most zones belong to none.
+CREATE TABLE zone_owners (
+  zone_id TEXT NOT NULL PRIMARY KEY,
+  account TEXT NOT NULL
+) {table};
+CREATE INDEX zone_owners_by_account ON zone_owners (account, zone_id);
+
 CREATE TABLE admin_tokens (
   id TEXT NOT NULL PRIMARY KEY,
   name TEXT NOT NULL,
@@ -51,9 +58,12 @@ CREATE TABLE applications (
   updated_via_operator {int},
   created_at {int} NOT NULL,
   updated_at {int},
+  -- The name in lower case, by which two names that differ only in case are one.
+  name_key TEXT NOT NULL,
   PRIMARY KEY (zone_id, id)
 ) {table};
 CREATE UNIQUE INDEX applications_by_id ON applications (id);
+CREATE INDEX applications_by_name ON applications (zone_id, name_key);
 CREATE INDEX applications_listing ON applications (zone_id, created_at, id);
 
 CREATE TABLE sealed_secrets (
@@ -173,7 +183,8 @@ CREATE TABLE active_policy_sets (
   zone_id TEXT NOT NULL PRIMARY KEY,
   policy_set_id TEXT NOT NULL,
   version_id TEXT NOT NULL,
-  activated_at {int} NOT NULL
+  activated_at {int} NOT NULL,
+  announced_by TEXT
 ) {table};
 
 CREATE TABLE signing_keys (
@@ -249,8 +260,17 @@ CREATE TABLE agent_sessions (
   terminated_at {int},
   termination_reason TEXT,
   updated_at {int} NOT NULL,
+  -- Until when it counts against the limits; none once it has ended. The greatest instant while a service is suspended.
+  capacity_until {int},
   PRIMARY KEY (zone_id, id)
 ) {table};
+CREATE INDEX agent_sessions_running ON agent_sessions (zone_id, capacity_until) WHERE capacity_until IS NOT NULL;
+CREATE INDEX agent_sessions_running_by_application ON agent_sessions (zone_id, application_id, capacity_until)
+  WHERE capacity_until IS NOT NULL;
+CREATE INDEX agent_sessions_running_by_parent ON agent_sessions (zone_id, parent_id, capacity_until)
+  WHERE capacity_until IS NOT NULL;
+CREATE INDEX agent_sessions_running_by_record ON agent_sessions (zone_id, subject_record_id)
+  WHERE capacity_until IS NOT NULL;
 CREATE INDEX agent_sessions_by_application ON agent_sessions (zone_id, application_id, status);
 CREATE INDEX agent_sessions_by_parent ON agent_sessions (zone_id, parent_id) WHERE parent_id IS NOT NULL;
 CREATE INDEX agent_sessions_by_record ON agent_sessions (zone_id, subject_record_id);
@@ -280,6 +300,7 @@ CREATE TABLE delegation_edges (
 CREATE INDEX delegation_edges_by_source ON delegation_edges (zone_id, source_session_id, status);
 CREATE INDEX delegation_edges_by_target ON delegation_edges (zone_id, target_session_id, status);
 CREATE INDEX delegation_edges_by_parent ON delegation_edges (zone_id, parent_edge_id) WHERE parent_edge_id IS NOT NULL;
+CREATE INDEX delegation_edges_active_by_parent ON delegation_edges (zone_id, parent_edge_id) WHERE status = 'active';
 CREATE INDEX delegation_edges_revoked ON delegation_edges (revoked_at) WHERE revoked_at IS NOT NULL;
 
 CREATE TABLE delegation_epochs (

@@ -1,0 +1,139 @@
+//! The exchange decision: may this request become a mandate, and which? (contract: sts.md §3.6–3.11, §5, §9)
+//!
+//! An agent's application asks for `docs:read` on `resource://docs`, for the session it works in and through the
+//! delegation that session holds. The STS has parsed the form into a [`Request`] and read everything the request
+//! names into [`Facts`], in one snapshot. [`decide`] goes through the contract's steps in the contract's order and
+//! ends in a [`Grant`], which says all that a mandate will say, or in a [`Refusal`], which has its status and code;
+//! beside it a [`Finding`] for every resource it looked at, which is the evidence to be.
+//!
+//! What is absent from the facts denies: there is no default that grants. Only two things cannot be known before the
+//! decision reaches them, because asking has an effect or depends on the way there: the mint rate and the policy.
+//! They are asked through [`Counsel`], for the resources that got so far.
+//!
+//! Not decided here: whether the client's secret, the Gateway's signature and the subject token's signature are
+//! genuine (their results are facts), and what happens afterwards: insert the record, sign, build the directive.
+//!
+//! Served: bootstrap, session-bound, delegated mint, Gateway exchange. Shapes this build does not serve end as the
+//! contract lets them end where their counterpart does not exist: a federation without registered issuer (401), the
+//! control audience without control keys (403), an approval id without holds (401), a gated mint (403).
+
+mod counsel;
+mod facts;
+mod outcome;
+mod refusal;
+mod request;
+mod resources;
+mod standing;
+
+pub use counsel::{ApprovalTier, Approver, Counsel, PolicyAnswer, PolicyQuestion, Privacy, Rate};
+pub use facts::{Client, Connection, Facts, RefreshFailure, ResourceFacts};
+pub use outcome::{Context, Decision, Finding, Found, Grant, NewRecord, Outcome, ProviderReason, Skip};
+pub use refusal::Refusal;
+pub use request::{Asserted, Caller, Class, EmptyResource, References, Request, ResourceNames, SubjectToken};
+
+use crate::lifetime::{self, Bounds, LifetimeClass, LifetimeFault};
+use outcome::Trail;
+use resources::Reach;
+use standing::Standing;
+
+/// Decides one exchange.
+pub fn decide(request: &Request, facts: &Facts, counsel: &mut impl Counsel) -> Outcome {
+    let mut trail = Trail::default();
+    let decision = weigh(request, facts, counsel, &mut trail);
+    if let Err(refusal) = &decision {
+        trail.withhold(refusal);
+    }
+    Outcome { class: request.class(), decision, context: trail.context, findings: trail.findings }
+}
+
+/// The core pipeline. Numbers are those of sts.md §3.7.
+fn weigh(request: &Request, facts: &Facts, counsel: &mut impl Counsel, trail: &mut Trail) -> Result<Grant, Refusal> {
+    let client = authenticated_client(request, facts)?; // 1
+    not_a_federation(request)?; // 2
+    if request.resources.is_empty() {
+        return Err(Refusal::NoResource); // 3
+    }
+    let now = facts.now.ok_or(Refusal::TimeUnavailable)?; // 4
+    if client.expires_at.is_some_and(|end| end <= now) {
+        return Err(Refusal::ClientUnauthenticated); // belongs to 1, needs the time of 4
+    }
+    let standing = standing::find(request, facts, client, now)?; // 5 to 9
+    trail.context = standing.context();
+    let reach = resources::walk(request, facts, &standing, counsel, &mut trail.findings)?; // 10
+    if reach.granted.is_empty() {
+        return Err(nothing_granted(&trail.findings)); // 12
+    }
+    if standing.subject.is_some() && !request.is_gateway() {
+        return Err(Refusal::SubjectTokenOutsideGateway); // 13
+    }
+    // 11 comes after 12 and 13: an exchange that can never be minted must not hold a human up.
+    if !reach.tiers.is_empty() {
+        return Err(Refusal::ApprovalRequired { tiers: reach.tiers });
+    }
+    let lifetime = lifetime(request, &standing)?; // 14, 15
+    Ok(Grant::new(request, &standing, reach, lifetime))
+}
+
+/// Step 1. That a client is among the facts means that it exists, unarchived, and proved who it is: with its secret,
+/// or by the Gateway's signature, which speaks for it only with a subject token.
+fn authenticated_client<'f>(request: &Request, facts: &'f Facts) -> Result<&'f Client, Refusal> {
+    let client = facts.client.as_ref().filter(|client| client.id == request.application);
+    let client = client.filter(|client| client.zone == request.zone).ok_or(Refusal::ClientUnauthenticated)?;
+    if request.is_gateway() && request.subject_token == SubjectToken::None {
+        return Err(Refusal::ClientUnauthenticated);
+    }
+    Ok(client)
+}
+
+/// Step 2. No identity provider can be registered yet, so no id_token verifies; its shape is still checked first
+/// (contract: sts.md §4).
+fn not_a_federation(request: &Request) -> Result<(), Refusal> {
+    if request.subject_token != SubjectToken::IdToken {
+        return Ok(());
+    }
+    let bare = request.resources.is_empty()
+        && request.scope.get().is_empty()
+        && request.record.is_absent()
+        && request.session.is_absent()
+        && request.delegation.is_absent()
+        && request.approval_id.is_none();
+    Err(if bare { Refusal::FederationRejected } else { Refusal::FederationShape })
+}
+
+/// Step 12, in its precedence: a provider's reason, then the rate alone (D7), then policy.
+fn nothing_granted(findings: &[Finding]) -> Refusal {
+    let skips = || findings.iter().filter_map(Finding::skip);
+    if let Some(reason) = skips().find_map(Skip::provider_reason) {
+        return Refusal::ProviderCredentialUnavailable { reason };
+    }
+    if skips().next().is_some() && skips().all(|skip| *skip == Skip::RateLimited) {
+        return Refusal::RateLimited;
+    }
+    let reason = skips().find_map(|skip| match skip {
+        Skip::PolicyDenied { reason } if !reason.is_empty() => Some(reason.clone()),
+        _ => None,
+    });
+    Refusal::NothingGranted { reason }
+}
+
+/// Steps 14 and 15: the minimum of everything the mandate hangs on.
+fn lifetime(request: &Request, standing: &Standing<'_>) -> Result<lifetime::Lifetime, Refusal> {
+    let class = if request.is_gateway() { LifetimeClass::Gateway } else { LifetimeClass::Direct };
+    let presented = standing.subject.map(|claims| crate::Timestamp::from_seconds(claims.expires_at));
+    let mut bounds = Bounds::none()
+        .until(standing.client.expires_at)
+        .until(presented)
+        .until(standing.record.map(|record| record.facts().expires_at))
+        .until(standing.session.and_then(|session| session.bound()));
+    if let Some(delegation) = &standing.delegation {
+        bounds = bounds
+            .until(delegation.source.bound())
+            .until(delegation.lineage.expires_at())
+            .at_most(delegation.lineage.ttl_cap());
+    }
+    lifetime::fix(class, request.ttl_seconds, bounds, standing.now).map_err(|fault| match fault {
+        LifetimeFault::Negative => Refusal::TtlNegative,
+        LifetimeFault::AboveMaximum { most } => Refusal::TtlAboveMaximum { most },
+        LifetimeFault::Exhausted => Refusal::LifetimeExhausted,
+    })
+}

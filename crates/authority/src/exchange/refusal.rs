@@ -1,0 +1,215 @@
+//! Why an exchange ends without a mandate: one table of findings, with status, code, evidence and text.
+//!
+//! The caller reads status, code and text; `name` and the fields are for evidence and logs. Texts about what belongs
+//! to somebody else are the same as about what does not exist.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use super::{ApprovalTier, ProviderReason};
+use crate::ZoneId;
+use crate::delegation::LineageFault;
+use crate::record::DeadRecord;
+use crate::resource::OperationRefused;
+use crate::session::DeadSession;
+
+macro_rules! refusals {
+    ($(
+        $(#[$doc:meta])*
+        $name:ident $({ $($(#[$field_doc:meta])* $field:ident: $type:ty),+ $(,)? })?
+            => $status:literal $code:expr, $evidence:literal, $text:expr;
+    )+) => {
+        /// A typed deny reason.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub enum Refusal {$(
+            $(#[$doc])*
+            $name $({ $($(#[$field_doc])* $field: $type),+ })?,
+        )+}
+
+        #[allow(unused_variables, reason = "each column of the table reads the fields it needs")]
+        impl Refusal {
+            /// The name of every refusal there is, in the order of the table.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($name)),+];
+
+            /// Its name: what evidence and logs call it.
+            pub fn name(&self) -> &'static str {
+                match self { $(Self::$name { .. } => stringify!($name)),+ }
+            }
+
+            /// HTTP status.
+            pub fn status(&self) -> u16 {
+                match self { $(Self::$name { .. } => $status),+ }
+            }
+
+            /// Error code.
+            pub fn code(&self) -> &'static str {
+                match self { $(Self::$name $({ $($field),+ })? => $code),+ }
+            }
+
+            /// `evaluation_status` of its evidence. Where the contract records nothing, the token is ours (D11).
+            pub fn evaluation_status(&self) -> &'static str {
+                match self { $(Self::$name { .. } => $evidence),+ }
+            }
+        }
+
+        /// `error_description`.
+        #[allow(unused_variables, reason = "each text reads the fields it needs")]
+        impl fmt::Display for Refusal {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let text: Cow<'_, str> = match self { $(Self::$name $({ $($field),+ })? => Cow::from($text)),+ };
+                f.write_str(&text)
+            }
+        }
+    };
+}
+
+const NO_RECORD: &str = "no such authority record of this application";
+const NO_SESSION: &str = "no such agent session of this application";
+const NO_DELEGATION: &str = "no such delegation to this agent session";
+
+refusals! {
+    // Steps 1 to 4.
+    /// Unknown, archived or expired application, missing or wrong secret, or a Gateway without subject token: one
+    /// answer for all.
+    ClientUnauthenticated => 401 "access_denied", "client_unauthenticated", "invalid client credentials";
+    /// The secret is right and belongs to an application of another zone. Raised where secrets are verified.
+    ClientOfAnotherZone {
+        /// The application's zone.
+        actual: ZoneId,
+        /// The zone asked for.
+        requested: ZoneId,
+    } => 403 "zone_invalid", "zone_invalid",
+        format!("the application belongs to zone `{actual}`, not to `{requested}`");
+    /// An id_token beside fields that do not go with it.
+    FederationShape => 400 "invalid_token", "subject_federation_invalid",
+        "an id_token is exchanged without resource, scope, session, delegation or approval";
+    /// An id_token of an issuer the zone does not know.
+    FederationRejected => 401 "invalid_token", "subject_federation_rejected",
+        "the issuer of the id_token is not registered in this zone";
+    /// No resource requested.
+    NoResource => 400 "invalid_token", "request_invalid", "at least one resource is required";
+    /// The store's clock could not be read.
+    TimeUnavailable => 503 "sts_unavailable", "time_unavailable", "authority time is unavailable";
+
+    // Steps 5 to 7: the presented mandate.
+    /// Not a mandate, or not one that may be presented here.
+    SubjectTokenInvalid => 401 "invalid_token", "subject_token_invalid", "invalid subject_token";
+    /// A mandate without `sid`.
+    SubjectTokenWithoutRecord => 403 "invalid_token", "subject_token_invalid",
+        "the subject_token names no authority record";
+    /// `session_id` is not the mandate's `sid`.
+    RecordDiffersFromToken => 403 "access_denied", "reference_invalid", "session_id is not that of the subject_token";
+    /// The mandate or its record was made by another application.
+    RecordOfAnotherClient => 403 "access_denied", "reference_invalid", NO_RECORD;
+    /// The record speaks for another subject.
+    RecordOfAnotherSubject => 403 "access_denied", "reference_invalid", NO_RECORD;
+    /// No such record in the zone.
+    RecordUnknown => 403 "access_denied", "reference_invalid", NO_RECORD;
+    /// The record is dead.
+    RecordNotLive {
+        /// Of what.
+        why: DeadRecord,
+    } => 403 "access_denied", "reference_invalid", why.to_string();
+    /// `agent_session_id` is not the mandate's.
+    SessionDiffersFromToken => 403 "access_denied", "reference_invalid",
+        "agent_session_id is not that of the subject_token";
+    /// `delegation_edge_id` is not the mandate's.
+    DelegationDiffersFromToken => 403 "access_denied", "reference_invalid",
+        "delegation_edge_id is not that of the subject_token";
+
+    // Step 8.
+    /// No such approval: wrong id, zone, principal or binding, and in this build any.
+    ApprovalUnknown => 401 "access_denied", "approval_invalid", "the approval is not valid for this request";
+
+    // Step 9: references.
+    /// A user's record, asserted without presenting the user's mandate.
+    RecordNotOfApplication => 403 "access_denied", "reference_invalid", NO_RECORD;
+    /// No such session in the zone, or another application's.
+    SessionUnknown => 403 "access_denied", "reference_invalid", NO_SESSION;
+    /// The session may not act.
+    SessionNotLive {
+        /// Why.
+        why: DeadSession,
+    } => 403 "access_denied", "reference_invalid", why.to_string();
+    /// The session is anchored to another record than that of the presented session mandate.
+    SessionOfAnotherRecord => 403 "access_denied", "reference_invalid", NO_SESSION;
+    /// A delegation for no session.
+    DelegationWithoutSession => 403 "access_denied", "reference_invalid",
+        "delegation_edge_id requires agent_session_id";
+    /// No such delegation to that session.
+    DelegationUnknown => 403 "access_denied", "reference_invalid", NO_DELEGATION;
+    /// The session that lends may not act itself.
+    SourceSessionNotLive => 403 "access_denied", "reference_invalid", "the delegating agent session is not live";
+    /// The delegation's lineage lends nothing.
+    DelegationUnusable {
+        /// Why.
+        fault: LineageFault,
+    } => 403 "access_denied", "reference_invalid", fault.to_string();
+    /// A scope the delegation does not lend.
+    ScopesExceedDelegation => 403 "access_denied", "reference_invalid", "the delegation does not lend these scopes";
+    /// A longer life than the delegation lends.
+    TtlExceedsDelegation => 403 "access_denied", "reference_invalid", "the delegation does not lend that ttl_seconds";
+    /// The delegation epoch could not be read.
+    EpochUnreadable => 403 "access_denied", "reference_invalid", "the delegation state cannot be read";
+
+    // Step 10: stops of the resource loop.
+    /// The upstream operation is not declared, or needs a scope the mandate does not carry.
+    OperationNotPermitted {
+        /// Which of the two.
+        why: OperationRefused,
+    } => 403 "operation_not_permitted", "operation_not_permitted", why.to_string();
+    /// The mint rate could not be counted.
+    RateUnavailable => 503 "sts_unavailable", "rate_unavailable", "the mint rate cannot be counted";
+    /// The control audience, not asked for by a control key.
+    ControlResourceRequiresControlKey => 403 "access_denied", "control_resource_requires_control_key",
+        "the control resource requires a control key";
+    /// No policy decision came about.
+    PolicyFailed => 503 "policy_eval_failed", "policy_eval_failed", "policy evaluation failed";
+
+    // Steps 11 to 15.
+    /// A human has to agree first. Without holds there is nothing to wait for: denied.
+    ApprovalRequired {
+        /// The declarations that ask for it, in the order of the resources.
+        tiers: Vec<ApprovalTier>,
+    } => 403 "access_denied", "approval_required", "the request requires a human approval";
+    /// The only reason was a provider account that cannot be used.
+    ProviderCredentialUnavailable {
+        /// Which.
+        reason: ProviderReason,
+    } => 403 reason.code(), "exchange_denied", match reason {
+        ProviderReason::NoUserPrincipal => "the provider needs a subject",
+        ProviderReason::NoProviderConnection => "the subject has no connection at the provider",
+        ProviderReason::Refresh(_) => "the subject's connection at the provider cannot be refreshed",
+    };
+    /// Every resource was refused for the mint rate alone (D7).
+    RateLimited => 429 "provider_rate_limited", "exchange_denied", "too many mints for this resource";
+    /// No resource was granted.
+    NothingGranted {
+        /// The first policy diagnostic, if policy was asked.
+        reason: Option<String>,
+    } => 403 "access_denied", "exchange_denied", match reason {
+        Some(reason) => format!("policy denied ({reason})"),
+        None => "policy denied".to_owned(),
+    };
+    /// A session mandate cannot be traded outside the Gateway.
+    SubjectTokenOutsideGateway => 403 "access_denied", "gateway_required",
+        "a subject_token is exchanged through the Gateway only";
+    /// `ttl_seconds` below zero.
+    TtlNegative => 400 "invalid_token", "ttl_invalid", "ttl_seconds must not be negative";
+    /// `ttl_seconds` above the most of its class.
+    TtlAboveMaximum {
+        /// The most.
+        most: u32,
+    } => 400 "invalid_token", "ttl_invalid", format!("ttl_seconds must not exceed {most}");
+    /// What the mandate hangs on ends within the second.
+    LifetimeExhausted => 403 "access_denied", "lifetime_exhausted", "no lifetime is left for this exchange";
+
+    // Steps 16 to 18, raised by whoever carries the grant out.
+    /// The mandate would be longer than the Gateway and the Coordinator accept.
+    MandateTooLarge => 400 "invalid_token", "mandate_too_large", "too many resources or scopes for one mandate";
+    /// The upstream directive or its credential could not be made.
+    DirectiveUnavailable => 502 "http_request_failed", "provider_credential_unavailable",
+        "the provider credential could not be obtained";
+}
+
+impl std::error::Error for Refusal {}

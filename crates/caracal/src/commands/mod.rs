@@ -1,0 +1,48 @@
+//! One file per command. Results go to standard output, progress and failures to standard error.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the command line's own output")]
+
+mod status;
+mod up;
+mod verify;
+mod version;
+
+pub use status::status;
+pub use up::up;
+pub use verify::verify;
+pub use version::{VERSION, version};
+
+use std::process::ExitCode;
+
+use caracal_http::redact::redact_text;
+
+/// A command that did not do what it is for; the text says what happened, why, and what to do next.
+pub struct Failure(pub String);
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let mut message = error.to_string();
+        let mut cause = error.source();
+        while let Some(next) = cause {
+            let text = next.to_string();
+            if !message.contains(&text) {
+                message = format!("{message}: {text}");
+            }
+            cause = next.source();
+        }
+        Self(message)
+    }
+}
+
+/// Prints a failure on standard error, without anything that looks like a secret.
+pub fn say_failure(message: &str) {
+    eprintln!("caracal: {}", redact_text(message));
+}
+
+/// Runs the demonstration.
+pub fn demo(json: bool) -> Result<ExitCode, Failure> {
+    runtime()?.block_on(crate::demo::run(json))
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}

@@ -1,0 +1,249 @@
+//! Settings: environment and flags are read once into one complete value; only that value can be run. All mistakes are
+//! reported together. The operator's table in `docs/settings.md` is printed from [`VARIABLES`].
+
+mod secrets;
+mod variables;
+
+pub use secrets::{KeyMaterial, SecretFiles, SecretsError};
+pub use variables::{Environment, VARIABLES, Variable};
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// How strict the deployment is (contract: audit-and-streams.md §10).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// One person's machine: loopback upstreams are admitted, metrics are open.
+    Dev,
+    /// A release candidate: as strict as stable.
+    Rc,
+    /// Production.
+    Stable,
+}
+
+impl Mode {
+    /// Parses `dev`, `rc` or `stable`, ignoring case and outer white space.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.trim().to_ascii_lowercase().as_str() {
+            "dev" => Some(Self::Dev),
+            "rc" => Some(Self::Rc),
+            "stable" => Some(Self::Stable),
+            _ => None,
+        }
+    }
+
+    /// Whether it is `rc` or `stable`.
+    pub fn is_published(self) -> bool {
+        self != Self::Dev
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dev => "dev",
+            Self::Rc => "rc",
+            Self::Stable => "stable",
+        })
+    }
+}
+
+/// The five ports of a deployment, in the order of [`Service::ALL`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// The Admin API.
+    Api,
+    /// The token service.
+    Sts,
+    /// The enforcing proxy.
+    Gateway,
+    /// The evidence service.
+    Audit,
+    /// Sessions and delegations.
+    Coordinator,
+}
+
+impl Service {
+    /// All of them, in the order they are announced and probed.
+    pub const ALL: [Self; 5] = [Self::Api, Self::Sts, Self::Gateway, Self::Audit, Self::Coordinator];
+
+    /// Its name in output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Sts => "sts",
+            Self::Gateway => "gateway",
+            Self::Audit => "audit",
+            Self::Coordinator => "coordinator",
+        }
+    }
+
+    /// Its port in the contract (control-cli-deploy.md §4.2).
+    pub fn port(self) -> u16 {
+        match self {
+            Self::Api => 3000,
+            Self::Sts => 8080,
+            Self::Gateway => 8081,
+            Self::Audit => 9090,
+            Self::Coordinator => 4000,
+        }
+    }
+}
+
+/// A mistake in the settings. Several are reported together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// The variable or flag.
+    pub name: String,
+    /// What is wrong and what is accepted.
+    pub what: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.what)
+    }
+}
+
+/// All mistakes of one start.
+#[derive(Debug, thiserror::Error)]
+pub struct Mistakes(pub Vec<Mistake>);
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+/// What the command line of `caracal up` says.
+#[derive(Debug, Clone)]
+pub struct UpFlags {
+    /// `--data-dir`.
+    pub data_dir: Option<PathBuf>,
+    /// `--bind`.
+    pub bind: IpAddr,
+    /// `--port-offset`.
+    pub port_offset: u16,
+}
+
+/// Everything `caracal up` needs, checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where the store, the keys and the ledger's heads lie.
+    pub data_dir: PathBuf,
+    /// The address every service binds.
+    pub bind: IpAddr,
+    /// Added to every port.
+    pub port_offset: u16,
+    /// How strict to be.
+    pub mode: Mode,
+    /// `ISSUER_URL`; without it, the STS's own address.
+    pub issuer: Option<String>,
+    /// `CARACAL_PRIVATE_EGRESS_HOSTS`: hosts that may be private addresses.
+    pub private_egress_hosts: Vec<String>,
+    /// `UPSTREAM_HOST_ALLOWLIST`: when not empty, the only upstream hosts.
+    pub upstream_host_allowlist: Vec<String>,
+    /// `CONTROL_AUDIENCE`.
+    pub control_audience: String,
+    /// `TRUST_PROXY`.
+    pub trust_proxy: bool,
+    /// `LOG_LEVEL`.
+    pub log_level: String,
+    /// `MAX_AGENTS_PER_ZONE`.
+    pub max_sessions_per_zone: u32,
+    /// `MAX_AGENTS_PER_APP`.
+    pub max_sessions_per_application: u32,
+    /// `STS_MINT_RATE_LIMIT_PER_MIN`.
+    pub mint_rate_limit_per_min: u32,
+    /// `STS_SECRET_VERIFY_CONCURRENCY`.
+    pub secret_verify_concurrency: usize,
+    /// `MAX_REQUEST_BYTES`.
+    pub max_request_bytes: u64,
+    /// `API_V1_RATE_LIMIT_PER_MIN`.
+    pub api_rate_limit_per_min: u32,
+    /// `COORDINATOR_RATE_LIMIT_PER_MIN`.
+    pub coordinator_rate_limit_per_min: u32,
+    /// `CARACAL_TLS_EXTRA_CA_FILE`.
+    pub extra_ca_file: Option<PathBuf>,
+}
+
+impl Settings {
+    /// Reads flags and environment. Reports every mistake at once.
+    pub fn read(flags: &UpFlags, environment: &Environment) -> Result<Self, Mistakes> {
+        let mut mistakes = Vec::new();
+        let mut reader = variables::Reader { environment, mistakes: &mut mistakes };
+        let mode = match reader.text("CARACAL_MODE") {
+            // An embedded system on loopback is one person's machine; anything reachable is held to production rules.
+            None if flags.bind.is_loopback() => Mode::Dev,
+            None => Mode::Stable,
+            Some(text) => Mode::parse(&text).unwrap_or_else(|| {
+                reader.mistake("CARACAL_MODE", format!("`{text}` is none of dev, rc, stable"));
+                Mode::Stable
+            }),
+        };
+        if mode.is_published() {
+            for name in ["INSECURE_STS", "INSECURE_HTTP"] {
+                let set = reader.text(name).is_some_and(|text| matches!(text.as_str(), "true" | "1" | "yes"));
+                if set {
+                    reader.mistake(name, "is not accepted when CARACAL_MODE is rc or stable; unset it".to_owned());
+                }
+            }
+        }
+        let settings = Self {
+            data_dir: flags.data_dir.clone().unwrap_or_else(|| default_data_dir(&mut reader)),
+            bind: flags.bind,
+            port_offset: flags.port_offset,
+            mode,
+            issuer: reader.issuer(),
+            private_egress_hosts: reader.list("CARACAL_PRIVATE_EGRESS_HOSTS"),
+            upstream_host_allowlist: reader.list("UPSTREAM_HOST_ALLOWLIST"),
+            control_audience: reader.text("CONTROL_AUDIENCE").unwrap_or_else(|| "caracal-control".to_owned()),
+            trust_proxy: reader.flag("TRUST_PROXY", false),
+            log_level: reader.text("LOG_LEVEL").unwrap_or_else(|| "info".to_owned()),
+            max_sessions_per_zone: reader.number("MAX_AGENTS_PER_ZONE", 10_000, 0),
+            max_sessions_per_application: reader.number("MAX_AGENTS_PER_APP", 1_000, 0),
+            mint_rate_limit_per_min: reader.number("STS_MINT_RATE_LIMIT_PER_MIN", 1_000, 1),
+            secret_verify_concurrency: reader.number("STS_SECRET_VERIFY_CONCURRENCY", 2, 1),
+            max_request_bytes: reader.number("MAX_REQUEST_BYTES", 10_485_760, 1),
+            api_rate_limit_per_min: reader.number("API_V1_RATE_LIMIT_PER_MIN", 600, 0),
+            coordinator_rate_limit_per_min: reader.number("COORDINATOR_RATE_LIMIT_PER_MIN", 600, 0),
+            extra_ca_file: reader.text("CARACAL_TLS_EXTRA_CA_FILE").map(PathBuf::from),
+        };
+        let last = Service::ALL.iter().map(|service| service.port()).max().unwrap_or(0);
+        if last.checked_add(flags.port_offset).is_none() {
+            reader.mistake("--port-offset", format!("{} puts port {last} past 65535", flags.port_offset));
+        }
+        if mistakes.is_empty() { Ok(settings) } else { Err(Mistakes(mistakes)) }
+    }
+
+    /// The port of `service`.
+    pub fn port(&self, service: Service) -> u16 {
+        service.port().saturating_add(self.port_offset)
+    }
+}
+
+/// `CARACAL_HOME`, else the platform's place for application data.
+fn default_data_dir(reader: &mut variables::Reader<'_>) -> PathBuf {
+    if let Some(home) = reader.text("CARACAL_HOME") {
+        return PathBuf::from(home);
+    }
+    let under = |base: &str, rest: &str| PathBuf::from(base).join(rest);
+    if let Some(data) = reader.text("XDG_DATA_HOME") {
+        return under(&data, "caracal");
+    }
+    let home = reader.text(if cfg!(windows) { "LOCALAPPDATA" } else { "HOME" });
+    match home {
+        Some(home) if cfg!(windows) => under(&home, "caracal"),
+        Some(home) if cfg!(target_os = "macos") => under(&home, "Library/Application Support/caracal"),
+        Some(home) => under(&home, ".local/share/caracal"),
+        None => {
+            reader.mistake("--data-dir", "give one: neither CARACAL_HOME nor HOME is set".to_owned());
+            PathBuf::new()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

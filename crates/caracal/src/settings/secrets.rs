@@ -1,0 +1,215 @@
+//! The deployment's own keys. The first start makes what the environment does not give and keeps it in files that only
+//! the owner can read; later starts read them. A file that is there is never rewritten.
+
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use caracal_crypto::SecretText;
+use caracal_crypto::chance::{self, ChanceUnavailable};
+use caracal_crypto::encoding::hex;
+use caracal_crypto::envelope::{Kek, KekRing};
+use caracal_crypto::hmac::HmacKey;
+
+use super::variables::Reader;
+use super::{Environment, Mistake, Mistakes};
+
+/// Why the keys are not at hand.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretsError {
+    /// A key in the environment or in a file is unusable.
+    #[error(transparent)]
+    Unusable(#[from] Mistakes),
+    /// A file can't be read or written.
+    #[error("can't use `{path}`: {reason}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        reason: String,
+    },
+    /// No randomness for a new key.
+    #[error(transparent)]
+    Chance(#[from] ChanceUnavailable),
+}
+
+/// The directory of key files, `<data-dir>/secrets`.
+#[derive(Debug, Clone)]
+pub struct SecretFiles {
+    directory: PathBuf,
+}
+
+/// The keys, ready for use.
+pub struct KeyMaterial {
+    /// The bootstrap admin token.
+    pub admin_token: SecretText,
+    /// Where that token lies, unless the environment gave it.
+    pub admin_token_file: Option<PathBuf>,
+    /// The Coordinator's operator token.
+    pub coordinator_token: SecretText,
+    /// The metrics bearer, if one is set.
+    pub metrics_bearer: Option<SecretText>,
+    /// The key-encryption keys.
+    pub kek: Arc<KekRing>,
+    /// Keys the ledger's chain and its heads.
+    pub audit: Arc<HmacKey>,
+    /// Signs exchanges between processes.
+    pub gateway_sts: Arc<HmacKey>,
+    /// Digests idempotency keys.
+    pub idempotency: Arc<HmacKey>,
+    /// The idempotency key before a rotation.
+    pub idempotency_previous: Option<Arc<HmacKey>>,
+}
+
+impl SecretFiles {
+    /// The key files of a data directory.
+    pub fn in_data_dir(data_dir: &Path) -> Self {
+        Self { directory: data_dir.join("secrets") }
+    }
+
+    /// Path of the file called `name`.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Reads all keys, making those that are missing.
+    pub fn load_or_create(&self, environment: &Environment) -> Result<KeyMaterial, SecretsError> {
+        let mut mistakes = Vec::new();
+        let mut reader = Reader { environment, mistakes: &mut mistakes };
+        let from_environment: Vec<Option<String>> = NAMES.iter().map(|(variable, _)| reader.secret(variable)).collect();
+        let previous_kek = reader.secret("SECRET_STORE_KEK_PREVIOUS");
+        let previous_idempotency = reader.secret("IDEMPOTENCY_HMAC_KEY_PREVIOUS");
+        let metrics_bearer = reader.secret("METRICS_BEARER").map(SecretText::new);
+        if !mistakes.is_empty() {
+            return Err(Mistakes(mistakes).into());
+        }
+        let mut values = Vec::new();
+        for ((_, file), given) in NAMES.iter().zip(from_environment) {
+            values.push(match given {
+                Some(value) => SecretText::new(value),
+                None => self.read_or_create(file)?,
+            });
+        }
+        let [admin_token, coordinator_token, kek, audit, gateway_sts, idempotency] =
+            <[SecretText; 6]>::try_from(values).unwrap_or_else(|_| std::array::from_fn(|_| SecretText::new(String::new())));
+        let mut check = Check { mistakes: Vec::new() };
+        let kek = check.kek("SECRET_STORE_KEK", kek.expose());
+        let previous_kek = previous_kek.and_then(|text| check.kek("SECRET_STORE_KEK_PREVIOUS", &text));
+        let audit = check.hmac("AUDIT_HMAC_KEY", audit.expose());
+        let gateway_sts = check.hmac("GATEWAY_STS_HMAC_KEY", gateway_sts.expose());
+        let idempotency = check.hmac("IDEMPOTENCY_HMAC_KEY", idempotency.expose());
+        let idempotency_previous =
+            previous_idempotency.and_then(|text| check.hmac("IDEMPOTENCY_HMAC_KEY_PREVIOUS", &text));
+        match (kek, audit, gateway_sts, idempotency) {
+            (Some(kek), Some(audit), Some(gateway_sts), Some(idempotency)) if check.mistakes.is_empty() => {
+                Ok(KeyMaterial {
+                    admin_token,
+                    admin_token_file: environment.get("CARACAL_ADMIN_TOKEN").is_none().then(|| self.path(NAMES[0].1)),
+                    coordinator_token,
+                    metrics_bearer,
+                    kek: Arc::new(KekRing::new(kek, previous_kek)),
+                    audit,
+                    gateway_sts,
+                    idempotency,
+                    idempotency_previous,
+                })
+            }
+            _ => Err(Mistakes(check.mistakes).into()),
+        }
+    }
+
+    /// The audit key alone, for the offline verifier. Makes nothing.
+    pub fn load_audit_key(&self, environment: &Environment) -> Result<Option<Arc<HmacKey>>, SecretsError> {
+        let mut mistakes = Vec::new();
+        let given = Reader { environment, mistakes: &mut mistakes }.secret("AUDIT_HMAC_KEY");
+        if !mistakes.is_empty() {
+            return Err(Mistakes(mistakes).into());
+        }
+        let text = match given {
+            Some(text) => Some(SecretText::new(text)),
+            None => self.read("auditHmacKey")?,
+        };
+        let Some(text) = text else { return Ok(None) };
+        let mut check = Check { mistakes: Vec::new() };
+        let key = check.hmac("AUDIT_HMAC_KEY", text.expose());
+        if check.mistakes.is_empty() { Ok(key) } else { Err(Mistakes(check.mistakes).into()) }
+    }
+
+    fn read_or_create(&self, name: &str) -> Result<SecretText, SecretsError> {
+        if let Some(value) = self.read(name)? {
+            return Ok(value);
+        }
+        let value = SecretText::new(hex(&chance::random_bytes::<32>()?));
+        self.create(name, value.expose())?;
+        Ok(value)
+    }
+
+    fn read(&self, name: &str) -> Result<Option<SecretText>, SecretsError> {
+        let path = self.path(name);
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(SecretsError::File { path, reason: error.to_string() }),
+        };
+        let mut content = String::new();
+        if let Err(error) = file.read_to_string(&mut content) {
+            return Err(SecretsError::File { path, reason: error.to_string() });
+        }
+        let value = content.trim_end().to_owned();
+        if value.is_empty() {
+            let reason = "the file is empty; remove it to have a new key made, if nothing was sealed yet".to_owned();
+            return Err(SecretsError::File { path, reason });
+        }
+        Ok(Some(SecretText::new(value)))
+    }
+
+    /// Writes a new file completely before it gets its name, so that a crash leaves none or all of it.
+    fn create(&self, name: &str, value: &str) -> Result<(), SecretsError> {
+        let path = self.path(name);
+        let part = self.path(&format!(".{name}.part"));
+        let failed = |error: std::io::Error| SecretsError::File { path: path.clone(), reason: error.to_string() };
+        let mut directory = std::fs::DirBuilder::new();
+        directory.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut directory, 0o700);
+        directory.create(&self.directory).map_err(failed)?;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(&part).map_err(failed)?;
+        file.write_all(value.as_bytes()).and_then(|()| file.write_all(b"\n")).map_err(failed)?;
+        file.sync_all().map_err(failed)?;
+        std::fs::rename(&part, &path).map_err(failed)?;
+        File::open(&self.directory).and_then(|directory| directory.sync_all()).map_err(failed)
+    }
+}
+
+/// Variable and file of each key that is made when it is missing.
+const NAMES: [(&str, &str); 6] = [
+    ("CARACAL_ADMIN_TOKEN", "caracalAdminToken"),
+    ("CARACAL_COORDINATOR_TOKEN", "caracalCoordinatorToken"),
+    ("SECRET_STORE_KEK", "secretStoreKek"),
+    ("AUDIT_HMAC_KEY", "auditHmacKey"),
+    ("GATEWAY_STS_HMAC_KEY", "gatewayStsHmacKey"),
+    ("IDEMPOTENCY_HMAC_KEY", "idempotencyHmacKey"),
+];
+
+struct Check {
+    mistakes: Vec<Mistake>,
+}
+
+impl Check {
+    fn kek(&mut self, name: &str, text: &str) -> Option<Kek> {
+        Kek::from_hex(text).map_err(|error| self.note(name, error.to_string())).ok()
+    }
+
+    fn hmac(&mut self, name: &str, text: &str) -> Option<Arc<HmacKey>> {
+        HmacKey::from_hex(text).map(Arc::new).map_err(|error| self.note(name, error.to_string())).ok()
+    }
+
+    fn note(&mut self, name: &str, what: String) {
+        self.mistakes.push(Mistake { name: name.to_owned(), what });
+    }
+}

@@ -1,0 +1,156 @@
+//! Reading variables. `NAME_FILE` stands in for `NAME` when that is empty (contract: control-cli-deploy.md §7.1).
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use super::Mistake;
+
+/// A variable of the embedded system, for the operator's table.
+#[derive(Debug, Clone, Copy)]
+pub struct Variable {
+    /// Its name.
+    pub name: &'static str,
+    /// Default, in words where there is no literal one.
+    pub default: &'static str,
+    /// What it does.
+    pub effect: &'static str,
+    /// Whether `NAME_FILE` may name a file with the value.
+    pub file: bool,
+}
+
+const fn variable(name: &'static str, default: &'static str, effect: &'static str) -> Variable {
+    Variable { name, default, effect, file: false }
+}
+
+const fn secret(name: &'static str, default: &'static str, effect: &'static str) -> Variable {
+    Variable { name, default, effect, file: true }
+}
+
+/// Every variable that `caracal up` reads.
+pub const VARIABLES: &[Variable] = &[
+    variable("CARACAL_MODE", "dev on loopback, else stable", "dev, rc or stable: how strict to be"),
+    variable("CARACAL_HOME", "the platform's data directory", "data directory when --data-dir is not given"),
+    variable("ISSUER_URL", "the STS's address", "issuer of every mandate; must be what clients and verifiers are told"),
+    variable("CARACAL_PRIVATE_EGRESS_HOSTS", "empty", "exact upstream hosts that may be private or loopback addresses"),
+    variable("UPSTREAM_HOST_ALLOWLIST", "empty", "when set, the only upstream hosts"),
+    variable("CARACAL_TLS_EXTRA_CA_FILE", "none", "PEM certificates trusted for upstreams beside the system's"),
+    variable("CONTROL_AUDIENCE", "caracal-control", "identifier of the control resource"),
+    variable("TRUST_PROXY", "false", "believe X-Forwarded-For and X-Forwarded-Proto of the peer"),
+    variable("LOG_LEVEL", "info", "error, warn, info, debug or trace"),
+    variable("MAX_AGENTS_PER_ZONE", "10000", "live sessions in a zone"),
+    variable("MAX_AGENTS_PER_APP", "1000", "live sessions of an application"),
+    variable("STS_MINT_RATE_LIMIT_PER_MIN", "1000", "mints per minute, zone, resource and application"),
+    variable("STS_SECRET_VERIFY_CONCURRENCY", "2", "client secrets checked at once; each takes 64 MiB"),
+    variable("MAX_REQUEST_BYTES", "10485760", "largest request body the Gateway forwards"),
+    variable("API_V1_RATE_LIMIT_PER_MIN", "600", "management requests per minute, address and token; 0 turns it off"),
+    variable("COORDINATOR_RATE_LIMIT_PER_MIN", "600", "Coordinator requests per minute and address; 0 turns it off"),
+    secret("CARACAL_ADMIN_TOKEN", "made at first start", "the bootstrap admin token"),
+    secret("CARACAL_COORDINATOR_TOKEN", "made at first start", "the Coordinator's operator token"),
+    secret("METRICS_BEARER", "none", "bearer for /metrics; without it open in dev, closed otherwise"),
+    secret("SECRET_STORE_KEK", "made at first start", "64 hex digits: seals every stored secret and signing key"),
+    secret("SECRET_STORE_KEK_PREVIOUS", "none", "the key before a rotation; opens what it sealed"),
+    secret("AUDIT_HMAC_KEY", "made at first start", "hex, 32 bytes or more: keys the ledger's chain"),
+    secret("GATEWAY_STS_HMAC_KEY", "made at first start", "hex, 32 bytes or more: signs exchanges between processes"),
+    secret("IDEMPOTENCY_HMAC_KEY", "made at first start", "hex, 32 bytes or more: digests idempotency keys"),
+    secret("IDEMPOTENCY_HMAC_KEY_PREVIOUS", "none", "the key before a rotation"),
+];
+
+/// The environment as an argument.
+#[derive(Debug, Clone, Default)]
+pub struct Environment(BTreeMap<String, String>);
+
+impl Environment {
+    /// The process's own.
+    pub fn of_process() -> Self {
+        Self(std::env::vars().collect())
+    }
+
+    /// From pairs.
+    pub fn of<const N: usize>(pairs: [(&str, &str); N]) -> Self {
+        Self(pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+
+    /// The value of `name`, if set and not empty.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+}
+
+/// Reads typed values and collects mistakes.
+pub(super) struct Reader<'r> {
+    pub(super) environment: &'r Environment,
+    pub(super) mistakes: &'r mut Vec<Mistake>,
+}
+
+impl Reader<'_> {
+    pub(super) fn mistake(&mut self, name: &str, what: String) {
+        self.mistakes.push(Mistake { name: name.to_owned(), what });
+    }
+
+    pub(super) fn text(&self, name: &str) -> Option<String> {
+        self.environment.get(name).map(str::to_owned)
+    }
+
+    /// The value of `NAME`, else the content of the file that `NAME_FILE` names, trailing white space removed.
+    pub(super) fn secret(&mut self, name: &str) -> Option<String> {
+        if let Some(value) = self.text(name) {
+            return Some(value);
+        }
+        let file_name = format!("{name}_FILE");
+        let path = self.text(&file_name)?;
+        match std::fs::read_to_string(&path) {
+            Ok(content) if !content.trim_end().is_empty() => Some(content.trim_end().to_owned()),
+            Ok(_) => {
+                self.mistake(&file_name, format!("`{path}` is empty"));
+                None
+            }
+            Err(error) => {
+                self.mistake(&file_name, format!("can't read `{path}`: {error}"));
+                None
+            }
+        }
+    }
+
+    pub(super) fn list(&self, name: &str) -> Vec<String> {
+        let text = self.text(name).unwrap_or_default();
+        text.split(',').map(|item| item.trim().to_ascii_lowercase()).filter(|item| !item.is_empty()).collect()
+    }
+
+    pub(super) fn flag(&mut self, name: &str, default: bool) -> bool {
+        let Some(text) = self.text(name) else { return default };
+        match text.trim().to_ascii_lowercase().as_str() {
+            "1" | "true" | "yes" | "on" => true,
+            "0" | "false" | "no" | "off" => false,
+            _ => {
+                self.mistake(name, format!("`{text}` is neither true nor false"));
+                default
+            }
+        }
+    }
+
+    pub(super) fn number<T: FromStr + PartialOrd + std::fmt::Display + Copy>(&mut self, name: &str, default: T, least: T) -> T {
+        let Some(text) = self.text(name) else { return default };
+        match text.trim().parse::<T>() {
+            Ok(number) if number >= least => number,
+            _ => {
+                self.mistake(name, format!("`{text}` is not a whole number of {least} or more"));
+                default
+            }
+        }
+    }
+
+    /// An absolute http or https URL without user, query or fragment (contract: sts.md §17), taken verbatim.
+    pub(super) fn issuer(&mut self) -> Option<String> {
+        let text = self.text("ISSUER_URL")?;
+        let good = text.parse::<http::Uri>().is_ok_and(|uri| {
+            matches!(uri.scheme_str(), Some("http" | "https"))
+                && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+                && uri.query().is_none()
+                && !text.contains('#')
+        });
+        if !good {
+            self.mistake("ISSUER_URL", format!("`{text}` is not an absolute http(s) URL without user, query and fragment"));
+        }
+        Some(text)
+    }
+}

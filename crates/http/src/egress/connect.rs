@@ -1,0 +1,273 @@
+//! From a URI to a connection: resolve once, judge everything, dial only what was admitted.
+
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Uri;
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tower::Service;
+
+use super::EgressError;
+use super::policy::{AddressPolicy, Admitted};
+use super::target::{Host, TargetError, TargetUrl};
+use super::tls::TlsTrust;
+
+/// Turns names into addresses.
+pub trait Resolver: Send + Sync + 'static {
+    /// Every address of `host`, in order of preference. Need not keep time: the caller has a deadline.
+    fn resolve<'a>(&'a self, host: &'a str) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'a>>;
+}
+
+/// The system's resolver.
+///
+/// It blocks a thread per look-up and cannot be interrupted, so a name server that does not answer would otherwise
+/// collect threads for as long as callers keep asking (assurance T08).
+pub struct SystemResolver {
+    lookups: Arc<Semaphore>,
+}
+
+impl SystemResolver {
+    /// At most 64 look-ups at a time.
+    pub fn new() -> Self {
+        Self { lookups: Arc::new(Semaphore::new(64)) }
+    }
+}
+
+impl Default for SystemResolver {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Resolver for SystemResolver {
+    fn resolve<'a>(&'a self, host: &'a str) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'a>> {
+        Box::pin(async move {
+            let slot = self.lookups.clone().acquire_owned().await.map_err(io::Error::other)?;
+            let host = host.to_owned();
+            let lookup = tokio::task::spawn_blocking(move || {
+                // Held by the thread and not by whoever waits for it, who may have given up.
+                let _slot = slot;
+                Ok((host.as_str(), 0).to_socket_addrs()?.map(|found| found.ip()).collect())
+            });
+            lookup.await.map_err(io::Error::other)?
+        })
+    }
+}
+
+/// How long each step of a connection may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Resolving the name.
+    pub resolve: Duration,
+    /// Connecting to one address.
+    pub connect: Duration,
+    /// Connecting to all addresses together: a name may have hundreds.
+    pub connect_all: Duration,
+    /// The TLS handshake.
+    pub handshake: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            resolve: Duration::from_secs(5),
+            connect: Duration::from_secs(5),
+            connect_all: Duration::from_secs(15),
+            handshake: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The connector of every outbound HTTP client. Cloning shares everything.
+#[derive(Clone)]
+pub struct GuardedConnector(Arc<Inner>);
+
+struct Inner {
+    policy: AddressPolicy,
+    resolver: Arc<dyn Resolver>,
+    trust: TlsTrust,
+    timeouts: Timeouts,
+}
+
+impl GuardedConnector {
+    /// Connects where `policy` allows, with the default [`Timeouts`].
+    pub fn new(policy: AddressPolicy, resolver: Arc<dyn Resolver>, trust: TlsTrust) -> Self {
+        Self::with_timeouts(policy, resolver, trust, Timeouts::default())
+    }
+
+    /// The same with other timeouts.
+    pub fn with_timeouts(
+        policy: AddressPolicy,
+        resolver: Arc<dyn Resolver>,
+        trust: TlsTrust,
+        timeouts: Timeouts,
+    ) -> Self {
+        Self(Arc::new(Inner { policy, resolver, trust, timeouts }))
+    }
+
+    /// Resolves and judges without connecting, for whoever wants to refuse a URL when it is configured. It promises
+    /// nothing about later: a connection judges again.
+    pub async fn admit(&self, host: &Host, port: u16) -> Result<Admitted, EgressError> {
+        self.0.admit(host, port).await
+    }
+}
+
+impl Service<Uri> for GuardedConnector {
+    type Response = TokioIo<EgressStream>;
+    type Error = EgressError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, EgressError>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), EgressError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let inner = self.0.clone();
+        Box::pin(async move { inner.connect(&uri).await.map(TokioIo::new) })
+    }
+}
+
+impl Inner {
+    async fn connect(&self, uri: &Uri) -> Result<EgressStream, EgressError> {
+        // Parsed like any other target, whoever built it: a literal in a URI is judged as surely as a resolved name.
+        let (scheme, authority) = (uri.scheme_str(), uri.authority().map(|authority| authority.as_str()));
+        let (Some(scheme), Some(authority)) = (scheme, authority) else {
+            return Err(TargetError::NotAbsolute.into());
+        };
+        let target = TargetUrl::parse(&format!("{scheme}://{authority}/"))?;
+        let admitted = self.admit(target.host(), target.port()).await?;
+        let stream = self.dial(&admitted).await?;
+        if target.is_https() { self.secure(admitted.host(), stream).await } else { Ok(EgressStream::Plain(stream)) }
+    }
+
+    async fn admit(&self, host: &Host, port: u16) -> Result<Admitted, EgressError> {
+        let name = match host {
+            Host::Address(address) => return self.policy.admit(host, port, &[*address]),
+            Host::Name(name) => name,
+        };
+        let failed = |reason: String| EgressError::ResolveFailed { host: name.clone(), reason };
+        match timeout(self.timeouts.resolve, self.resolver.resolve(name)).await {
+            Ok(Ok(addresses)) => self.policy.admit(host, port, &addresses),
+            Ok(Err(error)) => Err(failed(error.to_string())),
+            Err(_) => Err(failed("no answer in time".to_owned())),
+        }
+    }
+
+    async fn dial(&self, admitted: &Admitted) -> Result<TcpStream, EgressError> {
+        let host = || admitted.host().to_string();
+        let mut last = EgressError::ConnectTimeout { host: host() };
+        let in_order = async {
+            for address in admitted.addresses() {
+                match timeout(self.timeouts.connect, dial_one(*address)).await {
+                    Ok(Ok(stream)) => return Some(stream),
+                    Ok(Err(error)) => last = EgressError::ConnectFailed { host: host(), reason: error.to_string() },
+                    Err(_) => last = EgressError::ConnectTimeout { host: host() },
+                }
+            }
+            None
+        };
+        match timeout(self.timeouts.connect_all, in_order).await {
+            Ok(Some(stream)) => Ok(stream),
+            Ok(None) => Err(last),
+            Err(_) => Err(EgressError::ConnectTimeout { host: host() }),
+        }
+    }
+
+    async fn secure(&self, host: &Host, stream: TcpStream) -> Result<EgressStream, EgressError> {
+        let failed = |reason: String| EgressError::TlsFailed { host: host.to_string(), reason };
+        let config = self.trust.config().map_err(|error| failed(error.to_string()))?;
+        let name = match host {
+            Host::Name(name) => ServerName::try_from(name.clone()).map_err(|error| failed(error.to_string()))?,
+            Host::Address(address) => ServerName::from(*address),
+        };
+        let handshake = TlsConnector::from(config).connect(name, stream);
+        match timeout(self.timeouts.handshake, handshake).await {
+            Ok(Ok(stream)) => Ok(EgressStream::Tls(Box::new(stream))),
+            Ok(Err(error)) => Err(failed(error.to_string())),
+            Err(_) => Err(failed("handshake timed out".to_owned())),
+        }
+    }
+}
+
+async fn dial_one(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// An outbound connection to an admitted address.
+pub enum EgressStream {
+    /// `http`.
+    Plain(TcpStream),
+    /// `https`.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Connection for EgressStream {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl AsyncRead for EgressStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for EgressStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+}

@@ -1,0 +1,320 @@
+mod t03_gateway_egress {
+    use std::collections::HashMap;
+    use std::convert::Infallible;
+    use std::future::{Future, pending};
+    use std::io;
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use http::{HeaderMap, Method, Request, Response, Uri};
+    use http_body_util::{BodyExt, Full};
+    use hyper::body::Incoming;
+    use rcgen::{CertificateParams, KeyPair};
+    use rustls::ServerConfig;
+    use rustls_pki_types::PrivateKeyDer;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpSocket, TcpStream};
+    use tokio::sync::watch;
+    use tokio_rustls::TlsAcceptor;
+    use tower::ServiceExt;
+
+    use crate::egress::*;
+    use crate::server::{Limits, serve};
+    use crate::{FreshId, PeerAddr};
+
+    /// Answers by list, one entry per question, and counts the questions.
+    struct Scripted {
+        answers: HashMap<&'static str, Vec<Vec<IpAddr>>>,
+        asked: AtomicUsize,
+    }
+
+    impl Scripted {
+        fn new(answers: &[(&'static str, &[&[&str]])]) -> Arc<Self> {
+            let parse = |list: &[&str]| list.iter().map(|address| address.parse().unwrap()).collect();
+            let answers = answers.iter().map(|(host, lists)| (*host, lists.iter().map(|list| parse(list)).collect()));
+            Arc::new(Self { answers: answers.collect(), asked: AtomicUsize::new(0) })
+        }
+
+        fn asked(&self) -> usize {
+            self.asked.load(Ordering::Relaxed)
+        }
+    }
+
+    impl Resolver for Scripted {
+        fn resolve<'a>(&'a self, host: &'a str) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'a>> {
+            let turn = self.asked.fetch_add(1, Ordering::Relaxed);
+            let answer = self.answers.get(host).map(|lists| lists[turn.min(lists.len() - 1)].clone());
+            Box::pin(async move { answer.ok_or_else(|| io::Error::other("no such host")) })
+        }
+    }
+
+    struct Silent;
+
+    impl Resolver for Silent {
+        fn resolve<'a>(&'a self, _: &'a str) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'a>> {
+            Box::pin(pending())
+        }
+    }
+
+    const QUICK: Timeouts = Timeouts {
+        resolve: Duration::from_millis(50),
+        connect: Duration::from_millis(100),
+        connect_all: Duration::from_millis(300),
+        handshake: Duration::from_millis(100),
+    };
+
+    fn strict() -> AddressPolicy {
+        AddressPolicy::default()
+    }
+
+    fn dev() -> AddressPolicy {
+        AddressPolicy::new(true, PrivateHosts::default())
+    }
+
+    fn connector(policy: AddressPolicy, resolver: Arc<dyn Resolver>) -> GuardedConnector {
+        GuardedConnector::with_timeouts(policy, resolver, TlsTrust::from_pem(false, None), QUICK)
+    }
+
+    async fn connect(connector: GuardedConnector, uri: &str) -> Result<(), EgressError> {
+        connector.oneshot(uri.parse::<Uri>().unwrap()).await.map(drop)
+    }
+
+    /// An upstream that says which path it was asked for and where redirects would lead.
+    async fn upstream() -> (SocketAddr, watch::Sender<bool>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let service = tower::service_fn(|request: Request<Incoming>| async move {
+            assert!(request.extensions().get::<PeerAddr>().is_some());
+            let host = request.headers()["host"].to_str().unwrap().to_owned();
+            let body = match request.uri().path() {
+                "/large" => "x".repeat(10_000),
+                "/hangs" => pending().await,
+                path => format!("{} {host}{path}", request.method()),
+            };
+            let mut response = Response::new(Full::new(Bytes::from(body)));
+            if request.uri().path() == "/redirects" {
+                *response.status_mut() = http::StatusCode::FOUND;
+                response.headers_mut().insert("location", "http://169.254.169.254/".parse().unwrap());
+            }
+            Ok::<_, Infallible>(response)
+        });
+        tokio::spawn(serve(listener, service, FreshId::new(|| "id".to_owned()), Limits::default(), stopped));
+        (address, stop)
+    }
+
+    fn request(url: &str) -> SimpleRequest {
+        SimpleRequest {
+            method: Method::GET,
+            url: TargetUrl::parse(url).unwrap(),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            deadline: Duration::from_secs(5),
+            max_response_bytes: 1_000,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_in_the_uri_is_judged_without_any_resolver() {
+        for uri in [
+            "http://127.0.0.1:9/", "http://10.0.0.1/", "http://169.254.169.254/", "http://[::1]:9/", "https://[fe80::1]/",
+            "http://[::ffff:10.0.0.1]/", "http://0x7f.1:9/", "http://2852039166/", "http://0/",
+        ] {
+            let resolver = Scripted::new(&[]);
+            let outcome = connect(connector(strict(), resolver.clone()), uri).await;
+            assert!(matches!(outcome, Err(EgressError::Refused { .. })), "{uri}: {outcome:?}");
+            assert_eq!(resolver.asked(), 0, "{uri}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_uri_that_is_no_target_is_refused() {
+        for uri in ["/relative", "ftp://h/", "http://user@127.0.0.1/", "host:80"] {
+            let outcome = connect(connector(dev(), Scripted::new(&[])), uri).await;
+            assert!(matches!(outcome, Err(EgressError::Target(_))), "{uri}: {outcome:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bad_answer_among_good_ones_refuses_all_before_anything_is_dialled() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let resolver = Scripted::new(&[("mixed", &[&["127.0.0.1", "169.254.169.254"]])]);
+        let outcome = connect(connector(dev(), resolver), &format!("http://mixed:{port}/")).await;
+        let Err(EgressError::Refused { host, class, admitted_by: None }) = outcome else { panic!("{outcome:?}") };
+        assert_eq!((host.as_str(), class), ("mixed", AddressClass::Metadata));
+        assert!(tokio::time::timeout(Duration::from_millis(20), listener.accept()).await.is_err(), "dialled");
+    }
+
+    #[tokio::test]
+    async fn a_name_is_resolved_once_and_the_address_that_was_judged_is_dialled() {
+        let (upstream, _running) = upstream().await;
+        // The second answer is the rebinding: it must never be asked for.
+        let resolver = Scripted::new(&[("rebinds", &[&["127.0.0.1"], &["169.254.169.254"]])]);
+        let client = SimpleClient::new(connector(dev(), resolver.clone()));
+        let answer = client.send(request(&format!("http://rebinds:{}/a", upstream.port()))).await.unwrap();
+        assert_eq!(answer.body, format!("GET rebinds:{}/a", upstream.port()));
+        assert_eq!(resolver.asked(), 1);
+        // And when a new connection asks again, the new answer is judged like the first.
+        let outcome = connect(connector(dev(), resolver), &format!("http://rebinds:{}/", upstream.port())).await;
+        assert!(matches!(outcome, Err(EgressError::Refused { class: AddressClass::Metadata, .. })));
+    }
+
+    #[tokio::test]
+    async fn a_listed_host_reaches_its_private_address_and_no_other_host_does() {
+        let (upstream, _running) = upstream().await;
+        let policy = AddressPolicy::new(false, PrivateHosts::parse("crm.internal").unwrap());
+        let resolver = Scripted::new(&[("crm.internal", &[&["127.0.0.1"]]), ("other.internal", &[&["127.0.0.1"]])]);
+        let client = SimpleClient::new(connector(policy, resolver));
+        assert!(client.send(request(&format!("http://CRM.internal:{}/", upstream.port()))).await.is_ok());
+        let refused = client.send(request(&format!("http://other.internal:{}/", upstream.port()))).await;
+        let Err(SimpleError::Egress(error @ EgressError::Refused { .. })) = refused else { panic!("{refused:?}") };
+        assert!(error.to_string().contains("CARACAL_PRIVATE_EGRESS_HOSTS"));
+    }
+
+    #[tokio::test]
+    async fn redirects_are_handed_back_and_not_followed() {
+        let (upstream, _running) = upstream().await;
+        let resolver = Scripted::new(&[("up", &[&["127.0.0.1"]])]);
+        let client = SimpleClient::new(connector(dev(), resolver.clone()));
+        let answer = client.send(request(&format!("http://up:{}/redirects", upstream.port()))).await.unwrap();
+        assert_eq!((answer.status.as_u16(), &answer.headers["location"]), (302, &"http://169.254.169.254/".parse().unwrap()));
+        assert_eq!(resolver.asked(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_too_large_or_too_late_is_no_answer() {
+        let (upstream, _running) = upstream().await;
+        let client = SimpleClient::new(connector(dev(), Scripted::new(&[])));
+        let large = client.send(request(&format!("http://{upstream}/large"))).await;
+        assert_eq!(large.err(), Some(SimpleError::TooLarge));
+        let late = SimpleRequest { deadline: Duration::from_millis(50), ..request(&format!("http://{upstream}/hangs")) };
+        assert_eq!(client.send(late).await.err(), Some(SimpleError::Deadline));
+    }
+
+    #[tokio::test]
+    async fn addresses_are_tried_in_order_until_one_answers() {
+        let (upstream, _running) = upstream().await;
+        // Nobody listens on the first one.
+        let resolver = Scripted::new(&[("two", &[&["127.255.255.254", "127.0.0.1"]])]);
+        let client = client::<Full<Bytes>>(connector(dev(), resolver), &PoolSettings::default());
+        let uri: Uri = format!("http://two:{}/second", upstream.port()).parse().unwrap();
+        let answer = client.get(uri).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(answer, format!("GET two:{}/second", upstream.port()));
+    }
+
+    #[tokio::test]
+    async fn every_failure_has_its_own_name() {
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let resolver = Scripted::new(&[("empty", &[&[]])]);
+        let outcome = connect(connector(dev(), resolver.clone()), "http://nowhere/").await;
+        assert!(matches!(outcome, Err(EgressError::ResolveFailed { .. })), "{outcome:?}");
+        let outcome = connect(connector(dev(), resolver.clone()), "http://empty/").await;
+        assert!(matches!(outcome, Err(EgressError::ResolveFailed { .. })), "{outcome:?}");
+        let outcome = connect(connector(dev(), Arc::new(Silent)), "http://silent/").await;
+        assert!(matches!(outcome, Err(EgressError::ResolveFailed { .. })), "{outcome:?}");
+        let outcome = connect(connector(dev(), resolver.clone()), &format!("http://127.0.0.1:{closed}/")).await;
+        assert!(matches!(outcome, Err(EgressError::ConnectFailed { .. })), "{outcome:?}");
+        let client = client::<Full<Bytes>>(connector(strict(), resolver), &PoolSettings::default());
+        let error = client.get("http://10.0.0.1/".parse().unwrap()).await.unwrap_err();
+        assert!(matches!(EgressError::find(&error), Some(EgressError::Refused { .. })), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_times_out() {
+        // A listener whose queue is full drops further connection attempts without a word.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(Ok(stream)) = tokio::time::timeout(Duration::from_millis(50), TcpStream::connect(address)).await {
+            waiting.push(stream);
+            assert!(waiting.len() < 100, "the queue never fills");
+        }
+        let outcome = connect(connector(dev(), Scripted::new(&[])), &format!("http://{address}/")).await;
+        assert!(matches!(outcome, Err(EgressError::ConnectTimeout { .. })), "{outcome:?}");
+    }
+
+    /// A TLS server for one name, and the PEM of the certificate that vouches for it.
+    async fn tls_upstream(name: &str) -> (u16, String) {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new([name.to_owned()]).unwrap().self_signed(&key).unwrap();
+        let private = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], private)
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let acceptor = TlsAcceptor::from(Arc::new(config));
+            while let Ok((stream, _)) = listener.accept().await {
+                if let Ok(mut stream) = acceptor.accept(stream).await {
+                    let name = stream.get_ref().1.server_name().unwrap_or("none").to_owned();
+                    let _ = stream.read(&mut [0; 4096]).await;
+                    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len());
+                    let _ = stream.write_all(answer.as_bytes()).await;
+                }
+            }
+        });
+        (port, certificate.pem())
+    }
+
+    async fn over_tls(trust: TlsTrust, host: &'static str, port: u16) -> Result<Bytes, SimpleError> {
+        let resolver = Scripted::new(&[(host, &[&["127.0.0.1"]])]);
+        let timeouts = Timeouts { handshake: Duration::from_secs(5), ..QUICK };
+        let client = SimpleClient::new(GuardedConnector::with_timeouts(dev(), resolver, trust, timeouts));
+        client.send(request(&format!("https://{host}:{port}/"))).await.map(|answer| answer.body)
+    }
+
+    #[tokio::test]
+    async fn tls_is_verified_for_the_name_and_against_the_trusted_roots() {
+        let (port, pem) = tls_upstream("secure.test").await;
+        let trust = |bundle: Option<&str>| TlsTrust::from_pem(false, bundle.map(str::as_bytes));
+        assert_eq!(over_tls(trust(Some(&pem)), "secure.test", port).await.unwrap(), "secure.test");
+        for outcome in [
+            over_tls(trust(Some(&pem)), "other.test", port).await,
+            over_tls(trust(None), "secure.test", port).await,
+            over_tls(TlsTrust::load(None), "secure.test", port).await,
+            over_tls(trust(Some("no certificate")), "secure.test", port).await,
+        ] {
+            assert!(matches!(outcome, Err(SimpleError::Egress(EgressError::TlsFailed { .. }))), "{outcome:?}");
+        }
+        // Plain HTTP where TLS is expected, and nothing at all, fail alike.
+        let (plain, _running) = upstream().await;
+        let outcome = over_tls(trust(Some(&pem)), "secure.test", plain.port()).await;
+        assert!(matches!(outcome, Err(SimpleError::Egress(EgressError::TlsFailed { .. }))), "{outcome:?}");
+    }
+
+    #[tokio::test]
+    async fn a_handshake_that_stalls_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri = format!("https://{}/", listener.local_addr().unwrap());
+        let outcome = connect(connector(dev(), Scripted::new(&[])), &uri).await;
+        assert!(matches!(outcome, Err(EgressError::TlsFailed { .. })), "{outcome:?}");
+    }
+
+    #[test]
+    fn an_unusable_ca_bundle_breaks_all_trust_and_an_absent_one_none() {
+        let directory = std::env::temp_dir();
+        assert_eq!(TlsTrust::load(Some(&directory.join("caracal-no-such-bundle.pem"))).fault(), None);
+        assert!(matches!(TlsTrust::load(Some(&directory)).fault(), Some(TlsTrustError::Unreadable(_))));
+        let torn = "-----BEGIN CERTIFICATE-----\nAAAA";
+        for garbage in ["", "no certificate", torn, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+            assert_eq!(TlsTrust::from_pem(true, Some(garbage.as_bytes())).fault(), Some(&TlsTrustError::Garbage));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_systems_resolver_finds_this_host() {
+        let found = SystemResolver::new().resolve("localhost").await.unwrap();
+        assert!(found.iter().all(IpAddr::is_loopback) && !found.is_empty());
+    }
+}

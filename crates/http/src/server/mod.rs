@@ -1,0 +1,271 @@
+//! One listener: accept, pace, serve, drain.
+//!
+//! A caller that opens connections and says nothing, sends a head byte by byte, keeps a connection for ever or never
+//! reads its answer must not cost anybody else their service (assurance T08). So connections are counted, a head has a
+//! deadline and a size, an idle connection has a limit, and a write that moves nothing is given up; [`pace`] keeps the
+//! time. Bodies are timed by whoever reads them ([`crate::body`]).
+//!
+//! On the way down the listener closes first, idle connections end at once, requests under way get the grace period, and
+//! what is then left is cut. The caller learns which of the two it was.
+
+mod pace;
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::FromRequestParts;
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_TYPE, HOST};
+use http::request::Parts;
+use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http_body::Body;
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tower::Service;
+
+use self::pace::{Paced, Pacer, Tracked};
+use crate::limits::Source;
+use crate::problem::Problem;
+use crate::request_id::{self, FreshId, RequestId};
+
+/// Largest request head, in bytes: 16 KiB and the 4 KiB of slack that the contract's listeners grant.
+pub const MAX_HEAD_BYTES: usize = 20 * 1024;
+
+/// What the parser may buffer while a head is incomplete. Larger than [`MAX_HEAD_BYTES`], so that an oversized head is
+/// normally refused by us, with a request id, and not by the parser without one.
+const PARSE_BUFFER_BYTES: usize = 32 * 1024;
+
+/// How long to wait after a failed accept: usually we are out of file descriptors, and trying at once only burns time.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Bounds of one listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// From a connection's opening, or from the first byte of a later request, to the end of the head.
+    pub head: Duration,
+    /// Between two requests on one connection.
+    pub idle: Duration,
+    /// A write during which the caller takes nothing.
+    pub write_stall: Duration,
+    /// Connections at a time. Further callers wait in the system's backlog.
+    pub max_connections: usize,
+    /// How long requests under way may take after a stop.
+    pub grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head: Duration::from_secs(5),
+            idle: Duration::from_secs(60),
+            write_stall: Duration::from_secs(60),
+            max_connections: 8_192,
+            grace: Duration::from_secs(15),
+        }
+    }
+}
+
+/// The socket address of the caller, an extension of every request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerAddr(pub SocketAddr);
+
+impl PeerAddr {
+    /// The address without its port.
+    pub fn ip(self) -> IpAddr {
+        self.0.ip().to_canonical()
+    }
+
+    /// What limits are keyed by.
+    pub fn source(self) -> Source {
+        Source::from(self.0.ip())
+    }
+}
+
+/// Missing only when a router is served without [`serve`], which is answered as an internal error.
+impl<S: Sync> FromRequestParts<S> for PeerAddr {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        parts.extensions.get::<Self>().copied().ok_or_else(Problem::internal)
+    }
+}
+
+/// How a listener ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Every request under way was answered.
+    Drained,
+    /// The grace period ran out.
+    Cut {
+        /// Connections that were cut.
+        open: usize,
+    },
+}
+
+/// Serves HTTP/1 on `listener` until `stop` turns true (or its sender is gone), then drains and says how it ended.
+///
+/// `service` is anything from a router behind its [`Face`](crate::Face) to a `tower::service_fn`; requests carry
+/// [`RequestId`] and [`PeerAddr`] as extensions. Heads that the parser lets through but RFC 9112 does not (no `Host`, or
+/// several) and oversized ones never reach it.
+pub async fn serve<S, B>(
+    listener: TcpListener,
+    service: S,
+    fresh: FreshId,
+    limits: Limits,
+    mut stop: watch::Receiver<bool>,
+) -> Ended
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let slots = Arc::new(Semaphore::new(limits.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stopped(&mut stop) => break,
+            accepted = accept(&listener, &slots) => accepted,
+        };
+        while connections.try_join_next().is_some() {}
+        let Some((stream, peer, slot)) = accepted else { continue };
+        let door = Door { service: service.clone(), fresh: fresh.clone(), peer: PeerAddr(peer), pacer: Pacer::new() };
+        let connection = connection(stream, door, limits, stop.clone());
+        connections.spawn(async move {
+            connection.await;
+            drop(slot);
+        });
+    }
+    // Closed before draining: new callers are refused and can go elsewhere instead of waiting for nothing.
+    drop(listener);
+    let drained = tokio::time::timeout(limits.grace, async { while connections.join_next().await.is_some() {} }).await;
+    if drained.is_ok() {
+        return Ended::Drained;
+    }
+    let open = connections.len();
+    connections.shutdown().await;
+    Ended::Cut { open }
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error means that nobody is left who could ever stop us: stop.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+async fn accept(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+    let slot = slots.clone().acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, peer)) => {
+            // Answers are written in one piece; waiting for more would only delay them. A socket that refuses the option
+            // is one that is already gone.
+            let _ = stream.set_nodelay(true);
+            Some((stream, peer, slot))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a connection could not be accepted");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            None
+        }
+    }
+}
+
+async fn connection<S, B>(stream: TcpStream, door: Door<S>, limits: Limits, mut stop: watch::Receiver<bool>)
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let io = TokioIo::new(Paced::new(stream, door.pacer.clone(), limits));
+    let mut builder = http1::Builder::new();
+    // The parser's own head timer also runs between requests and would end every idle connection; `Paced` tells the two
+    // apart.
+    builder.header_read_timeout(None).max_buf_size(PARSE_BUFFER_BYTES);
+    let mut serving = std::pin::pin!(builder.serve_connection(io, TowerToHyperService::new(door)));
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        () = stopped(&mut stop) => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = ended {
+        // Callers go away all the time; what they sent is theirs to log.
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// Stands before the service on one connection: names the request, checks its head, and tells the pacer when it is
+/// under way.
+#[derive(Clone)]
+struct Door<S> {
+    service: S,
+    fresh: FreshId,
+    peer: PeerAddr,
+    pacer: Pacer,
+}
+
+impl<S, B> Service<Request<Incoming>> for Door<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+{
+    type Response = Response<Tracked<Either<Full<Bytes>, B>>>;
+    type Error = Infallible;
+    type Future = pace::Answer<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Infallible>> {
+        self.service.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
+        let busy = self.pacer.begin();
+        let id = RequestId::adopt(request.headers(), &self.fresh);
+        if let Some(status) = head_fault(&request) {
+            return pace::Answer::refused(refusal(status, &id), busy);
+        }
+        request.extensions_mut().insert(id);
+        request.extensions_mut().insert(self.peer);
+        pace::Answer::running(self.service.call(request), busy)
+    }
+}
+
+/// What is wrong with a head that could be parsed.
+fn head_fault<B>(request: &Request<B>) -> Option<StatusCode> {
+    let headers = request.headers();
+    let target = request.uri();
+    let lines: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    let path = target.path_and_query().map_or(1, |path| path.as_str().len());
+    let line = request.method().as_str().len() + path + target.authority().map_or(0, |host| host.as_str().len()) + 12;
+    if line + lines > MAX_HEAD_BYTES {
+        return Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    }
+    let hosts = headers.get_all(HOST).iter().count();
+    let hosts_wanted = if request.version() == Version::HTTP_11 { hosts == 1 } else { hosts <= 1 };
+    (!hosts_wanted).then_some(StatusCode::BAD_REQUEST)
+}
+
+fn refusal(status: StatusCode, id: &RequestId) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(format!("{status}\n"))));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(request_id::HEADER, id.to_header());
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+#[cfg(test)]
+mod tests;

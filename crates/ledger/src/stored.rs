@@ -1,0 +1,138 @@
+//! The verifier over a store: every chain, row by row, against the heads kept outside. It reads and compares; it never
+//! repairs.
+
+use std::collections::BTreeMap;
+
+use caracal_authority::ZoneId;
+use caracal_store::admin_evidence::{self, AdminEvidenceRow, ZONELESS_CHAIN};
+use caracal_store::evidence::{self, EvidenceRow};
+use caracal_store::{DeploymentRead, StoreError};
+
+use crate::admin_chain::StoredAdminRecord;
+use crate::chain::{Chain, ChainKey, ChainLink, Head, StoredRow};
+use crate::event::StoredEvent;
+use crate::report::{ChainReport, LedgerReport};
+use crate::verify::{AdminVerifier, ZoneVerifier, chains_to_verify};
+
+/// Rows read at once.
+const PAGE: i64 = 1_000;
+
+/// Verifies every chain that the store has or that `recorded` knows of. `progress` hears of each page of rows.
+pub async fn verify_store(
+    tx: &mut DeploymentRead<'_>,
+    key: Option<&dyn ChainKey>,
+    recorded: &BTreeMap<Chain, Head>,
+    mut progress: impl FnMut(&Chain, i64),
+) -> Result<LedgerReport, StoreError> {
+    let mut stored: Vec<Chain> = Vec::new();
+    stored.extend(evidence::list_chains(tx).await?.into_iter().map(Chain::Evidence));
+    for chain in admin_evidence::list_chains(tx).await? {
+        stored.push(Chain::Admin(if chain == ZONELESS_CHAIN {
+            None
+        } else {
+            let unreadable = |_| StoreError::Corrupt { table: "admin_audit_events", what: format!("chain `{chain}`") };
+            Some(ZoneId::parse(&chain).map_err(unreadable)?)
+        }));
+    }
+    let mut chains = Vec::new();
+    for chain in chains_to_verify(stored, recorded) {
+        let head = recorded.get(&chain).cloned();
+        chains.push(match &chain {
+            Chain::Evidence(zone) => verify_evidence(tx, zone, key, head, |seq| progress(&chain, seq)).await?,
+            Chain::Admin(zone) => verify_admin(tx, zone.as_ref(), key, head, |seq| progress(&chain, seq)).await?,
+        });
+    }
+    Ok(LedgerReport { chains })
+}
+
+async fn verify_evidence(
+    tx: &mut DeploymentRead<'_>,
+    zone: &ZoneId,
+    key: Option<&dyn ChainKey>,
+    recorded: Option<Head>,
+    mut progress: impl FnMut(i64),
+) -> Result<ChainReport, StoreError> {
+    let mut verifier = ZoneVerifier::new(zone.clone(), key, recorded);
+    let mut from = i64::MIN;
+    loop {
+        let rows = evidence::list_chain(&mut tx.zone(zone), from, PAGE).await?;
+        let Some(last) = rows.last().map(|row| row.chain_seq) else { break };
+        rows.into_iter().for_each(|row| verifier.next(&event_row(row)));
+        progress(last);
+        from = last.saturating_add(1);
+    }
+    Ok(verifier.finish())
+}
+
+async fn verify_admin(
+    tx: &mut DeploymentRead<'_>,
+    zone: Option<&ZoneId>,
+    key: Option<&dyn ChainKey>,
+    recorded: Option<Head>,
+    mut progress: impl FnMut(i64),
+) -> Result<ChainReport, StoreError> {
+    let mut verifier = AdminVerifier::new(zone.cloned(), key, recorded);
+    let mut from = i64::MIN;
+    loop {
+        let chain = zone.map_or(ZONELESS_CHAIN, ZoneId::as_str);
+        let rows = admin_evidence::list_chain(tx, chain, from, PAGE).await?;
+        let Some(last) = rows.last().map(|row| row.chain_seq) else { break };
+        rows.into_iter().for_each(|row| verifier.next(&admin_row(row)));
+        progress(last);
+        from = last.saturating_add(1);
+    }
+    Ok(verifier.finish())
+}
+
+fn event_row(row: EvidenceRow) -> StoredRow<StoredEvent> {
+    StoredRow {
+        record: StoredEvent {
+            id: row.id,
+            zone_id: row.zone_id,
+            event_type: row.event_type,
+            request_id: row.request_id,
+            decision: row.decision,
+            policy_set_id: row.policy_set_id,
+            policy_set_version_id: row.policy_set_version_id,
+            manifest_sha: row.manifest_sha,
+            evaluation_status: row.evaluation_status,
+            determining_policies: row.determining_policies,
+            diagnostics: row.diagnostics,
+            metadata: row.metadata,
+            occurred_at_micros: row.occurred_at,
+        },
+        link: ChainLink {
+            chain_seq: row.chain_seq,
+            content_sha256: row.content_sha256,
+            prev_content_sha256: row.prev_content_sha256,
+            chain_hmac: row.chain_hmac,
+        },
+    }
+}
+
+fn admin_row(row: AdminEvidenceRow) -> StoredRow<StoredAdminRecord> {
+    StoredRow {
+        record: StoredAdminRecord {
+            id: row.id,
+            request_id: row.request_id,
+            actor_id: row.actor_id,
+            actor_name: row.actor_name,
+            actor_scope: row.actor_scope,
+            action: row.action,
+            method: row.method,
+            path: row.path,
+            zone_id: row.zone_id,
+            entity_type: row.entity_type,
+            entity_id: row.entity_id,
+            status_code: row.status_code,
+            payload_json: row.payload,
+            occurred_at_micros: row.occurred_at,
+        },
+        link: ChainLink {
+            chain_seq: row.chain_seq,
+            content_sha256: row.content_sha256,
+            prev_content_sha256: row.prev_content_sha256,
+            chain_hmac: row.chain_hmac,
+        },
+    }
+}

@@ -1,0 +1,174 @@
+//! What is wrong with a bundle, for a person and for a machine.
+
+use std::fmt;
+
+use crate::literal::Position;
+use crate::refusal::RefusalKind;
+use crate::root::Root;
+use crate::text::TextCode;
+
+/// So many defects are reported at once; a hostile bundle could hold a hundred thousand.
+const MAX_DEFECTS: usize = 32;
+
+/// One defect of a bundle and where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BundleDefect {
+    /// Index of the document in the manifest, from 0.
+    pub document: usize,
+    /// Policy version id of that document.
+    pub policy_version_id: String,
+    /// Where in the document.
+    pub at: Position,
+    /// What is wrong.
+    pub kind: DefectKind,
+}
+
+impl fmt::Display for BundleDefect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Position { line, column } = self.at;
+        write!(f, "policy version `{}`, line {line}, column {column}: {}", self.policy_version_id, self.kind)
+    }
+}
+
+impl std::error::Error for BundleDefect {}
+
+/// What is wrong with a bundle.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DefectKind {
+    /// A document fails the text check of policy.md §7.1.
+    #[error("{}", .0.explanation())]
+    Text(TextCode),
+    /// A document is not ground data.
+    #[error(transparent)]
+    Refused(#[from] RefusalKind),
+    /// Two rules give one root different values.
+    #[error("`{root}` is already defined with another value at line {} of `{policy_version_id}`", at.line)]
+    Conflict {
+        /// The root.
+        root: Root,
+        /// Document of the first definition.
+        policy_version_id: String,
+        /// Place of the first definition.
+        at: Position,
+    },
+    /// Two rules give one key of a root different values.
+    #[error(
+        "`{root}[{key}]` is already defined with another value at line {} of `{policy_version_id}`", at.line
+    )]
+    ConflictingKey {
+        /// The root.
+        root: Root,
+        /// The key as JSON.
+        key: String,
+        /// Document of the first definition.
+        policy_version_id: String,
+        /// Place of the first definition.
+        at: Position,
+    },
+    /// One root is defined both as a whole and by its parts, or by members and by elements.
+    #[error(
+        "`{root}` is defined in another form at line {} of `{policy_version_id}`; define it either as a whole, or by \
+         `{root}[key] := value`, or by `{root} contains value`", at.line
+    )]
+    MixedForms {
+        /// The root.
+        root: Root,
+        /// Document of the first form.
+        policy_version_id: String,
+        /// Place of the first form.
+        at: Position,
+    },
+    /// Two `default` rules for one root.
+    #[error("`{root}` already has a default at line {} of `{policy_version_id}`", at.line)]
+    TwoDefaults {
+        /// The root.
+        root: Root,
+        /// Document of the first default.
+        policy_version_id: String,
+        /// Place of the first default.
+        at: Position,
+    },
+    /// One object names a key twice with different values.
+    #[error("the key {0} is written twice with different values")]
+    RepeatedKey(String),
+    /// A value has a shape the root cannot use.
+    #[error("`{path}` must be {expected}, and is {found}")]
+    Malformed {
+        /// The root.
+        root: Root,
+        /// Path of the value, for example `grants["resource://n"].roles`.
+        path: String,
+        /// What it must be.
+        expected: &'static str,
+        /// What it is.
+        found: &'static str,
+    },
+    /// No entry of `grants` has this member, so the whole document grants nothing.
+    #[error("no entry of `grants` has `{0}`, so none can grant anything")]
+    NoGrantHas(&'static str),
+    /// `risk` classifies one scope twice.
+    #[error("scope `{scope}` is classified as `{first}` and as `{second}`; a scope has one tier")]
+    DoublyClassified {
+        /// The scope.
+        scope: String,
+        /// The tier named first.
+        first: String,
+        /// The other tier.
+        second: String,
+    },
+}
+
+impl DefectKind {
+    /// Whether the documents may be good Rego that only an evaluator could read.
+    pub fn is_outside_subset(&self) -> bool {
+        matches!(self, DefectKind::Refused(kind) if kind.is_outside_subset())
+    }
+
+    /// A stable word for machines.
+    pub fn code(&self) -> &'static str {
+        match self {
+            DefectKind::Text(_) => "text_check_failed",
+            DefectKind::Refused(kind) => kind.code(),
+            DefectKind::Conflict { .. } | DefectKind::ConflictingKey { .. } => "conflicting_definitions",
+            DefectKind::MixedForms { .. } => "mixed_definition_forms",
+            DefectKind::TwoDefaults { .. } => "two_defaults",
+            DefectKind::RepeatedKey(_) => "repeated_key",
+            DefectKind::Malformed { .. } => "malformed_data",
+            DefectKind::NoGrantHas(_) => "defective_grants",
+            DefectKind::DoublyClassified { .. } => "doubly_classified_scope",
+        }
+    }
+}
+
+/// Collects defects up to a bound, in the order found.
+pub(crate) struct Defects<'d> {
+    ids: &'d [&'d str],
+    found: Vec<BundleDefect>,
+}
+
+impl<'d> Defects<'d> {
+    /// `ids`: the manifest's policy version ids.
+    pub(crate) fn new(ids: &'d [&'d str]) -> Self {
+        Self { ids, found: Vec::new() }
+    }
+
+    pub(crate) fn id(&self, document: usize) -> String {
+        self.ids.get(document).map_or_else(String::new, |id| (*id).to_owned())
+    }
+
+    pub(crate) fn add(&mut self, document: usize, at: Position, kind: DefectKind) {
+        if self.found.len() < MAX_DEFECTS {
+            self.found.push(BundleDefect { document, policy_version_id: self.id(document), at, kind });
+        }
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.found.len() >= MAX_DEFECTS
+    }
+
+    /// The value, if nothing was found.
+    pub(crate) fn none_or<T>(self, value: T) -> Result<T, Vec<BundleDefect>> {
+        if self.found.is_empty() { Ok(value) } else { Err(self.found) }
+    }
+}
