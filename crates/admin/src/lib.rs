@@ -1,1 +1,40 @@
-//! admin
+//! The management API: `/v1` on port 3000 (contract: admin-api.md, policy.md §§7–10, audit-and-streams.md §8).
+//!
+//! An operator creates a zone, an application, a provider with its secret, a resource, writes a policy and activates
+//! it. Every one of those calls takes the same way: the router finds a [`Route`](gate::Route) in one table
+//! ([`routes`]), the gate decides on that route whether the token may ([`gate`]), the handler changes the store in one
+//! commit, and the record of the change is part of that commit ([`evidence`]). There is one file per operation; what
+//! they share is small and beside them.
+//!
+//! What must be absent here: statements, signing keys, what a mandate is. A secret passes through once, on its way to
+//! its hash and its envelope, and no answer but the one that created it shows it.
+
+mod account;
+mod admin;
+mod answer;
+mod applications;
+mod attribution;
+mod audit;
+mod evidence;
+mod gate;
+mod health;
+mod input;
+mod limits;
+mod page;
+mod policies;
+mod policy_sets;
+mod problem;
+mod providers;
+mod reserved;
+mod resources;
+mod routes;
+mod runtime;
+mod seed;
+mod slug;
+mod zones;
+
+pub use admin::{Admin, AdminConfig, Capabilities, SetupError};
+pub use gate::Needs;
+pub use routes::{RouteInfo, route_list};
+pub use runtime::{Loaded, PolicyRuntime, RuntimeState};
+pub use seed::SeedError;

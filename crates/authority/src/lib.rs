@@ -16,3 +16,6 @@ pub mod time;
 
 pub use ids::*;
 pub use time::Timestamp;
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ use caracal_crypto::jws::{Jwk, Jwks, PublicKey, SignError, SigningKey};
 use caracal_store::signing_keys::{self, SigningKeyRow};
 use caracal_store::{Store, StoreError, ZoneRead};
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use crate::CustodyError;
 
@@ -28,6 +29,17 @@ impl ZoneKey {
     /// Its key id.
     pub fn kid(&self) -> &KeyId {
         &self.kid
+    }
+
+    /// Bytes of the JSON header of every token this key signs.
+    pub fn header_bytes(&self) -> usize {
+        r#"{"alg":"ES256","kid":"","typ":"JWT"}"#.len() + self.kid.as_str().len()
+    }
+
+    /// Signs a payload that is JSON text of an object already.
+    pub fn sign_payload(&self, payload: Vec<u8>) -> Result<String, SignError> {
+        let text = String::from_utf8(payload).map_err(|_| SignError::NotAnObject)?;
+        self.sign(&RawValue::from_string(text)?)
     }
 
     /// Signs `claims` as a compact JWS that names this key.
@@ -101,11 +113,9 @@ impl SigningKeys {
 
     /// The public key that `kid` names in `zone`; `None` when the zone has no such key.
     pub async fn verification_key(&self, zone: &ZoneId, kid: &str) -> Result<Option<PublicKey>, CustodyError> {
-        let remembered = self.public.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(key) = remembered.get(zone).and_then(|keys| keys.get(kid)) {
-            return Ok(Some(key.clone()));
+        if let Some(key) = self.remembered(zone, kid) {
+            return Ok(Some(key));
         }
-        drop(remembered);
         let Ok(kid) = KeyId::parse(kid) else { return Ok(None) };
         let mut snapshot = self.store.snapshot().await?;
         let Some(row) = signing_keys::lookup(&mut snapshot.zone(zone), &kid).await? else { return Ok(None) };
@@ -134,6 +144,11 @@ impl SigningKeys {
             }
         });
         Ok(Some(Jwks { keys: keys.collect() }))
+    }
+
+    fn remembered(&self, zone: &ZoneId, kid: &str) -> Option<PublicKey> {
+        let known = self.public.read().unwrap_or_else(PoisonError::into_inner);
+        known.get(zone).and_then(|keys| keys.get(kid)).cloned()
     }
 
     fn remember(&self, place: (ZoneId, KeyId), key: SigningKey) -> Arc<ZoneKey> {

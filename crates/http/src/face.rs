@@ -183,7 +183,10 @@ mod tests {
     #[tokio::test]
     async fn every_answer_carries_the_request_id_and_every_refusal_has_it_twice_in_its_body() {
         let (parts, body) = check("GET", "/ok").await;
-        assert_eq!((parts.status, &parts.headers["x-request-id"], &body[..]), (StatusCode::OK, &"fresh".parse().unwrap(), &b"fresh"[..]));
+        assert_eq!(
+            (parts.status, &parts.headers["x-request-id"], &body[..]),
+            (StatusCode::OK, &"fresh".parse().unwrap(), &b"fresh"[..])
+        );
         for (method, path, status, code) in [
             ("GET", "/refuses", StatusCode::UNAUTHORIZED, "invalid_token"),
             ("GET", "/explodes", StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
@@ -216,5 +219,16 @@ mod tests {
         let (parts, body) = check("GET", "/relays").await;
         assert_eq!(&body[..], b"busy upstream");
         assert_eq!(parts.headers.get_all("x-request-id").iter().collect::<Vec<_>>(), ["fresh"]);
+    }
+
+    #[tokio::test]
+    async fn a_service_that_panics_before_its_future_exists_is_answered_too() {
+        let rash = tower::service_fn(|_: Request<Body>| -> std::future::Ready<Result<Response<Body>, Infallible>> {
+            panic!("at once")
+        });
+        let face = Face::new(Profile::STS, FreshId::new(|| "fresh".to_owned()));
+        let response = face.wrap(rash).oneshot(Request::new(Body::empty())).await.unwrap();
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(response.headers()["x-request-id"], "fresh");
     }
 }

@@ -56,12 +56,9 @@ impl FormError {
         match self {
             Self::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Query
-            | Self::Unreadable
-            | Self::Semicolon
-            | Self::Encoding
-            | Self::NotUtf8
-            | Self::Repeated(_) => StatusCode::BAD_REQUEST,
+            Self::Query | Self::Unreadable | Self::Semicolon | Self::Encoding | Self::NotUtf8 | Self::Repeated(_) => {
+                StatusCode::BAD_REQUEST
+            }
         }
     }
 
@@ -102,6 +99,11 @@ impl Form {
         let (parts, body) = request.into_parts();
         check_head(parts.uri.query(), &parts.headers)?;
         Self::parse_fields(&body::read(body, MAX_BYTES, deadline).await?, repeatable)
+    }
+
+    /// The rules that need no body: first of all, and before a byte of it is read.
+    pub fn check_head(query: Option<&str>, headers: &HeaderMap) -> Result<(), FormError> {
+        check_head(query, headers)
     }
 
     /// All rules over a request that is already in memory.

@@ -199,8 +199,7 @@ impl Slots {
     }
 
     fn sweep(&mut self, now: Timestamp) {
-        let (longest, dead) = (self.longest_life, |born: Timestamp, longest| born.until(now) >= longest);
-        while self.births.front().is_some_and(|(_, born)| dead(*born, longest)) {
+        while self.births.front().is_some_and(|(_, born)| born.until(now) >= self.longest_life) {
             self.drop_oldest();
         }
     }
@@ -310,7 +309,8 @@ mod t08_availability {
     #[test]
     fn the_sixty_first_failure_blocks_for_a_minute_the_right_secret_included() {
         let backoff = Backoff::for_credentials();
-        let (guessed, other) = (("app", Source::from(IpAddr::from([192, 0, 2, 1]))), ("app", Source::from(IpAddr::from([192, 0, 2, 2]))));
+        let (guessed, other) =
+            (("app", Source::from(IpAddr::from([192, 0, 2, 1]))), ("app", Source::from(IpAddr::from([192, 0, 2, 2]))));
         for n in 0..60 {
             assert!(backoff.check(&guessed, at(n / 2)).is_allowed());
             assert!(backoff.failed(&guessed, at(n / 2)).is_allowed());

@@ -152,7 +152,8 @@ mod t03_gateway_path {
 
     #[test]
     fn clean_paths_and_encoded_separators_are_left_alone() {
-        for path in ["/", "/a", "/a/", "/a/%2e%2e/b", "/a%2Fb", "/...", "/a..b", "/..a", "/.env", "/a?x=//../", "/\\x"] {
+        for path in ["/", "/a", "/a/", "/a/%2e%2e/b", "/a%2Fb", "/...", "/a..b", "/..a", "/.env", "/a?x=//../", "/\\x"]
+        {
             assert_eq!(redirected(path), None, "{path}");
         }
     }
@@ -184,8 +185,20 @@ mod t03_gateway_path {
     #[test]
     fn odd_but_harmless_paths_pass() {
         for path in [
-            "/", "", "/..;/x", "/.../x", "/foo..bar", "/.env", "/a%00/b", "/a%0d%0ab", "/a%2Fb", "/a;b=1/c", "/a+b",
-            "/%2541", "/ä", "/%ff",
+            "/",
+            "",
+            "/..;/x",
+            "/.../x",
+            "/foo..bar",
+            "/.env",
+            "/a%00/b",
+            "/a%0d%0ab",
+            "/a%2Fb",
+            "/a;b=1/c",
+            "/a+b",
+            "/%2541",
+            "/ä",
+            "/%ff",
         ] {
             assert_eq!(check(path), Ok(()), "{path}");
         }

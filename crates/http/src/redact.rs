@@ -21,21 +21,55 @@ const MIN_BYTES: usize = 16;
 
 /// Parts of a key, written without separators, that mark its value as a secret.
 const SECRET_PARTS: [&str; 15] = [
-    "password", "passwd", "secret", "token", "apikey", "privatekey", "signingkey", "encryptionkey", "credential",
-    "session", "assertion", "authorization", "cookie", "hmac", "signature",
+    "password",
+    "passwd",
+    "secret",
+    "token",
+    "apikey",
+    "privatekey",
+    "signingkey",
+    "encryptionkey",
+    "credential",
+    "session",
+    "assertion",
+    "authorization",
+    "cookie",
+    "hmac",
+    "signature",
 ];
 
 /// Keys of identifiers that the rule above would hide although operators search for them. They name things and open
 /// nothing; their values still pass the value patterns.
 const IDENTIFIERS: [&str; 8] = [
-    "session_id", "agent_session_id", "subject_session_id", "parent_session_id", "parent_agent_session_id",
-    "admin_token_id", "token_type", "subject_token_type",
+    "session_id",
+    "agent_session_id",
+    "subject_session_id",
+    "parent_session_id",
+    "parent_agent_session_id",
+    "admin_token_id",
+    "token_type",
+    "subject_token_type",
 ];
 
 /// Keys whose value is replaced in evidence that operators read.
 const EVIDENCE_KEYS: [&str; 17] = [
-    "password", "passwd", "secret", "token", "access_token", "refresh_token", "id_token", "api_key", "apikey",
-    "authorization", "cookie", "set_cookie", "client_secret", "private_key", "session", "session_id", "assertion",
+    "password",
+    "passwd",
+    "secret",
+    "token",
+    "access_token",
+    "refresh_token",
+    "id_token",
+    "api_key",
+    "apikey",
+    "authorization",
+    "cookie",
+    "set_cookie",
+    "client_secret",
+    "private_key",
+    "session",
+    "session_id",
+    "assertion",
 ];
 
 /// Parts of a query parameter's name that mark its value as a secret.
@@ -180,7 +214,9 @@ impl Scan<'_> {
             }
             match self.text[end] {
                 // Inside JSON the line breaks of the block are escapes.
-                b'\\' if self.text.get(end + 1).is_some_and(|next| matches!(next, b'n' | b'r' | b't' | b'/')) => end += 2,
+                b'\\' if self.text.get(end + 1).is_some_and(|next| matches!(next, b'n' | b'r' | b't' | b'/')) => {
+                    end += 2
+                }
                 byte if byte.is_ascii_alphanumeric() || byte.is_ascii_whitespace() => end += 1,
                 // Legacy blocks begin with headers (`Proc-Type: 4,ENCRYPTED`).
                 b'+' | b'/' | b'=' | b':' | b',' | b'-' => end += 1,
@@ -243,7 +279,10 @@ impl Scan<'_> {
     /// `ghp_…` and its siblings.
     fn forge_token(&self, at: usize) -> Option<usize> {
         let rest = &self.text[at..];
-        if !rest.starts_with(b"gh") || !matches!(rest.get(2)?, b'p' | b'o' | b'u' | b's' | b'r') || rest.get(3)? != &b'_' {
+        if !rest.starts_with(b"gh")
+            || !matches!(rest.get(2)?, b'p' | b'o' | b'u' | b's' | b'r')
+            || rest.get(3)? != &b'_'
+        {
             return None;
         }
         let body = run(rest[4..].get(..255).unwrap_or(&rest[4..]), |byte| byte.is_ascii_alphanumeric());
@@ -282,8 +321,8 @@ impl Scan<'_> {
             return None;
         }
         let lower = self.text[at..at + name].to_ascii_lowercase();
-        let holds = |part: &&str| lower.windows(part.len()).any(|window| window == part.as_bytes());
-        if !SECRET_PARAMETERS.iter().any(|part| holds(&part)) {
+        let holds = |part: &str| lower.windows(part.len()).any(|window| window == part.as_bytes());
+        if !SECRET_PARAMETERS.iter().any(|part| holds(part)) {
             return None;
         }
         let value_at = at + name + 1;
@@ -363,15 +402,36 @@ mod t05_secrets {
     #[test]
     fn secrets_are_masked_by_key_and_identifiers_are_not() {
         for key in [
-            "password", "Passwd", "client_secret", "clientSecret", "access_token", "apiKey", "api-key", "x_api_key",
-            "private_key", "privateKey", "signing_key", "encryption-key", "credentials", "session", "session_cookie",
-            "client_assertion", "Authorization", "Set-Cookie", "set_cookie", "hmac", "signature", "auth", "proxy-auth",
+            "password",
+            "Passwd",
+            "client_secret",
+            "clientSecret",
+            "access_token",
+            "apiKey",
+            "api-key",
+            "x_api_key",
+            "private_key",
+            "privateKey",
+            "signing_key",
+            "encryption-key",
+            "credentials",
+            "session",
+            "session_cookie",
+            "client_assertion",
+            "Authorization",
+            "Set-Cookie",
+            "set_cookie",
+            "hmac",
+            "signature",
+            "auth",
+            "proxy-auth",
             "AUTH",
         ] {
             assert!(is_secret_key(key), "{key}");
             assert_eq!(field(key, "x", 0), MASK, "{key}");
         }
-        for key in ["author", "oauth2", "zone_id", "session_id", "agent_session_id", "Session_ID", "key", "path", "sid"] {
+        for key in ["author", "oauth2", "zone_id", "session_id", "agent_session_id", "Session_ID", "key", "path", "sid"]
+        {
             assert!(!is_secret_key(key), "{key}");
         }
         assert_eq!(field("session_id", JWT, 0), MASK);
@@ -393,10 +453,10 @@ mod t05_secrets {
 
     #[test]
     fn evidence_hides_exactly_the_contracts_keys() {
-        let mut shown = json!({"a": {"Session_ID": "s", "tokens": 1, "session_ids": 2}, "list": [{"api_key": [1]}], "x": JWT});
+        let mut shown =
+            json!({"a": {"Session_ID": "s", "tokens": 1, "session_ids": 2}, "list": [{"api_key": [1]}], "x": JWT});
         evidence(&mut shown);
-        let expected =
-            json!({"a": {"Session_ID": "[redacted]", "tokens": 1, "session_ids": 2}, "list": [{"api_key": "[redacted]"}], "x": JWT});
+        let expected = json!({"a": {"Session_ID": "[redacted]", "tokens": 1, "session_ids": 2}, "list": [{"api_key": "[redacted]"}], "x": JWT});
         assert_eq!(shown, expected);
     }
 
@@ -424,7 +484,17 @@ mod t05_secrets {
     #[test]
     fn t08_availability_hostile_text_is_scanned_in_linear_time() {
         let started = Instant::now();
-        for unit in ["eyJ", "eyJaaaaaaaa.", "-----BEGIN ", "-----BEGIN PRIVATE KEY-----", "bearer ", "bearer\t", "cs_", "token", "xoxb-a"] {
+        for unit in [
+            "eyJ",
+            "eyJaaaaaaaa.",
+            "-----BEGIN ",
+            "-----BEGIN PRIVATE KEY-----",
+            "bearer ",
+            "bearer\t",
+            "cs_",
+            "token",
+            "xoxb-a",
+        ] {
             text(&unit.repeat(1_000_000 / unit.len()));
         }
         assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());

@@ -139,10 +139,7 @@ impl ChainRecord for StoredAdminRecord {
     fn defect(&self) -> Option<String> {
         let texts = self.texts();
         // Absent and empty hash alike, so only one of them may be in use.
-        if let Some((name, _)) = texts[2..]
-            .iter()
-            .find(|(name, text)| text == &Some("") && is_nullable(name))
-        {
+        if let Some((name, _)) = texts[2..].iter().find(|(name, text)| text == &Some("") && is_nullable(name)) {
             return Some(format!("{name} is empty instead of absent"));
         }
         if instant_text(self.occurred_at_micros).is_none() {

@@ -114,11 +114,7 @@ impl<'a> Node<'a> {
     }
 
     fn of_items(items: &'a [Value], depth: usize) -> Result<Self, NotCanonical> {
-        items
-            .iter()
-            .map(|item| Self::of_value(item, depth + 1))
-            .collect::<Result<_, _>>()
-            .map(Self::Array)
+        items.iter().map(|item| Self::of_value(item, depth + 1)).collect::<Result<_, _>>().map(Self::Array)
     }
 
     fn of_members(members: &'a Map<String, Value>, depth: usize) -> Result<Self, NotCanonical> {
@@ -130,11 +126,7 @@ impl<'a> Node<'a> {
 }
 
 fn without_nul(text: &str) -> Cow<'_, str> {
-    if text.contains('\0') {
-        Cow::Owned(text.replace('\0', ""))
-    } else {
-        Cow::Borrowed(text)
-    }
+    if text.contains('\0') { Cow::Owned(text.replace('\0', "")) } else { Cow::Borrowed(text) }
 }
 
 fn write(node: &Node<'_>, about: usize) -> Result<String, NotCanonical> {
@@ -162,11 +154,7 @@ fn write_node(node: &Node<'_>, out: &mut String) -> Result<(), NotCanonical> {
         Node::Object(members) => write_object(members, out)?,
     }
     // Checked after every node: what one node adds is bounded by the input or by the range of `numeric`.
-    if out.len() > MAX_CANONICAL_BYTES {
-        Err(NotCanonical::TooLong)
-    } else {
-        Ok(())
-    }
+    if out.len() > MAX_CANONICAL_BYTES { Err(NotCanonical::TooLong) } else { Ok(()) }
 }
 
 fn write_object(members: &[(Cow<'_, str>, Node<'_>)], out: &mut String) -> Result<(), NotCanonical> {

@@ -100,10 +100,7 @@ pub struct ChainLink {
 impl ChainLink {
     /// The head of the chain once this link is its last.
     pub fn head(&self) -> Head {
-        Head {
-            chain_seq: self.chain_seq,
-            content_sha256: self.content_sha256.clone(),
-        }
+        Head { chain_seq: self.chain_seq, content_sha256: self.content_sha256.clone() }
     }
 }
 
@@ -158,12 +155,7 @@ pub fn next_link<R: ChainRecord>(key: Option<&dyn ChainKey>, head: Option<&Head>
         .unwrap_or_default();
     // A chain that reached the last number cannot grow: the repeated number fails the store's uniqueness.
     let chain_seq = head.map_or(1, |head| head.chain_seq.saturating_add(1));
-    ChainLink {
-        chain_seq,
-        content_sha256,
-        prev_content_sha256,
-        chain_hmac,
-    }
+    ChainLink { chain_seq, content_sha256, prev_content_sha256, chain_hmac }
 }
 
 /// Content hash of an evidence event: its twelve texts, each followed by 0x1F, then its instant in nanoseconds.
@@ -208,9 +200,7 @@ mod tests {
 
     fn contract_key() -> ring::hmac::Key {
         let text = "cc7d03253da31f992f76b1a1b99f3e0324c5c926d4a48eec28a92a4ccc3ed55f";
-        let bytes: Vec<u8> = (0..32)
-            .map(|at| u8::from_str_radix(&text[at * 2..at * 2 + 2], 16).unwrap())
-            .collect();
+        let bytes: Vec<u8> = (0..32).map(|at| u8::from_str_radix(&text[at * 2..at * 2 + 2], 16).unwrap()).collect();
         ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &bytes)
     }
 
@@ -262,9 +252,6 @@ mod tests {
     fn without_a_key_the_seal_is_empty_and_the_hash_the_same() {
         let link = next_link(None, None, &first_event());
         assert_eq!(link.chain_hmac, "");
-        assert_eq!(
-            link.content_sha256,
-            "a43bfd4d3e1b8c8b768700edb0c92862ce0153ae50f5dfa011fe2e30adcd0f6a"
-        );
+        assert_eq!(link.content_sha256, "a43bfd4d3e1b8c8b768700edb0c92862ce0153ae50f5dfa011fe2e30adcd0f6a");
     }
 }

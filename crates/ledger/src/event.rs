@@ -225,8 +225,7 @@ impl Evidence {
     /// Adds a determining policy by name.
     #[must_use]
     pub fn determined_by(mut self, policy: impl Into<String>) -> Self {
-        self.determining_policies
-            .push(serde_json::json!({ "policy": policy.into() }));
+        self.determining_policies.push(serde_json::json!({ "policy": policy.into() }));
         self
     }
 
@@ -276,11 +275,7 @@ impl Evidence {
             evaluation_status: unseparated(&self.evaluation_status),
             determining_policies: canonical_list(&self.determining_policies)?,
             diagnostics: canonical_list(&self.diagnostics)?,
-            metadata: if self.metadata.0.is_empty() {
-                "null".to_owned()
-            } else {
-                canonical_object(&self.metadata.0)?
-            },
+            metadata: if self.metadata.0.is_empty() { "null".to_owned() } else { canonical_object(&self.metadata.0)? },
             occurred_at_micros: self.occurred_at.as_micros(),
         })
     }
@@ -357,14 +352,7 @@ mod tests {
     fn event() -> Evidence {
         let id = EventId::parse("ev-1").unwrap();
         let zone = ZoneId::parse("z-1").unwrap();
-        Evidence::new(
-            id,
-            zone,
-            EventType::TokenExchange,
-            Decision::Deny,
-            "scope_mismatch",
-            Timestamp::from_micros(7),
-        )
+        Evidence::new(id, zone, EventType::TokenExchange, Decision::Deny, "scope_mismatch", Timestamp::from_micros(7))
     }
 
     #[test]
@@ -385,10 +373,7 @@ mod tests {
             .attribute("env", "prod")
             .attribute("latency_ms", 1.50)
             .with_metadata(
-                Metadata::new()
-                    .with("bb", 1)
-                    .with("a", json!({"y": 1, "x": [null]}))
-                    .with_known("c", None::<u8>),
+                Metadata::new().with("bb", 1).with("a", json!({"y": 1, "x": [null]})).with_known("c", None::<u8>),
             )
             .to_stored()
             .unwrap();
@@ -399,9 +384,7 @@ mod tests {
 
     #[test]
     fn nul_and_the_separator_are_removed_from_every_text() {
-        let mut event = event()
-            .request("r\0eq\u{1f}-1")
-            .under_policy(None, None, Some("\0ab\u{1f}".to_owned()));
+        let mut event = event().request("r\0eq\u{1f}-1").under_policy(None, None, Some("\0ab\u{1f}".to_owned()));
         event.event_type = EventType::Other("to\0ken\u{1f}_x".to_owned());
         event.decision = Decision::Other("al\0low\u{1f}".to_owned());
         event.evaluation_status = "com\0plete\u{1f}".into();

@@ -116,11 +116,7 @@ pub fn read_heads(dir: &Path, key: &dyn ChainKey) -> Result<Option<BTreeMap<Chai
     match fs::read(&path) {
         Ok(bytes) => Ok(Some(Content::read(&path, &bytes, key)?.heads)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(HeadsError::Io {
-            doing: "reading",
-            path,
-            source,
-        }),
+        Err(source) => Err(HeadsError::Io { doing: "reading", path, source }),
     }
 }
 
@@ -149,11 +145,7 @@ impl HeadsFile {
         let path = dir.join(FILE_NAME);
         let new_path = dir.join(NEW_FILE_NAME);
         if let Err(source) = remove_if_there(&new_path) {
-            return Err(HeadsError::Io {
-                doing: "removing an unfinished rewrite",
-                path: new_path,
-                source,
-            });
+            return Err(HeadsError::Io { doing: "removing an unfinished rewrite", path: new_path, source });
         }
         let failed = |doing| {
             let path = path.clone();
@@ -163,29 +155,15 @@ impl HeadsFile {
         let file = owner_only().open(&path).map_err(failed("opening"))?;
         restrict_to_owner(&file).map_err(failed("restricting"))?;
         if !existed {
-            let failed = |source| HeadsError::Io {
-                doing: "syncing",
-                path: dir.to_owned(),
-                source,
-            };
+            let failed = |source| HeadsError::Io { doing: "syncing", path: dir.to_owned(), source };
             sync_dir(dir).map_err(failed)?;
         }
         let bytes = fs::read(&path).map_err(failed("reading"))?;
         let content = Content::read(&path, &bytes, key.as_ref())?;
-        file.set_len(content.bytes)
-            .map_err(failed("cutting an unfinished line of"))?;
+        file.set_len(content.bytes).map_err(failed("cutting an unfinished line of"))?;
         let compact_at = limit.max(2 * content.newest_bytes());
         let dir = dir.to_owned();
-        Ok(Self {
-            dir,
-            path,
-            key,
-            file,
-            content,
-            compact_at,
-            limit,
-            damaged: false,
-        })
+        Ok(Self { dir, path, key, file, content, compact_at, limit, damaged: false })
     }
 
     /// The recorded heads.
@@ -204,10 +182,7 @@ impl HeadsFile {
         if let Some((chain, _)) = group.iter().find(|(_, head)| !is_head(head)) {
             return Err(HeadsError::NotAHead { chain: chain.clone() });
         }
-        let mut next = Appended {
-            mac: self.content.mac.clone(),
-            lines: String::new(),
-        };
+        let mut next = Appended { mac: self.content.mac.clone(), lines: String::new() };
         let mut moved: BTreeMap<&Chain, &Head> = BTreeMap::new();
         let mut refused = None;
         for (chain, head) in group {
@@ -235,11 +210,7 @@ impl HeadsFile {
         }
         // Before the rewrite: that a history went back matters more than the size of a file.
         refused.map_or(Ok(()), Err)?;
-        if self.content.bytes > self.compact_at {
-            self.compact()
-        } else {
-            Ok(())
-        }
+        if self.content.bytes > self.compact_at { self.compact() } else { Ok(()) }
     }
 
     fn append(&mut self, lines: &[u8]) -> Result<(), HeadsError> {
@@ -256,10 +227,7 @@ impl HeadsFile {
     fn compact(&mut self) -> Result<(), HeadsError> {
         // Should this fail, it is tried again only once the file has grown by as much again.
         self.compact_at = self.content.bytes + self.limit;
-        let mut newest = Appended {
-            mac: String::new(),
-            lines: String::new(),
-        };
+        let mut newest = Appended { mac: String::new(), lines: String::new() };
         for (chain, head) in &self.content.heads {
             newest.push(chain, head, self.key.as_ref());
         }
@@ -272,10 +240,7 @@ impl HeadsFile {
             fs::rename(&new_path, &self.path)?;
             Ok(file)
         };
-        let failed = |source| HeadsError::Rewrite {
-            path: self.path.clone(),
-            source,
-        };
+        let failed = |source| HeadsError::Rewrite { path: self.path.clone(), source };
         self.file = rewrite().map_err(failed)?;
         self.content.bytes = newest.lines.len() as u64;
         self.content.mac = newest.mac;
@@ -289,11 +254,7 @@ impl HeadsFile {
     }
 
     fn io(&self, doing: &'static str, source: io::Error) -> HeadsError {
-        HeadsError::Io {
-            doing,
-            path: self.path.clone(),
-            source,
-        }
+        HeadsError::Io { doing, path: self.path.clone(), source }
     }
 }
 
@@ -335,21 +296,11 @@ struct Content {
 impl Content {
     fn read(path: &Path, bytes: &[u8], key: &dyn ChainKey) -> Result<Self, HeadsError> {
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let mut content = Self {
-            heads: BTreeMap::new(),
-            mac: String::new(),
-            bytes: whole as u64,
-        };
+        let mut content = Self { heads: BTreeMap::new(), mac: String::new(), bytes: whole as u64 };
         for (index, line) in bytes[..whole].split_inclusive(|byte| *byte == b'\n').enumerate() {
-            let bad = |what| HeadsError::BadLine {
-                path: path.to_owned(),
-                line: index + 1,
-                what,
-            };
+            let bad = |what| HeadsError::BadLine { path: path.to_owned(), line: index + 1, what };
             let line = line.strip_suffix(b"\n").and_then(|line| str::from_utf8(line).ok());
-            let (body, seal) = line
-                .and_then(|line| line.rsplit_once(' '))
-                .ok_or_else(|| bad("is not a head line"))?;
+            let (body, seal) = line.and_then(|line| line.rsplit_once(' ')).ok_or_else(|| bad("is not a head line"))?;
             let expected = mac(key, &content.mac, body);
             if !bool::from(expected.as_bytes().ct_eq(seal.as_bytes())) {
                 return Err(bad("does not carry the mac that belongs there"));
@@ -371,20 +322,13 @@ impl Content {
 fn parse_body(body: &str) -> Option<(Chain, Head)> {
     let mut words = body.split(' ');
     let (kind, zone, seq, hash) = (words.next()?, words.next()?, words.next()?, words.next()?);
-    let zone = if zone == NO_ZONE {
-        None
-    } else {
-        Some(ZoneId::parse(zone).ok()?)
-    };
+    let zone = if zone == NO_ZONE { None } else { Some(ZoneId::parse(zone).ok()?) };
     let chain = match kind {
         "evidence" => Chain::Evidence(zone?),
         "admin" => Chain::Admin(zone),
         _ => return None,
     };
-    let head = Head {
-        chain_seq: seq.parse().ok()?,
-        content_sha256: hash.to_owned(),
-    };
+    let head = Head { chain_seq: seq.parse().ok()?, content_sha256: hash.to_owned() };
     (words.next().is_none() && is_head(&head)).then_some((chain, head))
 }
 
@@ -426,22 +370,13 @@ mod tests {
         let dir = tempfile::TempDir::new().unwrap();
         let key: Arc<dyn ChainKey> = Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &[7; 32]));
         let chain = Chain::Admin(None);
-        let head = |chain_seq| Head {
-            chain_seq,
-            content_sha256: "0".repeat(64),
-        };
+        let head = |chain_seq| Head { chain_seq, content_sha256: "0".repeat(64) };
         let mut heads = HeadsFile::open(dir.path(), key.clone()).unwrap();
         heads.record(&[(chain.clone(), head(1))]).unwrap();
         // A handle that can neither write nor cut.
         heads.file = File::open(&heads.path).unwrap();
-        assert!(matches!(
-            heads.record(&[(chain.clone(), head(2))]),
-            Err(HeadsError::Io { doing: "writing", .. })
-        ));
-        assert!(matches!(
-            heads.record(&[(chain.clone(), head(2))]),
-            Err(HeadsError::Damaged)
-        ));
+        assert!(matches!(heads.record(&[(chain.clone(), head(2))]), Err(HeadsError::Io { doing: "writing", .. })));
+        assert!(matches!(heads.record(&[(chain.clone(), head(2))]), Err(HeadsError::Damaged)));
         assert_eq!(heads.heads()[&chain], head(1));
         let mut heads = HeadsFile::open(dir.path(), key).unwrap();
         heads.record(&[(chain.clone(), head(2))]).unwrap();

@@ -63,16 +63,10 @@ impl fmt::Display for Problem {
                 write!(f, "the recorded head is seq {recorded}, but the chain is empty")
             }
             Self::TailCut { recorded, found } => {
-                write!(
-                    f,
-                    "the recorded head is seq {recorded}, but the chain ends at seq {found}"
-                )
+                write!(f, "the recorded head is seq {recorded}, but the chain ends at seq {found}")
             }
             Self::HeadMismatch { recorded } => {
-                write!(
-                    f,
-                    "the event at the recorded head, seq {recorded}, has another hash than was recorded"
-                )
+                write!(f, "the event at the recorded head, seq {recorded}, has another hash than was recorded")
             }
         }
     }
@@ -207,9 +201,7 @@ impl LedgerReport {
 
     /// The first finding of the first broken chain.
     pub fn first(&self) -> Option<(&Chain, &Finding)> {
-        self.chains
-            .iter()
-            .find_map(|report| Some((&report.chain, report.first()?)))
+        self.chains.iter().find_map(|report| Some((&report.chain, report.first()?)))
     }
 }
 
@@ -237,11 +229,7 @@ impl Serialize for LedgerReport {
             #[serde(flatten)]
             finding: &'a Finding,
         }
-        let first = self.first().map(|(chain, finding)| Placed {
-            chain: chain.kind(),
-            zone_id: chain.zone(),
-            finding,
-        });
+        let first = self.first().map(|(chain, finding)| Placed { chain: chain.kind(), zone_id: chain.zone(), finding });
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("intact", &self.is_intact())?;
         map.serialize_entry("events", &self.rows())?;

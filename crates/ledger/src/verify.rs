@@ -34,17 +34,9 @@ pub fn chains_to_verify(stored: impl IntoIterator<Item = Chain>, recorded: &BTre
 /// content hash of the row at the recorded sequence number, `last_seq` the last number of the chain, 0 when empty.
 pub fn holds_recorded(recorded: &Head, hash_there: Option<&str>, last_seq: i64) -> Result<(), Problem> {
     match hash_there {
-        _ if last_seq < recorded.chain_seq => Err(Problem::TailCut {
-            recorded: recorded.chain_seq,
-            found: last_seq,
-        }),
-        None => Err(Problem::SequenceGap {
-            expected: recorded.chain_seq,
-            found: last_seq,
-        }),
-        Some(hash) if hash != recorded.content_sha256 => Err(Problem::HeadMismatch {
-            recorded: recorded.chain_seq,
-        }),
+        _ if last_seq < recorded.chain_seq => Err(Problem::TailCut { recorded: recorded.chain_seq, found: last_seq }),
+        None => Err(Problem::SequenceGap { expected: recorded.chain_seq, found: last_seq }),
+        Some(hash) if hash != recorded.content_sha256 => Err(Problem::HeadMismatch { recorded: recorded.chain_seq }),
         Some(_) => Ok(()),
     }
 }
@@ -100,13 +92,7 @@ impl<'k, R: ChainRecord> ChainVerifier<'k, R> {
             findings: Vec::new(),
             findings_total: 0,
         };
-        Self {
-            key,
-            expected: 1,
-            before: Before::Nothing,
-            report,
-            record: PhantomData,
-        }
+        Self { key, expected: 1, before: Before::Nothing, report, record: PhantomData }
     }
 
     /// Starts behind `checkpoint` instead, which an earlier pass found intact: feed only later rows.
@@ -126,16 +112,11 @@ impl<'k, R: ChainRecord> ChainVerifier<'k, R> {
         let seq = link.chain_seq;
         let mut problems = Vec::new(); // allocates only when something is wrong
         if seq != self.expected {
-            problems.push(Problem::SequenceGap {
-                expected: self.expected,
-                found: seq,
-            });
+            problems.push(Problem::SequenceGap { expected: self.expected, found: seq });
             self.before = Before::Unknown;
         }
         if record.zone_id() != self.report.chain.zone().map(ZoneId::as_str) {
-            problems.push(Problem::WrongZone {
-                found: record.zone_id().map(str::to_owned),
-            });
+            problems.push(Problem::WrongZone { found: record.zone_id().map(str::to_owned) });
         }
         if let Some(reason) = record.defect() {
             problems.push(Problem::UnreadableRow { reason });
@@ -176,14 +157,7 @@ impl<'k, R: ChainRecord> ChainVerifier<'k, R> {
         self.found(chain_seq, event_id, Problem::UnreadableRow { reason: reason.into() });
         let seq = chain_seq.unwrap_or(self.expected);
         if seq != self.expected {
-            self.found(
-                chain_seq,
-                event_id,
-                Problem::SequenceGap {
-                    expected: self.expected,
-                    found: seq,
-                },
-            );
+            self.found(chain_seq, event_id, Problem::SequenceGap { expected: self.expected, found: seq });
         }
         self.expected = seq.saturating_add(1);
         self.before = Before::Unknown;
@@ -214,11 +188,7 @@ impl<'k, R: ChainRecord> ChainVerifier<'k, R> {
         self.report.findings_total += 1;
         if self.report.findings.len() < MAX_FINDINGS {
             let event_id = event_id.map(str::to_owned);
-            self.report.findings.push(Finding {
-                chain_seq,
-                event_id,
-                problem,
-            });
+            self.report.findings.push(Finding { chain_seq, event_id, problem });
         }
     }
 }

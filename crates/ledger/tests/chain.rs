@@ -70,11 +70,7 @@ fn verify(rows: &[EventRow], recorded: Option<Head>) -> ChainReport {
 }
 
 fn problems(report: &ChainReport) -> Vec<(Option<i64>, Problem)> {
-    report
-        .findings
-        .iter()
-        .map(|finding| (finding.chain_seq, finding.problem.clone()))
-        .collect()
+    report.findings.iter().map(|finding| (finding.chain_seq, finding.problem.clone())).collect()
 }
 
 /// Every column of an evidence row, as text that can be changed.
@@ -96,12 +92,7 @@ fn columns(row: &mut EventRow) -> Vec<(&'static str, &mut String)> {
         ("content_sha256", &mut row.link.content_sha256),
         ("chain_hmac", &mut row.link.chain_hmac),
     ];
-    columns.extend(
-        row.link
-            .prev_content_sha256
-            .as_mut()
-            .map(|prev| ("prev_content_sha256", prev)),
-    );
+    columns.extend(row.link.prev_content_sha256.as_mut().map(|prev| ("prev_content_sha256", prev)));
     columns
 }
 
@@ -158,20 +149,12 @@ mod t06_evidence {
         type Change = fn(&mut [EventRow]);
         let changes: [(&str, Change); 7] = [
             ("a later instant", |rows| rows[1].record.occurred_at_micros += 1),
-            ("an instant that would be clamped", |rows| {
-                rows[1].record.occurred_at_micros = -1
-            }),
+            ("an instant that would be clamped", |rows| rows[1].record.occurred_at_micros = -1),
             ("a higher number", |rows| rows[1].link.chain_seq = 9),
             ("a lower number", |rows| rows[1].link.chain_seq = 0),
-            ("a first row with a predecessor", |rows| {
-                rows[0].link.prev_content_sha256 = Some("0".repeat(64))
-            }),
-            ("an empty predecessor of the first row", |rows| {
-                rows[0].link.prev_content_sha256 = Some(String::new())
-            }),
-            ("a later row without predecessor", |rows| {
-                rows[1].link.prev_content_sha256 = None
-            }),
+            ("a first row with a predecessor", |rows| rows[0].link.prev_content_sha256 = Some("0".repeat(64))),
+            ("an empty predecessor of the first row", |rows| rows[0].link.prev_content_sha256 = Some(String::new())),
+            ("a later row without predecessor", |rows| rows[1].link.prev_content_sha256 = None),
         ];
         for (name, change) in changes {
             let mut rows = honest.clone();
@@ -188,24 +171,15 @@ mod t06_evidence {
 
         // Repairing the hash moves the break to the seal and to the next link.
         rows[1].link.content_sha256 = rows[1].record.content_sha256();
-        assert_eq!(
-            problems(&verify(&rows, None)),
-            [(Some(2), Problem::WrongHmac), (Some(3), Problem::BrokenLink)]
-        );
+        assert_eq!(problems(&verify(&rows, None)), [(Some(2), Problem::WrongHmac), (Some(3), Problem::BrokenLink)]);
 
         let mut rows = chain_of(3);
         rows.remove(1);
-        assert_eq!(
-            problems(&verify(&rows, None)),
-            [(Some(3), Problem::SequenceGap { expected: 2, found: 3 })]
-        );
+        assert_eq!(problems(&verify(&rows, None)), [(Some(3), Problem::SequenceGap { expected: 2, found: 3 })]);
 
         let mut rows = chain_of(3);
         rows.remove(0);
-        assert_eq!(
-            problems(&verify(&rows, None)),
-            [(Some(2), Problem::SequenceGap { expected: 1, found: 2 })]
-        );
+        assert_eq!(problems(&verify(&rows, None)), [(Some(2), Problem::SequenceGap { expected: 1, found: 2 })]);
 
         let mut rows = chain_of(2);
         rows[0].link.chain_hmac.clear();
@@ -214,9 +188,7 @@ mod t06_evidence {
         let mut rows = chain_of(2);
         rows[1].record.zone_id = "z-2".to_owned();
         rows[1].link.content_sha256 = rows[1].record.content_sha256();
-        let wrong_zone = Problem::WrongZone {
-            found: Some("z-2".to_owned()),
-        };
+        let wrong_zone = Problem::WrongZone { found: Some("z-2".to_owned()) };
         assert_eq!(problems(&verify(&rows, None))[0], (Some(2), wrong_zone));
     }
 
@@ -230,11 +202,7 @@ mod t06_evidence {
         assert_eq!(report.rows, 2);
         assert_eq!(
             problems(&report),
-            [
-                (Some(2), Problem::ContentMismatch),
-                (Some(2), Problem::BrokenLink),
-                (Some(2), Problem::WrongHmac)
-            ]
+            [(Some(2), Problem::ContentMismatch), (Some(2), Problem::BrokenLink), (Some(2), Problem::WrongHmac)]
         );
     }
 
@@ -242,18 +210,12 @@ mod t06_evidence {
     fn a_cut_tail_shows_against_the_recorded_head() {
         let rows = chain_of(5);
         let recorded = head_of(&rows);
-        assert!(
-            verify(&rows[..3], None).is_intact(),
-            "without a recorded head a shorter chain is a chain"
-        );
+        assert!(verify(&rows[..3], None).is_intact(), "without a recorded head a shorter chain is a chain");
         assert_eq!(
             problems(&verify(&rows[..3], recorded.clone())),
             [(None, Problem::TailCut { recorded: 5, found: 3 })]
         );
-        assert_eq!(
-            problems(&verify(&[], recorded)),
-            [(None, Problem::TailCut { recorded: 5, found: 0 })]
-        );
+        assert_eq!(problems(&verify(&[], recorded)), [(None, Problem::TailCut { recorded: 5, found: 0 })]);
     }
 
     #[test]
@@ -261,10 +223,7 @@ mod t06_evidence {
         let recorded = head_of(&chain_of(3));
         let rewritten = linked(Some(&key()), (11..=15).map(event));
         assert!(verify(&rewritten, None).is_intact());
-        assert_eq!(
-            problems(&verify(&rewritten, recorded.clone())),
-            [(Some(3), Problem::HeadMismatch { recorded: 3 })]
-        );
+        assert_eq!(problems(&verify(&rewritten, recorded.clone())), [(Some(3), Problem::HeadMismatch { recorded: 3 })]);
         let report = verify(&rewritten, recorded);
         assert_eq!(report.first().unwrap().event_id.as_deref(), Some("ev-13"));
     }
@@ -272,10 +231,7 @@ mod t06_evidence {
     #[test]
     fn without_the_key_a_rewritten_chain_has_wrong_seals_from_its_first_row() {
         let other = hmac::Key::new(hmac::HMAC_SHA256, &[8; 32]);
-        for forged in [
-            linked(Some(&other), (1..=2).map(event)),
-            linked(None, (1..=2).map(event)),
-        ] {
+        for forged in [linked(Some(&other), (1..=2).map(event)), linked(None, (1..=2).map(event))] {
             assert_eq!(
                 problems(&verify(&forged, None)),
                 [(Some(1), Problem::WrongHmac), (Some(2), Problem::WrongHmac)]
@@ -291,11 +247,7 @@ mod t06_evidence {
         let (honest_hash, key) = (event.content_sha256(), key());
         event.event_type = "a\u{1f}b".to_owned();
         event.request_id = "c".to_owned();
-        assert_eq!(
-            event.content_sha256(),
-            honest_hash,
-            "the contract's hash alone cannot tell"
-        );
+        assert_eq!(event.content_sha256(), honest_hash, "the contract's hash alone cannot tell");
         let rows = linked(Some(&key), [event]);
         let report = verify(&rows, None);
         assert!(
@@ -318,12 +270,7 @@ mod t06_evidence {
         assert_eq!(
             problems(&report),
             [
-                (
-                    Some(2),
-                    Problem::UnreadableRow {
-                        reason: "occurred_at is not a number".to_owned()
-                    }
-                ),
+                (Some(2), Problem::UnreadableRow { reason: "occurred_at is not a number".to_owned() }),
                 (Some(4), Problem::ContentMismatch)
             ]
         );
@@ -341,23 +288,11 @@ mod t06_evidence {
         };
         assert!(resume(&rows[2], &rows[3..], head_of(&rows)).is_intact());
         assert!(resume(&rows[5], &[], head_of(&rows)).is_intact());
-        assert!(
-            !resume(&rows[2], &rows[4..], None).is_intact(),
-            "a row is missing behind the checkpoint"
-        );
-        assert!(
-            !resume(&rows[2], &rows[3..5], head_of(&rows)).is_intact(),
-            "the tail is cut"
-        );
+        assert!(!resume(&rows[2], &rows[4..], None).is_intact(), "a row is missing behind the checkpoint");
+        assert!(!resume(&rows[2], &rows[3..5], head_of(&rows)).is_intact(), "the tail is cut");
         let other = linked(Some(&key), (11..=16).map(event));
-        assert!(
-            !resume(&other[2], &rows[3..], None).is_intact(),
-            "the checkpoint is of another history"
-        );
-        assert!(
-            !resume(&other[2], &other[3..], head_of(&rows[..3])).is_intact(),
-            "it differs from what was recorded"
-        );
+        assert!(!resume(&other[2], &rows[3..], None).is_intact(), "the checkpoint is of another history");
+        assert!(!resume(&other[2], &other[3..], head_of(&rows[..3])).is_intact(), "it differs from what was recorded");
     }
 
     #[test]
@@ -376,22 +311,10 @@ mod t06_evidence {
         let hash = recorded.content_sha256.as_str();
         assert_eq!(holds_recorded(&recorded, Some(hash), 3), Ok(()));
         assert_eq!(holds_recorded(&recorded, Some(hash), 2), Ok(()));
-        assert_eq!(
-            holds_recorded(&recorded, None, 1),
-            Err(Problem::TailCut { recorded: 2, found: 1 })
-        );
-        assert_eq!(
-            holds_recorded(&recorded, None, 0),
-            Err(Problem::TailCut { recorded: 2, found: 0 })
-        );
-        assert_eq!(
-            holds_recorded(&recorded, None, 3),
-            Err(Problem::SequenceGap { expected: 2, found: 3 })
-        );
-        assert_eq!(
-            holds_recorded(&recorded, Some("x"), 3),
-            Err(Problem::HeadMismatch { recorded: 2 })
-        );
+        assert_eq!(holds_recorded(&recorded, None, 1), Err(Problem::TailCut { recorded: 2, found: 1 }));
+        assert_eq!(holds_recorded(&recorded, None, 0), Err(Problem::TailCut { recorded: 2, found: 0 }));
+        assert_eq!(holds_recorded(&recorded, None, 3), Err(Problem::SequenceGap { expected: 2, found: 3 }));
+        assert_eq!(holds_recorded(&recorded, Some("x"), 3), Err(Problem::HeadMismatch { recorded: 2 }));
     }
 
     #[test]
@@ -464,9 +387,7 @@ mod t06_evidence_admin {
             entity_type: Some("providers".to_owned()),
             entity_id: Some("p1".to_owned()),
             status_code: 204,
-            payload: json!({"rls_zone_guc": "*", "change_kind": "delete", "changed_fields": []})
-                .as_object()
-                .cloned(),
+            payload: json!({"rls_zone_guc": "*", "change_kind": "delete", "changed_fields": []}).as_object().cloned(),
             occurred_at: Timestamp::from_micros(1_767_225_600_000_000 + number),
         }
     }
@@ -493,14 +414,8 @@ mod t06_evidence_admin {
             ..stored(1, Some("z1"))
         };
         let link = next_link(Some(&key()), None, &record);
-        assert_eq!(
-            link.content_sha256,
-            "9ad609dc0a5811971b132bd1eb6f54bce1880b964192f086b85c463aa51e9427"
-        );
-        assert_eq!(
-            link.chain_hmac,
-            "5f24450b4f135c307edf73099b9170e533cdcf6479a577c2517fe4ee904dffb3"
-        );
+        assert_eq!(link.content_sha256, "9ad609dc0a5811971b132bd1eb6f54bce1880b964192f086b85c463aa51e9427");
+        assert_eq!(link.chain_hmac, "5f24450b4f135c307edf73099b9170e533cdcf6479a577c2517fe4ee904dffb3");
     }
 
     #[test]
@@ -524,14 +439,8 @@ mod t06_evidence_admin {
         let bytes: Vec<u8> = (0..32).collect();
         let key = hmac::Key::new(hmac::HMAC_SHA256, &bytes);
         let link = next_link(Some(&key), None, &record.to_stored().unwrap());
-        assert_eq!(
-            link.content_sha256,
-            "f25ee2416eb8b88d0307b550b95303be1c01de6c2cd6de8bfe2eb4118a0a0df1"
-        );
-        assert_eq!(
-            link.chain_hmac,
-            "c79d5af0cb50b9610833b8f5e20e79ec5bc443d4dbc678505b828793c4c00e53"
-        );
+        assert_eq!(link.content_sha256, "f25ee2416eb8b88d0307b550b95303be1c01de6c2cd6de8bfe2eb4118a0a0df1");
+        assert_eq!(link.chain_hmac, "c79d5af0cb50b9610833b8f5e20e79ec5bc443d4dbc678505b828793c4c00e53");
     }
 
     #[test]
@@ -541,16 +450,10 @@ mod t06_evidence_admin {
             stored.payload_json.as_deref(),
             Some(r#"{"change_kind": "delete", "rls_zone_guc": "*", "changed_fields": []}"#)
         );
-        assert_eq!(
-            stored.occurred_at_micros, 1_767_225_600_001_000,
-            "milliseconds, as under the hash"
-        );
+        assert_eq!(stored.occurred_at_micros, 1_767_225_600_001_000, "milliseconds, as under the hash");
         let rows = linked(Some(&key()), [stored, super::t06_evidence_admin::stored(2, None)]);
         assert!(verify_admin(None, &rows).is_intact());
-        assert!(
-            !verify_admin(Some("z1"), &rows).is_intact(),
-            "the chain without zone is not a zone's"
-        );
+        assert!(!verify_admin(Some("z1"), &rows).is_intact(), "the chain without zone is not a zone's");
     }
 
     #[test]
@@ -591,9 +494,7 @@ mod t06_evidence_admin {
             ("status_code", |record| record.status_code = 200),
             ("negative status_code", |record| record.status_code = -204),
             ("payload", |record| record.payload_json = Some("{}".to_owned())),
-            ("payload spacing", |record| {
-                record.payload_json.as_mut().unwrap().push(' ')
-            }),
+            ("payload spacing", |record| record.payload_json.as_mut().unwrap().push(' ')),
             ("payload removed", |record| record.payload_json = None),
             ("a millisecond", |record| record.occurred_at_micros += 1_000),
             ("a microsecond", |record| record.occurred_at_micros += 1),
@@ -602,22 +503,13 @@ mod t06_evidence_admin {
             let mut rows = honest.clone();
             change(&mut rows[1].record);
             let report = verify_admin(Some("z1"), &rows);
-            assert_eq!(
-                report.first().map(|first| first.chain_seq),
-                Some(Some(2)),
-                "{name}: {report}"
-            );
+            assert_eq!(report.first().map(|first| first.chain_seq), Some(Some(2)), "{name}: {report}");
         }
     }
 
     #[test]
     fn an_absent_text_cannot_become_an_empty_one() {
-        let bare = AdminRecord {
-            actor_id: None,
-            entity_id: None,
-            payload: None,
-            ..record(1, None)
-        };
+        let bare = AdminRecord { actor_id: None, entity_id: None, payload: None, ..record(1, None) };
         let rows = linked(Some(&key()), [bare.to_stored().unwrap()]);
         type Change = fn(&mut StoredAdminRecord);
         let changes: [Change; 4] = [
@@ -647,19 +539,10 @@ fn a_report_names_the_first_broken_event_to_people_and_programs() {
     let key = key();
     let empty = AdminVerifier::new(None, Some(&key), None).finish();
     let unsealed = ZoneVerifier::new(zone(), None, None).finish();
-    assert_eq!(
-        unsealed.to_string(),
-        "evidence chain of zone z-1: 0 events verify (seals not checked: no audit key)"
-    );
-    let ledger = LedgerReport {
-        chains: vec![empty, broken],
-    };
+    assert_eq!(unsealed.to_string(), "evidence chain of zone z-1: 0 events verify (seals not checked: no audit key)");
+    let ledger = LedgerReport { chains: vec![empty, broken] };
     assert!(!ledger.is_intact());
-    assert!(
-        ledger
-            .to_string()
-            .starts_with("admin chain without zone: 0 events verify\nevidence chain")
-    );
+    assert!(ledger.to_string().starts_with("admin chain without zone: 0 events verify\nevidence chain"));
     assert!(ledger.to_string().ends_with("\nledger BROKEN: 1 of 2 chains, 3 events"));
 
     let head = serde_json::to_value(head_of(&rows)).unwrap();

@@ -27,10 +27,7 @@ fn admin(zone: &str) -> Chain {
 }
 
 fn head(seq: i64) -> Head {
-    Head {
-        chain_seq: seq,
-        content_sha256: format!("{seq:064x}"),
-    }
+    Head { chain_seq: seq, content_sha256: format!("{seq:064x}") }
 }
 
 /// A directory with a heads file to which `groups` were recorded.
@@ -60,17 +57,8 @@ fn bad_line(result: Result<impl Sized, HeadsError>) -> usize {
 #[test]
 fn the_newest_head_of_each_chain_comes_back() {
     let (dir, path) = recorded(&[
-        &[
-            (evidence("a"), head(1)),
-            (evidence("b"), head(1)),
-            (admin("a"), head(1)),
-            (Chain::Admin(None), head(1)),
-        ],
-        &[
-            (evidence("a"), head(5)),
-            (evidence("-"), head(2)),
-            (admin("-"), head(3)),
-        ],
+        &[(evidence("a"), head(1)), (evidence("b"), head(1)), (admin("a"), head(1)), (Chain::Admin(None), head(1))],
+        &[(evidence("a"), head(5)), (evidence("-"), head(2)), (admin("-"), head(3))],
         &[(Chain::Admin(None), head(4))],
     ]);
     let expected = vec![
@@ -83,21 +71,11 @@ fn the_newest_head_of_each_chain_comes_back() {
     ];
     assert_eq!(read(dir.path()), expected);
     let heads = HeadsFile::open(dir.path(), key()).unwrap();
-    assert_eq!(
-        heads
-            .heads()
-            .iter()
-            .map(|(chain, head)| (chain.clone(), head.chain_seq))
-            .collect::<Vec<_>>(),
-        expected
-    );
+    assert_eq!(heads.heads().iter().map(|(chain, head)| (chain.clone(), head.chain_seq)).collect::<Vec<_>>(), expected);
     heads.close().unwrap();
     let text = fs::read_to_string(path).unwrap();
     assert_eq!(text.lines().count(), 8);
-    assert!(
-        text.starts_with(&format!("evidence a 1 {} ", head(1).content_sha256)),
-        "{text}"
-    );
+    assert!(text.starts_with(&format!("evidence a 1 {} ", head(1).content_sha256)), "{text}");
     assert!(text.contains("\nadmin (none) 4 "), "{text}");
 }
 
@@ -123,17 +101,10 @@ fn the_file_belongs_to_its_owner_alone() {
 
 #[test]
 fn a_group_is_cut_short_at_any_byte_and_recording_goes_on() {
-    let (dir, path) = recorded(&[
-        &[(evidence("a"), head(1))],
-        &[(evidence("a"), head(2)), (evidence("b"), head(7))],
-    ]);
+    let (dir, path) = recorded(&[&[(evidence("a"), head(1))], &[(evidence("a"), head(2)), (evidence("b"), head(7))]]);
     let whole = fs::read(&path).unwrap();
-    let line_ends: Vec<_> = whole
-        .iter()
-        .enumerate()
-        .filter(|(_, byte)| **byte == b'\n')
-        .map(|(at, _)| at + 1)
-        .collect();
+    let line_ends: Vec<_> =
+        whole.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1).collect();
     for length in 0..=whole.len() {
         fs::write(&path, &whole[..length]).unwrap();
         let complete = line_ends.iter().filter(|end| **end <= length).count();
@@ -153,17 +124,9 @@ fn a_group_is_cut_short_at_any_byte_and_recording_goes_on() {
 #[test]
 fn a_tail_that_never_reached_the_disk_is_ignored() {
     let (dir, path) = recorded(&[&[(evidence("a"), head(1))]]);
-    fs::OpenOptions::new()
-        .append(true)
-        .open(&path)
-        .unwrap()
-        .write_all(&[0; 4096])
-        .unwrap();
+    fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(&[0; 4096]).unwrap();
     assert_eq!(read(dir.path()), [(evidence("a"), 1)]);
-    HeadsFile::open(dir.path(), key())
-        .unwrap()
-        .record(&[(evidence("a"), head(2))])
-        .unwrap();
+    HeadsFile::open(dir.path(), key()).unwrap().record(&[(evidence("a"), head(2))]).unwrap();
     assert_eq!(read(dir.path()), [(evidence("a"), 2)]);
 }
 
@@ -174,9 +137,7 @@ fn a_file_past_its_limit_is_rewritten_to_its_newest_lines() {
     let path = dir.path().join(FILE_NAME);
     let mut largest = 0;
     for seq in 1..=200 {
-        heads
-            .record(&[(evidence("a"), head(seq)), (Chain::Admin(None), head(seq))])
-            .unwrap();
+        heads.record(&[(evidence("a"), head(seq)), (Chain::Admin(None), head(seq))]).unwrap();
         largest = largest.max(fs::metadata(&path).unwrap().len());
         assert_eq!(read(dir.path()), [(evidence("a"), seq), (Chain::Admin(None), seq)]);
     }
@@ -250,10 +211,7 @@ fn what_is_no_head_is_not_recorded() {
         (1, "A".repeat(64)),
         (1, format!("{}\n", &hash[1..])),
     ] {
-        let refused = Head {
-            chain_seq: seq,
-            content_sha256: hash,
-        };
+        let refused = Head { chain_seq: seq, content_sha256: hash };
         let result = heads.record(&[(evidence("a"), head(1)), (evidence("b"), refused)]);
         assert!(matches!(result, Err(HeadsError::NotAHead { .. })));
     }
@@ -264,15 +222,9 @@ mod t06_evidence {
     use super::*;
 
     fn three_lines() -> (TempDir, PathBuf, Vec<String>) {
-        let (dir, path) = recorded(&[
-            &[(evidence("a"), head(1)), (evidence("b"), head(9))],
-            &[(evidence("a"), head(2))],
-        ]);
-        let lines = fs::read_to_string(&path)
-            .unwrap()
-            .lines()
-            .map(|line| format!("{line}\n"))
-            .collect();
+        let (dir, path) =
+            recorded(&[&[(evidence("a"), head(1)), (evidence("b"), head(9))], &[(evidence("a"), head(2))]]);
+        let lines = fs::read_to_string(&path).unwrap().lines().map(|line| format!("{line}\n")).collect();
         (dir, path, lines)
     }
 
@@ -324,10 +276,7 @@ mod t17_rollback_heads {
     fn a_head_never_goes_back_and_the_others_of_its_group_are_recorded() {
         let (dir, _) = recorded(&[&[(evidence("a"), head(5)), (evidence("b"), head(5))]]);
         let mut heads = HeadsFile::open(dir.path(), key()).unwrap();
-        let other_history = Head {
-            content_sha256: "f".repeat(64),
-            ..head(5)
-        };
+        let other_history = Head { content_sha256: "f".repeat(64), ..head(5) };
         for offered in [head(4), other_history] {
             let result = heads.record(&[(evidence("a"), offered.clone()), (evidence("b"), head(6))]);
             assert!(
@@ -338,14 +287,7 @@ mod t17_rollback_heads {
         }
         heads.record(&[(evidence("a"), head(5))]).unwrap();
         let result = heads.record(&[(evidence("a"), head(7)), (evidence("a"), head(6))]);
-        assert!(matches!(
-            result,
-            Err(HeadsError::WouldGoBack {
-                recorded: 7,
-                offered: 6,
-                ..
-            })
-        ));
+        assert!(matches!(result, Err(HeadsError::WouldGoBack { recorded: 7, offered: 6, .. })));
         assert_eq!(read(dir.path())[0], (evidence("a"), 7));
     }
 }

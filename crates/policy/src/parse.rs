@@ -61,6 +61,14 @@ impl ParsedDocument {
     pub fn parse(content: &str) -> Result<Self, Refusal> {
         parse_counting(content).0
     }
+
+    /// The value of the first complete rule of a root, without defaults and parts.
+    pub fn value_of(&self, root: Root) -> Option<&Literal> {
+        self.rules.iter().filter(|rule| rule.root == root).find_map(|rule| match &rule.form {
+            Form::Complete(value) => Some(value),
+            _ => None,
+        })
+    }
 }
 
 /// The result and the number of bytes the parser stepped over.
@@ -427,5 +435,45 @@ pub(crate) fn shortened(text: &str) -> String {
     match text.char_indices().nth(KEPT) {
         None => text.to_owned(),
         Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes stepped over by the parser, whatever the outcome.
+    fn steps(content: &str) -> u64 {
+        parse_counting(content).1
+    }
+
+    /// Counted, not timed: no byte is stepped over twice, so a text twice as long costs at most twice as much.
+    #[test]
+    fn no_byte_is_passed_twice() {
+        let repeated: [fn(usize) -> String; 9] = [
+            |n| "(".repeat(n),
+            |n| "[".repeat(n),
+            |n| "{".repeat(n),
+            |n| "{\"a\":".repeat(n),
+            |n| format!("[{}]", "\"a\",".repeat(n)),
+            |n| format!("{{{}}}", "{1},".repeat(n)),
+            |n| format!("{{{}}}", (0..n).map(|i| format!("\"{i}\": [{i}], ")).collect::<String>()),
+            |n| format!("\"{}", "\\u00e9".repeat(n)),
+            |n| format!("[{}]", "# ]\n1,".repeat(n)),
+        ];
+        for make in repeated {
+            for n in [1_000, 2_000, 4_000, 20_000] {
+                let content = format!("package caracal.authz\nrestrict := {}", make(n));
+                assert!(steps(&content) <= content.len() as u64, "{}", &content[..60]);
+            }
+        }
+        let rules = "package caracal.authz\nimport rego.v1\n".to_owned() + &"restrict contains 1 # x\n".repeat(5_000);
+        assert_eq!(steps(&rules), rules.len() as u64);
+    }
+
+    #[test]
+    fn brackets_are_refused_at_the_bound_and_not_at_the_end() {
+        let content = format!("package caracal.authz\nrestrict := {}", "[".repeat(200_000));
+        assert!(steps(&content) < 200);
     }
 }

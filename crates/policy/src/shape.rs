@@ -233,6 +233,10 @@ impl<'w, 'd, 'i> Walk<'w, 'd, 'i> {
         let mut closed = false;
         for item in self.items() {
             let Item { document, value, .. } = item;
+            if !self.is_object(document, value) {
+                closed = true;
+                continue;
+            }
             let prefix = match value.get("label_prefix") {
                 Some(prefix) => prefix,
                 None => {
@@ -271,8 +275,9 @@ impl<'w, 'd, 'i> Walk<'w, 'd, 'i> {
         let mut tiers: HashMap<Arc<str>, Tier> = HashMap::new();
         let mut malformed = false;
         for Item { document, value, .. } in self.items() {
-            let scope = self.text_member(document, value, "scope");
-            let tier = self.text_member(document, value, "tier");
+            let readable = self.is_object(document, value);
+            let scope = readable.then(|| self.text_member(document, value, "scope")).flatten();
+            let tier = readable.then(|| self.text_member(document, value, "tier")).flatten();
             let (Some(scope), Some(tier)) = (scope, tier) else {
                 malformed = true;
                 continue;
@@ -321,7 +326,10 @@ impl<'w, 'd, 'i> Walk<'w, 'd, 'i> {
 
     fn declaration(&mut self, item: Item<'d>) -> Option<TierDeclaration> {
         let Item { document, value, .. } = item;
-        let tier = self.text_member(document, value, "tier")?;
+        if !self.is_object(document, value) {
+            return None;
+        }
+        let tier = self.text_member(document, value, "tier");
         let approver = self.optional_member(document, value, "approver", "`operator`, `subject` or `any`", |literal| {
             literal.as_str().and_then(Approver::named)
         });
@@ -340,7 +348,7 @@ impl<'w, 'd, 'i> Walk<'w, 'd, 'i> {
                 }
             });
         Some(TierDeclaration {
-            tier: Arc::from(tier),
+            tier: Arc::from(tier?),
             approver: approver?,
             ttl_seconds: ttl_seconds?,
             privacy: privacy?,
@@ -348,17 +356,23 @@ impl<'w, 'd, 'i> Walk<'w, 'd, 'i> {
         })
     }
 
+    /// Whether an element can have members at all; if not, the root is malformed.
+    fn is_object(&mut self, document: usize, element: &Literal) -> bool {
+        let object = matches!(element.value, Value::Object(_));
+        if !object {
+            let root = self.root;
+            self.object_to(document, element, || format!("{root}[…]"), "an object");
+        }
+        object
+    }
+
     /// A member that must be a non-empty string; `None` makes the root malformed.
     fn text_member(&mut self, document: usize, holder: &'d Literal, name: &str) -> Option<&'d str> {
         let root = self.root;
         let path = || format!("{root}[…].{name}");
         match holder.get(name) {
-            None if matches!(holder.value, Value::Object(_)) => {
-                self.object_to_missing(document, holder, path, "a non-empty string");
-                None
-            }
             None => {
-                self.object_to(document, holder, || format!("{root}[…]"), "an object");
+                self.object_to_missing(document, holder, path, "a non-empty string");
                 None
             }
             Some(member) => match member.as_str() {

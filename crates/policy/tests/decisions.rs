@@ -1,5 +1,7 @@
 //! The table "Edge cases worth a test: decision" of the contract, row by row, and the corners of its §4.2.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "the helpers of a test file are test code")]
+
 mod world;
 
 use caracal_policy::{Bundle, DenyReason, Input, NO_ACTIVE_POLICY_SET, Verdict, decide};

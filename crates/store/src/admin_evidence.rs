@@ -7,7 +7,7 @@ use crate::tx::{DeploymentRead, DeploymentWrite, Tx, ZoneRead, ZoneWrite};
 use crate::value::{Bind, Row, params};
 
 /// The chain of records that belong to no zone.
-pub const ZONELESS_CHAIN: &str = "-";
+pub const ZONELESS_CHAIN: &str = "(none)";
 
 /// One management record as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -40,7 +40,7 @@ pub enum ChainKind {
 pub struct ChainHead {
     /// Which of the two kinds of chain.
     pub kind: ChainKind,
-    /// The zone's id, or `-` for the management chain of records without a zone.
+    /// The zone's id, or `(none)` for the management chain of records without a zone.
     pub chain: String,
     /// Sequence number of the newest row.
     pub chain_seq: i64,

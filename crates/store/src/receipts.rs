@@ -63,16 +63,18 @@ pub async fn find_live(
     Ok(None)
 }
 
-/// Live receipts of explicit keys in one scope; generated ones never count (difference D29).
+/// Live receipts of explicit keys in one scope, counted up to `at_most`; generated ones never count (difference D29).
 pub async fn count_live_explicit(
     tx: &mut ZoneRead<'_>,
     operation: &str,
     application: &ApplicationId,
+    at_most: i64,
 ) -> Result<i64, StoreError> {
     let now = tx.now();
-    let sql = "SELECT count(*) FROM idempotency_receipts
-               WHERE zone_id = ?1 AND operation = ?2 AND application_id = ?3 AND generated = 0 AND expires_at > ?4";
-    let row = tx.tx.query_one(sql, params![tx.zone, operation, application, now]).await?;
+    let sql = "SELECT count(*) FROM (SELECT 1 FROM idempotency_receipts
+                 WHERE zone_id = ?1 AND operation = ?2 AND application_id = ?3 AND generated = 0 AND expires_at > ?4
+                 LIMIT ?5) counted";
+    let row = tx.tx.query_one(sql, params![tx.zone, operation, application, now, at_most]).await?;
     row.map_or(Ok(0), |row| row.columns("idempotency_receipts").next())
 }
 

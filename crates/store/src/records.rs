@@ -1,5 +1,6 @@
 //! Authority records: one per exchange that granted something; identity and revocation anchor of its mandate.
 
+use caracal_authority::record::{RecordFacts, RecordStatus, SubjectKind};
 use caracal_authority::{AgentSessionId, ApplicationId, AuthorityRecordId, EdgeId, Timestamp, ZoneId};
 
 use crate::error::StoreError;
@@ -39,6 +40,26 @@ pub struct RecordRow {
     pub revoked_at: Option<Timestamp>,
     /// Why.
     pub revoked_reason: Option<String>,
+}
+
+impl RecordRow {
+    /// What a decision needs to know of it. A stored word that is none of ours is corruption, not a default.
+    pub fn facts(&self) -> Result<RecordFacts, StoreError> {
+        let corrupt = |what: &str| StoreError::Corrupt {
+            table: "authority_records",
+            what: format!("record {} of zone {}: {what}", self.id, self.zone_id),
+        };
+        Ok(RecordFacts {
+            id: self.id.clone(),
+            zone: self.zone_id.clone(),
+            kind: SubjectKind::parse(&self.kind).ok_or_else(|| corrupt("unknown kind"))?,
+            subject: self.subject_id.clone(),
+            client: self.client_id.clone(),
+            parent: self.parent_id.clone(),
+            status: RecordStatus::parse(&self.status).ok_or_else(|| corrupt("unknown status"))?,
+            expires_at: self.expires_at,
+        })
+    }
 }
 
 const COLUMNS: &str = "zone_id, id, kind, subject_id, client_id, use_class, jti, status, parent_id, agent_session_id, \

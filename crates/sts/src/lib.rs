@@ -1,1 +1,134 @@
-//! sts
+//! The token service: it decides, and signs what it decided.
+//!
+//! - [`exchange`]: the exchange from request to mandate. Read this first.
+//! - `request`: every malformed form ends there. `client`, `gateway_auth`: who is asking.
+//! - `facts`, `policy`: what a decision knows and whom it asks. The decision itself is `caracal_authority::exchange`.
+//! - `directive`: how a Gateway reaches an upstream. `evidence`: what is recorded.
+//! - `routes`, `wire`: the HTTP face.
+//!
+//! Absent on purpose: sessions and delegations are read here, never changed; no upstream is ever called; nothing that
+//! grants authority is remembered between requests, but for bundles and keys, which never change under their hash.
+
+mod client;
+mod directive;
+mod evidence;
+pub mod exchange;
+mod facts;
+mod gateway_auth;
+mod policy;
+mod request;
+mod routes;
+mod wire;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use caracal_authority::ZoneId;
+use caracal_crypto::SecretText;
+use caracal_crypto::client_secret::SecretVerifier;
+use caracal_crypto::hmac::HmacKey;
+use caracal_custody::{SealedSecrets, SigningKeys};
+use caracal_http::limits::{Backoff, FixedWindow};
+use caracal_ledger::{AnonymousDenials, Ledger};
+use caracal_store::{Store, StoreError};
+
+use policy::PolicyRuntime;
+
+pub use directive::Directive;
+pub use exchange::{GatewayCall, Granted};
+pub use policy::InForce;
+pub use wire::ExchangeError;
+
+/// Settings of the token service.
+pub struct StsConfig {
+    /// `ISSUER_URL`, verbatim: `iss` of every mandate, `aud` of those presented here.
+    pub issuer: String,
+    /// `CONTROL_AUDIENCE`: the identifier only control keys may ask for.
+    pub control_audience: String,
+    /// `STS_MINT_RATE_LIMIT_PER_MIN`, per zone, resource and application.
+    pub mint_rate_limit_per_min: u32,
+    /// `GATEWAY_STS_HMAC_KEY`: proves a Gateway in another process. Without it none is believed.
+    pub gateway_key: Option<Arc<HmacKey>>,
+    /// `METRICS_BEARER`.
+    pub metrics_bearer: Option<SecretText>,
+    /// Whether metrics are open without a bearer: in dev only.
+    pub open_metrics: bool,
+    /// How long a request's body may take to arrive.
+    pub body_deadline: Duration,
+}
+
+impl StsConfig {
+    /// The contract's settings for an issuer.
+    pub fn for_issuer(issuer: impl Into<String>) -> Self {
+        Self {
+            issuer: issuer.into(),
+            control_audience: "caracal-control".to_owned(),
+            mint_rate_limit_per_min: 1_000,
+            gateway_key: None,
+            metrics_bearer: None,
+            open_metrics: false,
+            body_deadline: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What the token service works with.
+pub struct Capabilities {
+    /// Product state.
+    pub store: Store,
+    /// Zone signing keys.
+    pub keys: Arc<SigningKeys>,
+    /// Provider secrets.
+    pub secrets: SealedSecrets,
+    /// Evidence.
+    pub ledger: Arc<Ledger>,
+    /// Counts of those who proved nothing.
+    pub denials: Arc<AnonymousDenials>,
+    /// Client secrets, inside the process's one budget.
+    pub verifier: Arc<SecretVerifier>,
+}
+
+/// The token service.
+pub struct Sts {
+    config: StsConfig,
+    store: Store,
+    keys: Arc<SigningKeys>,
+    secrets: SealedSecrets,
+    ledger: Arc<Ledger>,
+    denials: Arc<AnonymousDenials>,
+    verifier: Arc<SecretVerifier>,
+    policy: PolicyRuntime,
+    mint_rate: FixedWindow,
+    guesses: Backoff,
+    counters: routes::Counters,
+}
+
+impl Sts {
+    /// A token service; nothing is opened or started.
+    pub fn new(config: StsConfig, capabilities: Capabilities) -> Self {
+        let Capabilities { store, keys, secrets, ledger, denials, verifier } = capabilities;
+        Self {
+            config,
+            store,
+            keys,
+            secrets,
+            ledger,
+            denials,
+            verifier,
+            policy: PolicyRuntime::default(),
+            mint_rate: FixedWindow::per_minute(),
+            guesses: Backoff::for_credentials(),
+            counters: routes::Counters::default(),
+        }
+    }
+
+    /// What is in force in `zone` on this replica; `None` when its active version can't be loaded.
+    pub async fn in_force(&self, zone: &ZoneId) -> Result<Option<InForce>, StoreError> {
+        self.policy.in_force(&self.store, zone).await
+    }
+
+    /// Whether exchanges can be expected to succeed.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        self.store.check().await
+    }
+}

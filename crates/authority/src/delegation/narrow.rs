@@ -163,13 +163,15 @@ pub(crate) fn narrows(parent: Bounds<'_>, child: Bounds<'_>) -> Result<(), Widen
 
 /// Under a parent tied to resources the child must name at least one, by row or by identifier, and none that the
 /// parent does not hold. Rows are compared by id: a re-created resource is another resource. The reference lets a
-/// child list further identifiers beside the parent's row; they never lent anything, and are refused here.
+/// child list further identifiers beside the parent's row; they never lent anything, and are refused here. A parent
+/// whose row is not among its own identifiers holds nothing.
 fn resources_narrow(parent: Bounds<'_>, child: Bounds<'_>) -> bool {
     let names = child.constraints.resources();
     let names_any = child.resource.is_some() || !names.is_empty();
     match (parent.resource, parent.constraints.resources()) {
-        (Some(held), _) => {
-            names_any
+        (Some(held), listed) => {
+            (listed.is_empty() || listed.contains(&held.identifier))
+                && names_any
                 && child.resource.is_none_or(|row| row.id == held.id)
                 && names.iter().all(|name| *name == held.identifier)
         }

@@ -64,24 +64,24 @@ const METADATA_V4: [Ipv4Addr; 5] = [
 const SPECIAL_V4: [(Ipv4Addr, u32, AddressClass); 19] = {
     use AddressClass::{LinkLocal, Loopback, Multicast, Private, Reserved};
     [
-        (Ipv4Addr::new(0, 0, 0, 0), 8, Reserved),        // "this network"
-        (Ipv4Addr::new(10, 0, 0, 0), 8, Private),        // RFC 1918
-        (Ipv4Addr::new(100, 64, 0, 0), 10, Private),     // shared address space
-        (Ipv4Addr::new(127, 0, 0, 0), 8, Loopback),      // loopback
-        (Ipv4Addr::new(169, 254, 0, 0), 16, LinkLocal),  // link-local
-        (Ipv4Addr::new(172, 16, 0, 0), 12, Private),     // RFC 1918
-        (Ipv4Addr::new(192, 0, 0, 0), 24, Reserved),     // IETF protocol assignments
-        (Ipv4Addr::new(192, 0, 2, 0), 24, Reserved),     // documentation
-        (Ipv4Addr::new(192, 31, 196, 0), 24, Reserved),  // AS112
-        (Ipv4Addr::new(192, 52, 193, 0), 24, Reserved),  // AMT
-        (Ipv4Addr::new(192, 88, 99, 0), 24, Reserved),   // 6to4 relay, deprecated
-        (Ipv4Addr::new(192, 168, 0, 0), 16, Private),    // RFC 1918
-        (Ipv4Addr::new(192, 175, 48, 0), 24, Reserved),  // AS112 direct delegation
-        (Ipv4Addr::new(198, 18, 0, 0), 15, Reserved),    // benchmarking
-        (Ipv4Addr::new(198, 51, 100, 0), 24, Reserved),  // documentation
-        (Ipv4Addr::new(203, 0, 113, 0), 24, Reserved),   // documentation
-        (Ipv4Addr::new(224, 0, 0, 0), 4, Multicast),     // multicast
-        (Ipv4Addr::new(240, 0, 0, 0), 4, Reserved),      // future use
+        (Ipv4Addr::new(0, 0, 0, 0), 8, Reserved),          // "this network"
+        (Ipv4Addr::new(10, 0, 0, 0), 8, Private),          // RFC 1918
+        (Ipv4Addr::new(100, 64, 0, 0), 10, Private),       // shared address space
+        (Ipv4Addr::new(127, 0, 0, 0), 8, Loopback),        // loopback
+        (Ipv4Addr::new(169, 254, 0, 0), 16, LinkLocal),    // link-local
+        (Ipv4Addr::new(172, 16, 0, 0), 12, Private),       // RFC 1918
+        (Ipv4Addr::new(192, 0, 0, 0), 24, Reserved),       // IETF protocol assignments
+        (Ipv4Addr::new(192, 0, 2, 0), 24, Reserved),       // documentation
+        (Ipv4Addr::new(192, 31, 196, 0), 24, Reserved),    // AS112
+        (Ipv4Addr::new(192, 52, 193, 0), 24, Reserved),    // AMT
+        (Ipv4Addr::new(192, 88, 99, 0), 24, Reserved),     // 6to4 relay, deprecated
+        (Ipv4Addr::new(192, 168, 0, 0), 16, Private),      // RFC 1918
+        (Ipv4Addr::new(192, 175, 48, 0), 24, Reserved),    // AS112 direct delegation
+        (Ipv4Addr::new(198, 18, 0, 0), 15, Reserved),      // benchmarking
+        (Ipv4Addr::new(198, 51, 100, 0), 24, Reserved),    // documentation
+        (Ipv4Addr::new(203, 0, 113, 0), 24, Reserved),     // documentation
+        (Ipv4Addr::new(224, 0, 0, 0), 4, Multicast),       // multicast
+        (Ipv4Addr::new(240, 0, 0, 0), 4, Reserved),        // future use
         (Ipv4Addr::new(255, 255, 255, 255), 32, Reserved), // limited broadcast
     ]
 };
@@ -242,14 +242,53 @@ mod t03_gateway_egress {
     #[test]
     fn what_lies_just_outside_a_range_is_public() {
         for public in [
-            "1.0.0.0", "9.255.255.255", "11.0.0.0", "100.63.255.255", "100.128.0.0", "126.255.255.255", "128.0.0.0",
-            "168.63.129.15", "168.63.129.17", "169.253.255.255", "169.255.0.0", "172.15.255.255", "172.32.0.0",
-            "191.255.255.255", "192.0.1.0", "192.0.3.0", "192.31.195.255", "192.31.197.0", "192.52.192.255", "192.52.194.0",
-            "192.88.98.255", "192.88.100.0", "192.167.255.255", "192.169.0.0", "192.175.47.255", "192.175.49.0",
-            "198.17.255.255", "198.20.0.0", "198.51.99.255", "198.51.101.0", "203.0.112.255", "203.0.114.0",
-            "223.255.255.255", "8.8.8.8", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8", "2000::", "2001:200::",
-            "2001:db7:ffff:ffff:ffff:ffff:ffff:ffff", "2001:db9::", "2001:ffff::", "2003::", "2620:4f:7fff::",
-            "2620:4f:8001::", "2606:4700::1111", "3ffd:ffff::", "3fff:1000::",
+            "1.0.0.0",
+            "9.255.255.255",
+            "11.0.0.0",
+            "100.63.255.255",
+            "100.128.0.0",
+            "126.255.255.255",
+            "128.0.0.0",
+            "168.63.129.15",
+            "168.63.129.17",
+            "169.253.255.255",
+            "169.255.0.0",
+            "172.15.255.255",
+            "172.32.0.0",
+            "191.255.255.255",
+            "192.0.1.0",
+            "192.0.3.0",
+            "192.31.195.255",
+            "192.31.197.0",
+            "192.52.192.255",
+            "192.52.194.0",
+            "192.88.98.255",
+            "192.88.100.0",
+            "192.167.255.255",
+            "192.169.0.0",
+            "192.175.47.255",
+            "192.175.49.0",
+            "198.17.255.255",
+            "198.20.0.0",
+            "198.51.99.255",
+            "198.51.101.0",
+            "203.0.112.255",
+            "203.0.114.0",
+            "223.255.255.255",
+            "8.8.8.8",
+            "::ffff:8.8.8.8",
+            "64:ff9b::8.8.8.8",
+            "2000::",
+            "2001:200::",
+            "2001:db7:ffff:ffff:ffff:ffff:ffff:ffff",
+            "2001:db9::",
+            "2001:ffff::",
+            "2003::",
+            "2620:4f:7fff::",
+            "2620:4f:8001::",
+            "2606:4700::1111",
+            "3ffd:ffff::",
+            "3fff:1000::",
         ] {
             assert_eq!(classify(ip(public)), Public, "{public}");
         }
@@ -258,8 +297,17 @@ mod t03_gateway_egress {
     #[test]
     fn metadata_is_recognised_whatever_range_it_lies_in() {
         for metadata in [
-            "169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254",
-            "fd00:ec2::23", "fd20:ce::254", "::ffff:169.254.169.254", "::ffff:100.100.100.200", "64:ff9b::a9fe:a9fe",
+            "169.254.169.254",
+            "169.254.170.2",
+            "100.100.100.200",
+            "168.63.129.16",
+            "192.0.0.192",
+            "fd00:ec2::254",
+            "fd00:ec2::23",
+            "fd20:ce::254",
+            "::ffff:169.254.169.254",
+            "::ffff:100.100.100.200",
+            "64:ff9b::a9fe:a9fe",
             "64:ff9b::168.63.129.16",
         ] {
             assert_eq!(classify(ip(metadata)), Metadata, "{metadata}");

@@ -135,7 +135,11 @@ mod t03_gateway_egress {
         AddressPolicy::new(dev, PrivateHosts::parse(hosts).unwrap())
     }
 
-    fn judge(policy: &AddressPolicy, host: &str, addresses: &[&str]) -> Result<(), (AddressClass, Option<&'static str>)> {
+    fn judge(
+        policy: &AddressPolicy,
+        host: &str,
+        addresses: &[&str],
+    ) -> Result<(), (AddressClass, Option<&'static str>)> {
         let addresses: Vec<IpAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
         match policy.admit(&Host::parse(host).unwrap(), 443, &addresses) {
             Ok(admitted) => {
@@ -205,7 +209,10 @@ mod t03_gateway_egress {
     fn one_bad_answer_refuses_all_and_the_hopeless_one_is_reported() {
         let strict = policy(false, "");
         assert_eq!(judge(&strict, "h", &["8.8.8.8", "169.254.0.1"]), Err((AddressClass::LinkLocal, None)));
-        assert_eq!(judge(&strict, "h", &["10.0.0.1", "169.254.0.1", "127.0.0.1"]), Err((AddressClass::LinkLocal, None)));
+        assert_eq!(
+            judge(&strict, "h", &["10.0.0.1", "169.254.0.1", "127.0.0.1"]),
+            Err((AddressClass::LinkLocal, None))
+        );
         assert_eq!(judge(&strict, "h", &["8.8.8.8", "10.0.0.1"]), Err((AddressClass::Private, LISTED)));
         let none = strict.admit(&Host::Name("h".to_owned()), 443, &[]);
         assert!(matches!(none, Err(EgressError::ResolveFailed { .. })));
@@ -225,7 +232,9 @@ mod t03_gateway_egress {
 
     #[test]
     fn a_list_with_anything_but_hosts_is_refused() {
-        for bad in ["*.internal", "a.example,http://b.example", "b.example:8080", "b.example/x", "u@b", "a b", "[fd00::1"] {
+        for bad in
+            ["*.internal", "a.example,http://b.example", "b.example:8080", "b.example/x", "u@b", "a b", "[fd00::1"]
+        {
             assert!(PrivateHosts::parse(bad).is_err(), "{bad}");
         }
         assert_eq!(PrivateHosts::parse(" , ").unwrap(), PrivateHosts::default());
@@ -234,12 +243,34 @@ mod t03_gateway_egress {
     #[test]
     fn metadata_is_refused_in_every_spelling() {
         let spellings = [
-            "169.254.169.254", "169.254.169.254.", "2852039166", "0xa9fea9fe", "0xA9.0xFE.0xA9.0xFE", "0251.0376.0251.0376",
-            "169.254.43518", "169.16689662", "[::ffff:169.254.169.254]", "[::ffff:a9fe:a9fe]",
-            "[0:0:0:0:0:FFFF:A9FE:A9FE]", "[64:ff9b::169.254.169.254]", "[64:ff9b::a9fe:a9fe]",
-            "[64:ff9b:1::a9fe:a9fe]", "[::a9fe:a9fe]", "[2002:a9fe:a9fe::1]", "[::ffff:0:a9fe:a9fe]", "169。254。169。254",
-            "１６９.２５４.１６９.２５４", "%31%36%39.254.169.254", "[fd00:ec2::254]", "[fd00:0ec2:0::0254]", "[fd20:ce::254]",
-            "100.100.100.200", "0x64.100.100.200", "168.63.129.16", "192.0.0.192", "[::ffff:168.63.129.16]",
+            "169.254.169.254",
+            "169.254.169.254.",
+            "2852039166",
+            "0xa9fea9fe",
+            "0xA9.0xFE.0xA9.0xFE",
+            "0251.0376.0251.0376",
+            "169.254.43518",
+            "169.16689662",
+            "[::ffff:169.254.169.254]",
+            "[::ffff:a9fe:a9fe]",
+            "[0:0:0:0:0:FFFF:A9FE:A9FE]",
+            "[64:ff9b::169.254.169.254]",
+            "[64:ff9b::a9fe:a9fe]",
+            "[64:ff9b:1::a9fe:a9fe]",
+            "[::a9fe:a9fe]",
+            "[2002:a9fe:a9fe::1]",
+            "[::ffff:0:a9fe:a9fe]",
+            "169。254。169。254",
+            "１６９.２５４.１６９.２５４",
+            "%31%36%39.254.169.254",
+            "[fd00:ec2::254]",
+            "[fd00:0ec2:0::0254]",
+            "[fd20:ce::254]",
+            "100.100.100.200",
+            "0x64.100.100.200",
+            "168.63.129.16",
+            "192.0.0.192",
+            "[::ffff:168.63.129.16]",
         ];
         for spelling in spellings {
             let target = TargetUrl::parse(&format!("http://{spelling}/latest/meta-data")).unwrap();

@@ -151,8 +151,11 @@ impl TargetUrl {
         self.uri_with(&self.url[url::Position::BeforePath..url::Position::AfterQuery])
     }
 
-    /// The same place with another path and query, sent byte for byte. Must begin with `/`.
+    /// The same place with another path and query, sent byte for byte. Must begin with `/` and have no fragment.
     pub fn uri_with(&self, path_and_query: &str) -> Result<Uri, TargetError> {
+        if !path_and_query.starts_with('/') || path_and_query.contains('#') {
+            return Err(TargetError::NotAbsolute);
+        }
         let scheme = self.url.scheme();
         Uri::builder()
             .scheme(scheme)
@@ -173,7 +176,13 @@ mod t03_gateway_egress {
     fn targets_are_read_as_browsers_read_them() {
         for (text, authority, host, port, path_and_query) in [
             ("http://api.example.com", "api.example.com", "api.example.com", 80, "/"),
-            ("HTTPS://API.Example.com:8443/v1/?x=%2F#frag", "api.example.com:8443", "api.example.com", 8443, "/v1/?x=%2F"),
+            (
+                "HTTPS://API.Example.com:8443/v1/?x=%2F#frag",
+                "api.example.com:8443",
+                "api.example.com",
+                8443,
+                "/v1/?x=%2F",
+            ),
             ("https://api.example.com:443/a", "api.example.com", "api.example.com", 443, "/a"),
             ("https://api.example.com./", "api.example.com.", "api.example.com.", 443, "/"),
             ("http://[FD00::1]:8080/", "[fd00::1]:8080", "fd00::1", 8080, "/"),
@@ -234,7 +243,7 @@ mod t03_gateway_egress {
         let target = TargetUrl::parse("https://api.example.com/base?key=1").unwrap();
         let uri = target.uri_with("/a%2Fb//c/?x=1&&y=%zz").unwrap();
         assert_eq!(uri, "https://api.example.com/a%2Fb//c/?x=1&&y=%zz");
-        for bad in ["", "a b"] {
+        for bad in ["", "a", "@evil.example/", "/a b", "/a#b", "?x"] {
             assert!(target.uri_with(bad).is_err_and(|error| error == TargetError::NotAbsolute), "{bad:?}");
         }
     }

@@ -9,6 +9,8 @@ mod t03_gateway_egress {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
     use bytes::Bytes;
     use http::{HeaderMap, Method, Request, Response, Uri};
     use http_body_util::{BodyExt, Full};
@@ -121,8 +123,15 @@ mod t03_gateway_egress {
     #[tokio::test]
     async fn an_address_in_the_uri_is_judged_without_any_resolver() {
         for uri in [
-            "http://127.0.0.1:9/", "http://10.0.0.1/", "http://169.254.169.254/", "http://[::1]:9/", "https://[fe80::1]/",
-            "http://[::ffff:10.0.0.1]/", "http://0x7f.1:9/", "http://2852039166/", "http://0/",
+            "http://127.0.0.1:9/",
+            "http://10.0.0.1/",
+            "http://169.254.169.254/",
+            "http://[::1]:9/",
+            "https://[fe80::1]/",
+            "http://[::ffff:10.0.0.1]/",
+            "http://0x7f.1:9/",
+            "http://2852039166/",
+            "http://0/",
         ] {
             let resolver = Scripted::new(&[]);
             let outcome = connect(connector(strict(), resolver.clone()), uri).await;
@@ -182,7 +191,10 @@ mod t03_gateway_egress {
         let resolver = Scripted::new(&[("up", &[&["127.0.0.1"]])]);
         let client = SimpleClient::new(connector(dev(), resolver.clone()));
         let answer = client.send(request(&format!("http://up:{}/redirects", upstream.port()))).await.unwrap();
-        assert_eq!((answer.status.as_u16(), &answer.headers["location"]), (302, &"http://169.254.169.254/".parse().unwrap()));
+        assert_eq!(
+            (answer.status.as_u16(), &answer.headers["location"]),
+            (302, &"http://169.254.169.254/".parse().unwrap())
+        );
         assert_eq!(resolver.asked(), 1);
     }
 
@@ -192,7 +204,8 @@ mod t03_gateway_egress {
         let client = SimpleClient::new(connector(dev(), Scripted::new(&[])));
         let large = client.send(request(&format!("http://{upstream}/large"))).await;
         assert_eq!(large.err(), Some(SimpleError::TooLarge));
-        let late = SimpleRequest { deadline: Duration::from_millis(50), ..request(&format!("http://{upstream}/hangs")) };
+        let late =
+            SimpleRequest { deadline: Duration::from_millis(50), ..request(&format!("http://{upstream}/hangs")) };
         assert_eq!(client.send(late).await.err(), Some(SimpleError::Deadline));
     }
 
@@ -264,7 +277,9 @@ mod t03_gateway_egress {
                 }
             }
         });
-        (port, certificate.pem())
+        let pem =
+            format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(certificate.der()));
+        (port, pem)
     }
 
     async fn over_tls(trust: TlsTrust, host: &'static str, port: u16) -> Result<Bytes, SimpleError> {

@@ -2,7 +2,7 @@
 //!
 //! A caller that opens connections and says nothing, sends a head byte by byte, keeps a connection for ever or never
 //! reads its answer must not cost anybody else their service (assurance T08). So connections are counted, a head has a
-//! deadline and a size, an idle connection has a limit, and a write that moves nothing is given up; [`pace`] keeps the
+//! deadline and a size, an idle connection has a limit, and a write that moves nothing is given up; `pace` keeps the
 //! time. Bodies are timed by whoever reads them ([`crate::body`]).
 //!
 //! On the way down the listener closes first, idle connections end at once, requests under way get the grace period, and

@@ -16,7 +16,7 @@ use crate::{Face, Profile};
 /// Long enough never to matter in a test that passes.
 const LONG: Duration = Duration::from_secs(30);
 /// Short enough to wait for.
-const SHORT: Duration = Duration::from_millis(60);
+const SHORT: Duration = Duration::from_millis(100);
 
 const PATIENT: Limits = Limits { head: LONG, idle: LONG, write_stall: LONG, max_connections: 64, grace: LONG };
 
@@ -78,7 +78,7 @@ fn router() -> impl Service<
 async fn until_closed(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     // A reset after the answer is a close, too.
-    let _ = stream.read_to_end(&mut bytes).await;
+    let _ = tokio::time::timeout(LONG / 3, stream.read_to_end(&mut bytes)).await.expect("never closed");
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
@@ -106,6 +106,8 @@ async fn a_router_is_served_with_ids_and_peer_addresses() {
     let answer = server.say(named).await;
     assert!(answer.starts_with("HTTP/1.1 404 ") && answer.contains("x-request-id: mine\r\n"), "{answer}");
     assert!(answer.ends_with("{\"error\":\"not_found\",\"requestId\":\"mine\",\"request_id\":\"mine\"}\n"), "{answer}");
+    let answer = server.say(b"HEAD /none HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 404 ") && answer.ends_with("\r\n\r\n"), "{answer}");
     assert_eq!(server.stop().await, Ended::Drained);
 }
 
@@ -137,7 +139,8 @@ async fn a_head_that_is_not_plain_is_refused_before_the_service() {
         async { Ok::<_, Infallible>(Response::new(Full::new(Bytes::new()))) }
     });
     let server = start(service, PATIENT).await;
-    let large = |size: usize| format!("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nX: {}\r\n\r\n", "x".repeat(size));
+    let large =
+        |size: usize| format!("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nX: {}\r\n\r\n", "x".repeat(size));
     for (request, status) in [
         ("GET / HTTP/1.1\r\n\r\n".to_owned(), "400"),
         ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n".to_owned(), "400"),

@@ -76,17 +76,7 @@ impl<'a> Decimal<'a> {
         if scale > MAX_SCALE || leading.is_some_and(|leading| point - leading - 1 > HIGHEST_PLACE) {
             return Err(NotCanonical::NumberOutOfRange(start));
         }
-        Ok((
-            Self {
-                negative: negative && leading.is_some(),
-                whole,
-                fraction,
-                point,
-                leading,
-                scale,
-            },
-            at,
-        ))
+        Ok((Self { negative: negative && leading.is_some(), whole, fraction, point, leading, scale }, at))
     }
 
     /// Prints every digit; zero has no sign, and the digits behind the point are those that were written.
@@ -107,12 +97,10 @@ impl<'a> Decimal<'a> {
     /// The digits of the places `from..to`, where places outside the written digits are zero.
     fn write_digits(&self, from: i64, to: i64, out: &mut String) {
         for place in from..to {
-            let digit = usize::try_from(place)
-                .ok()
-                .and_then(|place| match place.checked_sub(self.whole.len()) {
-                    None => self.whole.get(place),
-                    Some(behind) => self.fraction.get(behind),
-                });
+            let digit = usize::try_from(place).ok().and_then(|place| match place.checked_sub(self.whole.len()) {
+                None => self.whole.get(place),
+                Some(behind) => self.fraction.get(behind),
+            });
             out.push(char::from(digit.copied().unwrap_or(b'0')));
         }
     }

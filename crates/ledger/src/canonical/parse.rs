@@ -12,20 +12,11 @@ pub(super) enum Nul {
 }
 
 pub(super) fn parse(text: &str, nul: Nul) -> Result<Node<'_>, NotCanonical> {
-    let mut parser = Parser {
-        text,
-        bytes: text.as_bytes(),
-        at: 0,
-        nul,
-    };
+    let mut parser = Parser { text, bytes: text.as_bytes(), at: 0, nul };
     parser.skip_space();
     let node = parser.value(0)?;
     parser.skip_space();
-    if parser.at == parser.bytes.len() {
-        Ok(node)
-    } else {
-        Err(parser.syntax())
-    }
+    if parser.at == parser.bytes.len() { Ok(node) } else { Err(parser.syntax()) }
 }
 
 struct Parser<'a> {
@@ -197,10 +188,7 @@ impl<'a> Parser<'a> {
     fn four_hex(&mut self) -> Result<u32, NotCanonical> {
         let mut unit = 0;
         for _ in 0..4 {
-            let digit = self
-                .peek()
-                .and_then(|byte| char::from(byte).to_digit(16))
-                .ok_or_else(|| self.syntax())?;
+            let digit = self.peek().and_then(|byte| char::from(byte).to_digit(16)).ok_or_else(|| self.syntax())?;
             unit = unit * 16 + digit;
             self.at += 1;
         }

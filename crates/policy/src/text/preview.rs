@@ -100,7 +100,10 @@ fn paths_below(masked: &str, root: &str) -> Vec<String> {
     let bytes = masked.as_bytes();
     let mut found = BTreeSet::new();
     for (offset, _) in masked.match_indices(root) {
-        let inside_a_name = bytes[..offset].last().is_some_and(|byte| is_name_byte(*byte));
+        // Looked at first: in `input.input.input…` only one path starts, and only that one is walked along.
+        if bytes[..offset].last().is_some_and(|byte| is_name_byte(*byte)) {
+            continue;
+        }
         let mut end = offset + root.len();
         while bytes.get(end) == Some(&b'.')
             && bytes.get(end + 1).is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_')
@@ -110,7 +113,7 @@ fn paths_below(masked: &str, root: &str) -> Vec<String> {
                 end += 1;
             }
         }
-        if !inside_a_name && end > offset + root.len() {
+        if end > offset + root.len() {
             found.insert(masked[offset..end].to_owned());
         }
     }

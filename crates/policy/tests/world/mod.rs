@@ -10,23 +10,23 @@ use caracal_policy::{
 use serde_json::{Value, json};
 
 /// What the tables of the contract call the base data.
-pub const BASE: &str = r#"
+pub(crate) const BASE: &str = r#"
 app_ids := {"pay": "app-1"}
 grants := {"resource://n": {"application": "pay", "roles": {"exec": ["n:pay", "n:read"], "ro": ["n:read"]}}}
 "#;
 
 /// A data document with the usual head.
-pub fn document(rules: &str) -> String {
+pub(crate) fn document(rules: &str) -> String {
     format!("# caracal:data-document\npackage caracal.authz\n\nimport rego.v1\n\n{rules}\n")
 }
 
 /// One document per text, each with the usual head, as stored.
-pub fn load(rules: &[&str]) -> Result<Bundle, Vec<BundleDefect>> {
+pub(crate) fn load(rules: &[&str]) -> Result<Bundle, Vec<BundleDefect>> {
     with_documents(rules, Bundle::load)
 }
 
 /// The same, as an author's.
-pub fn build(rules: &[&str]) -> Result<Bundle, Vec<BundleDefect>> {
+pub(crate) fn build(rules: &[&str]) -> Result<Bundle, Vec<BundleDefect>> {
     with_documents(rules, Bundle::build)
 }
 
@@ -42,12 +42,12 @@ fn with_documents(
 }
 
 /// The base data and one more document.
-pub fn base_and(rules: &str) -> Bundle {
+pub(crate) fn base_and(rules: &str) -> Bundle {
     load(&[BASE, rules]).expect("a bundle")
 }
 
 /// A delegated mint of `n:pay` by `app-1` in a session labelled `exec`.
-pub fn mint() -> Input {
+pub(crate) fn mint() -> Input {
     Input {
         principal: Principal {
             kind: PrincipalKind::Application,
@@ -80,7 +80,7 @@ pub fn mint() -> Input {
 }
 
 /// A mint of these scopes over an edge of those.
-pub fn mint_of(wanted: &[&str], edge: &[&str]) -> Input {
+pub(crate) fn mint_of(wanted: &[&str], edge: &[&str]) -> Input {
     let mut input = mint();
     input.context.requested_scopes = strings(wanted);
     input.delegation_edge.as_mut().expect("an edge").scopes = strings(edge);
@@ -88,14 +88,14 @@ pub fn mint_of(wanted: &[&str], edge: &[&str]) -> Input {
 }
 
 /// A mint in a session with these labels.
-pub fn mint_as(labels: &[&str]) -> Input {
+pub(crate) fn mint_as(labels: &[&str]) -> Input {
     let mut input = mint();
     input.principal.labels = strings(labels);
     input
 }
 
 /// `app-1` starting out: the lifecycle scope, no session, no edge, no subject.
-pub fn bootstrap() -> Input {
+pub(crate) fn bootstrap() -> Input {
     let mut input = mint();
     input.principal.agent_session_id = None;
     input.principal.labels.clear();
@@ -105,12 +105,12 @@ pub fn bootstrap() -> Input {
 }
 
 /// A mandate for `n:pay` on `resource://n`, presented for use by `app-1`.
-pub fn presented() -> Input {
+pub(crate) fn presented() -> Input {
     presented_with(json!({"delegation_edge_id": "e-1", "target": ["resource://n"], "scope": "n:pay", "sub": "app-1"}))
 }
 
 /// The same with these claims.
-pub fn presented_with(claims: Value) -> Input {
+pub(crate) fn presented_with(claims: Value) -> Input {
     let mut input = mint();
     input.context.requested_scopes.clear();
     input.context.subject_claims = Some(claims.as_object().expect("claims").clone());
@@ -118,7 +118,7 @@ pub fn presented_with(claims: Value) -> Input {
 }
 
 /// A workload that is to receive a credential for `n:read`.
-pub fn workload() -> Input {
+pub(crate) fn workload() -> Input {
     let mut input = bootstrap();
     input.principal =
         Principal { kind: PrincipalKind::Workload, id: "wl".into(), zone_id: "z".into(), ..Principal::default() };
@@ -128,14 +128,14 @@ pub fn workload() -> Input {
 }
 
 /// A request of no shape at all.
-pub fn shapeless() -> Input {
+pub(crate) fn shapeless() -> Input {
     let mut input = mint();
     input.delegation_edge = None;
     input
 }
 
 /// `allow <policy> <diagnostics>`, `deny <reason>` or `error`.
-pub fn outcome(bundle: &Bundle, input: &Input) -> String {
+pub(crate) fn outcome(bundle: &Bundle, input: &Input) -> String {
     match decide(bundle, input) {
         Ok(Verdict::Deny(reason)) => format!("deny {reason}"),
         Ok(verdict) => format!(
@@ -147,6 +147,6 @@ pub fn outcome(bundle: &Bundle, input: &Input) -> String {
     }
 }
 
-pub fn strings(texts: &[&str]) -> Vec<String> {
+pub(crate) fn strings(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
 }

@@ -323,6 +323,8 @@ CREATE TABLE idempotency_receipts (
   PRIMARY KEY (zone_id, operation, application_id, key_digest)
 ) {wide};
 CREATE INDEX idempotency_receipts_expiry ON idempotency_receipts (expires_at);
+CREATE INDEX idempotency_receipts_explicit ON idempotency_receipts (zone_id, operation, application_id, expires_at)
+  WHERE generated = 0;
 
 -- The evidence ledger: append-only, one chain per zone. Only the ledger writes the four chain columns.
 CREATE TABLE audit_events (
@@ -356,7 +358,7 @@ CREATE TABLE audit_heads (
   content_sha256 TEXT NOT NULL
 ) {table};
 
--- Management evidence: its own chain per zone; `chain` is the zone id, or `-` for records without a zone.
+-- Management evidence: its own chain per zone; `chain` is the zone id, or `(none)` for records without a zone.
 CREATE TABLE admin_audit_events (
   chain TEXT NOT NULL,
   chain_seq {int} NOT NULL,

@@ -1,0 +1,441 @@
+//! Management evidence: who changed what, and who was refused what (contract: admin-api.md §9).
+//!
+//! A change writes its record inside its own transaction and gets a [`Recorded`] for it, without which it has no
+//! success to answer. So no crash and no full disk lies between a change and its evidence: both are there, or neither.
+//! A refusal changes nothing; its record follows in the background through a bounded queue, and when that is full the
+//! refusal is logged and counted instead: nobody can grow our memory by being refused.
+//!
+//! What a record says of a body are the names of its members, never a value, and not the names of secrets either.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use caracal_authority::ZoneId;
+use caracal_crypto::chance::uuid_v7;
+use caracal_ledger::{AdminRecord, Ledger};
+use caracal_store::admin_tokens::AdminToken;
+use caracal_store::{DeploymentWrite, Store, StoreError, ZoneWrite};
+use http::request::Parts;
+use http::{Method, StatusCode};
+use serde_json::{Map, Value};
+use tokio::sync::{mpsc, watch};
+
+use crate::answer::Recorded;
+use crate::gate::{Route, Visit};
+use crate::problem::Refusal;
+
+/// Path segments behind which an object's id may follow.
+const COLLECTIONS: [&str; 15] = [
+    "zones",
+    "applications",
+    "workloads",
+    "resources",
+    "providers",
+    "provider-connections",
+    "policies",
+    "policy-sets",
+    "policy-templates",
+    "grants",
+    "subject-issuers",
+    "subjects",
+    "approvals",
+    "admin-tokens",
+    "operator-conversations",
+];
+
+/// Members of a body whose names are left out: that they were there is said by `secret_rotated`.
+const SECRETS: [&str; 10] = [
+    "client_secret",
+    "secret",
+    "password",
+    "token",
+    "private_key",
+    "api_key",
+    "assertion",
+    "bearer_token",
+    "access_token",
+    "refresh_token",
+];
+
+const MAX_FIELDS: usize = 64;
+const MAX_DEPTH: usize = 3;
+const MAX_PATH: usize = 1024;
+const MAX_NAME: usize = 256;
+
+/// What the record of one request will say, whatever becomes of it.
+#[derive(Clone)]
+pub(crate) struct Trace {
+    ledger: Ledger,
+    record: AdminRecord,
+    /// The chain it goes to: the token's own zone, else the zone of the path if there is one.
+    chain: Option<ZoneId>,
+    /// The path ends in a collection: a 201 is about the object that was created.
+    collection: Option<&'static str>,
+    change: Change,
+}
+
+/// What a successful change was, for `change_kind`, `changed_fields` and `secret_rotated`.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Change {
+    kind: Option<&'static str>,
+    fields: Vec<String>,
+    secrets: bool,
+}
+
+impl Trace {
+    /// The trace of a request that a route was found for and whose token is known.
+    #[allow(clippy::too_many_arguments, reason = "each is one fact of the record")]
+    pub(crate) fn of(
+        ledger: &Ledger,
+        visit: &Visit,
+        route: &Route,
+        parts: &Parts,
+        token: &AdminToken,
+        chain: Option<ZoneId>,
+        body: Option<&Value>,
+        ids: &[(String, String)],
+    ) -> Result<Self, Refusal> {
+        let mut trace = Self::of_unmatched(ledger, visit, parts, token)?;
+        trace.chain = chain;
+        let segments: Vec<&'static str> = route.path.split('/').skip(2).collect();
+        let (entity, verb) = entity(&segments, ids);
+        if let Some((collection, id)) = entity {
+            trace.record.entity_type = Some(collection.to_owned());
+            trace.record.entity_id = Some(id);
+        }
+        trace.collection = segments.last().copied().filter(|last| COLLECTIONS.contains(last));
+        trace.change = Change::of(&route.method, verb, body);
+        Ok(trace)
+    }
+
+    /// The trace of a request that no route was found for.
+    pub(crate) fn of_unmatched(
+        ledger: &Ledger,
+        visit: &Visit,
+        parts: &Parts,
+        token: &AdminToken,
+    ) -> Result<Self, Refusal> {
+        let path: String = parts.uri.path().chars().take(MAX_PATH).collect();
+        let mut payload = Map::new();
+        let (mode, zone) = match &token.zone_id {
+            Some(zone) => ("zone_scoped", zone.as_str()),
+            None => ("control_plane_wildcard", "*"),
+        };
+        payload.insert("rls_mode".to_owned(), mode.into());
+        payload.insert("rls_zone_guc".to_owned(), zone.into());
+        let record = AdminRecord {
+            id: uuid_v7(visit.now)?.to_string(),
+            request_id: visit.request_id.as_str().to_owned(),
+            actor_id: Some(token.id.as_str().to_owned()),
+            actor_name: Some(token.name.clone()),
+            actor_scope: Some(token.scope.clone()),
+            action: format!("{} {path}", parts.method),
+            method: parts.method.as_str().to_owned(),
+            path,
+            zone: None,
+            entity_type: None,
+            entity_id: None,
+            status_code: 0,
+            payload: Some(payload),
+            occurred_at: visit.now,
+        };
+        let ledger = ledger.clone();
+        Ok(Self { ledger, record, chain: token.zone_id.clone(), collection: None, change: Change::default() })
+    }
+
+    /// The same, done for a console account.
+    pub(crate) fn by_operator(&self, account: &str) -> Self {
+        let mut trace = self.clone();
+        if let Some(payload) = &mut trace.record.payload {
+            payload.insert("operator".to_owned(), account.into());
+        }
+        trace
+    }
+
+    /// The zone whose chain takes the record; none is the chain of what belongs to no zone.
+    pub(crate) fn chain(&self) -> Option<&ZoneId> {
+        self.chain.as_ref()
+    }
+
+    /// Writes the record of a successful change into its transaction. `created` is the id of what a 201 made.
+    pub(crate) async fn change(
+        &self,
+        tx: &mut ZoneWrite<'_>,
+        status: StatusCode,
+        created: Option<&str>,
+    ) -> Result<Recorded, Refusal> {
+        let mut record = self.success(status, created);
+        record.zone = Some(tx.zone().clone());
+        record.occurred_at = tx.now();
+        self.ledger.record_change(tx, &record).await.map_err(unwritable)?;
+        Ok(Recorded::with(status))
+    }
+
+    /// The same for a change that belongs to no zone.
+    pub(crate) async fn zoneless_change(
+        &self,
+        tx: &mut DeploymentWrite<'_>,
+        status: StatusCode,
+    ) -> Result<Recorded, Refusal> {
+        let mut record = self.success(status, None);
+        record.occurred_at = tx.now();
+        self.ledger.record_zoneless_change(tx, &record).await.map_err(unwritable)?;
+        Ok(Recorded::with(status))
+    }
+
+    fn success(&self, status: StatusCode, created: Option<&str>) -> AdminRecord {
+        let mut record = self.record.clone();
+        record.status_code = status.as_u16();
+        if let (Some(collection), Some(id), StatusCode::CREATED) = (self.collection, created, status) {
+            record.entity_type = Some(collection.to_owned());
+            record.entity_id = Some(id.to_owned());
+        }
+        if let Some(payload) = &mut record.payload {
+            if let Some(kind) = self.change.kind {
+                payload.insert("change_kind".to_owned(), kind.into());
+            }
+            payload.insert("changed_fields".to_owned(), self.change.fields.clone().into());
+            if self.change.secrets {
+                payload.insert("secret_rotated".to_owned(), true.into());
+            }
+        }
+        record
+    }
+
+    async fn write_refusal(&self, store: &Store, status: StatusCode) -> Result<(), StoreError> {
+        let mut record = self.record.clone();
+        record.status_code = status.as_u16();
+        record.zone = self.chain.clone();
+        let input = (self.ledger.clone(), record);
+        match &self.chain {
+            Some(zone) => {
+                store
+                    .commit(zone, input, |tx, (ledger, record)| {
+                        Box::pin(async move { ledger.record_change(tx, record).await })
+                    })
+                    .await
+            }
+            None => {
+                store
+                    .commit_deployment(input, |tx, (ledger, record)| {
+                        Box::pin(async move { ledger.record_zoneless_change(tx, record).await })
+                    })
+                    .await
+            }
+        }
+    }
+}
+
+/// A change whose record can't be written does not happen. A store that is down says so itself.
+fn unwritable(error: StoreError) -> Refusal {
+    match error {
+        StoreError::Unavailable { .. } => error.into(),
+        _ => {
+            let mut refusal = Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "audit_unavailable")
+                .describe("the change was not made, because its audit record could not be written");
+            refusal.cause = Some(error.to_string());
+            refusal
+        }
+    }
+}
+
+/// The innermost `<collection>/<next segment>` pair of a path, and the segment behind it if that is a verb.
+fn entity(
+    segments: &[&'static str],
+    ids: &[(String, String)],
+) -> (Option<(&'static str, String)>, Option<&'static str>) {
+    let at = segments.windows(2).rposition(|pair| COLLECTIONS.contains(&pair[0]));
+    let Some(at) = at else { return (None, None) };
+    let next = segments[at + 1];
+    let name = next.strip_prefix('{').and_then(|name| name.strip_suffix('}'));
+    let id = match name {
+        None => next.to_owned(),
+        Some(name) => ids.iter().find(|(key, _)| key == name).map(|(_, id)| id.clone()).unwrap_or_default(),
+    };
+    let verb = segments.get(at + 2).copied().filter(|verb| !COLLECTIONS.contains(verb));
+    (Some((segments[at], id)), verb)
+}
+
+impl Change {
+    fn of(method: &Method, verb: Option<&'static str>, body: Option<&Value>) -> Self {
+        let mut names = BTreeSet::new();
+        let mut secrets = verb == Some("rotate-secret");
+        if let Some(Value::Object(members)) = body {
+            collect(members, "", 0, &mut names, &mut secrets);
+        }
+        let fields: Vec<String> = names.into_iter().take(MAX_FIELDS).collect();
+        let kind = if *method == Method::DELETE {
+            Some("delete")
+        } else if verb.is_some() {
+            Some(if secrets { "secret_rotation" } else { "action" })
+        } else if *method == Method::POST {
+            Some("create")
+        } else if secrets {
+            Some("secret_rotation")
+        } else {
+            (!fields.is_empty()).then_some("update")
+        };
+        Self { kind, fields, secrets }
+    }
+}
+
+/// Adds the dotted names of `members`; says whether there was one to add. An object without any is listed itself.
+fn collect(
+    members: &Map<String, Value>,
+    prefix: &str,
+    depth: usize,
+    names: &mut BTreeSet<String>,
+    secrets: &mut bool,
+) -> bool {
+    let before = names.len();
+    for (name, value) in members {
+        if SECRETS.iter().any(|secret| name.eq_ignore_ascii_case(secret)) {
+            *secrets = true;
+            continue;
+        }
+        // A body may have any number of members; a few more than are kept are enough to choose from.
+        if names.len() > 4 * MAX_FIELDS {
+            break;
+        }
+        let name: String = name.chars().filter(|character| *character != '\0').take(MAX_NAME).collect();
+        let name = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
+        let listed_below = match value {
+            Value::Object(inner) if depth < MAX_DEPTH => collect(inner, &name, depth + 1, names, secrets),
+            _ => false,
+        };
+        if !listed_below {
+            names.insert(name);
+        }
+    }
+    names.len() > before
+}
+
+/// How many refusals may wait for their record.
+const WAITING: usize = 1024;
+
+/// Records refusals in the background.
+pub(crate) struct Recorder {
+    queue: mpsc::Sender<(Arc<Trace>, StatusCode)>,
+    waiting: Mutex<Option<mpsc::Receiver<(Arc<Trace>, StatusCode)>>>,
+    dropped: AtomicU64,
+}
+
+impl Recorder {
+    pub(crate) fn new() -> Self {
+        let (queue, waiting) = mpsc::channel(WAITING);
+        Self { queue, waiting: Mutex::new(Some(waiting)), dropped: AtomicU64::new(0) }
+    }
+
+    /// Puts a refusal on the queue. Never waits.
+    pub(crate) fn note(&self, trace: Arc<Trace>, status: StatusCode) {
+        if self.queue.try_send((trace, status)).is_err() {
+            let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
+            // Once per doubling: a flood of refusals must not become a flood of log lines.
+            if dropped.is_power_of_two() {
+                tracing::warn!(dropped, "refusals of management requests are not on record, the queue is full");
+            }
+        }
+    }
+
+    /// Writes what is on the queue until `shutdown` turns true, then what is left. Runs at most once.
+    pub(crate) async fn run(&self, store: &Store, mut shutdown: watch::Receiver<bool>) {
+        let taken = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut waiting) = taken else { return };
+        loop {
+            tokio::select! {
+                biased;
+                next = waiting.recv() => match next {
+                    Some((trace, status)) => write(store, &trace, status).await,
+                    None => return,
+                },
+                _ = shutdown.wait_for(|stop| *stop) => break,
+            }
+        }
+        waiting.close();
+        while let Some((trace, status)) = waiting.recv().await {
+            write(store, &trace, status).await;
+        }
+    }
+}
+
+async fn write(store: &Store, trace: &Trace, status: StatusCode) {
+    if let Err(error) = trace.write_refusal(store, status).await {
+        tracing::error!(request_id = trace.record.request_id, %error, "a refusal could not be recorded");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    mod t05_secrets_evidence {
+        use super::*;
+
+        #[test]
+        fn a_body_leaves_names_and_never_a_secrets_name_or_any_value() {
+            let body = json!({"config_json": {"api_key": "x", "header_name": "y"}});
+            let change = Change::of(&Method::PATCH, None, Some(&body));
+            let expected = Change {
+                kind: Some("secret_rotation"),
+                fields: vec!["config_json.header_name".to_owned()],
+                secrets: true,
+            };
+            assert_eq!(change, expected);
+        }
+
+        #[test]
+        fn an_object_of_secrets_only_is_listed_itself() {
+            let body = json!({"config_json": {"API_KEY": "x"}, "name": "n"});
+            let change = Change::of(&Method::POST, None, Some(&body));
+            assert_eq!(change.fields, ["config_json", "name"]);
+            assert_eq!((change.kind, change.secrets), (Some("create"), true));
+        }
+    }
+
+    #[test]
+    fn the_kind_of_a_change_follows_method_verb_and_secrets() {
+        let (empty, name) = (json!({}), json!({"name": "x"}));
+        for (method, verb, body, kind) in [
+            (Method::DELETE, None, &empty, Some("delete")),
+            (Method::POST, None, &name, Some("create")),
+            (Method::POST, Some("activate"), &name, Some("action")),
+            (Method::POST, Some("rotate-secret"), &empty, Some("secret_rotation")),
+            (Method::PATCH, None, &name, Some("update")),
+            (Method::PATCH, None, &empty, None),
+            (Method::PUT, None, &json!({"secret": 1}), Some("secret_rotation")),
+        ] {
+            assert_eq!(Change::of(&method, verb, Some(body)).kind, kind, "{method} {verb:?} {body}");
+        }
+    }
+
+    #[test]
+    fn names_are_bounded_in_number_and_depth_and_free_of_nul() {
+        let many: Map<String, Value> = (0..1000).map(|n| (format!("k{n:04}"), Value::from(n))).collect();
+        assert_eq!(Change::of(&Method::POST, None, Some(&Value::Object(many))).fields.len(), 64);
+        let deep = json!({"a": {"b": {"c": {"d": {"e": 1}}}}, "n\0ul": 1});
+        assert_eq!(Change::of(&Method::POST, None, Some(&deep)).fields, ["a.b.c.d", "nul"]);
+    }
+
+    #[test]
+    fn the_entity_is_the_innermost_pair() {
+        let ids = [("zone".to_owned(), "z1".to_owned()), ("id".to_owned(), "p1".to_owned())];
+        let pair = |path: &'static str| {
+            let segments: Vec<&'static str> = path.split('/').skip(2).collect();
+            let (entity, verb) = entity(&segments, &ids);
+            (entity.map(|(collection, id)| format!("{collection}/{id}")), verb)
+        };
+        for (path, expected, verb) in [
+            ("/v1/zones/{zone}/providers/{id}", "providers/p1", None),
+            ("/v1/zones/{zone}/policy-sets/{id}/activate", "policy-sets/p1", Some("activate")),
+            ("/v1/zones/{zone}/policy-sets/{id}/versions", "policy-sets/p1", Some("versions")),
+            ("/v1/zones/{zone}/applications", "zones/z1", None),
+            ("/v1/policies/validate", "policies/validate", None),
+        ] {
+            assert_eq!(pair(path), (Some(expected.to_owned()), verb), "{path}");
+        }
+        assert_eq!(pair("/v1/zones"), (None, None));
+    }
+}

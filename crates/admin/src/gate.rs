@@ -1,0 +1,502 @@
+//! The gate: the one way from the network to a handler (contract: admin-api.md §1.1 and §2.2; README D1).
+//!
+//! A read token of zone A asks for `DELETE /v1/zones/B/policies/p`. The router has matched one [`Route`] of the table;
+//! from here on the request target is never looked at again to decide anything. The route says what it needs and whom it
+//! is for, the token says what it may, and [`judge`] compares the two in the contract's order. Only then does a
+//! [`Caller`] exist, and a handler can't be called without one.
+//!
+//! What would go wrong otherwise: a gate that reads the target sees `/%761/zones`, `http://h/v1/zones` or
+//! `/v1/zones/z/approvals/a/%61pprove` as something else than the router does, and lets it through.
+//!
+//! A handler can't be registered without saying what it needs: [`Route`] has no default, and [`Reach`] holds the handler
+//! itself, typed by the place it works in.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{FromRequestParts, RawPathParams, Request};
+use axum::response::{IntoResponse, Response};
+use caracal_authority::{Timestamp, ZoneId, ids};
+use caracal_crypto::fast_hash::token_digest;
+use caracal_http::limits::Source;
+use caracal_http::{PeerAddr, Problem, RequestId, body, json};
+use caracal_store::admin_tokens::{self, AdminToken};
+use caracal_store::{BoxFuture, zones};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, REFERRER_POLICY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use serde_json::Value;
+
+use crate::Admin;
+use crate::answer::{Answer, Changed};
+use crate::evidence::Trace;
+use crate::page::Query;
+use crate::problem::Refusal;
+use crate::{account, reserved, seed};
+
+/// One operation of the management API: where it is, what it takes to be let in, and who does the work.
+pub(crate) struct Route {
+    /// The method. `HEAD` comes with `GET`.
+    pub(crate) method: Method,
+    /// The path; `{zone}` is the zone everything below is confined to.
+    pub(crate) path: &'static str,
+    /// What the token must be able to do.
+    pub(crate) needs: Needs,
+    /// Whom it is for, and the handler.
+    pub(crate) reach: Reach,
+}
+
+/// What a token must be able to do. Deciding approvals will be a third need: it is never implied by writing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// Any capability will do.
+    Read,
+    /// Capability `write`.
+    Write,
+}
+
+/// Whom a route is for.
+pub(crate) enum Reach {
+    /// What is in one zone: tokens and accounts that may act there.
+    Zone(Run<InZone>),
+    /// The zones themselves: global tokens, and accounts for their own.
+    Zones(Run<Anywhere>),
+    /// What is the same for everybody.
+    Catalogue(Run<Anywhere>),
+}
+
+/// The work. Only what a change returns proves that it is on record.
+pub(crate) enum Run<P: 'static> {
+    /// Changes nothing.
+    Read(fn(Arc<Admin>, Call<P>) -> Reply<Answer>),
+    /// Changes something, and records it in the same commit.
+    Change(fn(Arc<Admin>, Call<P>) -> Reply<Changed>),
+}
+
+/// What a handler comes to.
+pub(crate) type Reply<T> = BoxFuture<'static, Result<T, Refusal>>;
+
+/// Everything a handler may know of its request.
+pub(crate) struct Call<P> {
+    /// Who asks.
+    pub(crate) caller: Caller,
+    /// Where.
+    pub(crate) place: P,
+    /// The query.
+    pub(crate) query: Query,
+    /// The JSON body, taken by the handler.
+    pub(crate) body: Option<Value>,
+    /// When the request was let in, by the store's clock.
+    pub(crate) now: Timestamp,
+    /// What its evidence will say.
+    pub(crate) trace: Arc<Trace>,
+    ids: Vec<(String, String)>,
+}
+
+/// One zone.
+pub(crate) struct InZone {
+    /// Its id, as the path names it.
+    pub(crate) zone: ZoneId,
+    is_live: bool,
+}
+
+/// No zone.
+pub(crate) struct Anywhere;
+
+/// Someone who passed every gate of a route. Only [`judge`] makes one.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    token: AdminToken,
+    account: Option<String>,
+}
+
+impl Caller {
+    /// Whether the token is bound to no zone.
+    pub(crate) fn is_global(&self) -> bool {
+        self.token.zone_id.is_none() && self.token.scope == "global"
+    }
+
+    /// Whether this is the bootstrap token, which alone may touch the reserved namespace.
+    pub(crate) fn is_bootstrap(&self) -> bool {
+        self.token.created_by == seed::BOOTSTRAP
+    }
+
+    /// The console account that acts through the token.
+    pub(crate) fn account(&self) -> Option<&str> {
+        self.account.as_deref()
+    }
+
+    /// Who makes the change: the account, else the token. Headers that claim somebody else are never looked at.
+    pub(crate) fn actor(&self) -> String {
+        self.account.clone().unwrap_or_else(|| format!("admin:{}", self.token.id))
+    }
+}
+
+impl<P> Call<P> {
+    /// An id of the path. Every id of a route has the shape of one by now.
+    pub(crate) fn id<T: std::str::FromStr>(&self, name: &str) -> Result<T, Refusal> {
+        let text = self.ids.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        text.and_then(|text| text.parse().ok()).ok_or_else(|| Refusal::invalid("invalid_params"))
+    }
+}
+
+impl Call<InZone> {
+    /// For everything that is created in a zone: 404 unless the zone is there and not archived.
+    pub(crate) fn require_live_zone(&self) -> Result<(), Refusal> {
+        if self.place.is_live { Ok(()) } else { Err(Refusal::missing("zone_not_found")) }
+    }
+}
+
+/// Serves a request that the router matched to `route`.
+pub(crate) async fn serve(admin: Arc<Admin>, route: &'static Route, request: Request) -> Response {
+    let mut visit = Visit::of(&admin, &request);
+    let outcome = pass(&admin, route, request, &mut visit).await;
+    visit.finish(&admin, outcome)
+}
+
+/// Answers what no route matches: 404, but under `/v1` only to those who may know (401 first).
+pub(crate) async fn unmatched(admin: Arc<Admin>, request: Request) -> Response {
+    if !looks_like_management(request.uri().path()) {
+        return Refusal::missing("not_found").problem.into_response();
+    }
+    let mut visit = Visit::of(&admin, &request);
+    let outcome = turn_away(&admin, request, &mut visit).await;
+    visit.finish(&admin, outcome)
+}
+
+async fn pass(
+    admin: &Arc<Admin>,
+    route: &'static Route,
+    request: Request,
+    visit: &mut Visit,
+) -> Result<Response, Refusal> {
+    let (mut parts, body) = request.into_parts();
+    let ids = path_ids(&mut parts).await?;
+    let body = enter(admin, &parts, body, visit).await?;
+    let zone = match &route.reach {
+        Reach::Zone(_) => Some(ids.iter().find(|(name, _)| name == "zone").map_or("", |(_, zone)| zone)),
+        Reach::Zones(_) | Reach::Catalogue(_) => None,
+    };
+    let Admitted { caller, zone } = admit(admin, route, &parts, zone, body.as_ref(), &ids, visit).await?;
+    if ids.iter().any(|(_, id)| !ids::is_id(id)) {
+        return Err(Refusal::invalid("invalid_params"));
+    }
+    let query = Query::parse(parts.uri.query().unwrap_or_default());
+    let (now, trace) = (visit.now, visit.trace()?);
+    let done = match &route.reach {
+        Reach::Zone(run) => {
+            let Some(place) = zone else { return Err(Refusal::invalid("invalid_params")) };
+            execute(run, admin, Call { caller, place, query, body, now, trace, ids }).await?
+        }
+        Reach::Zones(run) | Reach::Catalogue(run) => {
+            execute(run, admin, Call { caller, place: Anywhere, query, body, now, trace, ids }).await?
+        }
+    };
+    Ok(done)
+}
+
+async fn execute<P>(run: &Run<P>, admin: &Arc<Admin>, call: Call<P>) -> Result<Response, Refusal> {
+    match run {
+        Run::Read(read) => Ok(read(admin.clone(), call).await?.0),
+        Run::Change(change) => Ok(change(admin.clone(), call).await?.0),
+    }
+}
+
+async fn turn_away(admin: &Arc<Admin>, request: Request, visit: &mut Visit) -> Result<Response, Refusal> {
+    let (parts, body) = request.into_parts();
+    enter(admin, &parts, body, visit).await?;
+    let mut snapshot = admin.store.snapshot().await?;
+    let token = authenticate(admin, &mut snapshot, &parts.headers, visit).await?;
+    drop(snapshot);
+    let actor = token.id.clone();
+    visit.know(Trace::of_unmatched(&admin.ledger, visit, &parts, &token)?);
+    admin.limits.by_actor(&actor, visit.now)?;
+    Err(Refusal::missing("not_found"))
+}
+
+/// What comes before anybody is asked who they are: the address's limit, then the body.
+async fn enter(admin: &Admin, parts: &Parts, body: Body, visit: &Visit) -> Result<Option<Value>, Refusal> {
+    admin.limits.by_source(visit.source, visit.now)?;
+    let bytes = body::read(body, admin.config.body_limit, admin.config.body_deadline).await.map_err(Problem::from)?;
+    if matches!(parts.method, Method::GET | Method::HEAD) {
+        // Clients send content types on reads, too. Their bodies mean nothing.
+        return Ok(None);
+    }
+    let document = json::document(&parts.headers, &bytes).map_err(Problem::from)?;
+    Ok(document.filter(|value| !value.is_null()))
+}
+
+struct Admitted {
+    caller: Caller,
+    zone: Option<InZone>,
+}
+
+async fn admit(
+    admin: &Admin,
+    route: &'static Route,
+    parts: &Parts,
+    zone: Option<&str>,
+    body: Option<&Value>,
+    ids: &[(String, String)],
+    visit: &mut Visit,
+) -> Result<Admitted, Refusal> {
+    let mut snapshot = admin.store.snapshot().await?;
+    let token = authenticate(admin, &mut snapshot, &parts.headers, visit).await?;
+    let zone_id = zone.and_then(|zone| ZoneId::parse(zone).ok());
+    let (mut row, mut owner) = (None, None);
+    if let Some(zone) = &zone_id {
+        row = zones::lookup(&mut snapshot.zone(zone)).await?;
+        owner = zones::find_owner(&mut snapshot.zone(zone)).await?;
+    }
+    drop(snapshot);
+    let chain = token.zone_id.clone().or_else(|| row.as_ref().map(|row| row.id.clone()));
+    visit.know(Trace::of(&admin.ledger, visit, route, parts, &token, chain, body, ids)?);
+    let facts = Facts {
+        zone,
+        is_system_zone: row.as_ref().is_some_and(|row| reserved::is_system_zone(&row.name, &row.slug)),
+        zone_owner: owner.as_deref(),
+        account: account::claimed(admin, &parts.headers, &token, visit.now),
+    };
+    let caller = judge(route, token, facts)?;
+    if let Some(account) = caller.account() {
+        visit.name_operator(account);
+    }
+    admin.limits.by_actor(&caller.token.id, visit.now)?;
+    let is_live = row.is_some_and(|row| row.archived_at.is_none());
+    Ok(Admitted { caller, zone: zone_id.map(|zone| InZone { zone, is_live }) })
+}
+
+/// Gate 1. A token is known by its digest alone: it is 256 random bits, or the operator's own (difference D22).
+async fn authenticate(
+    admin: &Admin,
+    snapshot: &mut caracal_store::Snapshot,
+    headers: &HeaderMap,
+    visit: &Visit,
+) -> Result<AdminToken, Refusal> {
+    let found = match bearer(headers) {
+        None => None,
+        Some(token) => {
+            let digest = token_digest(&admin.token_key, token);
+            admin_tokens::find_by_digest(&mut snapshot.deployment(), &digest).await?
+        }
+    };
+    match found {
+        Some(token) if token.revoked_at.is_none() => Ok(token),
+        _ => {
+            admin.limits.failed(visit.source, visit.now)?;
+            Err(Refusal::unauthenticated("invalid_admin_token"))
+        }
+    }
+}
+
+/// What [`judge`] compares a token with.
+struct Facts<'f> {
+    /// The zone of the path, for routes that have one; text, because it may be no id at all.
+    zone: Option<&'f str>,
+    /// Whether that zone is there and a system zone.
+    is_system_zone: bool,
+    /// The account that owns it.
+    zone_owner: Option<&'f str>,
+    /// The console account behind the token.
+    account: account::Claim,
+}
+
+/// Gates 2 to 7, in the contract's order.
+fn judge(route: &Route, token: AdminToken, facts: Facts<'_>) -> Result<Caller, Refusal> {
+    if route.needs == Needs::Write {
+        match token.capability.as_str() {
+            "write" => {}
+            "read" => return Err(Refusal::forbidden("admin_token_read_only")),
+            // Unknown capabilities can do nothing either.
+            _ => return Err(Refusal::forbidden("admin_token_approve_only")),
+        }
+    }
+    let is_global = token.scope == "global" && token.zone_id.is_none();
+    let is_own = facts.zone.is_some() && token.zone_id.as_ref().map(ZoneId::as_str) == facts.zone;
+    if !is_global && !is_own && !matches!(route.reach, Reach::Catalogue(_)) {
+        return Err(Refusal::forbidden("admin_token_zone_mismatch"));
+    }
+    let is_bootstrap = token.created_by == seed::BOOTSTRAP;
+    if route.needs == Needs::Write && facts.is_system_zone && !is_bootstrap {
+        return Err(Refusal::forbidden("system_zone_read_only"));
+    }
+    let account = match facts.account {
+        account::Claim::NotNeeded => None,
+        account::Claim::Invalid => return Err(Refusal::unauthenticated("invalid_account_assertion")),
+        account::Claim::Proven(account) => Some(account),
+    };
+    if let (Some(account), Some(_)) = (&account, facts.zone) {
+        let owns = facts.zone_owner == Some(account.as_str());
+        let reads_system_zone = facts.is_system_zone && route.needs == Needs::Read;
+        if !owns && !reads_system_zone {
+            return Err(Refusal::forbidden("zone_forbidden"));
+        }
+    }
+    Ok(Caller { token, account })
+}
+
+/// One request as far as limits and evidence are concerned.
+pub(crate) struct Visit {
+    pub(crate) now: Timestamp,
+    pub(crate) request_id: RequestId,
+    source: Source,
+    trace: Option<Arc<Trace>>,
+}
+
+impl Visit {
+    fn of(admin: &Admin, request: &Request) -> Self {
+        let fresh = || admin.fresh_id.next();
+        Self {
+            now: admin.store.now(),
+            request_id: request.extensions().get::<RequestId>().cloned().unwrap_or_else(fresh),
+            source: source(admin, request),
+            trace: None,
+        }
+    }
+
+    fn know(&mut self, trace: Trace) {
+        self.trace = Some(Arc::new(trace));
+    }
+
+    fn name_operator(&mut self, account: &str) {
+        if let Some(trace) = self.trace.take() {
+            self.trace = Some(Arc::new(trace.by_operator(account)));
+        }
+    }
+
+    fn trace(&self) -> Result<Arc<Trace>, Refusal> {
+        self.trace.clone().ok_or_else(|| Problem::internal().into())
+    }
+
+    /// Every answer of the management API leaves here.
+    fn finish(self, admin: &Admin, outcome: Result<Response, Refusal>) -> Response {
+        let mut response = match outcome {
+            Ok(response) => response,
+            Err(refusal) => self.refuse(admin, refusal),
+        };
+        let headers = response.headers_mut();
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+
+    /// Someone we know leaves a record of their own; who proved nothing is counted (difference D11).
+    fn refuse(self, admin: &Admin, refusal: Refusal) -> Response {
+        let status = refusal.problem.status();
+        if let Some(cause) = &refusal.cause {
+            tracing::error!(request_id = %self.request_id, %status, cause, "a management request failed");
+        }
+        match self.trace {
+            Some(trace) => admin.recorder.note(trace, status),
+            None => admin.denials.count("admin", anonymous_reason(status)),
+        }
+        let mut response = refusal.problem.into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+fn anonymous_reason(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED => "invalid_admin_token",
+        StatusCode::TOO_MANY_REQUESTS => "rate_limited",
+        status if status.is_server_error() => "failed",
+        _ => "invalid_request",
+    }
+}
+
+/// The token of `Authorization: Bearer <token>`: the prefix as it is, one header, 1 to 4096 characters.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut lines = headers.get_all(AUTHORIZATION).iter();
+    let (Some(line), None) = (lines.next(), lines.next()) else { return None };
+    let token = std::str::from_utf8(line.as_bytes()).ok()?.strip_prefix("Bearer ")?.trim();
+    (1..=4096).contains(&token.encode_utf16().count()).then_some(token)
+}
+
+/// Decoded path parameters. An escape that is none is 400 and an endless parameter 414, before anything else.
+async fn path_ids(parts: &mut Parts) -> Result<Vec<(String, String)>, Refusal> {
+    if !escapes_are_whole(parts.uri.path()) {
+        return Err(Refusal::invalid("bad_request"));
+    }
+    let raw = RawPathParams::from_request_parts(parts, &()).await.map_err(|_| Refusal::invalid("bad_request"))?;
+    let ids: Vec<(String, String)> = raw.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    if ids.iter().any(|(_, id)| id.len() > ids::MAX_ID_BYTES) {
+        return Err(Refusal::new(StatusCode::URI_TOO_LONG, "uri_too_long"));
+    }
+    Ok(ids)
+}
+
+fn escapes_are_whole(path: &str) -> bool {
+    let is_hex = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_hexdigit);
+    let bytes = path.as_bytes();
+    bytes.iter().enumerate().filter(|(_, byte)| **byte == b'%').all(|(at, _)| {
+        is_hex(bytes.get(at + 1)) && is_hex(bytes.get(at + 2))
+    })
+}
+
+/// Whether an unmatched path is, in some spelling, one of the management API. Decides between 401 and 404 only.
+fn looks_like_management(path: &str) -> bool {
+    let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+    percent_encoding::percent_decode_str(first).decode_utf8_lossy().eq_ignore_ascii_case("v1")
+}
+
+/// Where a request comes from. Behind a proxy of ours that is what the proxy wrote last; anything before it is the
+/// caller's own claim.
+fn source(admin: &Admin, request: &Request) -> Source {
+    let peer = request.extensions().get::<PeerAddr>().map(|peer| peer.ip());
+    let forwarded = || {
+        let line = request.headers().get_all("x-forwarded-for").iter().next_back()?.to_str().ok()?;
+        line.rsplit(',').next()?.trim().parse().ok()
+    };
+    let address = if admin.config.trust_proxy { forwarded().or(peer) } else { peer };
+    Source::from(address.unwrap_or(std::net::IpAddr::from([0, 0, 0, 0])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    mod t01_control_plane_bearer {
+        use super::*;
+
+        fn token_of(values: &[&str]) -> Option<String> {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(AUTHORIZATION, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+            }
+            bearer(&headers).map(str::to_owned)
+        }
+
+        #[test]
+        fn only_one_exact_bearer_header_is_a_token() {
+            assert_eq!(token_of(&["Bearer abc"]).as_deref(), Some("abc"));
+            assert_eq!(token_of(&["Bearer   abc  "]).as_deref(), Some("abc"));
+            for refused in [&[][..], &["bearer abc"], &["Basic abc"], &["Bearer    "], &["Bearer"], &["abc"]] {
+                assert_eq!(token_of(refused), None, "{refused:?}");
+            }
+            assert_eq!(token_of(&["Bearer abc", "Bearer abc"]), None);
+            assert!(token_of(&[&format!("Bearer {}", "a".repeat(4096))]).is_some());
+            assert!(token_of(&[&format!("Bearer {}", "a".repeat(4097))]).is_none());
+        }
+
+        #[test]
+        fn every_spelling_of_the_management_prefix_is_met_with_401() {
+            for path in ["/v1", "/v1/x", "/%761/zones", "/v%31/zones", "//v1/zones", "/V1/zones"] {
+                assert!(looks_like_management(path), "{path}");
+            }
+            for path in ["/", "/docs", "/v2/zones", "/v1x", "/health/x"] {
+                assert!(!looks_like_management(path), "{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_escape_is_percent_and_two_digits() {
+        for (path, whole) in [("/a%20b", true), ("/a%2", false), ("/a%", false), ("/%zz", false), ("/%E0%A4%A", false)] {
+            assert_eq!(escapes_are_whole(path), whole, "{path}");
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Tests that look at the crate as its users do. Modules named `t02_…` and `t04_…` prove rows of the assurance case.
+
+mod delegations;
+mod exchanges;
+mod fixtures;
+mod mandates;
+mod refusals;
+mod sessions;
+mod t02_sts_algebra;
+mod t02_sts_missing_facts;
+mod t04_state_graph;

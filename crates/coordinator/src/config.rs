@@ -1,0 +1,74 @@
+//! Settings of the Coordinator. The binary reads them from wherever it likes; nothing here looks at the environment.
+
+use std::time::Duration;
+
+use caracal_crypto::SecretText;
+use caracal_crypto::hmac::HmacKey;
+
+/// All settings, with the contract's defaults (coordinator.md §15, README D30).
+pub struct CoordinatorConfig {
+    /// `ISSUER_URL`, verbatim: what mandates say in `iss`, and the audience that session mandates are addressed to.
+    pub issuer: String,
+    /// `AGENT_COORDINATOR_SCOPE`: what a mandate must carry to be heard at all. `agent:lifecycle`.
+    pub lifecycle_scope: String,
+    /// `CARACAL_COORDINATOR_TOKEN`. Without one there is no operator access.
+    pub operator_token: Option<SecretText>,
+    /// `IDEMPOTENCY_HMAC_KEY`: under which keys are digested. Keys are never stored in clear.
+    pub idempotency_hmac_key: HmacKey,
+    /// `IDEMPOTENCY_HMAC_KEY_PREVIOUS`: receipts written under it are still found, so a rotation loses none.
+    pub idempotency_hmac_key_previous: Option<HmacKey>,
+    /// `IDEMPOTENCY_RETENTION_SECONDS`: how long an explicit key counts. 7 days, at least an hour.
+    pub idempotency_retention: Duration,
+    /// `GENERATED_IDEMPOTENCY_RETENTION_SECONDS`: how long a key counts that a client library made up. 24 hours.
+    pub generated_idempotency_retention: Duration,
+    /// `IDEMPOTENCY_MAX_RECEIPTS_PER_SCOPE`: live receipts of explicit keys per operation, zone and application. 10,000.
+    pub idempotency_max_receipts: u32,
+    /// `MAX_AGENTS_PER_ZONE`: sessions that hold a slot at a time. 10,000.
+    pub max_sessions_per_zone: u32,
+    /// `MAX_AGENTS_PER_APP`: likewise, of one application. 1,000.
+    pub max_sessions_per_application: u32,
+    /// `SERVICE_AGENT_LEASE_SECONDS`: how long a service lives without renewal. 120 s.
+    pub service_lease: Duration,
+    /// `COORDINATOR_BODY_LIMIT_BYTES`: largest body. 262,144.
+    pub body_limit: usize,
+    /// `REQUEST_TIMEOUT_MS`: how long a body may take to arrive. 30 s.
+    pub body_deadline: Duration,
+    /// `COORDINATOR_RATE_LIMIT_PER_MIN`: requests per caller's address; 0 switches the limit off. 600.
+    pub rate_limit_per_minute: u32,
+    /// `READY_RATE_LIMIT_PER_MIN`: readiness probes per caller's address; 0 switches the limit off. 120.
+    pub ready_rate_limit_per_minute: u32,
+    /// `TRUST_PROXY`: whether the first address of `X-Forwarded-For` is the caller's. Only behind a proxy that sets it:
+    /// otherwise any caller chooses the address it is counted under. Off.
+    pub trust_proxy: bool,
+    /// `TTL_SWEEP_INTERVAL_MS`: how often tasks whose time is up are ended. They stop counting at once, the sweep only
+    /// writes it down and takes their descendants along. 60 s.
+    pub ttl_sweep_interval: Duration,
+    /// `SWEEPER_BATCH_SIZE`: tasks ended in one commit. 500.
+    pub sweep_batch: u32,
+}
+
+impl CoordinatorConfig {
+    /// The defaults, for what has one.
+    pub fn new(issuer: impl Into<String>, idempotency_hmac_key: HmacKey) -> Self {
+        Self {
+            issuer: issuer.into(),
+            lifecycle_scope: "agent:lifecycle".to_owned(),
+            operator_token: None,
+            idempotency_hmac_key,
+            idempotency_hmac_key_previous: None,
+            idempotency_retention: Duration::from_secs(7 * 86_400),
+            generated_idempotency_retention: Duration::from_secs(86_400),
+            idempotency_max_receipts: 10_000,
+            max_sessions_per_zone: 10_000,
+            max_sessions_per_application: 1_000,
+            service_lease: Duration::from_secs(120),
+            body_limit: 262_144,
+            body_deadline: Duration::from_secs(30),
+            rate_limit_per_minute: 600,
+            ready_rate_limit_per_minute: 120,
+            trust_proxy: false,
+            ttl_sweep_interval: Duration::from_secs(60),
+            sweep_batch: 500,
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What the rest of the world hears of a change: messages that leave with its commit (contract: coordinator.md §12,
+//! audit-and-streams.md §6.4). Absent members are left out, not written as `null`.
+//!
+//! Whoever verifies mandates offline learns of an end only from here. So every ended session and every revoked edge is
+//! published by its own name, whatever else is published about the record behind it (difference D15).
+
+use caracal_authority::{AgentSessionId, ApplicationId, AuthorityRecordId, EdgeId, OutboxId};
+use caracal_store::sessions::SessionRow;
+use caracal_store::{ZoneWrite, outbox};
+
+use crate::outage::{Outage, new_id};
+
+const LIFECYCLE: &str = "caracal.agents.lifecycle";
+const REVOKE: &str = "caracal.sessions.revoke";
+const INVALIDATE: &str = "caracal.delegations.invalidate";
+
+/// A message in the making: fields in order, the zone always among them.
+struct Message {
+    topic: &'static str,
+    dedupe_key: String,
+    fields: Vec<(String, String)>,
+}
+
+impl Message {
+    fn new(topic: &'static str, dedupe_key: String) -> Self {
+        Self { topic, dedupe_key, fields: Vec::new() }
+    }
+
+    fn with(mut self, name: &str, value: impl ToString) -> Self {
+        self.fields.push((name.to_owned(), value.to_string()));
+        self
+    }
+
+    fn with_known(self, name: &str, value: Option<impl ToString>) -> Self {
+        match value {
+            Some(value) => self.with(name, value),
+            None => self,
+        }
+    }
+
+    async fn publish(self, tx: &mut ZoneWrite<'_>) -> Result<(), Outage> {
+        let zone = tx.zone().clone();
+        let message = self.with("zone_id", zone);
+        let id: OutboxId = new_id(tx.now())?;
+        outbox::add(tx, id, message.topic, &message.dedupe_key, message.fields).await?;
+        Ok(())
+    }
+}
+
+/// A session started.
+pub(crate) async fn spawned(
+    tx: &mut ZoneWrite<'_>,
+    session: &AgentSessionId,
+    parent: Option<&AgentSessionId>,
+    application: &ApplicationId,
+) -> Result<(), Outage> {
+    Message::new(LIFECYCLE, format!("spawn:{session}"))
+        .with("event", "spawn")
+        .with("agent_session_id", session)
+        .with_known("parent_id", parent)
+        .with("application_id", application)
+        .publish(tx)
+        .await
+}
+
+/// A session ended. `revoked` is its record, when that ended with it.
+pub(crate) async fn terminated(
+    tx: &mut ZoneWrite<'_>,
+    session: &SessionRow,
+    revoked: Option<&AuthorityRecordId>,
+    reason: &str,
+) -> Result<(), Outage> {
+    Message::new(REVOKE, format!("agent_terminate:{}", session.id))
+        .with_known("session_id", revoked)
+        .with("agent_session_id", &session.id)
+        .with("reason", reason)
+        .publish(tx)
+        .await?;
+    Message::new(LIFECYCLE, format!("terminate:{}", session.id))
+        .with("event", "terminate")
+        .with("agent_session_id", &session.id)
+        .with_known("parent_id", session.parent_id.as_ref())
+        .with("reason", reason)
+        .publish(tx)
+        .await
+}
+
+/// A record was revoked because the record it descends from was.
+pub(crate) async fn record_revoked(
+    tx: &mut ZoneWrite<'_>,
+    record: &AuthorityRecordId,
+    reason: &str,
+) -> Result<(), Outage> {
+    Message::new(REVOKE, format!("record_revoke:{record}"))
+        .with("session_id", record)
+        .with("reason", reason)
+        .publish(tx)
+        .await
+}
+
+/// An edge was made. The epoch is told, not raised: nobody's authority shrank (difference D14).
+pub(crate) async fn edge_created(
+    tx: &mut ZoneWrite<'_>,
+    edge: &EdgeId,
+    source: &AgentSessionId,
+    target: &AgentSessionId,
+    epoch: i64,
+) -> Result<(), Outage> {
+    Message::new(INVALIDATE, format!("edge_create:{edge}"))
+        .with("event", "edge_create")
+        .with("edge_id", edge)
+        .with("source_session_id", source)
+        .with("target_session_id", target)
+        .with("epoch", epoch)
+        .publish(tx)
+        .await
+}
+
+/// An edge was revoked: its anchor for those who look at anchors, the epoch for those who compare epochs.
+/// `affected` is the number of edges that fell, told with the edge that was asked for.
+pub(crate) async fn edge_revoked(
+    tx: &mut ZoneWrite<'_>,
+    edge: &EdgeId,
+    reason: &str,
+    affected: Option<usize>,
+    epoch: i64,
+) -> Result<(), Outage> {
+    Message::new(REVOKE, format!("delegation:{edge}"))
+        .with("delegation_edge_id", edge)
+        .with("reason", reason)
+        .publish(tx)
+        .await?;
+    Message::new(INVALIDATE, format!("edge_revoke:{edge}"))
+        .with("event", "edge_revoke")
+        .with("edge_id", edge)
+        .with("reason", reason)
+        .with_known("affected_edges", affected)
+        .with("epoch", epoch)
+        .publish(tx)
+        .await
+}

@@ -1,0 +1,42 @@
+//! What can fail on our side of any operation, and the one answer for it.
+
+use std::str::FromStr;
+
+use axum::http::StatusCode;
+use caracal_authority::Timestamp;
+use caracal_crypto::chance::{self, ChanceUnavailable};
+use caracal_http::Problem;
+use caracal_store::StoreError;
+
+/// A failure that no caller can be blamed for. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Outage {
+    /// The store failed, or holds what it should not.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No random bytes for a new id.
+    #[error(transparent)]
+    Chance(#[from] ChanceUnavailable),
+    /// A new id that is none: a defect of this program.
+    #[error("a new id has an impossible form")]
+    ImpossibleId,
+}
+
+impl Outage {
+    /// 503 when trying again may help, else 500; the cause goes to the log only.
+    pub(crate) fn problem(&self) -> Problem {
+        tracing::error!(error = %self, "an operation failed");
+        match self {
+            Self::Store(StoreError::Unavailable { .. }) | Self::Chance(_) => {
+                Problem::new(StatusCode::SERVICE_UNAVAILABLE, "internal_error")
+                    .describe("the service can't answer right now")
+            }
+            Self::Store(_) | Self::ImpossibleId => Problem::internal().describe("unexpected failure"),
+        }
+    }
+}
+
+/// A new id of any kind: lower-case UUIDv7 text.
+pub(crate) fn new_id<I: FromStr>(now: Timestamp) -> Result<I, Outage> {
+    chance::uuid_v7(now)?.to_string().parse().map_err(|_| Outage::ImpossibleId)
+}

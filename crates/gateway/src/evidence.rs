@@ -1,0 +1,454 @@
+//! What the Gateway puts on record (contract: gateway.md §19, README D11).
+//!
+//! A call that got a directive leaves exactly one `gateway_resource_request`, however it ends: [`Attempt`] stands for
+//! that duty, and whoever drops it without a word leaves the event that says so. A verified caller who is refused
+//! before leaves one with `decision` `deny`, and a used mandate leaves `replay_detected`. Callers who proved nothing are
+//! only counted.
+//!
+//! The authority behind a call, and the decision for it, were committed by the exchange before anything was forwarded.
+//! How the call ended is known only when its last byte has left, and its caller does not wait for that to become
+//! durable. So such events go through [`EvidenceLog`]: kept in order, committed in batches, tried again for as long as
+//! the store fails, and drained when the process stops. When too many wait, new calls wait before they may begin;
+//! events of calls that have begun always find room, so none is lost while the process lives.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use caracal_authority::{ApplicationId, EventId, MandateId, Timestamp, ZoneId};
+use caracal_crypto::chance;
+use caracal_http::RequestId;
+use caracal_http::limits::FixedWindow;
+use caracal_ledger::{AnonymousDenials, Decision, EventType, Evidence, Ledger, Metadata};
+use caracal_store::{Store, StoreError};
+use futures_util::future::join_all;
+use http::StatusCode;
+use serde_json::Value;
+use tokio::sync::{Notify, watch};
+
+use crate::metrics::{Counter, Metrics};
+
+/// Events that may wait before new calls do.
+pub(crate) const CAPACITY: usize = 10_000;
+/// Events of one commit at most.
+const BATCH: usize = 1_000;
+/// How long the first event of a batch waits for company: one sync for many.
+const LINGER: Duration = Duration::from_millis(10);
+/// Pauses between attempts while the store fails.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Denials per minute of one mandate for one reason that get events of their own. A loop that retries for ever would
+/// otherwise write to the chain as fast as it can ask; the rest is counted and summarised.
+const DENIALS_PER_MANDATE: u32 = 10;
+
+/// Who called for what: the part that all events of one call share. Holds nothing secret.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    pub(crate) zone: ZoneId,
+    pub(crate) client: ApplicationId,
+    pub(crate) jti: MandateId,
+    pub(crate) resource: String,
+    /// First eight bytes of the bearer's SHA-256, in hex.
+    pub(crate) fingerprint: String,
+    pub(crate) method: String,
+    /// `user` or `application`, when the mandate says so.
+    pub(crate) subject_kind: Option<&'static str>,
+    pub(crate) request_id: RequestId,
+}
+
+impl Caller {
+    fn metadata(&self, status: StatusCode, latency: Duration, response_bytes: u64) -> Metadata {
+        Metadata::new()
+            .with("application_id", self.client.as_str())
+            .with("resource", self.resource.as_str())
+            .with("subject_fingerprint", self.fingerprint.as_str())
+            .with("method", self.method.as_str())
+            .with("gateway_status", status.as_u16())
+            .with("latency_ms", u64::try_from(latency.as_millis()).unwrap_or(u64::MAX))
+            .with("response_bytes", response_bytes)
+            .with_known("subject_kind", self.subject_kind)
+    }
+}
+
+/// An event whose id is drawn when it is committed, so that a moment without randomness loses nothing.
+struct Draft {
+    zone: ZoneId,
+    event_type: EventType,
+    decision: Decision,
+    evaluation_status: &'static str,
+    request_id: RequestId,
+    reason: Option<String>,
+    metadata: Metadata,
+    occurred_at: Timestamp,
+}
+
+impl Draft {
+    fn to_evidence(&self) -> Result<Evidence, StoreError> {
+        let unavailable = |reason: String| StoreError::Unavailable { reason };
+        let id = chance::uuid_v7(self.occurred_at).map_err(|error| unavailable(error.to_string()))?;
+        let id = EventId::parse(&id.to_string()).map_err(|error| unavailable(error.to_string()))?;
+        let (event_type, decision) = (self.event_type.clone(), self.decision.clone());
+        let event =
+            Evidence::new(id, self.zone.clone(), event_type, decision, self.evaluation_status, self.occurred_at)
+                .request(self.request_id.as_str())
+                .with_metadata(self.metadata.clone());
+        Ok(match &self.reason {
+            Some(reason) => event.because(reason.as_str()),
+            None => event,
+        })
+    }
+}
+
+/// The way into the chains for events that are not part of somebody's transaction.
+pub(crate) struct EvidenceLog {
+    store: Store,
+    ledger: Ledger,
+    anonymous: Arc<AnonymousDenials>,
+    repeated: FixedWindow,
+    metrics: Arc<Metrics>,
+    waiting: Mutex<Waiting>,
+    arrived: Notify,
+    room: Notify,
+    pub(crate) persisted: Counter,
+    pub(crate) drained: Counter,
+    pub(crate) sink_errors: Counter,
+    /// Events lost. Once there is one, this process is not ready any more.
+    pub(crate) dropped: Counter,
+}
+
+#[derive(Default)]
+struct Waiting {
+    events: VecDeque<Draft>,
+    /// Taken by the writer and not yet committed.
+    taken: usize,
+}
+
+impl EvidenceLog {
+    pub(crate) fn new(store: Store, ledger: Ledger, anonymous: Arc<AnonymousDenials>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            store,
+            ledger,
+            anonymous,
+            repeated: FixedWindow::per_minute(),
+            metrics,
+            waiting: Mutex::default(),
+            arrived: Notify::new(),
+            room: Notify::new(),
+            persisted: Counter::default(),
+            drained: Counter::default(),
+            sink_errors: Counter::default(),
+            dropped: Counter::default(),
+        }
+    }
+
+    /// Waits until a new call may begin: until fewer than [`CAPACITY`] events wait.
+    pub(crate) async fn has_room(&self) {
+        loop {
+            let mut room = std::pin::pin!(self.room.notified());
+            room.as_mut().enable();
+            if self.depth() < CAPACITY {
+                return;
+            }
+            room.await;
+        }
+    }
+
+    /// Events not yet committed.
+    pub(crate) fn depth(&self) -> usize {
+        let waiting = self.lock();
+        waiting.events.len() + waiting.taken
+    }
+
+    /// Counts a refusal of somebody who proved nothing.
+    pub(crate) fn anonymous_denial(&self, reason: &'static str) {
+        self.anonymous.count("gateway", reason);
+    }
+
+    /// Records that a verified caller was refused before dispatch.
+    pub(crate) fn denied(&self, caller: &Caller, status: StatusCode, reason: &'static str, description: &str) {
+        let now = self.store.now();
+        if !self.repeated.hit(&(&caller.zone, &caller.jti, reason), DENIALS_PER_MANDATE, now).is_allowed() {
+            self.anonymous.count("gateway", reason);
+            return;
+        }
+        self.push(Draft {
+            zone: caller.zone.clone(),
+            event_type: EventType::GatewayResourceRequest,
+            decision: Decision::Deny,
+            evaluation_status: reason,
+            request_id: caller.request_id.clone(),
+            reason: Some(description.to_owned()),
+            metadata: caller.metadata(status, Duration::ZERO, 0),
+            occurred_at: now,
+        });
+    }
+
+    /// Records that a used mandate came back.
+    pub(crate) fn replayed(&self, caller: &Caller) {
+        let metadata = Metadata::new()
+            .with("jti", caller.jti.as_str())
+            .with("resource", caller.resource.as_str())
+            .with("client_id", caller.client.as_str())
+            .with("subject_fp", caller.fingerprint.as_str())
+            .with("request_id", caller.request_id.as_str());
+        self.push(Draft {
+            zone: caller.zone.clone(),
+            event_type: EventType::ReplayDetected,
+            decision: Decision::Deny,
+            evaluation_status: "anomaly",
+            request_id: caller.request_id.clone(),
+            reason: None,
+            metadata,
+            occurred_at: self.store.now(),
+        });
+    }
+
+    /// Takes on the duty to record how a permitted call ended.
+    pub(crate) fn attempt(self: &Arc<Self>, caller: Caller) -> Attempt {
+        Attempt { log: self.clone(), call: Some(Call::new(caller)) }
+    }
+
+    fn push(&self, event: Draft) {
+        self.lock().events.push_back(event);
+        self.arrived.notify_one();
+    }
+
+    /// Commits what waits, until `stop` turns true and nothing is left.
+    pub(crate) async fn write(&self, mut stop: watch::Receiver<bool>) {
+        loop {
+            let stopping = *stop.borrow() || stop.has_changed().is_err();
+            let batch = self.take();
+            if batch.is_empty() {
+                if stopping {
+                    return;
+                }
+                tokio::select! {
+                    () = self.arrived.notified() => tokio::time::sleep(LINGER).await,
+                    _ = stop.wait_for(|stop| *stop) => {}
+                }
+                continue;
+            }
+            let count = batch.len();
+            let lost = self.commit(batch).await;
+            self.lock().taken = 0;
+            self.room.notify_waiters();
+            let persisted = u64::try_from(count - lost).unwrap_or(0);
+            self.persisted.add(persisted);
+            if stopping {
+                self.drained.add(persisted);
+            }
+        }
+    }
+
+    /// The writer was ended before it had written everything: what is left is lost, and says so.
+    pub(crate) fn give_up(&self) {
+        let left = self.depth();
+        if left > 0 {
+            self.dropped.add(u64::try_from(left).unwrap_or(u64::MAX));
+            tracing::error!(events = left, "evidence was lost: the store did not take it before the process had to end");
+        }
+    }
+
+    fn take(&self) -> Vec<Draft> {
+        let mut waiting = self.lock();
+        let count = waiting.events.len().min(BATCH);
+        let batch: Vec<Draft> = waiting.events.drain(..count).collect();
+        waiting.taken = batch.len();
+        batch
+    }
+
+    /// Commits each zone's events in order, zones side by side. Says how many were lost.
+    async fn commit(&self, batch: Vec<Draft>) -> usize {
+        let mut zones: Vec<(ZoneId, Vec<Draft>)> = Vec::new();
+        for event in batch {
+            match zones.iter_mut().find(|(zone, _)| *zone == event.zone) {
+                Some((_, events)) => events.push(event),
+                None => zones.push((event.zone.clone(), vec![event])),
+            }
+        }
+        join_all(zones.iter().map(|(zone, events)| self.commit_zone(zone, events))).await.into_iter().sum()
+    }
+
+    async fn commit_zone(&self, zone: &ZoneId, events: &[Draft]) -> usize {
+        match self.commit_at_last(zone, events).await {
+            Ok(()) => 0,
+            // One of them has no place in the chain; it must not take the others with it.
+            Err(_) if events.len() > 1 => {
+                let mut lost = 0;
+                for event in events {
+                    lost += Box::pin(self.commit_zone(zone, std::slice::from_ref(event))).await;
+                }
+                lost
+            }
+            Err(error) => {
+                self.dropped.up();
+                tracing::error!(zone = %zone, %error, "evidence was lost: the store will never take it");
+                1
+            }
+        }
+    }
+
+    /// Tries again while the store is unavailable. Any other failure is for good.
+    async fn commit_at_last(&self, zone: &ZoneId, events: &[Draft]) -> Result<(), StoreError> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let error = match self.try_commit(zone, events).await {
+                Err(error @ StoreError::Unavailable { .. }) => error,
+                outcome => return outcome,
+            };
+            self.sink_errors.up();
+            tracing::warn!(zone = %zone, %error, "evidence could not be committed yet");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn try_commit(&self, zone: &ZoneId, events: &[Draft]) -> Result<(), StoreError> {
+        let events = events.iter().map(Draft::to_evidence).collect::<Result<Vec<_>, _>>()?;
+        self.store
+            .commit(zone, (self.ledger.clone(), events), |tx, (ledger, events)| {
+                Box::pin(async move { ledger.record(tx, events).await })
+            })
+            .await
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How a permitted call ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Relayed to the end, or cut by a revocation.
+    Executed,
+    /// The response broke off, or its caller did not take it.
+    CopyFailed,
+    /// No response; what the caller got instead.
+    Transport(StatusCode),
+    /// The guard refused the upstream, and why, for the operator.
+    NotAddressable(String),
+    /// The credential must not go to the upstream's host.
+    HostNotAllowed,
+    /// The request could not be built.
+    BuildFailed,
+}
+
+/// The duty to record how one permitted call ended.
+pub(crate) struct Attempt {
+    log: Arc<EvidenceLog>,
+    call: Option<Call>,
+}
+
+struct Call {
+    caller: Caller,
+    details: Vec<(&'static str, Value)>,
+    latency: Duration,
+    response_bytes: u64,
+    upstream_status: Option<StatusCode>,
+}
+
+impl Call {
+    fn new(caller: Caller) -> Self {
+        Self {
+            caller,
+            details: Vec::with_capacity(8),
+            latency: Duration::ZERO,
+            response_bytes: 0,
+            upstream_status: None,
+        }
+    }
+}
+
+impl Attempt {
+    /// Whose call it is.
+    pub(crate) fn caller(&self) -> Option<&Caller> {
+        self.call.as_ref().map(|call| &call.caller)
+    }
+
+    /// Adds what becomes known on the way; empty text is left out.
+    pub(crate) fn note(&mut self, key: &'static str, value: &str) {
+        if let Some(call) = self.call.as_mut().filter(|_| !value.is_empty()) {
+            call.details.push((key, Value::from(value)));
+        }
+    }
+
+    /// The upstream's response head arrived, `latency` after dispatch.
+    pub(crate) fn answered(&mut self, status: StatusCode, latency: Duration) {
+        if let Some(call) = &mut self.call {
+            call.upstream_status = Some(status);
+            call.latency = latency;
+            call.details.push(("upstream_status", Value::from(status.as_u16())));
+            call.details.push(("result_class", Value::from(result_class(status))));
+        }
+    }
+
+    /// Bytes of the response body went on to the caller.
+    pub(crate) fn relayed(&mut self, bytes: usize) {
+        if let Some(call) = &mut self.call {
+            call.response_bytes += u64::try_from(bytes).unwrap_or(0);
+        }
+    }
+
+    /// A revocation cut the stream.
+    pub(crate) fn interrupted(&mut self) {
+        if let Some(call) = &mut self.call {
+            call.details.push(("revocation_interrupted", Value::from(true)));
+        }
+        self.end(Outcome::Executed);
+    }
+
+    /// Hands the event over. Only the first call has an effect.
+    pub(crate) fn end(&mut self, outcome: Outcome) {
+        let Some(Call { caller, details, latency, response_bytes, upstream_status }) = self.call.take() else { return };
+        if outcome != Outcome::Executed {
+            self.log.metrics.upstream_errors.up();
+        }
+        let upstream_status = upstream_status.unwrap_or(StatusCode::BAD_GATEWAY);
+        let (evaluation_status, error_kind, status) = match &outcome {
+            Outcome::Executed => ("executed", None, upstream_status),
+            Outcome::CopyFailed => ("upstream_error", Some("response_copy_failed"), upstream_status),
+            Outcome::Transport(status) => ("upstream_error", Some("transport_error"), *status),
+            Outcome::NotAddressable(_) => {
+                ("upstream_rejected", Some("upstream_not_addressable"), StatusCode::BAD_GATEWAY)
+            }
+            Outcome::HostNotAllowed => ("upstream_rejected", Some("provider_host_not_allowed"), StatusCode::BAD_GATEWAY),
+            Outcome::BuildFailed => ("build_failed", Some("request_build_failed"), StatusCode::BAD_REQUEST),
+        };
+        let mut metadata = caller.metadata(status, latency, response_bytes).with_known("error_kind", error_kind);
+        details.into_iter().for_each(|(key, value)| metadata.set(key, value));
+        let Caller { zone, request_id, .. } = caller;
+        self.log.push(Draft {
+            zone,
+            event_type: EventType::GatewayResourceRequest,
+            decision: Decision::Allow,
+            evaluation_status,
+            request_id,
+            reason: match outcome {
+                Outcome::NotAddressable(reason) => Some(reason),
+                _ => None,
+            },
+            metadata,
+            occurred_at: self.log.store.now(),
+        });
+    }
+}
+
+/// A caller who goes away makes every future of the call disappear, and with them the last place that could say so: this
+/// is the one.
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        let answered = self.call.as_ref().is_some_and(|call| call.upstream_status.is_some());
+        self.end(if answered { Outcome::CopyFailed } else { Outcome::Transport(crate::wire::client_closed_request()) });
+    }
+}
+
+fn result_class(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        200..=299 => "success",
+        300..=399 => "redirect",
+        400..=499 => "client_error",
+        500.. => "server_error",
+        _ => "unknown",
+    }
+}

@@ -1,0 +1,346 @@
+//! What is revoked, as far as the Gateway knows, and who must hear of it (contract: gateway.md §10).
+//!
+//! An operator ends a session while one of its calls is streaming. The commit that ends it puts a message into the
+//! outbox; the store hands every committed message to [`Revocations`] before it answers the operator. The message names
+//! anchors: a record, a session, a delegation. From that moment no request with such an anchor passes
+//! [`Revocations::watch`], and each request that passed before holds a [`Watch`] that is now set and woken, so that even
+//! a stream whose upstream is silent ends at once.
+//!
+//! Messages can be missed: by a process that was not running, by a stream that was down. So everything revoked within
+//! the last day is read from the store at start, every thirty seconds and on demand, and replaces what was known. Marks
+//! that arrive while that is being read survive the replacement, for the reading may have begun before their commit.
+//! Without a successful reading for seventy seconds the state is not [fresh](Revocations::is_fresh), and every request
+//! is refused.
+//!
+//! Looking costs one lock and at most four look-ups per request; a stream then looks at one flag per chunk.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Context;
+use std::time::Duration;
+
+use caracal_authority::{Timestamp, ZoneId};
+use caracal_store::revocations::{self, Anchor, AnchorKind};
+use caracal_store::{Committed, Message, Observer, Store, StoreError};
+use futures_util::task::AtomicWaker;
+
+/// How far back a reading goes: longer than any mandate lives.
+const LOOK_BACK: Duration = Duration::from_secs(24 * 60 * 60);
+/// Age of the last reading beyond which nothing is let through, in whole seconds.
+const FRESH_SECONDS: i64 = 70;
+/// A reading that takes longer is given up: one that hangs must not keep the next from being tried.
+const READING: Duration = Duration::from_secs(20);
+
+const REVOKE_TOPIC: &str = "caracal.sessions.revoke";
+const EDGES_TOPIC: &str = "caracal.delegations.invalidate";
+
+/// The anchors of one mandate that are looked at (gateway.md §10.1). A missing claim is no anchor.
+#[derive(Debug, Clone)]
+pub(crate) struct Anchors {
+    zone: ZoneId,
+    ids: Vec<(AnchorKind, Box<str>)>,
+}
+
+impl Anchors {
+    /// Of a mandate of `zone`; `claim` gives the text of a claim.
+    pub(crate) fn of<'c>(zone: ZoneId, claim: impl Fn(&str) -> Option<&'c str>) -> Self {
+        let mut ids: Vec<(AnchorKind, Box<str>)> = Vec::with_capacity(4);
+        for (kind, name) in [
+            (AnchorKind::Record, "sid"),
+            (AnchorKind::Record, "root_sid"),
+            (AnchorKind::Session, "agent_session_id"),
+            (AnchorKind::Edge, "delegation_edge_id"),
+        ] {
+            // `root_sid` is usually `sid`.
+            if let Some(id) = claim(name)
+                && !ids.iter().any(|(known, other)| *known == kind && **other == *id)
+            {
+                ids.push((kind, id.into()));
+            }
+        }
+        Self { zone, ids }
+    }
+}
+
+/// An anchor of the mandate is revoked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Revoked;
+
+/// Revocation state of one process.
+pub struct Revocations {
+    store: Store,
+    state: Mutex<State>,
+    /// One reading at a time: the collection of marks that arrive meanwhile is one.
+    reading: tokio::sync::Mutex<()>,
+    /// Store time of the last successful reading, whole seconds; 0 before the first.
+    read_at: AtomicI64,
+    messages: AtomicU64,
+    /// Age of the last message when it was applied, microseconds.
+    propagation: AtomicI64,
+}
+
+#[derive(Default)]
+struct State {
+    marks: Marks,
+    /// Requests and streams under way, by anchor.
+    watched: HashMap<ZoneId, ByKind<HashMap<Box<str>, Vec<Arc<Flag>>>>>,
+    /// Marks that arrived while a reading is under way.
+    arriving: Option<Vec<Anchor>>,
+}
+
+#[derive(Default)]
+struct Marks {
+    zones: HashMap<ZoneId, ByKind<HashSet<Box<str>>>>,
+    count: u64,
+}
+
+/// One of each for records, sessions and delegations.
+#[derive(Default)]
+struct ByKind<T>([T; 3]);
+
+impl<T> ByKind<T> {
+    fn get(&self, kind: AnchorKind) -> &T {
+        &self.0[kind as usize]
+    }
+
+    fn get_mut(&mut self, kind: AnchorKind) -> &mut T {
+        &mut self.0[kind as usize]
+    }
+}
+
+impl Marks {
+    fn contains(&self, zone: &ZoneId, kind: AnchorKind, id: &str) -> bool {
+        self.zones.get(zone).is_some_and(|marks| marks.get(kind).contains(id))
+    }
+
+    fn insert(&mut self, anchor: &Anchor) {
+        let marks = self.zones.entry(anchor.zone.clone()).or_default();
+        if marks.get_mut(anchor.kind).insert(anchor.id.as_str().into()) {
+            self.count += 1;
+        }
+    }
+}
+
+impl Revocations {
+    /// Knows nothing and is not fresh until the first [`refresh`](Self::refresh). Register it as an observer of `store`
+    /// before that, or what is revoked in between is learnt only with the second.
+    pub(crate) fn new(store: Store) -> Self {
+        Self {
+            store,
+            state: Mutex::default(),
+            reading: tokio::sync::Mutex::default(),
+            read_at: AtomicI64::new(0),
+            messages: AtomicU64::new(0),
+            propagation: AtomicI64::new(0),
+        }
+    }
+
+    /// Lets a mandate with these anchors pass and keeps watch over them from the same moment on: there is no gap in
+    /// which a revocation could go unseen.
+    pub(crate) fn watch(self: &Arc<Self>, anchors: Anchors) -> Result<Watch, Revoked> {
+        let flag = Arc::new(Flag::default());
+        let mut state = self.lock();
+        if anchors.ids.iter().any(|(kind, id)| state.marks.contains(&anchors.zone, *kind, id)) {
+            return Err(Revoked);
+        }
+        if !anchors.ids.is_empty() {
+            let watched = state.watched.entry(anchors.zone.clone()).or_default();
+            for (kind, id) in &anchors.ids {
+                watched.get_mut(*kind).entry(id.clone()).or_default().push(flag.clone());
+            }
+        }
+        drop(state);
+        Ok(Watch { revocations: self.clone(), anchors, flag })
+    }
+
+    /// Reads from the store everything that is revoked. Says how many marks there are now.
+    pub async fn refresh(&self) -> Result<u64, StoreError> {
+        let _turn = self.reading.lock().await;
+        self.lock().arriving = Some(Vec::new());
+        let read = async {
+            let mut snapshot = self.store.snapshot().await?;
+            let now = snapshot.now();
+            let anchors = revocations::list(&mut snapshot.deployment(), now.minus(LOOK_BACK)).await?;
+            Ok((now, anchors))
+        };
+        let outcome = match tokio::time::timeout(READING, read).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(StoreError::Unavailable { reason: "revocations could not be read in time".to_owned() }),
+        };
+        match outcome {
+            Ok((now, anchors)) => Ok(self.replace(&anchors, now)),
+            Err(error) => {
+                self.lock().arriving = None;
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether the last successful reading is recent enough to let anything through at `now`. One from the future is
+    /// not: the clock was set back, and how old it is nobody knows.
+    pub(crate) fn is_fresh(&self, now: Timestamp) -> bool {
+        self.age(now).is_some_and(|age| (0..=FRESH_SECONDS).contains(&age))
+    }
+
+    /// Whole seconds since the last successful reading; `None` before the first.
+    pub(crate) fn age(&self, now: Timestamp) -> Option<i64> {
+        match self.read_at.load(Ordering::Acquire) {
+            0 => None,
+            read_at => Some(now.as_seconds() - read_at),
+        }
+    }
+
+    /// Marks at present.
+    pub(crate) fn active(&self) -> u64 {
+        self.lock().marks.count
+    }
+
+    /// Messages applied, and the age of the last when it was.
+    pub(crate) fn applied(&self) -> (u64, Duration) {
+        let age = self.propagation.load(Ordering::Relaxed);
+        (self.messages.load(Ordering::Relaxed), Duration::from_micros(u64::try_from(age).unwrap_or(0)))
+    }
+
+    fn replace(&self, anchors: &[Anchor], now: Timestamp) -> u64 {
+        let mut marks = Marks::default();
+        anchors.iter().for_each(|anchor| marks.insert(anchor));
+        let mut state = self.lock();
+        for anchor in state.arriving.take().unwrap_or_default() {
+            marks.insert(&anchor);
+        }
+        let count = marks.count;
+        let replaced = std::mem::replace(&mut state.marks, marks);
+        state.set_watched_that_are_marked();
+        drop(state);
+        self.read_at.store(now.as_seconds(), Ordering::Release);
+        // A day of revocations can be large; others should not wait for the lock while it is taken apart.
+        drop(replaced);
+        count
+    }
+
+    fn mark(&self, anchor: Anchor) {
+        let mut state = self.lock();
+        state.marks.insert(&anchor);
+        if let Some(watched) = state.watched.get(&anchor.zone)
+            && let Some(flags) = watched.get(anchor.kind).get(anchor.id.as_str())
+        {
+            flags.iter().for_each(|flag| flag.set());
+        }
+        if let Some(arriving) = &mut state.arriving {
+            arriving.push(anchor);
+        }
+    }
+
+    fn apply(&self, message: &Message) {
+        let mut anchors = anchors_of(message).peekable();
+        if anchors.peek().is_none() {
+            if message.topic == REVOKE_TOPIC {
+                tracing::error!(outbox_id = %message.id, "a revocation names no anchor");
+            }
+            return;
+        }
+        anchors.for_each(|anchor| self.mark(anchor));
+        self.messages.fetch_add(1, Ordering::Relaxed);
+        let age = message.created_at.until(self.store.now());
+        self.propagation.store(i64::try_from(age.as_micros()).unwrap_or(i64::MAX), Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic while the lock was held leaves marks that are still marks; forgetting them would let the revoked in.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn set_watched_that_are_marked(&mut self) {
+        for (zone, watched) in &self.watched {
+            for kind in [AnchorKind::Record, AnchorKind::Session, AnchorKind::Edge] {
+                for (id, flags) in watched.get(kind) {
+                    if self.marks.contains(zone, kind, id) {
+                        flags.iter().for_each(|flag| flag.set());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Hears of every commit before its callers do.
+impl Observer for Revocations {
+    fn committed(&self, committed: &Committed) {
+        committed.messages.iter().for_each(|message| self.apply(message));
+    }
+}
+
+/// What a message revokes (audit-and-streams.md §6.4): any one field suffices, others are ignored.
+fn anchors_of(message: &Message) -> impl Iterator<Item = Anchor> + '_ {
+    let fields: &[(AnchorKind, &str)] = match message.topic.as_str() {
+        REVOKE_TOPIC => &[
+            (AnchorKind::Record, "session_id"),
+            (AnchorKind::Session, "agent_session_id"),
+            (AnchorKind::Edge, "delegation_edge_id"),
+            (AnchorKind::Edge, "edge_id"),
+        ],
+        EDGES_TOPIC if message.field("event") == Some("edge_revoke") => &[(AnchorKind::Edge, "edge_id")],
+        _ => &[],
+    };
+    let anchor = |kind, id: &str| Anchor { zone: message.zone.clone(), kind, id: id.to_owned() };
+    fields.iter().filter_map(move |(kind, name)| Some(anchor(*kind, message.field(name)?)))
+}
+
+#[derive(Default)]
+struct Flag {
+    revoked: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Flag {
+    fn set(&self) {
+        self.revoked.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+}
+
+/// Keeps watch over the anchors of one mandate for as long as it lives.
+pub(crate) struct Watch {
+    revocations: Arc<Revocations>,
+    anchors: Anchors,
+    flag: Arc<Flag>,
+}
+
+impl Watch {
+    /// Whether an anchor has been revoked since the watch began.
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.flag.revoked.load(Ordering::Acquire)
+    }
+
+    /// The same, and wakes the task of `cx` when it changes.
+    pub(crate) fn poll_revoked(&self, cx: &Context<'_>) -> bool {
+        // Registered before looking: a revocation in between wakes.
+        self.flag.waker.register(cx.waker());
+        self.is_revoked()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut state = self.revocations.lock();
+        let State { watched, .. } = &mut *state;
+        let Some(zone) = watched.get_mut(&self.anchors.zone) else { return };
+        for (kind, id) in &self.anchors.ids {
+            if let Some(flags) = zone.get_mut(*kind).get_mut(id) {
+                flags.retain(|flag| !Arc::ptr_eq(flag, &self.flag));
+                if flags.is_empty() {
+                    zone.get_mut(*kind).remove(id);
+                }
+            }
+        }
+        if zone.0.iter().all(HashMap::is_empty) {
+            watched.remove(&self.anchors.zone);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+//! Trace context (contract: gateway.md §4): a caller's `traceparent` is passed on when it is one, else replaced.
+
+use caracal_crypto::chance;
+use caracal_crypto::encoding::hex;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// `traceparent`.
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// The `traceparent` that goes upstream: the caller's only one when it is valid, else a fresh one, independent of the
+/// request's id. `None` only when the system has no randomness.
+pub(crate) fn parent(headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut lines = headers.get_all(TRACEPARENT).iter();
+    match (lines.next(), lines.next()) {
+        (Some(line), None) if is_valid(line.as_bytes()) => Some(line.clone()),
+        _ => fresh(),
+    }
+}
+
+/// The trace's id: second field of a `traceparent`.
+pub(crate) fn trace_id(parent: &HeaderValue) -> Option<&str> {
+    parent.to_str().ok()?.split('-').nth(1)
+}
+
+fn fresh() -> Option<HeaderValue> {
+    let trace = chance::random_bytes::<16>().ok().filter(is_not_zero)?;
+    let span = chance::random_bytes::<8>().ok().filter(is_not_zero)?;
+    HeaderValue::from_str(&format!("00-{}-{}-01", hex(&trace), hex(&span))).ok()
+}
+
+fn is_not_zero<const N: usize>(bytes: &[u8; N]) -> bool {
+    bytes.iter().any(|byte| *byte != 0)
+}
+
+fn is_valid(line: &[u8]) -> bool {
+    let mut fields = line.split(|byte| *byte == b'-');
+    let mut next = |len: usize| fields.next().filter(|field| field.len() == len && field.iter().all(is_lower_hex));
+    let (Some(version), Some(trace), Some(span), Some(_flags)) = (next(2), next(32), next(16), next(2)) else {
+        return false;
+    };
+    let more = fields.next().is_some();
+    let all_zero = |field: &[u8]| field.iter().all(|byte| *byte == b'0');
+    version != b"ff" && !(version == b"00" && more) && !all_zero(trace) && !all_zero(span)
+}
+
+fn is_lower_hex(byte: &u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b'a'..=b'f')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+    const SPAN: &str = "b7ad6b7169203331";
+
+    fn passed_on(lines: &[&str]) -> bool {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(TRACEPARENT, line.parse().unwrap());
+        }
+        let parent = parent(&headers).unwrap();
+        assert!(is_valid(parent.as_bytes()), "{parent:?}");
+        lines.first().is_some_and(|line| parent == *line)
+    }
+
+    #[test]
+    fn valid_parents_are_passed_on() {
+        for parent in [
+            format!("00-{TRACE}-{SPAN}-01"),
+            format!("00-{TRACE}-{SPAN}-ff"),
+            format!("01-{TRACE}-{SPAN}-01-more"),
+            format!("fe-{TRACE}-{SPAN}-00-"),
+        ] {
+            assert!(passed_on(&[&parent]), "{parent}");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_replaced() {
+        for parent in [
+            String::new(),
+            format!("00-{TRACE}-{SPAN}"),
+            format!("00-{TRACE}-{SPAN}-01-more"),
+            format!("00-{TRACE}-{SPAN}-0"),
+            format!("ff-{TRACE}-{SPAN}-01"),
+            format!("00-{}-{SPAN}-01", TRACE.to_uppercase()),
+            format!("00-{}-{SPAN}-01", "0".repeat(32)),
+            format!("00-{TRACE}-{}-01", "0".repeat(16)),
+            format!("00-{}-{SPAN}-01", &TRACE[1..]),
+            format!("0-{TRACE}-{SPAN}-01"),
+        ] {
+            assert!(!passed_on(&[&parent]), "{parent}");
+        }
+        let twice = format!("00-{TRACE}-{SPAN}-01");
+        assert!(!passed_on(&[&twice, &twice]));
+        assert!(!passed_on(&[]));
+    }
+
+    #[test]
+    fn a_fresh_parent_names_a_fresh_trace() {
+        let (one, two) = (parent(&HeaderMap::new()).unwrap(), parent(&HeaderMap::new()).unwrap());
+        assert_eq!(trace_id(&one).unwrap().len(), 32);
+        assert_ne!(trace_id(&one), trace_id(&two));
+    }
+}

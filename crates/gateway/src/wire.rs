@@ -1,0 +1,292 @@
+//! Every way a proxied request can be refused, and the one mapping to status, code, text, metric and evidence
+//! (contract: gateway.md §6, §11.2, §16, §18; README D7, D8, D11).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use caracal_http::{Problem, Profile, RequestId};
+use http::header::{CACHE_CONTROL, CONNECTION, WWW_AUTHENTICATE};
+use http::{HeaderValue, Response, StatusCode};
+use http_body_util::Full;
+
+use crate::exchange::{ExchangeRefusal, RefusalKind};
+use crate::metrics::{Counter, Metrics};
+
+/// 499: the caller went away. Seen in evidence and logs only.
+pub(crate) fn client_closed_request() -> StatusCode {
+    StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST)
+}
+
+/// Why a proxied request got no response from its upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    // The caller's.
+    MissingBearer,
+    BearerTooLarge,
+    MalformedBearer,
+    Expiring,
+    ClientIdHeader,
+    MissingRouting,
+    MissingZone,
+    MissingClient,
+    UnsafePath,
+    BadSignature,
+    Replayed,
+    Revoked,
+    BodyTooLarge,
+    // The STS's decision, or its lack of one.
+    Exchange(ExchangeRefusal),
+    NoUpstream,
+    // A dependency's.
+    RevocationStale,
+    KeysUnavailable,
+    EvidenceUnavailable,
+    CircuitOpen { retry_after: Duration },
+    // The directive's.
+    NotAddressable,
+    HostNotAllowed,
+    BuildFailed,
+    // The upstream's.
+    UpstreamTimeout,
+    UpstreamUnreachable,
+    // After dispatch.
+    CallerGone,
+}
+
+/// What the caller sees of a refusal.
+struct Seen<'r> {
+    status: StatusCode,
+    code: &'r str,
+    description: &'r str,
+}
+
+impl Refusal {
+    fn seen(&self) -> Seen<'_> {
+        use StatusCode as S;
+        let seen = |status, code, description| Seen { status, code, description };
+        match self {
+            Self::RevocationStale => seen(S::SERVICE_UNAVAILABLE, "sts_unavailable", "revocation state unavailable"),
+            Self::MissingBearer => seen(S::UNAUTHORIZED, "invalid_token", "missing bearer token"),
+            Self::BearerTooLarge => seen(S::UNAUTHORIZED, "invalid_token", "bearer token too large"),
+            Self::MalformedBearer => seen(S::UNAUTHORIZED, "invalid_token", "malformed bearer token"),
+            Self::Expiring => seen(
+                S::UNAUTHORIZED,
+                "credential_expired_not_renewable",
+                "credential expiring within pre-flight window",
+            ),
+            Self::ClientIdHeader => {
+                seen(S::BAD_REQUEST, "invalid_token", "client identity derives from the bearer token")
+            }
+            Self::MissingRouting => seen(S::BAD_REQUEST, "invalid_token", "missing routing headers"),
+            Self::MissingZone => seen(S::UNAUTHORIZED, "invalid_token", "missing token zone"),
+            Self::MissingClient => seen(S::UNAUTHORIZED, "invalid_token", "missing token client"),
+            Self::UnsafePath => seen(S::BAD_REQUEST, "invalid_token", "path traversal not permitted"),
+            Self::BadSignature => seen(S::UNAUTHORIZED, "invalid_token", "bearer signature invalid"),
+            Self::KeysUnavailable => seen(S::SERVICE_UNAVAILABLE, "sts_unavailable", "signing keys unavailable"),
+            Self::Replayed => seen(S::UNAUTHORIZED, "invalid_token", "token replay detected"),
+            Self::Revoked => seen(S::UNAUTHORIZED, "invalid_token", "session revoked"),
+            Self::EvidenceUnavailable => seen(S::SERVICE_UNAVAILABLE, "sts_unavailable", "evidence unavailable"),
+            Self::CircuitOpen { .. } => seen(S::SERVICE_UNAVAILABLE, "sts_unavailable", "sts unavailable"),
+            Self::Exchange(refusal) if refusal.kind == RefusalKind::Replayed => Self::Replayed.seen(),
+            // A refusal with the status of a success could be taken for one.
+            Self::Exchange(refusal) if refusal.status.as_u16() < 300 => {
+                seen(S::BAD_GATEWAY, "sts_unavailable", "sts response invalid")
+            }
+            Self::Exchange(refusal) => seen(refusal.status, &refusal.code, &refusal.description),
+            Self::NoUpstream => seen(S::FORBIDDEN, "access_denied", "resource upstream not configured"),
+            Self::BodyTooLarge => seen(S::PAYLOAD_TOO_LARGE, "payload_too_large", "request body too large"),
+            Self::NotAddressable => seen(S::BAD_GATEWAY, "internal_error", "upstream not addressable"),
+            Self::HostNotAllowed => {
+                seen(S::BAD_GATEWAY, "internal_error", "provider credential not allowed for upstream host")
+            }
+            Self::BuildFailed => seen(S::BAD_REQUEST, "internal_error", "upstream request build failed"),
+            Self::UpstreamTimeout => seen(S::GATEWAY_TIMEOUT, "internal_error", "upstream timeout"),
+            Self::UpstreamUnreachable => seen(S::BAD_GATEWAY, "internal_error", "upstream unreachable"),
+            Self::CallerGone => seen(client_closed_request(), "internal_error", "client cancelled"),
+        }
+    }
+
+    /// The status the caller sees.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.seen().status
+    }
+
+    /// The text the caller sees.
+    pub(crate) fn description(&self) -> &str {
+        self.seen().description
+    }
+
+    /// The name of the reason in evidence and in the count of anonymous denials.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::MissingBearer => "missing_bearer_token",
+            Self::BearerTooLarge => "bearer_too_large",
+            Self::MalformedBearer => "malformed_bearer_token",
+            Self::Expiring => "bearer_expiring",
+            Self::ClientIdHeader => "client_id_header",
+            Self::MissingRouting => "missing_routing_headers",
+            Self::MissingZone => "missing_token_zone",
+            Self::MissingClient => "missing_token_client",
+            Self::UnsafePath => "path_traversal",
+            Self::BadSignature => "bad_signature",
+            Self::Replayed => "replay_detected",
+            Self::Revoked => "session_revoked",
+            Self::BodyTooLarge => "request_too_large",
+            Self::Exchange(refusal) => match refusal.kind {
+                RefusalKind::Denied => "exchange_denied",
+                RefusalKind::Replayed => "replay_detected",
+                RefusalKind::Unavailable if refusal.status == StatusCode::GATEWAY_TIMEOUT => "sts_timeout",
+                RefusalKind::Unavailable => "sts_unavailable",
+            },
+            Self::NoUpstream => "upstream_not_configured",
+            Self::RevocationStale => "revocation_state_unavailable",
+            Self::KeysUnavailable => "signing_keys_unavailable",
+            Self::EvidenceUnavailable => "evidence_unavailable",
+            Self::CircuitOpen { .. } => "sts_circuit_open",
+            Self::NotAddressable => "upstream_not_addressable",
+            Self::HostNotAllowed => "provider_host_not_allowed",
+            Self::BuildFailed => "request_build_failed",
+            Self::UpstreamTimeout => "upstream_timeout",
+            Self::UpstreamUnreachable => "upstream_unreachable",
+            Self::CallerGone => "client_cancelled",
+        }
+    }
+
+    /// Counts a refusal of the checks. What ends after them is counted where its evidence is made.
+    pub(crate) fn count(&self, metrics: &Metrics) {
+        metrics.denied.up();
+        let counter: Option<&Counter> = match self {
+            Self::RevocationStale => Some(&metrics.revocation_stale),
+            Self::MissingBearer => Some(&metrics.missing_auth),
+            Self::BearerTooLarge | Self::MalformedBearer => Some(&metrics.bad_bearer),
+            Self::Expiring => Some(&metrics.expiring),
+            Self::ClientIdHeader | Self::MissingRouting | Self::MissingZone | Self::MissingClient => {
+                Some(&metrics.bad_routing)
+            }
+            Self::UnsafePath => Some(&metrics.path_traversal),
+            Self::BadSignature | Self::KeysUnavailable => Some(&metrics.signature),
+            Self::Replayed => Some(&metrics.replay),
+            Self::Revoked => Some(&metrics.revoked),
+            Self::CircuitOpen { .. } => {
+                metrics.circuit_fast_fail.up();
+                Some(&metrics.exchange_errors)
+            }
+            Self::Exchange(refusal) if refusal.kind == RefusalKind::Replayed => Some(&metrics.replay),
+            Self::Exchange(_) | Self::NoUpstream => Some(&metrics.exchange_errors),
+            Self::BodyTooLarge
+            | Self::EvidenceUnavailable
+            | Self::NotAddressable
+            | Self::HostNotAllowed
+            | Self::BuildFailed
+            | Self::UpstreamTimeout
+            | Self::UpstreamUnreachable
+            | Self::CallerGone => None,
+        };
+        if let Some(counter) = counter {
+            counter.up();
+        }
+    }
+
+    /// The finished answer.
+    pub(crate) fn render(&self, id: &RequestId) -> Response<Full<Bytes>> {
+        let Seen { status, code, description } = self.seen();
+        let mut problem = Problem::new(status, code.to_owned()).describe(description);
+        if let Self::CircuitOpen { retry_after } = self {
+            problem = problem.retry_after(*retry_after);
+        }
+        let mut response = problem.render(id, Profile::GATEWAY);
+        let headers = response.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        // What the caller is still sending is not read any more.
+        if *self == Self::BodyTooLarge {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    async fn rendered(refusal: Refusal) -> (u16, http::HeaderMap, Value) {
+        let (parts, body) = refusal.render(&RequestId::parse(b"r-1").unwrap()).into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        assert!(body.ends_with(b"\n"));
+        (parts.status.as_u16(), parts.headers, serde_json::from_slice(&body).unwrap())
+    }
+
+    #[tokio::test]
+    async fn each_refusal_has_the_contracts_status_code_and_text() {
+        let denied = ExchangeRefusal::denied(StatusCode::FORBIDDEN, "operation_not_permitted", "");
+        for (refusal, status, code, description) in [
+            (Refusal::RevocationStale, 503, "sts_unavailable", "revocation state unavailable"),
+            (Refusal::MissingBearer, 401, "invalid_token", "missing bearer token"),
+            (Refusal::BearerTooLarge, 401, "invalid_token", "bearer token too large"),
+            (Refusal::MalformedBearer, 401, "invalid_token", "malformed bearer token"),
+            (
+                Refusal::Expiring,
+                401,
+                "credential_expired_not_renewable",
+                "credential expiring within pre-flight window",
+            ),
+            (Refusal::ClientIdHeader, 400, "invalid_token", "client identity derives from the bearer token"),
+            (Refusal::MissingRouting, 400, "invalid_token", "missing routing headers"),
+            (Refusal::MissingZone, 401, "invalid_token", "missing token zone"),
+            (Refusal::MissingClient, 401, "invalid_token", "missing token client"),
+            (Refusal::UnsafePath, 400, "invalid_token", "path traversal not permitted"),
+            (Refusal::BadSignature, 401, "invalid_token", "bearer signature invalid"),
+            (Refusal::KeysUnavailable, 503, "sts_unavailable", "signing keys unavailable"),
+            (Refusal::Replayed, 401, "invalid_token", "token replay detected"),
+            (Refusal::Exchange(ExchangeRefusal::replayed()), 401, "invalid_token", "token replay detected"),
+            (Refusal::Revoked, 401, "invalid_token", "session revoked"),
+            (
+                Refusal::CircuitOpen { retry_after: Duration::from_secs(7) },
+                503,
+                "sts_unavailable",
+                "sts unavailable",
+            ),
+            (Refusal::Exchange(denied), 403, "operation_not_permitted", ""),
+            (Refusal::Exchange(ExchangeRefusal::timed_out()), 504, "sts_unavailable", "sts timeout"),
+            (
+                Refusal::Exchange(ExchangeRefusal::denied(StatusCode::OK, "x", "y")),
+                502,
+                "sts_unavailable",
+                "sts response invalid",
+            ),
+            (Refusal::NoUpstream, 403, "access_denied", "resource upstream not configured"),
+            (Refusal::NotAddressable, 502, "internal_error", "upstream not addressable"),
+            (
+                Refusal::HostNotAllowed,
+                502,
+                "internal_error",
+                "provider credential not allowed for upstream host",
+            ),
+            (Refusal::BuildFailed, 400, "internal_error", "upstream request build failed"),
+            (Refusal::UpstreamTimeout, 504, "internal_error", "upstream timeout"),
+            (Refusal::UpstreamUnreachable, 502, "internal_error", "upstream unreachable"),
+            (Refusal::BodyTooLarge, 413, "payload_too_large", "request body too large"),
+            (Refusal::CallerGone, 499, "internal_error", "client cancelled"),
+        ] {
+            let (found, headers, body) = rendered(refusal.clone()).await;
+            let mut expected = json!({"error": code, "requestId": "r-1", "request_id": "r-1"});
+            if !description.is_empty() {
+                expected["error_description"] = json!(description);
+            }
+            assert_eq!((found, &body), (status, &expected), "{refusal:?}");
+            assert_eq!(headers["x-request-id"], "r-1");
+            assert_eq!(headers["content-type"], "application/json");
+            assert_eq!(headers["cache-control"], "no-store");
+            assert_eq!(headers.contains_key("retry-after"), status == 503, "{refusal:?}");
+            assert_eq!(headers.contains_key("www-authenticate"), status == 401, "{refusal:?}");
+        }
+        let (_, headers, _) = rendered(Refusal::CircuitOpen { retry_after: Duration::from_millis(6_500) }).await;
+        assert_eq!(headers["retry-after"], "7");
+    }
+}

@@ -1,0 +1,176 @@
+//! The evidence of an exchange (contract: sts.md §16, audit-and-streams.md §2.3): one event for every resource that was
+//! looked at, and one for the exchange when it was refused as a whole. Beside what the contract asks for, an event
+//! says what the decision saw, so that a denial can be explained and tried again (D33).
+
+use caracal_authority::exchange::{Context, Decision as Ruled, Finding, Grant, Outcome, PolicyAnswer, Request};
+use caracal_authority::mandate::DelegationClaims;
+use caracal_authority::session::SessionFacts;
+use caracal_authority::{AuthorityRecordId, EventId, Timestamp};
+use caracal_crypto::chance::{self, ChanceUnavailable};
+use caracal_ledger::{Decision, EventType, Evidence, Metadata};
+use caracal_store::applications::Application;
+use caracal_store::policy_sets::ActivePolicySet;
+use serde_json::{Value, json};
+
+/// What every event of one exchange shares.
+pub(crate) struct Account<'a> {
+    pub(crate) request: &'a Request,
+    pub(crate) request_id: &'a str,
+    pub(crate) application: Option<&'a Application>,
+    pub(crate) session: Option<&'a SessionFacts>,
+    /// What the presented delegation lends, as it was when the decision was made.
+    pub(crate) delegation_scopes: Vec<&'a str>,
+    pub(crate) active: Option<&'a ActivePolicySet>,
+    /// `no_active_policy_set`, or the manifest of the bundle that decided.
+    pub(crate) manifest: Option<&'a str>,
+    pub(crate) occurred_at: Timestamp,
+}
+
+/// The record that an allowed exchange ends in.
+pub(crate) struct Minted<'a> {
+    pub(crate) grant: &'a Grant,
+    pub(crate) record: &'a AuthorityRecordId,
+    pub(crate) jti: &'a str,
+}
+
+impl Account<'_> {
+    /// Events for everything that `outcome` found.
+    pub(crate) fn of_outcome(
+        &self,
+        outcome: &Outcome,
+        minted: Option<&Minted<'_>>,
+    ) -> Result<Vec<Evidence>, ChanceUnavailable> {
+        outcome.findings.iter().map(|finding| self.of_finding(finding, &outcome.context, minted)).collect()
+    }
+
+    /// The event for an exchange that was refused before or after its decision, for `reason`.
+    pub(crate) fn of_refusal(
+        &self,
+        evaluation_status: &'static str,
+        resource: Option<&str>,
+        reason: &'static str,
+        context: &Context,
+    ) -> Result<Evidence, ChanceUnavailable> {
+        let mut event = self.event(Decision::Deny, evaluation_status)?;
+        event.metadata = self.base(context).with_known("resource", resource).with("reason", reason);
+        Ok(event)
+    }
+
+    fn of_finding(
+        &self,
+        finding: &Finding,
+        context: &Context,
+        minted: Option<&Minted<'_>>,
+    ) -> Result<Evidence, ChanceUnavailable> {
+        let decision = match finding.decision {
+            Ruled::Allow => Decision::Allow,
+            Ruled::Deny => Decision::Deny,
+        };
+        let mut event = self.event(decision, finding.evaluation_status)?;
+        let mut metadata = self.base(context).with_known("resource", finding.resource.as_deref());
+        if finding.resource.is_none() {
+            metadata.set("requested", self.request.resources.iter().collect::<Vec<_>>());
+        }
+        metadata = metadata.with_known("reason", finding.reason());
+        if let Some(call) = self.request.upstream_call() {
+            // The bytes that were authorised are the bytes that go upstream; a query is never part of them.
+            metadata = metadata.with("method", call.method.as_str()).with("path", call.path.as_str());
+        }
+        if let Some(minted) = minted.filter(|_| finding.decision == Ruled::Allow) {
+            metadata = metadata
+                .with("authority_record_id", minted.record.as_str())
+                .with("mandate_id", minted.jti)
+                .with("use", minted.grant.r#use().as_str());
+        }
+        event.metadata = metadata;
+        if let Some(answer) = &finding.policy {
+            event = self.under_policy(event, answer);
+        }
+        Ok(event)
+    }
+
+    fn event(&self, decision: Decision, evaluation_status: &'static str) -> Result<Evidence, ChanceUnavailable> {
+        let zone = self.request.zone.clone();
+        let id = event_id(self.occurred_at)?;
+        let event = Evidence::new(id, zone, EventType::TokenExchange, decision, evaluation_status, self.occurred_at);
+        Ok(event.request(self.request_id))
+    }
+
+    fn under_policy(&self, mut event: Evidence, answer: &PolicyAnswer) -> Evidence {
+        event = event.under_policy(
+            self.active.map(|active| active.policy_set_id.clone()),
+            self.active.map(|active| active.version_id.clone()),
+            self.manifest.map(str::to_owned),
+        );
+        let (determining, diagnostics) = match answer {
+            PolicyAnswer::Allow { determining, diagnostics, .. }
+            | PolicyAnswer::Deny { determining, diagnostics, .. } => (determining.as_slice(), diagnostics.clone()),
+            PolicyAnswer::Failed { error } => (&[][..], json!([{ "error": error }])),
+        };
+        for policy in determining {
+            event = event.determined_by(policy);
+        }
+        if let Value::Array(diagnostics) = diagnostics {
+            event.diagnostics.extend(diagnostics);
+        }
+        event
+    }
+
+    /// Who asked, for which session and through which delegation. Ids that are not there are empty texts, as the
+    /// contract has them.
+    fn base(&self, context: &Context) -> Metadata {
+        let text = |id: Option<&str>| id.unwrap_or_default().to_owned();
+        let mut metadata = Metadata::new()
+            .with("application_id", self.request.application.as_str())
+            .with_known("application_name", self.application.map(|application| application.name.as_str()))
+            .with_known(
+                "application_registration_method",
+                self.application.map(|application| application.registration_method.as_str()),
+            )
+            .with(
+                "requested_scopes",
+                self.request.scope.get().listed().iter().map(|scope| scope.as_str()).collect::<Vec<_>>(),
+            )
+            .with("session_id", text(context.record.as_ref().or(self.request.record.id()).map(AsRef::as_ref)))
+            .with("agent_session_id", text(context.session.as_ref().or(self.request.session.id()).map(AsRef::as_ref)))
+            .with("delegation_edge_id", self.delegation_id(context))
+            .with_known("subject_kind", context.kind.map(|kind| kind.as_str()));
+        if let Some(session) = self.session.filter(|session| context.session.as_ref() == Some(&session.id)) {
+            metadata = metadata
+                .with("agent_lifecycle", session.life.lifecycle().as_str())
+                .with("agent_labels", session.labels.clone())
+                .with("agent_depth", session.depth)
+                .with_known("agent_parent_id", session.parent.as_ref().map(|parent| parent.as_str()));
+        }
+        match &context.delegation {
+            Some(delegation) => {
+                with_delegation(metadata, delegation).with("delegation_scopes", self.delegation_scopes.clone())
+            }
+            None => metadata,
+        }
+    }
+
+    fn delegation_id(&self, context: &Context) -> String {
+        let validated = context.delegation.as_ref().map(|delegation| &delegation.edge);
+        validated.or(self.request.delegation.id()).map(ToString::to_string).unwrap_or_default()
+    }
+}
+
+fn with_delegation(metadata: Metadata, delegation: &DelegationClaims) -> Metadata {
+    let chain: Vec<Value> = delegation
+        .chain
+        .iter()
+        .filter(|hop| hop.delegation_edge_id.is_some())
+        .filter_map(|hop| serde_json::to_value(hop).ok())
+        .collect();
+    metadata
+        .with("delegation_chain", chain)
+        .with("delegation_hop_count", delegation.path.len())
+        .with("delegation_graph_epoch", delegation.epoch)
+}
+
+/// A fresh event id.
+pub(crate) fn event_id(now: Timestamp) -> Result<EventId, ChanceUnavailable> {
+    let id = chance::uuid_v7(now)?.to_string();
+    EventId::parse(&id).map_err(|_| ChanceUnavailable)
+}

@@ -1,0 +1,199 @@
+//! Everything one decision needs, read in one snapshot (architecture rule 2). Rows become facts here; nothing is judged.
+
+use std::sync::Arc;
+
+use caracal_authority::delegation::{Edge, MAX_LINEAGE};
+use caracal_authority::exchange::{Client, Connection, Facts, References, Request, ResourceFacts};
+use caracal_authority::mandate::Claims;
+use caracal_authority::resource::{
+    AttachedProvider, Operation, OperationEnforcement, ProviderKind, Resource, ResourceIdentifier, ResourceRef,
+};
+use caracal_authority::scope::{Scope, Scopes};
+use caracal_authority::session::SessionFacts;
+use caracal_authority::{AuthorityRecordId, ResourceId};
+use caracal_custody::{CustodyError, SigningKeys, ZoneKey};
+use caracal_store::applications::{self, Application};
+use caracal_store::providers::{self, Provider};
+use caracal_store::{Store, StoreError, ZoneRead, ZoneVersion, delegations, records, resources, sessions};
+
+use crate::policy::{Governing, PolicyRuntime};
+
+/// One snapshot, as facts and as what the carrying out of a grant needs beside them.
+pub(crate) struct Loaded {
+    /// What the grant has to be committed at.
+    pub(crate) version: ZoneVersion,
+    pub(crate) facts: Facts,
+    pub(crate) application: Option<Application>,
+    /// The session it is for, with what evidence says of it.
+    pub(crate) session: Option<SessionFacts>,
+    pub(crate) governing: Governing,
+    pub(crate) upstreams: Vec<Upstream>,
+    pub(crate) key: Option<Arc<ZoneKey>>,
+}
+
+/// Where a resource lies and how it is reached.
+pub(crate) struct Upstream {
+    pub(crate) resource: ResourceRef,
+    pub(crate) url: Option<String>,
+    pub(crate) provider: Option<Provider>,
+}
+
+/// Where facts come from.
+pub(crate) struct Sources<'s> {
+    pub(crate) store: &'s Store,
+    pub(crate) keys: &'s SigningKeys,
+    pub(crate) policy: &'s PolicyRuntime,
+    pub(crate) control_audience: &'s str,
+}
+
+impl Sources<'_> {
+    /// Reads what `request` refers to. `subject` are the accepted claims of its subject token.
+    pub(crate) async fn load(&self, request: &Request, subject: Option<Claims>) -> Result<Loaded, CustodyError> {
+        let (version, mut snapshot) = self.store.decision_snapshot(&request.zone).await?;
+        let now = snapshot.now();
+        let mut tx = snapshot.zone(&request.zone);
+        let mut facts = Facts::none(self.control_audience);
+        facts.now = Some(now);
+        let application = applications::lookup(&mut tx, &request.application).await?;
+        let application = application.filter(|application| application.archived_at.is_none());
+        facts.client = application.as_ref().map(|application| Client {
+            id: application.id.clone(),
+            zone: application.zone_id.clone(),
+            expires_at: application.expires_at,
+        });
+        let references = References::of(request, subject.as_ref());
+        facts.subject = subject;
+        if let Some(id) = &references.record {
+            add_record(&mut tx, &mut facts, id).await?;
+        }
+        if let Some(id) = &references.session
+            && let Some(row) = sessions::lookup(&mut tx, id).await?
+        {
+            add_session(&mut tx, &mut facts, row.facts()?).await?;
+        }
+        if let Some(id) = &references.delegation {
+            add_lineage(&mut tx, &mut facts, id).await?;
+            facts.epoch = u64::try_from(delegations::epoch(&mut tx).await?).ok();
+        }
+        let session = facts.sessions.iter().find(|session| Some(&session.id) == references.session.as_ref()).cloned();
+        let upstreams = add_resources(&mut tx, &mut facts, request).await?;
+        let governing = self.policy.governing(&mut tx).await?;
+        let key = self.keys.signing_key(&mut tx).await?;
+        Ok(Loaded { version, facts, application, session, governing, upstreams, key })
+    }
+}
+
+async fn add_record(tx: &mut ZoneRead<'_>, facts: &mut Facts, id: &AuthorityRecordId) -> Result<(), StoreError> {
+    if facts.records.iter().all(|known| known.id != *id)
+        && let Some(row) = records::lookup(tx, id).await?
+    {
+        facts.records.push(row.facts()?);
+    }
+    Ok(())
+}
+
+/// A session comes with the record it is anchored to: whether it lives can depend on it.
+async fn add_session(tx: &mut ZoneRead<'_>, facts: &mut Facts, session: SessionFacts) -> Result<(), StoreError> {
+    add_record(tx, facts, &session.subject_record).await?;
+    facts.sessions.push(session);
+    Ok(())
+}
+
+/// An edge comes with its whole lineage and with the session that lends through it.
+async fn add_lineage(
+    tx: &mut ZoneRead<'_>,
+    facts: &mut Facts,
+    id: &caracal_authority::EdgeId,
+) -> Result<(), StoreError> {
+    // One more than a lineage may have, so that a longer one is seen to be longer.
+    let rows = delegations::lineage(tx, id, MAX_LINEAGE + 1).await?;
+    let mut lineage: Vec<Edge> = Vec::with_capacity(rows.len());
+    let mut named: Vec<ResourceRef> = Vec::new();
+    for row in rows {
+        let resource = match &row.resource_id {
+            Some(id) => resource_ref(tx, &mut named, id).await?,
+            None => None,
+        };
+        lineage.push(row.edge(resource)?);
+    }
+    if let Some(source) = lineage.last().map(|leaf| leaf.source.clone())
+        && facts.sessions.iter().all(|known| known.id != source)
+        && let Some(row) = sessions::lookup(tx, &source).await?
+    {
+        add_session(tx, facts, row.facts()?).await?;
+    }
+    facts.lineage = lineage;
+    Ok(())
+}
+
+async fn resource_ref(
+    tx: &mut ZoneRead<'_>,
+    named: &mut Vec<ResourceRef>,
+    id: &ResourceId,
+) -> Result<Option<ResourceRef>, StoreError> {
+    if let Some(known) = named.iter().find(|known| known.id == *id) {
+        return Ok(Some(known.clone()));
+    }
+    let Some(row) = resources::lookup(tx, id).await?.filter(|row| row.archived_at.is_none()) else { return Ok(None) };
+    let found = names(&row)?;
+    named.push(found.clone());
+    Ok(Some(found))
+}
+
+async fn add_resources(
+    tx: &mut ZoneRead<'_>,
+    facts: &mut Facts,
+    request: &Request,
+) -> Result<Vec<Upstream>, StoreError> {
+    let mut upstreams = Vec::new();
+    for requested in request.resources.iter() {
+        let Some(row) = resources::find_by_name(tx, requested).await? else { continue };
+        let provider = match &row.credential_provider_id {
+            Some(id) => providers::lookup(tx, id).await?.filter(|provider| provider.archived_at.is_none()),
+            None => None,
+        };
+        let resource = resource(&row, provider.as_ref())?;
+        upstreams.push(Upstream { resource: resource.name.clone(), url: row.upstream_url, provider });
+        facts.resources.push(ResourceFacts {
+            requested: requested.to_owned(),
+            resource,
+            connection: Connection::NotProvisioned,
+        });
+    }
+    Ok(upstreams)
+}
+
+fn resource(row: &resources::Resource, provider: Option<&Provider>) -> Result<Resource, StoreError> {
+    let corrupt = |what: &str| StoreError::Corrupt {
+        table: "resources",
+        what: format!("resource {} of zone {}: {what}", row.id, row.zone_id),
+    };
+    let scope = |text: &String| Scope::parse(text).map_err(|_| corrupt("a scope is none"));
+    let operation = |declared: &resources::Operation| {
+        Ok(Operation { method: declared.method.clone(), path: declared.path.clone(), scope: scope(&declared.scope)? })
+    };
+    Ok(Resource {
+        zone: row.zone_id.clone(),
+        name: names(row)?,
+        has_upstream: row.upstream_url.is_some(),
+        scopes: Scopes::from_list(row.scopes.iter().map(scope).collect::<Result<_, _>>()?),
+        operations: row.operations.iter().map(operation).collect::<Result<_, StoreError>>()?,
+        enforcement: match row.operation_enforcement.as_str() {
+            "enforced" => OperationEnforcement::Enforced,
+            "transport_uniform" => OperationEnforcement::TransportUniform,
+            _ => return Err(corrupt("unknown operation enforcement")),
+        },
+        provider: row.credential_provider_id.as_ref().map(|id| AttachedProvider {
+            id: id.clone(),
+            kind: provider.map(|provider| ProviderKind::parse(&provider.kind)),
+        }),
+    })
+}
+
+fn names(row: &resources::Resource) -> Result<ResourceRef, StoreError> {
+    let identifier = ResourceIdentifier::parse(&row.identifier).map_err(|_| StoreError::Corrupt {
+        table: "resources",
+        what: format!("resource {} of zone {}: unusable identifier", row.id, row.zone_id),
+    })?;
+    Ok(ResourceRef { id: row.id.clone(), identifier })
+}

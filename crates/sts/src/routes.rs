@@ -1,0 +1,343 @@
+//! The HTTP face (contract: sts.md §1–§3, §6, §15).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use caracal_authority::ZoneId;
+use caracal_authority::exchange::{Refusal, ResourceNames};
+use caracal_authority::resource::UpstreamCall;
+use caracal_crypto::{chance, constant_time_eq};
+use caracal_http::form::{self, Form, FormError};
+use caracal_http::limits::{Source, Verdict};
+use caracal_http::{Face, FreshId, PeerAddr, Problem, Profile, RequestId, body, health};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::client::{AuthenticatedClient, Credentials};
+use crate::exchange::{Asked, Granted, Subject};
+use crate::gateway_auth::{Presented, SignedRequest};
+use crate::request::{Screened, SubjectToken, TokenRequest};
+use crate::wire::Ended;
+use crate::{Directive, ExchangeError, Sts};
+
+/// Requests of this process, for the metrics.
+#[derive(Default)]
+pub(crate) struct Counters {
+    granted: AtomicU64,
+    refused: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Sts {
+    /// The service's router, with request ids and error bodies around it.
+    pub fn router(self: Arc<Self>) -> Router {
+        let router = Router::new()
+            .route("/oauth/2/token", post(token))
+            .route("/.well-known/jwks.json", get(jwks))
+            .route("/health", get(|| async { health::alive_empty() }))
+            .route("/ready", get(ready))
+            .route("/metrics", get(metrics))
+            .route("/metrics.json", get(metrics_json))
+            .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "resource_not_found") })
+            .method_not_allowed_fallback(|| async {
+                Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed")
+            })
+            .with_state(self);
+        router.layer(Face::new(Profile::STS, fresh_ids()))
+    }
+}
+
+/// Ids of requests that bring none.
+fn fresh_ids() -> FreshId {
+    FreshId::new(|| chance::uuid_v4().map(|id| id.to_string()).unwrap_or_default())
+}
+
+async fn token(State(sts): State<Arc<Sts>>, id: RequestId, request: Request<Body>) -> Response {
+    let peer = request.extensions().get::<PeerAddr>().copied();
+    match sts.token(&id, peer, request).await {
+        Ok((granted, for_gateway)) => {
+            sts.counters.granted.fetch_add(1, Ordering::Relaxed);
+            let mut response = Profile::STS.json(StatusCode::OK, &answer(&granted, for_gateway)).into_response();
+            // RFC 6749 §5.1. The reference sends none; nobody may keep what this answer holds.
+            response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            response
+        }
+        Err(ended) => {
+            let problem = Problem::from(ended);
+            let counter = if problem.status().is_server_error() { &sts.counters.failed } else { &sts.counters.refused };
+            counter.fetch_add(1, Ordering::Relaxed);
+            problem.into_response()
+        }
+    }
+}
+
+impl Sts {
+    /// The pre-exchange order of checks, §3.3.
+    async fn token(
+        &self,
+        id: &RequestId,
+        peer: Option<PeerAddr>,
+        request: Request<Body>,
+    ) -> Result<(Granted, bool), Ended> {
+        let (parts, body) = request.into_parts();
+        // The head is judged before the body is read, and the body is kept as it came: it is what a Gateway signs.
+        Form::check_head(parts.uri.query(), &parts.headers)?;
+        let bytes = body::read(body, form::MAX_BYTES, self.config.body_deadline).await.map_err(FormError::from)?; // 1
+        let screened = Screened::screen(Form::parse_fields(&bytes, &["resource"])?)?; // 2, 3
+        let gateway = self.gateway(&parts, &bytes, &screened, id).await?; // 4
+        let request = screened.parse()?; // 5 to 9
+        if gateway {
+            let granted = self.for_gateway(request, id).await?;
+            return Ok((granted, true));
+        }
+        Ok((self.for_client(request, id, peer).await?, false))
+    }
+
+    /// Step 4: a request that bears any of the three headers is a Gateway's or nothing.
+    async fn gateway(
+        &self,
+        parts: &http::request::Parts,
+        body: &[u8],
+        screened: &Screened,
+        id: &RequestId,
+    ) -> Result<bool, ExchangeError> {
+        let Some(presented) = Presented::by(&parts.headers) else { return Ok(false) };
+        if screened.gateway_request_id() != Some(id.as_str()) {
+            return Err(ExchangeError::NotAGateway);
+        }
+        let signed = SignedRequest { method: parts.method.as_str(), escaped_path: parts.uri.path(), body };
+        let key = self.config.gateway_key.as_deref();
+        let verified = presented.verify(key, &signed, self.store.now(), &self.store).await;
+        if verified.is_err() {
+            self.denials.count("sts", "gateway_signature");
+        }
+        verified?;
+        Ok(true)
+    }
+
+    async fn for_gateway(&self, request: TokenRequest, id: &RequestId) -> Result<Granted, ExchangeError> {
+        let client = AuthenticatedClient::by_gateway(request.zone.as_deref(), request.application.as_deref())?;
+        let call = UpstreamCall {
+            method: request.method.clone().unwrap_or_default(),
+            path: request.path.clone().unwrap_or_default(),
+        };
+        self.carry_out(asked(request, client, Some(call))?, id.as_str()).await
+    }
+
+    /// Steps 10 and 11, with the count of wrong secrets per application and source (difference D17).
+    async fn for_client(
+        &self,
+        request: TokenRequest,
+        id: &RequestId,
+        peer: Option<PeerAddr>,
+    ) -> Result<Granted, ExchangeError> {
+        let name = request.application.clone().unwrap_or_default();
+        let guesser: (String, Option<Source>) = (name, peer.map(PeerAddr::source));
+        if let Verdict::Limited { retry_after } = self.guesses.check(&guesser, self.store.now()) {
+            self.denials.count("sts", "credential_lockout");
+            return Err(ExchangeError::Locked { retry_after });
+        }
+        let presented = Credentials {
+            zone: request.zone.as_deref(),
+            application: request.application.as_deref(),
+            secret: request.client_secret.as_ref().map(|secret| secret.as_str()),
+        };
+        let client = match AuthenticatedClient::by_secret(&presented, &self.store, &self.verifier).await {
+            Ok(client) => client,
+            Err(error) => {
+                let error = ExchangeError::from(error);
+                return Err(match &error {
+                    ExchangeError::Refused(Refusal::ClientUnauthenticated) => {
+                        self.count_guess(&guesser).unwrap_or(error)
+                    }
+                    _ => error,
+                });
+            }
+        };
+        self.carry_out(asked(request, client, None)?, id.as_str()).await
+    }
+
+    fn count_guess(&self, guesser: &(String, Option<Source>)) -> Option<ExchangeError> {
+        self.denials.count("sts", "client_unauthenticated");
+        match self.guesses.failed(guesser, self.store.now()) {
+            Verdict::Allowed => None,
+            Verdict::Limited { retry_after } => Some(ExchangeError::Locked { retry_after }),
+        }
+    }
+}
+
+fn asked(
+    request: TokenRequest,
+    client: AuthenticatedClient,
+    call: Option<UpstreamCall>,
+) -> Result<Asked, ExchangeError> {
+    let resources = ResourceNames::parse(request.resources.iter().map(String::as_str));
+    Ok(Asked {
+        client,
+        call,
+        subject: match request.subject_token {
+            None => Subject::None,
+            Some(SubjectToken::Access(token)) => Subject::Bearer(token),
+            Some(SubjectToken::Id) => Subject::IdToken,
+        },
+        resources: resources.map_err(|_| ExchangeError::Malformed)?,
+        scope: request.scope,
+        record: request.record,
+        session: request.session,
+        delegation: request.delegation,
+        ttl_seconds: request.ttl_seconds,
+        approval: request.approval,
+    })
+}
+
+/// The success body, §3.12. Upstreams are a Gateway's alone.
+#[derive(Serialize)]
+struct TokenAnswer<'g> {
+    access_token: &'g str,
+    token_type: &'static str,
+    expires_in: u64,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    scope: &'g str,
+    issued_token_type: &'static str,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    target_resources: &'g [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstreams: Option<Map<String, Value>>,
+}
+
+fn answer(granted: &Granted, for_gateway: bool) -> TokenAnswer<'_> {
+    TokenAnswer {
+        access_token: granted.access_token.expose(),
+        token_type: "Bearer",
+        expires_in: granted.expires_in,
+        scope: &granted.scope,
+        issued_token_type: "urn:ietf:params:oauth:token-type:access_token",
+        target_resources: &granted.target_resources,
+        upstreams: for_gateway
+            .then(|| granted.upstreams.iter().map(|made| (made.resource.to_string(), directive(made))).collect()),
+    }
+}
+
+fn directive(made: &Directive) -> Value {
+    let mut members = Map::new();
+    let mut put = |name: &str, value: Value| {
+        let empty = value.as_str().is_some_and(str::is_empty)
+            || value.as_array().is_some_and(Vec::is_empty)
+            || value == Value::Bool(false)
+            || value.is_null();
+        if !empty {
+            members.insert(name.to_owned(), value);
+        }
+    };
+    put("url", made.url.as_str().into());
+    put("auth_mode", made.auth_mode.into());
+    put("auth_location", made.auth_location.into());
+    put("auth_header", made.auth_header.as_str().into());
+    put("query_param_name", made.query_param_name.as_str().into());
+    put("auth_scheme", made.auth_scheme.as_str().into());
+    put("allowed_token_hosts", made.allowed_token_hosts.clone().into());
+    put("provider_token", made.provider_token.as_ref().map(|token| token.expose().as_str()).into());
+    put("provider_id", made.provider_id.as_str().into());
+    put("forward_caracal_identity", made.forward_caracal_identity.into());
+    Value::Object(members)
+}
+
+#[derive(Deserialize)]
+struct JwksQuery {
+    zone_id: Option<String>,
+}
+
+async fn jwks(
+    State(sts): State<Arc<Sts>>,
+    query: Result<Query<JwksQuery>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    let zone = match query {
+        Ok(Query(JwksQuery { zone_id: Some(zone) })) if !zone.is_empty() => zone,
+        _ => {
+            let problem = Problem::new(StatusCode::BAD_REQUEST, "invalid_token");
+            return problem.describe("zone_id is required").into_response();
+        }
+    };
+    let keys = match ZoneId::parse(&zone) {
+        Ok(zone) => sts.keys.jwks(&zone).await,
+        Err(_) => Ok(None),
+    };
+    match keys {
+        Ok(Some(keys)) if keys.keys.is_empty() => Problem::internal().into_response(),
+        Ok(Some(keys)) => {
+            let mut response = Profile::STS.json(StatusCode::OK, &keys).into_response();
+            let headers = response.headers_mut();
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=300, must-revalidate"));
+            headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+            response
+        }
+        Ok(None) => Problem::new(StatusCode::NOT_FOUND, "resource_not_found")
+            .describe("the zone has no signing key")
+            .into_response(),
+        Err(error) => Problem::from(ExchangeError::from(error)).into_response(),
+    }
+}
+
+async fn ready(State(sts): State<Arc<Sts>>) -> Response {
+    match sts.check().await {
+        Ok(()) => health::ready(Profile::STS).into_response(),
+        Err(error) => {
+            tracing::warn!(%error, "not ready");
+            // The contract's name for "the store does not answer", whichever engine it is.
+            health::not_ready("postgres_unreachable").into_response()
+        }
+    }
+}
+
+async fn metrics(State(sts): State<Arc<Sts>>, headers: HeaderMap) -> Response {
+    if !sts.may_read_metrics(&headers) {
+        return unauthorized();
+    }
+    let mut text = String::new();
+    for (name, value) in sts.counts() {
+        text.push_str(&format!("# TYPE caracal_sts_{name}_total counter\ncaracal_sts_{name}_total {value}\n"));
+    }
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+async fn metrics_json(State(sts): State<Arc<Sts>>, headers: HeaderMap) -> Response {
+    if !sts.may_read_metrics(&headers) {
+        return unauthorized();
+    }
+    let counts: Map<String, Value> =
+        sts.counts().into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+    let opa = json!({
+        "decision_contract_version": caracal_policy::DECISION_CONTRACT_VERSION,
+        "decision_contract_sha256": caracal_policy::decision_contract_sha256(),
+    });
+    Profile::STS.json(StatusCode::OK, &json!({"sts": counts, "opa": opa})).into_response()
+}
+
+fn unauthorized() -> Response {
+    (StatusCode::UNAUTHORIZED, [(X_CONTENT_TYPE_OPTIONS, "nosniff")], "unauthorized\n").into_response()
+}
+
+impl Sts {
+    fn counts(&self) -> [(&'static str, u64); 3] {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        [
+            ("exchanges_granted", of(&self.counters.granted)),
+            ("exchanges_refused", of(&self.counters.refused)),
+            ("exchanges_failed", of(&self.counters.failed)),
+        ]
+    }
+
+    fn may_read_metrics(&self, headers: &HeaderMap) -> bool {
+        let Some(bearer) = &self.config.metrics_bearer else { return self.config.open_metrics };
+        let expected = zeroize::Zeroizing::new(format!("Bearer {}", bearer.expose()));
+        let presented = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+        constant_time_eq(presented, expected.as_bytes())
+    }
+}

@@ -1,0 +1,189 @@
+//! How an exchange ends on the wire: one mapping from outcome to status and code (contract: sts.md §1, §3.7).
+
+use std::time::Duration;
+
+use caracal_authority::exchange::Refusal;
+use caracal_crypto::chance::ChanceUnavailable;
+use caracal_crypto::client_secret::VerifierUnavailable;
+use caracal_custody::CustodyError;
+use caracal_http::Problem;
+use caracal_http::form::FormError;
+use caracal_store::StoreError;
+use http::StatusCode;
+
+use crate::client::NotAuthenticated;
+use crate::gateway_auth::NotAGateway;
+use crate::request::RequestFault;
+
+/// How long a caller who was refused for a lack of time or room is asked to wait.
+const SHORTLY: Duration = Duration::from_secs(1);
+
+/// Why an exchange granted nothing. The caller reads status, code and description; causes go to the log.
+#[derive(Debug, thiserror::Error)]
+pub enum ExchangeError {
+    /// Decided against it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The presented one-shot mandate had been used.
+    #[error("token replay detected")]
+    Replayed,
+    /// Too many wrong secrets for this application from this source.
+    #[error("too many failed attempts")]
+    Locked {
+        /// For how long.
+        retry_after: Duration,
+    },
+    /// The request claims to be a Gateway's, and is not.
+    #[error("invalid gateway exchange signature")]
+    NotAGateway,
+    /// Not a token request.
+    #[error("malformed request")]
+    Malformed,
+    /// The store or a key could not be had.
+    #[error("sts unavailable")]
+    Unavailable,
+    /// More secrets are being verified than there is room for, or a zone never held still.
+    #[error("sts busy")]
+    Busy,
+    /// Our own fault.
+    #[error("internal error")]
+    Internal,
+}
+
+impl ExchangeError {
+    /// HTTP status.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Refused(refusal) => {
+                StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+            }
+            Self::Replayed | Self::NotAGateway => StatusCode::UNAUTHORIZED,
+            Self::Locked { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Malformed => StatusCode::BAD_REQUEST,
+            Self::Unavailable | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// Error code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Refused(refusal) => refusal.code(),
+            Self::Replayed | Self::Malformed => "invalid_token",
+            Self::Locked { .. } => "provider_rate_limited",
+            Self::NotAGateway => "access_denied",
+            Self::Unavailable | Self::Busy => "sts_unavailable",
+            Self::Internal => "internal_error",
+        }
+    }
+}
+
+impl From<ExchangeError> for Problem {
+    fn from(error: ExchangeError) -> Self {
+        let problem = Self::new(error.status(), error.code()).describe(error.to_string());
+        match error {
+            ExchangeError::Locked { retry_after } => problem.retry_after(retry_after),
+            ExchangeError::Refused(Refusal::RateLimited) => problem.retry_after(Duration::from_secs(60)),
+            ExchangeError::Unavailable | ExchangeError::Busy => problem.retry_after(SHORTLY),
+            _ => problem,
+        }
+    }
+}
+
+impl From<StoreError> for ExchangeError {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(%error, "the store failed an exchange");
+        match error {
+            StoreError::Unavailable { .. } => Self::Unavailable,
+            // A record that can't be added is never a reason to go on without it.
+            StoreError::Conflict { .. } | StoreError::Statement { .. } => Self::Internal,
+            StoreError::Corrupt { .. } => Self::Unavailable,
+        }
+    }
+}
+
+impl From<CustodyError> for ExchangeError {
+    fn from(error: CustodyError) -> Self {
+        match error {
+            CustodyError::Store(error) => error.into(),
+            other => {
+                tracing::error!(error = %other, "a key or secret could not be had");
+                Self::Unavailable
+            }
+        }
+    }
+}
+
+impl From<ChanceUnavailable> for ExchangeError {
+    fn from(error: ChanceUnavailable) -> Self {
+        tracing::error!(%error, "no randomness");
+        Self::Unavailable
+    }
+}
+
+impl From<VerifierUnavailable> for ExchangeError {
+    fn from(_: VerifierUnavailable) -> Self {
+        Self::Busy
+    }
+}
+
+impl From<NotAuthenticated> for ExchangeError {
+    fn from(error: NotAuthenticated) -> Self {
+        match error {
+            NotAuthenticated::Refused(refusal) => refusal.into(),
+            NotAuthenticated::Verifier(error) => error.into(),
+            NotAuthenticated::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<NotAGateway> for ExchangeError {
+    fn from(error: NotAGateway) -> Self {
+        match error {
+            // Whether a nonce was used is not known: not believed, but not the caller's fault either (D7).
+            NotAGateway::Store(error) => error.into(),
+            NotAGateway::Signature | NotAGateway::Skew | NotAGateway::Replayed => Self::NotAGateway,
+        }
+    }
+}
+
+impl From<RequestFault> for Problem {
+    fn from(fault: RequestFault) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_token").describe(fault.to_string())
+    }
+}
+
+/// A request that ended before there was an exchange to refuse.
+pub(crate) enum Ended {
+    Form(FormError),
+    Request(RequestFault),
+    Exchange(ExchangeError),
+}
+
+impl From<FormError> for Ended {
+    fn from(error: FormError) -> Self {
+        Self::Form(error)
+    }
+}
+
+impl From<RequestFault> for Ended {
+    fn from(error: RequestFault) -> Self {
+        Self::Request(error)
+    }
+}
+
+impl<E: Into<ExchangeError>> From<E> for Ended {
+    fn from(error: E) -> Self {
+        Self::Exchange(error.into())
+    }
+}
+
+impl From<Ended> for Problem {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Form(error) => error.into(),
+            Ended::Request(fault) => fault.into(),
+            Ended::Exchange(error) => error.into(),
+        }
+    }
+}
