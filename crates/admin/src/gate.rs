@@ -445,7 +445,7 @@ fn looks_like_management(path: &str) -> bool {
 
 /// Where a request comes from. Behind a proxy of ours that is what the proxy wrote last; anything before it is the
 /// caller's own claim.
-fn source(admin: &Admin, request: &Request) -> Source {
+pub(crate) fn source(admin: &Admin, request: &Request) -> Source {
     let peer = request.extensions().get::<PeerAddr>().map(|peer| peer.ip());
     let forwarded = || {
         let line = request.headers().get_all("x-forwarded-for").iter().next_back()?.to_str().ok()?;

@@ -61,6 +61,11 @@ impl Query {
         self.one(name)?.map(parse).transpose()
     }
 
+    /// `status`: the archived ones, or else the active ones.
+    pub(crate) fn archived(&self) -> Result<bool, Refusal> {
+        Ok(self.choice("status", &["active", "archived"])? == Some("archived"))
+    }
+
     /// The page of an ordinary list: 200 rows unless `limit` says 1 to 500.
     pub(crate) fn page(&self) -> Result<Page, Refusal> {
         let limit = self.limit(200, 500)?;
@@ -100,16 +105,16 @@ pub(crate) struct Listing<T> {
 
 impl<T> Listing<T> {
     /// The rows of a page; `place` is a row's position. A full page has a next one, which may be empty.
-    pub(crate) fn of<R>(
-        rows: &[R],
+    pub(crate) fn of<'r, R>(
+        rows: &'r [R],
         page: &Page,
-        place: impl Fn(&R) -> (Timestamp, &str),
-        item: impl FnMut(&R) -> T,
+        place: impl Fn(&R) -> (Timestamp, String),
+        item: impl FnMut(&'r R) -> T,
     ) -> Self {
         let full = rows.len() >= page.limit;
         let next_cursor = rows.last().filter(|_| full).map(|row| {
             let (at, id) = place(row);
-            encode(at, id)
+            encode(at, &id)
         });
         Self { items: rows.iter().map(item).collect(), next_cursor }
     }
@@ -184,7 +189,7 @@ mod tests {
     #[test]
     fn only_a_full_page_has_a_next_one() {
         let rows = [(Timestamp::EPOCH, "b"), (Timestamp::EPOCH, "a")];
-        let listing = |limit| Listing::of(&rows, &Page::first(limit), |row| (row.0, row.1), |row| row.1);
+        let listing = |limit| Listing::of(&rows, &Page::first(limit), |row| (row.0, row.1.to_owned()), |row| row.1);
         assert!(listing(3).next_cursor.is_none());
         let cursor = listing(2).next_cursor.unwrap();
         assert_eq!(decode(&cursor).unwrap().id, "a");

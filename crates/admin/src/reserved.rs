@@ -1,5 +1,7 @@
 //! The reserved namespace: names that only the bootstrap token may give (contract: admin-api.md §4).
 
+use crate::problem::Refusal;
+
 /// Prefix of zone, application and policy names.
 pub(crate) const NAME: &str = "caracal.sys/";
 /// Prefix of zone slugs.
@@ -12,6 +14,11 @@ pub(crate) const PROVIDER: &str = "provider://caracal-sys-";
 /// Whether `value` starts with a reserved prefix, white space around it and case aside.
 pub(crate) fn is_reserved(value: &str, prefix: &str) -> bool {
     value.trim().to_lowercase().starts_with(prefix)
+}
+
+/// Refuses to give, change or take a reserved name, unless the caller may (`may_reserve`).
+pub(crate) fn guard(may_reserve: bool, value: &str, prefix: &str) -> Result<(), Refusal> {
+    if may_reserve || !is_reserved(value, prefix) { Ok(()) } else { Err(Refusal::conflict("reserved_namespace")) }
 }
 
 /// Whether a zone of this name and slug is a system zone.

@@ -128,6 +128,21 @@ pub enum OperationEnforcement {
     TransportUniform,
 }
 
+impl OperationEnforcement {
+    /// The wire name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforced => "enforced",
+            Self::TransportUniform => "transport_uniform",
+        }
+    }
+
+    /// From the stored name. Anything but the exact exception is enforced.
+    pub fn parse(text: &str) -> Self {
+        if text == Self::TransportUniform.as_str() { Self::TransportUniform } else { Self::Enforced }
+    }
+}
+
 /// One declared operation of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Operation {
@@ -389,6 +404,14 @@ mod tests {
             assert_eq!(floor(&bare, "GET", "/", "read"), Err(OperationRefused::Undeclared));
             bare.enforcement = OperationEnforcement::TransportUniform;
             assert_eq!(floor(&bare, "GET", "/", ""), Ok(()));
+            for (stored, parsed) in [
+                ("transport_uniform", OperationEnforcement::TransportUniform),
+                ("enforced", OperationEnforcement::Enforced),
+                ("Transport_Uniform", OperationEnforcement::Enforced),
+                ("", OperationEnforcement::Enforced),
+            ] {
+                assert_eq!(OperationEnforcement::parse(stored), parsed, "{stored:?}");
+            }
         }
     }
 

@@ -40,6 +40,15 @@ impl Lifecycle {
             Self::Service => "service",
         }
     }
+
+    /// From the wire name; anything else is no lifecycle.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "task" => Some(Self::Task),
+            "service" => Some(Self::Service),
+            _ => None,
+        }
+    }
 }
 
 /// The life of a session: each kind with exactly the facts it has.

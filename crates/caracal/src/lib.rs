@@ -1,7 +1,10 @@
 //! The whole system as a library: settings, composition, commands. The binary's `main` only reads the command line;
 //! tests start the same system on ports of their own.
 
+mod adapters;
 pub mod commands;
 pub mod demo;
+mod housekeeping;
+mod logging;
 pub mod settings;
 pub mod system;

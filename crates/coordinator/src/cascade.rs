@@ -24,6 +24,7 @@ use caracal_store::sessions::{self, SessionRow};
 use caracal_store::{StoreError, ZoneRead, ZoneWrite, records};
 
 use crate::events;
+use crate::facts::link;
 use crate::outage::Outage;
 
 /// What a cascade changed.
@@ -130,13 +131,7 @@ impl Part {
 
     /// Gathers an edge; says which when it is new.
     fn add_edge(&mut self, row: &EdgeRow) -> Option<EdgeId> {
-        let link = Link {
-            edge: row.id.clone(),
-            parent: row.parent_edge_id.clone(),
-            source: row.source_session_id.clone(),
-            target: row.target_session_id.clone(),
-        };
-        self.edges.insert(row.id.clone(), link).is_none().then(|| row.id.clone())
+        self.edges.insert(row.id.clone(), link(row)).is_none().then(|| row.id.clone())
     }
 
     fn nodes(&self) -> Result<Vec<Node>, StoreError> {

@@ -1,1 +1,125 @@
-//! coordinator
+//! Governed sessions and delegations: who is at work for whom, with what, and until when.
+//!
+//! An application starts a *session*, anchored to the authority record it acts on, and perhaps a child under it. One
+//! session lends another a part of what it may do: a *delegation*, never wider than what it was cut from. Mandates are
+//! minted through these by the STS; what the Coordinator owns is that they are true: that limits hold exactly, that no
+//! circle and no widening ever commits, and that an end is the end of everything that hung on it.
+//!
+//! Each change is one commit of the store: the state, the zone's epoch where authority shrank, the messages for those
+//! who verify elsewhere, the receipt of an idempotency key, and the management record. Either all of it is there or
+//! nothing is, and a mint, which is a commit too, comes wholly before or wholly after (contract: coordinator.md §11,
+//! README D4).
+//!
+//! - [`Coordinator`]: the service; [`CoordinatorConfig`]: its settings; [`ROUTES`]: its routes.
+//! - One operation, one file: `start`, `terminate`, `read_session`, `delegate`, `revoke`, `inbound`, and the job `sweep`.
+//! - `cascade`: what falls with a session or an edge. `idempotency`: one key, at most one effect. `subject_proof`: who may
+//!   act for a user. `evidence`: what is on record of it all.
+//!
+//! What must be absent here: narrowing, lineage and graph rules (they live in `caracal_authority`), SQL, the clock,
+//! signing, and anything of another service.
+
+mod auth;
+mod canonical;
+mod cascade;
+mod config;
+mod delegate;
+mod events;
+mod evidence;
+mod facts;
+mod front;
+mod idempotency;
+mod inbound;
+mod outage;
+mod read_session;
+mod revoke;
+mod route;
+mod schema;
+mod start;
+mod subject_proof;
+mod sweep;
+mod terminate;
+mod wire;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::extract::Request;
+use caracal_crypto::chance;
+use caracal_custody::SigningKeys;
+use caracal_http::limits::FixedWindow;
+use caracal_http::{Face, FreshId, Profile};
+use caracal_ledger::{AnonymousDenials, Ledger};
+use caracal_store::Store;
+use tokio::sync::watch;
+
+pub use config::CoordinatorConfig;
+pub use route::ROUTES;
+
+use evidence::FailureRecords;
+
+/// The Coordinator: its router and its jobs over the capabilities it was given.
+pub struct Coordinator {
+    config: CoordinatorConfig,
+    store: Store,
+    keys: Arc<SigningKeys>,
+    ledger: Ledger,
+    denials: Arc<AnonymousDenials>,
+    requests: FixedWindow,
+    probes: FixedWindow,
+    failures: FailureRecords,
+    draining: AtomicBool,
+}
+
+impl Coordinator {
+    /// Over the product state, the zones' keys, and the ledger. `denials` takes what callers are refused who proved
+    /// nothing; whoever composes the services summarises it.
+    pub fn new(
+        config: CoordinatorConfig,
+        store: Store,
+        keys: Arc<SigningKeys>,
+        ledger: Ledger,
+        denials: Arc<AnonymousDenials>,
+    ) -> Self {
+        Self {
+            config,
+            store,
+            keys,
+            ledger,
+            denials,
+            requests: FixedWindow::per_minute(),
+            probes: FixedWindow::per_minute(),
+            failures: FailureRecords::default(),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// Every route of the contract that is built, behind the service's [`Face`]: request ids and error bodies included.
+    /// Requests should carry [`caracal_http::PeerAddr`], as those of [`caracal_http::server`] do; without it all callers
+    /// share one rate limit.
+    pub fn router(self: Arc<Self>) -> Router {
+        let fresh = FreshId::new(|| chance::uuid_v4().map(|id| id.to_string()).unwrap_or_default());
+        let inner = Router::new().fallback(move |request: Request| front::serve(self.clone(), request));
+        Router::new().fallback_service(Face::new(Profile::COORDINATOR, fresh).wrap(inner))
+    }
+
+    /// Answers readiness with 503 from now on: the first step of a shutdown.
+    pub fn start_draining(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
+    /// Job: writes down the failures of authenticated callers until `shutdown` turns true, then what is left of them.
+    /// Signal it after the listener has ended, or the last ones are lost. Runs once; a second call returns at once.
+    pub async fn run_failure_records(self: Arc<Self>, shutdown: watch::Receiver<bool>) {
+        self.failures.run(&self.store, &self.ledger, shutdown).await;
+    }
+
+    /// Job: ends tasks whose time is up, with all that falls with them, until `shutdown` turns true.
+    pub async fn run_ttl_sweeper(self: Arc<Self>, shutdown: watch::Receiver<bool>) {
+        sweep::run(&self.store, self.config.ttl_sweep_interval, self.config.sweep_batch, shutdown).await;
+    }
+}

@@ -100,6 +100,7 @@ impl From<StoreError> for StartRefused {
 impl From<StartRefused> for Problem {
     fn from(error: StartRefused) -> Self {
         use StatusCode as S;
+        let message = error.to_string();
         let (status, code) = match error {
             StartRefused::BadKey(bad) => return bad.into(),
             StartRefused::Key(refused) => return refused.into(),
@@ -124,7 +125,7 @@ impl From<StartRefused> for Problem {
             StartRefused::ChildrenLimit => (S::TOO_MANY_REQUESTS, "session_children_limit_exceeded"),
             StartRefused::DepthLimit => (S::TOO_MANY_REQUESTS, "session_depth_limit_exceeded"),
         };
-        refusal(status, code)
+        refusal(status, code).describe(message)
     }
 }
 

@@ -222,9 +222,12 @@ impl EvidenceLog {
                 if stopping {
                     return;
                 }
-                tokio::select! {
-                    () = self.arrived.notified() => tokio::time::sleep(LINGER).await,
-                    _ = stop.wait_for(|stop| *stop) => {}
+                let arrived = tokio::select! {
+                    () = self.arrived.notified() => true,
+                    _ = stop.wait_for(|stop| *stop) => false,
+                };
+                if arrived {
+                    tokio::time::sleep(LINGER).await;
                 }
                 continue;
             }
@@ -332,6 +335,8 @@ pub(crate) enum Outcome {
     HostNotAllowed,
     /// The request could not be built.
     BuildFailed,
+    /// An anchor was revoked while the STS was being asked.
+    RevokedBeforeDispatch,
 }
 
 /// The duty to record how one permitted call ended.
@@ -414,6 +419,7 @@ impl Attempt {
             }
             Outcome::HostNotAllowed => ("upstream_rejected", Some("provider_host_not_allowed"), StatusCode::BAD_GATEWAY),
             Outcome::BuildFailed => ("build_failed", Some("request_build_failed"), StatusCode::BAD_REQUEST),
+            Outcome::RevokedBeforeDispatch => ("upstream_rejected", Some("session_revoked"), StatusCode::UNAUTHORIZED),
         };
         let mut metadata = caller.metadata(status, latency, response_bytes).with_known("error_kind", error_kind);
         details.into_iter().for_each(|(key, value)| metadata.set(key, value));

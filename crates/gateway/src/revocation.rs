@@ -68,7 +68,7 @@ impl Anchors {
 pub(crate) struct Revoked;
 
 /// Revocation state of one process.
-pub struct Revocations {
+pub(crate) struct Revocations {
     store: Store,
     state: Mutex<State>,
     /// One reading at a time: the collection of marks that arrive meanwhile is one.
@@ -84,10 +84,13 @@ pub struct Revocations {
 struct State {
     marks: Marks,
     /// Requests and streams under way, by anchor.
-    watched: HashMap<ZoneId, ByKind<HashMap<Box<str>, Vec<Arc<Flag>>>>>,
+    watched: HashMap<ZoneId, ByKind<FlagsById>>,
     /// Marks that arrived while a reading is under way.
     arriving: Option<Vec<Anchor>>,
 }
+
+/// Whoever holds an anchor; several requests can hold the same.
+type FlagsById = HashMap<Box<str>, Vec<Arc<Flag>>>;
 
 #[derive(Default)]
 struct Marks {
@@ -155,7 +158,7 @@ impl Revocations {
     }
 
     /// Reads from the store everything that is revoked. Says how many marks there are now.
-    pub async fn refresh(&self) -> Result<u64, StoreError> {
+    pub(crate) async fn refresh(&self) -> Result<u64, StoreError> {
         let _turn = self.reading.lock().await;
         self.lock().arriving = Some(Vec::new());
         let read = async {

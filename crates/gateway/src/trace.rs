@@ -40,7 +40,8 @@ fn is_valid(line: &[u8]) -> bool {
     };
     let more = fields.next().is_some();
     let all_zero = |field: &[u8]| field.iter().all(|byte| *byte == b'0');
-    version != b"ff" && !(version == b"00" && more) && !all_zero(trace) && !all_zero(span)
+    let well_versed = if version == b"00" { !more } else { version != b"ff" };
+    well_versed && !all_zero(trace) && !all_zero(span)
 }
 
 fn is_lower_hex(byte: &u8) -> bool {

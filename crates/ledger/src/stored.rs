@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 
 use caracal_authority::ZoneId;
 use caracal_store::admin_evidence::{self, AdminEvidenceRow, ZONELESS_CHAIN};
-use caracal_store::evidence::{self, EvidenceRow};
+use caracal_store::evidence::{self, ChainRow, EvidenceRow};
 use caracal_store::{DeploymentRead, StoreError};
 
 use crate::admin_chain::StoredAdminRecord;
-use crate::chain::{Chain, ChainKey, ChainLink, Head, StoredRow};
+use crate::chain::{Chain, ChainKey, ChainLink, ChainRecord, Head, StoredRow};
 use crate::event::StoredEvent;
 use crate::report::{ChainReport, LedgerReport};
-use crate::verify::{AdminVerifier, ZoneVerifier, chains_to_verify};
+use crate::verify::{AdminVerifier, ChainVerifier, ZoneVerifier, chains_to_verify};
 
 /// Rows read at once.
 const PAGE: i64 = 1_000;
@@ -56,8 +56,7 @@ async fn verify_evidence(
     let mut from = i64::MIN;
     loop {
         let rows = evidence::list_chain(&mut tx.zone(zone), from, PAGE).await?;
-        let Some(last) = rows.last().map(|row| row.chain_seq) else { break };
-        rows.into_iter().for_each(|row| verifier.next(&event_row(row)));
+        let Some(last) = feed(&mut verifier, rows, |row| row.chain_seq, event_row) else { break };
         progress(last);
         from = last.saturating_add(1);
     }
@@ -76,12 +75,34 @@ async fn verify_admin(
     loop {
         let chain = zone.map_or(ZONELESS_CHAIN, ZoneId::as_str);
         let rows = admin_evidence::list_chain(tx, chain, from, PAGE).await?;
-        let Some(last) = rows.last().map(|row| row.chain_seq) else { break };
-        rows.into_iter().for_each(|row| verifier.next(&admin_row(row)));
+        let Some(last) = feed(&mut verifier, rows, |row| row.chain_seq, admin_row) else { break };
         progress(last);
         from = last.saturating_add(1);
     }
     Ok(verifier.finish())
+}
+
+/// Feeds a page to the verifier and says how far it reached; nothing when there is no more to read.
+fn feed<S, R: ChainRecord>(
+    verifier: &mut ChainVerifier<'_, R>,
+    rows: Vec<ChainRow<S>>,
+    seq: impl Fn(&S) -> i64,
+    stored: impl Fn(S) -> StoredRow<R>,
+) -> Option<i64> {
+    let mut last = None;
+    for row in rows {
+        match row {
+            ChainRow::Read(row) => {
+                last = Some(seq(&row));
+                verifier.next(&stored(row));
+            }
+            ChainRow::Unreadable { chain_seq, id, what } => {
+                last = chain_seq.or(last);
+                verifier.next_unreadable(chain_seq, id.as_deref(), what);
+            }
+        }
+    }
+    last
 }
 
 fn event_row(row: EvidenceRow) -> StoredRow<StoredEvent> {

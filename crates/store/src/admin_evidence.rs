@@ -2,7 +2,7 @@
 
 use crate::effects::{ChainHead, ChainKind};
 use crate::error::StoreError;
-use crate::evidence::Head;
+use crate::evidence::{ChainRow, Head};
 use crate::tx::{DeploymentRead, DeploymentWrite, Tx, ZoneRead, ZoneWrite};
 use crate::value::{Bind, Row, params};
 
@@ -109,11 +109,12 @@ pub async fn list_chain(
     chain: &str,
     from: i64,
     limit: i64,
-) -> Result<Vec<AdminEvidenceRow>, StoreError> {
+) -> Result<Vec<ChainRow<AdminEvidenceRow>>, StoreError> {
     let sql = format!(
         "SELECT {COLUMNS} FROM admin_audit_events WHERE chain = ?1 AND chain_seq >= ?2 ORDER BY chain_seq LIMIT ?3"
     );
-    tx.tx.query(&sql, params![chain, from, limit]).await?.into_iter().map(read).collect()
+    let rows = tx.tx.query(&sql, params![chain, from, limit]).await?;
+    Ok(rows.into_iter().map(|row| ChainRow::read(row, read)).collect())
 }
 
 /// Every management chain that has records.

@@ -7,7 +7,7 @@ use crate::effects::{ChainHead, ChainKind};
 use crate::error::StoreError;
 use crate::page::Page;
 use crate::tx::{DeploymentRead, ZoneRead, ZoneWrite};
-use crate::value::{Bind, Param, Row, params};
+use crate::value::{Bind, Param, Row, Value, params};
 
 /// One event as stored: text columns hold exactly the bytes that the content hash covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,12 +160,51 @@ pub async fn append(tx: &mut ZoneWrite<'_>, row: &EvidenceRow) -> Result<(), Sto
     Ok(())
 }
 
+/// A row of a chain, or what could be made out of one that was damaged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChainRow<R> {
+    /// Every column has its type.
+    Read(R),
+    /// Some column does not.
+    Unreadable {
+        /// Its position, if that can be read.
+        chain_seq: Option<i64>,
+        /// Its id, if that can be read.
+        id: Option<String>,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+impl<R> ChainRow<R> {
+    /// Reads one row whose second and third selected columns are its position and its id.
+    pub(crate) fn read(row: Row, read: impl Fn(Row) -> Result<R, StoreError>) -> Self {
+        let chain_seq = match row.values.get(1) {
+            Some(Value::Int(chain_seq)) => Some(*chain_seq),
+            _ => None,
+        };
+        let id = match row.values.get(2) {
+            Some(Value::Text(id)) => Some(id.clone()),
+            _ => None,
+        };
+        match read(row) {
+            Ok(row) => Self::Read(row),
+            Err(error) => Self::Unreadable { chain_seq, id, what: error.to_string() },
+        }
+    }
+}
+
 /// The zone's rows from position `from` on, in chain order, `limit` at most: for the verifier.
-pub async fn list_chain(tx: &mut ZoneRead<'_>, from: i64, limit: i64) -> Result<Vec<EvidenceRow>, StoreError> {
+pub async fn list_chain(
+    tx: &mut ZoneRead<'_>,
+    from: i64,
+    limit: i64,
+) -> Result<Vec<ChainRow<EvidenceRow>>, StoreError> {
     let sql = format!(
         "SELECT {COLUMNS} FROM audit_events WHERE zone_id = ?1 AND chain_seq >= ?2 ORDER BY chain_seq LIMIT ?3"
     );
-    tx.tx.query(&sql, params![tx.zone, from, limit]).await?.into_iter().map(read).collect()
+    let rows = tx.tx.query(&sql, params![tx.zone, from, limit]).await?;
+    Ok(rows.into_iter().map(|row| ChainRow::read(row, read)).collect())
 }
 
 /// Every zone that has evidence, whether or not the zone itself is still known.

@@ -1,5 +1,5 @@
-//! Product state behind one seam. See [`Store`] for the contract in words; `tests/` and [`conformance`] hold every
-//! engine to it.
+//! Product state behind one seam. See [`Store`] for the contract in words; the module `conformance` (a feature of that
+//! name, for tests) and `tests/` hold every engine to it.
 //!
 //! - [`Store`], [`Snapshot`], [`ZoneRead`], [`ZoneWrite`], [`DeploymentRead`], [`DeploymentWrite`]: transactions.
 //! - One module per kind of row, each a handful of functions over a transaction. They speak one vocabulary: `lookup`
@@ -13,8 +13,11 @@ pub mod admin_tokens;
 pub mod applications;
 mod attribution;
 pub mod clock;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod delegations;
 pub mod deployment;
+mod directory;
 mod effects;
 mod error;
 pub mod evidence;

@@ -50,7 +50,13 @@ impl Migration {
     }
 }
 
-/// Brings the database up to [`known_version`]. The caller holds the data directory's lock.
+/// Refuses what this binary must not touch: a store of a newer version, or one whose applied migrations are not the
+/// ones this binary carries. Changes nothing.
+pub(crate) fn verify(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    applied(connection, path).map(|_| ())
+}
+
+/// Applies to a recognised or new database what it lacks. The caller holds the data directory's lock.
 pub(crate) fn apply(connection: &mut Connection, path: &Path, clock: &dyn Clock) -> Result<(), OpenError> {
     let engine = |error: rusqlite::Error| OpenError::Engine { path: path.to_owned(), reason: error.to_string() };
     connection
@@ -60,6 +66,24 @@ pub(crate) fn apply(connection: &mut Connection, path: &Path, clock: &dyn Clock)
              ) STRICT",
         )
         .map_err(engine)?;
+    let applied = applied(connection, path)?;
+    for migration in MIGRATIONS.get(applied..).unwrap_or_default() {
+        let transaction = connection.transaction().map_err(engine)?;
+        transaction.execute_batch(&migration.sqlite_text()).map_err(engine)?;
+        transaction
+            .execute(
+                "INSERT INTO schema_migrations (version, name, checksum, applied_at) VALUES (?1, ?2, ?3, ?4)",
+                (migration.version, migration.name, migration.checksum(), clock.now().as_micros()),
+            )
+            .map_err(engine)?;
+        transaction.commit().map_err(engine)?;
+    }
+    Ok(())
+}
+
+/// How many of [`MIGRATIONS`] are applied: always the first ones, in order and unaltered.
+fn applied(connection: &Connection, path: &Path) -> Result<usize, OpenError> {
+    let engine = |error: rusqlite::Error| OpenError::Engine { path: path.to_owned(), reason: error.to_string() };
     let applied: Vec<(i64, String)> = {
         let mut statement =
             connection.prepare("SELECT version, checksum FROM schema_migrations ORDER BY version").map_err(engine)?;
@@ -69,24 +93,11 @@ pub(crate) fn apply(connection: &mut Connection, path: &Path, clock: &dyn Clock)
     if let Some((found, _)) = applied.last().filter(|(version, _)| *version > known_version()) {
         return Err(OpenError::Newer { path: path.to_owned(), found: *found, known: known_version() });
     }
-    for migration in MIGRATIONS {
-        match applied.iter().find(|(version, _)| *version == migration.version) {
-            Some((_, checksum)) if *checksum == migration.checksum() => {}
-            Some(_) => {
-                return Err(OpenError::Altered { path: path.to_owned(), version: migration.version });
-            }
-            None => {
-                let transaction = connection.transaction().map_err(engine)?;
-                transaction.execute_batch(&migration.sqlite_text()).map_err(engine)?;
-                transaction
-                    .execute(
-                        "INSERT INTO schema_migrations (version, name, checksum, applied_at) VALUES (?1, ?2, ?3, ?4)",
-                        (migration.version, migration.name, migration.checksum(), clock.now().as_micros()),
-                    )
-                    .map_err(engine)?;
-                transaction.commit().map_err(engine)?;
-            }
+    for (index, (version, checksum)) in applied.iter().enumerate() {
+        let ours = MIGRATIONS.get(index).is_some_and(|ours| ours.version == *version && ours.checksum() == *checksum);
+        if !ours {
+            return Err(OpenError::Altered { path: path.to_owned(), version: *version });
         }
     }
-    Ok(())
+    Ok(applied.len())
 }

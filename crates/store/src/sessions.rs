@@ -161,7 +161,94 @@ pub async fn add(tx: &mut ZoneWrite<'_>, session: &SessionRow) -> Result<(), Sto
         session.lease_generation,
         session.terminated_at,
         session.termination_reason,
-        session.updated_at
+        session.updated_at,
+        capacity_until
     ];
     tx.tx.append(sql, params).await.map(|_| ())
+}
+
+/// Ends a running session; `false` when it has ended before.
+pub async fn end(
+    tx: &mut ZoneWrite<'_>,
+    id: &AgentSessionId,
+    status: SessionStatus,
+    reason: &str,
+) -> Result<bool, StoreError> {
+    let (zone, now) = (tx.zone.clone(), tx.now());
+    let sql = "UPDATE agent_sessions SET status = ?3, termination_reason = ?4, terminated_at = ?5, updated_at = ?5,
+                 capacity_until = NULL
+               WHERE zone_id = ?1 AND id = ?2 AND capacity_until IS NOT NULL";
+    Ok(tx.tx.execute(sql, params![zone, id, status.as_str(), reason, now]).await? == 1)
+}
+
+/// Whose sessions to count.
+#[derive(Debug, Clone, Copy)]
+pub enum Among<'a> {
+    /// All of the zone.
+    Zone,
+    /// Those of one application.
+    Application(&'a ApplicationId),
+    /// Those started directly under one session.
+    ChildrenOf(&'a AgentSessionId),
+}
+
+/// How many sessions hold a slot now; counting stops at `at_most`.
+pub async fn count_holding_capacity(
+    tx: &mut ZoneRead<'_>,
+    among: Among<'_>,
+    at_most: i64,
+) -> Result<i64, StoreError> {
+    let (condition, id) = match among {
+        Among::Zone => ("?2 = ''", ""),
+        Among::Application(application) => ("application_id = ?2", application.as_str()),
+        Among::ChildrenOf(parent) => ("parent_id = ?2", parent.as_str()),
+    };
+    let sql = format!(
+        "SELECT count(*) FROM (SELECT 1 FROM agent_sessions
+           WHERE zone_id = ?1 AND {condition} AND capacity_until > ?3 LIMIT ?4) counted"
+    );
+    let now = tx.now();
+    let row = tx.tx.query_one(&sql, params![tx.zone, id, now, at_most]).await?;
+    row.map_or(Ok(0), |row| row.columns("agent_sessions").next())
+}
+
+/// Whether a running session is anchored to `record`.
+pub async fn is_anchor(tx: &mut ZoneRead<'_>, record: &AuthorityRecordId) -> Result<bool, StoreError> {
+    let sql = "SELECT 1 FROM agent_sessions
+               WHERE zone_id = ?1 AND subject_record_id = ?2 AND capacity_until IS NOT NULL LIMIT 1";
+    Ok(tx.tx.query_one(sql, params![tx.zone, record]).await?.is_some())
+}
+
+/// Running sessions directly under `parent`.
+pub async fn list_running_children(
+    tx: &mut ZoneRead<'_>,
+    parent: &AgentSessionId,
+) -> Result<Vec<SessionRow>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM agent_sessions
+         WHERE zone_id = ?1 AND parent_id = ?2 AND capacity_until IS NOT NULL ORDER BY id"
+    );
+    tx.tx.query(&sql, params![tx.zone, parent]).await?.into_iter().map(read).collect()
+}
+
+/// Tasks that still run although their time is up, longest overdue first, `limit` at most.
+pub async fn list_lapsed_tasks(tx: &mut ZoneRead<'_>, limit: i64) -> Result<Vec<SessionRow>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM agent_sessions
+         WHERE zone_id = ?1 AND capacity_until <= ?2 AND lifecycle = 'task' ORDER BY capacity_until LIMIT ?3"
+    );
+    let now = tx.now();
+    tx.tx.query(&sql, params![tx.zone, now, limit]).await?.into_iter().map(read).collect()
+}
+
+/// The first zone after `after`, in the order of ids, in which a session runs.
+pub async fn find_running_zone(
+    tx: &mut DeploymentRead<'_>,
+    after: Option<&ZoneId>,
+) -> Result<Option<ZoneId>, StoreError> {
+    let after = after.map_or("", ZoneId::as_str);
+    let sql = "SELECT zone_id FROM agent_sessions
+               WHERE zone_id > ?1 AND capacity_until IS NOT NULL ORDER BY zone_id LIMIT 1";
+    let row = tx.tx.query_one(sql, params![after]).await?;
+    row.map(|row| row.columns("agent_sessions").next()).transpose()
 }

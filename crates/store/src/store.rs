@@ -7,27 +7,30 @@
 //! - *Changes.* [`Store::commit`] and [`Store::commit_deployment`] run one named change in one transaction, serialised
 //!   with all others. The change sees the newest state. When it returns `Ok`, everything it wrote is durable (it
 //!   survives power loss) and every observer has heard of it; when it returns `Err`, nothing it wrote is there.
+//!   The one exception is a store that stops for good because a sync failed or an observer did: what the last group
+//!   wrote may turn up once the store is opened again, and until then nothing can be changed. Callers that went away
+//!   do not cancel their change.
 //! - *Retries.* A change is a function of its input and may be run again by an engine that has to retry; it must not
 //!   have effects beyond the transaction. Callers never retry.
 //! - *Time.* A transaction carries the store's own time; no caller passes one in.
 
 use std::fs::File;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll, Waker};
-use std::thread::JoinHandle;
 
 use caracal_authority::{Timestamp, ZoneId};
 use rusqlite::Connection;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::clock::Clock;
+use crate::directory::{self, OpenDirectory};
 use crate::effects::Observer;
 use crate::error::{OpenError, StoreError};
-use crate::sqlite::{self, SqliteOptions};
+use crate::sqlite::SqliteOptions;
 use crate::tx::{DeploymentRead, DeploymentWrite, Engine, Tx, ZoneRead, ZoneWrite};
 use crate::version::{Versions, ZoneVersion};
-use crate::writer::{Job, Observers, Writer, awaited_elsewhere, run_now, stopped};
+use crate::writer::{Counts, Job, Observers, Order, Stopped, Writer, awaited_elsewhere, run_now, stopped};
 
 /// Changes that may wait for the writer before callers have to.
 const WAITING: usize = 4096;
@@ -43,12 +46,14 @@ pub struct Store {
 
 struct Inner {
     clock: Arc<dyn Clock>,
-    jobs: Mutex<Option<mpsc::Sender<Box<dyn Job>>>>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    orders: Mutex<Option<mpsc::Sender<Order>>>,
+    /// Its sender is dropped when the writer has ended and its connection is closed.
+    ended: watch::Receiver<()>,
     readers: Readers,
     observers: Observers,
     versions: Arc<RwLock<Versions>>,
-    stopped: Arc<AtomicBool>,
+    counts: Arc<Counts>,
+    stopped: Stopped,
     /// Held until the writer has closed its connection too: two processes never own one embedded store (threat T17).
     _lock: Arc<File>,
 }
@@ -60,43 +65,48 @@ struct Readers {
 }
 
 impl Store {
-    /// Opens the embedded store, creating it when the directory is empty. Blocks; call it before serving.
+    /// Opens the embedded store, creating it when the directory has none. Blocks; call it before serving.
     pub fn open(options: &SqliteOptions, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        let opened = sqlite::open(options, clock.as_ref())?;
-        let (jobs, waiting) = mpsc::channel(WAITING);
+        let OpenDirectory { lock, writer: connection, readers } = directory::open(options, clock.as_ref())?;
+        let (orders, waiting) = mpsc::channel(WAITING);
+        let (end, ended) = watch::channel(());
         let observers: Observers = Arc::new(RwLock::new(Vec::new()));
         let versions = Arc::new(RwLock::new(Versions::default()));
-        let stopped = Arc::new(AtomicBool::new(false));
+        let (counts, stopped) = (Arc::new(Counts::default()), Stopped::default());
         let writer = Writer {
-            connection: opened.writer,
+            connection,
             clock: clock.clone(),
-            jobs: waiting,
+            orders: waiting,
             observers: observers.clone(),
             published: versions.clone(),
             versions: Versions::default(),
+            counts: counts.clone(),
             stopped: stopped.clone(),
         };
-        let lock = Arc::new(opened.lock);
+        let lock = Arc::new(lock);
         let held = lock.clone();
-        let thread = std::thread::Builder::new()
+        std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || {
+                // Dropped in reverse order, and also when the writer panics: connection, lock, then word of the end.
+                let _end = end;
+                let _held = held;
                 writer.serve();
-                drop(held);
             })
             .map_err(|error| OpenError::Engine {
                 path: options.database(),
                 reason: format!("can't start the writer: {error}"),
             })?;
-        let permits = Arc::new(Semaphore::new(opened.readers.len()));
+        let permits = Arc::new(Semaphore::new(readers.len()));
         Ok(Self {
             inner: Arc::new(Inner {
                 clock,
-                jobs: Mutex::new(Some(jobs)),
-                writer: Mutex::new(Some(thread)),
-                readers: Readers { idle: Arc::new(Mutex::new(opened.readers)), permits },
+                orders: Mutex::new(Some(orders)),
+                ended,
+                readers: Readers { idle: Arc::new(Mutex::new(readers)), permits },
                 observers,
                 versions,
+                counts,
                 stopped,
                 _lock: lock,
             }),
@@ -118,7 +128,8 @@ impl Store {
         let readers = self.inner.readers.clone();
         let permit = readers.permits.clone().acquire_owned().await.map_err(|_| stopped())?;
         let connection = readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop().ok_or_else(stopped)?;
-        let begun = connection.prepare_cached("BEGIN DEFERRED").and_then(|mut begin| begin.raw_execute());
+        let begun = begin(&connection);
+        // After the facts were fixed, so that nothing is judged by a time before them.
         let tx = Tx::new(Engine::Sqlite(connection), self.now(), Versions::default());
         let snapshot = Snapshot { tx: Some(tx), readers, _permit: permit };
         begun?;
@@ -161,33 +172,61 @@ impl Store {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        let sender = self.inner.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let sender = sender.ok_or_else(stopped)?;
+        let orders = self.inner.orders.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let orders = orders.ok_or_else(stopped)?;
         let (reply, answer) = oneshot::channel();
         let change = Change { run, reply, result: None };
-        sender.send(Box::new(change)).await.map_err(|_| stopped())?;
-        drop(sender);
+        orders.send(Order::Change(Box::new(change))).await.map_err(|_| stopped())?;
+        drop(orders);
         answer.await.unwrap_or_else(|_| Err(stopped().into()))
     }
 
     /// Whether reads and changes are being served; the error says why not.
     pub async fn check(&self) -> Result<(), StoreError> {
-        if self.inner.stopped.load(Ordering::SeqCst) {
+        if self.inner.stopped.is_set() {
             return Err(stopped());
         }
         let mut snapshot = self.snapshot().await?;
         snapshot.tx().query("SELECT count(*) FROM deployment", &[]).await.map(|_| ())
     }
 
-    /// Finishes every change that was submitted, then closes. Later calls are refused.
-    pub async fn close(&self) {
-        drop(self.inner.jobs.lock().unwrap_or_else(PoisonError::into_inner).take());
-        let writer = self.inner.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(writer) = writer {
-            let _ = tokio::task::spawn_blocking(move || writer.join()).await;
-        }
-        self.inner.readers.permits.close();
+    /// Durable commits since the store was opened. Each carries one or more changes, see [`Store::changes`].
+    pub fn commits(&self) -> u64 {
+        self.inner.counts.commits.load(Ordering::Relaxed)
     }
+
+    /// Changes made durable since the store was opened. Divided by [`Store::commits`]: how many shared one sync.
+    pub fn changes(&self) -> u64 {
+        self.inner.counts.changes.load(Ordering::Relaxed)
+    }
+
+    /// Changes that wait for the writer now.
+    pub fn waiting(&self) -> usize {
+        let orders = self.inner.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        orders.as_ref().map_or(0, |orders| orders.max_capacity() - orders.capacity())
+    }
+
+    /// Finishes every change that was submitted, then closes. Later calls are refused. Returns, to every caller, when
+    /// the writer has ended; snapshots that are open then can still be read.
+    pub async fn close(&self) {
+        let orders = self.inner.orders.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(orders) = orders {
+            // Said rather than shown by dropping every sender: a caller that waits for room and is not polled any more
+            // holds one, and must not keep the store open.
+            let _ = orders.send(Order::Stop).await;
+        }
+        let mut ended = self.inner.ended.clone();
+        while ended.changed().await.is_ok() {}
+        self.inner.readers.permits.close();
+        self.inner.readers.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+/// `BEGIN` alone fixes nothing: SQLite opens the transaction at its first read. So one is made here, of a page that is
+/// always in memory.
+fn begin(connection: &Connection) -> rusqlite::Result<()> {
+    connection.prepare_cached("BEGIN DEFERRED")?.raw_execute()?;
+    connection.prepare_cached("SELECT 1 FROM sqlite_schema LIMIT 1")?.exists([]).map(|_| ())
 }
 
 /// One consistent read transaction. Dropping it gives its connection back.
@@ -231,13 +270,17 @@ impl Drop for Snapshot {
             tracing::error!("a read transaction could not be ended; its connection is closed");
             return;
         }
-        self.readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        let mut idle = self.readers.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.readers.permits.is_closed() {
+            idle.push(connection);
+        }
     }
 }
 
-/// Looks into a store's file from outside: no lock, no migration, no change. For the offline verifier.
+/// Looks into a store's file from outside: no lock, no migration, no change. For the offline verifier, and for copies
+/// of a running store (the database and its `-wal` file together).
 pub fn inspect(path: &std::path::Path) -> Result<Inspection, OpenError> {
-    let connection = sqlite::open_for_inspection(path)?;
+    let connection = directory::open_for_inspection(path)?;
     Ok(Inspection {
         tx: Tx::new(Engine::Sqlite(connection), Timestamp::EPOCH, Versions::default()),
     })

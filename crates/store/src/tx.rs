@@ -45,10 +45,14 @@ impl Tx {
         Ok(self.query(sql, params).await?.into_iter().next())
     }
 
-    /// Runs a statement that may take authority away, and says how many rows it changed. Moves the zone's version.
+    /// Runs a statement that may take authority away, and says how many rows it changed. Moves the zone's version, if
+    /// there were any: who repeats a revocation that is done must not be able to keep others from minting.
     pub(crate) async fn execute(&mut self, sql: &str, params: &[Param<'_>]) -> Result<usize, StoreError> {
-        self.versions.advance(self.scope.as_ref(), &mut self.moved);
-        self.append(sql, params).await
+        let changed = self.append(sql, params).await?;
+        if changed > 0 {
+            self.versions.advance(self.scope.as_ref(), &mut self.moved);
+        }
+        Ok(changed)
     }
 
     /// Runs a statement that only adds, or removes what no decision reads, and says how many rows it changed.

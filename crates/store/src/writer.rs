@@ -3,22 +3,31 @@
 //!
 //! A change that fails is rolled back to its savepoint and does not disturb the others of its group. Answers, failures
 //! included, leave only after the commit, because a change may have judged by what another of its group wrote.
-//! When the commit itself fails, nobody's change happened. After a failed sync the engine's idea of what is on disk
-//! can't be trusted, so the writer stops for good and every later change is refused; it never retries into success.
+//!
+//! Three things end differently:
+//!
+//! - *The engine gives the transaction up by itself*, as SQLite does when space or memory runs out inside a statement.
+//!   Whatever the group wrote is gone with it, so the whole group is refused, those that had succeeded included, and
+//!   the next group starts afresh.
+//! - *The commit fails.* Nobody's change happened. After a failed sync the engine's idea of what is on disk can't be
+//!   trusted, so the writer stops for good and every later change is refused; it never retries into success.
+//! - *An observer panics.* It may have missed a revocation that the caller would take for known, so here, too, the
+//!   writer stops. A stopped store refuses every enforcement, which is what the observer can no longer guarantee.
 
 use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll, Waker};
 
 use rusqlite::Connection;
+use rusqlite::ffi::{SQLITE_IOERR_DIR_FSYNC, SQLITE_IOERR_FSYNC};
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
-use crate::effects::Observer;
+use crate::effects::{Committed, Observer};
 use crate::error::StoreError;
 use crate::tx::{Engine, Tx};
 use crate::version::Versions;
@@ -30,115 +39,218 @@ const GROUP: usize = 256;
 pub(crate) trait Job: Send {
     /// Runs the change inside its savepoint. `true` keeps what it wrote.
     fn run(&mut self, tx: &mut Tx) -> bool;
-    /// Answers the caller, with the commit's failure if there was one.
+    /// Answers the caller, with the group's failure if there was one.
     fn settle(self: Box<Self>, failure: Option<StoreError>);
+}
+
+/// What the writer is told, in the order submitted.
+pub(crate) enum Order {
+    Change(Box<dyn Job>),
+    /// Finish what was submitted before this, take nothing more.
+    Stop,
 }
 
 pub(crate) type Observers = Arc<RwLock<Vec<Arc<dyn Observer>>>>;
 
+/// How much was committed since the store was opened.
+#[derive(Default)]
+pub(crate) struct Counts {
+    pub(crate) commits: AtomicU64,
+    pub(crate) changes: AtomicU64,
+}
+
 pub(crate) struct Writer {
     pub(crate) connection: Connection,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) jobs: mpsc::Receiver<Box<dyn Job>>,
+    pub(crate) orders: mpsc::Receiver<Order>,
     pub(crate) observers: Observers,
     /// What readers may know of the zones' versions: those of committed groups.
     pub(crate) published: Arc<RwLock<Versions>>,
     pub(crate) versions: Versions,
-    /// Set once a sync has failed.
-    pub(crate) stopped: Arc<AtomicBool>,
+    pub(crate) counts: Arc<Counts>,
+    pub(crate) stopped: Stopped,
 }
 
 impl Writer {
-    /// Serves until every sender is gone.
+    /// Serves until it is told to stop, or every sender is gone.
     pub(crate) fn serve(mut self) {
-        while let Some(first) = self.jobs.blocking_recv() {
-            if self.stopped.load(Ordering::SeqCst) {
-                first.settle(Some(stopped()));
-                continue;
+        // However this thread ends, nobody may take the store for alive afterwards.
+        let _ended = StopsOnDrop(self.stopped.clone());
+        while let Some(order) = self.orders.blocking_recv() {
+            match order {
+                Order::Change(first) => self = self.serve_group(first),
+                // What is in the queue is still received, then nothing.
+                Order::Stop => self.orders.close(),
             }
-            self = self.serve_group(first);
         }
     }
 
     fn serve_group(mut self, first: Box<dyn Job>) -> Self {
+        if self.stopped.is_set() {
+            settle([first], Some(&stopped()));
+            return self;
+        }
         if let Err(error) = self.connection.execute_batch("BEGIN IMMEDIATE") {
-            first.settle(Some(error.into()));
+            settle([first], Some(&unavailable(error)));
             return self;
         }
         let versions = std::mem::take(&mut self.versions);
         let mut tx = Tx::new(Engine::Sqlite(self.connection), self.clock.now(), versions);
-        let mut done = Vec::new();
-        let mut kept = false;
+        let (mut done, mut kept, mut lost) = (Vec::new(), 0, None);
         let mut next = Some(first);
         while let Some(mut job) = next.take() {
-            kept |= run_in_savepoint(&mut tx, job.as_mut(), self.clock.as_ref());
+            match run_in_savepoint(&mut tx, job.as_mut(), self.clock.as_ref()) {
+                Ok(keep) => kept += u64::from(keep),
+                Err(error) => lost = Some(error),
+            }
             done.push(job);
-            if done.len() < GROUP {
-                next = self.jobs.try_recv().ok();
+            if lost.is_none() && done.len() < GROUP {
+                next = next_waiting(&mut self.orders);
             }
         }
-        let Engine::Sqlite(connection) = tx.engine;
+        let Tx { engine: Engine::Sqlite(connection), versions, moved, effects, .. } = tx;
         self.connection = connection;
-        self.versions = tx.versions;
-        let failure = if kept {
-            self.commit()
-        } else {
-            let _ = self.connection.execute_batch("ROLLBACK");
-            None
+        self.versions = versions;
+        let failure = match lost {
+            Some(error) => {
+                self.roll_back();
+                Some(error)
+            }
+            None if kept > 0 => self.commit(kept).err(),
+            None => {
+                self.roll_back();
+                None
+            }
         };
         // A version that moved for a change that was rolled back costs others a second look, nothing more.
-        self.published.write().unwrap_or_else(std::sync::PoisonError::into_inner).publish(&self.versions, tx.moved);
-        if failure.is_none() && !tx.effects.is_empty() {
-            let observers = self.observers.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-            for observer in observers.iter() {
-                observer.committed(&tx.effects);
-            }
-        }
-        for job in done {
-            job.settle(failure.clone());
-        }
+        self.published.write().unwrap_or_else(PoisonError::into_inner).publish(&self.versions, moved);
+        let failure = failure.or_else(|| self.tell(&effects).err());
+        settle(done, failure.as_ref());
         self
     }
 
-    fn commit(&self) -> Option<StoreError> {
-        let error = self.connection.execute_batch("COMMIT").err()?;
-        let sync_failed = error.sqlite_error().is_some_and(|failure| {
-            matches!(failure.extended_code, rusqlite::ffi::SQLITE_IOERR_FSYNC | rusqlite::ffi::SQLITE_IOERR_DIR_FSYNC)
-        });
-        if sync_failed || (!self.connection.is_autocommit() && self.connection.execute_batch("ROLLBACK").is_err()) {
-            tracing::error!(%error, "a commit could not be made durable; the store accepts no further change");
-            self.stopped.store(true, Ordering::SeqCst);
+    fn commit(&self, kept: u64) -> Result<(), StoreError> {
+        match self.connection.execute_batch("COMMIT") {
+            Ok(()) => {
+                self.counts.commits.fetch_add(1, Ordering::Relaxed);
+                self.counts.changes.fetch_add(kept, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(error) => {
+                self.stopped.set_if_sync_failed(&error);
+                self.roll_back();
+                Err(unavailable(error))
+            }
         }
-        Some(StoreError::from(error)).map(|error| match error {
-            StoreError::Unavailable { .. } => error,
-            other => StoreError::Unavailable { reason: other.to_string() },
-        })
+    }
+
+    /// Ends a transaction of which nothing shall stay, unless the engine has ended it already.
+    fn roll_back(&self) {
+        if self.connection.is_autocommit() {
+            return;
+        }
+        if let Err(error) = self.connection.execute_batch("ROLLBACK")
+            && !self.connection.is_autocommit()
+        {
+            // The next group would join a transaction that others were told has failed.
+            self.stopped.set(&format!("a transaction could not be rolled back: {error}"));
+        }
+    }
+
+    fn tell(&self, effects: &Committed) -> Result<(), StoreError> {
+        if effects.is_empty() {
+            return Ok(());
+        }
+        let mut heard = true;
+        for observer in self.observers.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            heard &= caught(|| observer.committed(effects), "an observer panicked").is_some();
+        }
+        if heard {
+            return Ok(());
+        }
+        self.stopped.set("an observer did not take note of a commit");
+        Err(stopped())
     }
 }
 
-fn run_in_savepoint(tx: &mut Tx, job: &mut dyn Job, clock: &dyn Clock) -> bool {
+/// The next change that waits already.
+fn next_waiting(orders: &mut mpsc::Receiver<Order>) -> Option<Box<dyn Job>> {
+    loop {
+        match orders.try_recv() {
+            Ok(Order::Change(job)) => return Some(job),
+            Ok(Order::Stop) => orders.close(),
+            Err(_) => return None,
+        }
+    }
+}
+
+/// Whether what the change wrote stays. An error says that the whole transaction is lost.
+fn run_in_savepoint(tx: &mut Tx, job: &mut dyn Job, clock: &dyn Clock) -> Result<bool, StoreError> {
     tx.now = clock.now();
     let before = (tx.effects.messages.len(), tx.effects.heads.len());
-    if savepoint(tx, "SAVEPOINT change").is_err() {
-        return false;
+    savepoint(tx, "SAVEPOINT change")?;
+    let keep = caught(|| job.run(tx), "a change panicked and was rolled back").unwrap_or(false);
+    let Engine::Sqlite(connection) = &tx.engine;
+    if connection.is_autocommit() {
+        // Without this look the next savepoint would open, and its release commit, a transaction of its own.
+        return Err(StoreError::Unavailable { reason: "the engine gave up the transaction".to_owned() });
     }
-    let keep = catch_unwind(AssertUnwindSafe(|| job.run(tx))).unwrap_or_else(|panic| {
-        tracing::error!(panic = panic_text(&panic), "a change panicked and was rolled back");
-        false
-    });
-    if keep {
-        return savepoint(tx, "RELEASE change").is_ok();
+    if !keep {
+        tx.effects.messages.truncate(before.0);
+        tx.effects.heads.truncate(before.1);
+        savepoint(tx, "ROLLBACK TO change")?;
     }
-    tx.effects.messages.truncate(before.0);
-    tx.effects.heads.truncate(before.1);
-    let _ = savepoint(tx, "ROLLBACK TO change");
-    let _ = savepoint(tx, "RELEASE change");
-    false
+    savepoint(tx, "RELEASE change")?;
+    Ok(keep)
 }
 
 fn savepoint(tx: &mut Tx, sql: &str) -> Result<(), StoreError> {
     let Engine::Sqlite(connection) = &mut tx.engine;
-    Ok(connection.prepare_cached(sql)?.raw_execute().map(|_| ())?)
+    connection.prepare_cached(sql).and_then(|mut statement| statement.raw_execute()).map(|_| ()).map_err(unavailable)
+}
+
+/// Answers each caller. One whose error or value panics must not cost the others their answers.
+fn settle(jobs: impl IntoIterator<Item = Box<dyn Job>>, failure: Option<&StoreError>) {
+    for job in jobs {
+        caught(|| job.settle(failure.cloned()), "a caller could not be answered");
+    }
+}
+
+/// Set once, when no further change may be accepted.
+#[derive(Clone, Default)]
+pub(crate) struct Stopped(Arc<AtomicBool>);
+
+impl Stopped {
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    fn set(&self, why: &str) {
+        tracing::error!(why, "the store accepts no further change");
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    fn set_if_sync_failed(&self, error: &rusqlite::Error) {
+        let sync_failed = error.sqlite_error().is_some_and(|failure| {
+            matches!(failure.extended_code, SQLITE_IOERR_FSYNC | SQLITE_IOERR_DIR_FSYNC)
+        });
+        if sync_failed {
+            self.set(&format!("a commit could not be made durable: {error}"));
+        }
+    }
+}
+
+struct StopsOnDrop(Stopped);
+
+impl Drop for StopsOnDrop {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// The result of `what`, unless it panics.
+fn caught<T>(what: impl FnOnce() -> T, message: &'static str) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(what)).map_err(|panic| tracing::error!(panic = panic_text(&panic), "{message}")).ok()
 }
 
 fn panic_text(panic: &Box<dyn Any + Send>) -> &str {
@@ -147,6 +259,14 @@ fn panic_text(panic: &Box<dyn Any + Send>) -> &str {
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message")
+}
+
+/// Whatever hinders the group's own statements hinders everybody's: it is never one change's mistake.
+fn unavailable(error: rusqlite::Error) -> StoreError {
+    match StoreError::from(error) {
+        error @ StoreError::Unavailable { .. } => error,
+        other => StoreError::Unavailable { reason: other.to_string() },
+    }
 }
 
 pub(crate) fn stopped() -> StoreError {
@@ -163,4 +283,74 @@ pub(crate) fn run_now<T>(future: impl Future<Output = Result<T, StoreError>>) ->
 
 pub(crate) fn awaited_elsewhere() -> StoreError {
     StoreError::Statement { reason: "a change awaited something other than the store".to_owned() }
+}
+
+#[cfg(test)]
+mod t08_availability {
+    use rusqlite::ffi::{Error, SQLITE_FULL, SQLITE_IOERR_WRITE};
+
+    use super::*;
+
+    struct Witness(std::sync::mpsc::Sender<(bool, Option<StoreError>)>, bool);
+
+    impl Job for Witness {
+        fn run(&mut self, _: &mut Tx) -> bool {
+            self.1 = true;
+            true
+        }
+
+        fn settle(self: Box<Self>, failure: Option<StoreError>) {
+            let _ = self.0.send((self.1, failure));
+        }
+    }
+
+    fn writer(stopped: Stopped, orders: mpsc::Receiver<Order>) -> Writer {
+        Writer {
+            connection: Connection::open_in_memory().unwrap(),
+            clock: Arc::new(crate::clock::SystemClock),
+            orders,
+            observers: Observers::default(),
+            published: Arc::default(),
+            versions: Versions::default(),
+            counts: Arc::default(),
+            stopped,
+        }
+    }
+
+    fn failure(extended_code: i32) -> rusqlite::Error {
+        rusqlite::Error::SqliteFailure(Error::new(extended_code), None)
+    }
+
+    #[test]
+    fn after_a_failed_sync_no_change_is_run_again() {
+        for code in [SQLITE_IOERR_FSYNC, SQLITE_IOERR_DIR_FSYNC] {
+            let stopped = Stopped::default();
+            stopped.set_if_sync_failed(&failure(code));
+            let (submit, orders) = mpsc::channel(2);
+            let (answer, answers) = std::sync::mpsc::channel();
+            submit.try_send(Order::Change(Box::new(Witness(answer, false)))).unwrap();
+            drop(submit);
+            writer(stopped, orders).serve();
+            let (ran, failure) = answers.recv().unwrap();
+            assert!(!ran && matches!(failure, Some(StoreError::Unavailable { .. })), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_no_reason_to_stop() {
+        for code in [SQLITE_FULL, SQLITE_IOERR_WRITE] {
+            let stopped = Stopped::default();
+            stopped.set_if_sync_failed(&failure(code));
+            assert!(!stopped.is_set(), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_writer_that_has_ended_is_known_to_have_stopped() {
+        let stopped = Stopped::default();
+        let (submit, orders) = mpsc::channel(1);
+        drop(submit);
+        writer(stopped.clone(), orders).serve();
+        assert!(stopped.is_set());
+    }
 }

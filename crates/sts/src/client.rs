@@ -1,6 +1,9 @@
 //! Client authentication (contract: sts.md §3.4). One answer for everything that is wrong, at one cost: an unknown
 //! application, a wrong secret and an application without one are told apart by nobody who does not hold a right
 //! secret (D17).
+//!
+//! Ids of applications are unique in the deployment, so one look by id finds the application wherever it is, and one
+//! derivation judges the secret whatever was found.
 
 use caracal_authority::exchange::Refusal;
 use caracal_authority::{ApplicationId, ZoneId};
@@ -8,24 +11,43 @@ use caracal_crypto::client_secret::{SecretVerifier, VerifierUnavailable};
 use caracal_store::applications::{self, Application};
 use caracal_store::{Store, StoreError};
 
-/// An application that proved who it is, in the zone it named.
+/// An application that proved who it is, or that a Gateway speaks for, in a zone.
 pub(crate) struct AuthenticatedClient {
     zone: ZoneId,
     application: ApplicationId,
+    proof: Proof,
+}
+
+/// What an application was authenticated by.
+enum Proof {
+    /// The secret behind this stored hash.
+    Secret(String),
+    /// A Gateway's word.
+    Gateway,
 }
 
 /// Why a client was not authenticated.
-#[derive(Debug, thiserror::Error)]
 pub(crate) enum NotAuthenticated {
-    /// The generic answer, or the zone it really belongs to once it has proved itself.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
+    /// It proved nothing: the generic answer.
+    Unproven,
+    /// It proved itself in a zone that is not the one it named, which was `requested`, if it was one.
+    Misplaced { client: AuthenticatedClient, requested: Option<ZoneId> },
     /// Says nothing about the secret, and is no guess.
-    #[error(transparent)]
-    Verifier(#[from] VerifierUnavailable),
+    Verifier(VerifierUnavailable),
     /// Likewise.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(StoreError),
+}
+
+impl From<VerifierUnavailable> for NotAuthenticated {
+    fn from(error: VerifierUnavailable) -> Self {
+        Self::Verifier(error)
+    }
+}
+
+impl From<StoreError> for NotAuthenticated {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
 }
 
 /// What a client presents.
@@ -46,6 +68,15 @@ impl AuthenticatedClient {
         &self.application
     }
 
+    /// Whether the proof still holds for the application as a later snapshot has it: a secret that was replaced while
+    /// it was being verified proves nothing any more.
+    pub(crate) fn still_holds(&self, row: &Application) -> bool {
+        match &self.proof {
+            Proof::Secret(verified) => row.secret_hash.as_ref() == Some(verified),
+            Proof::Gateway => true,
+        }
+    }
+
     /// Verifies a client's secret.
     pub(crate) async fn by_secret(
         presented: &Credentials<'_>,
@@ -54,30 +85,29 @@ impl AuthenticatedClient {
     ) -> Result<Self, NotAuthenticated> {
         let secret = presented.secret.unwrap_or_default();
         let application = presented.application.and_then(|id| ApplicationId::parse(id).ok());
-        let zone = presented.zone.and_then(|zone| ZoneId::parse(zone).ok());
+        let requested = presented.zone.and_then(|zone| ZoneId::parse(zone).ok());
         let now = store.now();
         let found = match &application {
             Some(id) => {
+                // Given back before the derivation, which may have to wait for its turn.
                 let mut snapshot = store.snapshot().await?;
                 applications::find_in_any_zone(&mut snapshot.deployment(), id).await?
             }
             None => None,
         };
-        let found = found.filter(|application| application.is_live(now));
-        let hash = found.as_ref().and_then(|application| application.secret_hash.as_deref());
-        if !verifier.verify(hash, secret, now).await? {
-            return Err(Refusal::ClientUnauthenticated.into());
+        let known = found
+            .filter(|application| application.is_live(now))
+            .and_then(|Application { zone_id, id, secret_hash, .. }| Some((zone_id, id, secret_hash?)));
+        let stored = known.as_ref().map(|(_, _, stored)| stored.as_str());
+        let proven = verifier.verify(stored, secret, now).await?;
+        let Some((zone, application, stored)) = known.filter(|_| proven) else {
+            return Err(NotAuthenticated::Unproven);
+        };
+        let client = Self { zone, application, proof: Proof::Secret(stored) };
+        if requested.as_ref() == Some(&client.zone) {
+            return Ok(client);
         }
-        match (found, zone) {
-            (Some(Application { zone_id, id, .. }), Some(zone)) if zone_id == zone => {
-                Ok(Self { zone, application: id })
-            }
-            (Some(Application { zone_id, .. }), Some(requested)) => {
-                Err(Refusal::ClientOfAnotherZone { actual: zone_id, requested }.into())
-            }
-            // Without a zone only a control key may come, and there are none to come.
-            _ => Err(Refusal::ClientUnauthenticated.into()),
-        }
+        Err(NotAuthenticated::Misplaced { client, requested })
     }
 
     /// Takes the Gateway's word for the application; that it exists and lives is looked at with the other facts.
@@ -85,8 +115,17 @@ impl AuthenticatedClient {
         let zone = zone.and_then(|zone| ZoneId::parse(zone).ok());
         let application = application.and_then(|id| ApplicationId::parse(id).ok());
         match (zone, application) {
-            (Some(zone), Some(application)) => Ok(Self { zone, application }),
+            (Some(zone), Some(application)) => Ok(Self { zone, application, proof: Proof::Gateway }),
             _ => Err(Refusal::ClientUnauthenticated),
         }
+    }
+}
+
+/// What a client in another zone than the one it named is told. Without a zone only a control key may come, and there
+/// are none to come: the generic answer.
+pub(crate) fn misplaced(actual: &ZoneId, requested: Option<ZoneId>) -> Refusal {
+    match requested {
+        Some(requested) => Refusal::ClientOfAnotherZone { actual: actual.clone(), requested },
+        None => Refusal::ClientUnauthenticated,
     }
 }

@@ -69,8 +69,9 @@ pub(crate) fn needs_secret(provider: &Provider) -> bool {
     )
 }
 
-/// Makes the directive for `upstream`; `secret` is the provider's opened secret document.
-pub(crate) fn make(upstream: &Upstream, secret: Option<&SecretBytes>) -> Result<Directive, NoDirective> {
+/// Makes the directive for `upstream`.
+pub(crate) fn make(upstream: &Upstream) -> Result<Directive, NoDirective> {
+    let secret = upstream.secret.as_ref();
     let url = upstream.url.clone().ok_or(NoDirective::NoUpstream)?;
     let mut directive = Directive {
         resource: upstream.resource.identifier.clone(),

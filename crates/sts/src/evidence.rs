@@ -2,7 +2,9 @@
 //! looked at, and one for the exchange when it was refused as a whole. Beside what the contract asks for, an event
 //! says what the decision saw, so that a denial can be explained and tried again (D33).
 
-use caracal_authority::exchange::{Context, Decision as Ruled, Finding, Grant, Outcome, PolicyAnswer, Request};
+use caracal_authority::exchange::{
+    Context, Decision as Ruled, Finding, Found, Grant, Outcome, PolicyAnswer, Refusal, Request,
+};
 use caracal_authority::mandate::DelegationClaims;
 use caracal_authority::session::SessionFacts;
 use caracal_authority::{AuthorityRecordId, EventId, Timestamp};
@@ -43,16 +45,25 @@ impl Account<'_> {
         outcome.findings.iter().map(|finding| self.of_finding(finding, &outcome.context, minted)).collect()
     }
 
-    /// The event for an exchange that was refused before or after its decision, for `reason`.
+    /// The event for an exchange that was refused before or after its decision; `reason` where a token says more than
+    /// the status does.
     pub(crate) fn of_refusal(
         &self,
-        evaluation_status: &'static str,
+        refusal: &Refusal,
         resource: Option<&str>,
-        reason: &'static str,
+        reason: Option<&'static str>,
         context: &Context,
     ) -> Result<Evidence, ChanceUnavailable> {
-        let mut event = self.event(Decision::Deny, evaluation_status)?;
-        event.metadata = self.base(context).with_known("resource", resource).with("reason", reason);
+        let mut event = self.event(Decision::Deny, refusal.evaluation_status())?;
+        let mut metadata = self.base(context).with_known("reason", reason).with("refusal", refusal.name());
+        match resource {
+            Some(resource) => metadata.set("resource", resource),
+            None => metadata.set("requested", self.requested()),
+        }
+        if let Refusal::ClientOfAnotherZone { requested, .. } = refusal {
+            metadata.set("requested_zone_id", requested.as_str());
+        }
+        event.metadata = metadata;
         Ok(event)
     }
 
@@ -69,9 +80,9 @@ impl Account<'_> {
         let mut event = self.event(decision, finding.evaluation_status)?;
         let mut metadata = self.base(context).with_known("resource", finding.resource.as_deref());
         if finding.resource.is_none() {
-            metadata.set("requested", self.request.resources.iter().collect::<Vec<_>>());
+            metadata.set("requested", self.requested());
         }
-        metadata = metadata.with_known("reason", finding.reason());
+        metadata = metadata.with_known("reason", finding.reason()).with_known("refusal", refusal_of(finding));
         if let Some(call) = self.request.upstream_call() {
             // The bytes that were authorised are the bytes that go upstream; a query is never part of them.
             metadata = metadata.with("method", call.method.as_str()).with("path", call.path.as_str());
@@ -116,6 +127,10 @@ impl Account<'_> {
         event
     }
 
+    fn requested(&self) -> Vec<&str> {
+        self.request.resources.iter().collect()
+    }
+
     /// Who asked, for which session and through which delegation. Ids that are not there are empty texts, as the
     /// contract has them.
     fn base(&self, context: &Context) -> Metadata {
@@ -153,6 +168,14 @@ impl Account<'_> {
     fn delegation_id(&self, context: &Context) -> String {
         let validated = context.delegation.as_ref().map(|delegation| &delegation.edge);
         validated.or(self.request.delegation.id()).map(ToString::to_string).unwrap_or_default()
+    }
+}
+
+/// The refusal behind a finding. Several share an `evaluation_status`; whoever looks into a denial wants to know which.
+fn refusal_of(finding: &Finding) -> Option<&'static str> {
+    match &finding.found {
+        Found::Stopped(name) | Found::Refused(name) => Some(name),
+        Found::Granted | Found::Skipped(_) => None,
     }
 }
 

@@ -11,11 +11,14 @@ use caracal_authority::resource::{
 use caracal_authority::scope::{Scope, Scopes};
 use caracal_authority::session::SessionFacts;
 use caracal_authority::{AuthorityRecordId, ResourceId};
-use caracal_custody::{CustodyError, SigningKeys, ZoneKey};
+use caracal_crypto::SecretBytes;
+use caracal_custody::{CustodyError, SealedSecrets, SigningKeys, ZoneKey, provider_secret_ref};
 use caracal_store::applications::{self, Application};
 use caracal_store::providers::{self, Provider};
-use caracal_store::{Store, StoreError, ZoneRead, ZoneVersion, delegations, records, resources, sessions};
+use caracal_store::{Store, StoreError, ZoneRead, ZoneVersion, delegations, records, resources, sessions, zones};
 
+use crate::client::AuthenticatedClient;
+use crate::directive::needs_secret;
 use crate::policy::{Governing, PolicyRuntime};
 
 /// One snapshot, as facts and as what the carrying out of a grant needs beside them.
@@ -23,6 +26,7 @@ pub(crate) struct Loaded {
     /// What the grant has to be committed at.
     pub(crate) version: ZoneVersion,
     pub(crate) facts: Facts,
+    /// The row of the calling application, archived or not: for evidence. The decision knows it by `facts.client`.
     pub(crate) application: Option<Application>,
     /// The session it is for, with what evidence says of it.
     pub(crate) session: Option<SessionFacts>,
@@ -36,27 +40,37 @@ pub(crate) struct Upstream {
     pub(crate) resource: ResourceRef,
     pub(crate) url: Option<String>,
     pub(crate) provider: Option<Provider>,
+    /// The provider's secret document, opened; read only for a Gateway's exchange and where a directive needs it.
+    pub(crate) secret: Option<SecretBytes>,
 }
 
 /// Where facts come from.
 pub(crate) struct Sources<'s> {
     pub(crate) store: &'s Store,
     pub(crate) keys: &'s SigningKeys,
+    pub(crate) secrets: &'s SealedSecrets,
     pub(crate) policy: &'s PolicyRuntime,
     pub(crate) control_audience: &'s str,
 }
 
 impl Sources<'_> {
-    /// Reads what `request` refers to. `subject` are the accepted claims of its subject token.
-    pub(crate) async fn load(&self, request: &Request, subject: Option<Claims>) -> Result<Loaded, CustodyError> {
+    /// Reads what `request` of `client` refers to. `subject` are the accepted claims of its subject token.
+    pub(crate) async fn load(
+        &self,
+        request: &Request,
+        client: &AuthenticatedClient,
+        subject: Option<Claims>,
+    ) -> Result<Loaded, CustodyError> {
         let (version, mut snapshot) = self.store.decision_snapshot(&request.zone).await?;
         let now = snapshot.now();
         let mut tx = snapshot.zone(&request.zone);
         let mut facts = Facts::none(self.control_audience);
         facts.now = Some(now);
         let application = applications::lookup(&mut tx, &request.application).await?;
-        let application = application.filter(|application| application.archived_at.is_none());
-        facts.client = application.as_ref().map(|application| Client {
+        // Nobody acts in a zone that was archived, whatever of it is still there (difference D19).
+        let zone_lives = zones::lookup(&mut tx).await?.is_some_and(|zone| zone.archived_at.is_none());
+        let live = application.as_ref().filter(|row| zone_lives && row.is_live(now) && client.still_holds(row));
+        facts.client = live.map(|application| Client {
             id: application.id.clone(),
             zone: application.zone_id.clone(),
             expires_at: application.expires_at,
@@ -76,10 +90,50 @@ impl Sources<'_> {
             facts.epoch = u64::try_from(delegations::epoch(&mut tx).await?).ok();
         }
         let session = facts.sessions.iter().find(|session| Some(&session.id) == references.session.as_ref()).cloned();
-        let upstreams = add_resources(&mut tx, &mut facts, request).await?;
+        let upstreams = self.add_resources(&mut tx, &mut facts, request).await?;
         let governing = self.policy.governing(&mut tx).await?;
         let key = self.keys.signing_key(&mut tx).await?;
         Ok(Loaded { version, facts, application, session, governing, upstreams, key })
+    }
+
+    async fn add_resources(
+        &self,
+        tx: &mut ZoneRead<'_>,
+        facts: &mut Facts,
+        request: &Request,
+    ) -> Result<Vec<Upstream>, StoreError> {
+        let mut upstreams = Vec::new();
+        for requested in request.resources.iter() {
+            let Some(row) = resources::find_by_name(tx, requested).await? else { continue };
+            let provider = match &row.credential_provider_id {
+                Some(id) => providers::lookup(tx, id).await?.filter(|provider| provider.archived_at.is_none()),
+                None => None,
+            };
+            let resource = resource(&row, provider.as_ref())?;
+            let secret = match provider.as_ref().filter(|provider| request.is_gateway() && needs_secret(provider)) {
+                Some(provider) => self.secret(tx, provider).await?,
+                None => None,
+            };
+            upstreams.push(Upstream { resource: resource.name.clone(), url: row.upstream_url, provider, secret });
+            facts.resources.push(ResourceFacts {
+                requested: requested.to_owned(),
+                resource,
+                connection: Connection::NotProvisioned,
+            });
+        }
+        Ok(upstreams)
+    }
+
+    /// A secret that does not open is as good as none: the directive can't be made (contract: sts.md §10.2, 502).
+    async fn secret(&self, tx: &mut ZoneRead<'_>, provider: &Provider) -> Result<Option<SecretBytes>, StoreError> {
+        match self.secrets.open(tx, &provider_secret_ref(&provider.zone_id, &provider.id)).await {
+            Ok(secret) => Ok(secret),
+            Err(CustodyError::Store(error)) => Err(error),
+            Err(error) => {
+                tracing::error!(zone = %provider.zone_id, provider = %provider.id, %error, "a provider's secret does not open");
+                Ok(None)
+            }
+        }
     }
 }
 
@@ -138,29 +192,6 @@ async fn resource_ref(
     let found = names(&row)?;
     named.push(found.clone());
     Ok(Some(found))
-}
-
-async fn add_resources(
-    tx: &mut ZoneRead<'_>,
-    facts: &mut Facts,
-    request: &Request,
-) -> Result<Vec<Upstream>, StoreError> {
-    let mut upstreams = Vec::new();
-    for requested in request.resources.iter() {
-        let Some(row) = resources::find_by_name(tx, requested).await? else { continue };
-        let provider = match &row.credential_provider_id {
-            Some(id) => providers::lookup(tx, id).await?.filter(|provider| provider.archived_at.is_none()),
-            None => None,
-        };
-        let resource = resource(&row, provider.as_ref())?;
-        upstreams.push(Upstream { resource: resource.name.clone(), url: row.upstream_url, provider });
-        facts.resources.push(ResourceFacts {
-            requested: requested.to_owned(),
-            resource,
-            connection: Connection::NotProvisioned,
-        });
-    }
-    Ok(upstreams)
 }
 
 fn resource(row: &resources::Resource, provider: Option<&Provider>) -> Result<Resource, StoreError> {

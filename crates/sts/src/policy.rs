@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use caracal_authority::exchange::{ApprovalTier, Approver, Counsel, PolicyAnswer, PolicyQuestion, Privacy, Rate};
 use caracal_authority::resource::Resource;
-use caracal_authority::{ApplicationId, Timestamp, ZoneId};
+use caracal_authority::{ApplicationId, PolicySetVersionId, Timestamp, ZoneId};
 use caracal_http::limits::FixedWindow;
 use caracal_policy::{
     Action, ActionId, Bundle, ContentSha256, Context, DelegationEdge, Input, ManifestSha256, PolicyCache, Principal,
@@ -29,11 +29,11 @@ pub(crate) struct Governing {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InForce {
     /// The active set version; none when nothing is active and everything is denied.
-    pub policy_set_version_id: Option<String>,
+    pub policy_set_version_id: Option<PolicySetVersionId>,
     /// Its manifest hash, or `no_active_policy_set`.
     pub manifest_sha256: String,
-    /// Since when.
-    pub loaded_at: Option<Timestamp>,
+    /// Since when; for no active set, now.
+    pub loaded_at: Timestamp,
 }
 
 /// Bundles of all zones.
@@ -98,12 +98,13 @@ impl PolicyRuntime {
     /// What is in force in `zone`, loaded now if it was not. `None` when it can't be loaded.
     pub(crate) async fn in_force(&self, store: &Store, zone: &ZoneId) -> Result<Option<InForce>, StoreError> {
         let mut snapshot = store.snapshot().await?;
+        let now = snapshot.now();
         let governing = self.governing(&mut snapshot.zone(zone)).await?;
         let Ok(bundle) = governing.bundle else { return Ok(None) };
         Ok(Some(InForce {
-            policy_set_version_id: governing.active.as_ref().map(|active| active.version_id.to_string()),
+            policy_set_version_id: governing.active.as_ref().map(|active| active.version_id.clone()),
             manifest_sha256: bundle.manifest().to_owned(),
-            loaded_at: governing.active.map(|active| active.activated_at),
+            loaded_at: governing.active.map_or(now, |active| active.activated_at),
         }))
     }
 }

@@ -1,5 +1,6 @@
 //! From a form to a typed token request (contract: sts.md §3.2, §3.3). Every malformed form ends here.
 
+use caracal_authority::exchange::ResourceNames;
 use caracal_http::form::Form;
 use zeroize::Zeroizing;
 
@@ -11,6 +12,13 @@ const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
 /// Fields whose mere presence, even empty, is refused: this service knows no actor tokens and no client assertions.
 const FORBIDDEN: [&str; 3] = ["actor_token", "client_assertion", "client_assertion_type"];
 
+/// More resources than this are no request for a mandate: a delegation can't name more either. Evidence is kept for
+/// each of them, and one small form must not be able to ask for megabytes of it.
+const MOST_RESOURCES: usize = 64;
+
+/// A mandate has 4096 bytes; a longer text never fits into one, and would be kept with the evidence of every resource.
+const LONGEST_SCOPE: usize = 4096;
+
 /// A form that is not a token request. All of them are 400 `invalid_token`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RequestFault {
@@ -20,6 +28,10 @@ pub(crate) enum RequestFault {
     Ttl,
     #[error("resource must not be empty")]
     EmptyResource,
+    #[error("more than {MOST_RESOURCES} resources")]
+    TooManyResources,
+    #[error("scope is longer than {LONGEST_SCOPE} bytes")]
+    ScopeTooLong,
     #[error("grant_type must be urn:ietf:params:oauth:grant-type:token-exchange")]
     GrantType,
     #[error("subject_token_type is not supported")]
@@ -37,7 +49,7 @@ pub(crate) struct Screened {
 }
 
 /// What was presented as `subject_token`.
-pub(crate) enum SubjectToken {
+pub(crate) enum PresentedToken {
     /// A mandate of this service.
     Access(Zeroizing<String>),
     /// A token of a zone's identity provider.
@@ -49,11 +61,10 @@ pub(crate) struct TokenRequest {
     pub(crate) zone: Option<String>,
     pub(crate) application: Option<String>,
     pub(crate) client_secret: Option<Zeroizing<String>>,
-    /// Distinct, in byte order.
-    pub(crate) resources: Vec<String>,
+    pub(crate) resources: ResourceNames,
     /// As sent.
     pub(crate) scope: String,
-    pub(crate) subject_token: Option<SubjectToken>,
+    pub(crate) subject_token: Option<PresentedToken>,
     pub(crate) record: Option<String>,
     pub(crate) session: Option<String>,
     pub(crate) delegation: Option<String>,
@@ -61,7 +72,6 @@ pub(crate) struct TokenRequest {
     pub(crate) approval: Option<String>,
     pub(crate) method: Option<String>,
     pub(crate) path: Option<String>,
-    pub(crate) gateway_request_id: Option<String>,
 }
 
 impl Screened {
@@ -84,12 +94,14 @@ impl Screened {
 
     /// Steps 5 to 9 of §3.3.
     pub(crate) fn parse(mut self) -> Result<TokenRequest, RequestFault> {
-        let mut resources: Vec<String> = self.form.all("resource").map(|name| name.trim().to_owned()).collect();
-        if resources.iter().any(String::is_empty) {
-            return Err(RequestFault::EmptyResource);
+        let resources =
+            ResourceNames::parse(self.form.all("resource")).map_err(|_| RequestFault::EmptyResource)?;
+        if resources.iter().nth(MOST_RESOURCES).is_some() {
+            return Err(RequestFault::TooManyResources);
         }
-        resources.sort_unstable();
-        resources.dedup();
+        if self.form.get("scope").is_some_and(|scope| scope.len() > LONGEST_SCOPE) {
+            return Err(RequestFault::ScopeTooLong);
+        }
         if self.form.get("grant_type") != Some(TOKEN_EXCHANGE) {
             return Err(RequestFault::GrantType);
         }
@@ -102,8 +114,8 @@ impl Screened {
             (None, "") => None,
             (Some(_), "") => return Err(RequestFault::TokenWithoutType),
             (None, _) => return Err(RequestFault::TypeWithoutToken),
-            (Some(_), ID_TOKEN) => Some(SubjectToken::Id),
-            (Some(token), _) => Some(SubjectToken::Access(token)),
+            (Some(_), ID_TOKEN) => Some(PresentedToken::Id),
+            (Some(token), _) => Some(PresentedToken::Access(token)),
         };
         let client_secret = self.form.take("client_secret");
         let trimmed = |name: &str| {
@@ -119,10 +131,9 @@ impl Screened {
             session: trimmed("agent_session_id"),
             delegation: trimmed("delegation_edge_id"),
             approval: trimmed("approval_id"),
-            // The operation is compared with the bytes that go upstream: nothing is trimmed off it (difference D18).
-            method: self.form.get("request_method").map(str::to_owned),
+            method: trimmed("request_method").map(|method| method.to_ascii_uppercase()),
+            // Compared with the bytes that go upstream: nothing is trimmed off it (difference D18).
             path: self.form.get("request_path").map(str::to_owned),
-            gateway_request_id: trimmed("gateway_request_id"),
             client_secret,
             subject_token,
             ttl_seconds: self.ttl_seconds,
@@ -171,18 +182,27 @@ mod t02_sts_form {
     #[test]
     fn resources_are_trimmed_distinct_and_sorted() {
         let request = parse(&format!("{GRANT}&resource=b&resource= a&resource=a&resource=B")).unwrap();
-        assert_eq!(request.resources, ["B", "a", "b"]);
+        assert_eq!(request.resources.iter().collect::<Vec<_>>(), ["B", "a", "b"]);
     }
 
     #[test]
-    fn an_empty_text_is_as_good_as_none_and_the_operation_keeps_its_bytes() {
+    fn what_no_mandate_could_carry_is_refused_before_anything_is_read_for_it() {
+        let names = |count: usize| (0..count).map(|n| format!("&resource=r{n}")).collect::<String>();
+        assert!(parse(&format!("{GRANT}{}{}", names(64), names(64))).is_ok());
+        assert_eq!(parse(&format!("{GRANT}{}", names(65))).err(), Some(RequestFault::TooManyResources));
+        assert!(parse(&format!("{GRANT}&scope={}", "a".repeat(4096))).is_ok());
+        assert_eq!(parse(&format!("{GRANT}&scope={}", "a".repeat(4097))).err(), Some(RequestFault::ScopeTooLong));
+    }
+
+    #[test]
+    fn an_empty_text_is_as_good_as_none_and_the_path_keeps_its_bytes() {
         let request = parse(&format!(
-            "{GRANT}&zone_id=+z+&application_id=&ttl_seconds=&session_id=%20&request_path=/a%20&request_method=get&scope=+a++b"
+            "{GRANT}&zone_id=+z+&application_id=&ttl_seconds=&session_id=%20&request_path=/a%20&request_method=+get&scope=+a++b"
         ))
         .unwrap();
         assert_eq!(request.zone.as_deref(), Some("z"));
         assert_eq!((request.application, request.record, request.ttl_seconds), (None, None, None));
-        assert_eq!((request.path.as_deref(), request.method.as_deref()), (Some("/a "), Some("get")));
+        assert_eq!((request.path.as_deref(), request.method.as_deref()), (Some("/a "), Some("GET")));
         assert_eq!(request.scope, " a  b");
         assert_eq!(parse(&format!("{GRANT}&ttl_seconds=-1")).unwrap().ttl_seconds, Some(-1));
     }

@@ -238,6 +238,7 @@ mod tests {
             (json!({"max_hops": "1"}), "invalid_max_hops"),
             (json!({"max_depth": 11}), "invalid_max_depth"),
             (json!({"max_depth": 2, "max_hops": 3}), "invalid_max_hops"),
+            (json!({"max_depth": 3, "max_hops": 2}), "invalid_max_hops"),
             (json!({"budget": 0}), "invalid_budget"),
             (json!({"budget": 65}), "invalid_budget"),
             (json!({"ttl_seconds": 0}), "invalid_ttl_seconds"),

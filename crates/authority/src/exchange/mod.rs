@@ -37,7 +37,7 @@ use resources::Reach;
 use standing::Standing;
 
 /// Decides one exchange.
-pub fn decide(request: &Request, facts: &Facts, counsel: &mut impl Counsel) -> Outcome {
+pub fn decide(request: &Request, facts: &Facts, counsel: &mut (impl Counsel + ?Sized)) -> Outcome {
     let mut trail = Trail::default();
     let decision = weigh(request, facts, counsel, &mut trail);
     if let Err(refusal) = &decision {
@@ -47,7 +47,12 @@ pub fn decide(request: &Request, facts: &Facts, counsel: &mut impl Counsel) -> O
 }
 
 /// The core pipeline. Numbers are those of sts.md §3.7.
-fn weigh(request: &Request, facts: &Facts, counsel: &mut impl Counsel, trail: &mut Trail) -> Result<Grant, Refusal> {
+fn weigh(
+    request: &Request,
+    facts: &Facts,
+    counsel: &mut (impl Counsel + ?Sized),
+    trail: &mut Trail,
+) -> Result<Grant, Refusal> {
     let client = authenticated_client(request, facts)?; // 1
     not_a_federation(request)?; // 2
     if request.resources.is_empty() {

@@ -39,7 +39,7 @@ pub(super) fn walk(
     request: &Request,
     facts: &Facts,
     standing: &Standing<'_>,
-    counsel: &mut impl Counsel,
+    counsel: &mut (impl Counsel + ?Sized),
     findings: &mut Vec<Finding>,
 ) -> Result<Reach, Refusal> {
     let mut reach = Reach::default();
@@ -93,7 +93,7 @@ fn before_policy(
     facts: &Facts,
     standing: &Standing<'_>,
     found: &ResourceFacts,
-    counsel: &mut impl Counsel,
+    counsel: &mut (impl Counsel + ?Sized),
 ) -> Result<(), Halt> {
     let resource = &found.resource;
     ensure(resource.offers(request.scope.get()), Skip::ScopeMismatch)?; // 2

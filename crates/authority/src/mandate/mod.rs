@@ -245,12 +245,10 @@ pub fn token_bytes(header: usize, payload: usize) -> usize {
     base64url(header) + 1 + base64url(payload) + 1 + SIGNATURE_BYTES
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
 fn is_zero_hops(value: &usize) -> bool {
     *value == 0
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
 fn is_zero_epoch(value: &u64) -> bool {
     *value == 0
 }

@@ -9,7 +9,7 @@ use crate::delegation::{
     WidenedDimension, choose_parent, effective_authority, expiry, inherited_edge, mirror, narrow, validate_lineage,
 };
 use crate::scope::Scopes;
-use crate::session::{LiveSession, SessionFacts, check_live};
+use crate::session::{SessionFacts, check_live};
 
 fn parent(limits: Value) -> Edge {
     Edge { constraints: Some(constraints(limits)), ..edge("e-1", None, "s-1", "s-2") }
@@ -242,14 +242,19 @@ fn lineage(length: u8) -> Vec<Edge> {
 
 fn walk(edges: &[Edge]) -> Result<(usize, u8), LineageFault> {
     let leaf = edges.last().unwrap();
-    let anchor = record("rec-anchor");
-    let facts = |name: &str, application: &str| SessionFacts { application: id(application), ..session(name) };
-    let (source, target) = (facts(leaf.source.as_str(), "app-1"), facts(leaf.target.as_str(), "app-1"));
-    fn live<'f>(facts: &'f SessionFacts, anchor: &'f crate::record::RecordFacts) -> LiveSession<'f> {
-        check_live(facts, Some(anchor), now()).unwrap()
-    }
-    let zone = id("z-1");
-    let ends = Ends { zone: &zone, edge: &leaf.id, source: live(&source, &anchor), target: live(&target, &anchor) };
+    walk_between(edges, (leaf.source.as_str(), "app-1"), (leaf.target.as_str(), "app-1"))
+}
+
+/// Walks with these sessions, each of its application, at the ends.
+fn walk_between(edges: &[Edge], source: (&str, &str), target: (&str, &str)) -> Result<(usize, u8), LineageFault> {
+    let facts = |(name, application)| SessionFacts { application: id(application), ..session(name) };
+    let (source, target, anchor, zone) = (facts(source), facts(target), record("rec-anchor"), id("z-1"));
+    let ends = Ends {
+        zone: &zone,
+        edge: &edges.last().unwrap().id,
+        source: check_live(&source, Some(&anchor), now()).unwrap(),
+        target: check_live(&target, Some(&anchor), now()).unwrap(),
+    };
     validate_lineage(edges, &ends, now()).map(|lineage| (lineage.hop_count(), lineage.remaining_hops()))
 }
 
@@ -287,6 +292,19 @@ mod t02_sts_lineage {
             assert_eq!(walk(&edges), Err(expected));
         }
         assert_eq!(walk(&[Edge { zone: id("z-2"), ..edge("e-1", None, "s-1", "s-2") }]), Err(LineageFault::Unknown));
+    }
+
+    #[test]
+    fn a_lineage_ends_between_the_sessions_and_applications_it_names() {
+        for (source, target, expected) in [
+            (("s-3", "app-1"), ("s-4", "app-1"), Ok((3, 0))),
+            (("s-1", "app-1"), ("s-4", "app-1"), Err(LineageFault::OtherSessions)),
+            (("s-3", "app-1"), ("s-3", "app-1"), Err(LineageFault::OtherSessions)),
+            (("s-3", "app-2"), ("s-4", "app-1"), Err(LineageFault::OtherApplications)),
+            (("s-3", "app-1"), ("s-4", "app-2"), Err(LineageFault::OtherApplications)),
+        ] {
+            assert_eq!(walk_between(&lineage(3), source, target), expected, "{source:?} {target:?}");
+        }
     }
 
     #[test]

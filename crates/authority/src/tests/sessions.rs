@@ -56,6 +56,7 @@ mod t04_state_sessions {
         let user = RecordFacts { kind: SubjectKind::User, expires_at: later(30), ..anchor.clone() };
         let gone = RecordFacts { status: RecordStatus::Revoked, ..user.clone() };
         let elsewhere = RecordFacts { id: id("rec-other"), ..anchor.clone() };
+        let foreign = RecordFacts { zone: id("z-2"), ..anchor.clone() };
         let lapsed_application = RecordFacts { status: RecordStatus::Revoked, ..anchor.clone() };
         for (status, life, subject, expected) in [
             (Active, TASK, Some(&anchor), None),
@@ -69,6 +70,7 @@ mod t04_state_sessions {
             (Active, service(now()), Some(&anchor), Some(DeadSession::LeaseLost)),
             (Active, TASK, Some(&gone), Some(DeadSession::SubjectDead(DeadRecord::Revoked))),
             (Active, TASK, Some(&elsewhere), Some(DeadSession::SubjectUnknown)),
+            (Active, TASK, Some(&foreign), Some(DeadSession::SubjectUnknown)),
             (Active, TASK, None, Some(DeadSession::SubjectUnknown)),
         ] {
             let facts = SessionFacts { status, life, ..session("s-1") };
@@ -135,6 +137,10 @@ fn reasons_have_their_wire_names_and_final_status() {
         assert_eq!(SessionStatus::parse(status.as_str()), Some(status));
     }
     assert_eq!(SessionStatus::parse("Active"), None);
+    for lifecycle in [Lifecycle::Task, Lifecycle::Service] {
+        assert_eq!(Lifecycle::parse(lifecycle.as_str()), Some(lifecycle));
+    }
+    assert_eq!(Lifecycle::parse("daemon"), None);
 }
 
 #[test]

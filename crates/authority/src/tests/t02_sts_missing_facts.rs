@@ -47,12 +47,16 @@ const ALWAYS: [Loss; 11] = [
     ("policy", |case| case.advice.answer = PolicyAnswer::Failed { error: "no bundle".into() }),
 ];
 
-const DELEGATED: [Loss; 20] = [
+const DELEGATED: [Loss; 21] = [
     ("records", |case| case.facts.records.clear()),
     ("target session", |case| case.facts.sessions.retain(|session| session.id.as_str() != "s-2")),
     ("source session", |case| case.facts.sessions.retain(|session| session.id.as_str() != "s-1")),
     ("owned target", |case| on_session(case, "s-2", |session| session.application = id("app-2"))),
     ("target of this zone", |case| on_session(case, "s-2", |session| session.zone = id("z-2"))),
+    ("sessions of this zone, records and all", |case| {
+        case.facts.sessions.iter_mut().for_each(|session| session.zone = id("z-2"));
+        case.facts.records.iter_mut().for_each(|record| record.zone = id("z-2"));
+    }),
     ("active target", |case| on_session(case, "s-2", |session| session.status = SessionStatus::Suspended)),
     ("active source", |case| on_session(case, "s-1", |session| session.status = SessionStatus::Terminated)),
     ("target's time", |case| on_session(case, "s-2", |session| session.life = Life::Task { ttl_seconds: 0 })),
@@ -70,7 +74,7 @@ const DELEGATED: [Loss; 20] = [
     ("epoch", |case| case.facts.epoch = None),
 ];
 
-const PRESENTED: [Loss; 11] = [
+const PRESENTED: [Loss; 12] = [
     ("mandate", |case| case.facts.subject = None),
     ("mandate of its class", |case| {
         case.facts.subject.iter_mut().for_each(|claims| claims.r#use = crate::mandate::Use::Resource);
@@ -82,6 +86,7 @@ const PRESENTED: [Loss; 11] = [
     ("active record", |case| on_record(case, "rec-mint", |record| record.status = RecordStatus::Revoked)),
     ("record's time", |case| on_record(case, "rec-mint", |record| record.expires_at = now())),
     ("record of this subject", |case| on_record(case, "rec-mint", |record| record.subject = "app-2".into())),
+    ("record of this client", |case| on_record(case, "rec-mint", |record| record.client = id("app-2"))),
     ("operation", |case| on_resource(case, |resource| resource.operations.clear())),
     ("provider", |case| {
         on_resource(case, |resource| resource.provider.iter_mut().for_each(|provider| provider.kind = None));

@@ -8,12 +8,12 @@ mod version;
 
 pub use status::status;
 pub use up::up;
-pub use verify::verify;
+pub use verify::{verify, verify_data_dir};
 pub use version::{VERSION, version};
 
 use std::process::ExitCode;
 
-use caracal_http::redact::redact_text;
+use caracal_http::redact;
 
 /// A command that did not do what it is for; the text says what happened, why, and what to do next.
 pub struct Failure(pub String);
@@ -35,7 +35,7 @@ impl<E: std::error::Error> From<E> for Failure {
 
 /// Prints a failure on standard error, without anything that looks like a secret.
 pub fn say_failure(message: &str) {
-    eprintln!("caracal: {}", redact_text(message));
+    eprintln!("caracal: {}", redact::text(message));
 }
 
 /// Runs the demonstration.

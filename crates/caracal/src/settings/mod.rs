@@ -192,7 +192,13 @@ impl Settings {
             }
         }
         let settings = Self {
-            data_dir: flags.data_dir.clone().unwrap_or_else(|| default_data_dir(&mut reader)),
+            data_dir: match flags.data_dir.clone().map_or_else(|| default_data_dir(environment), Ok) {
+                Ok(data_dir) => data_dir,
+                Err(Mistakes(found)) => {
+                    reader.mistakes.extend(found);
+                    PathBuf::new()
+                }
+            },
             bind: flags.bind,
             port_offset: flags.port_offset,
             mode,
@@ -225,23 +231,22 @@ impl Settings {
 }
 
 /// `CARACAL_HOME`, else the platform's place for application data.
-fn default_data_dir(reader: &mut variables::Reader<'_>) -> PathBuf {
-    if let Some(home) = reader.text("CARACAL_HOME") {
-        return PathBuf::from(home);
+pub fn default_data_dir(environment: &Environment) -> Result<PathBuf, Mistakes> {
+    if let Some(home) = environment.get("CARACAL_HOME") {
+        return Ok(PathBuf::from(home));
     }
-    let under = |base: &str, rest: &str| PathBuf::from(base).join(rest);
-    if let Some(data) = reader.text("XDG_DATA_HOME") {
-        return under(&data, "caracal");
+    if let Some(data) = environment.get("XDG_DATA_HOME") {
+        return Ok(PathBuf::from(data).join("caracal"));
     }
-    let home = reader.text(if cfg!(windows) { "LOCALAPPDATA" } else { "HOME" });
+    let home = environment.get(if cfg!(windows) { "LOCALAPPDATA" } else { "HOME" }).map(PathBuf::from);
     match home {
-        Some(home) if cfg!(windows) => under(&home, "caracal"),
-        Some(home) if cfg!(target_os = "macos") => under(&home, "Library/Application Support/caracal"),
-        Some(home) => under(&home, ".local/share/caracal"),
-        None => {
-            reader.mistake("--data-dir", "give one: neither CARACAL_HOME nor HOME is set".to_owned());
-            PathBuf::new()
-        }
+        Some(home) if cfg!(windows) => Ok(home.join("caracal")),
+        Some(home) if cfg!(target_os = "macos") => Ok(home.join("Library/Application Support/caracal")),
+        Some(home) => Ok(home.join(".local/share/caracal")),
+        None => Err(Mistakes(vec![Mistake {
+            name: "--data-dir".to_owned(),
+            what: "give one: neither CARACAL_HOME nor HOME is set".to_owned(),
+        }])),
     }
 }
 

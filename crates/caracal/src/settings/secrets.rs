@@ -57,9 +57,11 @@ pub struct KeyMaterial {
     /// Signs exchanges between processes.
     pub gateway_sts: Arc<HmacKey>,
     /// Digests idempotency keys.
-    pub idempotency: Arc<HmacKey>,
+    pub idempotency: HmacKey,
     /// The idempotency key before a rotation.
-    pub idempotency_previous: Option<Arc<HmacKey>>,
+    pub idempotency_previous: Option<HmacKey>,
+    /// Digests admin tokens.
+    pub admin_token_digests: HmacKey,
 }
 
 impl SecretFiles {
@@ -91,28 +93,32 @@ impl SecretFiles {
                 None => self.read_or_create(file)?,
             });
         }
-        let [admin_token, coordinator_token, kek, audit, gateway_sts, idempotency] =
-            <[SecretText; 6]>::try_from(values).unwrap_or_else(|_| std::array::from_fn(|_| SecretText::new(String::new())));
+        let [admin_token, coordinator_token, kek, audit, gateway_sts, idempotency, admin_token_digests] =
+            <[SecretText; 7]>::try_from(values).unwrap_or_else(|_| std::array::from_fn(|_| SecretText::new(String::new())));
         let mut check = Check { mistakes: Vec::new() };
         let kek = check.kek("SECRET_STORE_KEK", kek.expose());
         let previous_kek = previous_kek.and_then(|text| check.kek("SECRET_STORE_KEK_PREVIOUS", &text));
         let audit = check.hmac("AUDIT_HMAC_KEY", audit.expose());
         let gateway_sts = check.hmac("GATEWAY_STS_HMAC_KEY", gateway_sts.expose());
         let idempotency = check.hmac("IDEMPOTENCY_HMAC_KEY", idempotency.expose());
+        let admin_token_digests = check.hmac("ADMIN_TOKEN_HMAC_KEY", admin_token_digests.expose());
         let idempotency_previous =
             previous_idempotency.and_then(|text| check.hmac("IDEMPOTENCY_HMAC_KEY_PREVIOUS", &text));
-        match (kek, audit, gateway_sts, idempotency) {
-            (Some(kek), Some(audit), Some(gateway_sts), Some(idempotency)) if check.mistakes.is_empty() => {
+        match (kek, audit, gateway_sts, idempotency, admin_token_digests) {
+            (Some(kek), Some(audit), Some(gateway_sts), Some(idempotency), Some(admin_token_digests))
+                if check.mistakes.is_empty() =>
+            {
                 Ok(KeyMaterial {
                     admin_token,
                     admin_token_file: environment.get("CARACAL_ADMIN_TOKEN").is_none().then(|| self.path(NAMES[0].1)),
                     coordinator_token,
                     metrics_bearer,
                     kek: Arc::new(KekRing::new(kek, previous_kek)),
-                    audit,
-                    gateway_sts,
+                    audit: Arc::new(audit),
+                    gateway_sts: Arc::new(gateway_sts),
                     idempotency,
                     idempotency_previous,
+                    admin_token_digests,
                 })
             }
             _ => Err(Mistakes(check.mistakes).into()),
@@ -133,7 +139,7 @@ impl SecretFiles {
         let Some(text) = text else { return Ok(None) };
         let mut check = Check { mistakes: Vec::new() };
         let key = check.hmac("AUDIT_HMAC_KEY", text.expose());
-        if check.mistakes.is_empty() { Ok(key) } else { Err(Mistakes(check.mistakes).into()) }
+        if check.mistakes.is_empty() { Ok(key.map(Arc::new)) } else { Err(Mistakes(check.mistakes).into()) }
     }
 
     fn read_or_create(&self, name: &str) -> Result<SecretText, SecretsError> {
@@ -187,13 +193,14 @@ impl SecretFiles {
 }
 
 /// Variable and file of each key that is made when it is missing.
-const NAMES: [(&str, &str); 6] = [
+const NAMES: [(&str, &str); 7] = [
     ("CARACAL_ADMIN_TOKEN", "caracalAdminToken"),
     ("CARACAL_COORDINATOR_TOKEN", "caracalCoordinatorToken"),
     ("SECRET_STORE_KEK", "secretStoreKek"),
     ("AUDIT_HMAC_KEY", "auditHmacKey"),
     ("GATEWAY_STS_HMAC_KEY", "gatewayStsHmacKey"),
     ("IDEMPOTENCY_HMAC_KEY", "idempotencyHmacKey"),
+    ("ADMIN_TOKEN_HMAC_KEY", "adminTokenHmacKey"),
 ];
 
 struct Check {
@@ -205,8 +212,8 @@ impl Check {
         Kek::from_hex(text).map_err(|error| self.note(name, error.to_string())).ok()
     }
 
-    fn hmac(&mut self, name: &str, text: &str) -> Option<Arc<HmacKey>> {
-        HmacKey::from_hex(text).map(Arc::new).map_err(|error| self.note(name, error.to_string())).ok()
+    fn hmac(&mut self, name: &str, text: &str) -> Option<HmacKey> {
+        HmacKey::from_hex(text).map_err(|error| self.note(name, error.to_string())).ok()
     }
 
     fn note(&mut self, name: &str, what: String) {

@@ -52,6 +52,7 @@ pub const VARIABLES: &[Variable] = &[
     secret("AUDIT_HMAC_KEY", "made at first start", "hex, 32 bytes or more: keys the ledger's chain"),
     secret("GATEWAY_STS_HMAC_KEY", "made at first start", "hex, 32 bytes or more: signs exchanges between processes"),
     secret("IDEMPOTENCY_HMAC_KEY", "made at first start", "hex, 32 bytes or more: digests idempotency keys"),
+    secret("ADMIN_TOKEN_HMAC_KEY", "made at first start", "hex, 32 bytes or more: digests stored admin tokens"),
     secret("IDEMPOTENCY_HMAC_KEY_PREVIOUS", "none", "the key before a rotation"),
 ];
 

@@ -1,0 +1,117 @@
+//! `PATCH /v1/zones/{zone}/applications/{id}`: name, traits, or a secret that the caller chose.
+
+use std::sync::Arc;
+
+use caracal_authority::ApplicationId;
+use caracal_crypto::{Secret, SecretText};
+use caracal_store::applications;
+use http::{Method, StatusCode};
+use serde_json::Value;
+
+use super::secret::NewSecret;
+use super::{View, existing, require_free_name, traits};
+use crate::Admin;
+use crate::answer::Changed;
+use crate::attribution::changed;
+use crate::evidence::Trace;
+use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::input::{Fields, Mismatch, Text};
+use crate::problem::Refusal;
+use crate::reserved;
+
+pub(crate) const ROUTE: Route = Route {
+    method: Method::PATCH,
+    path: "/v1/zones/{zone}/applications/{id}",
+    needs: Needs::Write,
+    reach: Reach::Zone(Run::Change(|admin, call| Box::pin(update(admin, call)))),
+};
+
+struct Patch {
+    name: Option<String>,
+    client_secret: Option<SecretText>,
+    traits: Option<Vec<String>>,
+}
+
+impl Patch {
+    fn read(body: Option<Value>) -> Result<Self, Mismatch> {
+        let mut fields = Fields::of(body)?;
+        let name = fields.text("name", Text::trimmed(1, 200))?;
+        let client_secret = fields.text("client_secret", Text::exact(32, usize::MAX))?.map(Secret::new);
+        let traits = fields.texts("traits", (0, usize::MAX), Text::exact(0, usize::MAX))?;
+        fields.nothing_else()?;
+        Ok(Self { name, client_secret, traits })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.name.is_none() && self.client_secret.is_none() && self.traits.is_none()
+    }
+}
+
+struct Change {
+    id: ApplicationId,
+    name: Option<String>,
+    traits: Option<Vec<String>>,
+    secret: Option<NewSecret>,
+    by: String,
+    may_reserve: bool,
+    trace: Arc<Trace>,
+}
+
+async fn update(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Refusal> {
+    let patch = Patch::read(call.body.take()).map_err(|mismatch| mismatch.refuse("invalid_application"))?;
+    let (id, zone): (ApplicationId, _) = (call.id("id")?, call.place.zone.clone());
+    let may_reserve = call.caller.is_bootstrap();
+    reserved::guard(may_reserve, patch.name.as_deref().unwrap_or_default(), reserved::NAME)?;
+    if let Some(traits) = &patch.traits {
+        traits::check(traits, call.caller.is_global())?;
+    }
+    let mut snapshot = admin.store.snapshot().await?;
+    let mut tx = snapshot.zone(&zone);
+    if let Some(name) = &patch.name {
+        require_free_name(&mut tx, name, Some(&id)).await?;
+    }
+    if patch.client_secret.is_some() && existing(&mut tx, &id).await?.secret_hash.is_none() {
+        return Err(Refusal::invalid("client_secret_not_configured"));
+    }
+    if patch.is_empty() {
+        return Err(Refusal::invalid("no_fields"));
+    }
+    existing(&mut tx, &id).await?;
+    drop(snapshot);
+    let Patch { name, traits, client_secret } = patch;
+    let secret = match client_secret {
+        None => None,
+        Some(secret) => Some(NewSecret::of(&admin, secret).await?),
+    };
+    let (by, is_global) = (call.caller.actor(), call.caller.is_global());
+    let change = Change { id, name, traits, secret, by, may_reserve, trace: call.trace };
+    let (application, recorded) = admin
+        .store
+        .commit(&zone, change, |tx, change| {
+            Box::pin(async move {
+                if let Some(name) = &change.name {
+                    require_free_name(tx, name, Some(&change.id)).await?;
+                }
+                let mut application = existing(tx, &change.id).await?;
+                reserved::guard(change.may_reserve, &application.name, reserved::NAME)?;
+                if let Some(name) = &change.name {
+                    application.name.clone_from(name);
+                }
+                if let Some(traits) = &change.traits {
+                    application.traits.clone_from(traits);
+                }
+                if let Some(secret) = &change.secret {
+                    application.secret_hash = Some(secret.hash.clone());
+                    if application.registration_method == "managed" {
+                        secret.keep(tx, &application.zone_id, &application.id).await?;
+                    }
+                }
+                changed(&mut application.attribution, &change.by, tx.now());
+                applications::update(tx, &application).await?;
+                let recorded = change.trace.change(tx, StatusCode::OK, None).await?;
+                Ok::<_, Refusal>((application, recorded))
+            })
+        })
+        .await?;
+    Ok(recorded.answer(&View::of(&application, is_global)))
+}

@@ -1,0 +1,36 @@
+//! `GET /health` and `GET /ready` (contract: admin-api.md §12).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use caracal_http::{Profile, health};
+
+use crate::{Admin, gate};
+
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// The process answers. Nothing is looked at.
+pub(crate) async fn alive() -> Response {
+    health::ok(Profile::ADMIN).map(Body::new)
+}
+
+/// Requests can be served: not going down, and the store reads and writes.
+pub(crate) async fn ready(admin: Arc<Admin>, request: Request) -> Response {
+    if let Err(refusal) = admin.limits.probe(gate::source(&admin, &request), admin.store.now()) {
+        return refusal.problem.into_response();
+    }
+    if admin.is_draining() {
+        return health::draining().into_response();
+    }
+    match tokio::time::timeout(DEADLINE, admin.store.check()).await {
+        Ok(Ok(())) => health::ok(Profile::ADMIN).map(Body::new),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "not ready");
+            health::dependency_down("store_unreachable", "store").into_response()
+        }
+        Err(_) => health::dependency_down("store_unreachable", "store").into_response(),
+    }
+}

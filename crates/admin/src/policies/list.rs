@@ -1,0 +1,42 @@
+//! `GET /v1/zones/{zone}/policies`: all but archived ones.
+
+use std::sync::Arc;
+
+use caracal_store::policies::{self, LatestVersion, Policy};
+use http::Method;
+use serde::Serialize;
+
+use super::{LatestView, View};
+use crate::Admin;
+use crate::answer::Answer;
+use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::page::Listing;
+use crate::problem::Refusal;
+
+pub(crate) const ROUTE: Route = Route {
+    method: Method::GET,
+    path: "/v1/zones/{zone}/policies",
+    needs: Needs::Read,
+    reach: Reach::Zone(Run::Read(|admin, call| Box::pin(list(admin, call)))),
+};
+
+#[derive(Serialize)]
+struct Item<'a> {
+    #[serde(flatten)]
+    policy: View<'a>,
+    latest_version: Option<LatestView<'a>>,
+}
+
+async fn list(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal> {
+    let page = call.query.page()?;
+    let mut snapshot = admin.store.snapshot().await?;
+    let rows = policies::list(&mut snapshot.zone(&call.place.zone), &page).await?;
+    let place = |row: &(Policy, _)| (row.0.attribution.created_at, row.0.id.to_string());
+    Ok(Answer::ok(&Listing::of(&rows, &page, place, Item::from)))
+}
+
+impl<'a> From<&'a (Policy, Option<LatestVersion>)> for Item<'a> {
+    fn from((policy, latest): &'a (Policy, Option<LatestVersion>)) -> Self {
+        Self { policy: policy.into(), latest_version: latest.as_ref().map(LatestView::from) }
+    }
+}

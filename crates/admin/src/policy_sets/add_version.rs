@@ -1,0 +1,99 @@
+//! `POST /v1/zones/{zone}/policy-sets/{id}/versions`: an immutable manifest, judged before it exists.
+
+use std::sync::Arc;
+
+use caracal_authority::{PolicySetId, PolicySetVersionId, PolicyVersionId, Timestamp};
+use caracal_policy::ManifestSha256;
+use caracal_store::policy_sets::{self, PolicySetVersion};
+use http::{Method, StatusCode};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{bundle, existing};
+use crate::Admin;
+use crate::admin::fresh;
+use crate::answer::Changed;
+use crate::evidence::Trace;
+use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::input::{Fields, Mismatch, Text};
+use crate::policies::SCHEMA;
+use crate::problem::Refusal;
+
+pub(crate) const ROUTE: Route = Route {
+    method: Method::POST,
+    path: "/v1/zones/{zone}/policy-sets/{id}/versions",
+    needs: Needs::Write,
+    reach: Reach::Zone(Run::Change(|admin, call| Box::pin(add_version(admin, call)))),
+};
+
+const MAX_ENTRIES: usize = 256;
+
+struct Change {
+    set: PolicySetId,
+    id: PolicySetVersionId,
+    manifest: Vec<PolicyVersionId>,
+    by: String,
+    trace: Arc<Trace>,
+}
+
+#[derive(Serialize)]
+struct Created<'a> {
+    version_id: &'a PolicySetVersionId,
+    id: &'a PolicySetVersionId,
+    policy_set_id: &'a PolicySetId,
+    version: i64,
+    manifest_sha256: &'a str,
+    schema_version: &'a str,
+    created_at: Timestamp,
+}
+
+async fn add_version(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Refusal> {
+    let manifest = read(call.body.take()).map_err(|mismatch| mismatch.refuse("invalid_body"))?;
+    let (set, zone) = (call.id("id")?, call.place.zone.clone());
+    let mut snapshot = admin.store.snapshot().await?;
+    existing(&mut snapshot.zone(&zone), &set, "policy_set_not_found").await?;
+    drop(snapshot);
+    let manifest = bundle::check(&admin.store, &zone, &manifest).await?;
+    let change = Change { set, id: fresh(call.now)?, manifest, by: call.caller.actor(), trace: call.trace };
+    let (version, recorded) = admin
+        .store
+        .commit(&zone, change, |tx, change| {
+            Box::pin(async move {
+                existing(tx, &change.set, "policy_set_not_found").await?;
+                let version = PolicySetVersion {
+                    zone_id: tx.zone().clone(),
+                    id: change.id.clone(),
+                    policy_set_id: change.set.clone(),
+                    version: policy_sets::highest_version(tx, &change.set).await? + 1,
+                    manifest_sha256: ManifestSha256::of(change.manifest.iter().map(PolicyVersionId::as_str)).to_string(),
+                    manifest: change.manifest.clone(),
+                    schema_version: SCHEMA.to_owned(),
+                    created_by: Some(change.by.clone()),
+                    created_via_operator: false,
+                    created_at: tx.now(),
+                };
+                policy_sets::add_version(tx, &version).await?;
+                let recorded = change.trace.change(tx, StatusCode::CREATED, Some(change.id.as_str())).await?;
+                Ok::<_, Refusal>((version, recorded))
+            })
+        })
+        .await?;
+    Ok(recorded.answer(&Created {
+        version_id: &version.id,
+        id: &version.id,
+        policy_set_id: &version.policy_set_id,
+        version: version.version,
+        manifest_sha256: &version.manifest_sha256,
+        schema_version: &version.schema_version,
+        created_at: version.created_at,
+    }))
+}
+
+fn read(body: Option<Value>) -> Result<Vec<String>, Mismatch> {
+    let mut fields = Fields::of(body)?;
+    let Some(entries) = fields.objects("manifest", (1, MAX_ENTRIES))? else {
+        return Err(fields.mismatch("manifest", "required"));
+    };
+    let id = |mut entry: Fields| entry.required_text("policy_version_id", Text::exact(1, usize::MAX));
+    entries.into_iter().map(id).collect()
+}

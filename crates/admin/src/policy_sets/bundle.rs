@@ -1,0 +1,113 @@
+//! Whether a manifest can decide (contract: policy.md §7.3 and §10.1; README D31).
+//!
+//! Two questions, in this order. The contract check: do the versions exist, here, once, in one supported schema, and
+//! does each pass the text check? The bundle check: do the documents say one thing together? Both speak of immutable
+//! rows, so their answer can't change before the commit that relies on it.
+
+use std::collections::HashSet;
+
+use caracal_authority::PolicyVersionId;
+use caracal_policy::{Bundle, BundleDefect, Document, text};
+use caracal_store::policies::{self, PolicyVersion};
+use caracal_store::{Store, ZoneRead};
+use serde_json::json;
+
+use crate::policies::SCHEMA;
+use crate::problem::Refusal;
+
+/// Reads the versions that a manifest names and judges them.
+pub(super) async fn check(
+    store: &Store,
+    zone: &caracal_authority::ZoneId,
+    manifest: &[String],
+) -> Result<Vec<PolicyVersionId>, Refusal> {
+    let mut snapshot = store.snapshot().await?;
+    let documents = contract(&mut snapshot.zone(zone), manifest).await?;
+    drop(snapshot);
+    let ids = documents.iter().map(|document| document.id.clone()).collect();
+    // Up to 64 MiB of text: not on a thread that serves others.
+    let built = tokio::task::spawn_blocking(move || {
+        let documents: Vec<Document<'_>> = documents
+            .iter()
+            .map(|document| Document { policy_version_id: document.id.as_str(), content: &document.content })
+            .collect();
+        Bundle::build(&documents).map(|_| ())
+    });
+    match built.await {
+        Ok(Ok(())) => Ok(ids),
+        Ok(Err(defects)) => Err(invalid_bundle(&defects)),
+        Err(_) => Err(Refusal::new(http::StatusCode::SERVICE_UNAVAILABLE, "policy_verification_unavailable")),
+    }
+}
+
+async fn contract(tx: &mut ZoneRead<'_>, manifest: &[String]) -> Result<Vec<PolicyVersion>, Refusal> {
+    if manifest.is_empty() {
+        return Err(invalid_contract("the manifest is empty"));
+    }
+    let mut seen = HashSet::new();
+    if let Some(twice) = manifest.iter().find(|id| !seen.insert(id.as_str())) {
+        return Err(invalid_contract(format!("duplicate policy version {twice}")));
+    }
+    let mut documents = Vec::with_capacity(manifest.len());
+    let (mut unknown, mut foreign) = (Vec::new(), None);
+    for name in manifest {
+        // What is no id is no version either.
+        let Ok(id) = PolicyVersionId::parse(name) else {
+            unknown.push(name.as_str());
+            continue;
+        };
+        match policies::lookup_version(tx, &id).await? {
+            Some(version) => documents.push(version),
+            None if policies::version_is_elsewhere(tx, &id).await? => foreign = foreign.or(Some(name)),
+            None => unknown.push(name),
+        }
+    }
+    if !unknown.is_empty() {
+        unknown.truncate(8);
+        return Err(invalid_contract(format!("missing policy versions: {}", unknown.join(", "))));
+    }
+    if let Some(name) = foreign {
+        return Err(invalid_contract(format!("policy version {name} belongs to a different zone")));
+    }
+    let schema = documents.first().map(|first| first.schema_version.clone()).unwrap_or_default();
+    for document in &documents {
+        if document.schema_version != schema {
+            let what = format!("policy version {} does not match policy set schema {schema}", document.id);
+            return Err(invalid_contract(what));
+        }
+        if document.schema_version != SCHEMA {
+            return Err(invalid_contract("unsupported_schema_version"));
+        }
+        if let Err(defect) = text::check(&document.content) {
+            return Err(invalid_contract(format!("policy version {}: {}", document.id, defect.code)).details(json!({
+                "policy_version_id": document.id,
+                "line": defect.at.line,
+                "column": defect.at.column,
+                "message": defect.code.explanation(),
+            })));
+        }
+    }
+    Ok(documents)
+}
+
+fn invalid_contract(what: impl Into<String>) -> Refusal {
+    Refusal::unprocessable("invalid_policy_contract").describe(what)
+}
+
+/// Every defect with its place; the first is also the description.
+fn invalid_bundle(defects: &[BundleDefect]) -> Refusal {
+    let first = defects.first().map(ToString::to_string).unwrap_or_default();
+    let all: Vec<_> = defects
+        .iter()
+        .map(|defect| {
+            json!({
+                "policy_version_id": defect.policy_version_id,
+                "line": defect.at.line,
+                "column": defect.at.column,
+                "code": defect.kind.code(),
+                "message": defect.kind.to_string(),
+            })
+        })
+        .collect();
+    Refusal::unprocessable("invalid_policy_bundle").describe(first).details(json!({ "defects": all }))
+}

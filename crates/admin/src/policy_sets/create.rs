@@ -1,0 +1,83 @@
+//! `POST /v1/zones/{zone}/policy-sets`.
+
+use std::sync::Arc;
+
+use caracal_authority::PolicySetId;
+use caracal_store::policy_sets::{self, PolicySet};
+use caracal_store::{Attribution, StoreError};
+use http::{Method, StatusCode};
+use serde_json::Value;
+
+use super::Core;
+use crate::Admin;
+use crate::admin::fresh;
+use crate::answer::Changed;
+use crate::evidence::Trace;
+use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::input::{Fields, Mismatch, Text};
+use crate::problem::Refusal;
+use crate::zones::require_live_zone;
+
+pub(crate) const ROUTE: Route = Route {
+    method: Method::POST,
+    path: "/v1/zones/{zone}/policy-sets",
+    needs: Needs::Write,
+    reach: Reach::Zone(Run::Change(|admin, call| Box::pin(create(admin, call)))),
+};
+
+struct Draft {
+    name: String,
+    description: Option<String>,
+}
+
+impl Draft {
+    fn read(body: Option<Value>) -> Result<Self, Mismatch> {
+        let mut fields = Fields::of(body)?;
+        Ok(Self {
+            name: fields.required_text("name", Text::exact(1, usize::MAX))?,
+            description: fields.text("description", Text::exact(0, usize::MAX))?,
+        })
+    }
+}
+
+struct Change {
+    draft: Draft,
+    id: PolicySetId,
+    by: String,
+    trace: Arc<Trace>,
+}
+
+async fn create(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Refusal> {
+    call.require_live_zone()?;
+    let draft = Draft::read(call.body.take()).map_err(|mismatch| mismatch.refuse("invalid_body"))?;
+    let change = Change { draft, id: fresh(call.now)?, by: call.caller.actor(), trace: call.trace };
+    let (set, recorded) = admin
+        .store
+        .commit(&call.place.zone, change, |tx, change| {
+            Box::pin(async move {
+                require_live_zone(tx).await?;
+                let set = PolicySet {
+                    zone_id: tx.zone().clone(),
+                    id: change.id.clone(),
+                    name: change.draft.name.clone(),
+                    description: change.draft.description.clone(),
+                    archived_at: None,
+                    active_version_id: None,
+                    attribution: Attribution::created(&change.by, tx.now()),
+                };
+                policy_sets::add(tx, &set).await.map_err(conflict)?;
+                let recorded = change.trace.change(tx, StatusCode::CREATED, Some(change.id.as_str())).await?;
+                Ok::<_, Refusal>((set, recorded))
+            })
+        })
+        .await?;
+    Ok(recorded.answer(&Core::from(&set)))
+}
+
+fn conflict(error: StoreError) -> Refusal {
+    if error.is_conflict_on("policy_sets.name") {
+        Refusal::conflict("policy_set_name_conflict")
+    } else {
+        error.into()
+    }
+}

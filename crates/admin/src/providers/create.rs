@@ -1,0 +1,99 @@
+//! `POST /v1/zones/{zone}/providers`. The row and the sealed document are one change.
+
+use std::sync::Arc;
+
+use caracal_authority::ProviderId;
+use caracal_custody::{SealedSecrets, provider_secret_ref};
+use caracal_store::Attribution;
+use caracal_store::providers::{self, Provider};
+use http::{Method, StatusCode};
+
+use super::config::{self, Config, Secrets};
+use super::{Draft, View, conflict, identifier};
+use crate::Admin;
+use crate::admin::fresh;
+use crate::answer::Changed;
+use crate::evidence::Trace;
+use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::problem::Refusal;
+use crate::reserved;
+use crate::zones::require_live_zone;
+
+pub(crate) const ROUTE: Route = Route {
+    method: Method::POST,
+    path: "/v1/zones/{zone}/providers",
+    needs: Needs::Write,
+    reach: Reach::Zone(Run::Change(|admin, call| Box::pin(create(admin, call)))),
+};
+
+struct Change {
+    id: ProviderId,
+    name: Option<String>,
+    identifier: Option<String>,
+    kind: &'static str,
+    config: Config,
+    sealed: SealedSecrets,
+    by: String,
+    may_reserve: bool,
+    trace: Arc<Trace>,
+}
+
+async fn create(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Refusal> {
+    call.require_live_zone()?;
+    let draft = Draft::read(call.body.take()).map_err(|mismatch| mismatch.refuse("invalid_provider"))?;
+    let (Some(kind), true) = (draft.kind, draft.name.is_some() || draft.identifier.is_some()) else {
+        return Err(Refusal::invalid("invalid_provider").describe("kind is required, and one of name and identifier"));
+    };
+    if let Some(identifier) = &draft.identifier {
+        identifier::check(identifier)?;
+    }
+    let config = config::read(kind, &draft.config.unwrap_or_default(), Secrets::Required)?;
+    if draft.check {
+        // Only kinds that talk to a token endpoint have something to check.
+        return Err(Refusal::invalid("provider_check_unsupported"));
+    }
+    let change = Change {
+        id: fresh(call.now)?,
+        name: draft.name,
+        identifier: draft.identifier,
+        kind,
+        config,
+        sealed: admin.sealed.clone(),
+        by: call.caller.actor(),
+        may_reserve: call.caller.is_bootstrap(),
+        trace: call.trace,
+    };
+    let (provider, recorded) = admin
+        .store
+        .commit(&call.place.zone, change, |tx, change| {
+            Box::pin(async move {
+                require_live_zone(tx).await?;
+                let identifier = match (&change.identifier, &change.name) {
+                    (Some(identifier), _) => identifier.clone(),
+                    (None, name) => identifier::generate(tx, name.as_deref().unwrap_or_default()).await?,
+                };
+                reserved::guard(change.may_reserve, &identifier, reserved::PROVIDER)?;
+                let provider = Provider {
+                    zone_id: tx.zone().clone(),
+                    id: change.id.clone(),
+                    name: change.name.clone().unwrap_or_else(|| identifier.clone()),
+                    identifier,
+                    kind: change.kind.to_owned(),
+                    config: change.config.public.clone(),
+                    secret_config_keys: change.config.secret_keys(),
+                    connectivity_failed_at: None,
+                    archived_at: None,
+                    attribution: Attribution::created(&change.by, tx.now()),
+                };
+                providers::add(tx, &provider).await.map_err(conflict)?;
+                if change.config.has_secrets() {
+                    let reference = provider_secret_ref(&provider.zone_id, &provider.id);
+                    change.sealed.put(tx, &reference, change.config.document()?.expose()).await?;
+                }
+                let recorded = change.trace.change(tx, StatusCode::CREATED, Some(change.id.as_str())).await?;
+                Ok::<_, Refusal>((provider, recorded))
+            })
+        })
+        .await?;
+    Ok(recorded.answer(&View::from(&provider)))
+}

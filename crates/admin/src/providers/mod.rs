@@ -1,0 +1,101 @@
+//! Credential providers (contract: admin-api.md §5.4).
+
+mod config;
+pub(crate) mod create;
+mod identifier;
+pub(crate) mod list;
+pub(crate) mod read;
+pub(crate) mod update;
+
+use caracal_authority::{ProviderId, Timestamp, ZoneId};
+use caracal_store::providers::{self, Provider};
+use caracal_store::{StoreError, ZoneRead};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+pub(crate) use self::identifier::built_in_none;
+use crate::attribution::Attributed;
+use crate::input::{Fields, Mismatch, Text};
+use crate::problem::Refusal;
+
+/// Every kind of the contract. Those that need an outbound call are known, and refused for now.
+const KINDS: &[&str] = &[
+    "none",
+    "caracal_mandate",
+    "api_key",
+    "bearer_token",
+    "http_basic",
+    "oauth2_authorization_code",
+    "oauth2_client_credentials",
+];
+
+/// A provider as answers show it: of its secrets only which there are.
+#[derive(Serialize)]
+pub(crate) struct View<'a> {
+    id: &'a ProviderId,
+    zone_id: &'a ZoneId,
+    name: &'a str,
+    identifier: &'a str,
+    kind: &'a str,
+    config_json: &'a Map<String, Value>,
+    secret_config_keys: &'a [String],
+    connectivity_failed_at: Option<Timestamp>,
+    #[serde(flatten)]
+    by: Attributed<'a>,
+    archived_at: Option<Timestamp>,
+}
+
+impl<'a> From<&'a Provider> for View<'a> {
+    fn from(provider: &'a Provider) -> Self {
+        Self {
+            id: &provider.id,
+            zone_id: &provider.zone_id,
+            name: &provider.name,
+            identifier: &provider.identifier,
+            kind: &provider.kind,
+            config_json: &provider.config,
+            secret_config_keys: &provider.secret_config_keys,
+            connectivity_failed_at: provider.connectivity_failed_at,
+            by: (&provider.attribution).into(),
+            archived_at: provider.archived_at,
+        }
+    }
+}
+
+/// What a body says about a provider. Members nobody knows are ignored here.
+struct Draft {
+    name: Option<String>,
+    identifier: Option<String>,
+    kind: Option<&'static str>,
+    config: Option<Map<String, Value>>,
+    check: bool,
+}
+
+impl Draft {
+    fn read(body: Option<Value>) -> Result<Self, Mismatch> {
+        let mut fields = Fields::of(body)?;
+        // Blank is absent.
+        let present = |text: Option<String>| text.filter(|text| !text.is_empty());
+        Ok(Self {
+            name: present(fields.text("name", Text::trimmed(0, 200))?),
+            identifier: present(fields.text("identifier", Text::trimmed(0, 512))?),
+            kind: fields.choice("kind", KINDS)?,
+            config: fields.object("config_json")?,
+            check: fields.flag("check")?.unwrap_or(false),
+        })
+    }
+}
+
+/// The provider, if it is there and not archived.
+async fn existing(tx: &mut ZoneRead<'_>, id: &ProviderId) -> Result<Provider, Refusal> {
+    let found = providers::lookup(tx, id).await?.filter(|provider| provider.archived_at.is_none());
+    found.ok_or_else(|| Refusal::missing("provider_not_found"))
+}
+
+fn conflict(error: StoreError) -> Refusal {
+    if error.is_conflict_on("providers.identifier") {
+        Refusal::conflict("provider_identifier_conflict")
+    } else {
+        error.into()
+    }
+}

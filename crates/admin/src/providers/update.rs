@@ -1,0 +1,114 @@
+//! `PATCH /v1/zones/{zone}/providers/{id}`.
+//!
+//! `config_json` replaces the whole public part. What happens to the sealed document follows from what came with it:
+//! any secret replaces it, none leaves it, and none together with a new `kind` removes it.
+
+use std::sync::Arc;
+
+use caracal_authority::ProviderId;
+use caracal_custody::{SealedSecrets, provider_secret_ref};
+use caracal_store::ZoneWrite;
+use caracal_store::providers::{self, Provider};
+use http::{Method, StatusCode};
+
+use super::config::{self, Config, Secrets};
+use super::{Draft, View, conflict, existing, identifier};
+use crate::Admin;
+use crate::answer::Changed;
+use crate::attribution::changed;
+use crate::evidence::Trace;
+use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::problem::Refusal;
+use crate::reserved;
+
+pub(crate) const ROUTE: Route = Route {
+    method: Method::PATCH,
+    path: "/v1/zones/{zone}/providers/{id}",
+    needs: Needs::Write,
+    reach: Reach::Zone(Run::Change(|admin, call| Box::pin(update(admin, call)))),
+};
+
+struct Change {
+    id: ProviderId,
+    patch: Draft,
+    sealed: SealedSecrets,
+    by: String,
+    may_reserve: bool,
+    trace: Arc<Trace>,
+}
+
+async fn update(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Refusal> {
+    let patch = Draft::read(call.body.take()).map_err(|mismatch| mismatch.refuse("invalid_provider"))?;
+    let (id, may_reserve) = (call.id("id")?, call.caller.is_bootstrap());
+    if let Some(identifier) = &patch.identifier {
+        identifier::check(identifier)?;
+        reserved::guard(may_reserve, identifier, reserved::PROVIDER)?;
+    }
+    if patch.kind.is_some() && patch.config.is_none() {
+        return Err(Refusal::invalid("provider_config_required"));
+    }
+    let (sealed, by) = (admin.sealed.clone(), call.caller.actor());
+    let change = Change { id, patch, sealed, by, may_reserve, trace: call.trace };
+    let (provider, recorded) = admin
+        .store
+        .commit(&call.place.zone, change, |tx, change| {
+            Box::pin(async move {
+                let mut provider = existing(tx, &change.id).await?;
+                reserved::guard(change.may_reserve, &provider.identifier, reserved::PROVIDER)?;
+                let config = change.config(&provider)?;
+                let patch = &change.patch;
+                if config.is_none() && patch.name.is_none() && patch.identifier.is_none() {
+                    return Err(Refusal::invalid("no_fields"));
+                }
+                if let Some(name) = &patch.name {
+                    provider.name.clone_from(name);
+                }
+                if let Some(identifier) = &patch.identifier {
+                    provider.identifier.clone_from(identifier);
+                }
+                if let Some(config) = config {
+                    change.reconfigure(tx, &mut provider, &config).await?;
+                }
+                changed(&mut provider.attribution, &change.by, tx.now());
+                providers::update(tx, &provider).await.map_err(conflict)?;
+                let recorded = change.trace.change(tx, StatusCode::OK, None).await?;
+                Ok::<_, Refusal>((provider, recorded))
+            })
+        })
+        .await?;
+    Ok(recorded.answer(&View::from(&provider)))
+}
+
+impl Change {
+    /// The new configuration, judged by the kind the provider will have.
+    fn config(&self, provider: &Provider) -> Result<Option<Config>, Refusal> {
+        let Some(config) = &self.patch.config else { return Ok(None) };
+        let (kind, secrets) = match self.patch.kind {
+            Some(kind) => (kind, Secrets::Required),
+            None => (provider.kind.as_str(), Secrets::MayStay),
+        };
+        config::read(kind, config, secrets).map(Some)
+    }
+
+    async fn reconfigure(
+        &self,
+        tx: &mut ZoneWrite<'_>,
+        provider: &mut Provider,
+        config: &Config,
+    ) -> Result<(), Refusal> {
+        provider.config.clone_from(&config.public);
+        let reference = provider_secret_ref(&provider.zone_id, &provider.id);
+        if config.has_secrets() {
+            self.sealed.put(tx, &reference, config.document()?.expose()).await?;
+            provider.secret_config_keys = config.secret_keys();
+        } else if self.patch.kind.is_some() {
+            self.sealed.remove(tx, &reference).await?;
+            provider.secret_config_keys.clear();
+        }
+        if let Some(kind) = self.patch.kind {
+            kind.clone_into(&mut provider.kind);
+            provider.connectivity_failed_at = None;
+        }
+        Ok(())
+    }
+}

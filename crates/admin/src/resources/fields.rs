@@ -1,0 +1,167 @@
+//! What a body says about a resource.
+
+use serde_json::Value;
+use url::Url;
+
+use crate::input::{Fields, Mismatch, Text};
+use crate::problem::Refusal;
+
+/// The operation enforcements there are.
+const ENFORCEMENTS: &[&str] = &["enforced", "transport_uniform"];
+
+/// A body. Members nobody knows are ignored here.
+pub(super) struct Draft {
+    pub(super) name: Option<String>,
+    pub(super) identifier: Option<String>,
+    /// Absent, or taken away, or given.
+    pub(super) upstream_url: Option<Option<String>>,
+    pub(super) scopes: Option<Vec<String>>,
+    /// Absent, or taken away, or given.
+    pub(super) credential_provider_id: Option<Option<String>>,
+    pub(super) operations: Option<Vec<RawOperation>>,
+    pub(super) operation_enforcement: Option<&'static str>,
+    pub(super) check: bool,
+}
+
+/// An operation as written.
+pub(super) struct RawOperation {
+    pub(super) method: String,
+    pub(super) path: String,
+    pub(super) scope: String,
+}
+
+impl Draft {
+    pub(super) fn read(body: Option<Value>) -> Result<Self, Mismatch> {
+        let mut fields = Fields::of(body)?;
+        let name = fields.text("name", Text::exact(1, 200))?;
+        let identifier = fields.text("identifier", Text::exact(1, 512))?;
+        let upstream_url = fields.nullable_text("upstream_url", Text::exact(1, usize::MAX))?;
+        if let Some(Some(url)) = &upstream_url
+            && let Err(what) = check_upstream(url)
+        {
+            return Err(fields.mismatch("upstream_url", what));
+        }
+        let scopes = fields.texts("scopes", (1, 64), Text::exact(1, 200))?;
+        // A control character could split a line of what is signed later.
+        if scopes.iter().flatten().any(|scope| scope.chars().any(char::is_control)) {
+            return Err(fields.mismatch("scopes", "must not contain control characters"));
+        }
+        let credential_provider_id = fields.nullable_text("credential_provider_id", Text::exact(0, 200))?;
+        let operations = fields.objects("operations", (0, 256))?;
+        let operations = operations.map(|all| all.into_iter().map(RawOperation::read).collect()).transpose()?;
+        Ok(Self {
+            name,
+            identifier,
+            upstream_url,
+            scopes,
+            credential_provider_id,
+            operations,
+            operation_enforcement: fields.choice("operation_enforcement", ENFORCEMENTS)?,
+            check: fields.flag("check")?.unwrap_or(false),
+        })
+    }
+
+    /// Whether no field of a resource is there.
+    pub(super) fn is_empty(&self) -> bool {
+        self.name.is_none()
+            && self.identifier.is_none()
+            && self.upstream_url.is_none()
+            && self.scopes.is_none()
+            && self.credential_provider_id.is_none()
+            && self.operations.is_none()
+            && self.operation_enforcement.is_none()
+    }
+}
+
+impl RawOperation {
+    fn read(mut fields: Fields) -> Result<Self, Mismatch> {
+        Ok(Self {
+            method: fields.required_text("method", Text::exact(1, 16))?,
+            path: fields.required_text("path", Text::exact(1, 512))?,
+            scope: fields.required_text("scope", Text::exact(1, 200))?,
+        })
+    }
+}
+
+/// Where the Gateway may be told to go: http or https, with a host, without credentials in the URL. Whether it may
+/// really go there is decided on every call, by address (README D9).
+fn check_upstream(text: &str) -> Result<(), &'static str> {
+    let url = Url::parse(text).map_err(|_| "expected an absolute http or https URL")?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
+        return Err("expected an absolute http or https URL");
+    }
+    if has_gaps(text) {
+        return Err("must not contain white space or control characters");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("must not contain credentials; put them into a provider");
+    }
+    Ok(())
+}
+
+/// A resource's name for clients: an absolute URI, without userinfo, of another scheme than providers have. The control
+/// resource is named by the deployment's own setting.
+pub(super) fn check_identifier(identifier: &str, is_control: bool) -> Result<(), Refusal> {
+    if is_control {
+        return Ok(());
+    }
+    let refuse = |what: &str| Err(Refusal::invalid("invalid_resource_identifier").describe(what));
+    // The URL parser drops some of these, and then would not see what is stored.
+    if has_gaps(identifier) {
+        return refuse("an identifier has no white space and no control characters");
+    }
+    match Url::parse(identifier) {
+        Err(_) => refuse("expected an absolute URI, for example resource://reports"),
+        Ok(url) if url.scheme() == "provider" => refuse("provider:// is the scheme of providers"),
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => refuse("an identifier has no userinfo"),
+        Ok(_) => Ok(()),
+    }
+}
+
+fn has_gaps(text: &str) -> bool {
+    text.chars().any(|character| character.is_whitespace() || character.is_control())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identifier_is_an_absolute_uri_of_another_scheme() {
+        for (identifier, good) in [
+            ("resource://n", true),
+            ("https://api.example/v1", true),
+            ("urn:example:x", true),
+            ("pipernet", false),
+            ("provider://x", false),
+            ("PROVIDER://x", false),
+            ("https://u:p@h/", false),
+            ("https://u@h/", false),
+            ("resource://a b", false),
+            ("resource://a\nb", false),
+            (" resource://a", false),
+            ("//host/x", false),
+        ] {
+            assert_eq!(check_identifier(identifier, false).is_ok(), good, "{identifier:?}");
+        }
+        assert!(check_identifier("caracal-control", true).is_ok());
+    }
+
+    #[test]
+    fn an_upstream_is_http_with_a_host_and_without_credentials() {
+        for (url, good) in [
+            ("https://api.example", true),
+            ("HTTP://127.0.0.1:9000/base?x=1", true),
+            ("ftp://h", false),
+            ("https://", false),
+            ("https://u:p@h", false),
+            ("https://u@h", false),
+            ("https://h/a b", false),
+            ("https://h/\n", false),
+            ("api.example", false),
+            ("", false),
+        ] {
+            assert_eq!(check_upstream(url).is_ok(), good, "{url:?}");
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! `GET /v1/zones/{zone}/resources/{id}`.
+
+use std::sync::Arc;
+
+use http::Method;
+
+use super::{View, existing};
+use crate::Admin;
+use crate::answer::Answer;
+use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::problem::Refusal;
+
+pub(crate) const ROUTE: Route = Route {
+    method: Method::GET,
+    path: "/v1/zones/{zone}/resources/{id}",
+    needs: Needs::Read,
+    reach: Reach::Zone(Run::Read(|admin, call| Box::pin(read(admin, call)))),
+};
+
+async fn read(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal> {
+    let id = call.id("id")?;
+    let mut snapshot = admin.store.snapshot().await?;
+    let resource = existing(&mut snapshot.zone(&call.place.zone), &id).await?;
+    if admin.is_control(&resource.identifier) && !call.caller.is_global() {
+        return Err(Refusal::missing("resource_not_found"));
+    }
+    Ok(Answer::ok(&View::from(&resource)))
+}

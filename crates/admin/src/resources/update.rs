@@ -1,0 +1,109 @@
+//! `PATCH /v1/zones/{zone}/resources/{id}`. What the resource will be is judged as a whole: a scope that a stored
+//! operation needs can't be dropped.
+
+use std::sync::Arc;
+
+use caracal_authority::ResourceId;
+use caracal_store::ZoneWrite;
+use caracal_store::resources::{self, Operation, Resource};
+use http::{Method, StatusCode};
+
+use super::fields::{Draft, check_identifier};
+use super::{View, conflict, existing, operations, routing};
+use crate::Admin;
+use crate::answer::Changed;
+use crate::attribution::changed;
+use crate::evidence::Trace;
+use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::problem::Refusal;
+use crate::reserved;
+
+pub(crate) const ROUTE: Route = Route {
+    method: Method::PATCH,
+    path: "/v1/zones/{zone}/resources/{id}",
+    needs: Needs::Write,
+    reach: Reach::Zone(Run::Change(|admin, call| Box::pin(update(admin, call)))),
+};
+
+struct Change {
+    id: ResourceId,
+    patch: Draft,
+    operations: Option<Vec<Operation>>,
+    control: String,
+    by: String,
+    may_reserve: bool,
+    is_global: bool,
+    trace: Arc<Trace>,
+}
+
+async fn update(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Refusal> {
+    let patch = Draft::read(call.body.take()).map_err(|mismatch| mismatch.refuse("invalid_resource"))?;
+    let change = Change {
+        id: call.id("id")?,
+        operations: patch.operations.as_deref().map(operations::normalise),
+        patch,
+        control: admin.config.control_audience.clone(),
+        by: call.caller.actor(),
+        may_reserve: call.caller.is_bootstrap(),
+        is_global: call.caller.is_global(),
+        trace: call.trace,
+    };
+    let (resource, recorded) = admin
+        .store
+        .commit(&call.place.zone, change, |tx, change| {
+            Box::pin(async move {
+                let resource = change.resource(tx).await?;
+                resources::update(tx, &resource).await.map_err(conflict)?;
+                let recorded = change.trace.change(tx, StatusCode::OK, None).await?;
+                Ok::<_, Refusal>((resource, recorded))
+            })
+        })
+        .await?;
+    Ok(recorded.answer(&View::from(&resource)))
+}
+
+impl Change {
+    /// The row as it will be, or the first refusal in the contract's order.
+    async fn resource(&self, tx: &mut ZoneWrite<'_>) -> Result<Resource, Refusal> {
+        let patch = &self.patch;
+        let provider = routing::provider(tx, &patch.credential_provider_id).await?;
+        let mut resource = existing(tx, &self.id).await?;
+        let was_control = resource.identifier == self.control;
+        let identifier = patch.identifier.as_ref().unwrap_or(&resource.identifier).clone();
+        let is_control = identifier == self.control;
+        check_identifier(&identifier, is_control)?;
+        reserved::guard(self.may_reserve, &resource.identifier, reserved::RESOURCE)?;
+        reserved::guard(self.may_reserve, &identifier, reserved::RESOURCE)?;
+        if (was_control || is_control) && !self.is_global {
+            return Err(Refusal::conflict("protected_resource"));
+        }
+        if let Some(provider) = provider {
+            resource.credential_provider_id = provider;
+        }
+        if let Some(upstream_url) = &patch.upstream_url {
+            resource.upstream_url.clone_from(upstream_url);
+        }
+        if !is_control {
+            routing::check(resource.credential_provider_id.as_ref(), resource.upstream_url.as_deref())?;
+        }
+        if let Some(scopes) = &patch.scopes {
+            resource.scopes.clone_from(scopes);
+        }
+        if let Some(operations) = &self.operations {
+            resource.operations.clone_from(operations);
+        }
+        operations::check(&resource.operations, &resource.scopes)?;
+        if patch.is_empty() {
+            return Err(Refusal::invalid("no_fields"));
+        }
+        if let Some(name) = &patch.name {
+            resource.name.clone_from(name);
+        }
+        if let Some(enforcement) = patch.operation_enforcement {
+            enforcement.clone_into(&mut resource.operation_enforcement);
+        }
+        resource.identifier = identifier;
+        changed(&mut resource.attribution, &self.by, tx.now());
+        Ok(resource)
+    }
+}

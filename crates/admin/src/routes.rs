@@ -1,0 +1,70 @@
+//! Every operation there is. What is not in this table does not exist; each operation's file says what it needs.
+
+use crate::gate::{Needs, Reach, Route};
+use crate::{applications, audit, policies, policy_sets, providers, resources, zones};
+
+/// The table the router is made from.
+pub(crate) static ROUTES: &[Route] = &[
+    zones::list::ROUTE,
+    zones::create::ROUTE,
+    zones::read::ROUTE,
+    applications::list::ROUTE,
+    applications::create::ROUTE,
+    applications::read::ROUTE,
+    applications::update::ROUTE,
+    applications::rotate_secret::ROUTE,
+    providers::list::ROUTE,
+    providers::create::ROUTE,
+    providers::read::ROUTE,
+    providers::update::ROUTE,
+    resources::list::ROUTE,
+    resources::create::ROUTE,
+    resources::read::ROUTE,
+    resources::update::ROUTE,
+    policies::validate::ROUTE,
+    policies::templates::ROUTE,
+    policies::list::ROUTE,
+    policies::create::ROUTE,
+    policies::read::ROUTE,
+    policies::add_version::ROUTE,
+    policies::archive::ROUTE,
+    policy_sets::list::ROUTE,
+    policy_sets::create::ROUTE,
+    policy_sets::read::ROUTE,
+    policy_sets::add_version::ROUTE,
+    policy_sets::list_versions::ROUTE,
+    policy_sets::read_version::ROUTE,
+    policy_sets::activate::ROUTE,
+    policy_sets::activation_status::ROUTE,
+    policy_sets::archive::ROUTE,
+    audit::list::ROUTE,
+    audit::by_request::ROUTE,
+    audit::explain::ROUTE,
+];
+
+/// One operation as an inventory sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteInfo {
+    /// The method.
+    pub method: http::Method,
+    /// The path with `{…}` for what varies; `{zone}` is the zone it is confined to.
+    pub path: &'static str,
+    /// What a token must be able to do.
+    pub needs: Needs,
+    /// Whether it belongs to one zone.
+    pub in_zone: bool,
+    /// Whether tokens of any zone may call it, because it is the same for everybody.
+    pub for_everybody: bool,
+}
+
+/// Every operation under `/v1`: for tests that walk all of them, and for the inventory of the threat model.
+pub fn route_list() -> Vec<RouteInfo> {
+    let info = |route: &Route| RouteInfo {
+        method: route.method.clone(),
+        path: route.path,
+        needs: route.needs,
+        in_zone: matches!(route.reach, Reach::Zone(_)),
+        for_everybody: matches!(route.reach, Reach::Catalogue(_)),
+    };
+    ROUTES.iter().map(info).collect()
+}

@@ -1,0 +1,26 @@
+//! `GET /v1/zones/{zone}`.
+
+use std::sync::Arc;
+
+use caracal_store::zones;
+use http::Method;
+
+use super::View;
+use crate::Admin;
+use crate::answer::Answer;
+use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::problem::Refusal;
+
+pub(crate) const ROUTE: Route = Route {
+    method: Method::GET,
+    path: "/v1/zones/{zone}",
+    needs: Needs::Read,
+    reach: Reach::Zone(Run::Read(|admin, call| Box::pin(read(admin, call)))),
+};
+
+async fn read(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal> {
+    let mut snapshot = admin.store.snapshot().await?;
+    let zone = zones::lookup(&mut snapshot.zone(&call.place.zone)).await?;
+    let zone = zone.filter(|zone| zone.archived_at.is_none()).ok_or_else(|| Refusal::missing("zone_not_found"))?;
+    Ok(Answer::ok(&View::from(&zone)))
+}

@@ -1,0 +1,65 @@
+//! `caracal audit verify`: the ledger, checked by an outsider. It opens the store without its lock, recomputes every
+//! hash and seal, and compares with the heads that are kept outside the store.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use caracal_ledger::{ChainKey, LedgerReport, read_heads, verify_store};
+use caracal_store::{SqliteOptions, inspect};
+
+use super::Failure;
+use crate::settings::{Environment, SecretFiles, default_data_dir};
+
+/// Verifies the store of a data directory. Exit 0 only if everything verifies.
+pub fn verify(data_dir: Option<PathBuf>, json: bool) -> Result<ExitCode, Failure> {
+    let environment = Environment::of_process();
+    let data_dir = match data_dir {
+        Some(data_dir) => data_dir,
+        None => default_data_dir(&environment)?,
+    };
+    let show_progress = !json && std::io::stderr().is_terminal();
+    let report = verify_data_dir(&data_dir, &environment, |chain, rows| {
+        if show_progress {
+            eprint!("\r\x1b[Kverifying the {chain}: {rows} rows");
+            let _ = std::io::stderr().flush();
+        }
+    })?;
+    if show_progress {
+        eprint!("\r\x1b[K");
+    }
+    if json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        println!("{report}");
+    }
+    Ok(if report.is_intact() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Verifies the store of `data_dir`. `progress` hears of each page of rows, as chain and number of rows.
+pub fn verify_data_dir(
+    data_dir: &Path,
+    environment: &Environment,
+    mut progress: impl FnMut(&caracal_ledger::Chain, i64),
+) -> Result<LedgerReport, Failure> {
+    let key = SecretFiles::in_data_dir(data_dir).load_audit_key(environment)?;
+    let Some(key) = key else {
+        return Err(Failure(format!(
+            "`{}` has no audit key (secrets/auditHmacKey), and AUDIT_HMAC_KEY is not set: without it a rewritten ledger \
+             can't be told from a genuine one",
+            data_dir.display()
+        )));
+    };
+    // Heads first: a running ledger may grow past them while it is read, but never falls behind them.
+    let heads = read_heads(data_dir, key.as_ref())?.ok_or_else(|| {
+        Failure(format!(
+            "`{}` has no heads.log: whether the end of the ledger was cut off can't be told. Restore the file, or verify \
+             a backup that has it",
+            data_dir.display()
+        ))
+    })?;
+    let mut inspection = inspect(&SqliteOptions::in_directory(data_dir).database())?;
+    let key: &dyn ChainKey = key.as_ref();
+    let report = inspection.run(async |tx| verify_store(tx, Some(key), &heads, &mut progress).await)?;
+    Ok(report)
+}

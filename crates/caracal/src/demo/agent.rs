@@ -1,0 +1,107 @@
+//! The agent's part: it has a client secret, asks for mandates and calls through the Gateway.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use super::client::{Answer, HttpClient};
+use super::operator::{NOTES, Provisioned, ROLE};
+use crate::commands::Failure;
+use crate::system::Urls;
+
+/// Speaks to STS, Coordinator and Gateway.
+pub(super) struct Agent<'d> {
+    client: &'d HttpClient,
+    urls: Urls,
+    pub(super) at: &'d Provisioned,
+    /// What it shows the Coordinator.
+    lifecycle: String,
+}
+
+/// A governed session and the delegation it acts through.
+#[derive(Clone)]
+pub(super) struct Session {
+    pub(super) id: String,
+    pub(super) edge: Option<String>,
+}
+
+impl<'d> Agent<'d> {
+    /// Bootstraps: trades the client secret for a lifecycle mandate.
+    pub(super) async fn bootstrap(client: &'d HttpClient, urls: &Urls, at: &'d Provisioned) -> Result<Self, Failure> {
+        let mut agent = Self { client, urls: urls.clone(), at, lifecycle: String::new() };
+        let answer = agent.exchange(&[("resource", NOTES), ("scope", "agent:lifecycle")]).await?;
+        agent.lifecycle = answer.expect_success("the bootstrap")?.text("access_token")?;
+        Ok(agent)
+    }
+
+    async fn exchange(&self, asked: &[(&str, &str)]) -> Result<Answer, Failure> {
+        let mut fields = vec![
+            ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+            ("zone_id", self.at.zone.as_str()),
+            ("application_id", self.at.application.as_str()),
+            ("client_secret", self.at.client_secret.as_str()),
+        ];
+        fields.extend_from_slice(asked);
+        self.client.post_form(&format!("{}/oauth/2/token", self.urls.sts), &fields).await
+    }
+
+    /// Asks for a one-shot mandate to call the resource with `scope`.
+    pub(super) async fn mint(&self, session: &Session, scope: &str) -> Result<Answer, Failure> {
+        let edge = session.edge.as_deref().unwrap_or_default();
+        self.exchange(&[
+            ("resource", NOTES),
+            ("scope", scope),
+            ("agent_session_id", &session.id),
+            ("delegation_edge_id", edge),
+        ])
+        .await
+    }
+
+    /// Calls the resource with a mandate.
+    pub(super) async fn call(&self, mandate: &str, method: Method, path: &str) -> Result<Answer, Failure> {
+        let bearer = format!("Bearer {mandate}");
+        let headers = [("authorization", bearer.as_str()), ("x-caracal-resource", NOTES)];
+        self.client.send(method, &format!("{}{path}", self.urls.gateway), &headers, None).await
+    }
+
+    async fn coordinate(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, Failure> {
+        let bearer = format!("Bearer {}", self.lifecycle);
+        let headers = [("authorization", bearer.as_str())];
+        let url = format!("{}/zones/{}{path}", self.urls.coordinator, self.at.zone);
+        self.client.send(method, &url, &headers, body).await
+    }
+
+    /// Starts a session, under a parent or as a root, without inheriting anything.
+    pub(super) async fn start(&self, parent: Option<&Session>) -> Result<Session, Failure> {
+        let body = json!({
+            "application_id": self.at.application, "labels": [ROLE], "ttl_seconds": 600,
+            "parent_id": parent.map(|parent| parent.id.as_str()), "parent_authority": "none"
+        });
+        let answer = self.coordinate(Method::POST, "/agents", Some(&body)).await?.expect_success("starting a session")?;
+        Ok(Session { id: answer.text("agent_session_id")?, edge: None })
+    }
+
+    /// Lends `scopes` of the resource from one session to another, over at most `hops` further edges, this one included.
+    pub(super) async fn delegate(
+        &self,
+        from: &Session,
+        to: &Session,
+        scopes: &[&str],
+        hops: u8,
+    ) -> Result<Answer, Failure> {
+        let mut body = json!({
+            "issuer_application_id": self.at.application, "source_session_id": from.id,
+            "receiver_application_id": self.at.application, "target_session_id": to.id,
+            "scopes": scopes, "constraints": {"resources": [NOTES], "max_hops": hops},
+            "ttl_seconds": 600
+        });
+        if let Some(parent) = &from.edge {
+            body["parent_edge_id"] = json!(parent);
+        }
+        self.coordinate(Method::POST, "/delegations", Some(&body)).await
+    }
+
+    /// Takes a delegation back, and with it everything that was started or lent through it.
+    pub(super) async fn revoke(&self, edge: &str) -> Result<Answer, Failure> {
+        self.coordinate(Method::PATCH, &format!("/delegations/{edge}/revoke"), None).await
+    }
+}

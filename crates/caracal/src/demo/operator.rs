@@ -1,0 +1,101 @@
+//! The operator's part: what is provisioned through the Admin API.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use super::client::{Answer, HttpClient};
+use super::upstream::{KEY_HEADER, Upstream};
+use crate::commands::Failure;
+use crate::system::System;
+
+/// The resource as agents name it.
+pub(super) const NOTES: &str = "resource://notes";
+/// The label, and so the role, of the agent's sessions.
+pub(super) const ROLE: &str = "assistant";
+
+/// What the operator hands out and keeps.
+pub(super) struct Provisioned {
+    pub(super) zone: String,
+    pub(super) application: String,
+    /// What the agent has instead of a key to the upstream.
+    pub(super) client_secret: String,
+    /// How many calls it took.
+    pub(super) calls: usize,
+}
+
+/// Speaks to the Admin API.
+pub(super) struct Operator<'d> {
+    client: &'d HttpClient,
+    api: String,
+    authorization: String,
+}
+
+impl<'d> Operator<'d> {
+    pub(super) fn of(system: &System, client: &'d HttpClient) -> Self {
+        Self {
+            client,
+            api: system.urls().api.clone(),
+            authorization: format!("Bearer {}", system.admin_token().expose()),
+        }
+    }
+
+    pub(super) async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, Failure> {
+        let headers = [("authorization", self.authorization.as_str())];
+        self.client.send(method, &format!("{}{path}", self.api), &headers, body).await
+    }
+
+    async fn create(&self, path: &str, body: Value) -> Result<Answer, Failure> {
+        self.call(Method::POST, path, Some(&body)).await?.expect_success(&format!("POST {path}"))
+    }
+
+    /// A zone with one application, one resource behind the upstream's key, and a policy that says who may do what.
+    pub(super) async fn provision(&self, upstream: &Upstream, upstream_key: &str) -> Result<Provisioned, Failure> {
+        let zone = self.create("/v1/zones", json!({"name": "Demo"})).await?.text("id")?;
+        let of_zone = |rest: &str| format!("/v1/zones/{zone}{rest}");
+        let application = self
+            .create(&of_zone("/applications"), json!({"name": "notes-bot", "registration_method": "managed"}))
+            .await?;
+        let provider = json!({
+            "name": "Notes API key", "kind": "api_key",
+            "config_json": {"header_name": KEY_HEADER, "api_key": upstream_key}
+        });
+        let provider = self.create(&of_zone("/providers"), provider).await?.text("id")?;
+        let resource = json!({
+            "name": "Notes", "identifier": NOTES, "upstream_url": upstream.url,
+            "credential_provider_id": provider,
+            "scopes": ["notes:read", "notes:write", "notes:delete"],
+            "operations": [
+                {"method": "GET", "path": "/notes", "scope": "notes:read"},
+                {"method": "POST", "path": "/notes", "scope": "notes:write"},
+                {"method": "DELETE", "path": "/notes/{id}", "scope": "notes:delete"}
+            ]
+        });
+        self.create(&of_zone("/resources"), resource).await?;
+        let application_id = application.text("id")?;
+        let policy = self
+            .create(&of_zone("/policies"), json!({"name": "who may do what", "content": document(&application_id)}))
+            .await?
+            .text("version_id")?;
+        let set = self.create(&of_zone("/policy-sets"), json!({"name": "demo"})).await?.text("id")?;
+        let manifest = json!({"manifest": [{"policy_version_id": policy}]});
+        let version = self.create(&of_zone(&format!("/policy-sets/{set}/versions")), manifest).await?;
+        let version = version.text("version_id")?;
+        let activated = self
+            .create(&of_zone(&format!("/policy-sets/{set}/activate")), json!({"version_id": version}))
+            .await?;
+        let status = self.call(Method::GET, &activated.text("status_url")?, None).await?.expect_success("the status")?;
+        if status.text("propagation_status")? != "loaded" {
+            return Err(Failure(format!("the policy was activated but is not in force: {}", status.json())));
+        }
+        Ok(Provisioned { zone, application: application_id, client_secret: application.text("client_secret")?, calls: 9 })
+    }
+}
+
+/// The application owns the resource; its assistants may read and write notes. Nobody may delete any.
+fn document(application: &str) -> String {
+    let app_ids = json!({"notes-bot": application});
+    let grants = json!({NOTES: {"application": "notes-bot", "roles": {ROLE: ["notes:read", "notes:write"]}}});
+    format!(
+        "# caracal:data-document\npackage caracal.authz\nimport rego.v1\napp_ids := {app_ids}\ngrants := {grants}\n"
+    )
+}

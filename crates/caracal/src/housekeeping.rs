@@ -1,0 +1,45 @@
+//! Forgetting what no decision can need any more: used mandates and nonces past their end, idempotency receipts past
+//! their retention. In small commits, so that nobody waits for it.
+
+use std::time::Duration;
+
+use caracal_store::{Store, StoreError, receipts, used_mandates};
+use tokio::sync::watch;
+
+const INTERVAL: Duration = Duration::from_secs(60);
+/// Rows of each kind removed in one commit.
+const BATCH: i64 = 500;
+/// A mandate is accepted up to a minute past its end, for the skew of clocks; its use is remembered for longer.
+const MARGIN: Duration = Duration::from_secs(300);
+
+/// Cleans up every minute until `shutdown` turns true.
+pub(crate) async fn run(store: Store, mut shutdown: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            _ = shutdown.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(INTERVAL) => {}
+        }
+        loop {
+            match forget_a_batch(&store).await {
+                Ok(removed) if removed > 0 && !*shutdown.borrow() => {}
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "expired rows could not be removed; it is tried again in a minute");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+async fn forget_a_batch(store: &Store) -> Result<usize, StoreError> {
+    store
+        .commit_deployment((), |tx, ()| {
+            Box::pin(async move {
+                let before = tx.now().minus(MARGIN);
+                let used = used_mandates::purge_expired(tx, before, BATCH).await?;
+                Ok(used + receipts::purge_expired(tx, before, BATCH).await?)
+            })
+        })
+        .await
+}

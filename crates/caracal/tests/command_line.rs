@@ -1,0 +1,203 @@
+//! The command line as a person meets it: what it says, how it ends, and that nothing is damaged when it refuses.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod support;
+
+use std::path::Path;
+
+use http::StatusCode;
+use serde_json::Value;
+use support::{Http, Running, Tenant, caracal, port_offset, run, upstream};
+
+fn up(data_dir: &Path) -> std::process::Command {
+    let mut command = caracal();
+    command.args(["up", "--json", "--port-offset", &port_offset().to_string(), "--data-dir"]).arg(data_dir);
+    command
+}
+
+#[test]
+fn every_command_helps() {
+    for arguments in [&["--help"][..], &["up", "--help"], &["demo", "--help"], &["status", "--help"], &["audit", "--help"]] {
+        let said = run(caracal().args(arguments));
+        assert_eq!(said.code, Some(0), "{arguments:?}");
+        assert!(said.stdout.contains("Usage:"), "{arguments:?}: {}", said.stdout);
+    }
+    let said = run(caracal().arg("fly"));
+    assert_ne!(said.code, Some(0));
+    assert!(said.stderr.contains("fly"), "{}", said.stderr);
+}
+
+#[test]
+fn version_is_for_people_and_for_machines() {
+    let said = run(caracal().arg("version"));
+    assert_eq!((said.code, said.stdout.lines().count()), (Some(0), 5), "{}", said.stdout);
+    let said = run(caracal().args(["version", "--json"]));
+    let version: Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!((version["binary"].as_str(), version["version"].as_str()), (Some("caracal"), Some(env!("CARGO_PKG_VERSION"))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_system_starts_answers_drains_and_starts_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut system = Running::start(directory.path());
+    assert_eq!(system.ready["ready"], true);
+    for service in ["api", "sts", "gateway", "coordinator", "audit"] {
+        let health = Http::new().send(http::Method::GET, &format!("{}/health", system.url(service)), &[], "").await.unwrap();
+        assert_eq!(health.status, StatusCode::OK, "{service}");
+    }
+    let offset = system.offset.to_string();
+    let said = run(caracal().args(["status", "--ready", "--json", "--port-offset", &offset]));
+    assert_eq!(said.code, Some(0), "{}", said.stdout);
+    let status: Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!((status["mode"].as_str(), status["services"].as_array().unwrap().len()), (Some("ready"), 5));
+    let token = system.admin_token();
+    assert!(system.terminate(), "a drained system ends with 0");
+    let said = run(caracal().args(["status", "--port-offset", &offset]));
+    assert_eq!(said.code, Some(1));
+    assert!(said.stdout.contains("unreachable"), "{}", said.stdout);
+    let again = Running::start(directory.path());
+    assert_eq!(again.admin_token(), token, "later starts keep the keys");
+}
+
+#[test]
+fn a_busy_port_is_named_and_the_data_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let system = Running::start(directory.path());
+    let other = tempfile::tempdir().unwrap();
+    let offset = system.offset.to_string();
+    let said = run(caracal().args(["up", "--port-offset", &offset, "--data-dir"]).arg(other.path()));
+    assert_eq!(said.code, Some(1));
+    assert!(said.stderr.contains("the port is in use") && said.stderr.contains("--port-offset"), "{}", said.stderr);
+    assert_eq!(std::fs::read_dir(other.path()).unwrap().count(), 0);
+}
+
+mod t17_rollback {
+    use super::*;
+
+    #[test]
+    fn two_processes_never_own_one_store() {
+        let directory = tempfile::tempdir().unwrap();
+        let _system = Running::start(directory.path());
+        let said = run(&mut up(directory.path()));
+        assert_eq!(said.code, Some(1));
+        assert!(said.stderr.contains("in use by another process"), "{}", said.stderr);
+    }
+}
+
+mod t05_secrets {
+    use super::*;
+
+    #[test]
+    fn a_wrong_key_encryption_key_is_refused_and_nothing_is_damaged() {
+        let directory = tempfile::tempdir().unwrap();
+        Running::start(directory.path()).terminate();
+        let wrong = "8f3d9a712c45e6b0d18f2a4c6e9b3d57a1c4f8020e6a9c3d5b7f1a2c4e6d8b90";
+        let said = run(up(directory.path()).env("SECRET_STORE_KEK", wrong));
+        assert_eq!(said.code, Some(1));
+        assert!(said.stderr.contains("SECRET_STORE_KEK") && !said.stderr.contains(wrong), "{}", said.stderr);
+        Running::start(directory.path());
+    }
+
+    #[test]
+    fn weak_keys_stop_the_start() {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, value) in
+            [("SECRET_STORE_KEK", "aa".repeat(32)), ("AUDIT_HMAC_KEY", "00ff".to_owned()), ("CARACAL_MODE", "prod".to_owned())]
+        {
+            let said = run(up(directory.path()).env(name, value));
+            assert_eq!(said.code, Some(1), "{name}");
+            assert!(said.stderr.contains(name), "{name}: {}", said.stderr);
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_data_directory_is_the_owner_s_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().join("data");
+        Running::start(&data).terminate();
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&data), 0o700);
+        assert_eq!(mode(&data.join("secrets")), 0o700);
+        for entry in std::fs::read_dir(data.join("secrets")).unwrap() {
+            assert_eq!(mode(&entry.unwrap().path()), 0o600);
+        }
+        assert_eq!(mode(&data.join("caracal.db")), 0o600);
+        assert_eq!(mode(&data.join("heads.log")), 0o600);
+    }
+}
+
+#[test]
+fn a_foreign_file_is_left_as_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("caracal.db");
+    std::fs::write(&file, b"somebody else's data").unwrap();
+    let said = run(&mut up(directory.path()));
+    assert_eq!(said.code, Some(1));
+    assert!(said.stderr.contains("not a Caracal store"), "{}", said.stderr);
+    assert_eq!(std::fs::read(&file).unwrap(), b"somebody else's data");
+}
+
+#[test]
+fn a_data_directory_that_is_a_file_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("data");
+    std::fs::write(&file, b"x").unwrap();
+    let said = run(&mut up(&file));
+    assert_eq!(said.code, Some(1));
+    assert!(said.stderr.contains("can't use"), "{}", said.stderr);
+}
+
+mod t06_evidence {
+    use super::*;
+
+    #[test]
+    fn verifying_what_is_not_there_is_no_success() {
+        let directory = tempfile::tempdir().unwrap();
+        let said = run(caracal().args(["audit", "verify", "--data-dir"]).arg(directory.path()));
+        assert_eq!(said.code, Some(1), "{}", said.stdout);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_running_ledger_verifies_and_a_cut_tail_shows() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut system = Running::start(directory.path());
+        let http = Http::new();
+        let tenant = Tenant::provision(&http, &system, &upstream().await).await;
+        tenant.exchange(&http, &system, &[("scope", "agent:lifecycle")]).await.unwrap();
+        let verify = || run(caracal().args(["audit", "verify", "--json", "--data-dir"]).arg(directory.path()));
+        let said = verify();
+        assert_eq!(said.code, Some(0), "beside the running system: {} {}", said.stdout, said.stderr);
+        // An older copy of the store under newer heads: what is gone is the end of the chain.
+        let old = tempfile::tempdir().unwrap();
+        for file in ["caracal.db", "caracal.db-wal"] {
+            std::fs::copy(directory.path().join(file), old.path().join(file)).unwrap();
+        }
+        tenant.exchange(&http, &system, &[("scope", "agent:lifecycle")]).await.unwrap();
+        assert!(system.terminate());
+        assert_eq!(verify().code, Some(0));
+        std::fs::remove_file(directory.path().join("caracal.db")).unwrap();
+        for file in ["caracal.db", "caracal.db-wal"] {
+            std::fs::copy(old.path().join(file), directory.path().join(file)).unwrap();
+        }
+        let said = verify();
+        assert_eq!(said.code, Some(1), "{}", said.stdout);
+        assert!(said.stdout.contains("tail"), "{}", said.stdout);
+    }
+}
+
+#[test]
+fn the_demo_goes_as_told() {
+    let said = run(caracal().args(["demo", "--json"]));
+    let told: Value = serde_json::from_str(&said.stdout).unwrap_or_else(|_| panic!("{} {}", said.stdout, said.stderr));
+    assert_eq!((said.code, &told["ok"]), (Some(0), &Value::Bool(true)), "{told:#}");
+    let steps: Vec<&str> = told["steps"].as_array().unwrap().iter().map(|step| step["step"].as_str().unwrap()).collect();
+    assert_eq!(
+        steps,
+        [
+            "start", "provision", "delegate", "allowed_call", "out_of_scope", "replay", "narrowed_child", "revocation",
+            "trace", "verify", "tamper"
+        ]
+    );
+}

@@ -1,0 +1,147 @@
+//! `kill -9` at any moment of a loop of governed calls, then a start: the ledger verifies, every mandate that was handed
+//! out has its evidence, no consumed mandate is accepted again. Read by an outsider: public routes and the offline
+//! verifier only.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod support;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use http::{Method, StatusCode};
+use serde_json::Value;
+use support::{Http, Running, Tenant, caracal, run, upstream};
+
+/// What the agents saw before the process died.
+#[derive(Default)]
+struct Seen {
+    /// Mandates that were handed out, with the request that minted each.
+    minted: Vec<(String, String)>,
+    /// Mandates whose call was answered by the upstream.
+    consumed: Vec<String>,
+}
+
+mod t06_evidence {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn kill_at_any_moment_loses_no_evidence_and_readmits_no_mandate() {
+        let directory = tempfile::tempdir().unwrap();
+        let http = Arc::new(Http::new());
+        let upstream = upstream().await;
+        let mut system = Running::start(directory.path());
+        let tenant = Arc::new(Tenant::provision(&http, &system, &upstream).await);
+        let (session, edge) = tenant.delegation(&http, &system).await;
+        // Spread over the phases of mint, exchange, commit and answer.
+        for round in 0..8u64 {
+            let seen = calls_until_killed(&http, &mut system, &tenant, (&session, &edge), 40 + round * 23).await;
+            assert!(!seen.minted.is_empty(), "round {round} was killed before it began");
+            let verified = run(caracal().args(["audit", "verify", "--json", "--data-dir"]).arg(directory.path()));
+            assert_eq!(verified.code, Some(0), "round {round}: {} {}", verified.stdout, verified.stderr);
+            system = Running::start(directory.path());
+            every_mandate_has_its_evidence(&http, &system, &tenant, &seen).await;
+            for mandate in &seen.consumed {
+                let again = tenant.call(&http, &system, mandate).await.unwrap();
+                assert_eq!(again.status, StatusCode::UNAUTHORIZED, "round {round}: a consumed mandate was accepted");
+            }
+        }
+    }
+
+    /// Eight agents mint and call until the process is killed after about `after_calls` answers.
+    async fn calls_until_killed(
+        http: &Arc<Http>,
+        system: &mut Running,
+        tenant: &Arc<Tenant>,
+        (session, edge): (&str, &str),
+        after_calls: u64,
+    ) -> Seen {
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let dead = Arc::new(AtomicBool::new(false));
+        let (sts, gateway) = (system.url("sts"), system.url("gateway"));
+        let mut agents = Vec::new();
+        for _ in 0..8 {
+            let agent = Agent {
+                http: http.clone(),
+                tenant: tenant.clone(),
+                sts: sts.clone(),
+                gateway: gateway.clone(),
+                session: session.to_owned(),
+                edge: edge.to_owned(),
+            };
+            let (seen, dead) = (seen.clone(), dead.clone());
+            agents.push(tokio::spawn(async move {
+                while !dead.load(Ordering::Relaxed) {
+                    let Some((request, mandate)) = agent.mint().await else { continue };
+                    seen.lock().unwrap().minted.push((request, mandate.clone()));
+                    if agent.call(&mandate).await {
+                        seen.lock().unwrap().consumed.push(mandate);
+                    }
+                }
+            }));
+        }
+        while (seen.lock().unwrap().consumed.len() as u64) < after_calls {
+            tokio::task::yield_now().await;
+        }
+        system.kill();
+        dead.store(true, Ordering::Relaxed);
+        for agent in agents {
+            agent.await.unwrap();
+        }
+        std::mem::take(&mut *seen.lock().unwrap())
+    }
+
+    struct Agent {
+        http: Arc<Http>,
+        tenant: Arc<Tenant>,
+        sts: String,
+        gateway: String,
+        session: String,
+        edge: String,
+    }
+
+    impl Agent {
+        async fn mint(&self) -> Option<(String, String)> {
+            let fields = [
+                ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+                ("zone_id", &self.tenant.zone),
+                ("application_id", &self.tenant.application),
+                ("client_secret", &self.tenant.client_secret),
+                ("resource", support::NOTES),
+                ("scope", "notes:read"),
+                ("agent_session_id", &self.session),
+                ("delegation_edge_id", &self.edge),
+            ];
+            let answer = self.http.form(&format!("{}/oauth/2/token", self.sts), &fields).await?;
+            assert_eq!(answer.status, StatusCode::OK, "{}", answer.json());
+            Some((answer.request_id(), answer.text("access_token")))
+        }
+
+        async fn call(&self, mandate: &str) -> bool {
+            let bearer = format!("Bearer {mandate}");
+            let headers = [("authorization", bearer.as_str()), ("x-caracal-resource", support::NOTES)];
+            let answer = self.http.send(Method::GET, &format!("{}/notes", self.gateway), &headers, "").await;
+            answer.is_some_and(|answer| answer.status == StatusCode::OK)
+        }
+    }
+
+    async fn every_mandate_has_its_evidence(http: &Http, system: &Running, tenant: &Tenant, seen: &Seen) {
+        let token = system.admin_token();
+        // A look at each would take longer than making them; the last ones are those that were in flight.
+        for (request, mandate) in seen.minted.iter().rev().take(24) {
+            let url = format!("{}/v1/zones/{}/audit/by-request/{request}", system.url("api"), tenant.zone);
+            let events = http.json(Method::GET, &url, &token, None).await.unwrap();
+            assert_eq!(events.status, StatusCode::OK, "no evidence for request {request}");
+            let jti = claim(mandate, "jti");
+            let allowed = events.json().as_array().unwrap().iter().any(|event| {
+                event["decision"] == "allow" && event["metadata_json"]["mandate_id"] == Value::from(jti.as_str())
+            });
+            assert!(allowed, "the evidence of {request} does not name its mandate: {}", events.json());
+        }
+    }
+
+    fn claim(token: &str, name: &str) -> String {
+        let payload = token.split('.').nth(1).unwrap();
+        let bytes = caracal_crypto::encoding::from_base64url(payload).unwrap();
+        serde_json::from_slice::<Value>(&bytes).unwrap()[name].as_str().unwrap().to_owned()
+    }
+}

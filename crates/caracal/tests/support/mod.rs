@@ -1,0 +1,298 @@
+//! A built `caracal` as an outsider has it: a process, ports, and HTTP. Nothing here uses the system's own code.
+#![allow(dead_code, reason = "each test file uses the part it needs")]
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::{Value, json};
+
+/// The binary under test.
+pub fn caracal() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_caracal"));
+    // Nothing of the tester's environment may decide how the system behaves.
+    command.env_clear().env("HOME", "/nonexistent").env("LOG_LEVEL", "warn");
+    command
+}
+
+/// Distinct per test of one process and spread over processes, so that runs beside each other rarely meet.
+pub fn port_offset() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let step = NEXT.fetch_add(1, Ordering::Relaxed);
+    let start = u16::try_from(std::process::id() % 400).unwrap() * 50;
+    10_000 + start + step * 7
+}
+
+/// A running system. Killed when dropped.
+pub struct Running {
+    pub child: Child,
+    pub urls: Value,
+    pub offset: u16,
+    pub data_dir: PathBuf,
+    pub ready: Value,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Running {
+    /// Starts on `data_dir`, on ports that are free.
+    pub fn start(data_dir: &Path) -> Self {
+        Self::start_with(data_dir, &[])
+    }
+
+    pub fn start_with(data_dir: &Path, environment: &[(&str, &str)]) -> Self {
+        for _ in 0..20 {
+            let offset = port_offset();
+            let mut command = caracal();
+            command.args(["up", "--json", "--port-offset", &offset.to_string(), "--data-dir"]).arg(data_dir);
+            command.envs(environment.iter().copied());
+            let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            let mut stdout = BufReader::new(child.stdout.take().unwrap());
+            let mut line = String::new();
+            stdout.read_line(&mut line).unwrap();
+            if let Ok(ready) = serde_json::from_str::<Value>(&line) {
+                // Whatever is logged later must not block the child.
+                let mut stderr = child.stderr.take().unwrap();
+                std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
+                let urls = ready["urls"].clone();
+                return Self { child, urls, offset, data_dir: data_dir.to_owned(), ready, stdout };
+            }
+            let mut said = String::new();
+            child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+            child.wait().unwrap();
+            assert!(said.contains("the port is in use"), "the system did not start: {said}");
+        }
+        panic!("no free ports");
+    }
+
+    pub fn url(&self, service: &str) -> String {
+        self.urls[service].as_str().unwrap().to_owned()
+    }
+
+    pub fn admin_token(&self) -> String {
+        let file = self.ready["admin_token_file"].as_str().unwrap();
+        std::fs::read_to_string(file).unwrap().trim().to_owned()
+    }
+
+    /// SIGKILL: no handler runs, nothing is flushed.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, then waits for the end. `true` when it ended with 0.
+    pub fn terminate(&mut self) -> bool {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.child.wait().unwrap().success()
+    }
+}
+
+/// What a command said and how it ended.
+pub struct Said {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Runs a command to its end.
+pub fn run(command: &mut Command) -> Said {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    Said {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// A plain HTTP client.
+pub struct Http(Client<HttpConnector, Full<bytes::Bytes>>);
+
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: http::HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+
+    pub fn text(&self, name: &str) -> String {
+        self.json()[name].as_str().unwrap_or_else(|| panic!("no `{name}` in {} {}", self.status, self.json())).to_owned()
+    }
+
+    pub fn request_id(&self) -> String {
+        self.headers["x-request-id"].to_str().unwrap().to_owned()
+    }
+}
+
+impl Http {
+    pub fn new() -> Self {
+        Self(Client::builder(TokioExecutor::new()).build_http())
+    }
+
+    /// `None` when the connection broke: the process under test may be killed at any moment.
+    pub async fn send(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<bytes::Bytes>,
+    ) -> Option<Answer> {
+        let mut request = Request::builder().method(method).uri(url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = self.0.request(request.body(Full::new(body.into())).unwrap()).await.ok()?;
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.ok()?.to_bytes().to_vec();
+        Some(Answer { status: parts.status, headers: parts.headers, body })
+    }
+
+    pub async fn json(&self, method: Method, url: &str, bearer: &str, body: Option<Value>) -> Option<Answer> {
+        let authorization = format!("Bearer {bearer}");
+        let mut headers = vec![("authorization", authorization.as_str())];
+        let bytes = body.map(|body| serde_json::to_vec(&body).unwrap());
+        if bytes.is_some() {
+            headers.push(("content-type", "application/json"));
+        }
+        self.send(method, url, &headers, bytes.unwrap_or_default()).await
+    }
+
+    pub async fn form(&self, url: &str, fields: &[(&str, &str)]) -> Option<Answer> {
+        let body = fields.iter().map(|(name, value)| format!("{name}={}", escaped(value))).collect::<Vec<_>>().join("&");
+        self.send(Method::POST, url, &[("content-type", "application/x-www-form-urlencoded")], body).await
+    }
+}
+
+fn escaped(value: &str) -> String {
+    value
+        .bytes()
+        .map(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+/// A zone in which one application may read `resource://notes` at `upstream`.
+pub struct Tenant {
+    pub zone: String,
+    pub application: String,
+    pub client_secret: String,
+}
+
+pub const NOTES: &str = "resource://notes";
+
+impl Tenant {
+    pub async fn provision(http: &Http, system: &Running, upstream: &str) -> Self {
+        let (api, token) = (system.url("api"), system.admin_token());
+        let post = async |path: String, body: Value| {
+            let answer = http.json(Method::POST, &format!("{api}{path}"), &token, Some(body)).await.unwrap();
+            assert!(answer.status.is_success(), "{path}: {} {}", answer.status, answer.json());
+            answer
+        };
+        let zone = post("/v1/zones".to_owned(), json!({"name": "Test"})).await.text("id");
+        let base = format!("/v1/zones/{zone}");
+        let application = post(
+            format!("{base}/applications"),
+            json!({"name": "bot", "registration_method": "managed"}),
+        )
+        .await;
+        let provider = post(
+            format!("{base}/providers"),
+            json!({"name": "key", "kind": "api_key", "config_json": {"header_name": "x-key", "api_key": "upstream-key-1"}}),
+        )
+        .await
+        .text("id");
+        post(
+            format!("{base}/resources"),
+            json!({
+                "identifier": NOTES, "upstream_url": upstream, "credential_provider_id": provider,
+                "scopes": ["notes:read"],
+                "operations": [{"method": "GET", "path": "/notes", "scope": "notes:read"}]
+            }),
+        )
+        .await;
+        let id = application.text("id");
+        let content = format!(
+            "# caracal:data-document\npackage caracal.authz\nimport rego.v1\napp_ids := {}\ngrants := {}\n",
+            json!({"bot": id}),
+            json!({NOTES: {"application": "bot", "roles": {"reader": ["notes:read"]}}}),
+        );
+        let version =
+            post(format!("{base}/policies"), json!({"name": "p", "content": content})).await.text("version_id");
+        let set = post(format!("{base}/policy-sets"), json!({"name": "s"})).await.text("id");
+        let version = post(
+            format!("{base}/policy-sets/{set}/versions"),
+            json!({"manifest": [{"policy_version_id": version}]}),
+        )
+        .await
+        .text("version_id");
+        post(format!("{base}/policy-sets/{set}/activate"), json!({"version_id": version})).await;
+        Self { zone, application: id, client_secret: application.text("client_secret") }
+    }
+
+    /// A token exchange with this tenant's secret.
+    pub async fn exchange(&self, http: &Http, system: &Running, asked: &[(&str, &str)]) -> Option<Answer> {
+        let mut fields = vec![
+            ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+            ("zone_id", self.zone.as_str()),
+            ("application_id", self.application.as_str()),
+            ("client_secret", self.client_secret.as_str()),
+            ("resource", NOTES),
+        ];
+        fields.extend_from_slice(asked);
+        http.form(&format!("{}/oauth/2/token", system.url("sts")), &fields).await
+    }
+
+    /// Two sessions and a delegation between them: what the application transport of the client libraries sets up.
+    pub async fn delegation(&self, http: &Http, system: &Running) -> (String, String) {
+        let lifecycle = self.exchange(http, system, &[("scope", "agent:lifecycle")]).await.unwrap();
+        let bearer = lifecycle.text("access_token");
+        let base = format!("{}/zones/{}", system.url("coordinator"), self.zone);
+        let mut sessions = Vec::new();
+        for _ in 0..2 {
+            let body = json!({"application_id": self.application, "labels": ["reader"], "ttl_seconds": 3600});
+            let started = http.json(Method::POST, &format!("{base}/agents"), &bearer, Some(body)).await.unwrap();
+            sessions.push(started.text("agent_session_id"));
+        }
+        let body = json!({
+            "issuer_application_id": self.application, "receiver_application_id": self.application,
+            "source_session_id": sessions[0], "target_session_id": sessions[1],
+            "scopes": ["notes:read"], "constraints": {"resources": [NOTES]}, "ttl_seconds": 3600
+        });
+        let lent = http.json(Method::POST, &format!("{base}/delegations"), &bearer, Some(body)).await.unwrap();
+        (sessions.remove(1), lent.text("delegation_edge_id"))
+    }
+
+    /// A call through the Gateway.
+    pub async fn call(&self, http: &Http, system: &Running, mandate: &str) -> Option<Answer> {
+        let bearer = format!("Bearer {mandate}");
+        let headers = [("authorization", bearer.as_str()), ("x-caracal-resource", NOTES)];
+        http.send(Method::GET, &format!("{}/notes", system.url("gateway")), &headers, "").await
+    }
+}
+
+/// An upstream that answers everything with 200, on a port of its own.
+pub async fn upstream() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let router = axum::Router::new().fallback(|| async { "notes" });
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}

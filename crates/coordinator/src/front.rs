@@ -1,0 +1,172 @@
+//! From a request to its answer, in the order that callers can observe (contract: coordinator.md §1): rate limit, body,
+//! authentication and zone, unknown route, path parameters, then the route's own checks.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method};
+use axum::response::{IntoResponse, Response};
+use caracal_authority::{AgentSessionId, EdgeId};
+use caracal_http::limits::Source;
+use caracal_http::{PeerAddr, Problem, Profile, RequestId, body, health, json};
+use serde_json::Value;
+
+use crate::Coordinator;
+use crate::auth::{Sources, Unauthenticated, authenticate};
+use crate::delegate::delegate;
+use crate::evidence::Caller;
+use crate::inbound::{list_inbound, read_inbound};
+use crate::read_session::read_session;
+use crate::revoke::revoke;
+use crate::route::{Recognised, Route, ZoneRoute, recognise};
+use crate::start::start;
+use crate::terminate::terminate;
+use crate::wire::{Answer, invalid_params, unknown_route};
+
+const SERVICE: &str = "coordinator";
+/// How long readiness waits for the store.
+const PROBE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What a route needs of an authenticated request.
+struct Call {
+    caller: Arc<Caller>,
+    headers: HeaderMap,
+    query: Option<String>,
+    body: Option<Value>,
+}
+
+/// Answers any request.
+pub(crate) async fn serve(coordinator: Arc<Coordinator>, request: Request) -> Response {
+    match answer(&coordinator, request).await {
+        Ok(response) => response,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+async fn answer(coordinator: &Coordinator, request: Request) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let Recognised { route, zone } = recognise(&parts.method, parts.uri.path());
+    coordinator.check_rate(&parts, &route)?;
+    let body = document(coordinator, &parts, body).await?;
+    let route = match route {
+        Route::Health => return Ok(health::ok(Profile::COORDINATOR).into_response()),
+        Route::Ready => return coordinator.readiness().await,
+        Route::InZone(route) => Some(route),
+        Route::Unknown => None,
+    };
+    let sources = Sources { config: &coordinator.config, store: &coordinator.store, keys: &coordinator.keys };
+    let principal = authenticate(&sources, &parts.headers, &parts.method, route.as_ref(), zone.as_deref()).await;
+    let principal = principal.map_err(|refused| coordinator.unheard(refused))?;
+    let request_id = parts.extensions.get::<RequestId>().cloned().ok_or_else(Problem::internal)?;
+    let caller = Arc::new(Caller {
+        principal,
+        request_id,
+        method: parts.method.to_string(),
+        path: parts.uri.path().to_owned(),
+        in_zone: zone.is_some(),
+    });
+    let query = parts.uri.query().map(str::to_owned);
+    let call = Call { caller: caller.clone(), headers: parts.headers, query, body };
+    let outcome = match route {
+        Some(route) => perform(coordinator, route, call).await,
+        None => Err(unknown_route()),
+    };
+    match outcome {
+        Ok(answer) => Ok(answer.into_response()),
+        Err(problem) => {
+            coordinator.failures.note(&caller, problem.status().as_u16(), coordinator.store.now());
+            Err(problem)
+        }
+    }
+}
+
+async fn perform(coordinator: &Coordinator, route: ZoneRoute, call: Call) -> Result<Answer, Problem> {
+    let Call { caller, headers, query, body } = call;
+    let (query, body) = (query.as_deref(), body.as_ref());
+    match route {
+        ZoneRoute::StartSession => start(coordinator, caller, &headers, body).await,
+        ZoneRoute::CreateDelegation => delegate(coordinator, caller, &headers, body).await,
+        ZoneRoute::ReadSession(id) => read_session(coordinator, &caller.principal, &session(&id)?).await,
+        ZoneRoute::TerminateSession(id) => terminate(coordinator, caller, session(&id)?, query, body).await,
+        ZoneRoute::RevokeDelegation(id) => revoke(coordinator, caller, edge(&id)?).await,
+        ZoneRoute::ListInbound(id) => list_inbound(coordinator, &caller.principal, &session(&id)?, query).await,
+        ZoneRoute::ReadInbound(id, edge_id) => {
+            read_inbound(coordinator, &caller.principal, &session(&id)?, &edge(&edge_id)?).await
+        }
+    }
+}
+
+fn session(id: &str) -> Result<AgentSessionId, Problem> {
+    AgentSessionId::parse(id).map_err(|_| invalid_params())
+}
+
+fn edge(id: &str) -> Result<EdgeId, Problem> {
+    EdgeId::parse(id).map_err(|_| invalid_params())
+}
+
+/// The body as JSON, before anybody knows who sent it. Reading routes have none, whatever was sent.
+async fn document(coordinator: &Coordinator, parts: &Parts, body: Body) -> Result<Option<Value>, Problem> {
+    if matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS) {
+        return Ok(None);
+    }
+    let config = &coordinator.config;
+    let bytes = body::read(body, config.body_limit, config.body_deadline).await?;
+    Ok(json::document(&parts.headers, &bytes)?)
+}
+
+impl Coordinator {
+    /// Every route has one limit, readiness a second; liveness has none, but only in its plainest form.
+    fn check_rate(&self, parts: &Parts, route: &Route) -> Result<(), Problem> {
+        if *route == Route::Health && parts.uri.query().is_none() {
+            return Ok(());
+        }
+        let (source, now) = (self.source(parts), self.store.now());
+        let mut limits = vec![(&self.requests, self.config.rate_limit_per_minute)];
+        if *route == Route::Ready {
+            limits.push((&self.probes, self.config.ready_rate_limit_per_minute));
+        }
+        for (window, limit) in limits {
+            if limit > 0 {
+                let verdict = window.hit(&source, limit, now).into_result();
+                verdict.map_err(|wait| Problem::limited("rate_limited", wait))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the request comes from; none when nobody can say, and then all such requests share one budget.
+    fn source(&self, parts: &Parts) -> Option<Source> {
+        let forwarded = parts.headers.get("x-forwarded-for").filter(|_| self.config.trust_proxy);
+        let first = forwarded.and_then(|value| value.to_str().ok()?.split(',').next()?.trim().parse::<IpAddr>().ok());
+        first.map(Source::from).or_else(|| parts.extensions.get::<PeerAddr>().map(|peer| peer.source()))
+    }
+
+    /// A caller that was not heard proved nothing, so it is counted and not chained (difference D11).
+    fn unheard(&self, refused: Unauthenticated) -> Problem {
+        let problem = Problem::from(refused);
+        let reason = match problem.code() {
+            Some("missing_token") => "missing_token",
+            Some("missing_scope") => "missing_scope",
+            Some("zone_mismatch") => "zone_mismatch",
+            Some("identity_revoked") => "identity_revoked",
+            Some("sts_unavailable") => "sts_unavailable",
+            _ => "invalid_token",
+        };
+        self.denials.count(SERVICE, reason);
+        problem
+    }
+
+    async fn readiness(&self) -> Result<Response, Problem> {
+        if self.is_draining() {
+            return Err(health::draining());
+        }
+        match tokio::time::timeout(PROBE_DEADLINE, self.store.check()).await {
+            Ok(Ok(())) => Ok(health::ok(Profile::COORDINATOR).into_response()),
+            Ok(Err(_)) | Err(_) => Err(health::dependency_down("postgres_unreachable", "postgres")),
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! How requests are processed and answered, whatever they are about (contract: coordinator.md §1, §3, README D28).
+
+use axum::body::Body;
+use axum::http::Request;
+use caracal_coordinator::ROUTES;
+use serde_json::{Value, json};
+
+use crate::support::{House, OPERATOR, request};
+
+fn concrete(path: &str) -> String {
+    path.replace(":zoneId", "z-1").replace(":sessionId", "s-1").replace(":id", "x-1")
+}
+
+fn raw(method: &str, path: &str, token: &str, content_type: Option<&str>, body: impl Into<Body>) -> Request<Body> {
+    let mut request = Request::builder().method(method).uri(path);
+    if !token.is_empty() {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    if let Some(content_type) = content_type {
+        request = request.header("content-type", content_type);
+    }
+    request.body(body.into()).unwrap()
+}
+
+#[tokio::test]
+async fn every_route_but_liveness_and_readiness_needs_a_bearer() {
+    let house = House::open().await;
+    for (method, path) in ROUTES {
+        let reply = house.call(method, &concrete(path), "", None).await;
+        let expected = if path.starts_with("/zones/") { 401 } else { 200 };
+        assert_eq!(reply.status.as_u16(), expected, "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn every_answer_carries_its_request_id_and_every_refusal_has_it_twice() {
+    let house = House::open().await;
+    let token = house.mandate("app-1").await;
+    for (method, path, token, body) in [
+        ("GET", "/health", "", None),
+        ("GET", "/zones/z-1/agents/x", "", None),
+        ("GET", "/zones/z-1/agents/x", token.as_str(), None),
+        ("POST", "/zones/z-1/agents", token.as_str(), Some(json!({}))),
+        ("POST", "/zones/z-1/agents", token.as_str(), Some(json!({"application_id": "app-1"}))),
+        ("DELETE", "/zones/z-1/agents/x", token.as_str(), Some(json!([]))),
+        ("GET", "/nowhere", token.as_str(), None),
+    ] {
+        let reply = house.send(request(method, path, token, body, &[("x-request-id", "req-7")])).await;
+        assert_eq!(reply.headers["x-request-id"], "req-7", "{method} {path}");
+        if reply.status.is_client_error() {
+            assert_eq!(reply.body["requestId"], "req-7", "{method} {path}");
+            assert_eq!(reply.body["request_id"], "req-7", "{method} {path}");
+            assert_eq!(reply.headers["content-type"], "application/json; charset=utf-8");
+        }
+        let own = house.call(method, path, "", None).await;
+        assert_eq!(own.headers["x-request-id"].len(), 36);
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_judged_in_the_contracts_order() {
+    let house = House::open().await;
+    let token = house.mandate("app-1").await;
+    let json = Some("application/json");
+    for (request, status, code) in [
+        // A malformed body without credentials, then no credentials on an unknown path.
+        (raw("POST", "/zones/z-1/agents", "", json, "{"), 400, "internal_error"),
+        (raw("POST", "/nowhere", "", json, "{"), 400, "internal_error"),
+        (raw("GET", "/nowhere", "", None, ""), 401, "missing_token"),
+        (raw("GET", "/nowhere", &token, None, ""), 404, "Not Found"),
+        (raw("PUT", "/zones/z-1/agents/x", &token, None, ""), 404, "Not Found"),
+        (raw("OPTIONS", "/zones/z-1/agents", "", None, ""), 401, "missing_token"),
+        // The zone before the unknown route, the route before the ids, the ids before the route's own checks.
+        (raw("GET", "/zones/z-2/nowhere", &token, None, ""), 403, "zone_mismatch"),
+        (raw("GET", "/zones/z-1/agents/", &token, None, ""), 400, "invalid_params"),
+        (raw("GET", "/zones//z-1/agents/x", &token, None, ""), 403, "zone_mismatch"),
+        (raw("GET", "/zones/z-1/agents/a%20b", &token, None, ""), 400, "invalid_params"),
+        (raw("GET", "/zones/z-1/agents/%ff", &token, None, ""), 400, "invalid_params"),
+        (raw("GET", "/zones/z-1/agents/%00", &token, None, ""), 400, "invalid_params"),
+        (raw("DELETE", "/zones/z-1/agents/a%2Fb?reason=", &token, None, ""), 400, "invalid_params"),
+        (raw("DELETE", "/zones/z-1/agents/x?reason=", &token, json, "[]"), 400, "invalid_query"),
+        (raw("DELETE", "/zones/z-1/agents/x", &token, json, "[]"), 400, "invalid_body"),
+    ] {
+        let line = format!("{} {}", request.method(), request.uri());
+        let reply = house.send(request).await;
+        assert_eq!(reply.refusal(), (status, code), "{line}");
+    }
+    let unknown = house.get("/nowhere", &token).await;
+    assert_eq!(unknown.body["statusCode"], 404);
+    assert!(unknown.body["message"].is_string());
+}
+
+#[tokio::test]
+async fn bodies_are_json_or_refused_by_their_kind() {
+    let house = House::with(|config| config.body_limit = 1_024).await;
+    let token = house.mandate("app-1").await;
+    let path = "/zones/z-1/agents";
+    let json = Some("application/json");
+    let long = format!("{{\"application_id\":\"{}\"}}", "x".repeat(1_024));
+    for (request, status, code) in [
+        (raw("POST", path, &token, json, ""), 400, "internal_error"),
+        (raw("POST", path, &token, json, "{\"a\":1,\"a\":2}"), 400, "internal_error"),
+        (raw("POST", path, &token, json, "{\"__proto__\":{}}"), 400, "internal_error"),
+        (raw("POST", path, &token, json, "{\"metadata\":{\"constructor\":{\"prototype\":1}}}"), 400, "internal_error"),
+        (raw("POST", path, &token, json, long), 413, "internal_error"),
+        (raw("POST", path, &token, Some("text/plain"), "{}"), 400, "invalid_body"),
+        (raw("POST", path, &token, Some("application/x-www-form-urlencoded"), "a=b"), 415, "internal_error"),
+        (raw("POST", path, &token, None, "{}"), 415, "internal_error"),
+        (raw("POST", path, &token, None, ""), 400, "invalid_body"),
+        (raw("POST", path, &token, Some("application/json; charset=utf-8"), "{}"), 400, "invalid_body"),
+    ] {
+        let reply = house.send(request).await;
+        assert_eq!(reply.refusal(), (status, code), "{}", reply.body);
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_says_nothing_is_fine_where_none_is_needed() {
+    let house = House::open().await;
+    let token = house.mandate("app-1").await;
+    let json = Some("application/json");
+    // The Go client sends `null`, the console `{}`, others nothing at all.
+    for (content_type, body) in [(None, ""), (json, "null"), (json, "{}"), (json, "{\"lease_generation\":1}")] {
+        let id = house.task().await;
+        let request = raw("DELETE", &format!("/zones/z-1/agents/{id}"), &token, content_type, body);
+        house.send(request).await.expect(204);
+    }
+    for (content_type, body) in [(None, ""), (json, "null"), (json, "{}"), (Some("text/plain"), "x")] {
+        let (a, b) = (house.task().await, house.task().await);
+        let edge = house.edge(&a, &b, |_| ()).await;
+        let request = raw("PATCH", &format!("/zones/z-1/delegations/{edge}/revoke"), &token, content_type, body);
+        house.send(request).await.expect(200);
+    }
+    let bare = house.call("DELETE", "/zones/z-1/agents/x", &token, Some(json!({"lease_generation": 0}))).await;
+    bare.refused(400, "invalid_body");
+    assert_eq!(bare.body.get("details"), None);
+}
+
+#[tokio::test]
+async fn a_schema_failure_lists_every_issue_with_its_path() {
+    let house = House::open().await;
+    let token = house.mandate("app-1").await;
+    let reply = house.start(&token, json!({"labels": ["ok", 1], "ttl_seconds": 0})).await;
+    reply.refused(400, "invalid_body");
+    let paths: Vec<&Value> =
+        reply.body["details"]["issues"].as_array().unwrap().iter().map(|issue| &issue["path"]).collect();
+    assert_eq!(json!(paths), json!([["application_id"], ["labels", "1"], ["ttl_seconds"]]));
+    assert!(reply.body["error_description"].is_string());
+    let whole = house.start(&token, json!([])).await;
+    assert_eq!(whole.body["details"]["issues"][0]["path"], json!([]));
+}
+
+#[tokio::test]
+async fn head_is_a_get_without_its_body() {
+    let house = House::open().await;
+    let token = house.mandate("app-1").await;
+    let id = house.task().await;
+    let reply = house.call("HEAD", &format!("/zones/z-1/agents/{id}"), &token, None).await.expect(200);
+    assert_eq!(reply.body, Value::Null);
+    house.call("HEAD", "/health", "", None).await.expect(200);
+    house.call("HEAD", "/zones/z-1/agents/unknown", &token, None).await.expect(404);
+    house.call("HEAD", &format!("/zones/z-1/agents/{id}"), OPERATOR, None).await.expect(401);
+}
+
+#[tokio::test]
+async fn readiness_says_so_as_soon_as_a_shutdown_begins() {
+    let house = House::open().await;
+    assert_eq!(house.get("/ready", "").await.expect(200).body, json!({"ok": true}));
+    house.coordinator.start_draining();
+    let reply = house.get("/ready", "").await.expect(503);
+    assert_eq!((&reply.body["ok"], &reply.body["draining"]), (&json!(false), &json!(true)));
+    assert_eq!(house.get("/health", "").await.expect(200).body, json!({"ok": true}));
+}
+
+mod t08_availability_limits {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_caller_has_so_many_requests_a_minute_and_liveness_is_free() {
+        let house = House::with(|config| config.rate_limit_per_minute = 3).await;
+        for _ in 0..3 {
+            house.get("/zones/z-1/agents/x", "").await.refused(401, "missing_token");
+        }
+        let limited = house.get("/zones/z-1/agents/x", "").await;
+        limited.refused(429, "rate_limited");
+        assert_eq!(limited.headers["retry-after"], "60");
+        house.get("/nowhere", "").await.refused(429, "rate_limited");
+        house.get("/health?x", "").await.refused(429, "rate_limited");
+        house.get("/health", "").await.expect(200);
+        house.clock.advance(60);
+        house.get("/zones/z-1/agents/x", "").await.refused(401, "missing_token");
+    }
+
+    #[tokio::test]
+    async fn readiness_has_a_budget_of_its_own_within_the_general_one() {
+        let house = House::with(|config| {
+            config.rate_limit_per_minute = 5;
+            config.ready_rate_limit_per_minute = 2;
+        })
+        .await;
+        house.get("/ready", "").await.expect(200);
+        house.get("/ready", "").await.expect(200);
+        house.get("/ready", "").await.refused(429, "rate_limited");
+        house.get("/nowhere", "").await.refused(401, "missing_token");
+    }
+
+    #[tokio::test]
+    async fn callers_are_told_apart_by_address_and_a_forwarded_one_only_behind_a_trusted_proxy() {
+        let house = House::with(|config| config.rate_limit_per_minute = 1).await;
+        let from = |forwarded: &str| request("GET", "/nowhere", "", None, &[("x-forwarded-for", forwarded)]);
+        house.send(from("192.0.2.1")).await.refused(401, "missing_token");
+        house.send(from("192.0.2.2")).await.refused(429, "rate_limited");
+        let trusting = house.reconfigured(|config| {
+            config.rate_limit_per_minute = 1;
+            config.trust_proxy = true;
+        });
+        for (forwarded, status) in [("192.0.2.1", 401), ("192.0.2.2, 10.0.0.1", 401), ("192.0.2.1, 10.9.9.9", 429)] {
+            let reply = crate::support::send(&trusting, from(forwarded)).await;
+            assert_eq!(reply.status.as_u16(), status, "{forwarded}");
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The Coordinator from outside: its router over a real store, real zone keys and a real ledger, one test over a socket.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod authentication;
+mod delegations;
+mod evidence;
+mod face;
+mod idempotency;
+mod inbound;
+mod inheritance;
+mod revocation;
+mod sessions;
+mod socket;
+mod subjects;
+mod support;
+mod sweep;
+mod t04_state_races;
+mod termination;

@@ -1,0 +1,290 @@
+//! Forwarding: from a [`Permit`] to a response (contract: gateway.md §6 rows 16–19, §14–§17).
+//!
+//! The caller asked for `POST /items/?x=1` on a resource; the STS said where that is and with which key. The directive's
+//! URL is judged, then whether its credential may go there; the request is built, with the caller's path and query byte
+//! for byte behind the upstream's own, the caller's headers without everything that only one hop or only Caracal may
+//! say, and the credential in its place. It is sent once. Redirects are not followed, nothing is sent again, nothing is
+//! kept. What comes back is relayed as it comes.
+//!
+//! None of this can be reached without a permit, and a permit is spent by it. However it ends, its evidence is made
+//! here or, once a response is under way, by the body that carries it.
+
+mod credential;
+mod query;
+mod request;
+mod response;
+mod target;
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Instant;
+
+use caracal_http::egress::{EgressClient, EgressError};
+use caracal_http::{PeerAddr, RequestId};
+use http::header::{CONTENT_LENGTH, TRAILER};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body::Body;
+use hyper::body::Incoming;
+use tokio::sync::oneshot;
+
+use crate::Gateway;
+use crate::checks::{Granted, Permit};
+use crate::evidence::{Attempt, Outcome};
+use crate::exchange::Directive;
+use crate::listener::Connection;
+use crate::outgoing::Answer;
+use crate::relay::{Patience, RelayBody};
+use crate::trace;
+use crate::upload::{Upload, UploadBody, UploadFault};
+use crate::wire::Refusal;
+
+use self::request::{BuildFault, Facts};
+
+/// The client of the data path.
+pub(crate) type UpstreamClient = EgressClient<UploadBody>;
+
+const IDENTITY: HeaderName = HeaderName::from_static("x-caracal-identity");
+const EXPIRES_IN: HeaderName = HeaderName::from_static("x-caracal-token-expires-in");
+const REVOKED: &str = "X-Caracal-Revoked";
+
+/// One request on its way through.
+pub(crate) struct Inbound {
+    pub(crate) parts: Parts,
+    pub(crate) body: Incoming,
+    pub(crate) peer: PeerAddr,
+    pub(crate) id: RequestId,
+    pub(crate) connection: Arc<Connection>,
+    /// When its head had been read.
+    pub(crate) started: tokio::time::Instant,
+}
+
+/// Whether every `%` is followed by two hex digits.
+pub(crate) fn escapes_are_whole(text: &str) -> bool {
+    let escapes = text.as_bytes().split(|byte| *byte == b'%').skip(1);
+    escapes.into_iter().all(|rest| rest.get(..2).is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit)))
+}
+
+/// Forwards one request and relays its response.
+pub(crate) async fn forward(gateway: &Gateway, permit: Permit, inbound: Inbound) -> Result<Answer, Refusal> {
+    let Granted { mut attempt, watch, access_token, directive, expires_at } = permit.spend();
+    note_directive(&mut attempt, &directive);
+    let ended = |mut attempt: Attempt, outcome: Outcome, refusal: Refusal| {
+        attempt.end(outcome);
+        refusal
+    };
+    if watch.is_revoked() {
+        return Err(ended(attempt, Outcome::RevokedBeforeDispatch, Refusal::Revoked));
+    }
+    let judged = target::judge(&directive, &gateway.config.upstream_host_allowlist, &gateway.connector).await;
+    let target = match judged {
+        Ok(target) => target,
+        Err(refused) => return Err(not_addressable(attempt, refused.to_string())),
+    };
+    attempt.note("upstream_host", target.authority());
+    if !target::may_receive_credential(&target, &directive) {
+        return Err(ended(attempt, Outcome::HostNotAllowed, Refusal::HostNotAllowed));
+    }
+    let version = inbound.parts.version;
+    let method = inbound.parts.method.clone();
+    let connection = inbound.connection.clone();
+    let read_deadline = inbound.started + gateway.config.read_timeout;
+    let built = build(gateway, inbound, &target, &directive, &access_token, &mut attempt);
+    let (request, upload, finished) = match built {
+        Ok(built) => built,
+        Err(fault) => {
+            tracing::warn!(request_id = %id_of(&attempt), %fault, "an upstream request could not be built");
+            return Err(ended(attempt, Outcome::BuildFailed, Refusal::BuildFailed));
+        }
+    };
+    // The mandate and the provider's token have served; only the request knows them now.
+    drop((directive, access_token));
+    let dispatched = Instant::now();
+    let upstream = match dispatch(gateway, request, &upload, finished, read_deadline).await {
+        Ok(upstream) => upstream,
+        Err(Failure::NotAddressable(refused)) => return Err(not_addressable(attempt, refused)),
+        Err(Failure::Transport(refusal)) => {
+            let status = refusal.status();
+            return Err(ended(attempt, Outcome::Transport(status), refusal));
+        }
+    };
+    attempt.answered(upstream.status(), dispatched.elapsed());
+    gateway.metrics.allowed.up();
+    let (head, body) = upstream.into_parts();
+    let mut relayed = Response::new(());
+    *relayed.status_mut() = head.status;
+    *relayed.headers_mut() = response::headers(&head.headers);
+    let headers = relayed.headers_mut();
+    let left = expires_at.as_seconds() - gateway.store.now().as_seconds();
+    if left >= 0 {
+        headers.insert(EXPIRES_IN, HeaderValue::from(left));
+    }
+    headers.insert(TRAILER, HeaderValue::from_static(REVOKED));
+    let bodiless = method == Method::HEAD
+        || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::RESET_CONTENT);
+    let length = body.size_hint().exact();
+    if bodiless || body.is_end_stream() {
+        let length = if bodiless { response::length_without_body(&head.headers) } else { length };
+        if let Some(length) = length.filter(|_| head.status != StatusCode::NO_CONTENT) {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        attempt.end(Outcome::Executed);
+        return Ok(relayed.map(|()| None));
+    }
+    if let Some(length) = length {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    let streaming = length.is_none() || is_event_stream(headers.get(http::header::CONTENT_TYPE));
+    let patience = Patience {
+        idle: gateway.config.stream_idle_timeout,
+        total: (!streaming).then_some(gateway.config.write_timeout),
+    };
+    let chunked = length.is_none() && version == Version::HTTP_11;
+    let body = Box::new(RelayBody::new(body, watch, attempt, patience, chunked.then_some(connection)));
+    Ok(relayed.map(|()| Some(body)))
+}
+
+fn note_directive(attempt: &mut Attempt, directive: &Directive) {
+    attempt.note("auth_mode", &directive.auth_mode);
+    attempt.note("provider_id", &directive.provider_id);
+    attempt.note("connection_id", &directive.connection_id);
+}
+
+/// The refusal names the setting that would admit the address: to the operator, in log and evidence, not to the caller.
+fn not_addressable(mut attempt: Attempt, refused: String) -> Refusal {
+    tracing::warn!(request_id = %id_of(&attempt), reason = %refused, "an upstream is not addressable");
+    attempt.end(Outcome::NotAddressable(refused));
+    Refusal::NotAddressable
+}
+
+fn id_of(attempt: &Attempt) -> &str {
+    attempt.caller().map_or("-", |caller| caller.request_id.as_str())
+}
+
+type Built = (Request<UploadBody>, Arc<Upload>, oneshot::Receiver<()>);
+
+fn build(
+    gateway: &Gateway,
+    inbound: Inbound,
+    target: &caracal_http::egress::TargetUrl,
+    directive: &Directive,
+    access_token: &caracal_crypto::SecretText,
+    attempt: &mut Attempt,
+) -> Result<Built, BuildFault> {
+    let Inbound { parts, body, peer, id, connection, started } = inbound;
+    let placed = credential::place(directive, access_token)?;
+    let in_query = match &placed.query {
+        Some(name) => Some((name.as_str(), credential::provider_token(directive)?.expose().as_str())),
+        None => None,
+    };
+    let uri = target::address(target, parts.uri.path(), parts.uri.query(), in_query)?;
+    let traceparent = trace::parent(&parts.headers);
+    if let Some(trace) = traceparent.as_ref().and_then(trace::trace_id) {
+        attempt.note("trace_id", trace);
+    }
+    // A length that the caller declared is passed on, also an empty body's; otherwise the body tells its own.
+    let declared = parts.headers.contains_key(CONTENT_LENGTH);
+    let facts = Facts {
+        peer: peer.ip(),
+        trust_proxy: gateway.config.trust_proxy,
+        id: &id,
+        traceparent: traceparent.as_ref(),
+        content_length: body.size_hint().exact().filter(|length| declared || *length > 0),
+    };
+    let headers = request::headers(&parts, &placed, &facts);
+    let deadline = started + gateway.config.read_timeout;
+    let (body, upload, finished) = UploadBody::new(body, gateway.config.max_request_bytes, deadline, connection);
+    let mut request = Request::new(body);
+    *request.method_mut() = parts.method;
+    *request.uri_mut() = uri;
+    *request.headers_mut() = headers;
+    Ok((request, upload, finished))
+}
+
+/// Why there is no response.
+enum Failure {
+    NotAddressable(String),
+    Transport(Refusal),
+}
+
+/// Sends the request, once. The time for the response's head counts from the end of the request; until then the whole
+/// request's deadline holds, also while the upstream takes nothing.
+async fn dispatch(
+    gateway: &Gateway,
+    request: Request<UploadBody>,
+    upload: &Upload,
+    finished: oneshot::Receiver<()>,
+    read_deadline: tokio::time::Instant,
+) -> Result<Response<Incoming>, Failure> {
+    let mut response = std::pin::pin!(gateway.client.request(request));
+    let sent = tokio::select! {
+        biased;
+        response = response.as_mut() => Some(response),
+        _ = finished => None,
+        () = tokio::time::sleep_until(read_deadline) => return Err(Failure::Transport(Refusal::UpstreamUnreachable)),
+    };
+    let response = match sent {
+        Some(response) => response,
+        None => match tokio::time::timeout(gateway.config.upstream_timeout, response).await {
+            Ok(response) => response,
+            Err(_) => return Err(Failure::Transport(Refusal::UpstreamTimeout)),
+        },
+    };
+    match response {
+        // 1xx are not relayed. 100 never arrives here, and nobody asked for another protocol.
+        Ok(response) if response.status().is_informational() => {
+            Err(Failure::Transport(Refusal::UpstreamUnreachable))
+        }
+        Ok(response) => Ok(response),
+        Err(error) => Err(failure(&error, upload)),
+    }
+}
+
+fn failure(error: &(dyn Error + 'static), upload: &Upload) -> Failure {
+    let refusal = match upload.fault() {
+        Some(UploadFault::TooLarge) => Refusal::BodyTooLarge,
+        Some(UploadFault::BrokenOff) => Refusal::CallerGone,
+        Some(UploadFault::TooSlow) => Refusal::UpstreamUnreachable,
+        None => match EgressError::find(error) {
+            Some(refused @ (EgressError::Refused { .. } | EgressError::ResolveFailed { .. })) => {
+                return Failure::NotAddressable(refused.to_string());
+            }
+            Some(EgressError::ConnectTimeout { .. }) => Refusal::UpstreamTimeout,
+            _ => Refusal::UpstreamUnreachable,
+        },
+    };
+    // The innermost cause: outer ones may quote the address, and with it a credential in its query.
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    tracing::info!(reason = refusal.reason(), %cause, "an upstream gave no response");
+    Failure::Transport(refusal)
+}
+
+fn is_event_stream(content_type: Option<&HeaderValue>) -> bool {
+    let essence = content_type.and_then(|value| value.to_str().ok()).map(|value| value.split(';').next().unwrap_or(""));
+    essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("text/event-stream"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_escape_is_a_percent_sign_and_two_hex_digits() {
+        for whole in ["", "/", "/a%20b%2F", "%e4", "a%2541"] {
+            assert!(escapes_are_whole(whole), "{whole}");
+        }
+        for broken in ["%", "/%", "/%2", "/%zz", "/a%%20", "%2g", "/%u002e"] {
+            assert!(!escapes_are_whole(broken), "{broken}");
+        }
+    }
+
+    #[test]
+    fn an_event_stream_is_one_whatever_its_parameters() {
+        let is = |text: &'static str| is_event_stream(Some(&HeaderValue::from_static(text)));
+        assert!(is("text/event-stream") && is("Text/Event-Stream; charset=utf-8"));
+        assert!(!is("text/event-streams") && !is("application/json") && !is_event_stream(None));
+    }
+}

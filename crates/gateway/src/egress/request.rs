@@ -1,0 +1,277 @@
+//! The headers that go upstream (contract: gateway.md §15.2, §15.3; README D18, D21).
+//!
+//! Framing is made anew for each hop, forwarding headers are ours alone, and nothing a caller sends can pose as one of
+//! Caracal's own headers, as the credential, or as another method or target. Names are judged in the form in which
+//! careless upstreams read them: case does not count, and `_` counts as `-`, because many stacks fold both into one
+//! variable.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use caracal_http::RequestId;
+use http::header::{self, CONTENT_LENGTH, HOST};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::credential::Placed;
+use super::query::QueryFault;
+use crate::trace::TRACEPARENT;
+
+const BAGGAGE: &str = "baggage";
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Hop-by-hop names beside what `Connection` lists; every `Proxy-*` name is one, too.
+const HOP_BY_HOP: [&str; 7] =
+    ["connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "http2-settings"];
+
+/// Headers by which some stacks take another method or target than the request line's, which would defeat the check of
+/// the operation (D18).
+const OVERRIDES: [&str; 10] = [
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-method",
+    "x-original-url",
+    "x-original-uri",
+    "x-original-path",
+    "x-override-url",
+    "x-rewrite-url",
+    "x-rewrite-uri",
+];
+
+/// Why a request can't be built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BuildFault {
+    /// The caller's query.
+    #[error(transparent)]
+    Query(#[from] QueryFault),
+    /// Path and query do not make an address.
+    #[error("path and query make no address")]
+    Address,
+    /// The directive's credential can't be placed as it says.
+    #[error("the credential can't be placed: {0}")]
+    Credential(&'static str),
+}
+
+/// What is known of a request beside its headers.
+pub(crate) struct Facts<'r> {
+    /// The address the caller connected from.
+    pub(crate) peer: IpAddr,
+    /// Whether that address is a proxy of ours, whose word counts.
+    pub(crate) trust_proxy: bool,
+    /// The request's name.
+    pub(crate) id: &'r RequestId,
+    /// The `traceparent` that goes upstream.
+    pub(crate) traceparent: Option<&'r HeaderValue>,
+    /// Length of the body, when it is known and framed by length.
+    pub(crate) content_length: Option<u64>,
+}
+
+/// Everything that goes upstream but `Host`, which the target gives.
+pub(crate) fn headers(request: &Parts, placed: &Placed, facts: &Facts<'_>) -> HeaderMap {
+    let client = &request.headers;
+    let listed = listed_by_connection(client);
+    let mut upstream = HeaderMap::with_capacity(client.len() + 8);
+    for (name, value) in client {
+        let plain = plain(name);
+        let credential = plain == placed.header.as_str().replace('_', "-");
+        if !credential && !is_removed(&plain) && !listed.iter().any(|listed| *listed == plain) && plain != BAGGAGE {
+            upstream.append(name.clone(), value.clone());
+        }
+    }
+    if let Some(baggage) = baggage(client) {
+        upstream.insert(HeaderName::from_static(BAGGAGE), baggage);
+    }
+    upstream.insert(caracal_http::request_id::HEADER, facts.id.to_header());
+    match facts.traceparent {
+        Some(parent) => upstream.insert(TRACEPARENT, parent.clone()),
+        None => upstream.remove(TRACEPARENT),
+    };
+    set_forwarding(&mut upstream, request, facts);
+    if let Some(length) = facts.content_length {
+        upstream.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    if let Some(value) = &placed.value {
+        upstream.insert(placed.header.clone(), value.clone());
+    }
+    if let Some(identity) = &placed.identity {
+        upstream.insert(super::IDENTITY, identity.clone());
+    }
+    upstream
+}
+
+/// The name as careless readers see it: [`HeaderName`] is lower case already.
+pub(crate) fn plain(name: &HeaderName) -> Cow<'_, str> {
+    let name = name.as_str();
+    if name.contains('_') { Cow::Owned(name.replace('_', "-")) } else { Cow::Borrowed(name) }
+}
+
+/// Names that `Connection` lists, on any of its lines.
+pub(crate) fn listed_by_connection(headers: &HeaderMap) -> Vec<String> {
+    let lines = headers.get_all(header::CONNECTION).iter().filter_map(|line| line.to_str().ok());
+    let names = lines.flat_map(|line| line.split(',')).map(|name| name.trim().to_ascii_lowercase().replace('_', "-"));
+    names.filter(|name| !name.is_empty()).collect()
+}
+
+/// Whether a plain name belongs to one hop only.
+pub(crate) fn is_hop_by_hop(plain: &str) -> bool {
+    HOP_BY_HOP.contains(&plain) || plain.starts_with("proxy-") || plain == "proxy"
+}
+
+fn is_removed(plain: &str) -> bool {
+    is_hop_by_hop(plain)
+        || plain.starts_with("x-caracal-")
+        || plain.starts_with("x-forwarded-")
+        || OVERRIDES.contains(&plain)
+        || matches!(
+            plain,
+            "authorization" | "content-length" | "expect" | "forwarded" | "host" | "x-real-ip" | "x-request-id"
+        )
+}
+
+/// The entries that are not Caracal's, of all lines, as one.
+fn baggage(headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut kept: Vec<u8> = Vec::new();
+    for line in headers.get_all(BAGGAGE) {
+        for entry in line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            let ours = entry.get(..8).is_some_and(|start| start.eq_ignore_ascii_case(b"caracal."));
+            if entry.is_empty() || ours {
+                continue;
+            }
+            if !kept.is_empty() {
+                kept.push(b',');
+            }
+            kept.extend_from_slice(entry);
+        }
+    }
+    if kept.is_empty() { None } else { HeaderValue::from_bytes(&kept).ok() }
+}
+
+fn set_forwarding(upstream: &mut HeaderMap, request: &Parts, facts: &Facts<'_>) {
+    let said = |name: &HeaderName| {
+        let line = request.headers.get(name).filter(|_| facts.trust_proxy)?;
+        line.to_str().ok().map(str::trim)
+    };
+    let first = said(&FORWARDED_FOR).and_then(|line| line.split(',').next()?.trim().parse::<IpAddr>().ok());
+    if let Ok(address) = HeaderValue::from_str(&first.unwrap_or(facts.peer).to_string()) {
+        upstream.insert(FORWARDED_FOR, address);
+    }
+    let secure = said(&FORWARDED_PROTO).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"));
+    upstream.insert(FORWARDED_PROTO, HeaderValue::from_static(if secure { "https" } else { "http" }));
+    // A target in absolute form names the host, whatever the header says (RFC 9112 §3.2.2).
+    let host = match request.uri.authority() {
+        Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
+        None => request.headers.get(HOST).cloned(),
+    };
+    if let Some(host) = host {
+        upstream.insert(FORWARDED_HOST, host);
+    }
+}
+
+#[cfg(test)]
+mod t03_gateway_headers {
+    use http::Request;
+
+    use super::*;
+
+    fn placed(header: &'static str) -> Placed {
+        let value = Some(HeaderValue::from_static("the credential"));
+        Placed { header: HeaderName::from_static(header), value, query: None, identity: None }
+    }
+
+    fn sent(lines: &[(&str, &str)], credential: &'static str, trust_proxy: bool) -> HeaderMap {
+        let mut request = Request::builder().uri("/x").header("host", "gateway.example");
+        for (name, value) in lines {
+            request = request.header(*name, *value);
+        }
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let id = RequestId::parse(b"r-1").unwrap();
+        let parent = HeaderValue::from_static("parent");
+        let facts = Facts {
+            peer: "192.0.2.7".parse().unwrap(),
+            trust_proxy,
+            id: &id,
+            traceparent: Some(&parent),
+            content_length: None,
+        };
+        headers(&parts, &placed(credential), &facts)
+    }
+
+    #[test]
+    fn what_is_ours_or_of_one_hop_never_comes_from_the_caller() {
+        for name in [
+            "connection", "proxy-connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer",
+            "transfer-encoding", "upgrade", "x-caracal-identity", "X-Caracal-Anything", "x_caracal_identity", "x-caracal_x",
+            "x-forwarded-server", "x_forwarded_user", "forwarded", "x-real-ip", "x_real_ip", "authorization", "x-api-key",
+            "X_Api_Key", "expect", "proxy", "proxy-x", "x-http-method-override", "X-HTTP-Method", "x-method-override",
+            "x_http_method_override", "x-original-url", "x-rewrite-url", "content_length", "transfer_encoding",
+        ] {
+            let upstream = sent(&[(name, "forged")], "x-api-key", false);
+            assert!(!upstream.values().any(|value| value == "forged"), "{name}");
+        }
+    }
+
+    #[test]
+    fn everything_else_passes_with_its_repetitions() {
+        for name in [
+            "cookie", "via", "accept-encoding", "range", "if-none-match", "tracestate", "mcp-session-id", "user-agent",
+            "sec-websocket-key", "content-type", "x-custom_name", "accept",
+        ] {
+            let upstream = sent(&[(name, "one"), (name, "two")], "authorization", false);
+            assert_eq!(upstream.get_all(name).iter().collect::<Vec<_>>(), ["one", "two"], "{name}");
+        }
+        assert!(sent(&[], "authorization", false).get("user-agent").is_none());
+        assert!(sent(&[], "authorization", false).get("accept-encoding").is_none());
+    }
+
+    #[test]
+    fn names_on_every_connection_line_are_of_one_hop() {
+        let lines = [("connection", "X-Hop, close"), ("connection", "x_other"), ("x-hop", "1"), ("x-other", "1")];
+        let upstream = sent(&lines, "authorization", false);
+        assert!(upstream.get("x-hop").is_none() && upstream.get("x-other").is_none());
+    }
+
+    #[test]
+    fn the_gateway_sets_its_own() {
+        let forged = [
+            ("x-request-id", "forged"), ("traceparent", "forged"), ("x-forwarded-for", "203.0.113.10"),
+            ("x-forwarded-proto", "https"), ("x-forwarded-host", "forged"),
+        ];
+        let upstream = sent(&forged, "authorization", false);
+        for (name, expected) in [
+            ("x-request-id", "r-1"), ("traceparent", "parent"), ("x-forwarded-for", "192.0.2.7"),
+            ("x-forwarded-proto", "http"), ("x-forwarded-host", "gateway.example"), ("authorization", "the credential"),
+        ] {
+            assert_eq!(upstream.get_all(name).iter().collect::<Vec<_>>(), [expected], "{name}");
+        }
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_believed_when_it_makes_sense() {
+        for (address, expected) in
+            [("203.0.113.10, 10.0.0.2", "203.0.113.10"), ("junk", "192.0.2.7"), ("", "192.0.2.7"), ("::1", "::1")]
+        {
+            let upstream = sent(&[("x-forwarded-for", address)], "authorization", true);
+            assert_eq!(upstream["x-forwarded-for"], expected, "{address}");
+        }
+        for (scheme, expected) in [("HTTPS", "https"), ("http", "http"), ("gopher", "http")] {
+            assert_eq!(sent(&[("x-forwarded-proto", scheme)], "authorization", true)["x-forwarded-proto"], expected);
+        }
+    }
+
+    #[test]
+    fn baggage_loses_what_poses_as_ours() {
+        for (lines, expected) in [
+            (&["caracal.hop=1, t=1", "caracal.session=x"][..], Some("t=1")),
+            (&["caracal.hop=1", " caracal.x=2 ,, "], None),
+            (&["a=1", " b=2;p , c"], Some("a=1,b=2;p,c")),
+            (&["xcaracal.hop=1,Caracal.hop=2"], Some("xcaracal.hop=1")),
+        ] {
+            let lines: Vec<(&str, &str)> = lines.iter().map(|line| ("baggage", *line)).collect();
+            let upstream = sent(&lines, "authorization", false);
+            assert_eq!(upstream.get("baggage").map(|value| value.to_str().unwrap()), expected);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The response head that goes back to the caller (contract: gateway.md §17.1; README D21).
+//!
+//! An upstream is not the Gateway: it can't speak in Caracal's headers, nor send the caller to another place with an
+//! absolute target, nor name the software it runs on. Everything else is the caller's business and passes unchanged,
+//! repetitions included.
+
+use http::header::{CONTENT_LENGTH, CONTENT_LOCATION, LOCATION};
+use http::{HeaderMap, HeaderValue};
+
+use super::request::{is_hop_by_hop, listed_by_connection, plain};
+
+/// Headers that describe the upstream's software or lead the caller away.
+const REMOVED: [&str; 6] =
+    ["server", "x-powered-by", "x-aspnet-version", "x-aspnetmvc-version", "refresh", "x-request-id"];
+
+/// The upstream's headers without what must not pass. `Content-Length` is left out, too: framing is made anew.
+pub(crate) fn headers(upstream: &HeaderMap) -> HeaderMap {
+    let listed = listed_by_connection(upstream);
+    let mut relayed = HeaderMap::with_capacity(upstream.len() + 4);
+    for (name, value) in upstream {
+        let plain = plain(name);
+        let removed = is_hop_by_hop(&plain)
+            || listed.iter().any(|listed| *listed == plain)
+            || plain.starts_with("x-caracal-")
+            || plain == "content-length"
+            || REMOVED.contains(&&*plain);
+        let leads_away = (name == LOCATION || name == CONTENT_LOCATION) && !is_relative(value);
+        if !removed && !leads_away {
+            relayed.append(name.clone(), value.clone());
+        }
+    }
+    relayed
+}
+
+/// The upstream's `Content-Length`, where a body of that length would be but none is sent (`HEAD`, 304).
+pub(crate) fn length_without_body(upstream: &HeaderMap) -> Option<u64> {
+    let mut lines = upstream.get_all(CONTENT_LENGTH).iter();
+    match (lines.next(), lines.next()) {
+        (Some(line), None) => line.to_str().ok()?.parse().ok(),
+        _ => None,
+    }
+}
+
+/// Whether every reader takes a reference for one within the origin it came from. Browsers read `\` as `/` and drop
+/// tabs, so what holds either is not.
+fn is_relative(value: &HeaderValue) -> bool {
+    let bytes = value.as_bytes();
+    if !bytes.iter().all(|byte| (0x21..=0x7e).contains(byte) && *byte != b'\\') || bytes.starts_with(b"//") {
+        return false;
+    }
+    let first = bytes.split(|byte| matches!(byte, b'/' | b'?' | b'#')).next().unwrap_or_default();
+    !first.contains(&b':')
+}
+
+#[cfg(test)]
+mod t03_gateway_headers {
+    use super::*;
+
+    fn relayed(lines: &[(&'static str, &str)]) -> HeaderMap {
+        let mut upstream = HeaderMap::new();
+        for (name, value) in lines {
+            upstream.append(*name, value.parse().unwrap());
+        }
+        headers(&upstream)
+    }
+
+    #[test]
+    fn an_upstream_cannot_speak_as_the_gateway_or_of_itself() {
+        for name in [
+            "server", "x-powered-by", "x-aspnet-version", "x-aspnetmvc-version", "refresh", "x-request-id",
+            "x-caracal-identity", "x-caracal-revoked", "x-caracal-token-expires-in", "x_caracal_revoked", "connection",
+            "keep-alive", "proxy-authenticate", "te", "trailer", "transfer-encoding", "upgrade", "content-length",
+        ] {
+            assert!(relayed(&[(name, "1")]).is_empty(), "{name}");
+        }
+        assert!(relayed(&[("connection", "x-a"), ("connection", "x-b"), ("x-a", "1"), ("x-b", "1")]).is_empty());
+    }
+
+    #[test]
+    fn everything_else_is_relayed_with_repetitions() {
+        for name in [
+            "set-cookie", "www-authenticate", "alt-svc", "date", "content-encoding", "content-type", "etag",
+            "access-control-allow-origin", "mcp-session-id", "retry-after",
+        ] {
+            let relayed = relayed(&[(name, "one"), (name, "two")]);
+            assert_eq!(relayed.get_all(name).iter().collect::<Vec<_>>(), ["one", "two"], "{name}");
+        }
+    }
+
+    #[test]
+    fn only_relative_targets_are_shown() {
+        for kept in ["/x", "x/y:z", "?q=http://h/", "#f", "", "../up", "/x//y", "./a:b"] {
+            for name in ["location", "content-location"] {
+                assert_eq!(relayed(&[(name, kept)])[name], kept);
+            }
+        }
+        for removed in [
+            "http://h/", "HTTPS://h", "//h/x", "javascript:x", "mailto:a@b", "/\\h", "\\\\h", "a:b", "/ x", "/\t/h",
+            "///h",
+        ] {
+            for name in ["location", "content-location"] {
+                assert!(relayed(&[(name, removed)]).is_empty(), "{removed}");
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! One Gateway: its parts, its life.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use caracal_crypto::chance;
+use caracal_custody::SigningKeys;
+use caracal_http::FreshId;
+use caracal_http::egress::{GuardedConnector, PoolSettings, client};
+use caracal_http::server::Ended;
+use caracal_ledger::{AnonymousDenials, Ledger};
+use caracal_store::{Store, StoreError};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::circuit::Circuit;
+use crate::config::{ConfigMistakes, GatewayConfig};
+use crate::egress::UpstreamClient;
+use crate::evidence::EvidenceLog;
+use crate::exchange::Exchange;
+use crate::listener;
+use crate::metrics::Metrics;
+use crate::revocation::Revocations;
+use crate::spent::Spent;
+
+/// How often revocation state is read from the store.
+const REFRESH: Duration = Duration::from_secs(30);
+
+/// What a Gateway works with.
+pub struct Capabilities {
+    /// Used mandates, revocations and evidence.
+    pub store: Store,
+    /// The keys that mandates are verified with.
+    pub keys: Arc<SigningKeys>,
+    /// The evidence chains.
+    pub ledger: Ledger,
+    /// Where refusals of callers who proved nothing are counted.
+    pub denials: Arc<AnonymousDenials>,
+    /// The STS.
+    pub exchange: Arc<dyn Exchange>,
+    /// The way to upstreams.
+    pub connector: GuardedConnector,
+}
+
+/// The enforcing proxy.
+pub struct Gateway {
+    pub(crate) config: GatewayConfig,
+    pub(crate) store: Store,
+    pub(crate) keys: Arc<SigningKeys>,
+    pub(crate) exchange: Arc<dyn Exchange>,
+    pub(crate) connector: GuardedConnector,
+    pub(crate) client: UpstreamClient,
+    pub(crate) revocations: Arc<Revocations>,
+    pub(crate) circuit: Circuit,
+    pub(crate) spent: Spent,
+    pub(crate) evidence: Arc<EvidenceLog>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) fresh: FreshId,
+}
+
+/// How a Gateway ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Served {
+    /// Whether every request under way was answered.
+    pub connections: Ended,
+    /// Events that could not be committed in time; each was logged as lost.
+    pub evidence_lost: u64,
+}
+
+impl Gateway {
+    /// Puts a Gateway together. From here on it hears of every revocation that `store` commits.
+    pub fn new(config: GatewayConfig, with: Capabilities) -> Result<Arc<Self>, ConfigMistakes> {
+        let config = config.checked()?;
+        let Capabilities { store, keys, ledger, denials, exchange, connector } = with;
+        let metrics = Arc::new(Metrics::default());
+        let revocations = Arc::new(Revocations::new(store.clone()));
+        store.observe(revocations.clone());
+        // A kept connection that the upstream has closed meanwhile is found out before a byte of the request is written;
+        // only then is it sent on a new one. That is no second attempt: the first never began.
+        let client = client(connector.clone(), &PoolSettings { retry_unsent: true, ..PoolSettings::default() });
+        Ok(Arc::new(Self {
+            evidence: Arc::new(EvidenceLog::new(store.clone(), ledger, denials, metrics.clone())),
+            config,
+            store,
+            keys,
+            exchange,
+            client,
+            connector,
+            revocations,
+            circuit: Circuit::default(),
+            spent: Spent::new(),
+            metrics,
+            // Without randomness there is no name; the shared face of a request says so itself.
+            fresh: FreshId::new(|| chance::uuid_v4().map(|id| id.to_string()).unwrap_or_default()),
+        }))
+    }
+
+    /// Reads revocation state, then serves `listener` until `shutdown` turns true (or its sender is gone), then drains:
+    /// requests under way first, evidence last. Fails, without having answered anybody, when the first reading does.
+    ///
+    /// Run [`run_snapshot_refresh`](Self::run_snapshot_refresh) beside it: without it, everything is refused after
+    /// seventy seconds.
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        shutdown: watch::Receiver<bool>,
+    ) -> Result<Served, StoreError> {
+        self.refresh_revocations().await?;
+        let (stop_writing, stop) = watch::channel(false);
+        let evidence = self.evidence.clone();
+        let mut writing = tokio::spawn(async move { evidence.write(stop).await });
+        let connections = listener::serve(self.clone(), listener, shutdown).await;
+        let _ = stop_writing.send(true);
+        if tokio::time::timeout(self.config.evidence_grace, &mut writing).await.is_err() {
+            writing.abort();
+            let _ = writing.await;
+            self.evidence.give_up();
+        }
+        Ok(Served { connections, evidence_lost: self.evidence.dropped.get() })
+    }
+
+    /// Reads revocation state every thirty seconds until `shutdown` turns true.
+    pub async fn run_snapshot_refresh(&self, mut shutdown: watch::Receiver<bool>) {
+        let mut next = tokio::time::interval_at(tokio::time::Instant::now() + REFRESH, REFRESH);
+        next.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = shutdown.wait_for(|stop| *stop) => return,
+                _ = next.tick() => {}
+            }
+            // The failure is logged and counted; seventy seconds of them and everything is refused.
+            let _ = self.refresh_revocations().await;
+        }
+    }
+
+    /// Reads revocation state now. Says how many anchors are revoked.
+    pub async fn refresh_revocations(&self) -> Result<u64, StoreError> {
+        self.metrics.reloads.up();
+        self.revocations.refresh().await.inspect_err(|error| {
+            self.metrics.reload_errors.up();
+            tracing::error!(%error, "revocation state could not be read");
+        })
+    }
+}

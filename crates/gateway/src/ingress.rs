@@ -1,0 +1,173 @@
+//! From a parsed head to an answer: the target is made sure to mean one thing, fixed routes answer, everything else is
+//! checked and forwarded (contract: gateway.md §1 phases A–J, §2, §3).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use caracal_http::path::{self, Canonical};
+use caracal_http::server::MAX_HEAD_BYTES;
+use caracal_http::{PeerAddr, RequestId, request_id};
+use futures_util::FutureExt;
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, LOCATION};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body::Body;
+use http_body_util::Full;
+use hyper::body::Incoming;
+
+use crate::Gateway;
+use crate::checks;
+use crate::egress::{self, Inbound};
+use crate::listener::Connection;
+use crate::operator::{self, plain};
+use crate::outgoing::{Answer, Outgoing};
+use crate::wire::Refusal;
+
+impl Gateway {
+    /// Answers one request.
+    pub(crate) async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        peer: PeerAddr,
+        connection: Arc<Connection>,
+    ) -> Response<Outgoing> {
+        let busy = connection.begin(!request.body().is_end_stream());
+        let id = RequestId::adopt(request.headers(), &self.fresh);
+        let answering = std::panic::AssertUnwindSafe(route(&self, request, peer, connection, &id)).catch_unwind();
+        // The payload of a panic may quote anything, a secret included: only the id goes to the log.
+        let answer = answering.await.unwrap_or_else(|_| {
+            tracing::error!(request_id = %id, "a request panicked");
+            Answered::Ours(caracal_http::Problem::internal().render(&id, caracal_http::Profile::GATEWAY))
+        });
+        let mut response = match answer {
+            Answered::Ours(response) => response.map(|body| Outgoing::ours(body, busy)),
+            Answered::Relayed(response) => response.map(|body| Outgoing::relayed(body, busy)),
+        };
+        response.headers_mut().insert(request_id::HEADER, id.to_header());
+        response
+    }
+}
+
+enum Answered {
+    Ours(Response<Full<Bytes>>),
+    Relayed(Answer),
+}
+
+async fn route(
+    gateway: &Arc<Gateway>,
+    request: Request<Incoming>,
+    peer: PeerAddr,
+    connection: Arc<Connection>,
+    id: &RequestId,
+) -> Answered {
+    let (parts, body) = request.into_parts();
+    if let Some(answer) = settle_target(&parts) {
+        return Answered::Ours(answer);
+    }
+    if let Some(answer) = operator::answer(gateway, &parts, id).await {
+        return Answered::Ours(answer);
+    }
+    let started = tokio::time::Instant::now();
+    match proxy(gateway, Inbound { parts, body, peer, id: id.clone(), connection, started }).await {
+        Ok(answer) => Answered::Relayed(answer),
+        Err(refusal) => Answered::Ours(refusal.render(id)),
+    }
+}
+
+async fn proxy(gateway: &Gateway, inbound: Inbound) -> Result<Answer, Refusal> {
+    gateway.metrics.requests.up();
+    let started = Instant::now();
+    let id = inbound.id.clone();
+    let declared = inbound.body.size_hint().exact();
+    let outcome = match checks::check(gateway, &inbound.parts, &inbound.id, declared).await {
+        Ok(permit) => egress::forward(gateway, permit, inbound).await,
+        Err(refusal) => {
+            refusal.count(&gateway.metrics);
+            Err(refusal)
+        }
+    };
+    let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    match &outcome {
+        Ok(answer) => tracing::info!(request_id = %id, status = answer.status().as_u16(), elapsed_ms, "relayed"),
+        Err(refusal) => {
+            let (status, reason) = (refusal.status().as_u16(), refusal.reason());
+            tracing::info!(request_id = %id, status, reason, elapsed_ms, "refused");
+        }
+    }
+    outcome
+}
+
+/// Refuses targets that different readers would read differently, and sends unclean paths to their clean form. Nothing
+/// is authenticated, counted or used up here.
+fn settle_target(request: &Parts) -> Option<Response<Full<Bytes>>> {
+    if let Some(status) = head_fault(request) {
+        let text = match status {
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "431 Request Header Fields Too Large\n",
+            _ => "400 Bad Request\n",
+        };
+        return Some(closing(plain(status, text)));
+    }
+    if request.method == Method::CONNECT {
+        return Some(plain(StatusCode::NOT_FOUND, "404 page not found\n"));
+    }
+    let path = request.uri.path();
+    if path == "*" {
+        return Some(match request.method {
+            Method::OPTIONS => Response::new(Full::new(Bytes::new())),
+            _ => closing(plain(StatusCode::BAD_REQUEST, "400 Bad Request\n")),
+        });
+    }
+    if !egress::escapes_are_whole(path) {
+        return Some(closing(plain(StatusCode::BAD_REQUEST, "400 Bad Request\n")));
+    }
+    match path::canonical(path, request.uri.query()) {
+        Canonical::Clean => None,
+        Canonical::Redirect(location) => Some(redirect(&request.method, &location)),
+    }
+}
+
+/// What is wrong with a head that could be parsed (gateway.md §2).
+fn head_fault(request: &Parts) -> Option<StatusCode> {
+    let lines = request.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
+    let target = request.uri.path_and_query().map_or(1, |path| path.as_str().len());
+    let authority = request.uri.authority().map_or(0, |authority| authority.as_str().len());
+    if lines.sum::<usize>() + target + authority + request.method.as_str().len() + 12 > MAX_HEAD_BYTES {
+        return Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    }
+    let hosts = request.headers.get_all(HOST).iter().count();
+    let named = if request.version == Version::HTTP_11 { hosts == 1 } else { hosts <= 1 };
+    (!named).then_some(StatusCode::BAD_REQUEST)
+}
+
+fn redirect(method: &Method, location: &str) -> Response<Full<Bytes>> {
+    let page = matches!(*method, Method::GET | Method::HEAD).then(|| {
+        let mut link = String::with_capacity(location.len() + 64);
+        for character in location.chars() {
+            match character {
+                '&' => link.push_str("&amp;"),
+                '<' => link.push_str("&lt;"),
+                '>' => link.push_str("&gt;"),
+                '"' => link.push_str("&#34;"),
+                '\'' => link.push_str("&#39;"),
+                other => link.push(other),
+            }
+        }
+        format!("<a href=\"{link}\">Temporary Redirect</a>.\n")
+    });
+    let html = page.is_some();
+    let mut response = Response::new(Full::new(Bytes::from(page.unwrap_or_default())));
+    *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    let headers = response.headers_mut();
+    // Cleaning leaves nothing that could not stand in a header; the fallback is unreachable.
+    headers.insert(LOCATION, HeaderValue::from_str(location).unwrap_or(HeaderValue::from_static("/")));
+    if html {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    }
+    response
+}
+
+fn closing(mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}

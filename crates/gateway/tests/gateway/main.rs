@@ -1,0 +1,19 @@
+//! The Gateway as its callers, its upstreams and its operators meet it: over sockets, with a real store, real keys and
+//! real evidence. Only the STS is a script, and even that uses mandates up the way the contract demands.
+
+mod caller;
+mod sts;
+mod upstream;
+mod world;
+
+mod evidence;
+mod operations;
+mod t03_gateway_checks;
+mod t03_gateway_egress;
+mod t03_gateway_framing;
+mod t03_gateway_headers;
+mod t03_gateway_path;
+mod t03_gateway_replay;
+mod t03_gateway_revocation;
+mod t03_gateway_stream;
+mod t08_availability;

@@ -1,0 +1,92 @@
+//! What may only be added, and never twice in one place.
+
+use super::Make;
+use super::fixtures::{at, fresh, zone};
+use super::repositories::samples;
+use crate::error::StoreError;
+use crate::store::Store;
+use crate::{admin_evidence, evidence, policies, policy_sets};
+
+/// The engine itself refuses, whatever the statement.
+async fn refuses_change(make: Make, tables: &[&str]) {
+    let fresh = fresh(make).await;
+    let added: Result<(), StoreError> = fresh
+        .store()
+        .commit_deployment((), |tx, ()| {
+            Box::pin(async move {
+                let mut zone = tx.zone_write(&zone("z-1"));
+                evidence::append(&mut zone, &samples::evidence(1)).await?;
+                admin_evidence::append(&mut zone, &samples::admin_evidence("z-1", 1)).await?;
+                policies::add_version(&mut zone, &samples::policy_version("p-1", 1)).await?;
+                policy_sets::add_version(&mut zone, &samples::policy_set_version("s-1", 1)).await?;
+                let row = samples::admin_evidence(admin_evidence::ZONELESS_CHAIN, 1);
+                admin_evidence::append_zoneless(tx, &row).await
+            })
+        })
+        .await;
+    added.unwrap();
+    for table in tables {
+        for statement in [
+            "UPDATE {} SET id = id",
+            "UPDATE {} SET zone_id = zone_id WHERE zone_id = 'z-1'",
+            "DELETE FROM {}",
+            "DELETE FROM {} WHERE zone_id = 'z-1'",
+            "INSERT OR REPLACE INTO {} SELECT * FROM {}",
+        ] {
+            let statement = statement.replace("{}", table);
+            let changed = run(&fresh.store, &statement).await;
+            assert!(matches!(changed, Err(StoreError::Statement { .. })), "{statement}: {changed:?}");
+        }
+        // Where no row matches there is nothing to refuse: the statements are valid ones.
+        for statement in ["DELETE FROM {} WHERE zone_id = 'z-2'", "UPDATE {} SET id = id WHERE zone_id = 'z-2'"] {
+            assert_eq!(run(&fresh.store, &statement.replace("{}", table)).await.unwrap(), 0);
+        }
+    }
+}
+
+/// Runs a statement with the very rights the store has.
+async fn run(store: &Store, statement: &str) -> Result<usize, StoreError> {
+    store
+        .commit_deployment(statement.to_owned(), |tx, statement| {
+            Box::pin(async move { tx.tx.append(statement, &[]).await })
+        })
+        .await
+}
+
+/// Evidence of decisions and of management.
+pub async fn evidence_can_be_neither_changed_nor_removed(make: Make) {
+    refuses_change(make, &["audit_events", "admin_audit_events"]).await;
+}
+
+/// What was once decided by stays readable as it was.
+pub async fn published_versions_can_be_neither_changed_nor_removed(make: Make) {
+    refuses_change(make, &["policy_versions", "policy_set_versions"]).await;
+}
+
+/// Two writers that read one head can't both extend it, and an event is stored once.
+pub async fn a_position_in_a_chain_is_taken_once(make: Make) {
+    let fresh = fresh(make).await;
+    let store = &fresh.store;
+    let z = zone("z-1");
+    for (seq, id, stored) in [(1, "e-1", true), (1, "e-2", false), (2, "e-1", false), (2, "e-2", true)] {
+        let row = evidence::EvidenceRow { id: id.to_owned(), occurred_at: at(1).as_micros(), ..samples::evidence(seq) };
+        let added: Result<(), StoreError> =
+            store.commit(&z, row, |tx, row| Box::pin(async move { evidence::append(tx, row).await })).await;
+        match added {
+            Ok(()) => assert!(stored, "{seq} {id}"),
+            Err(error) => assert!(!stored && error.is_conflict(), "{seq} {id}: {error}"),
+        }
+    }
+    for (seq, stored) in [(1, true), (1, false), (2, true)] {
+        let row = samples::admin_evidence("z-1", seq);
+        let added: Result<(), StoreError> =
+            store.commit(&z, row, |tx, row| Box::pin(async move { admin_evidence::append(tx, row).await })).await;
+        assert_eq!(added.is_ok(), stored, "{seq}");
+    }
+    let mut snapshot = store.snapshot().await.unwrap();
+    let mut read = snapshot.zone(&z);
+    let head = evidence::head(&mut read).await.unwrap().unwrap();
+    assert_eq!((head.chain_seq, head.content_sha256), (2, samples::evidence(2).content_sha256));
+    assert_eq!(admin_evidence::head(&mut read).await.unwrap().unwrap().chain_seq, 2);
+    assert_eq!(evidence::list_chain(&mut read, 1, 10).await.unwrap().len(), 2);
+}

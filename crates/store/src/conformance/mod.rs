@@ -1,0 +1,102 @@
+//! The suite that every engine behind the seam has to pass: what [`Store`](crate::Store) promises in words, as cases.
+//!
+//! An engine's tests name it and say how a fresh store is made; each case becomes a test of its own:
+//!
+//! ```ignore
+//! mod sqlite {
+//!     caracal_store::conformance_suite!(crate::fresh);
+//! }
+//! ```
+//!
+//! Cases speak to the store through the seam. What the seam cannot do, such as changing evidence, they try with
+//! statements of their own in the store's own transactions.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a case fails by panicking")]
+
+use std::any::Any;
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::store::{BoxFuture, Store};
+
+pub mod decisions;
+mod fixtures;
+pub mod isolation;
+pub mod ledger;
+pub mod pages;
+pub mod repositories;
+pub mod transactions;
+
+/// A store that was empty when it was made.
+pub struct Fresh {
+    /// The store.
+    pub store: Store,
+    /// What holds its data, and goes away with it.
+    pub kept: Box<dyn Any + Send + Sync>,
+}
+
+/// Makes a fresh store that takes its time from the given clock.
+pub type Make = fn(Arc<dyn Clock>) -> BoxFuture<'static, Fresh>;
+
+/// One test per case over the stores that `$make`, an absolute path to a [`Make`], makes.
+#[macro_export]
+macro_rules! conformance_suite {
+    ($make:path) => {
+        $crate::conformance_suite! { @cases $make;
+            t04_state = transactions {
+                a_mandate_is_consumed_once_whoever_races
+                a_nonce_is_consumed_once_whoever_races
+                a_change_sees_what_was_committed_before_it
+                a_failed_change_leaves_nothing_and_its_neighbours_stand
+                a_panicking_change_is_rolled_back_and_the_store_goes_on
+                observers_hear_in_commit_order_and_before_the_caller
+                a_snapshot_is_one_instant
+                a_snapshot_has_one_time
+                a_caller_that_goes_away_leaves_its_change_done_or_not
+                closing_finishes_what_was_submitted_and_then_refuses
+                a_message_is_added_once_per_topic_and_key
+            }
+            t04_state_decisions = decisions {
+                what_takes_authority_away_voids_decisions_of_its_zone
+                what_only_adds_voids_no_decision
+                a_change_that_ran_counts_before_it_is_committed
+                no_decision_outlives_a_change_of_its_facts
+            }
+            t06_evidence = ledger {
+                evidence_can_be_neither_changed_nor_removed
+                published_versions_can_be_neither_changed_nor_removed
+                a_position_in_a_chain_is_taken_once
+            }
+            t01_control_plane = isolation {
+                another_zones_ids_are_absent
+                another_zones_rows_cannot_be_changed
+            }
+            pages = pages {
+                rows_of_one_instant_are_each_on_one_page
+            }
+            repositories = repositories {
+                zones_come_back_as_stored
+                applications_come_back_as_stored
+                providers_come_back_as_stored
+                resources_come_back_as_stored
+                policies_come_back_as_stored
+                policy_sets_come_back_as_stored
+                sessions_come_back_as_stored
+                edges_come_back_as_stored
+                records_come_back_as_stored
+                receipts_come_back_as_stored
+                admin_tokens_come_back_as_stored
+                keys_and_secrets_come_back_as_stored
+                evidence_comes_back_as_stored
+                used_mandates_are_forgotten_once_expired
+            }
+        }
+    };
+    (@cases $make:path; $($module:ident = $source:ident { $($case:ident)+ })+) => {
+        $(mod $module {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                $crate::conformance::$source::$case($make).await;
+            })+
+        })+
+    };
+}

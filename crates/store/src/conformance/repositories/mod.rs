@@ -1,0 +1,11 @@
+//! Every kind of row: what goes in comes out, absent values as absent ones; lists and changes touch what they say.
+
+pub(super) mod samples;
+
+mod evidence;
+mod management;
+mod runtime;
+
+pub use evidence::*;
+pub use management::*;
+pub use runtime::*;

@@ -1,0 +1,302 @@
+//! Rows to store: of each kind one with every optional column filled, and one with every optional column empty.
+
+use caracal_authority::ZoneId;
+use serde_json::json;
+
+use crate::admin_evidence::AdminEvidenceRow;
+use crate::admin_tokens::AdminToken;
+use crate::applications::Application;
+use crate::conformance::fixtures::{at, attribution, id, zone};
+use crate::delegations::EdgeRow;
+use crate::evidence::EvidenceRow;
+use crate::policies::{Policy, PolicyVersion};
+use crate::policy_sets::{PolicySet, PolicySetVersion};
+use crate::providers::Provider;
+use crate::receipts::Receipt;
+use crate::records::RecordRow;
+use crate::resources::{Operation, Resource};
+use crate::sessions::SessionRow;
+use crate::signing_keys::SigningKeyRow;
+use crate::zones::Zone;
+
+/// Text that a careless layer would change: quotes, a backslash, a line break, a NUL, something beyond the BMP.
+pub(crate) const ODD: &str = "O'Neil \"\\%_\n\u{0}\u{1F600}ß";
+
+fn z() -> ZoneId {
+    zone("z-1")
+}
+
+pub(crate) fn a_zone(name: &str, full: bool) -> Zone {
+    Zone {
+        id: zone(name),
+        name: ODD.to_owned(),
+        slug: format!("slug-{name}"),
+        dcr_enabled: full,
+        operator_coauthor_badge: !full,
+        operator_governed: full,
+        attribution: attribution(full, true),
+        archived_at: None,
+    }
+}
+
+pub(crate) fn application(name: &str, full: bool) -> Application {
+    Application {
+        zone_id: z(),
+        id: id!(name),
+        name: format!("{ODD} {name}"),
+        registration_method: if full { "dcr" } else { "managed" }.to_owned(),
+        traits: if full { vec!["control:read".to_owned(), ODD.to_owned()] } else { Vec::new() },
+        secret_hash: full.then(|| "argon2id$a$b".to_owned()),
+        expires_at: full.then(|| at(100)),
+        archived_at: None,
+        attribution: attribution(full, false),
+    }
+}
+
+pub(crate) fn provider(name: &str, full: bool) -> Provider {
+    let config = json!({"url": ODD, "nested": {"list": [1, null, true]}});
+    Provider {
+        zone_id: z(),
+        id: id!(name),
+        name: ODD.to_owned(),
+        identifier: format!("provider://{name}"),
+        kind: "api_key".to_owned(),
+        config: config.as_object().filter(|_| full).cloned().unwrap_or_default(),
+        secret_config_keys: if full { vec!["api_key".to_owned()] } else { Vec::new() },
+        connectivity_failed_at: full.then(|| at(3)),
+        archived_at: None,
+        attribution: attribution(full, true),
+    }
+}
+
+pub(crate) fn resource(name: &str, full: bool) -> Resource {
+    let operation =
+        Operation { method: "GET".to_owned(), path: "/a/{b}/**".to_owned(), scope: "read".to_owned() };
+    Resource {
+        zone_id: z(),
+        id: id!(name),
+        name: ODD.to_owned(),
+        identifier: format!("resource://{name}"),
+        upstream_url: full.then(|| "https://example.com/%20?q=1".to_owned()),
+        scopes: if full { vec!["read".to_owned(), "write".to_owned()] } else { Vec::new() },
+        credential_provider_id: full.then(|| id!("prov-1")),
+        operations: if full { vec![operation] } else { Vec::new() },
+        operation_enforcement: "enforced".to_owned(),
+        archived_at: None,
+        attribution: attribution(full, true),
+    }
+}
+
+pub(crate) fn policy(name: &str, full: bool) -> Policy {
+    Policy {
+        zone_id: z(),
+        id: id!(name),
+        name: format!("policy {name}"),
+        description: full.then(|| ODD.to_owned()),
+        archived_at: None,
+        attribution: attribution(full, true),
+    }
+}
+
+pub(crate) fn policy_version(policy: &str, version: i64) -> PolicyVersion {
+    PolicyVersion {
+        zone_id: z(),
+        id: id!(format!("{policy}-v{version}")),
+        policy_id: id!(policy),
+        version,
+        content: ODD.to_owned(),
+        content_sha256: format!("{version:064x}"),
+        schema_version: "2026-05-21".to_owned(),
+        created_by: (version > 1).then(|| "token:1".to_owned()),
+        created_via_operator: version > 1,
+        created_at: at(2),
+    }
+}
+
+pub(crate) fn policy_set(name: &str, full: bool) -> PolicySet {
+    PolicySet {
+        zone_id: z(),
+        id: id!(name),
+        name: format!("set {name}"),
+        description: full.then(|| ODD.to_owned()),
+        archived_at: None,
+        active_version_id: None,
+        attribution: attribution(full, true),
+    }
+}
+
+pub(crate) fn policy_set_version(set: &str, version: i64) -> PolicySetVersion {
+    PolicySetVersion {
+        zone_id: z(),
+        id: id!(format!("{set}-v{version}")),
+        policy_set_id: id!(set),
+        version,
+        manifest: if version > 1 { vec![id!("p-2-v1"), id!("p-1-v1")] } else { Vec::new() },
+        manifest_sha256: format!("{version:064x}"),
+        schema_version: "2026-05-21".to_owned(),
+        created_by: (version > 1).then(|| "token:1".to_owned()),
+        created_via_operator: version > 1,
+        created_at: at(2),
+    }
+}
+
+/// A service when `full`, a task otherwise.
+pub(crate) fn session(name: &str, full: bool) -> SessionRow {
+    let metadata = json!({"k": ODD});
+    SessionRow {
+        zone_id: z(),
+        id: id!(name),
+        application_id: id!("app-1"),
+        parent_id: full.then(|| id!("parent")),
+        subject_record_id: id!("rec-1"),
+        lifecycle: if full { "service" } else { "task" }.to_owned(),
+        labels: if full { vec![ODD.to_owned(), "b".to_owned()] } else { Vec::new() },
+        metadata: metadata.as_object().filter(|_| full).cloned().unwrap_or_default(),
+        status: "active".to_owned(),
+        depth: i64::from(full),
+        ttl_seconds: (!full).then_some(300),
+        started_at: at(1),
+        last_active_at: at(2),
+        last_heartbeat_at: full.then(|| at(3)),
+        heartbeat_deadline_at: full.then(|| at(400)),
+        lease_generation: i64::from(full),
+        terminated_at: None,
+        termination_reason: None,
+        updated_at: at(5),
+    }
+}
+
+pub(crate) fn edge(name: &str, full: bool) -> EdgeRow {
+    let constraints = json!({"max_hops": 2, "note": ODD});
+    EdgeRow {
+        zone_id: z(),
+        id: id!(name),
+        source_session_id: id!("s-1"),
+        target_session_id: id!("s-2"),
+        issuer_application_id: id!("app-1"),
+        receiver_application_id: id!("app-2"),
+        parent_edge_id: full.then(|| id!("parent")),
+        mirrored: full,
+        resource_id: full.then(|| id!("r-1")),
+        scopes: if full { vec!["read".to_owned()] } else { Vec::new() },
+        constraints: constraints.as_object().filter(|_| full).cloned().unwrap_or_default(),
+        status: "active".to_owned(),
+        expires_at: at(600),
+        edge_version: i64::from(full),
+        broad_reason: full.then(|| ODD.to_owned()),
+        revoked_at: None,
+        created_at: at(1),
+    }
+}
+
+pub(crate) fn record(name: &str, full: bool) -> RecordRow {
+    RecordRow {
+        zone_id: z(),
+        id: id!(name),
+        kind: if full { "user" } else { "application" }.to_owned(),
+        subject_id: ODD.to_owned(),
+        client_id: id!("app-1"),
+        use_class: "session".to_owned(),
+        jti: format!("jti-{name}"),
+        status: "active".to_owned(),
+        parent_id: full.then(|| id!("parent")),
+        agent_session_id: full.then(|| id!("s-1")),
+        delegation_edge_id: full.then(|| id!("e-1")),
+        expires_at: at(600),
+        created_at: at(1),
+        revoked_at: None,
+        revoked_reason: None,
+    }
+}
+
+pub(crate) fn receipt(key: &str, generated: bool) -> Receipt {
+    Receipt {
+        operation: "session.start.v2".to_owned(),
+        application_id: id!("app-1"),
+        key_digest: key.to_owned(),
+        request_digest: "digest".to_owned(),
+        entity_id: "s-1".to_owned(),
+        generated,
+        status: 201,
+        response: format!("{{\"note\":{}}}", json!(ODD)),
+        created_at: at(0),
+        expires_at: at(60),
+    }
+}
+
+pub(crate) fn admin_token(name: &str, full: bool) -> AdminToken {
+    AdminToken {
+        id: id!(name),
+        name: ODD.to_owned(),
+        scope: if full { "zone" } else { "global" }.to_owned(),
+        capability: "write".to_owned(),
+        zone_id: full.then(z),
+        created_by: "env-bootstrap".to_owned(),
+        created_at: at(1),
+        last_used_at: None,
+        revoked_at: None,
+    }
+}
+
+pub(crate) fn signing_key(kid: &str, version: i64) -> SigningKeyRow {
+    SigningKeyRow {
+        zone_id: z(),
+        kid: id!(kid),
+        version,
+        public_x: "x".to_owned(),
+        public_y: "y".to_owned(),
+        sealed_private: vec![0, 255, 39, 92, 10],
+        created_at: at(1),
+    }
+}
+
+pub(crate) fn evidence(seq: i64) -> EvidenceRow {
+    let metadata = format!(
+        r#"{{"application_id": "app-{seq}", "agent_labels": ["l-{seq}", "all"], "agent_session_id": "s-{seq}", "session_id": "r-{seq}"}}"#
+    );
+    EvidenceRow {
+        zone_id: "z-1".to_owned(),
+        chain_seq: seq,
+        id: format!("e-{seq}"),
+        event_type: if seq % 2 == 0 { "token_exchange" } else { "replay_detected" }.to_owned(),
+        request_id: format!("req-{seq}"),
+        decision: if seq % 2 == 0 { "allow" } else { "deny" }.to_owned(),
+        policy_set_id: String::new(),
+        policy_set_version_id: "v-1".to_owned(),
+        manifest_sha: String::new(),
+        evaluation_status: "complete".to_owned(),
+        determining_policies: "[]".to_owned(),
+        diagnostics: format!("[{}]", json!(ODD)),
+        metadata,
+        occurred_at: at(u64::try_from(seq).unwrap()).as_micros(),
+        ingested_at: at(100).as_micros(),
+        content_sha256: format!("{seq:064x}"),
+        prev_content_sha256: (seq > 1).then(|| format!("{:064x}", seq - 1)),
+        chain_hmac: String::new(),
+    }
+}
+
+pub(crate) fn admin_evidence(chain: &str, seq: i64) -> AdminEvidenceRow {
+    let known = |text: &str| (seq > 1).then(|| text.to_owned());
+    AdminEvidenceRow {
+        chain: chain.to_owned(),
+        chain_seq: seq,
+        id: format!("a-{seq}"),
+        request_id: format!("req-{seq}"),
+        actor_id: known("token:1"),
+        actor_name: known(ODD),
+        actor_scope: known("global"),
+        action: "POST /v1/zones".to_owned(),
+        method: "POST".to_owned(),
+        path: "/v1/zones".to_owned(),
+        zone_id: Some("z-1".to_owned()),
+        entity_type: known("zones"),
+        entity_id: known("z-1"),
+        status_code: 201,
+        payload: known("{\"a\": 1}"),
+        occurred_at: at(1).as_micros(),
+        content_sha256: format!("{seq:064x}"),
+        prev_content_sha256: (seq > 1).then(|| format!("{:064x}", seq - 1)),
+        chain_hmac: "00".to_owned(),
+    }
+}

@@ -1,0 +1,361 @@
+"""The published Python client, unmodified, against a freshly started system.
+
+    python flows.py --caracal PATH_TO_BINARY
+
+What is shown is what its users rely on: calls through `application_transport`, a governed `session`, a child that
+`Authority.narrow` bounds, `fetch`, and that nothing is left of any of it once a session has ended. Ends with exit
+code 0 and one line `N passed, N failed`.
+"""
+
+import argparse
+import asyncio
+import secrets
+import sys
+import tempfile
+import time
+import traceback
+from importlib.metadata import version
+from pathlib import Path
+
+import httpx
+from caracalai import (
+    AccessDenied,
+    Authority,
+    Caracal as Client,
+    CaracalError,
+    CoordinatorError,
+    DelegationConstraints,
+    ResourceBinding,
+)
+
+from system import Caracal, SystemFailure, Upstream, provision
+
+PUBLISHED = "1.0.0"
+BEGAN = time.monotonic()
+
+
+def say(text: str) -> None:
+    print(f"[{time.monotonic() - BEGAN:6.2f} s] {text}", flush=True)
+
+
+class Check:
+    """Counts what held and what did not; a failed one ends its flow."""
+
+    def __init__(self):
+        self.passed = 0
+        self.failed = 0
+
+    def that(self, holds: bool, text: str, otherwise: object = "") -> None:
+        if not holds:
+            raise AssertionError(f"{text}\n{otherwise}" if otherwise != "" else text)
+        self.passed += 1
+        say(f"  ok    {text}")
+
+    def note_failure(self, name: str) -> None:
+        self.failed += 1
+        say(f"  FAIL  {name}")
+        traceback.print_exc(file=sys.stdout)
+
+
+class World:
+    """What every flow works with."""
+
+    def __init__(self, system: Caracal, upstream: Upstream, key: str, check: Check):
+        self.system, self.upstream, self.key, self.check = system, upstream, key, check
+        self.zone = provision(system, upstream, key, lambda text: say(f"        {text}"))
+
+    def client(self) -> Client:
+        """Built as the client's documentation says; no option but the addresses and the application's credentials."""
+        return Client.from_client_secret(
+            sts_url=self.system.urls["sts"],
+            coordinator_url=self.system.urls["coordinator"],
+            gateway_url=self.system.urls["gateway"],
+            zone_id=self.zone.id,
+            application_id=self.zone.application,
+            client_secret=self.zone.client_secret,
+            resources=[ResourceBinding(self.zone.resource, self.zone.upstream)],
+        )
+
+    def check_last_call(self, method: str, target: str) -> None:
+        """The upstream got the real key and nothing of Caracal's."""
+        seen = self.upstream.received[-1]
+        self.check.that((seen.method, seen.path) == (method, target), f"the upstream received {method} {target}", seen)
+        self.check.that(seen.header("X-Desk-Key") == [self.key], "with the key that was injected, once", seen)
+        self.check.that(not seen.header("Authorization"), "without the mandate", seen)
+        text = repr(seen)
+        self.check.that("eyJ" not in text, "without anything that looks like a token", seen)
+        ours = [name for name, _ in seen.headers if name.lower().startswith("x-caracal-")]
+        self.check.that(not ours, "without headers of ours", seen)
+
+    async def refused_mint(self, what: str, call, code: str | None = None) -> CaracalError:
+        """The STS refuses before anything reaches the Gateway, and the upstream hears nothing."""
+        before = len(self.upstream.received)
+        try:
+            response = await call
+        except CaracalError as error:
+            text = f"{what}: {error.http_status} {error.code} ({error.request_id})"
+            expected = error.http_status in (400, 401, 403) and (code is None or error.code == code)
+            self.check.that(expected and bool(error.request_id), text, repr(error))
+            self.check.that(len(self.upstream.received) == before, "the upstream heard nothing")
+            return error
+        raise AssertionError(f"{what}: was not refused: {response!r} {getattr(response, 'text', '')}")
+
+    async def refused_by_gateway(self, what: str, call, status: int, code: str) -> None:
+        before = len(self.upstream.received)
+        response = await call
+        body = response.json()
+        seen = (response.status_code, body.get("error"))
+        self.check.that(seen == (status, code), f"{what}: {status} {code} ({response.headers.get('x-request-id')})", body)
+        self.check.that(len(self.upstream.received) == before, "the upstream heard nothing")
+
+
+async def application_transport(world: World) -> None:
+    """Calls as the application itself: two sessions, one delegation, a fresh mandate per request."""
+    client = world.client()
+    events = []
+    client.on_event(events.append)
+    transport = client.application_transport(world.zone.resource, scopes=["tickets:read", "tickets:write"])
+    response = await transport.get(f"{world.zone.upstream}/tickets?state=open")
+    world.check.that(response.status_code == 200, "a GET through application_transport", response.text)
+    world.check_last_call("GET", "/tickets?state=open")
+    response = await transport.post(f"{world.zone.upstream}/tickets", json={"title": "printer"})
+    world.check.that(response.status_code == 200, "a POST with a body, on the same authority", response.text)
+    world.check_last_call("POST", "/tickets")
+    world.check.that(world.upstream.received[-1].body == b'{"title":"printer"}', "the body arrived byte for byte")
+    answers = await asyncio.gather(*(transport.get(f"{world.zone.upstream}/tickets") for _ in range(8)))
+    world.check.that({answer.status_code for answer in answers} == {200}, "eight at once, each with its own mandate")
+    response = await transport.get(f"{world.zone.upstream}/not-an-operation")
+    world.check.that(response.status_code == 403, "an operation that is not declared is refused", response.text)
+    narrow = client.application_transport(world.zone.resource, scopes=["tickets:read"])
+    before = len(world.upstream.received)
+    response = await narrow.post(f"{world.zone.upstream}/tickets", json={})
+    world.check.that(response.status_code == 403, "POST with tickets:read only is refused", response.text)
+    world.check.that(len(world.upstream.received) == before, "the upstream heard nothing")
+    failed = [event for event in events if not event.ok]
+    world.check.that(not failed, "every control-plane call of the client succeeded", failed)
+    await transport.aclose()
+    await narrow.aclose()
+    await client.aclose()
+
+
+async def sync_application_transport(world: World) -> None:
+    """The same without an event loop."""
+
+    def call() -> httpx.Response:
+        client = world.client()
+        with client.sync_application_transport(world.zone.resource, scopes=["tickets:read"]) as transport:
+            return transport.get(f"{world.zone.upstream}/tickets")
+
+    response = await asyncio.to_thread(call)
+    world.check.that(response.status_code == 200, "a GET through sync_application_transport", response.text)
+    world.check_last_call("GET", "/tickets")
+
+
+async def session(world: World) -> None:
+    """A governed session alone carries no authority over resources; what it hands to a child does."""
+    client = world.client()
+    async with client.session(labels=["clerk"], task="answer a ticket", ttl_seconds=600) as root:
+        world.check.that(bool(root.session_id), f"session {root.session_id}")
+        shown = world.system.admin("GET", f"/v1/zones/{world.zone.id}/audit?limit=1")
+        world.check.that(shown.status == 200, "its start is on the record", shown)
+        await world.refused_mint(
+            "a session without a delegation mints nothing",
+            client.fetch(world.zone.resource, "/tickets", scopes=["tickets:read"]),
+            "access_denied",
+        )
+    await client.aclose()
+
+
+async def narrowed_child(world: World) -> None:
+    """A child gets a part of what its parent may do, can do that part, and can neither do nor pass on more."""
+    client = world.client()
+    narrow = Authority.narrow(
+        ["tickets:read"],
+        ttl_seconds=300,
+        resource_id=world.zone.resource,
+        constraints=DelegationConstraints(resources=[world.zone.resource], max_hops=2),
+    )
+    async with client.session(labels=["clerk"], ttl_seconds=600):
+        async with client.session(authority=narrow, labels=["clerk"], ttl_seconds=300) as child:
+            world.check.that(bool(child.delegation_id), f"child {child.session_id} holds {child.delegation_id}")
+            response = await client.fetch(world.zone.resource, "/tickets?by=child", scopes=["tickets:read"])
+            world.check.that(response.status_code == 200, "the child reads", response.text)
+            world.check_last_call("GET", "/tickets?by=child")
+            error = await world.refused_mint(
+                "the child can't write",
+                client.fetch(
+                    world.zone.resource, "/tickets", method="POST", json={}, scopes=["tickets:write"]
+                ),
+            )
+            await show_trace(world, error)
+            wider = Authority.narrow(["tickets:write"], ttl_seconds=60, resource_id=world.zone.resource)
+            try:
+                async with client.session(authority=wider, labels=["clerk"], ttl_seconds=60):
+                    raise AssertionError("the child passed on more than it holds")
+            except CoordinatorError as refusal:
+                text = f"the child can't pass on more: {refusal.status} {refusal.code} ({refusal.request_id})"
+                world.check.that((refusal.status, refusal.code) == (403, "delegation_exceeds_parent_authority"), text, repr(refusal))
+            same = Authority.narrow(["tickets:read"], ttl_seconds=60, resource_id=world.zone.resource)
+            async with client.session(authority=same, labels=["reader"], ttl_seconds=60):
+                response = await client.fetch(world.zone.resource, "/tickets?by=grandchild", scopes=["tickets:read"])
+                world.check.that(response.status_code == 200, "a grandchild within the child's bounds reads", response.text)
+            async with client.session(labels=["reader"], ttl_seconds=60) as heir:
+                world.check.that(bool(heir.delegation_id), "a child that inherits gets the narrowed delegation")
+                response = await client.fetch(world.zone.resource, "/tickets?by=heir", scopes=["tickets:read"])
+                world.check.that(response.status_code == 200, "and reads under it", response.text)
+                await world.refused_mint(
+                    "but can't write either",
+                    client.fetch(world.zone.resource, "/tickets", method="POST", json={}, scopes=["tickets:write"]),
+                )
+    await client.aclose()
+
+
+async def show_trace(world: World, error: CaracalError) -> None:
+    """An operator can look up why."""
+    path = f"/v1/zones/{world.zone.id}/audit/by-request/{error.request_id}/explain"
+    answer = world.system.admin("GET", path)
+    denied = answer.body.get("denied") if isinstance(answer.body, dict) else None
+    world.check.that(answer.status == 200 and bool(denied), "the refusal can be explained by its request id", answer)
+    say(f"        {denied[0]['event_type']}: {denied[0]['evaluation_status']} {denied[0]['diagnostics']}")
+
+
+async def one_shot_mandates(world: World) -> None:
+    """A mandate opens the Gateway once."""
+    client = world.client()
+    narrow = Authority.narrow(["tickets:read"], ttl_seconds=300, resource_id=world.zone.resource)
+    async with client.session(labels=["clerk"], ttl_seconds=600):
+        async with client.session(authority=narrow, labels=["reader"], ttl_seconds=300) as child:
+            mandate = await asyncio.to_thread(client.mint_mandate, world.zone.resource, ["tickets:read"], ctx=child)
+            target = client.gateway_request(world.zone.resource, "/tickets?by=mandate")
+            headers = {**target.headers, "Authorization": f"Bearer {mandate.token}"}
+            async with httpx.AsyncClient() as plain:
+                response = await plain.get(target.url, headers=headers)
+                world.check.that(response.status_code == 200, "a minted mandate opens the Gateway", response.text)
+                world.check_last_call("GET", "/tickets?by=mandate")
+                await world.refused_by_gateway(
+                    "the same mandate again", plain.get(target.url, headers=headers), 401, "invalid_token"
+                )
+                bare = {"X-Caracal-Resource": world.zone.resource}
+                response = await plain.get(target.url, headers=bare)
+                world.check.that(response.status_code == 401, "no mandate, no call", response.text)
+    await client.aclose()
+
+
+async def ended_session(world: World) -> None:
+    """Once a session has ended, nothing that hung on it works: no mint, no mandate minted before, no old context."""
+    client = world.client()
+    narrow = Authority.narrow(["tickets:read"], ttl_seconds=300, resource_id=world.zone.resource)
+    async with client.session(labels=["clerk"], ttl_seconds=600):
+        async with client.session(authority=narrow, labels=["reader"], ttl_seconds=300) as child:
+            response = await client.fetch(world.zone.resource, "/tickets?by=soon-gone", scopes=["tickets:read"])
+            world.check.that(response.status_code == 200, "while the session lives its calls are let through", response.text)
+            mandate = await asyncio.to_thread(client.mint_mandate, world.zone.resource, ["tickets:read"], ctx=child)
+        await world.refused_mint(
+            "after its end nothing is minted for it",
+            client.fetch(world.zone.resource, "/tickets", scopes=["tickets:read"], ctx=child),
+        )
+        target = client.gateway_request(world.zone.resource, "/tickets")
+        async with httpx.AsyncClient() as plain:
+            await world.refused_by_gateway(
+                "and a mandate minted before is worth nothing",
+                plain.get(target.url, headers={**target.headers, "Authorization": f"Bearer {mandate.token}"}),
+                401,
+                "invalid_token",
+            )
+    await client.aclose()
+
+
+async def revoked_delegation(world: World) -> None:
+    """The parent takes back what it gave, while the child lives."""
+    client = world.client()
+    narrow = Authority.narrow(["tickets:read"], ttl_seconds=300, resource_id=world.zone.resource)
+    async with client.session(labels=["clerk"], ttl_seconds=600):
+        async with client.session(authority=narrow, labels=["reader"], ttl_seconds=300) as child:
+            await client.revoke_delegation(child.delegation_id)
+            await world.refused_mint(
+                "after revocation the child mints nothing",
+                client.fetch(world.zone.resource, "/tickets", scopes=["tickets:read"]),
+            )
+    await client.aclose()
+
+
+async def wrong_secret(world: World) -> None:
+    """Who can't prove to be the application gets nothing."""
+    client = Client.from_client_secret(
+        sts_url=world.system.urls["sts"],
+        coordinator_url=world.system.urls["coordinator"],
+        gateway_url=world.system.urls["gateway"],
+        zone_id=world.zone.id,
+        application_id=world.zone.application,
+        client_secret="x" * 43,
+        resources=[ResourceBinding(world.zone.resource, world.zone.upstream)],
+    )
+    try:
+        async with client.session(ttl_seconds=60):
+            raise AssertionError("a wrong client secret was accepted")
+    except (AccessDenied, CaracalError) as error:
+        world.check.that(error.http_status in (401, 403), f"a wrong secret: {error.http_status} {error.code}", repr(error))
+    await client.aclose()
+
+
+FLOWS = [
+    application_transport,
+    sync_application_transport,
+    session,
+    narrowed_child,
+    one_shot_mandates,
+    ended_session,
+    revoked_delegation,
+    wrong_secret,
+]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--caracal", required=True, type=Path, help="the built binary")
+    arguments = parser.parse_args()
+    installed = version("caracalai-sdk")
+    if installed != PUBLISHED:
+        print(f"caracalai-sdk {installed} is installed, not {PUBLISHED}")
+        return 2
+    check = Check()
+    upstream = Upstream()
+    say(f"caracalai-sdk {installed}, httpx {version('httpx')}, Python {sys.version.split()[0]}")
+    with tempfile.TemporaryDirectory(prefix="caracal-compat-") as place:
+        system = Caracal(arguments.caracal.resolve(), Path(place))
+        try:
+            run(system, upstream, check)
+        except (SystemFailure, AssertionError, OSError, TimeoutError):
+            check.note_failure("the system")
+        finally:
+            system.end()
+            upstream.close()
+        if check.failed and system.log.exists():
+            print("---- last lines of the system's log ----")
+            print("\n".join(system.log.read_text(errors="replace").splitlines()[-60:]))
+    print(f"{check.passed} passed, {check.failed} failed", flush=True)
+    return 1 if check.failed else 0
+
+
+def run(system: Caracal, upstream: Upstream, check: Check) -> None:
+    took = system.start()
+    say(f"caracal up is ready after {took:.2f} s, ports offset by {system.port_offset}")
+    ready = system.run("status", "--ready", "--port-offset", str(system.port_offset))
+    check.that(ready.returncode == 0, "caracal status --ready", ready)
+    say("provisioning a zone over the management API")
+    world = World(system, upstream, "desk-" + secrets.token_hex(16), check)
+    for flow in FLOWS:
+        say(f"{flow.__name__}: {flow.__doc__}")
+        try:
+            asyncio.run(asyncio.wait_for(flow(world), 60))
+        except Exception:  # noqa: BLE001 — one flow's failure must not hide the others'
+            check.note_failure(flow.__name__)
+    say("stopping the system and verifying its ledger")
+    code = system.stop()
+    check.that(code == 0, "it drained and ended well", f"exit code {code}")
+    verified = system.run("audit", "verify", "--data-dir", str(system.data_dir))
+    check.that(verified.returncode == 0, "caracal audit verify", verified)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

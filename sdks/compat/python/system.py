@@ -1,0 +1,292 @@
+"""A whole system for one run: the built binary on free ports and a temporary data directory, an upstream that writes
+down what reaches it, and the management API to provision a zone with.
+
+Nothing here comes from the client under test; the standard library is enough.
+"""
+
+import json
+import os
+import queue
+import random
+import signal
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+PORTS = {"api": 3000, "coordinator": 4000, "sts": 8080, "gateway": 8081, "audit": 9090}
+START_DEADLINE = 60.0
+STOP_DEADLINE = 30.0
+
+
+class SystemFailure(Exception):
+    """The system under test did not do what it says it does."""
+
+
+@dataclass
+class Answer:
+    """What the management API answered."""
+
+    status: int
+    body: object
+    request_id: str
+
+
+class Caracal:
+    """A running `caracal up`."""
+
+    def __init__(self, binary: Path, place: Path):
+        self.binary = binary
+        self.data_dir = place / "data"
+        self.log = place / "caracal.log"
+        self.port_offset = free_port_offset()
+        self.process: subprocess.Popen | None = None
+        self.urls: dict[str, str] = {}
+        self.admin_token = ""
+
+    def start(self) -> float:
+        """Starts it and waits for its line of JSON. Returns the seconds it took."""
+        began = time.monotonic()
+        command = [self.binary, "up", "--data-dir", self.data_dir, "--port-offset", str(self.port_offset), "--json"]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=bare_environment()
+            )
+        line = first_line(self.process, START_DEADLINE)
+        took = time.monotonic() - began
+        try:
+            ready = json.loads(line)
+        except ValueError as error:
+            raise SystemFailure(f"not a line of JSON: {line!r}") from error
+        if ready.get("ready") is not True:
+            raise SystemFailure(f"not ready: {line!r}")
+        self.urls = ready["urls"]
+        self.admin_token = Path(ready["admin_token_file"]).read_text().strip()
+        return took
+
+    def stop(self) -> int:
+        """Asks it to drain and end, as an operator would. Returns its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(STOP_DEADLINE)
+
+    def end(self) -> None:
+        """Whatever happened, leaves no process behind."""
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess:
+        """Runs another command of the same binary."""
+        return subprocess.run(
+            [self.binary, *arguments], env=bare_environment(), capture_output=True, text=True, timeout=60
+        )
+
+    def admin(self, method: str, path: str, body: object = None) -> Answer:
+        """One call of the management API."""
+        headers = {"Authorization": f"Bearer {self.admin_token}"}
+        data = None
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            data = json.dumps(body).encode()
+        request = urllib.request.Request(self.urls["api"].rstrip("/") + path, data, headers, method=method)
+        try:
+            response = urllib.request.urlopen(request, timeout=30)
+        except urllib.error.HTTPError as error:
+            response = error
+        with response:
+            text = response.read().decode()
+            parsed = json.loads(text) if text else None
+            return Answer(response.status, parsed, response.headers.get("X-Request-Id", ""))
+
+    def must(self, method: str, path: str, body: object, expected: int) -> dict:
+        """One call that has to answer with this status."""
+        answer = self.admin(method, path, body)
+        if answer.status != expected:
+            raise SystemFailure(
+                f"{method} {path} answered {answer.status}, not {expected}\n"
+                f"  sent:     {json.dumps(body)}\n  received: {json.dumps(answer.body)}"
+            )
+        return answer.body
+
+
+@dataclass
+class Received:
+    """One request as the upstream saw it."""
+
+    method: str
+    path: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def header(self, name: str) -> list[str]:
+        return [value for key, value in self.headers if key.lower() == name.lower()]
+
+
+class Upstream:
+    """A real HTTP server on loopback that writes down every request and answers with JSON."""
+
+    def __init__(self):
+        self.received: list[Received] = []
+        lock = threading.Lock()
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(handler):
+                length = int(handler.headers.get("Content-Length") or 0)
+                body = handler.rfile.read(length)
+                seen = Received(handler.command, handler.path, list(handler.headers.items()), body)
+                with lock:
+                    self.received.append(seen)
+                    number = len(self.received)
+                text = json.dumps({"number": number, "path": seen.path, "body": body.decode()}).encode()
+                handler.send_response(200)
+                handler.send_header("Content-Type", "application/json")
+                handler.send_header("Content-Length", str(len(text)))
+                handler.end_headers()
+                handler.wfile.write(text)
+
+            do_GET = do_POST = do_PUT = do_DELETE = answer
+
+            def log_message(handler, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@dataclass
+class Zone:
+    """What was provisioned."""
+
+    id: str
+    application: str
+    client_secret: str
+    resource: str
+    upstream: str
+    scopes: list[str] = field(default_factory=list)
+
+
+def provision(system: Caracal, upstream: Upstream, upstream_key: str, say) -> Zone:
+    """A zone, an application, a provider with a real key, a guarded resource, and a policy in force."""
+    zone = system.must("POST", "/v1/zones", {"name": "Compatibility"}, 201)["id"]
+    base = f"/v1/zones/{zone}"
+    say(f"zone {zone}")
+    made = {"name": "desk-agent", "registration_method": "managed"}
+    application = system.must("POST", f"{base}/applications", made, 201)
+    say(f"application {application['id']}")
+    provider = system.must(
+        "POST",
+        f"{base}/providers",
+        {
+            "identifier": "provider://ticket-desk",
+            "kind": "api_key",
+            "config_json": {"auth_location": "header", "header_name": "X-Desk-Key", "api_key": upstream_key},
+        },
+        201,
+    )
+    say(f"provider {provider['identifier']}, its key sealed")
+    if upstream_key in json.dumps(provider):
+        raise SystemFailure("the answer to the provider's creation shows its key")
+    scopes = ["tickets:read", "tickets:write"]
+    resource = system.must(
+        "POST",
+        f"{base}/resources",
+        {
+            "identifier": "resource://tickets",
+            "upstream_url": upstream.url,
+            "scopes": scopes,
+            "credential_provider_id": provider["id"],
+            "operations": [
+                {"method": "GET", "path": "/tickets", "scope": "tickets:read"},
+                {"method": "POST", "path": "/tickets", "scope": "tickets:write"},
+            ],
+        },
+        201,
+    )
+    say(f"resource {resource['identifier']} at {upstream.url}")
+    document = policy_document(application["id"], resource["identifier"], scopes)
+    policy = system.must("POST", f"{base}/policies", {"name": "application-grant-policy", "content": document}, 201)
+    policy_set = system.must("POST", f"{base}/policy-sets", {"name": "application-grants"}, 201)
+    at_set = f"{base}/policy-sets/{policy_set['id']}"
+    manifest = {"manifest": [{"policy_version_id": policy["version_id"]}]}
+    version = system.must("POST", f"{at_set}/versions", manifest, 201)["version_id"]
+    activation = system.must("POST", f"{at_set}/activate", {"version_id": version}, 202)
+    wait_until_loaded(system, activation["status_url"])
+    say(f"policy set version {version} in force")
+    return Zone(zone, application["id"], application["client_secret"], resource["identifier"], upstream.url, scopes)
+
+
+def policy_document(application: str, resource: str, scopes: list[str]) -> str:
+    """What the published helpers author: roles are session labels; the default label is the application's id."""
+    grants = {resource: {"application": application, "roles": {application: scopes, "reader": scopes[:1], "clerk": scopes}}}
+    compact = {"separators": (",", ":"), "sort_keys": True}
+    return (
+        "# caracal:data-document\npackage caracal.authz\nimport rego.v1\n"
+        f"app_ids := {json.dumps({application: application}, **compact)}\n"
+        f"grants := {json.dumps(grants, **compact)}\n"
+    )
+
+
+def wait_until_loaded(system: Caracal, status_url: str) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        status = system.must("GET", status_url, None, 200)
+        if status["propagation_status"] == "loaded":
+            return
+        if status["propagation_status"] == "failed" or time.monotonic() > deadline:
+            raise SystemFailure(f"the policy set is not in force: {json.dumps(status)}")
+        time.sleep(0.02)
+
+
+def bare_environment() -> dict[str, str]:
+    """The environment without any setting: the system runs on its defaults."""
+    return {name: os.environ[name] for name in ("PATH", "HOME", "SYSTEMROOT", "TMPDIR") if name in os.environ}
+
+
+def free_port_offset() -> int:
+    """An offset with all five ports free. Another process may take one before the system binds it; it then says so."""
+    for offset in random.sample(range(10_000, 50_000), 50):
+        if all(is_free(port + offset) for port in PORTS.values()):
+            return offset
+    raise SystemFailure("no free ports")
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def first_line(process: subprocess.Popen, seconds: float) -> str:
+    """The first line of standard output; what follows is read and dropped, so that the process never blocks on it."""
+    lines: queue.Queue[bytes] = queue.Queue()
+
+    def read():
+        for line in process.stdout:
+            lines.put(line)
+        lines.put(b"")
+
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        line = lines.get(timeout=seconds)
+    except queue.Empty:
+        raise SystemFailure(f"not ready after {seconds:.0f} s") from None
+    if not line:
+        raise SystemFailure(f"ended with exit code {process.wait(5)} before it was ready")
+    return line.decode()
