@@ -1,1 +1,77 @@
-fn main() {}
+//! The project's own chores: `cargo xtask <chore>`. Each says what it is doing while it works, and ends with a
+//! non-zero exit code when something is not as it should be.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a chore reports on the terminal")]
+
+mod client;
+mod deny;
+mod examples;
+mod python;
+mod step;
+mod suite;
+mod tidy;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use step::{Chore, Failed};
+
+const HELP: &str = "\
+cargo xtask <chore>
+
+  test      the whole suite: every Rust test, then the published Python client against the built binary
+  client    only the second half of that
+  examples  the examples of docs/, against the built binary (they are written with curl and jq)
+  tidy      what the compiler does not check: rooms, names, sizes, words, links, generated pages
+  deny      licences, withdrawn and vulnerable crates, duplicates, sources
+  codegen   rewrite what is generated: the table in docs/settings.md
+  ci        all of it, as .ci/run does: format, tidy, deny, lints, test, examples
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
+    let chore = Chore::new(root);
+    let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["test"] => suite::run(&chore),
+        ["client"] => client::build_and_run(&chore),
+        ["examples"] => examples::build_and_run(&chore),
+        ["tidy"] => tidy::run(&chore),
+        ["deny"] => deny::run(&chore),
+        ["codegen"] => codegen(&chore),
+        ["ci"] => ci(&chore),
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprint!("unknown chore: {}\n\n{HELP}", arguments.join(" "));
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => {
+            chore.say("done");
+            ExitCode::SUCCESS
+        }
+        Err(Failed(what)) => {
+            chore.say(&format!("FAILED: {what}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn codegen(chore: &Chore) -> Result<(), Failed> {
+    let arguments = ["test", "--locked", "--package", "xtask", "--test", "settings_page"];
+    chore.run("writing the table of docs/settings.md", chore.cargo().args(arguments).env("CARACAL_CODEGEN", "write"))
+}
+
+/// Quick findings first: a badly formatted file should not cost a build.
+fn ci(chore: &Chore) -> Result<(), Failed> {
+    chore.run("format", chore.cargo().args(["fmt", "--all", "--check"]))?;
+    tidy::run(chore)?;
+    deny::run(chore)?;
+    let lints = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    chore.run("lints", chore.cargo().args(lints))?;
+    suite::run(chore)?;
+    examples::run(chore)
+}

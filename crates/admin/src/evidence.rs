@@ -314,10 +314,13 @@ fn collect(
 /// How many refusals may wait for their record.
 const WAITING: usize = 1024;
 
+/// A refusal that waits for its record.
+type Refused = (Arc<Trace>, StatusCode);
+
 /// Records refusals in the background.
 pub(crate) struct Recorder {
-    queue: mpsc::Sender<(Arc<Trace>, StatusCode)>,
-    waiting: Mutex<Option<mpsc::Receiver<(Arc<Trace>, StatusCode)>>>,
+    queue: mpsc::Sender<Refused>,
+    waiting: Mutex<Option<mpsc::Receiver<Refused>>>,
     dropped: AtomicU64,
 }
 
@@ -343,13 +346,14 @@ impl Recorder {
         let taken = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut waiting) = taken else { return };
         loop {
-            tokio::select! {
+            let next = tokio::select! {
                 biased;
-                next = waiting.recv() => match next {
-                    Some((trace, status)) => write(store, &trace, status).await,
-                    None => return,
-                },
+                next = waiting.recv() => next,
                 _ = shutdown.wait_for(|stop| *stop) => break,
+            };
+            match next {
+                Some((trace, status)) => write(store, &trace, status).await,
+                None => return,
             }
         }
         waiting.close();

@@ -432,9 +432,11 @@ async fn path_ids(parts: &mut Parts) -> Result<Vec<(String, String)>, Refusal> {
 fn escapes_are_whole(path: &str) -> bool {
     let is_hex = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_hexdigit);
     let bytes = path.as_bytes();
-    bytes.iter().enumerate().filter(|(_, byte)| **byte == b'%').all(|(at, _)| {
-        is_hex(bytes.get(at + 1)) && is_hex(bytes.get(at + 2))
-    })
+    bytes
+        .iter()
+        .enumerate()
+        .filter(|(_, byte)| **byte == b'%')
+        .all(|(at, _)| is_hex(bytes.get(at + 1)) && is_hex(bytes.get(at + 2)))
 }
 
 /// Whether an unmatched path is, in some spelling, one of the management API. Decides between 401 and 404 only.
@@ -495,7 +497,8 @@ mod tests {
 
     #[test]
     fn an_escape_is_percent_and_two_digits() {
-        for (path, whole) in [("/a%20b", true), ("/a%2", false), ("/a%", false), ("/%zz", false), ("/%E0%A4%A", false)] {
+        for (path, whole) in [("/a%20b", true), ("/a%2", false), ("/a%", false), ("/%zz", false), ("/%E0%A4%A", false)]
+        {
             assert_eq!(escapes_are_whole(path), whole, "{path}");
         }
     }

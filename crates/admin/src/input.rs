@@ -23,7 +23,8 @@ impl Mismatch {
 
     /// 400 with the route's schema code; `details.issues` names the field.
     pub(crate) fn refuse(self, code: &'static str) -> Refusal {
-        let place: Vec<String> = self.path.iter().map(|part| part.to_string().trim_matches('"').to_owned()).collect();
+        let part = |part: &Value| part.as_str().map_or_else(|| part.to_string(), str::to_owned);
+        let place: Vec<String> = self.path.iter().map(part).collect();
         let description =
             if place.is_empty() { self.message.clone() } else { format!("{}: {}", place.join("."), self.message) };
         let issue = json!({"path": self.path, "message": self.message});
@@ -151,11 +152,7 @@ impl Fields {
     }
 
     /// A list of `min` to `max` objects, when it is there.
-    pub(crate) fn objects(
-        &mut self,
-        name: &str,
-        (min, max): (usize, usize),
-    ) -> Result<Option<Vec<Fields>>, Mismatch> {
+    pub(crate) fn objects(&mut self, name: &str, (min, max): (usize, usize)) -> Result<Option<Vec<Fields>>, Mismatch> {
         let Some(items) = self.list(name, min, max)? else { return Ok(None) };
         let path = self.inner(name);
         let read = |(index, item): (usize, Value)| match item {
@@ -177,9 +174,9 @@ impl Fields {
         }
     }
 
-    /// A mismatch of the member `name`.
+    /// A mismatch of the member `name`, whose name the caller may have chosen: not more of it is repeated than helps.
     pub(crate) fn mismatch(&self, name: &str, message: impl Into<String>) -> Mismatch {
-        Mismatch::at(&self.path, name, message)
+        Mismatch::at(&self.path, name.chars().take(64).collect::<String>(), message)
     }
 
     fn list(&mut self, name: &str, min: usize, max: usize) -> Result<Option<Vec<Value>>, Mismatch> {

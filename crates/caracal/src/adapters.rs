@@ -1,14 +1,19 @@
 //! Services never know each other; where one asks another, it does so through a trait of its own. Here those traits are
 //! fulfilled within one process: a question is a function call.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use caracal_admin::{Loaded, PolicyRuntime, RuntimeState};
-use caracal_authority::resource::UpstreamCall;
+use caracal_audit::Verifier;
 use caracal_authority::ZoneId;
+use caracal_authority::resource::UpstreamCall;
 use caracal_gateway::{Directive, Exchange, ExchangeRefusal, ExchangeRequest, Permitted, StsUnreachable};
+use caracal_ledger::{ChainKey, LedgerReport};
 use caracal_store::BoxFuture;
 use caracal_sts::{ExchangeError, GatewayCall, Granted, Sts};
+
+use crate::commands::{Failure, verify_with_key};
 
 /// The STS, as the Gateway asks it.
 pub(crate) struct InProcessSts(pub(crate) Arc<Sts>);
@@ -82,5 +87,17 @@ impl PolicyRuntime for StsPolicyRuntime {
                 Err(error) => RuntimeState::Unreachable { detail: error.to_string() },
             }
         })
+    }
+}
+
+/// The verifier of `caracal audit verify`, for the sweep of a running system: it opens the store as an outsider does.
+pub(crate) struct OfflineVerifier {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) key: Arc<dyn ChainKey>,
+}
+
+impl Verifier for OfflineVerifier {
+    fn verify(&self) -> Result<LedgerReport, String> {
+        verify_with_key(&self.data_dir, self.key.as_ref(), |_, _| {}).map_err(|Failure(message)| message)
     }
 }

@@ -14,7 +14,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// Starts logging at `level`. A second call does nothing.
-pub fn start(level: &str) {
+pub(crate) fn start(level: &str) {
     let filter = match level.trim().to_ascii_lowercase().as_str() {
         "error" => LevelFilter::ERROR,
         "warn" => LevelFilter::WARN,

@@ -28,7 +28,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::adapters::{InProcessSts, StsPolicyRuntime};
+use crate::adapters::{InProcessSts, OfflineVerifier, StsPolicyRuntime};
 use crate::housekeeping;
 use crate::settings::{Environment, KeyMaterial, Mode, SecretFiles, SecretsError, Service, Settings};
 
@@ -366,9 +366,13 @@ impl Services {
         ));
         let gateway = gateway(settings, keys, store, signing_keys, &ledger, &denials, &sts)?;
         let audit = Arc::new(Audit::new(
-            AuditConfig { admin_token: None, metrics_bearer: keys.metrics_bearer.as_ref().map(copy), open_metrics },
+            AuditConfig {
+                admin_token: Some(copy(&keys.admin_token)),
+                metrics_bearer: keys.metrics_bearer.as_ref().map(copy),
+                open_metrics,
+            },
             store.clone(),
-            Some(audit_key),
+            Arc::new(OfflineVerifier { data_dir: settings.data_dir.clone(), key: audit_key }),
         ));
         Ok(Self { admin, sts, gateway, audit, coordinator, denials, ledger })
     }
@@ -383,8 +387,7 @@ impl Services {
         jobs.spawn(self.coordinator.clone().run_ttl_sweeper(stop()));
         let (gateway, on) = (self.gateway.clone(), stop());
         jobs.spawn(async move { gateway.run_snapshot_refresh(on).await });
-        let (audit, on) = (self.audit.clone(), stop());
-        jobs.spawn(async move { audit.run_sweep(on).await });
+        jobs.spawn(self.audit.clone().run_sweep(stop()));
         let (denials, of, ledger, on) = (self.denials.clone(), store.clone(), self.ledger.clone(), stop());
         jobs.spawn(async move { denials.run(&of, &ledger, on).await });
         jobs.spawn(housekeeping::run(store.clone(), stop()));

@@ -17,7 +17,9 @@ fn up(data_dir: &Path) -> std::process::Command {
 
 #[test]
 fn every_command_helps() {
-    for arguments in [&["--help"][..], &["up", "--help"], &["demo", "--help"], &["status", "--help"], &["audit", "--help"]] {
+    for arguments in
+        [&["--help"][..], &["up", "--help"], &["demo", "--help"], &["status", "--help"], &["audit", "--help"]]
+    {
         let said = run(caracal().args(arguments));
         assert_eq!(said.code, Some(0), "{arguments:?}");
         assert!(said.stdout.contains("Usage:"), "{arguments:?}: {}", said.stdout);
@@ -33,7 +35,10 @@ fn version_is_for_people_and_for_machines() {
     assert_eq!((said.code, said.stdout.lines().count()), (Some(0), 5), "{}", said.stdout);
     let said = run(caracal().args(["version", "--json"]));
     let version: Value = serde_json::from_str(&said.stdout).unwrap();
-    assert_eq!((version["binary"].as_str(), version["version"].as_str()), (Some("caracal"), Some(env!("CARGO_PKG_VERSION"))));
+    assert_eq!(
+        (version["binary"].as_str(), version["version"].as_str()),
+        (Some("caracal"), Some(env!("CARGO_PKG_VERSION")))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -42,7 +47,8 @@ async fn a_system_starts_answers_drains_and_starts_again() {
     let mut system = Running::start(directory.path());
     assert_eq!(system.ready["ready"], true);
     for service in ["api", "sts", "gateway", "coordinator", "audit"] {
-        let health = Http::new().send(http::Method::GET, &format!("{}/health", system.url(service)), &[], "").await.unwrap();
+        let health =
+            Http::new().send(http::Method::GET, &format!("{}/health", system.url(service)), &[], "").await.unwrap();
         assert_eq!(health.status, StatusCode::OK, "{service}");
     }
     let offset = system.offset.to_string();
@@ -101,9 +107,11 @@ mod t05_secrets {
     #[test]
     fn weak_keys_stop_the_start() {
         let directory = tempfile::tempdir().unwrap();
-        for (name, value) in
-            [("SECRET_STORE_KEK", "aa".repeat(32)), ("AUDIT_HMAC_KEY", "00ff".to_owned()), ("CARACAL_MODE", "prod".to_owned())]
-        {
+        for (name, value) in [
+            ("SECRET_STORE_KEK", "aa".repeat(32)),
+            ("AUDIT_HMAC_KEY", "00ff".to_owned()),
+            ("CARACAL_MODE", "prod".to_owned()),
+        ] {
             let said = run(up(directory.path()).env(name, value));
             assert_eq!(said.code, Some(1), "{name}");
             assert!(said.stderr.contains(name), "{name}: {}", said.stderr);
@@ -192,12 +200,22 @@ fn the_demo_goes_as_told() {
     let said = run(caracal().args(["demo", "--json"]));
     let told: Value = serde_json::from_str(&said.stdout).unwrap_or_else(|_| panic!("{} {}", said.stdout, said.stderr));
     assert_eq!((said.code, &told["ok"]), (Some(0), &Value::Bool(true)), "{told:#}");
-    let steps: Vec<&str> = told["steps"].as_array().unwrap().iter().map(|step| step["step"].as_str().unwrap()).collect();
+    let steps: Vec<&str> =
+        told["steps"].as_array().unwrap().iter().map(|step| step["step"].as_str().unwrap()).collect();
     assert_eq!(
         steps,
         [
-            "start", "provision", "delegate", "allowed_call", "out_of_scope", "replay", "narrowed_child", "revocation",
-            "trace", "verify", "tamper"
+            "start",
+            "provision",
+            "delegate",
+            "allowed_call",
+            "out_of_scope",
+            "replay",
+            "narrowed_child",
+            "revocation",
+            "trace",
+            "verify",
+            "tamper"
         ]
     );
 }

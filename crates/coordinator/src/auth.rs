@@ -9,6 +9,7 @@ use std::sync::Arc;
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, Method, StatusCode};
 use caracal_authority::mandate::{Expected, MAX_TOKEN_BYTES, Use};
+use caracal_authority::record::check_live;
 use caracal_authority::scope::Scopes;
 use caracal_authority::{ApplicationId, AuthorityRecordId, Timestamp, ZoneId};
 use caracal_crypto::constant_time_eq;
@@ -226,6 +227,7 @@ async fn alive(store: &Store, principal: &Principal) -> Result<(), Unauthenticat
     let application = applications::lookup(&mut zone, &caller.id).await?;
     let record = records::lookup(&mut zone, &caller.record).await?;
     let application_lives = application.is_some_and(|application| application.is_live(now));
-    let record_lives = record.is_some_and(|record| record.status == "active" && record.expires_at > now);
+    let record = record.map(|record| record.facts()).transpose()?;
+    let record_lives = record.is_some_and(|record| check_live(&record, now).is_ok());
     if application_lives && record_lives { Ok(()) } else { Err(Unauthenticated::IdentityRevoked) }
 }

@@ -59,8 +59,7 @@ pub(crate) async fn revoke_edge(tx: &mut ZoneWrite<'_>, edge: &EdgeRow) -> Resul
     part.add_trees(tx, &targets).await?;
     part.add_touching(tx).await?;
     let cascade = revoke(&edge.id, &part.nodes()?, &part.links());
-    let mut fallen =
-        write_down(tx, &part, &cascade, &TerminationReason::DelegationRevoked, Some(&edge.id)).await?;
+    let mut fallen = write_down(tx, &part, &cascade, &TerminationReason::DelegationRevoked, Some(&edge.id)).await?;
     fallen.records = targets.iter().map(|target| &target.subject_record_id).collect::<HashSet<_>>().len();
     Ok(fallen)
 }
@@ -107,11 +106,7 @@ impl Part {
     }
 
     /// The edge and every active edge that can be reached from its target; the sessions they lead to that still run.
-    async fn add_downstream(
-        &mut self,
-        tx: &mut ZoneRead<'_>,
-        first: &EdgeRow,
-    ) -> Result<Vec<SessionRow>, StoreError> {
+    async fn add_downstream(&mut self, tx: &mut ZoneRead<'_>, first: &EdgeRow) -> Result<Vec<SessionRow>, StoreError> {
         self.add_edge(first);
         let mut seen = BTreeSet::from([first.target_session_id.clone()]);
         let mut next = vec![first.target_session_id.clone()];
@@ -165,7 +160,8 @@ async fn write_down(
             revoked_edges.push(edge);
         }
     }
-    let rows: Vec<&SessionRow> = cascade.sessions.iter().filter_map(|ended| part.sessions.get(&ended.session)).collect();
+    let rows: Vec<&SessionRow> =
+        cascade.sessions.iter().filter_map(|ended| part.sessions.get(&ended.session)).collect();
     let records = revoke_unused_records(tx, &rows, reason.as_str()).await?;
     for row in rows {
         let record = Some(&row.subject_record_id).filter(|record| records.contains(record));
@@ -193,7 +189,7 @@ async fn revoke_unused_records(
     let mut unused = HashSet::new();
     for anchor in anchors {
         let Some(record) = records::lookup(tx, anchor).await? else { continue };
-        if SubjectKind::parse(&record.kind) != Some(SubjectKind::User) || sessions::is_anchor(tx, anchor).await? {
+        if record.facts()?.kind != SubjectKind::User || sessions::is_anchor(tx, anchor).await? {
             continue;
         }
         for fallen in records::revoke_with_descendants(tx, anchor, reason).await? {

@@ -132,9 +132,9 @@ impl From<DelegateRefused> for Problem {
             DelegateRefused::ScopesExceedResource => (S::FORBIDDEN, "delegation_scopes_exceed_resource"),
             DelegateRefused::Parent(ParentFault::NotActive) => (S::FORBIDDEN, ParentFault::NotActive.code()),
             DelegateRefused::Parent(ParentFault::Ambiguous) => (S::CONFLICT, ParentFault::Ambiguous.code()),
-            DelegateRefused::Widened(_) | DelegateRefused::LineageTooLong | DelegateRefused::Expired { derived: true } => {
-                (S::FORBIDDEN, "delegation_exceeds_parent_authority")
-            }
+            DelegateRefused::Widened(_)
+            | DelegateRefused::LineageTooLong
+            | DelegateRefused::Expired { derived: true } => (S::FORBIDDEN, "delegation_exceeds_parent_authority"),
             DelegateRefused::Cycle => (S::CONFLICT, "delegation_cycle_denied"),
             DelegateRefused::Expired { derived: false } => (S::BAD_REQUEST, "delegation_expired"),
         };
@@ -155,9 +155,8 @@ pub(crate) async fn delegate(
     };
     check_permission(&caller.principal, &wanted)?;
     let issuer = application_id(&wanted.issuer).ok_or(DelegateRefused::EndpointNotFound)?;
-    let key =
-        Keyed::read(headers, &coordinator.config, Operation::CreateDelegation, &issuer, own, content(&wanted))
-            .map_err(DelegateRefused::from)?;
+    let key = Keyed::read(headers, &coordinator.config, Operation::CreateDelegation, &issuer, own, content(&wanted))
+        .map_err(DelegateRefused::from)?;
     let zone = caller.principal.zone().clone();
     let delegate = Delegate { caller, ledger: coordinator.ledger.clone(), wanted, key };
     let made: Result<Answer, DelegateRefused> =
@@ -193,8 +192,18 @@ fn read(body: Option<&Value>) -> Result<Wanted, DelegateRefused> {
     let constraints = constraints(&fields);
     fields.finish().map_err(DelegateRefused::Body)?;
     let constraints = Constraints::parse(&constraints?)?.with_default_ttl(ttl_seconds);
-    let mut wanted =
-        Wanted { source, target, issuer, receiver, parent, resource, scopes: Scopes::from_list(scopes), constraints, date, ttl_seconds };
+    let mut wanted = Wanted {
+        source,
+        target,
+        issuer,
+        receiver,
+        parent,
+        resource,
+        scopes: Scopes::from_list(scopes),
+        constraints,
+        date,
+        ttl_seconds,
+    };
     if expiry(Timestamp::EPOCH, wanted.date, wanted.ttl_seconds, &wanted.constraints).is_none() {
         return Err(DelegateRefused::ExpiryRequired);
     }
@@ -316,8 +325,8 @@ impl Delegate {
     async fn endpoints(&self, tx: &mut ZoneRead<'_>) -> Result<(SessionFacts, SessionFacts), DelegateRefused> {
         let source = endpoint(tx, &self.wanted.source).await?;
         let target = endpoint(tx, &self.wanted.target).await?;
-        let fit = source.application.as_str() == self.wanted.issuer
-            && target.application.as_str() == self.wanted.receiver;
+        let fit =
+            source.application.as_str() == self.wanted.issuer && target.application.as_str() == self.wanted.receiver;
         if fit { Ok((source, target)) } else { Err(DelegateRefused::ApplicationMismatch) }
     }
 
@@ -344,8 +353,8 @@ impl Delegate {
         {
             return Err(DelegateRefused::ResourceScopeMismatch);
         }
-        let known = |scope: &Scope| found.iter().any(|row| row.scopes.iter().any(|known| known == scope.as_str()));
-        if !found.is_empty() && !self.wanted.scopes.distinct().iter().all(known) {
+        let held: HashSet<&str> = found.iter().flat_map(|row| row.scopes.iter().map(String::as_str)).collect();
+        if !found.is_empty() && !self.wanted.scopes.distinct().iter().all(|scope| held.contains(scope.as_str())) {
             return Err(DelegateRefused::ScopesExceedResource);
         }
         let identifiers =

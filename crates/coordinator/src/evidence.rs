@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::auth::Principal;
 use crate::outage::{Outage, new_id};
+use crate::stopped;
 
 /// Failures waiting to be written.
 const WAITING: usize = 1_024;
@@ -119,7 +120,7 @@ impl FailureRecords {
         loop {
             let received = tokio::select! {
                 received = receiver.recv_many(&mut batch, BATCH) => received,
-                _ = shutdown.wait_for(|stop| *stop) => {
+                () = stopped(&mut shutdown) => {
                     // What was noted before stays in the channel, and `recv_many` returns 0 once it is empty.
                     receiver.close();
                     receiver.recv_many(&mut batch, BATCH).await

@@ -162,7 +162,8 @@ impl Keyed {
             return if same { Ok(Some(receipt)) } else { Err(KeyRefused::Conflict) };
         }
         if !self.generated {
-            let remembered = receipts::count_live_explicit(tx, operation, &self.scope, self.most_explicit.into()).await?;
+            let remembered =
+                receipts::count_live_explicit(tx, operation, &self.scope, self.most_explicit.into()).await?;
             if remembered >= i64::from(self.most_explicit) {
                 return Err(KeyRefused::TooMany);
             }

@@ -123,3 +123,8 @@ impl Coordinator {
         sweep::run(&self.store, self.config.ttl_sweep_interval, self.config.sweep_batch, shutdown).await;
     }
 }
+
+/// Waits for the signal to stop, or for whoever could give it to be gone.
+async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    let _ = shutdown.wait_for(|stop| *stop).await;
+}

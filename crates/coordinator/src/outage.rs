@@ -40,3 +40,25 @@ impl Outage {
 pub(crate) fn new_id<I: FromStr>(now: Timestamp) -> Result<I, Outage> {
     chance::uuid_v7(now)?.to_string().parse().map_err(|_| Outage::ImpossibleId)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t08_availability_only_what_may_pass_is_worth_another_try() {
+        let reason = || "secret detail".to_owned();
+        for (outage, status) in [
+            (Outage::Store(StoreError::Unavailable { reason: reason() }), 503),
+            (Outage::Chance(ChanceUnavailable), 503),
+            (Outage::Store(StoreError::Corrupt { table: "agent_sessions", what: reason() }), 500),
+            (Outage::Store(StoreError::Statement { reason: reason() }), 500),
+            (Outage::Store(StoreError::Conflict { constraint: reason() }), 500),
+            (Outage::ImpossibleId, 500),
+        ] {
+            let problem = outage.problem();
+            assert_eq!((problem.status().as_u16(), problem.code()), (status, Some("internal_error")), "{outage}");
+            assert!(!format!("{problem:?}").contains("secret detail"), "{outage}");
+        }
+    }
+}

@@ -3,6 +3,9 @@
 
 use serde_json::{Map, Value, json};
 
+/// Issues reported at most: a body can hold far more than anybody reads, each with a path of its own.
+const MAX_ISSUES: usize = 100;
+
 /// One thing that is wrong with a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Issue {
@@ -36,11 +39,10 @@ impl<'b> Fields<'b> {
         };
         let mut fields = Self { members, issues: Vec::new() };
         for (name, value) in members {
-            let path = vec![name.clone()];
             if name.contains('\0') {
-                fields.issues.push(Issue { path, message: NUL });
+                fields.fault(name, None, NUL);
             } else {
-                find_nul(value, &path, &mut fields.issues);
+                find_nul(value, &mut vec![Step::Member(name)], &mut fields.issues);
             }
         }
         Ok(fields)
@@ -54,7 +56,7 @@ impl<'b> Fields<'b> {
     /// Notes a fault of `name`, or of its `index`-th element.
     pub(crate) fn fault(&mut self, name: &str, index: Option<usize>, message: &'static str) {
         let path = std::iter::once(name.to_owned()).chain(index.map(|index| index.to_string())).collect();
-        self.issues.push(Issue { path, message });
+        note(&mut self.issues, path, message);
     }
 
     /// A member that must be there and be non-empty text. Empty when it is not, which [`Fields::finish`] then reports.
@@ -142,21 +144,45 @@ impl<'b> Fields<'b> {
 
 const NUL: &str = "must not contain U+0000";
 
-fn find_nul(value: &Value, path: &[String], issues: &mut Vec<Issue>) {
-    let below = |step: String| path.iter().cloned().chain([step]).collect::<Vec<_>>();
+/// A step of the way into a body.
+#[derive(Clone, Copy)]
+enum Step<'b> {
+    Member(&'b str),
+    Element(usize),
+}
+
+fn note(issues: &mut Vec<Issue>, path: Vec<String>, message: &'static str) {
+    if issues.len() < MAX_ISSUES {
+        issues.push(Issue { path, message });
+    }
+}
+
+/// The way is spelt out only where something is found: bodies are large and deep, and almost always fine.
+fn find_nul<'b>(value: &'b Value, way: &mut Vec<Step<'b>>, issues: &mut Vec<Issue>) {
+    let spelt = |way: &[Step<'_>]| {
+        let step = |step: &Step<'_>| match step {
+            Step::Member(name) => (*name).to_owned(),
+            Step::Element(index) => index.to_string(),
+        };
+        way.iter().map(step).collect::<Vec<_>>()
+    };
     match value {
-        Value::String(text) if text.contains('\0') => issues.push(Issue { path: path.to_vec(), message: NUL }),
+        Value::String(text) if text.contains('\0') => note(issues, spelt(way), NUL),
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
-                find_nul(item, &below(index.to_string()), issues);
+                way.push(Step::Element(index));
+                find_nul(item, way, issues);
+                way.pop();
             }
         }
         Value::Object(members) => {
             for (name, member) in members {
                 if name.contains('\0') {
-                    issues.push(Issue { path: path.to_vec(), message: NUL });
+                    note(issues, spelt(way), NUL);
                 }
-                find_nul(member, &below(name.clone()), issues);
+                way.push(Step::Member(name));
+                find_nul(member, way, issues);
+                way.pop();
             }
         }
         _ => {}
@@ -168,7 +194,8 @@ pub(crate) fn whole(value: &Value) -> Option<u64> {
     if let Some(number) = value.as_u64() {
         return Some(number);
     }
-    let double = value.as_f64().filter(|double| double.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(double))?;
+    let double =
+        value.as_f64().filter(|double| double.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(double))?;
     format!("{double:.0}").parse().ok()
 }
 
@@ -219,6 +246,15 @@ mod tests {
         let body = json!({"a": "x\0", "b": {"c": [1, "\0"]}, "d": {"\0": 1}, "e\0": 1, "f": "fine"});
         let found = issues(&body, |_| ());
         assert_eq!(paths(&found), [r#"["a"]"#, r#"["b","c","1"]"#, r#"["d"]"#, "[\"e\\u0000\"]"]);
+    }
+
+    #[test]
+    fn t08_availability_a_body_full_of_faults_gets_a_short_answer() {
+        let body = json!({"a": vec!["\0"; 10_000], "b": vec![1; 10_000]});
+        let found = issues(&body, |fields| {
+            fields.text_list("b");
+        });
+        assert_eq!(found.as_array().unwrap().len(), MAX_ISSUES);
     }
 
     #[test]

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, StatusCode};
 use caracal_authority::delegation::{Edge, InheritFault, MAX_LINEAGE, NarrowedEdge, inherited_edge, mirror};
-use caracal_authority::record::SubjectKind;
-use caracal_authority::session::{Lifecycle, MAX_CHILDREN, SessionFacts, TTL_SECONDS, child_depth, parse_labels};
-use caracal_authority::session::{LabelFault, MAX_LABELS};
+use caracal_authority::record::{SubjectKind, check_live};
+use caracal_authority::session::{
+    LabelFault, Lifecycle, MAX_CHILDREN, SessionFacts, TTL_SECONDS, child_depth, parse_labels,
+};
 use caracal_authority::{AgentSessionId, ApplicationId, AuthorityRecordId, EdgeId, Timestamp};
 use caracal_http::Problem;
 use caracal_ledger::Ledger;
@@ -150,9 +151,8 @@ pub(crate) async fn start(
         Some(named) => AuthorityRecordId::parse(named).ok(),
     };
     let content = content(&wanted, anchor.as_ref());
-    let key =
-        Keyed::read(headers, &coordinator.config, Operation::StartSession, &application, own, content)
-            .map_err(StartRefused::from)?;
+    let key = Keyed::read(headers, &coordinator.config, Operation::StartSession, &application, own, content)
+        .map_err(StartRefused::from)?;
     let zone = caller.principal.zone().clone();
     let proof = match &anchor {
         Some(anchor) if *anchor != own.record => SubjectProof::judge(
@@ -202,7 +202,6 @@ fn read(body: Option<&Value>) -> Result<(Wanted, Option<String>), Issues> {
         }
         Vec::new()
     });
-    debug_assert!(labels.len() <= MAX_LABELS);
     let bounds = u64::from(*TTL_SECONDS.start())..=u64::from(*TTL_SECONDS.end());
     let ttl = fields.optional_whole("ttl_seconds", bounds).and_then(|ttl| u32::try_from(ttl).ok());
     let ttl_seconds = match lifecycle {
@@ -310,28 +309,22 @@ impl Start {
     async fn anchor(&self, tx: &mut ZoneRead<'_>) -> Result<AuthorityRecordId, StartRefused> {
         let now = tx.now();
         let anchor = self.anchor.as_ref().ok_or(StartRefused::AnchorNotFound)?;
-        let record = records::lookup(tx, anchor).await?;
-        let record = record
-            .filter(|record| record.status == "active" && record.expires_at > now)
-            .ok_or(StartRefused::AnchorNotFound)?;
+        let record = records::lookup(tx, anchor).await?.ok_or(StartRefused::AnchorNotFound)?.facts()?;
+        check_live(&record, now).map_err(|_| StartRefused::AnchorNotFound)?;
         let own = self.caller.principal.application().is_some_and(|caller| caller.record == *anchor);
-        match SubjectKind::parse(&record.kind) {
-            Some(_) if own => {}
-            Some(SubjectKind::Application) if record.subject_id == self.application.as_str() => {}
-            Some(SubjectKind::User) if self.parent_acts_for(tx, anchor).await? => {}
-            Some(SubjectKind::User) => self.proof.check(anchor)?,
-            Some(SubjectKind::Application) | None => return Err(StartRefused::AnchorNotFound),
+        match record.kind {
+            _ if own => {}
+            SubjectKind::Application if record.subject == self.application.as_str() => {}
+            SubjectKind::Application => return Err(StartRefused::AnchorNotFound),
+            SubjectKind::User if self.parent_acts_for(tx, anchor).await? => {}
+            SubjectKind::User => self.proof.check(anchor)?,
         }
         Ok(anchor.clone())
     }
 
     /// Whether the parent is a session of the same application for the same user: then control of the record was proven
     /// when that session, or the one above it, was started, and a child that inherits the anchor gains nothing by it.
-    async fn parent_acts_for(
-        &self,
-        tx: &mut ZoneRead<'_>,
-        anchor: &AuthorityRecordId,
-    ) -> Result<bool, StartRefused> {
+    async fn parent_acts_for(&self, tx: &mut ZoneRead<'_>, anchor: &AuthorityRecordId) -> Result<bool, StartRefused> {
         let now = tx.now();
         let Some(parent) = self.wanted.parent.as_deref().and_then(session_id) else { return Ok(false) };
         let Some(parent) = sessions::lookup(tx, &parent).await? else { return Ok(false) };
@@ -341,17 +334,17 @@ impl Start {
 
     /// Rows 8 to 10.
     async fn capacity(&self, tx: &mut ZoneRead<'_>, application: &Application) -> Result<(), StartRefused> {
-        let per_zone = i64::from(self.limits.per_zone);
-        if sessions::count_holding_capacity(tx, Among::Zone, per_zone).await? >= per_zone {
+        if sessions::holding_reaches(tx, Among::Zone, self.limits.per_zone.into()).await? {
             return Err(StartRefused::ZoneLimit);
         }
-        let per_application = i64::from(self.limits.per_application);
-        let held =
-            sessions::count_holding_capacity(tx, Among::Application(&application.id), per_application.max(1)).await?;
-        if application.registration_method == DCR && held > 0 {
+        let own = Among::Application(&application.id);
+        if application.registration_method == DCR && sessions::holding_reaches(tx, own, 1).await? {
             return Err(StartRefused::DcrBound);
         }
-        if held >= per_application { Err(StartRefused::ApplicationLimit) } else { Ok(()) }
+        if sessions::holding_reaches(tx, own, self.limits.per_application.into()).await? {
+            return Err(StartRefused::ApplicationLimit);
+        }
+        Ok(())
     }
 
     /// Rows 11 to 16. A parent whose time is up is none, whether or not it was swept.
@@ -377,7 +370,7 @@ impl Start {
             return Err(StartRefused::ParentOwnership);
         }
         let most = i64::try_from(MAX_CHILDREN).unwrap_or(i64::MAX);
-        if sessions::count_holding_capacity(tx, Among::ChildrenOf(&id), most).await? >= most {
+        if sessions::holding_reaches(tx, Among::ChildrenOf(&id), most).await? {
             return Err(StartRefused::ChildrenLimit);
         }
         let depth = child_depth(facts.depth).ok_or(StartRefused::DepthLimit)?;
@@ -398,8 +391,7 @@ impl Start {
                 edges(tx, row.as_slice()).await?
             }
         };
-        let candidates: Vec<Edge> =
-            candidates.into_iter().filter(|edge| edge.receiver == self.application).collect();
+        let candidates: Vec<Edge> = candidates.into_iter().filter(|edge| edge.receiver == self.application).collect();
         let Some(edge) = inherited_edge(&candidates, named_id.as_ref(), now)? else { return Ok(None) };
         // A longer lineage could be stored but never used: no mint and no verifier accepts it.
         if delegations::lineage(tx, &edge.id, MAX_LINEAGE).await?.len() >= MAX_LINEAGE {

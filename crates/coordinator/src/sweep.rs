@@ -13,13 +13,14 @@ use tokio::sync::watch;
 
 use crate::cascade::end_sessions;
 use crate::outage::Outage;
+use crate::stopped;
 
 /// Sweeps every `interval` until `shutdown` turns true. A sweep under way is finished.
 pub(crate) async fn run(store: &Store, interval: Duration, batch: u32, mut shutdown: watch::Receiver<bool>) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(interval) => {}
-            _ = shutdown.wait_for(|stop| *stop) => return,
+            () = stopped(&mut shutdown) => return,
         }
         if let Err(error) = sweep(store, batch).await {
             tracing::error!(%error, "tasks whose time is up could not be ended; the next sweep tries again");

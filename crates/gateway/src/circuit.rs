@@ -1,11 +1,12 @@
 //! The circuit before the STS (contract: gateway.md §12, README D8).
 //!
 //! When exchanges of a zone fail one after the other for the STS's own trouble, asking again only keeps callers waiting
-//! and the STS down. So after three such failures within a window the zone is answered at once for ten seconds; then one
-//! request goes through as a probe, and its outcome says whether the others may follow. The circuit is asked before the
-//! mandate is used up: whoever is turned away keeps it.
+//! and the STS down. So after three such failures within a window the zone is answered at once for ten seconds; then
+//! one request goes through as a probe, and its outcome says whether the others may follow. The circuit is asked before
+//! the mandate is used up: whoever is turned away keeps it.
 //!
-//! Each zone has its own: one tenant whose provider hangs stops nobody else. A denial is no failure, whatever its status.
+//! Each zone has its own: one tenant whose provider hangs stops nobody else. A denial is no failure, whatever its
+//! status.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -21,6 +21,8 @@ pub struct GatewayConfig {
     pub stream_idle_timeout: Duration,
     /// `IDLE_TIMEOUT`: a connection between two requests.
     pub idle_timeout: Duration,
+    /// How often revocation state is read from the store. Far less than the seventy seconds after which it is stale.
+    pub revocation_refresh: Duration,
     /// `MAX_REQUEST_BYTES`: largest request body.
     pub max_request_bytes: u64,
     /// `UPSTREAM_HOST_ALLOWLIST`: when not empty, the only upstream host names, without port, exact but for case.
@@ -60,6 +62,7 @@ impl Default for GatewayConfig {
             write_timeout: seconds(60),
             stream_idle_timeout: seconds(60),
             idle_timeout: seconds(120),
+            revocation_refresh: seconds(30),
             max_request_bytes: 10_485_760,
             upstream_host_allowlist: Vec::new(),
             trust_proxy: false,
@@ -102,6 +105,7 @@ impl GatewayConfig {
             ("WRITE_TIMEOUT", self.write_timeout.is_zero()),
             ("STREAM_IDLE_TIMEOUT", self.stream_idle_timeout.is_zero()),
             ("IDLE_TIMEOUT", self.idle_timeout.is_zero()),
+            ("revocation refresh", self.revocation_refresh.is_zero()),
             ("MAX_REQUEST_BYTES", self.max_request_bytes == 0),
             ("max connections", self.max_connections == 0),
         ];
@@ -159,6 +163,9 @@ mod tests {
     fn the_host_list_is_trimmed_and_lower_case() {
         let hosts = [" API.Example.com", "", "  "].map(str::to_owned).to_vec();
         let config = GatewayConfig { upstream_host_allowlist: hosts, ..GatewayConfig::default() };
-        assert_eq!(config.checked().ok().map(|config| config.upstream_host_allowlist), Some(vec!["api.example.com".to_owned()]));
+        assert_eq!(
+            config.checked().ok().map(|config| config.upstream_host_allowlist),
+            Some(vec!["api.example.com".to_owned()])
+        );
     }
 }

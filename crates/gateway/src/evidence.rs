@@ -2,8 +2,8 @@
 //!
 //! A call that got a directive leaves exactly one `gateway_resource_request`, however it ends: [`Attempt`] stands for
 //! that duty, and whoever drops it without a word leaves the event that says so. A verified caller who is refused
-//! before leaves one with `decision` `deny`, and a used mandate leaves `replay_detected`. Callers who proved nothing are
-//! only counted.
+//! before leaves one with `decision` `deny`, and a used mandate leaves `replay_detected`. Callers who proved nothing
+//! are only counted.
 //!
 //! The authority behind a call, and the decision for it, were committed by the exchange before anything was forwarded.
 //! How the call ended is known only when its last byte has left, and its caller does not wait for that to become
@@ -248,7 +248,10 @@ impl EvidenceLog {
         let left = self.depth();
         if left > 0 {
             self.dropped.add(u64::try_from(left).unwrap_or(u64::MAX));
-            tracing::error!(events = left, "evidence was lost: the store did not take it before the process had to end");
+            tracing::error!(
+                events = left,
+                "evidence was lost: the store did not take it before the process had to end"
+            );
         }
     }
 
@@ -417,7 +420,9 @@ impl Attempt {
             Outcome::NotAddressable(_) => {
                 ("upstream_rejected", Some("upstream_not_addressable"), StatusCode::BAD_GATEWAY)
             }
-            Outcome::HostNotAllowed => ("upstream_rejected", Some("provider_host_not_allowed"), StatusCode::BAD_GATEWAY),
+            Outcome::HostNotAllowed => {
+                ("upstream_rejected", Some("provider_host_not_allowed"), StatusCode::BAD_GATEWAY)
+            }
             Outcome::BuildFailed => ("build_failed", Some("request_build_failed"), StatusCode::BAD_REQUEST),
             Outcome::RevokedBeforeDispatch => ("upstream_rejected", Some("session_revoked"), StatusCode::UNAUTHORIZED),
         };
@@ -440,8 +445,8 @@ impl Attempt {
     }
 }
 
-/// A caller who goes away makes every future of the call disappear, and with them the last place that could say so: this
-/// is the one.
+/// A caller who goes away makes every future of the call disappear, and with them the last place that could say so:
+/// this is the one.
 impl Drop for Attempt {
     fn drop(&mut self) {
         let answered = self.call.as_ref().is_some_and(|call| call.upstream_status.is_some());

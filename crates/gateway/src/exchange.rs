@@ -17,6 +17,9 @@
 //! without query, without the upstream's own base path (README D18, D21). An operation is compared with exactly these
 //! bytes, and `forward` sends exactly these bytes, so there is no second reading under which another path was
 //! authorised. The contract's percent-decoded comparison (gateway.md §13) is the case in which nothing is encoded.
+//!
+//! The method is in the same spirit the one that will be sent: operations are declared in upper case and compared
+//! without case, so a caller's `get` is settled as `GET` before it is asked about and before it is sent.
 
 use caracal_authority::{ApplicationId, MandateId, Timestamp, ZoneId};
 use caracal_crypto::SecretText;
@@ -54,7 +57,7 @@ pub struct ExchangeRequest {
     pub expires_at: Timestamp,
     /// The resource's identifier, as the caller named it.
     pub resource: String,
-    /// The request's method, as received.
+    /// The method as it will be sent upstream, in upper case.
     pub method: String,
     /// The path as it will be sent upstream; see the module.
     pub path: String,

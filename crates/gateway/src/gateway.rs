@@ -1,7 +1,6 @@
 //! One Gateway: its parts, its life.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use caracal_crypto::chance;
 use caracal_custody::SigningKeys;
@@ -22,9 +21,6 @@ use crate::listener;
 use crate::metrics::Metrics;
 use crate::revocation::Revocations;
 use crate::spent::Spent;
-
-/// How often revocation state is read from the store.
-const REFRESH: Duration = Duration::from_secs(30);
 
 /// What a Gateway works with.
 pub struct Capabilities {
@@ -75,8 +71,8 @@ impl Gateway {
         let metrics = Arc::new(Metrics::default());
         let revocations = Arc::new(Revocations::new(store.clone()));
         store.observe(revocations.clone());
-        // A kept connection that the upstream has closed meanwhile is found out before a byte of the request is written;
-        // only then is it sent on a new one. That is no second attempt: the first never began.
+        // A kept connection that the upstream has closed meanwhile is found out before a byte of the request is
+        // written; only then is it sent on a new one. That is no second attempt: the first never began.
         let client = client(connector.clone(), &PoolSettings { retry_unsent: true, ..PoolSettings::default() });
         Ok(Arc::new(Self {
             evidence: Arc::new(EvidenceLog::new(store.clone(), ledger, denials, metrics.clone())),
@@ -119,9 +115,10 @@ impl Gateway {
         Ok(Served { connections, evidence_lost: self.evidence.dropped.get() })
     }
 
-    /// Reads revocation state every thirty seconds until `shutdown` turns true.
+    /// Reads revocation state again and again until `shutdown` turns true.
     pub async fn run_snapshot_refresh(&self, mut shutdown: watch::Receiver<bool>) {
-        let mut next = tokio::time::interval_at(tokio::time::Instant::now() + REFRESH, REFRESH);
+        let every = self.config.revocation_refresh;
+        let mut next = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
         next.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {

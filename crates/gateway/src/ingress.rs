@@ -61,7 +61,8 @@ async fn route(
     connection: Arc<Connection>,
     id: &RequestId,
 ) -> Answered {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    settle_method(&mut parts);
     if let Some(answer) = settle_target(&parts) {
         return Answered::Ours(answer);
     }
@@ -96,6 +97,16 @@ async fn proxy(gateway: &Gateway, inbound: Inbound) -> Result<Answer, Refusal> {
         }
     }
     outcome
+}
+
+/// Gives a method its one spelling: what is authorised without case must be sent in the case that was meant.
+fn settle_method(request: &mut Parts) {
+    let name = request.method.as_str();
+    if name.bytes().any(|byte| byte.is_ascii_lowercase())
+        && let Ok(settled) = Method::from_bytes(name.to_ascii_uppercase().as_bytes())
+    {
+        request.method = settled;
+    }
 }
 
 /// Refuses targets that different readers would read differently, and sends unclean paths to their clean form. Nothing

@@ -1,16 +1,16 @@
 //! The enforcing proxy (contract: gateway.md).
 //!
-//! An agent sends an ordinary HTTP request, with a one-shot mandate and the name of a resource. [`Gateway`] verifies the
-//! mandate, asks the STS through [`Exchange`] for the final authority and for where the call goes, forwards it with the
-//! credential the agent never sees, streams the answer back, and puts on record how it ended.
+//! An agent sends an ordinary HTTP request, with a one-shot mandate and the name of a resource. [`Gateway`] verifies
+//! the mandate, asks the STS through [`Exchange`] for the final authority and for where the call goes, forwards it with
+//! the credential the agent never sees, streams the answer back, and puts on record how it ended.
 //!
 //! One request, from file to file: `listener` and `socket` pace the connection; `ingress` settles what the target means
 //! and answers fixed routes (`operator`); `checks` runs the contract's order and yields a permit; `egress` spends it:
 //! target, credential, headers, dispatch; `upload` and `relay` carry the bodies; `evidence` records; `wire` says every
 //! refusal in the contract's words. `revocation` knows what is revoked and cuts what is under way.
 //!
-//! What must be absent here: any opinion on what a caller may do, any other service, a body held whole, a second attempt
-//! at anything.
+//! What must be absent here: any opinion on what a caller may do, any other service, a body held whole, a second
+//! attempt at anything.
 //!
 //! Not here yet: TLS towards callers, upgrades (WebSocket), HTTP/2 in either direction.
 

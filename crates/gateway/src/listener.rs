@@ -1,13 +1,13 @@
 //! The Gateway's own listener: accept, serve, part, drain.
 //!
-//! It is not the one that the other services share, for one reason. A chunked response that a revocation cuts has to end
-//! in order and with a trailer (gateway.md §10.6), whether or not the caller said `TE: trailers`, without which the HTTP
-//! library writes none. So the connection is taken back from the library when such a body fails, and the last chunk with
-//! its trailer is written here. That is right only if everything before it has been sent: if the caller was not taking
-//! it, the connection just breaks off, which no caller takes for an end either.
+//! It is not the one that the other services share, for one reason. A chunked response that a revocation cuts has to
+//! end in order and with a trailer (gateway.md §10.6), whether or not the caller said `TE: trailers`, without which the
+//! HTTP library writes none. So the connection is taken back from the library when such a body fails, and the last
+//! chunk with its trailer is written here. That is right only if everything before it has been sent: if the caller was
+//! not taking it, the connection just breaks off, which no caller takes for an end either.
 //!
-//! On the way down the listener closes first, idle connections end at once, requests under way get their grace, and what
-//! is left is cut.
+//! On the way down the listener closes first, idle connections end at once, requests under way get their grace, and
+//! what is left is cut.
 
 use std::convert::Infallible;
 use std::future::poll_fn;

@@ -77,57 +77,65 @@ pub(crate) struct Gauges {
 const COUNTER: &str = "counter";
 const GAUGE: &str = "gauge";
 
-/// Name in Prometheus without prefix, key in JSON, type, help, value.
-type Series = (&'static str, &'static str, &'static str, &'static str, u64);
+/// Name in Prometheus without prefix, type, value, help.
+type Series = (&'static str, &'static str, u64, &'static str);
+
+/// The name of a series in JSON: without `_total`, but for two that the contract spells otherwise.
+fn key(name: &'static str) -> &'static str {
+    match name {
+        "requests_total" => name,
+        "audit_queue_capacity" => "audit_queue_cap",
+        other => other.strip_suffix("_total").unwrap_or(other),
+    }
+}
 
 impl Metrics {
     /// Every series, in the contract's order.
     #[rustfmt::skip]
     fn series(&self, now: &Gauges) -> [Series; 31] {
         [
-            ("requests_total", "requests_total", COUNTER, "Proxied requests received.", self.requests.get()),
-            ("requests_allowed_total", "requests_allowed", COUNTER, "Responses relayed.", self.allowed.get()),
-            ("requests_denied_total", "requests_denied", COUNTER, "Requests refused before dispatch.", self.denied.get()),
-            ("denials_missing_auth_total", "denials_missing_auth", COUNTER, "Refused without a bearer.", self.missing_auth.get()),
-            ("denials_bad_bearer_total", "denials_bad_bearer", COUNTER, "Refused for a bearer that is no mandate.", self.bad_bearer.get()),
-            ("denials_expiring_total", "denials_expiring", COUNTER, "Refused for a mandate that ends too soon.", self.expiring.get()),
-            ("denials_bad_routing_total", "denials_bad_routing", COUNTER, "Refused for routing headers or claims.", self.bad_routing.get()),
-            ("denials_path_traversal_total", "denials_path_traversal", COUNTER, "Refused for an unsafe path.", self.path_traversal.get()),
-            ("denials_signature_total", "denials_signature", COUNTER, "Refused for a signature.", self.signature.get()),
-            ("denials_jti_replay_total", "denials_jti_replay", COUNTER, "Refused for a used mandate.", self.replay.get()),
-            ("denials_revoked_total", "denials_revoked", COUNTER, "Refused for a revoked anchor.", self.revoked.get()),
-            ("denials_revocation_stale_total", "denials_revocation_stale", COUNTER, "Refused for stale revocation state.", self.revocation_stale.get()),
-            ("sts_exchange_errors_total", "sts_exchange_errors", COUNTER, "Exchanges that yielded no authority.", self.exchange_errors.get()),
-            ("sts_exchange_latency_ms", "sts_exchange_latency_ms", GAUGE, "Duration of the last exchange.", self.exchange_latency.get()),
-            ("sts_circuit_open", "sts_circuit_open", GAUGE, "Whether a zone is turned away.", now.circuit_open.into()),
-            ("sts_circuit_opened_total", "sts_circuit_opened", COUNTER, "Times the circuit opened.", self.circuit_opened.get()),
-            ("sts_circuit_fast_fail_total", "sts_circuit_fast_fail", COUNTER, "Requests turned away by the circuit.", self.circuit_fast_fail.get()),
-            ("upstream_errors_total", "upstream_errors", COUNTER, "Failures after a permitted exchange.", self.upstream_errors.get()),
-            ("audit_dropped_total", "audit_dropped", COUNTER, "Events lost.", now.evidence_dropped),
-            ("audit_sink_errors_total", "audit_sink_errors", COUNTER, "Commits of evidence that failed and were tried again.", now.evidence_sink_errors),
-            ("audit_queue_depth", "audit_queue_depth", GAUGE, "Events waiting.", now.evidence_depth),
-            ("audit_queue_capacity", "audit_queue_cap", GAUGE, "Events that may wait before requests do.", now.evidence_capacity),
-            ("audit_persisted_total", "audit_persisted", COUNTER, "Events committed.", now.evidence_persisted),
-            ("audit_drained_total", "audit_drained", COUNTER, "Events committed while stopping.", now.evidence_drained),
-            ("revocations_active", "revocations_active", GAUGE, "Revoked anchors known.", now.revocations_active),
-            ("revocation_snapshot_age_seconds", "revocation_snapshot_age_seconds", GAUGE, "Age of the last reading.", now.snapshot_age),
-            ("revocation_snapshot_fresh", "revocation_snapshot_fresh", GAUGE, "Whether it is recent enough.", now.snapshot_fresh.into()),
-            ("revocation_messages_total", "revocation_messages", COUNTER, "Revocation messages applied.", now.revocation_messages),
-            ("revocation_reloads_total", "revocation_reloads", COUNTER, "Readings of revocation state.", self.reloads.get()),
-            ("revocation_reload_errors_total", "revocation_reload_errors", COUNTER, "Readings that failed.", self.reload_errors.get()),
-            ("revocation_propagation_seconds", "revocation_propagation_seconds", GAUGE, "Age of the last message when applied.", now.propagation_seconds),
+            ("requests_total", COUNTER, self.requests.get(), "Proxied requests received."),
+            ("requests_allowed_total", COUNTER, self.allowed.get(), "Responses relayed."),
+            ("requests_denied_total", COUNTER, self.denied.get(), "Requests refused before dispatch."),
+            ("denials_missing_auth_total", COUNTER, self.missing_auth.get(), "Refused without a bearer."),
+            ("denials_bad_bearer_total", COUNTER, self.bad_bearer.get(), "Refused for a bearer that is no mandate."),
+            ("denials_expiring_total", COUNTER, self.expiring.get(), "Refused for a mandate that ends too soon."),
+            ("denials_bad_routing_total", COUNTER, self.bad_routing.get(), "Refused for routing headers or claims."),
+            ("denials_path_traversal_total", COUNTER, self.path_traversal.get(), "Refused for an unsafe path."),
+            ("denials_signature_total", COUNTER, self.signature.get(), "Refused for a signature."),
+            ("denials_jti_replay_total", COUNTER, self.replay.get(), "Refused for a used mandate."),
+            ("denials_revoked_total", COUNTER, self.revoked.get(), "Refused for a revoked anchor."),
+            ("denials_revocation_stale_total", COUNTER, self.revocation_stale.get(), "Refused for stale revocation state."),
+            ("sts_exchange_errors_total", COUNTER, self.exchange_errors.get(), "Exchanges that yielded no authority."),
+            ("sts_exchange_latency_ms", GAUGE, self.exchange_latency.get(), "Duration of the last exchange."),
+            ("sts_circuit_open", GAUGE, now.circuit_open.into(), "Whether a zone is turned away."),
+            ("sts_circuit_opened_total", COUNTER, self.circuit_opened.get(), "Times the circuit opened."),
+            ("sts_circuit_fast_fail_total", COUNTER, self.circuit_fast_fail.get(), "Requests turned away by the circuit."),
+            ("upstream_errors_total", COUNTER, self.upstream_errors.get(), "Failures after a permitted exchange."),
+            ("audit_dropped_total", COUNTER, now.evidence_dropped, "Events lost."),
+            ("audit_sink_errors_total", COUNTER, now.evidence_sink_errors, "Commits of evidence that failed and were tried again."),
+            ("audit_queue_depth", GAUGE, now.evidence_depth, "Events waiting."),
+            ("audit_queue_capacity", GAUGE, now.evidence_capacity, "Events that may wait before requests do."),
+            ("audit_persisted_total", COUNTER, now.evidence_persisted, "Events committed."),
+            ("audit_drained_total", COUNTER, now.evidence_drained, "Events committed while stopping."),
+            ("revocations_active", GAUGE, now.revocations_active, "Revoked anchors known."),
+            ("revocation_snapshot_age_seconds", GAUGE, now.snapshot_age, "Age of the last reading."),
+            ("revocation_snapshot_fresh", GAUGE, now.snapshot_fresh.into(), "Whether it is recent enough."),
+            ("revocation_messages_total", COUNTER, now.revocation_messages, "Revocation messages applied."),
+            ("revocation_reloads_total", COUNTER, self.reloads.get(), "Readings of revocation state."),
+            ("revocation_reload_errors_total", COUNTER, self.reload_errors.get(), "Readings that failed."),
+            ("revocation_propagation_seconds", GAUGE, now.propagation_seconds, "Age of the last message when applied."),
         ]
     }
 
     /// Prometheus text, version 0.0.4.
     pub(crate) fn text(&self, now: &Gauges) -> String {
         let mut text = String::with_capacity(8 * 1024);
-        for (name, _, kind, help, value) in self.series(now) {
+        for (name, kind, value, help) in self.series(now) {
             // Writing to a string does not fail.
-            let _ = write!(
-                text,
-                "# HELP caracal_gateway_{name} {help}\n# TYPE caracal_gateway_{name} {kind}\ncaracal_gateway_{name} {value}\n"
-            );
+            let _ = writeln!(text, "# HELP caracal_gateway_{name} {help}");
+            let _ = writeln!(text, "# TYPE caracal_gateway_{name} {kind}");
+            let _ = writeln!(text, "caracal_gateway_{name} {value}");
         }
         text
     }
@@ -135,6 +143,8 @@ impl Metrics {
     /// The same as a flat object.
     pub(crate) fn json(&self, now: &Gauges) -> Value {
         let series = self.series(now).into_iter();
-        Value::Object(series.map(|(_, key, _, _, value)| (key.to_owned(), Value::from(value))).collect::<Map<_, _>>())
+        Value::Object(
+            series.map(|(name, _, value, _)| (key(name).to_owned(), Value::from(value))).collect::<Map<_, _>>(),
+        )
     }
 }

@@ -1,10 +1,10 @@
 //! The response body on its way to the caller (contract: gateway.md §10.6, §17.2; README D10).
 //!
-//! A frame goes on as soon as it is there and before the next is asked for; whoever is slower sets the pace. Before each
-//! frame the revocation flag is looked at, and the same flag wakes the body while the upstream is silent. Whatever ends
-//! a body other than its end is an error of the body: the connection then breaks off, and no caller takes a part for the
-//! whole. The one exception is announced as such: a chunked HTTP/1.1 response that a revocation cuts ends in order, with
-//! the trailer that says so.
+//! A frame goes on as soon as it is there and before the next is asked for; whoever is slower sets the pace. Before
+//! each frame the revocation flag is looked at, and the same flag wakes the body while the upstream is silent. Whatever
+//! ends a body other than its end is an error of the body: the connection then breaks off, and no caller takes a part
+//! for the whole. The one exception is announced as such: a chunked HTTP/1.1 response that a revocation cuts ends in
+//! order, with the trailer that says so.
 
 use std::pin::Pin;
 use std::sync::Arc;

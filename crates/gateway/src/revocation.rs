@@ -3,8 +3,8 @@
 //! An operator ends a session while one of its calls is streaming. The commit that ends it puts a message into the
 //! outbox; the store hands every committed message to [`Revocations`] before it answers the operator. The message names
 //! anchors: a record, a session, a delegation. From that moment no request with such an anchor passes
-//! [`Revocations::watch`], and each request that passed before holds a [`Watch`] that is now set and woken, so that even
-//! a stream whose upstream is silent ends at once.
+//! [`Revocations::watch`], and each request that passed before holds a [`Watch`] that is now set and woken, so that
+//! even a stream whose upstream is silent ends at once.
 //!
 //! Messages can be missed: by a process that was not running, by a stream that was down. So everything revoked within
 //! the last day is read from the store at start, every thirty seconds and on demand, and replaces what was known. Marks

@@ -2,7 +2,7 @@
 //!
 //! A caller that opens a connection and says nothing, sends a head byte by byte, keeps an idle connection for ever or
 //! never takes its answer must not cost anybody else their service (assurance T08). The socket sees the bytes, the
-//! service sees the requests; both speak through the [`Connection`]. All of it happens on the connection's own task.
+//! service sees the requests; both speak through the [`Connection`].
 
 use std::io;
 use std::pin::Pin;
@@ -32,7 +32,8 @@ const IDLE: u64 = 2;
 /// The state stands in the two low bits, the number of requests so far above them: two idle spells are not the same.
 const STATE: u64 = 3;
 
-/// What is known of a connection. Relaxed order throughout: only one task looks.
+/// What is known of a connection. Relaxed order throughout: only the connection's own task decides by it, and the one
+/// value that another task sets, the end of an upload, may be seen late.
 pub(crate) struct Connection {
     phase: AtomicU64,
     /// A request has a body of which the end has not been read.

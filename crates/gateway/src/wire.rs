@@ -246,12 +246,7 @@ mod tests {
             (Refusal::Replayed, 401, "invalid_token", "token replay detected"),
             (Refusal::Exchange(ExchangeRefusal::replayed()), 401, "invalid_token", "token replay detected"),
             (Refusal::Revoked, 401, "invalid_token", "session revoked"),
-            (
-                Refusal::CircuitOpen { retry_after: Duration::from_secs(7) },
-                503,
-                "sts_unavailable",
-                "sts unavailable",
-            ),
+            (Refusal::CircuitOpen { retry_after: Duration::from_secs(7) }, 503, "sts_unavailable", "sts unavailable"),
             (Refusal::Exchange(denied), 403, "operation_not_permitted", ""),
             (Refusal::Exchange(ExchangeRefusal::timed_out()), 504, "sts_unavailable", "sts timeout"),
             (
@@ -262,12 +257,7 @@ mod tests {
             ),
             (Refusal::NoUpstream, 403, "access_denied", "resource upstream not configured"),
             (Refusal::NotAddressable, 502, "internal_error", "upstream not addressable"),
-            (
-                Refusal::HostNotAllowed,
-                502,
-                "internal_error",
-                "provider credential not allowed for upstream host",
-            ),
+            (Refusal::HostNotAllowed, 502, "internal_error", "provider credential not allowed for upstream host"),
             (Refusal::BuildFailed, 400, "internal_error", "upstream request build failed"),
             (Refusal::UpstreamTimeout, 504, "internal_error", "upstream timeout"),
             (Refusal::UpstreamUnreachable, 502, "internal_error", "upstream unreachable"),

@@ -53,10 +53,8 @@ impl EdgeRow {
     /// The row as decisions see it. `resource` is what [`EdgeRow::resource_id`] names, looked up by the caller. A row
     /// whose resource is gone, or whose constraints do not parse, is an edge that lends nothing.
     pub fn edge(&self, resource: Option<ResourceRef>) -> Result<Edge, StoreError> {
-        let corrupt = |what: &str| StoreError::Corrupt {
-            table: "delegation_edges",
-            what: format!("`{}`: {what}", self.id),
-        };
+        let corrupt =
+            |what: &str| StoreError::Corrupt { table: "delegation_edges", what: format!("`{}`: {what}", self.id) };
         let scopes = self.scopes.iter().map(|scope| Scope::parse(scope)).collect::<Result<_, _>>();
         let known = self.resource_id.as_ref() == resource.as_ref().map(|resource| &resource.id);
         Ok(Edge {

@@ -224,19 +224,45 @@ pub async fn find_by_request(tx: &mut ZoneRead<'_>, request_id: &str) -> Result<
 /// Events newest first, by time and id.
 pub async fn list(tx: &mut ZoneRead<'_>, filter: &EvidenceFilter, page: &Page) -> Result<Vec<EvidenceRow>, StoreError> {
     let zone = tx.zone.clone();
-    let mut sql = format!(
-        "SELECT {COLUMNS} FROM audit_events WHERE zone_id = ?1 AND (occurred_at < ?2 OR (occurred_at = ?2 AND id < ?3))"
-    );
-    let mut bound: Vec<Param<'_>> = vec![zone.bind(), Param::Int(page.at()), Param::Text(page.id())];
-    let member = |name| tx.tx.json_member("metadata", name);
-    let conditions: [(String, Param<'_>); 8] = [
+    let start = "(occurred_at < ?2 OR (occurred_at = ?2 AND id < ?3))";
+    let bound = vec![zone.bind(), Param::Int(page.at()), Param::Text(page.id())];
+    let (sql, bound) = narrowed(tx, start, bound, filter, "occurred_at DESC, id DESC", page.limit());
+    tx.tx.query(&sql, &bound).await?.into_iter().map(read).collect()
+}
+
+/// Events in chain order behind position `after`, `limit` at most.
+pub async fn search(
+    tx: &mut ZoneRead<'_>,
+    filter: &EvidenceFilter,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<EvidenceRow>, StoreError> {
+    let zone = tx.zone.clone();
+    let bound = vec![zone.bind(), Param::Int(after)];
+    let (sql, bound) = narrowed(tx, "chain_seq > ?2", bound, filter, "chain_seq", limit);
+    tx.tx.query(&sql, &bound).await?.into_iter().map(read).collect()
+}
+
+/// The statement for events that satisfy `start` and everything in `filter`, with its parameters. Not a future: one
+/// that kept a borrow of the connection could not move between threads.
+fn narrowed<'f>(
+    tx: &ZoneRead<'_>,
+    start: &str,
+    mut bound: Vec<Param<'f>>,
+    filter: &'f EvidenceFilter,
+    order: &str,
+    limit: i64,
+) -> (String, Vec<Param<'f>>) {
+    let mut sql = format!("SELECT {COLUMNS} FROM audit_events WHERE zone_id = ?1 AND {start}");
+    let member = |name| format!("{} = {{}}", tx.tx.json_member("metadata", name));
+    let conditions: [(String, Param<'f>); 8] = [
         ("occurred_at >= {}".to_owned(), filter.since.bind()),
         ("occurred_at < {}".to_owned(), filter.until.bind()),
         ("request_id = {}".to_owned(), filter.request_id.bind()),
         ("decision = {}".to_owned(), filter.decision.bind()),
-        (format!("{} = {{}}", member("application_id")), filter.application_id.bind()),
-        (format!("{} = {{}}", member("agent_session_id")), filter.agent_session_id.bind()),
-        (format!("{} = {{}}", member("session_id")), filter.authority_record_id.bind()),
+        (member("application_id"), filter.application_id.bind()),
+        (member("agent_session_id"), filter.agent_session_id.bind()),
+        (member("session_id"), filter.authority_record_id.bind()),
         (tx.tx.json_array_contains("metadata", "agent_labels"), filter.label.bind()),
     ];
     for (condition, value) in conditions {
@@ -251,7 +277,7 @@ pub async fn list(tx: &mut ZoneRead<'_>, filter: &EvidenceFilter, page: &Page) -
         sql.push_str(&format!(" AND event_type IN ({})", marks.join(", ")));
         bound.extend(filter.event_types.iter().map(Bind::bind));
     }
-    sql.push_str(&format!(" ORDER BY occurred_at DESC, id DESC LIMIT ?{}", bound.len() + 1));
-    bound.push(Param::Int(page.limit()));
-    tx.tx.query(&sql, &bound).await?.into_iter().map(read).collect()
+    bound.push(Param::Int(limit));
+    sql.push_str(&format!(" ORDER BY {order} LIMIT ?{}", bound.len()));
+    (sql, bound)
 }

@@ -56,18 +56,15 @@ pub struct SessionRow {
 impl SessionRow {
     /// The row as decisions see it. A combination of columns that no transition writes is corruption.
     pub fn facts(&self) -> Result<SessionFacts, StoreError> {
-        let corrupt = |what: &str| StoreError::Corrupt {
-            table: "agent_sessions",
-            what: format!("`{}`: {what}", self.id),
-        };
+        let corrupt =
+            |what: &str| StoreError::Corrupt { table: "agent_sessions", what: format!("`{}`: {what}", self.id) };
         let life = match (self.lifecycle.as_str(), self.ttl_seconds, self.heartbeat_deadline_at) {
-            ("task", Some(ttl), None) if self.lease_generation == 0 => Life::Task {
-                ttl_seconds: u32::try_from(ttl).map_err(|_| corrupt("impossible ttl"))?,
-            },
-            ("service", None, Some(deadline)) if self.lease_generation >= 1 => Life::Service(Lease {
-                generation: self.lease_generation.unsigned_abs(),
-                deadline,
-            }),
+            ("task", Some(ttl), None) if self.lease_generation == 0 => {
+                Life::Task { ttl_seconds: u32::try_from(ttl).map_err(|_| corrupt("impossible ttl"))? }
+            }
+            ("service", None, Some(deadline)) if self.lease_generation >= 1 => {
+                Life::Service(Lease { generation: self.lease_generation.unsigned_abs(), deadline })
+            }
             _ => return Err(corrupt("neither a task nor a service")),
         };
         Ok(SessionFacts {
@@ -87,9 +84,7 @@ impl SessionRow {
     /// [`SessionFacts::holds_capacity`] as an instant, so that an index can count: the session holds a slot before it.
     fn capacity_until(&self) -> Option<Timestamp> {
         match (self.status.as_str(), self.ttl_seconds) {
-            ("active" | "suspended", Some(ttl)) => {
-                Some(self.started_at.plus(Duration::from_secs(ttl.unsigned_abs())))
-            }
+            ("active" | "suspended", Some(ttl)) => Some(self.started_at.plus(Duration::from_secs(ttl.unsigned_abs()))),
             ("active", None) => self.heartbeat_deadline_at,
             ("suspended", None) => Some(Timestamp::from_micros(i64::MAX)),
             _ => None,
@@ -164,7 +159,15 @@ pub async fn add(tx: &mut ZoneWrite<'_>, session: &SessionRow) -> Result<(), Sto
         session.updated_at,
         capacity_until
     ];
-    tx.tx.append(sql, params).await.map(|_| ())
+    tx.tx.append(sql, params).await?;
+    if capacity_until.is_some() {
+        let sql = "INSERT INTO session_counts (zone_id, application_id, running) VALUES (?1, ?2, 1)
+                   ON CONFLICT (zone_id, application_id) DO UPDATE SET running = session_counts.running + 1";
+        for counted in ["", session.application_id.as_str()] {
+            tx.tx.append(sql, params![zone, counted]).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Ends a running session; `false` when it has ended before.
@@ -178,7 +181,13 @@ pub async fn end(
     let sql = "UPDATE agent_sessions SET status = ?3, termination_reason = ?4, terminated_at = ?5, updated_at = ?5,
                  capacity_until = NULL
                WHERE zone_id = ?1 AND id = ?2 AND capacity_until IS NOT NULL";
-    Ok(tx.tx.execute(sql, params![zone, id, status.as_str(), reason, now]).await? == 1)
+    let ended = tx.tx.execute(sql, params![zone, id, status.as_str(), reason, now]).await? == 1;
+    if ended {
+        let sql = "UPDATE session_counts SET running = running - 1 WHERE zone_id = ?1 AND application_id IN
+                     ('', (SELECT application_id FROM agent_sessions WHERE zone_id = ?1 AND id = ?2))";
+        tx.tx.append(sql, params![zone, id]).await?;
+    }
+    Ok(ended)
 }
 
 /// Whose sessions to count.
@@ -192,12 +201,26 @@ pub enum Among<'a> {
     ChildrenOf(&'a AgentSessionId),
 }
 
+/// Whether at least `limit` sessions hold a slot now. Exact, and counts only where there may be that many.
+pub async fn holding_reaches(tx: &mut ZoneRead<'_>, among: Among<'_>, limit: i64) -> Result<bool, StoreError> {
+    let counted = match among {
+        Among::Zone => Some(""),
+        Among::Application(application) => Some(application.as_str()),
+        Among::ChildrenOf(_) => None,
+    };
+    if let Some(counted) = counted {
+        let sql = "SELECT running FROM session_counts WHERE zone_id = ?1 AND application_id = ?2";
+        let row = tx.tx.query_one(sql, params![tx.zone, counted]).await?;
+        let running: i64 = row.map_or(Ok(0), |row| row.columns("session_counts").next())?;
+        if running < limit {
+            return Ok(false);
+        }
+    }
+    Ok(count_holding_capacity(tx, among, limit).await? >= limit)
+}
+
 /// How many sessions hold a slot now; counting stops at `at_most`.
-pub async fn count_holding_capacity(
-    tx: &mut ZoneRead<'_>,
-    among: Among<'_>,
-    at_most: i64,
-) -> Result<i64, StoreError> {
+pub async fn count_holding_capacity(tx: &mut ZoneRead<'_>, among: Among<'_>, at_most: i64) -> Result<i64, StoreError> {
     let (condition, id) = match among {
         Among::Zone => ("?2 = ''", ""),
         Among::Application(application) => ("application_id = ?2", application.as_str()),

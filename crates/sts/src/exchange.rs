@@ -3,39 +3,55 @@
 //! `docs-bot` asks for a mandate. Its secret is verified; everything the request refers to is read in one snapshot;
 //! [`caracal_authority::exchange::decide`] goes through the contract's checks and asks the zone's policy; the record,
 //! its evidence and, for a presented one-shot mandate, its use are committed in one transaction; only then is
-//! anything signed. Signing takes a [`Committed`], and only that commit makes one: no evidence, no mandate.
+//! anything signed. Signing takes a [`commit::Committed`], and only that commit makes one: no evidence, no mandate.
 //!
 //! Between the snapshot and the commit a revocation may have been committed. The commit therefore insists on the zone
 //! version the decision was made on, and a decision that has become old is made anew (difference D4). Denials are
 //! committed too, with their evidence, and use up a presented one-shot mandate like an allow does (difference D35).
+//!
+//! What it costs, when nobody interferes:
+//!
+//! | | snapshots | commits | ES256 | Argon2id |
+//! |---|---|---|---|---|
+//! | bootstrap, delegated mint | 2: the client, then all facts | 1 | 1 signature | 1 an hour and secret |
+//! | Gateway exchange, in process | 1 | 1 | 1 verification, 1 signature | none |
+//! | Gateway exchange, signed HTTP | 1 | 2: the nonce, then the exchange | 1 verification, 1 signature | none |
+//! | a refusal | as above | as above | no signature | as above |
+//!
+//! A zone's very first mint makes its key, in a commit of its own. The client's snapshot stays apart from that of the
+//! facts: between them lies the derivation, and a snapshot that waits for it would hold a reader while it waits. A
+//! decision made anew costs one more snapshot and one more commit. Concurrent commits share one sync.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::time::Duration;
 
-use caracal_authority::exchange::{Asserted, Caller, Context, Outcome, Refusal, Request, ResourceNames, SubjectToken};
+use caracal_authority::exchange::{Asserted, Caller, Grant, Outcome, Refusal, Request, ResourceNames, SubjectToken};
 use caracal_authority::mandate::{Claims, Expected, Use};
 use caracal_authority::resource::UpstreamCall;
 use caracal_authority::scope::{Requested, Scopes};
 use caracal_authority::{ApplicationId, AuthorityRecordId, MandateId, Timestamp, ZoneId};
-use caracal_crypto::chance;
-use caracal_crypto::{SecretBytes, SecretText};
+use caracal_crypto::{SecretText, chance};
 use caracal_custody::mandate::{SignedClaims, VerifyError, verify};
-use caracal_custody::{ZoneKey, provider_secret_ref};
-use caracal_ledger::{Evidence, Ledger};
-use caracal_store::records::{self, RecordRow};
-use caracal_store::{StoreError, ZoneVersion, used_mandates};
-use serde_json::{Map, Value};
+use caracal_ledger::Evidence;
+use caracal_store::applications;
+use caracal_store::records::RecordRow;
 use zeroize::Zeroizing;
 
-use crate::client::AuthenticatedClient;
+use crate::client::{AuthenticatedClient, misplaced};
+use crate::commit::{self, Denial, Mint, NotCommitted, UsedMandate};
 use crate::directive::{self, Directive, NoDirective};
 use crate::evidence::{Account, Minted};
 use crate::facts::{Loaded, Sources};
 use crate::policy::Advice;
+use crate::request::PresentedToken;
 use crate::{ExchangeError, Sts};
 
 /// How often a decision is made anew because its zone moved on before it was committed. Changes that move a zone are
 /// rare beside mints; a zone that never holds still is answered with 503.
 const ATTEMPTS: usize = 16;
+
+/// How long past its `exp` a use is remembered: longer than the leeway within which the mandate is still looked at.
+const USE_KEPT: Duration = Duration::from_secs(120);
 
 /// What was granted.
 pub struct Granted {
@@ -56,7 +72,7 @@ pub(crate) struct Asked {
     pub(crate) client: AuthenticatedClient,
     /// Present only when a Gateway's signature, or this process's own Gateway, vouches for it.
     pub(crate) call: Option<UpstreamCall>,
-    pub(crate) subject: Subject,
+    pub(crate) subject: Option<PresentedToken>,
     pub(crate) resources: ResourceNames,
     /// As sent.
     pub(crate) scope: String,
@@ -67,75 +83,47 @@ pub(crate) struct Asked {
     pub(crate) approval: Option<String>,
 }
 
-/// What is presented as subject token.
-pub(crate) enum Subject {
-    None,
-    Bearer(Zeroizing<String>),
-    /// The Gateway of this process has verified the signature already; the type proves it.
-    Signed(SignedClaims),
-    IdToken,
-}
-
-/// Accepted claims with all their members.
+/// A presented mandate that was accepted: its claims, typed and with all their members.
 struct Presented {
     claims: Claims,
-    raw: Map<String, Value>,
-}
-
-/// A record that is durable together with its evidence. Made by [`commit`] alone.
-struct Committed {
-    record: AuthorityRecordId,
-}
-
-/// Why nothing was committed.
-enum NotCommitted {
-    /// The zone has moved since the decision.
-    Stale,
-    /// The presented mandate had been used.
-    Replayed,
-    Store(StoreError),
-}
-
-impl From<StoreError> for NotCommitted {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
+    signed: SignedClaims,
 }
 
 impl Sts {
     /// Carries one request through.
     pub(crate) async fn carry_out(&self, asked: Asked, request_id: &str) -> Result<Granted, ExchangeError> {
         let request = request(&asked);
-        let presented = match self.presented(&asked, &request).await {
-            Ok(presented) => presented,
-            Err(refused) => return Err(self.refuse_presented(&request, request_id, refused).await),
-        };
+        let presented = self.presented(&asked, &request).await?;
         let sources = Sources {
             store: &self.store,
             keys: &self.keys,
+            secrets: &self.secrets,
             policy: &self.policy,
+            metrics: &self.metrics,
             control_audience: &self.config.control_audience,
         };
-        for attempt in 0..ATTEMPTS {
+        let mut rated = HashMap::new();
+        for _ in 0..ATTEMPTS {
             let claims = presented.as_ref().map(|presented| presented.claims.clone());
-            let loaded = sources.load(&request, claims).await?;
+            let loaded = sources.load(&request, &asked.client, claims).await?;
             let mut advice = Advice {
                 zone: &request.zone,
                 application: &request.application,
                 bundle: &loaded.governing.bundle,
                 registration_method: loaded.application.as_ref().map(|row| row.registration_method.as_str()),
                 request_id,
-                raw_claims: presented.as_ref().map(|presented| &presented.raw),
+                raw_claims: presented.as_ref().map(|presented| presented.signed.raw()),
                 rate: &self.mint_rate,
                 rate_limit: self.config.mint_rate_limit_per_min,
                 now: loaded.facts.now.unwrap_or(Timestamp::EPOCH),
-                counted: attempt > 0,
+                rated: &mut rated,
+                metrics: &self.policy.metrics,
             };
             let outcome = caracal_authority::exchange::decide(&request, &loaded.facts, &mut advice);
             let case =
                 Case { sts: self, request: &request, request_id, loaded: &loaded, presented: presented.as_ref() };
             match case.conclude(&outcome).await {
-                Err(Unsettled::Stale) => continue,
+                Err(Unsettled::Stale) => self.metrics.redecided.up(),
                 Err(Unsettled::Failed(error)) => return Err(error),
                 Ok(granted) => return Ok(granted),
             }
@@ -144,15 +132,19 @@ impl Sts {
         Err(ExchangeError::Busy)
     }
 
-    /// Step 5 of §3.7: the subject token verifies, is of this zone and class, and is in force.
-    async fn presented(&self, asked: &Asked, request: &Request) -> Result<Option<Presented>, PresentedRefused> {
-        let signed = match &asked.subject {
-            Subject::None | Subject::IdToken => return Ok(None),
-            Subject::Signed(signed) => signed.clone(),
-            Subject::Bearer(bearer) => verify(&self.keys, bearer).await.map_err(|error| match error {
-                VerifyError::Unavailable(error) => PresentedRefused::Failed(error.into()),
-                _ => PresentedRefused::Invalid,
-            })?,
+    /// What step 5 of §3.7 needs: the subject token, if it verifies, is of this zone and class, and in force. One that
+    /// is not accepted is absent from the facts, and refused when the decision comes to it: in the contract's order,
+    /// and with evidence.
+    async fn presented(&self, asked: &Asked, request: &Request) -> Result<Option<Presented>, ExchangeError> {
+        let Some(PresentedToken::Access(bearer)) = &asked.subject else { return Ok(None) };
+        let not_accepted = |why: &dyn std::fmt::Display| {
+            tracing::info!(zone = %request.zone, application = %request.application, %why, "a subject token is refused");
+            Ok(None)
+        };
+        let signed = match verify(&self.keys, bearer).await {
+            Ok(signed) => signed,
+            Err(VerifyError::Unavailable(error)) => return Err(error.into()),
+            Err(error) => return not_accepted(&error),
         };
         let expected = Expected {
             issuer: &self.config.issuer,
@@ -160,42 +152,57 @@ impl Sts {
             zone: &request.zone,
             r#use: if request.is_gateway() { Use::Gateway } else { Use::Session },
         };
-        let claims = signed.accept(&expected, self.store.now()).map_err(|_| PresentedRefused::Invalid)?;
-        Ok(Some(Presented { claims, raw: signed.raw().clone() }))
+        match signed.accept(&expected, self.store.now()) {
+            Ok(claims) => Ok(Some(Presented { claims, signed })),
+            Err(error) => not_accepted(&error),
+        }
     }
 
-    /// An authenticated client presented a token that is none: refused, with evidence.
-    async fn refuse_presented(&self, request: &Request, request_id: &str, refused: PresentedRefused) -> ExchangeError {
-        let refusal = match refused {
-            PresentedRefused::Invalid => Refusal::SubjectTokenInvalid,
-            PresentedRefused::Failed(error) => return error,
-        };
+    /// A client that proved itself, but not to the zone it named: refused, with evidence in its own zone. It was
+    /// `asked` there as far as evidence is concerned; nothing was looked at.
+    pub(crate) async fn refuse_misplaced(
+        &self,
+        asked: Asked,
+        requested: Option<ZoneId>,
+        request_id: &str,
+    ) -> ExchangeError {
+        let request = request(&asked);
+        let refusal = misplaced(&request.zone, requested);
+        match self.record_misplaced(&request, &refusal, request_id).await {
+            Ok(()) => refusal.into(),
+            Err(error) => error,
+        }
+    }
+
+    async fn record_misplaced(
+        &self,
+        request: &Request,
+        refusal: &Refusal,
+        request_id: &str,
+    ) -> Result<(), ExchangeError> {
+        let mut snapshot = self.store.snapshot().await?;
+        let occurred_at = snapshot.now();
+        let application = applications::lookup(&mut snapshot.zone(&request.zone), &request.application).await?;
+        drop(snapshot);
         let account = Account {
             request,
             request_id,
-            application: None,
+            application: application.as_ref(),
             session: None,
             delegation_scopes: Vec::new(),
             active: None,
             manifest: None,
-            occurred_at: self.store.now(),
+            occurred_at,
         };
-        let event = account.of_refusal(refusal.evaluation_status(), None, refusal.name(), &Context::default());
-        let events = match event {
-            Ok(event) => vec![event],
-            Err(error) => return error.into(),
+        let event = account.of_refusal(refusal, None, None, &Default::default())?;
+        let denial = Denial {
+            ledger: self.ledger.clone(),
+            used: None,
+            evidence: vec![event],
+            request_id: request_id.to_owned(),
         };
-        match deny(self, request, request_id, None, events).await {
-            Ok(()) => refusal.into(),
-            Err(NotCommitted::Store(error)) => error.into(),
-            Err(NotCommitted::Stale | NotCommitted::Replayed) => ExchangeError::Replayed,
-        }
+        commit::deny(&self.store, &request.zone, denial).await
     }
-}
-
-enum PresentedRefused {
-    Invalid,
-    Failed(ExchangeError),
 }
 
 /// A decision that was not settled.
@@ -223,29 +230,33 @@ struct Case<'c> {
 impl Case<'_> {
     async fn conclude(&self, outcome: &Outcome) -> Result<Granted, Unsettled> {
         match &outcome.decision {
-            Ok(grant) => match self.directives(grant).await? {
+            Ok(grant) => match self.directives(grant)? {
                 Ok(upstreams) => self.grant(outcome, grant, upstreams).await,
-                Err((resource, why)) => Err(self.refuse_undirected(outcome, &resource, why).await),
-            },
-            Err(refusal) => {
-                // Nothing but a count for a client that is not there: that it is not, is all we know of it.
-                if *refusal == Refusal::ClientUnauthenticated {
-                    self.sts.denials.count("sts", "client_unauthenticated");
-                } else {
-                    self.deny(self.account().of_outcome(outcome, None)?).await?;
+                Err((resource, why)) => {
+                    tracing::warn!(zone = %self.request.zone, resource, %why, "no directive for an upstream");
+                    let reason = Some(why.reason());
+                    Err(self.withhold(outcome, Refusal::DirectiveUnavailable, Some(&resource), reason).await)
                 }
+            },
+            // Nothing but a count where nothing is known of the caller, and perhaps nothing of the zone.
+            Err(refusal) if *refusal == Refusal::ClientUnauthenticated && !self.caller_is_known() => {
+                self.sts.denials.count("sts", "client_unauthenticated");
+                Err(refusal.clone().into())
+            }
+            Err(refusal) => {
+                self.deny(self.account().of_outcome(outcome, None)?).await?;
                 Err(refusal.clone().into())
             }
         }
     }
 
+    /// Whether this zone has the application, alive or not, or has signed what was presented.
+    fn caller_is_known(&self) -> bool {
+        self.loaded.application.is_some() || self.presented.is_some()
+    }
+
     /// Steps 16 and 17, and 18 already done: commit the record with its evidence, then sign.
-    async fn grant(
-        &self,
-        outcome: &Outcome,
-        grant: &caracal_authority::exchange::Grant,
-        upstreams: Vec<Directive>,
-    ) -> Result<Granted, Unsettled> {
+    async fn grant(&self, outcome: &Outcome, grant: &Grant, upstreams: Vec<Directive>) -> Result<Granted, Unsettled> {
         let key = match &self.loaded.key {
             Some(key) => key.clone(),
             None => self.sts.keys.create(&self.request.zone).await?,
@@ -254,25 +265,27 @@ impl Case<'_> {
         let record =
             AuthorityRecordId::parse(&chance::uuid_v7(now)?.to_string()).map_err(|_| ExchangeError::Internal)?;
         let jti = MandateId::parse(&chance::uuid_v7(now)?.to_string()).map_err(|_| ExchangeError::Internal)?;
-        // Too large is known before anything is recorded.
         let claims = grant.claims(&self.sts.config.issuer, &record, &jti);
-        let payload = claims.to_payload(key.header_bytes()).map_err(|_| Refusal::MandateTooLarge)?;
+        // Too large is known before anything is recorded.
+        let Ok(payload) = claims.to_payload(key.header_bytes()) else {
+            return Err(self.withhold(outcome, Refusal::MandateTooLarge, None, None).await);
+        };
         let minted = Minted { grant, record: &record, jti: jti.as_str() };
         let mint = Mint {
             version: self.loaded.version,
             ledger: self.sts.ledger.clone(),
             evidence: self.account().of_outcome(outcome, Some(&minted))?,
             used: self.used(),
-            record: self.record_row(grant, &record, &jti, now),
+            record: record_row(outcome, grant, &record, &jti, now),
             request_id: self.request_id.to_owned(),
         };
-        let committed = match commit(self.sts, &self.request.zone, mint).await {
+        let committed = match commit::mint(&self.sts.store, &self.request.zone, mint).await {
             Ok(committed) => committed,
             Err(NotCommitted::Stale) => return Err(Unsettled::Stale),
             Err(NotCommitted::Replayed) => return Err(ExchangeError::Replayed.into()),
             Err(NotCommitted::Store(error)) => return Err(error.into()),
         };
-        let access_token = sign(&key, &committed, payload)?;
+        let access_token = commit::sign(&key, &committed, payload)?;
         Ok(Granted {
             access_token,
             expires_in: grant.lifetime().expires_in(),
@@ -282,58 +295,17 @@ impl Case<'_> {
         })
     }
 
-    fn record_row(
-        &self,
-        grant: &caracal_authority::exchange::Grant,
-        id: &AuthorityRecordId,
-        jti: &MandateId,
-        now: Timestamp,
-    ) -> RecordRow {
-        let new = grant.record();
-        let subject = self.presented.map(|presented| &presented.claims);
-        RecordRow {
-            zone_id: new.zone.clone(),
-            id: id.clone(),
-            kind: new.kind.as_str().to_owned(),
-            subject_id: new.subject.clone(),
-            client_id: new.client.clone(),
-            use_class: grant.r#use().as_str().to_owned(),
-            jti: jti.as_str().to_owned(),
-            status: "active".to_owned(),
-            parent_id: new.parent.clone(),
-            agent_session_id: self
-                .request
-                .session
-                .id()
-                .cloned()
-                .or_else(|| subject.and_then(|claims| claims.session.clone())),
-            delegation_edge_id: self
-                .request
-                .delegation
-                .id()
-                .cloned()
-                .or_else(|| subject.and_then(|claims| claims.delegation.clone())),
-            expires_at: new.expires_at,
-            created_at: now,
-            revoked_at: None,
-            revoked_reason: None,
-        }
-    }
-
     /// The one-shot mandate that this exchange uses up, whatever becomes of it.
     fn used(&self) -> Option<UsedMandate> {
         let presented = self.presented.filter(|_| self.request.is_gateway())?;
         Some(UsedMandate {
             jti: presented.claims.jti.as_str().to_owned(),
-            expires_at: Timestamp::from_seconds(presented.claims.expires_at),
+            forget_at: Timestamp::from_seconds(presented.claims.expires_at).plus(USE_KEPT),
         })
     }
 
     /// Step 18, for a Gateway: how to reach each granted resource, or the one that can't be reached.
-    async fn directives(
-        &self,
-        grant: &caracal_authority::exchange::Grant,
-    ) -> Result<Result<Vec<Directive>, (String, NoDirective)>, ExchangeError> {
+    fn directives(&self, grant: &Grant) -> Result<Result<Vec<Directive>, (String, NoDirective)>, ExchangeError> {
         if !self.request.is_gateway() {
             return Ok(Ok(Vec::new()));
         }
@@ -342,11 +314,7 @@ impl Case<'_> {
             let Some(upstream) = self.loaded.upstreams.iter().find(|upstream| upstream.resource == *target) else {
                 return Err(ExchangeError::Internal);
             };
-            let secret = match upstream.provider.as_ref().filter(|provider| directive::needs_secret(provider)) {
-                Some(provider) => self.secret(&provider.id).await?,
-                None => None,
-            };
-            match directive::make(upstream, secret.as_ref()) {
+            match directive::make(upstream) {
                 Ok(directive) => made.push(directive),
                 Err(why) => return Ok(Err((target.identifier.to_string(), why))),
             }
@@ -354,35 +322,36 @@ impl Case<'_> {
         Ok(Ok(made))
     }
 
-    async fn secret(&self, provider: &caracal_authority::ProviderId) -> Result<Option<SecretBytes>, ExchangeError> {
-        let reference = provider_secret_ref(&self.request.zone, provider);
-        let mut snapshot = self.sts.store.snapshot().await?;
-        Ok(self.sts.secrets.open(&mut snapshot.zone(&self.request.zone), &reference).await?)
-    }
-
-    async fn refuse_undirected(&self, outcome: &Outcome, resource: &str, why: NoDirective) -> Unsettled {
-        let refusal = Refusal::DirectiveUnavailable;
-        let status = refusal.evaluation_status();
-        let event = self.account().of_refusal(status, Some(resource), why.reason(), &outcome.context);
-        tracing::warn!(zone = %self.request.zone, resource, %why, "no directive for an upstream");
-        match event {
-            Ok(event) => match self.deny(vec![event]).await {
-                Ok(()) => refusal.into(),
-                Err(unsettled) => unsettled,
-            },
+    /// Refuses what had been granted but can't be carried out.
+    async fn withhold(
+        &self,
+        outcome: &Outcome,
+        refusal: Refusal,
+        resource: Option<&str>,
+        reason: Option<&'static str>,
+    ) -> Unsettled {
+        let event = match self.account().of_refusal(&refusal, resource, reason, &outcome.context) {
+            Ok(event) => event,
+            Err(error) => return error.into(),
+        };
+        match self.deny(vec![event]).await {
+            Ok(()) => refusal.into(),
             Err(error) => error.into(),
         }
     }
 
-    async fn deny(&self, events: Vec<Evidence>) -> Result<(), Unsettled> {
-        match deny(self.sts, self.request, self.request_id, self.used(), events).await {
-            Ok(()) => Ok(()),
-            Err(NotCommitted::Replayed | NotCommitted::Stale) => Err(ExchangeError::Replayed.into()),
-            Err(NotCommitted::Store(error)) => Err(error.into()),
-        }
+    async fn deny(&self, evidence: Vec<Evidence>) -> Result<(), ExchangeError> {
+        let denial = Denial {
+            ledger: self.sts.ledger.clone(),
+            used: self.used(),
+            evidence,
+            request_id: self.request_id.to_owned(),
+        };
+        commit::deny(&self.sts.store, &self.request.zone, denial).await
     }
 
     fn account(&self) -> Account<'_> {
+        let governing = &self.loaded.governing;
         let lends = self.loaded.facts.lineage.last().map(|leaf| leaf.scopes.listed()).unwrap_or_default();
         Account {
             request: self.request,
@@ -390,82 +359,37 @@ impl Case<'_> {
             application: self.loaded.application.as_ref(),
             session: self.loaded.session.as_ref(),
             delegation_scopes: lends.iter().map(|scope| scope.as_str()).collect(),
-            active: self.loaded.governing.active.as_ref(),
-            manifest: self.loaded.governing.bundle.as_ref().ok().map(|bundle| bundle.manifest()),
+            active: governing.active.as_ref(),
+            // The version that could not be loaded is the one that failed the decision.
+            manifest: match (&governing.bundle, &governing.active) {
+                (Ok(bundle), _) => Some(bundle.manifest()),
+                (Err(_), active) => active.as_ref().map(|active| active.manifest_sha256.as_str()),
+            },
             occurred_at: self.loaded.facts.now.unwrap_or_else(|| self.sts.store.now()),
         }
     }
 }
 
-/// Everything one mint makes durable.
-struct Mint {
-    version: ZoneVersion,
-    ledger: Arc<Ledger>,
-    record: RecordRow,
-    used: Option<UsedMandate>,
-    evidence: Vec<Evidence>,
-    request_id: String,
-}
-
-struct UsedMandate {
-    jti: String,
-    expires_at: Timestamp,
-}
-
-/// Makes a record durable with its evidence and, if there is one, the use of the presented mandate: all or nothing.
-async fn commit(sts: &Sts, zone: &ZoneId, mint: Mint) -> Result<Committed, NotCommitted> {
-    let record = mint.record.id.clone();
-    sts.store
-        .commit(zone, mint, |tx, mint| {
-            Box::pin(async move {
-                if !tx.is_at(mint.version) {
-                    return Err(NotCommitted::Stale);
-                }
-                if let Some(used) = &mint.used
-                    && !used_mandates::consume(tx, &used.jti, &mint.request_id, used.expires_at).await?
-                {
-                    return Err(NotCommitted::Replayed);
-                }
-                records::add(tx, &mint.record).await?;
-                mint.ledger.record(tx, &mint.evidence).await?;
-                Ok(())
-            })
-        })
-        .await?;
-    Ok(Committed { record })
-}
-
-/// Makes a denial durable, and the use of the presented mandate with it.
-async fn deny(
-    sts: &Sts,
-    request: &Request,
-    request_id: &str,
-    used: Option<UsedMandate>,
-    evidence: Vec<Evidence>,
-) -> Result<(), NotCommitted> {
-    let input = (sts.ledger.clone(), used, request_id.to_owned(), evidence);
-    sts.store
-        .commit(&request.zone, input, |tx, (ledger, used, request_id, evidence)| {
-            Box::pin(async move {
-                if let Some(used) = used
-                    && !used_mandates::consume(tx, &used.jti, request_id, used.expires_at).await?
-                {
-                    return Err(NotCommitted::Replayed);
-                }
-                ledger.record(tx, evidence).await?;
-                Ok(())
-            })
-        })
-        .await
-}
-
-/// Signs what was committed.
-fn sign(key: &ZoneKey, committed: &Committed, payload: Vec<u8>) -> Result<SecretText, ExchangeError> {
-    let token = key.sign_payload(payload).map_err(|error| {
-        tracing::error!(record = %committed.record, %error, "a committed mandate could not be signed");
-        ExchangeError::Internal
-    })?;
-    Ok(SecretText::new(token))
+/// The record behind the mandate, with what it was minted for.
+fn record_row(outcome: &Outcome, grant: &Grant, id: &AuthorityRecordId, jti: &MandateId, now: Timestamp) -> RecordRow {
+    let new = grant.record();
+    RecordRow {
+        zone_id: new.zone.clone(),
+        id: id.clone(),
+        kind: new.kind.as_str().to_owned(),
+        subject_id: new.subject.clone(),
+        client_id: new.client.clone(),
+        use_class: grant.r#use().as_str().to_owned(),
+        jti: jti.as_str().to_owned(),
+        status: "active".to_owned(),
+        parent_id: new.parent.clone(),
+        agent_session_id: outcome.context.session.clone(),
+        delegation_edge_id: outcome.context.delegation.as_ref().map(|delegation| delegation.edge.clone()),
+        expires_at: new.expires_at,
+        created_at: now,
+        revoked_at: None,
+        revoked_reason: None,
+    }
 }
 
 fn request(asked: &Asked) -> Request {
@@ -477,9 +401,9 @@ fn request(asked: &Asked) -> Request {
             None => Caller::Application,
         },
         subject_token: match asked.subject {
-            Subject::None => SubjectToken::None,
-            Subject::Bearer(_) | Subject::Signed(_) => SubjectToken::AccessToken,
-            Subject::IdToken => SubjectToken::IdToken,
+            None => SubjectToken::None,
+            Some(PresentedToken::Access(_)) => SubjectToken::AccessToken,
+            Some(PresentedToken::Id) => SubjectToken::IdToken,
         },
         resources: asked.resources.clone(),
         scope: Requested::new(Scopes::from_text(&asked.scope)),
@@ -516,7 +440,7 @@ impl Sts {
         let asked = Asked {
             client,
             call: Some(call.call),
-            subject: Subject::Bearer(Zeroizing::new(call.mandate.expose().clone())),
+            subject: Some(PresentedToken::Access(Zeroizing::new(call.mandate.expose().clone()))),
             resources,
             scope: String::new(),
             record: None,
@@ -525,6 +449,8 @@ impl Sts {
             ttl_seconds: None,
             approval: None,
         };
-        self.carry_out(asked, &call.request_id).await
+        let ended = self.carry_out(asked, &call.request_id).await;
+        self.metrics.ended(&ended);
+        ended
     }
 }

@@ -19,6 +19,7 @@ use caracal_store::{Store, StoreError, ZoneRead, ZoneVersion, delegations, recor
 
 use crate::client::AuthenticatedClient;
 use crate::directive::needs_secret;
+use crate::metrics::Metrics;
 use crate::policy::{Governing, PolicyRuntime};
 
 /// One snapshot, as facts and as what the carrying out of a grant needs beside them.
@@ -50,6 +51,7 @@ pub(crate) struct Sources<'s> {
     pub(crate) keys: &'s SigningKeys,
     pub(crate) secrets: &'s SealedSecrets,
     pub(crate) policy: &'s PolicyRuntime,
+    pub(crate) metrics: &'s Metrics,
     pub(crate) control_audience: &'s str,
 }
 
@@ -86,7 +88,8 @@ impl Sources<'_> {
             add_session(&mut tx, &mut facts, row.facts()?).await?;
         }
         if let Some(id) = &references.delegation {
-            add_lineage(&mut tx, &mut facts, id).await?;
+            self.metrics.traversals.up();
+            add_lineage(&mut tx, &mut facts, id).await.inspect_err(|_| self.metrics.traversal_errors.up())?;
             facts.epoch = u64::try_from(delegations::epoch(&mut tx).await?).ok();
         }
         let session = facts.sessions.iter().find(|session| Some(&session.id) == references.session.as_ref()).cloned();

@@ -3,18 +3,21 @@
 //! - [`exchange`]: the exchange from request to mandate. Read this first.
 //! - `request`: every malformed form ends there. `client`, `gateway_auth`: who is asking.
 //! - `facts`, `policy`: what a decision knows and whom it asks. The decision itself is `caracal_authority::exchange`.
-//! - `directive`: how a Gateway reaches an upstream. `evidence`: what is recorded.
-//! - `routes`, `wire`: the HTTP face.
+//! - `directive`: how a Gateway reaches an upstream. `evidence`: what is recorded. `commit`: what becomes durable, and
+//!   is signed only then.
+//! - `routes`, `wire`, `metrics`: the HTTP face.
 //!
 //! Absent on purpose: sessions and delegations are read here, never changed; no upstream is ever called; nothing that
 //! grants authority is remembered between requests, but for bundles and keys, which never change under their hash.
 
 mod client;
+mod commit;
 mod directive;
 mod evidence;
 pub mod exchange;
 mod facts;
 mod gateway_auth;
+mod metrics;
 mod policy;
 mod request;
 mod routes;
@@ -32,6 +35,7 @@ use caracal_http::limits::{Backoff, FixedWindow};
 use caracal_ledger::{AnonymousDenials, Ledger};
 use caracal_store::{Store, StoreError};
 
+use metrics::Metrics;
 use policy::PolicyRuntime;
 
 pub use directive::Directive;
@@ -100,7 +104,7 @@ pub struct Sts {
     policy: PolicyRuntime,
     mint_rate: FixedWindow,
     guesses: Backoff,
-    counters: routes::Counters,
+    metrics: Metrics,
 }
 
 impl Sts {
@@ -118,7 +122,7 @@ impl Sts {
             policy: PolicyRuntime::default(),
             mint_rate: FixedWindow::per_minute(),
             guesses: Backoff::for_credentials(),
-            counters: routes::Counters::default(),
+            metrics: Metrics::default(),
         }
     }
 

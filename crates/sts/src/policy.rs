@@ -3,11 +3,12 @@
 //! The active version is read in the decision's own snapshot, so an activation reaches the next decision of every
 //! replica without being told. Only the bundle is remembered, by the hash of its manifest, and that never changes.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use caracal_authority::exchange::{ApprovalTier, Approver, Counsel, PolicyAnswer, PolicyQuestion, Privacy, Rate};
 use caracal_authority::resource::Resource;
-use caracal_authority::{ApplicationId, PolicySetVersionId, Timestamp, ZoneId};
+use caracal_authority::{ApplicationId, PolicySetVersionId, ResourceId, Timestamp, ZoneId};
 use caracal_http::limits::FixedWindow;
 use caracal_policy::{
     Action, ActionId, Bundle, ContentSha256, Context, DelegationEdge, Input, ManifestSha256, PolicyCache, Principal,
@@ -16,6 +17,8 @@ use caracal_policy::{
 use caracal_store::policy_sets::{self, ActivePolicySet};
 use caracal_store::{Store, StoreError, ZoneRead, policies};
 use serde_json::{Map, Value};
+
+use crate::metrics::PolicyMetrics;
 
 /// What governs a zone in one snapshot.
 pub(crate) struct Governing {
@@ -40,6 +43,7 @@ pub struct InForce {
 #[derive(Default)]
 pub(crate) struct PolicyRuntime {
     cache: PolicyCache,
+    pub(crate) metrics: PolicyMetrics,
 }
 
 impl PolicyRuntime {
@@ -92,7 +96,8 @@ impl PolicyRuntime {
             Ok(documents) => documents,
             Err(caracal_policy::NotASha256) => return Ok(Err("a policy version has no usable hash".to_owned())),
         };
-        Ok(self.cache.load(manifest, &documents).map_err(|error| error.to_string()))
+        let load = || self.cache.load(manifest, &documents);
+        Ok(self.metrics.compilations.count(load).map_err(|error| error.to_string()))
     }
 
     /// What is in force in `zone`, loaded now if it was not. `None` when it can't be loaded.
@@ -121,15 +126,20 @@ pub(crate) struct Advice<'a> {
     pub(crate) rate: &'a FixedWindow,
     pub(crate) rate_limit: u32,
     pub(crate) now: Timestamp,
-    /// A decision that is made anew because the zone moved must not count a second time.
-    pub(crate) counted: bool,
+    /// What the limiter said to this exchange before: a decision that is made anew because its zone moved neither
+    /// counts a second time nor escapes what it was told.
+    pub(crate) rated: &'a mut HashMap<ResourceId, Rate>,
+    pub(crate) metrics: &'a PolicyMetrics,
 }
 
 impl Counsel for Advice<'_> {
     fn rate(&mut self, resource: &Resource) -> Rate {
+        let (limiter, limit, now) = (self.rate, self.rate_limit, self.now);
         let key = (self.zone, &resource.name.id, self.application);
-        let within = self.counted || self.rate.hit(&key, self.rate_limit, self.now).is_allowed();
-        if within { Rate::Within } else { Rate::Exceeded }
+        *self
+            .rated
+            .entry(resource.name.id.clone())
+            .or_insert_with(|| if limiter.hit(&key, limit, now).is_allowed() { Rate::Within } else { Rate::Exceeded })
     }
 
     fn policy(&mut self, question: &PolicyQuestion<'_>) -> PolicyAnswer {
@@ -137,7 +147,7 @@ impl Counsel for Advice<'_> {
             Ok(bundle) => bundle,
             Err(error) => return PolicyAnswer::Failed { error: error.clone() },
         };
-        match decide(bundle, &self.input(question)) {
+        match self.metrics.evaluations.count(|| decide(bundle, &self.input(question))) {
             Ok(verdict) => answer(&verdict),
             Err(error) => PolicyAnswer::Failed { error: error.to_string() },
         }
@@ -184,8 +194,8 @@ impl Advice<'_> {
             },
             action: Action {
                 id: ActionId::TokenExchange,
-                method: question.call.map(|call| call.method.clone()),
-                path: question.call.map(|call| call.path.clone()),
+                method: question.call.map(|call| call.method.clone()).filter(|method| !method.is_empty()),
+                path: question.call.map(|call| call.path.clone()).filter(|path| !path.is_empty()),
             },
             session: question.record.map(|record| Session { id: record.to_string() }),
             context: Context {

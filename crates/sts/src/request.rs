@@ -94,8 +94,7 @@ impl Screened {
 
     /// Steps 5 to 9 of §3.3.
     pub(crate) fn parse(mut self) -> Result<TokenRequest, RequestFault> {
-        let resources =
-            ResourceNames::parse(self.form.all("resource")).map_err(|_| RequestFault::EmptyResource)?;
+        let resources = ResourceNames::parse(self.form.all("resource")).map_err(|_| RequestFault::EmptyResource)?;
         if resources.iter().nth(MOST_RESOURCES).is_some() {
             return Err(RequestFault::TooManyResources);
         }

@@ -1,7 +1,7 @@
 //! The HTTP face (contract: sts.md §1–§3, §6, §15).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -9,35 +9,32 @@ use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use caracal_authority::ZoneId;
-use caracal_authority::exchange::{Refusal, ResourceNames};
+use caracal_authority::exchange::Refusal;
 use caracal_authority::resource::UpstreamCall;
 use caracal_crypto::{chance, constant_time_eq};
 use caracal_http::form::{self, Form, FormError};
 use caracal_http::limits::{Source, Verdict};
 use caracal_http::{Face, FreshId, PeerAddr, Problem, Profile, RequestId, body, health};
+use caracal_store::Store;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use crate::client::{AuthenticatedClient, Credentials};
-use crate::exchange::{Asked, Granted, Subject};
+use crate::client::{AuthenticatedClient, Credentials, NotAuthenticated};
+use crate::exchange::{Asked, Granted};
 use crate::gateway_auth::{Presented, SignedRequest};
-use crate::request::{Screened, SubjectToken, TokenRequest};
+use crate::request::{Screened, TokenRequest};
 use crate::wire::Ended;
 use crate::{Directive, ExchangeError, Sts};
 
-/// Requests of this process, for the metrics.
-#[derive(Default)]
-pub(crate) struct Counters {
-    granted: AtomicU64,
-    refused: AtomicU64,
-    failed: AtomicU64,
-}
+/// How long readiness waits for the store (§15).
+const READY_WITHIN: Duration = Duration::from_secs(2);
 
 impl Sts {
     /// The service's router, with request ids and error bodies around it.
     pub fn router(self: Arc<Self>) -> Router {
+        let fresh_ids = fresh_ids(self.store.clone());
         let router = Router::new()
             .route("/oauth/2/token", post(token))
             .route("/.well-known/jwks.json", get(jwks))
@@ -50,31 +47,31 @@ impl Sts {
                 Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed")
             })
             .with_state(self);
-        router.layer(Face::new(Profile::STS, fresh_ids()))
+        router.layer(Face::new(Profile::STS, fresh_ids))
     }
 }
 
-/// Ids of requests that bring none.
-fn fresh_ids() -> FreshId {
-    FreshId::new(|| chance::uuid_v4().map(|id| id.to_string()).unwrap_or_default())
+/// Ids of requests that bring none (§3.1).
+fn fresh_ids(store: Store) -> FreshId {
+    FreshId::new(move || chance::uuid_v7(store.now()).map(|id| id.to_string()).unwrap_or_default())
 }
 
 async fn token(State(sts): State<Arc<Sts>>, id: RequestId, request: Request<Body>) -> Response {
     let peer = request.extensions().get::<PeerAddr>().copied();
-    match sts.token(&id, peer, request).await {
+    let ended = sts.token(&id, peer, request).await;
+    match &ended {
+        Err(Ended::Form(_) | Ended::Request(_)) => sts.metrics.malformed(),
+        Err(Ended::Exchange(error)) => sts.metrics.ended(&Err::<(), _>(error)),
+        Ok(_) => sts.metrics.ended(&Ok::<_, &ExchangeError>(())),
+    }
+    match ended {
         Ok((granted, for_gateway)) => {
-            sts.counters.granted.fetch_add(1, Ordering::Relaxed);
             let mut response = Profile::STS.json(StatusCode::OK, &answer(&granted, for_gateway)).into_response();
             // RFC 6749 §5.1. The reference sends none; nobody may keep what this answer holds.
             response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
             response
         }
-        Err(ended) => {
-            let problem = Problem::from(ended);
-            let counter = if problem.status().is_server_error() { &sts.counters.failed } else { &sts.counters.refused };
-            counter.fetch_add(1, Ordering::Relaxed);
-            problem.into_response()
-        }
+        Err(ended) => Problem::from(ended).into_response(),
     }
 }
 
@@ -109,26 +106,27 @@ impl Sts {
         id: &RequestId,
     ) -> Result<bool, ExchangeError> {
         let Some(presented) = Presented::by(&parts.headers) else { return Ok(false) };
-        if screened.gateway_request_id() != Some(id.as_str()) {
-            return Err(ExchangeError::NotAGateway);
-        }
         let signed = SignedRequest { method: parts.method.as_str(), escaped_path: parts.uri.path(), body };
         let key = self.config.gateway_key.as_deref();
-        let verified = presented.verify(key, &signed, self.store.now(), &self.store).await;
-        if verified.is_err() {
+        let verified = if screened.gateway_request_id() == Some(id.as_str()) {
+            presented.verify(key, &signed, self.store.now(), &self.store).await.map_err(ExchangeError::from)
+        } else {
+            Err(ExchangeError::NotAGateway)
+        };
+        if matches!(verified, Err(ExchangeError::NotAGateway)) {
             self.denials.count("sts", "gateway_signature");
         }
-        verified?;
-        Ok(true)
+        verified.map(|()| true)
     }
 
     async fn for_gateway(&self, request: TokenRequest, id: &RequestId) -> Result<Granted, ExchangeError> {
-        let client = AuthenticatedClient::by_gateway(request.zone.as_deref(), request.application.as_deref())?;
+        let client = AuthenticatedClient::by_gateway(request.zone.as_deref(), request.application.as_deref())
+            .inspect_err(|_| self.denials.count("sts", "client_unauthenticated"))?;
         let call = UpstreamCall {
             method: request.method.clone().unwrap_or_default(),
             path: request.path.clone().unwrap_or_default(),
         };
-        self.carry_out(asked(request, client, Some(call))?, id.as_str()).await
+        self.carry_out(asked(request, client, Some(call)), id.as_str()).await
     }
 
     /// Steps 10 and 11, with the count of wrong secrets per application and source (difference D17).
@@ -149,52 +147,46 @@ impl Sts {
             application: request.application.as_deref(),
             secret: request.client_secret.as_ref().map(|secret| secret.as_str()),
         };
-        let client = match AuthenticatedClient::by_secret(&presented, &self.store, &self.verifier).await {
-            Ok(client) => client,
-            Err(error) => {
-                let error = ExchangeError::from(error);
-                return Err(match &error {
-                    ExchangeError::Refused(Refusal::ClientUnauthenticated) => {
-                        self.count_guess(&guesser).unwrap_or(error)
-                    }
-                    _ => error,
-                });
+        match AuthenticatedClient::by_secret(&presented, &self.store, &self.verifier).await {
+            Ok(client) => self.carry_out(asked(request, client, None), id.as_str()).await,
+            Err(NotAuthenticated::Unproven) => {
+                self.denials.count("sts", "client_unauthenticated");
+                Err(self.guessed_wrong(&guesser))
             }
-        };
-        self.carry_out(asked(request, client, None)?, id.as_str()).await
+            Err(NotAuthenticated::Misplaced { client, requested }) => {
+                let refused = self.refuse_misplaced(asked(request, client, None), requested, id.as_str()).await;
+                match refused {
+                    // On the wire a wrong guess, so it has to count like one.
+                    ExchangeError::Refused(Refusal::ClientUnauthenticated) => Err(self.guessed_wrong(&guesser)),
+                    other => Err(other),
+                }
+            }
+            Err(NotAuthenticated::Verifier(error)) => Err(error.into()),
+            Err(NotAuthenticated::Store(error)) => Err(error.into()),
+        }
     }
 
-    fn count_guess(&self, guesser: &(String, Option<Source>)) -> Option<ExchangeError> {
-        self.denials.count("sts", "client_unauthenticated");
+    fn guessed_wrong(&self, guesser: &(String, Option<Source>)) -> ExchangeError {
         match self.guesses.failed(guesser, self.store.now()) {
-            Verdict::Allowed => None,
-            Verdict::Limited { retry_after } => Some(ExchangeError::Locked { retry_after }),
+            Verdict::Allowed => Refusal::ClientUnauthenticated.into(),
+            Verdict::Limited { retry_after } => ExchangeError::Locked { retry_after },
         }
     }
 }
 
-fn asked(
-    request: TokenRequest,
-    client: AuthenticatedClient,
-    call: Option<UpstreamCall>,
-) -> Result<Asked, ExchangeError> {
-    let resources = ResourceNames::parse(request.resources.iter().map(String::as_str));
-    Ok(Asked {
+fn asked(request: TokenRequest, client: AuthenticatedClient, call: Option<UpstreamCall>) -> Asked {
+    Asked {
         client,
         call,
-        subject: match request.subject_token {
-            None => Subject::None,
-            Some(SubjectToken::Access(token)) => Subject::Bearer(token),
-            Some(SubjectToken::Id) => Subject::IdToken,
-        },
-        resources: resources.map_err(|_| ExchangeError::Malformed)?,
+        subject: request.subject_token,
+        resources: request.resources,
         scope: request.scope,
         record: request.record,
         session: request.session,
         delegation: request.delegation,
         ttl_seconds: request.ttl_seconds,
         approval: request.approval,
-    })
+    }
 }
 
 /// The success body, §3.12. Upstreams are a Gateway's alone.
@@ -286,24 +278,21 @@ async fn jwks(
 }
 
 async fn ready(State(sts): State<Arc<Sts>>) -> Response {
-    match sts.check().await {
-        Ok(()) => health::ready(Profile::STS).into_response(),
-        Err(error) => {
-            tracing::warn!(%error, "not ready");
-            // The contract's name for "the store does not answer", whichever engine it is.
-            health::not_ready("postgres_unreachable").into_response()
-        }
-    }
+    let why = match tokio::time::timeout(READY_WITHIN, sts.check()).await {
+        Ok(Ok(())) => return health::ready(Profile::STS).into_response(),
+        Ok(Err(error)) => error.to_string(),
+        Err(elapsed) => elapsed.to_string(),
+    };
+    tracing::warn!(why, "not ready");
+    // The contract's name for "the store does not answer", whichever engine it is.
+    health::not_ready("postgres_unreachable").into_response()
 }
 
 async fn metrics(State(sts): State<Arc<Sts>>, headers: HeaderMap) -> Response {
     if !sts.may_read_metrics(&headers) {
         return unauthorized();
     }
-    let mut text = String::new();
-    for (name, value) in sts.counts() {
-        text.push_str(&format!("# TYPE caracal_sts_{name}_total counter\ncaracal_sts_{name}_total {value}\n"));
-    }
+    let text = sts.metrics.text(&sts.policy.metrics);
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
@@ -311,13 +300,7 @@ async fn metrics_json(State(sts): State<Arc<Sts>>, headers: HeaderMap) -> Respon
     if !sts.may_read_metrics(&headers) {
         return unauthorized();
     }
-    let counts: Map<String, Value> =
-        sts.counts().into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
-    let opa = json!({
-        "decision_contract_version": caracal_policy::DECISION_CONTRACT_VERSION,
-        "decision_contract_sha256": caracal_policy::decision_contract_sha256(),
-    });
-    Profile::STS.json(StatusCode::OK, &json!({"sts": counts, "opa": opa})).into_response()
+    Profile::STS.json(StatusCode::OK, &sts.metrics.json(&sts.policy.metrics)).into_response()
 }
 
 fn unauthorized() -> Response {
@@ -325,15 +308,6 @@ fn unauthorized() -> Response {
 }
 
 impl Sts {
-    fn counts(&self) -> [(&'static str, u64); 3] {
-        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        [
-            ("exchanges_granted", of(&self.counters.granted)),
-            ("exchanges_refused", of(&self.counters.refused)),
-            ("exchanges_failed", of(&self.counters.failed)),
-        ]
-    }
-
     fn may_read_metrics(&self, headers: &HeaderMap) -> bool {
         let Some(bearer) = &self.config.metrics_bearer else { return self.config.open_metrics };
         let expected = zeroize::Zeroizing::new(format!("Bearer {}", bearer.expose()));

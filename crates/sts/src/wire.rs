@@ -11,7 +11,6 @@ use caracal_http::form::FormError;
 use caracal_store::StoreError;
 use http::StatusCode;
 
-use crate::client::NotAuthenticated;
 use crate::gateway_auth::NotAGateway;
 use crate::request::RequestFault;
 
@@ -124,16 +123,6 @@ impl From<ChanceUnavailable> for ExchangeError {
 impl From<VerifierUnavailable> for ExchangeError {
     fn from(_: VerifierUnavailable) -> Self {
         Self::Busy
-    }
-}
-
-impl From<NotAuthenticated> for ExchangeError {
-    fn from(error: NotAuthenticated) -> Self {
-        match error {
-            NotAuthenticated::Refused(refusal) => refusal.into(),
-            NotAuthenticated::Verifier(error) => error.into(),
-            NotAuthenticated::Store(error) => error.into(),
-        }
     }
 }
 

@@ -67,13 +67,8 @@ async fn create(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Re
     require_free_name(&mut snapshot.zone(&zone), &draft.name, None).await?;
     drop(snapshot);
     let secret = Arc::new(NewSecret::draw(&admin).await?);
-    let change = Change {
-        draft,
-        id: fresh(call.now)?,
-        by: call.caller.actor(),
-        secret: secret.clone(),
-        trace: call.trace,
-    };
+    let change =
+        Change { draft, id: fresh(call.now)?, by: call.caller.actor(), secret: secret.clone(), trace: call.trace };
     let (application, recorded) = admin
         .store
         .commit(&zone, change, |tx, change| {
@@ -89,10 +84,7 @@ async fn create(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Re
                     secret_hash: Some(change.secret.hash.clone()),
                     expires_at: None,
                     archived_at: None,
-                    attribution: Attribution {
-                        updated_at: None,
-                        ..Attribution::created(&change.by, tx.now())
-                    },
+                    attribution: Attribution { updated_at: None, ..Attribution::created(&change.by, tx.now()) },
                 };
                 applications::add(tx, &application).await?;
                 change.secret.keep(tx, &application.zone_id, &application.id).await?;

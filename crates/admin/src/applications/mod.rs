@@ -9,8 +9,8 @@ mod traits;
 pub(crate) mod update;
 
 use caracal_authority::{ApplicationId, Timestamp, ZoneId};
-use caracal_store::applications::{self, Application};
 use caracal_store::ZoneRead;
+use caracal_store::applications::{self, Application};
 use serde::Serialize;
 
 use crate::attribution::Attributed;
@@ -83,11 +83,7 @@ async fn existing(tx: &mut ZoneRead<'_>, id: &ApplicationId) -> Result<Applicati
 }
 
 /// Names of managed applications are unique in a zone, case aside.
-async fn require_free_name(
-    tx: &mut ZoneRead<'_>,
-    name: &str,
-    except: Option<&ApplicationId>,
-) -> Result<(), Refusal> {
+async fn require_free_name(tx: &mut ZoneRead<'_>, name: &str, except: Option<&ApplicationId>) -> Result<(), Refusal> {
     match applications::find_managed_by_name(tx, name, except).await? {
         None => Ok(()),
         Some(_) => Err(Refusal::conflict("application_name_taken")),

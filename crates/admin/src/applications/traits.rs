@@ -51,7 +51,10 @@ pub(super) fn check(traits: &[String], is_global: bool) -> Result<(), Refusal> {
             return refuse("trait_forbidden", format!("traits of `{namespace}` are given by global tokens only"));
         }
         if namespace == "control" && !is_control_trait(rest, &mut has_ttl, &mut has_end) {
-            return refuse("trait_invalid", format!("`{name}` is no control trait, or one of its kind is there already"));
+            return refuse(
+                "trait_invalid",
+                format!("`{name}` is no control trait, or one of its kind is there already"),
+            );
         }
     }
     Ok(())

@@ -31,9 +31,7 @@ async fn validate(admin: Arc<Admin>, mut call: Call<Anywhere>) -> Result<Changed
         Some(zone) => {
             admin
                 .store
-                .commit(&zone, trace, |tx, trace| {
-                    Box::pin(async move { trace.change(tx, StatusCode::OK, None).await })
-                })
+                .commit(&zone, trace, |tx, trace| Box::pin(async move { trace.change(tx, StatusCode::OK, None).await }))
                 .await?
         }
         None => {

@@ -43,7 +43,8 @@ struct Activated<'a> {
 }
 
 async fn activate(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Refusal> {
-    let named = Fields::of(call.body.take()).and_then(|mut body| body.required_text("version_id", Text::exact(1, usize::MAX)));
+    let named =
+        Fields::of(call.body.take()).and_then(|mut body| body.required_text("version_id", Text::exact(1, usize::MAX)));
     let named = named.map_err(|mismatch| mismatch.refuse("invalid_body"))?;
     // What is no id names no version.
     let version = PolicySetVersionId::parse(&named).map_err(|_| Refusal::missing(MISSING))?;
@@ -78,8 +79,7 @@ async fn activate(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, 
             })
         })
         .await?;
-    let status_url = format!(
-        "/v1/zones/{zone}/policy-sets/{set}/activation-status?version_id={version}&outbox_id={message}"
-    );
+    let status_url =
+        format!("/v1/zones/{zone}/policy-sets/{set}/activation-status?version_id={version}&outbox_id={message}");
     Ok(recorded.answer(&Activated { activated: true, version_id: &version, outbox_id: &message, status_url }))
 }

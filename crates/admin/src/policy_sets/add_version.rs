@@ -65,7 +65,8 @@ async fn add_version(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Change
                     id: change.id.clone(),
                     policy_set_id: change.set.clone(),
                     version: policy_sets::highest_version(tx, &change.set).await? + 1,
-                    manifest_sha256: ManifestSha256::of(change.manifest.iter().map(PolicyVersionId::as_str)).to_string(),
+                    manifest_sha256: ManifestSha256::of(change.manifest.iter().map(PolicyVersionId::as_str))
+                        .to_string(),
                     manifest: change.manifest.clone(),
                     schema_version: SCHEMA.to_owned(),
                     created_by: Some(change.by.clone()),

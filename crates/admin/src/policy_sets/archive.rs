@@ -30,8 +30,7 @@ struct Change {
 }
 
 async fn archive(admin: Arc<Admin>, call: Call<InZone>) -> Result<Changed, Refusal> {
-    let change =
-        Change { set: call.id("id")?, message: fresh(call.now)?, by: call.caller.actor(), trace: call.trace };
+    let change = Change { set: call.id("id")?, message: fresh(call.now)?, by: call.caller.actor(), trace: call.trace };
     let recorded = admin
         .store
         .commit(&call.place.zone, change, |tx, change| {

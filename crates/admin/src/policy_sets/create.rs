@@ -75,9 +75,5 @@ async fn create(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Re
 }
 
 fn conflict(error: StoreError) -> Refusal {
-    if error.is_conflict_on("policy_sets.name") {
-        Refusal::conflict("policy_set_name_conflict")
-    } else {
-        error.into()
-    }
+    if error.is_conflict_on("policy_sets.name") { Refusal::conflict("policy_set_name_conflict") } else { error.into() }
 }

@@ -125,10 +125,7 @@ async fn announce(
     set: &PolicySetId,
     version: Option<&PolicySetVersionId>,
 ) -> Result<(), Refusal> {
-    let mut fields = vec![
-        ("zone_id".to_owned(), tx.zone().to_string()),
-        ("policy_set_id".to_owned(), set.to_string()),
-    ];
+    let mut fields = vec![("zone_id".to_owned(), tx.zone().to_string()), ("policy_set_id".to_owned(), set.to_string())];
     if let Some(version) = version {
         fields.push(("policy_set_version_id".to_owned(), version.to_string()));
     }

@@ -12,9 +12,8 @@ const SCHEME: &str = "provider://";
 
 /// `provider://` and lower-case words with single hyphens, else 400 `invalid_provider_identifier`.
 pub(super) fn check(identifier: &str) -> Result<(), Refusal> {
-    let is_word = |word: &str| {
-        !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-    };
+    let is_word =
+        |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
     match identifier.strip_prefix(SCHEME) {
         Some(name) if name.split('-').all(is_word) => Ok(()),
         _ => Err(Refusal::invalid("invalid_provider_identifier")

@@ -8,6 +8,7 @@ mod version;
 
 pub use status::status;
 pub use up::up;
+pub(crate) use verify::verify_with_key;
 pub use verify::{verify, verify_data_dir};
 pub use version::{VERSION, version};
 

@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use caracal_ledger::{ChainKey, LedgerReport, read_heads, verify_store};
+use caracal_ledger::{Chain, ChainKey, LedgerReport, read_heads, verify_store};
 use caracal_store::{SqliteOptions, inspect};
 
 use super::Failure;
@@ -40,7 +40,7 @@ pub fn verify(data_dir: Option<PathBuf>, json: bool) -> Result<ExitCode, Failure
 pub fn verify_data_dir(
     data_dir: &Path,
     environment: &Environment,
-    mut progress: impl FnMut(&caracal_ledger::Chain, i64),
+    progress: impl FnMut(&Chain, i64),
 ) -> Result<LedgerReport, Failure> {
     let key = SecretFiles::in_data_dir(data_dir).load_audit_key(environment)?;
     let Some(key) = key else {
@@ -50,8 +50,17 @@ pub fn verify_data_dir(
             data_dir.display()
         )));
     };
+    verify_with_key(data_dir, key.as_ref(), progress)
+}
+
+/// [`verify_data_dir`] with the key at hand.
+pub(crate) fn verify_with_key(
+    data_dir: &Path,
+    key: &dyn ChainKey,
+    mut progress: impl FnMut(&Chain, i64),
+) -> Result<LedgerReport, Failure> {
     // Heads first: a running ledger may grow past them while it is read, but never falls behind them.
-    let heads = read_heads(data_dir, key.as_ref())?.ok_or_else(|| {
+    let heads = read_heads(data_dir, key)?.ok_or_else(|| {
         Failure(format!(
             "`{}` has no heads.log: whether the end of the ledger was cut off can't be told. Restore the file, or verify \
              a backup that has it",
@@ -59,7 +68,5 @@ pub fn verify_data_dir(
         ))
     })?;
     let mut inspection = inspect(&SqliteOptions::in_directory(data_dir).database())?;
-    let key: &dyn ChainKey = key.as_ref();
-    let report = inspection.run(async |tx| verify_store(tx, Some(key), &heads, &mut progress).await)?;
-    Ok(report)
+    Ok(inspection.run(async |tx| verify_store(tx, Some(key), &heads, &mut progress).await)?)
 }

@@ -76,7 +76,8 @@ impl<'d> Agent<'d> {
             "application_id": self.at.application, "labels": [ROLE], "ttl_seconds": 600,
             "parent_id": parent.map(|parent| parent.id.as_str()), "parent_authority": "none"
         });
-        let answer = self.coordinate(Method::POST, "/agents", Some(&body)).await?.expect_success("starting a session")?;
+        let answer =
+            self.coordinate(Method::POST, "/agents", Some(&body)).await?.expect_success("starting a session")?;
         Ok(Session { id: answer.text("agent_session_id")?, edge: None })
     }
 
@@ -92,7 +93,8 @@ impl<'d> Agent<'d> {
             "issuer_application_id": self.at.application, "source_session_id": from.id,
             "receiver_application_id": self.at.application, "target_session_id": to.id,
             "scopes": scopes, "constraints": {"resources": [NOTES], "max_hops": hops},
-            "ttl_seconds": 600
+            // What is lent on must end before what it was cut from.
+            "ttl_seconds": if from.edge.is_some() { 300 } else { 600 }
         });
         if let Some(parent) = &from.edge {
             body["parent_edge_id"] = json!(parent);

@@ -36,7 +36,9 @@ impl Answer {
     /// The member `name`, as text.
     pub(super) fn text(&self, name: &str) -> Result<String, Failure> {
         let found = self.json().get(name).and_then(Value::as_str).map(str::to_owned);
-        found.ok_or_else(|| Failure(format!("expected a member `{name}` in the answer {}: {}", self.status, self.shown())))
+        found.ok_or_else(|| {
+            Failure(format!("expected a member `{name}` in the answer {}: {}", self.status, self.shown()))
+        })
     }
 
     /// Code and description of a refusal, in one line.

@@ -27,7 +27,8 @@ use report::{Report, Step};
 pub async fn run(json: bool) -> Result<ExitCode, Failure> {
     let begun = Instant::now();
     let mut report = Report::new(json);
-    report.say("Caracal decides what an agent may do before it does it, proves what it did, and takes it back at once.");
+    report
+        .say("Caracal decides what an agent may do before it does it, proves what it did, and takes it back at once.");
     report.say("This runs the whole system in a temporary place and lets a real agent call a real API through it.");
 
     let home = tempfile::Builder::new().prefix("caracal-demo-").tempdir()?;

@@ -80,14 +80,19 @@ impl<'d> Operator<'d> {
         let manifest = json!({"manifest": [{"policy_version_id": policy}]});
         let version = self.create(&of_zone(&format!("/policy-sets/{set}/versions")), manifest).await?;
         let version = version.text("version_id")?;
-        let activated = self
-            .create(&of_zone(&format!("/policy-sets/{set}/activate")), json!({"version_id": version}))
-            .await?;
-        let status = self.call(Method::GET, &activated.text("status_url")?, None).await?.expect_success("the status")?;
+        let activated =
+            self.create(&of_zone(&format!("/policy-sets/{set}/activate")), json!({"version_id": version})).await?;
+        let status =
+            self.call(Method::GET, &activated.text("status_url")?, None).await?.expect_success("the status")?;
         if status.text("propagation_status")? != "loaded" {
             return Err(Failure(format!("the policy was activated but is not in force: {}", status.json())));
         }
-        Ok(Provisioned { zone, application: application_id, client_secret: application.text("client_secret")?, calls: 9 })
+        Ok(Provisioned {
+            zone,
+            application: application_id,
+            client_secret: application.text("client_secret")?,
+            calls: 9,
+        })
     }
 }
 

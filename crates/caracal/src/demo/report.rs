@@ -109,7 +109,12 @@ impl Report {
             let document = Document { ok, elapsed_ms: elapsed.as_millis(), steps: &self.steps };
             println!("{}", serde_json::to_string(&document).unwrap_or_default());
         } else if ok {
-            println!("\n{} All {} steps went as told, in {:.1} s.", self.mark(true), self.steps.len(), elapsed.as_secs_f64());
+            println!(
+                "\n{} All {} steps went as told, in {:.1} s.",
+                self.mark(true),
+                self.steps.len(),
+                elapsed.as_secs_f64()
+            );
         } else {
             println!("\n{} Not everything went as told; the steps marked above did not.", self.mark(false));
         }

@@ -149,7 +149,8 @@ impl Telling<'_> {
         report: &mut Report,
     ) -> Result<(), Failure> {
         // Both hold a fresh, unused mandate when the delegation is taken back.
-        let of_worker = self.agent.mint(worker, "notes:read").await?.expect_success("the mint")?.text("access_token")?;
+        let of_worker =
+            self.agent.mint(worker, "notes:read").await?.expect_success("the mint")?.text("access_token")?;
         let of_child = self.agent.mint(child, "notes:read").await?.expect_success("the mint")?.text("access_token")?;
         let before = self.upstream.received().len();
         let revoked = self.agent.revoke(edge).await?;
@@ -182,7 +183,10 @@ async fn trace(operator: &Operator<'_>, zone: &str, request: &str, report: &mut 
     step.request_id = Some(request.to_owned());
     let explained = answer.expect_success("the explanation")?.json();
     let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-    step.see(format!("final decision: {}", text(&explained, "final_decision")), text(&explained, "final_decision") == "deny");
+    step.see(
+        format!("final decision: {}", text(&explained, "final_decision")),
+        text(&explained, "final_decision") == "deny",
+    );
     let events = explained.get("events").and_then(Value::as_array).cloned().unwrap_or_default();
     for event in &events {
         let metadata = event.get("metadata_json").cloned().unwrap_or_default();

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use caracal_ledger::LedgerReport;
 use caracal_store::SqliteOptions;
 
 use super::report::{Report, Step};
@@ -23,7 +24,11 @@ pub(super) fn show(
     let mut step = Step::new("verify", "The ledger is verified from the stored bytes alone");
     step.see("the system stopped with nothing cut off", drained);
     step.see(
-        format!("{} chained records in {} chains, every hash, link and seal recomputed", verified.rows(), verified.chains.len()),
+        format!(
+            "{} chained records in {} chains, every hash, link and seal recomputed",
+            verified.rows(),
+            verified.chains.len()
+        ),
         verified.is_intact() && verified.rows() > 0,
     );
     report.add(step);
@@ -31,8 +36,9 @@ pub(super) fn show(
     let copy = home.join("copy");
     copy_data(data_dir, &copy)?;
     let database = SqliteOptions::in_directory(&copy).database();
-    let changed = change_one_byte(&database, &cast.allowed_request)?;
-    let verified = verify_data_dir(&copy, environment, |_, _| {})?;
+    let (changed, verified) = change_one_byte(&database, &cast.allowed_request, || {
+        verify_data_dir(&copy, environment, |_, _| {})
+    })?;
     let mut step = Step::new("tamper", "One byte changed in a copy of the store, and the verifier names the event");
     step.see(format!("changed byte {} of {}", changed.offset, changed.what), true);
     match verified.first() {
@@ -65,22 +71,31 @@ struct Changed {
     what: String,
 }
 
-/// Changes one letter of the stored evidence of `request`: a denial must not be turned into something else unseen, and
-/// neither must an allowance.
-fn change_one_byte(database: &Path, request: &str) -> Result<Changed, Failure> {
+/// Changes one letter of the stored evidence of `request`, and says what the verifier then says.
+///
+/// A database file also holds what it no longer uses. Where the letter is found in such a place, changing it changes
+/// nothing anyone can read; it is put back, and the next place is tried.
+fn change_one_byte(
+    database: &Path,
+    request: &str,
+    verify: impl Fn() -> Result<LedgerReport, Failure>,
+) -> Result<(Changed, LedgerReport), Failure> {
     let mut bytes = std::fs::read(database)?;
-    let find = |needle: &[u8], from: usize| {
-        bytes[from..].windows(needle.len()).position(|window| window == needle).map(|at| at + from)
-    };
     // In a row of the evidence table the request id is followed by the decision; in an index it is not.
     let row = [request.as_bytes(), b"allow"].concat();
-    let at = find(&row, 0).map(|at| at + request.len());
-    let Some(at) = at else {
-        return Err(Failure(format!("the evidence of request {request} was not found in {}", database.display())));
-    };
-    // "allow" becomes "allou".
-    let offset = at + 4;
-    bytes[offset] ^= 2;
-    std::fs::write(database, bytes)?;
-    Ok(Changed { offset, what: format!("the stored decision of request {request}") })
+    let places: Vec<usize> =
+        bytes.windows(row.len()).enumerate().filter(|(_, window)| *window == row).map(|(at, _)| at).collect();
+    for place in places {
+        // "allow" becomes "allou".
+        let offset = place + row.len() - 1;
+        bytes[offset] ^= 2;
+        std::fs::write(database, &bytes)?;
+        let report = verify()?;
+        if !report.is_intact() {
+            let what = format!("the stored decision of request {request}");
+            return Ok((Changed { offset, what }, report));
+        }
+        bytes[offset] ^= 2;
+    }
+    Err(Failure(format!("no byte of the evidence of request {request} could be changed unseen or seen")))
 }

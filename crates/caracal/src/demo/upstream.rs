@@ -66,11 +66,15 @@ impl Upstream {
 }
 
 fn answer(request: &Request<Incoming>, key: &str, log: &Mutex<Vec<Received>>) -> Response<Full<Bytes>> {
-    let headers = request.headers().iter().map(|(name, value)| {
-        (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
-    });
-    let received =
-        Received { method: request.method().to_string(), target: request.uri().to_string(), headers: headers.collect() };
+    let headers = request
+        .headers()
+        .iter()
+        .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
+    let received = Received {
+        method: request.method().to_string(),
+        target: request.uri().to_string(),
+        headers: headers.collect(),
+    };
     let opens = received.header(KEY_HEADER) == Some(key);
     log.lock().unwrap_or_else(PoisonError::into_inner).push(received);
     let (status, body) = if opens {

@@ -94,7 +94,8 @@ impl SecretFiles {
             });
         }
         let [admin_token, coordinator_token, kek, audit, gateway_sts, idempotency, admin_token_digests] =
-            <[SecretText; 7]>::try_from(values).unwrap_or_else(|_| std::array::from_fn(|_| SecretText::new(String::new())));
+            <[SecretText; 7]>::try_from(values)
+                .unwrap_or_else(|_| std::array::from_fn(|_| SecretText::new(String::new())));
         let mut check = Check { mistakes: Vec::new() };
         let kek = check.kek("SECRET_STORE_KEK", kek.expose());
         let previous_kek = previous_kek.and_then(|text| check.kek("SECRET_STORE_KEK_PREVIOUS", &text));

@@ -129,7 +129,12 @@ impl Reader<'_> {
         }
     }
 
-    pub(super) fn number<T: FromStr + PartialOrd + std::fmt::Display + Copy>(&mut self, name: &str, default: T, least: T) -> T {
+    pub(super) fn number<T: FromStr + PartialOrd + std::fmt::Display + Copy>(
+        &mut self,
+        name: &str,
+        default: T,
+        least: T,
+    ) -> T {
         let Some(text) = self.text(name) else { return default };
         match text.trim().parse::<T>() {
             Ok(number) if number >= least => number,
@@ -150,7 +155,10 @@ impl Reader<'_> {
                 && !text.contains('#')
         });
         if !good {
-            self.mistake("ISSUER_URL", format!("`{text}` is not an absolute http(s) URL without user, query and fragment"));
+            self.mistake(
+                "ISSUER_URL",
+                format!("`{text}` is not an absolute http(s) URL without user, query and fragment"),
+            );
         }
         Some(text)
     }

@@ -132,7 +132,10 @@ impl Answer {
     }
 
     pub fn text(&self, name: &str) -> String {
-        self.json()[name].as_str().unwrap_or_else(|| panic!("no `{name}` in {} {}", self.status, self.json())).to_owned()
+        self.json()[name]
+            .as_str()
+            .unwrap_or_else(|| panic!("no `{name}` in {} {}", self.status, self.json()))
+            .to_owned()
     }
 
     pub fn request_id(&self) -> String {
@@ -174,7 +177,8 @@ impl Http {
     }
 
     pub async fn form(&self, url: &str, fields: &[(&str, &str)]) -> Option<Answer> {
-        let body = fields.iter().map(|(name, value)| format!("{name}={}", escaped(value))).collect::<Vec<_>>().join("&");
+        let body =
+            fields.iter().map(|(name, value)| format!("{name}={}", escaped(value))).collect::<Vec<_>>().join("&");
         self.send(Method::POST, url, &[("content-type", "application/x-www-form-urlencoded")], body).await
     }
 }
@@ -208,11 +212,8 @@ impl Tenant {
         };
         let zone = post("/v1/zones".to_owned(), json!({"name": "Test"})).await.text("id");
         let base = format!("/v1/zones/{zone}");
-        let application = post(
-            format!("{base}/applications"),
-            json!({"name": "bot", "registration_method": "managed"}),
-        )
-        .await;
+        let application =
+            post(format!("{base}/applications"), json!({"name": "bot", "registration_method": "managed"})).await;
         let provider = post(
             format!("{base}/providers"),
             json!({"name": "key", "kind": "api_key", "config_json": {"header_name": "x-key", "api_key": "upstream-key-1"}}),
@@ -237,12 +238,10 @@ impl Tenant {
         let version =
             post(format!("{base}/policies"), json!({"name": "p", "content": content})).await.text("version_id");
         let set = post(format!("{base}/policy-sets"), json!({"name": "s"})).await.text("id");
-        let version = post(
-            format!("{base}/policy-sets/{set}/versions"),
-            json!({"manifest": [{"policy_version_id": version}]}),
-        )
-        .await
-        .text("version_id");
+        let version =
+            post(format!("{base}/policy-sets/{set}/versions"), json!({"manifest": [{"policy_version_id": version}]}))
+                .await
+                .text("version_id");
         post(format!("{base}/policy-sets/{set}/activate"), json!({"version_id": version})).await;
         Self { zone, application: id, client_secret: application.text("client_secret") }
     }

@@ -119,7 +119,10 @@ mod t04_state_authentication {
         house.post("/zones/z-2/agents", &token, anchored).await.refused(404, "session_not_found");
         let child = json!({"application_id": "app-9", "parent_id": session});
         house.post("/zones/z-2/agents", &token, child).await.refused(404, "parent_not_found");
-        house.call("DELETE", &format!("/zones/z-2/agents/{session}"), &token, None).await.refused(404, "session_not_found");
+        house
+            .call("DELETE", &format!("/zones/z-2/agents/{session}"), &token, None)
+            .await
+            .refused(404, "session_not_found");
         assert_eq!(house.session(&session).await.status, "active");
     }
 
@@ -219,13 +222,14 @@ mod t04_state_operator {
         let edge = house.edge(&a, &b, |_| ()).await;
         house.revoke(OPERATOR, &edge).await.expect(200);
         house.terminate(OPERATOR, &a).await.expect(204);
-        house.add_session("s-service", |session| {
-            session.lifecycle = "service".to_owned();
-            session.ttl_seconds = None;
-            session.lease_generation = 3;
-            session.heartbeat_deadline_at = Some(house.store.now().plus(std::time::Duration::from_secs(60)));
-        })
-        .await;
+        house
+            .add_session("s-service", |session| {
+                session.lifecycle = "service".to_owned();
+                session.ttl_seconds = None;
+                session.lease_generation = 3;
+                session.heartbeat_deadline_at = Some(house.store.now().plus(std::time::Duration::from_secs(60)));
+            })
+            .await;
         house.terminate(OPERATOR, "s-service").await.expect(204);
     }
 }

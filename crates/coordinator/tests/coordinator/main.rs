@@ -14,5 +14,6 @@ mod socket;
 mod subjects;
 mod support;
 mod sweep;
+mod t04_state_cascades;
 mod t04_state_races;
 mod termination;

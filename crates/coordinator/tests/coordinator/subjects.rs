@@ -98,9 +98,7 @@ mod t04_state_subject {
         let proof = house.sign(&login(&house)).await;
         let body = json!({"application_id": "app-1", "subject_session_id": "rec-user", "subject_token": proof});
         let parent = house.start(&token, body).await.expect(201).text("agent_session_id");
-        let child = |anchor: &str, parent: &str| {
-            json!({"application_id": "app-1", "subject_session_id": anchor, "parent_id": parent})
-        };
+        let child = |anchor: &str, parent: &str| json!({"application_id": "app-1", "subject_session_id": anchor, "parent_id": parent});
         let reply = house.start(&token, child("rec-user", &parent)).await.expect(201);
         assert_eq!(reply.body["subject_authority_record_id"], "rec-user");
         house.start(&token, child("rec-other", &parent)).await.refused(401, "invalid_subject_proof");

@@ -5,9 +5,7 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
-use caracal_authority::{
-    AgentSessionId, ApplicationId, AuthorityRecordId, EdgeId, ResourceId, Timestamp, ZoneId,
-};
+use caracal_authority::{AgentSessionId, ApplicationId, AuthorityRecordId, EdgeId, ResourceId, Timestamp, ZoneId};
 use caracal_coordinator::{Coordinator, CoordinatorConfig};
 use caracal_crypto::Secret;
 use caracal_crypto::envelope::{Kek, KekRing};
@@ -17,6 +15,7 @@ use caracal_ledger::{AnonymousDenials, Ledger};
 use caracal_store::admin_evidence::{self, AdminEvidenceRow};
 use caracal_store::applications::Application;
 use caracal_store::delegations::EdgeRow;
+use caracal_store::evidence::ChainRow;
 use caracal_store::records::RecordRow;
 use caracal_store::resources::Resource;
 use caracal_store::sessions::SessionRow;
@@ -28,72 +27,72 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-pub const ISSUER: &str = "https://issuer.test";
-pub const OPERATOR: &str = "operator-token-0123456789";
-pub const START: i64 = 1_800_000_000;
+pub(crate) const ISSUER: &str = "https://issuer.test";
+pub(crate) const OPERATOR: &str = "operator-token-0123456789";
+pub(crate) const START: i64 = 1_800_000_000;
 
 /// A running Coordinator. Its clock stands still until it is moved.
-pub struct House {
-    pub store: Store,
-    pub clock: Arc<ManualClock>,
-    pub keys: Arc<SigningKeys>,
-    pub coordinator: Arc<Coordinator>,
-    pub router: Router,
-    pub denials: Arc<AnonymousDenials>,
-    pub ledger: Ledger,
-    pub directory: tempfile::TempDir,
+pub(crate) struct House {
+    pub(crate) store: Store,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) keys: Arc<SigningKeys>,
+    pub(crate) coordinator: Arc<Coordinator>,
+    pub(crate) router: Router,
+    pub(crate) denials: Arc<AnonymousDenials>,
+    pub(crate) ledger: Ledger,
+    pub(crate) directory: tempfile::TempDir,
     messages: Arc<Mutex<Vec<Message>>>,
 }
 
 /// What came back.
 #[derive(Debug)]
-pub struct Reply {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Value,
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Value,
 }
 
 impl Reply {
-    pub fn code(&self) -> &str {
+    pub(crate) fn code(&self) -> &str {
         self.body["error"].as_str().unwrap_or("")
     }
 
     /// Status and code.
-    pub fn refusal(&self) -> (u16, &str) {
+    pub(crate) fn refusal(&self) -> (u16, &str) {
         (self.status.as_u16(), self.code())
     }
 
-    pub fn text(&self, name: &str) -> String {
+    pub(crate) fn text(&self, name: &str) -> String {
         self.body[name].as_str().unwrap_or_else(|| panic!("`{name}` in {}", self.body)).to_owned()
     }
 
     #[track_caller]
-    pub fn expect(self, status: u16) -> Self {
+    pub(crate) fn expect(self, status: u16) -> Self {
         assert_eq!(self.status.as_u16(), status, "{}", self.body);
         self
     }
 
     #[track_caller]
-    pub fn refused(&self, status: u16, code: &str) {
+    pub(crate) fn refused(&self, status: u16, code: &str) {
         assert_eq!(self.refusal(), (status, code), "{}", self.body);
     }
 }
 
-pub fn zone() -> ZoneId {
+pub(crate) fn zone() -> ZoneId {
     ZoneId::parse("z-1").unwrap()
 }
 
-pub fn hmac(first: u8) -> HmacKey {
+pub(crate) fn hmac(first: u8) -> HmacKey {
     HmacKey::from_bytes(&(first..first + 32).collect::<Vec<u8>>()).unwrap()
 }
 
 impl House {
     /// Two applications `app-1` and `app-2` with their records `rec-1` and `rec-2`, and a resource.
-    pub async fn open() -> Self {
+    pub(crate) async fn open() -> Self {
         Self::with(|_| ()).await
     }
 
-    pub async fn with(configure: impl FnOnce(&mut CoordinatorConfig)) -> Self {
+    pub(crate) async fn with(configure: impl FnOnce(&mut CoordinatorConfig)) -> Self {
         let house = Self::empty(configure).await;
         for (application, record) in [("app-1", "rec-1"), ("app-2", "rec-2")] {
             house.add_application(application, "managed").await;
@@ -126,31 +125,26 @@ impl House {
     }
 
     /// The same store and keys behind other settings, as after a restart.
-    pub fn reconfigured(&self, configure: impl FnOnce(&mut CoordinatorConfig)) -> Router {
+    pub(crate) fn reconfigured(&self, configure: impl FnOnce(&mut CoordinatorConfig)) -> Router {
         let mut config = CoordinatorConfig::new(ISSUER, hmac(0));
         config.rate_limit_per_minute = 0;
         configure(&mut config);
-        let coordinator = Coordinator::new(
-            config,
-            self.store.clone(),
-            self.keys.clone(),
-            self.ledger.clone(),
-            self.denials.clone(),
-        );
+        let coordinator =
+            Coordinator::new(config, self.store.clone(), self.keys.clone(), self.ledger.clone(), self.denials.clone());
         Arc::new(coordinator).router()
     }
 
-    pub fn now(&self) -> i64 {
+    pub(crate) fn now(&self) -> i64 {
         self.store.now().as_seconds()
     }
 
     // What is there before.
 
-    pub async fn add_application(&self, id: &str, method: &str) {
+    pub(crate) async fn add_application(&self, id: &str, method: &str) {
         self.add_application_in(&zone(), id, method).await;
     }
 
-    pub async fn add_application_in(&self, zone: &ZoneId, id: &str, method: &str) {
+    pub(crate) async fn add_application_in(&self, zone: &ZoneId, id: &str, method: &str) {
         let application = Application {
             zone_id: zone.clone(),
             id: ApplicationId::parse(id).unwrap(),
@@ -167,11 +161,11 @@ impl House {
         added.unwrap();
     }
 
-    pub async fn add_record(&self, id: &str, kind: &str, subject: &str, client: &str) {
+    pub(crate) async fn add_record(&self, id: &str, kind: &str, subject: &str, client: &str) {
         self.add_record_in(&zone(), id, kind, subject, client, None).await;
     }
 
-    pub async fn add_record_in(
+    pub(crate) async fn add_record_in(
         &self,
         zone: &ZoneId,
         id: &str,
@@ -203,16 +197,14 @@ impl House {
         added.unwrap();
     }
 
-    pub async fn revoke_record(&self, id: &str) {
+    pub(crate) async fn revoke_record(&self, id: &str) {
         let id = AuthorityRecordId::parse(id).unwrap();
-        let revoked: Result<Vec<_>, StoreError> = self
-            .store
-            .commit(&zone(), id, |tx, id| Box::pin(records::revoke_with_descendants(tx, id, "test")))
-            .await;
+        let revoked: Result<Vec<_>, StoreError> =
+            self.store.commit(&zone(), id, |tx, id| Box::pin(records::revoke_with_descendants(tx, id, "test"))).await;
         revoked.unwrap();
     }
 
-    pub async fn add_resource(&self, id: &str, identifier: &str, scopes: &[&str]) {
+    pub(crate) async fn add_resource(&self, id: &str, identifier: &str, scopes: &[&str]) {
         let resource = Resource {
             zone_id: zone(),
             id: ResourceId::parse(id).unwrap(),
@@ -232,7 +224,7 @@ impl House {
     }
 
     /// A session written past the Coordinator: states that no built route can bring about.
-    pub async fn add_session(&self, id: &str, change: impl FnOnce(&mut SessionRow)) {
+    pub(crate) async fn add_session(&self, id: &str, change: impl FnOnce(&mut SessionRow)) {
         let now = self.store.now();
         let mut session = SessionRow {
             zone_id: zone(),
@@ -262,7 +254,7 @@ impl House {
     }
 
     /// An edge written past the Coordinator.
-    pub async fn add_edge(&self, id: &str, source: &str, target: &str, change: impl FnOnce(&mut EdgeRow)) {
+    pub(crate) async fn add_edge(&self, id: &str, source: &str, target: &str, change: impl FnOnce(&mut EdgeRow)) {
         let now = self.store.now();
         let application = || ApplicationId::parse("app-1").unwrap();
         let mut edge = EdgeRow {
@@ -293,7 +285,7 @@ impl House {
     // Who asks.
 
     /// Claims of a session mandate of `application` with the record of the same number.
-    pub fn claims(&self, application: &str) -> Value {
+    pub(crate) fn claims(&self, application: &str) -> Value {
         let record = application.replace("app", "rec");
         json!({
             "iss": ISSUER, "sub": application, "aud": [ISSUER], "iat": self.now(), "exp": self.now() + 900,
@@ -303,7 +295,7 @@ impl House {
     }
 
     /// Signs claims with the key of the zone they name.
-    pub async fn sign(&self, claims: &Value) -> String {
+    pub(crate) async fn sign(&self, claims: &Value) -> String {
         let zone = ZoneId::parse(claims["zone_id"].as_str().unwrap_or("z-1")).unwrap_or_else(|_| zone());
         let mut snapshot = self.store.snapshot().await.unwrap();
         let known = self.keys.signing_key(&mut snapshot.zone(&zone)).await.unwrap();
@@ -315,12 +307,12 @@ impl House {
         key.sign(claims).unwrap()
     }
 
-    pub async fn mandate(&self, application: &str) -> String {
+    pub(crate) async fn mandate(&self, application: &str) -> String {
         self.sign(&self.claims(application)).await
     }
 
     /// A mandate of `application` with further scopes.
-    pub async fn mandate_with(&self, application: &str, scopes: &str) -> String {
+    pub(crate) async fn mandate_with(&self, application: &str, scopes: &str) -> String {
         let mut claims = self.claims(application);
         claims["scope"] = json!(format!("agent:lifecycle {scopes}"));
         self.sign(&claims).await
@@ -328,116 +320,121 @@ impl House {
 
     // What is asked.
 
-    pub async fn send(&self, request: Request<Body>) -> Reply {
+    pub(crate) async fn send(&self, request: Request<Body>) -> Reply {
         send(&self.router, request).await
     }
 
-    pub async fn call(&self, method: &str, path: &str, token: &str, body: Option<Value>) -> Reply {
+    pub(crate) async fn call(&self, method: &str, path: &str, token: &str, body: Option<Value>) -> Reply {
         self.send(request(method, path, token, body, &[])).await
     }
 
-    pub async fn get(&self, path: &str, token: &str) -> Reply {
+    pub(crate) async fn get(&self, path: &str, token: &str) -> Reply {
         self.call("GET", path, token, None).await
     }
 
-    pub async fn post(&self, path: &str, token: &str, body: Value) -> Reply {
+    pub(crate) async fn post(&self, path: &str, token: &str, body: Value) -> Reply {
         self.call("POST", path, token, Some(body)).await
     }
 
-    pub async fn start(&self, token: &str, body: Value) -> Reply {
+    pub(crate) async fn start(&self, token: &str, body: Value) -> Reply {
         self.post("/zones/z-1/agents", token, body).await
     }
 
-    pub async fn start_keyed(&self, token: &str, key: &str, body: Value) -> Reply {
+    pub(crate) async fn start_keyed(&self, token: &str, key: &str, body: Value) -> Reply {
         self.send(request("POST", "/zones/z-1/agents", token, Some(body), &[("idempotency-key", key)])).await
     }
 
     /// Starts a task of `app-1` and returns its id.
-    pub async fn task(&self) -> String {
+    pub(crate) async fn task(&self) -> String {
         let token = self.mandate("app-1").await;
         self.start(&token, json!({"application_id": "app-1"})).await.expect(201).text("agent_session_id")
     }
 
     /// Starts a task of `app-1` under `parent` without inheriting and returns its id.
-    pub async fn child(&self, parent: &str) -> String {
+    pub(crate) async fn child(&self, parent: &str) -> String {
         let token = self.mandate("app-1").await;
         let body = json!({"application_id": "app-1", "parent_id": parent, "parent_authority": "none"});
         self.start(&token, body).await.expect(201).text("agent_session_id")
     }
 
-    pub async fn delegate(&self, body: Value) -> Reply {
+    pub(crate) async fn delegate(&self, body: Value) -> Reply {
         let token = self.mandate("app-1").await;
         self.post("/zones/z-1/delegations", &token, body).await
     }
 
     /// Makes a delegation of `read` on the resource between sessions of `app-1` and returns its id.
-    pub async fn edge(&self, source: &str, target: &str, change: impl FnOnce(&mut Value)) -> String {
+    pub(crate) async fn edge(&self, source: &str, target: &str, change: impl FnOnce(&mut Value)) -> String {
         let mut body = delegation(source, target);
         change(&mut body);
         self.delegate(body).await.expect(201).text("delegation_edge_id")
     }
 
-    pub async fn terminate(&self, token: &str, id: &str) -> Reply {
+    pub(crate) async fn terminate(&self, token: &str, id: &str) -> Reply {
         self.call("DELETE", &format!("/zones/z-1/agents/{id}"), token, None).await
     }
 
-    pub async fn revoke(&self, token: &str, id: &str) -> Reply {
+    pub(crate) async fn revoke(&self, token: &str, id: &str) -> Reply {
         self.call("PATCH", &format!("/zones/z-1/delegations/{id}/revoke"), token, None).await
     }
 
     // What became of it.
 
-    pub async fn session(&self, id: &str) -> SessionRow {
+    pub(crate) async fn session(&self, id: &str) -> SessionRow {
         let mut snapshot = self.store.snapshot().await.unwrap();
         let id = AgentSessionId::parse(id).unwrap();
         sessions::lookup(&mut snapshot.zone(&zone()), &id).await.unwrap().unwrap()
     }
 
-    pub async fn edge_row(&self, id: &str) -> EdgeRow {
+    pub(crate) async fn edge_row(&self, id: &str) -> EdgeRow {
         let mut snapshot = self.store.snapshot().await.unwrap();
         let id = EdgeId::parse(id).unwrap();
         delegations::lookup(&mut snapshot.zone(&zone()), &id).await.unwrap().unwrap()
     }
 
-    pub async fn record_row(&self, id: &str) -> RecordRow {
+    pub(crate) async fn record_row(&self, id: &str) -> RecordRow {
         let mut snapshot = self.store.snapshot().await.unwrap();
         let id = AuthorityRecordId::parse(id).unwrap();
         records::lookup(&mut snapshot.zone(&zone()), &id).await.unwrap().unwrap()
     }
 
-    pub async fn epoch(&self) -> i64 {
+    pub(crate) async fn epoch(&self) -> i64 {
         let mut snapshot = self.store.snapshot().await.unwrap();
         delegations::epoch(&mut snapshot.zone(&zone())).await.unwrap()
     }
 
     /// Sessions in the zone that hold a slot.
-    pub async fn holding(&self) -> i64 {
+    pub(crate) async fn holding(&self) -> i64 {
         let mut snapshot = self.store.snapshot().await.unwrap();
         let mut read = snapshot.zone(&zone());
         sessions::count_holding_capacity(&mut read, sessions::Among::Zone, i64::MAX).await.unwrap()
     }
 
     /// Messages published since the last call.
-    pub fn messages(&self) -> Vec<Message> {
+    pub(crate) fn messages(&self) -> Vec<Message> {
         std::mem::take(&mut *self.messages.lock().unwrap())
     }
 
     /// Management records of a chain, oldest first.
-    pub async fn changes(&self, chain: &str) -> Vec<AdminEvidenceRow> {
+    pub(crate) async fn changes(&self, chain: &str) -> Vec<AdminEvidenceRow> {
         let mut snapshot = self.store.snapshot().await.unwrap();
-        admin_evidence::list_chain(&mut snapshot.deployment(), chain, 1, 10_000).await.unwrap()
+        let rows = admin_evidence::list_chain(&mut snapshot.deployment(), chain, 1, 10_000).await.unwrap();
+        let readable = |row| match row {
+            ChainRow::Read(row) => row,
+            ChainRow::Unreadable { what, .. } => panic!("a damaged record: {what}"),
+        };
+        rows.into_iter().map(readable).collect()
     }
 }
 
 /// The body of a delegation of `read` on the resource between sessions of `app-1`.
-pub fn delegation(source: &str, target: &str) -> Value {
+pub(crate) fn delegation(source: &str, target: &str) -> Value {
     json!({
         "source_session_id": source, "target_session_id": target, "issuer_application_id": "app-1",
         "receiver_application_id": "app-1", "resource_id": "resource://docs", "scopes": ["read"], "ttl_seconds": 600,
     })
 }
 
-pub fn request(
+pub(crate) fn request(
     method: &str,
     path: &str,
     token: &str,
@@ -453,13 +450,11 @@ pub fn request(
     }
     match body {
         None => request.body(Body::empty()).unwrap(),
-        Some(body) => {
-            request.header("content-type", "application/json").body(Body::from(body.to_string())).unwrap()
-        }
+        Some(body) => request.header("content-type", "application/json").body(Body::from(body.to_string())).unwrap(),
     }
 }
 
-pub async fn send(router: &Router, request: Request<Body>) -> Reply {
+pub(crate) async fn send(router: &Router, request: Request<Body>) -> Reply {
     let (parts, body) = router.clone().oneshot(request).await.unwrap().into_parts();
     let bytes = body.collect().await.unwrap().to_bytes();
     let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() };
@@ -467,10 +462,10 @@ pub async fn send(router: &Router, request: Request<Body>) -> Reply {
 }
 
 /// Messages of `topic` about `field` = `value`.
-pub fn about<'m>(messages: &'m [Message], topic: &str, field: &str, value: &str) -> Vec<&'m Message> {
+pub(crate) fn about<'m>(messages: &'m [Message], topic: &str, field: &str, value: &str) -> Vec<&'m Message> {
     messages.iter().filter(|message| message.topic == topic && message.field(field) == Some(value)).collect()
 }
 
-pub const LIFECYCLE: &str = "caracal.agents.lifecycle";
-pub const REVOKE: &str = "caracal.sessions.revoke";
-pub const INVALIDATE: &str = "caracal.delegations.invalidate";
+pub(crate) const LIFECYCLE: &str = "caracal.agents.lifecycle";
+pub(crate) const REVOKE: &str = "caracal.sessions.revoke";
+pub(crate) const INVALIDATE: &str = "caracal.delegations.invalidate";

@@ -203,12 +203,13 @@ mod t04_state_cascade {
         house.add_record("rec-user", "user", "user-1", "app-1").await;
         let user = || AuthorityRecordId::parse("rec-user").unwrap();
         house.add_session("s-1", |session| session.subject_record_id = user()).await;
-        house.add_session("s-2", |session| {
-            session.subject_record_id = user();
-            session.parent_id = Some(caracal_authority::AgentSessionId::parse("s-1").unwrap());
-            session.depth = 1;
-        })
-        .await;
+        house
+            .add_session("s-2", |session| {
+                session.subject_record_id = user();
+                session.parent_id = Some(caracal_authority::AgentSessionId::parse("s-1").unwrap());
+                session.depth = 1;
+            })
+            .await;
         house.terminate(&token, "s-1").await.expect(204);
         assert_eq!(house.record_row("rec-user").await.status, "revoked");
         let messages = house.messages();

@@ -158,10 +158,33 @@ mod t03_gateway_headers {
     #[test]
     fn no_directive_puts_a_credential_where_it_must_not_be() {
         let names = [
-            "Host", "X-Caracal-Identity", "X_Caracal_Identity", "Proxy-X", "Proxy-Authorization", "X-Request-Id", "baggage",
-            "Connection", "Content-Encoding", "Content-Length", "content_length", "Content-Type", "Expect", "Forwarded",
-            "Keep-Alive", "TE", "Traceparent", "Tracestate", "Trailer", "Transfer-Encoding", "Upgrade", "Via", "X-Real-Ip",
-            "X-Forwarded-For", "bad name", "bad\nname", "ü",
+            "Host",
+            "X-Caracal-Identity",
+            "X_Caracal_Identity",
+            "Proxy-X",
+            "Proxy-Authorization",
+            "X-Request-Id",
+            "baggage",
+            "Connection",
+            "Content-Encoding",
+            "Content-Length",
+            "content_length",
+            "Content-Type",
+            "Expect",
+            "Forwarded",
+            "Keep-Alive",
+            "TE",
+            "Traceparent",
+            "Tracestate",
+            "Trailer",
+            "Transfer-Encoding",
+            "Upgrade",
+            "Via",
+            "X-Real-Ip",
+            "X-Forwarded-For",
+            "bad name",
+            "bad\nname",
+            "ü",
         ];
         for name in names {
             for mode in ["none", "caracal_jwt", "provider_oauth", "provider_apikey"] {

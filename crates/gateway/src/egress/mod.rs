@@ -1,10 +1,10 @@
 //! Forwarding: from a [`Permit`] to a response (contract: gateway.md §6 rows 16–19, §14–§17).
 //!
-//! The caller asked for `POST /items/?x=1` on a resource; the STS said where that is and with which key. The directive's
-//! URL is judged, then whether its credential may go there; the request is built, with the caller's path and query byte
-//! for byte behind the upstream's own, the caller's headers without everything that only one hop or only Caracal may
-//! say, and the credential in its place. It is sent once. Redirects are not followed, nothing is sent again, nothing is
-//! kept. What comes back is relayed as it comes.
+//! The caller asked for `POST /items/?x=1` on a resource; the STS said where that is and with which key. The
+//! directive's URL is judged, then whether its credential may go there; the request is built, with the caller's path
+//! and query byte for byte behind the upstream's own, the caller's headers without everything that only one hop or only
+//! Caracal may say, and the credential in its place. It is sent once. Redirects are not followed, nothing is sent
+//! again, nothing is kept. What comes back is relayed as it comes.
 //!
 //! None of this can be reached without a permit, and a permit is spent by it. However it ends, its evidence is made
 //! here or, once a response is under way, by the body that carries it.
@@ -182,14 +182,15 @@ fn build(
     if let Some(trace) = traceparent.as_ref().and_then(trace::trace_id) {
         attempt.note("trace_id", trace);
     }
-    // A length that the caller declared is passed on, also an empty body's; otherwise the body tells its own.
-    let declared = parts.headers.contains_key(CONTENT_LENGTH);
+    // No length is announced where no body is expected. Elsewhere it is, even of nothing: some servers insist (411).
+    let expected = parts.headers.contains_key(CONTENT_LENGTH)
+        || matches!(parts.method, Method::POST | Method::PUT | Method::PATCH);
     let facts = Facts {
         peer: peer.ip(),
         trust_proxy: gateway.config.trust_proxy,
         id: &id,
         traceparent: traceparent.as_ref(),
-        content_length: body.size_hint().exact().filter(|length| declared || *length > 0),
+        content_length: body.size_hint().exact().filter(|length| expected || *length > 0),
     };
     let headers = request::headers(&parts, &placed, &facts);
     let deadline = started + gateway.config.read_timeout;
@@ -232,9 +233,7 @@ async fn dispatch(
     };
     match response {
         // 1xx are not relayed. 100 never arrives here, and nobody asked for another protocol.
-        Ok(response) if response.status().is_informational() => {
-            Err(Failure::Transport(Refusal::UpstreamUnreachable))
-        }
+        Ok(response) if response.status().is_informational() => Err(Failure::Transport(Refusal::UpstreamUnreachable)),
         Ok(response) => Ok(response),
         Err(error) => Err(failure(&error, upload)),
     }

@@ -67,9 +67,24 @@ mod t03_gateway_headers {
     #[test]
     fn an_upstream_cannot_speak_as_the_gateway_or_of_itself() {
         for name in [
-            "server", "x-powered-by", "x-aspnet-version", "x-aspnetmvc-version", "refresh", "x-request-id",
-            "x-caracal-identity", "x-caracal-revoked", "x-caracal-token-expires-in", "x_caracal_revoked", "connection",
-            "keep-alive", "proxy-authenticate", "te", "trailer", "transfer-encoding", "upgrade", "content-length",
+            "server",
+            "x-powered-by",
+            "x-aspnet-version",
+            "x-aspnetmvc-version",
+            "refresh",
+            "x-request-id",
+            "x-caracal-identity",
+            "x-caracal-revoked",
+            "x-caracal-token-expires-in",
+            "x_caracal_revoked",
+            "connection",
+            "keep-alive",
+            "proxy-authenticate",
+            "te",
+            "trailer",
+            "transfer-encoding",
+            "upgrade",
+            "content-length",
         ] {
             assert!(relayed(&[(name, "1")]).is_empty(), "{name}");
         }
@@ -79,8 +94,16 @@ mod t03_gateway_headers {
     #[test]
     fn everything_else_is_relayed_with_repetitions() {
         for name in [
-            "set-cookie", "www-authenticate", "alt-svc", "date", "content-encoding", "content-type", "etag",
-            "access-control-allow-origin", "mcp-session-id", "retry-after",
+            "set-cookie",
+            "www-authenticate",
+            "alt-svc",
+            "date",
+            "content-encoding",
+            "content-type",
+            "etag",
+            "access-control-allow-origin",
+            "mcp-session-id",
+            "retry-after",
         ] {
             let relayed = relayed(&[(name, "one"), (name, "two")]);
             assert_eq!(relayed.get_all(name).iter().collect::<Vec<_>>(), ["one", "two"], "{name}");
@@ -95,7 +118,16 @@ mod t03_gateway_headers {
             }
         }
         for removed in [
-            "http://h/", "HTTPS://h", "//h/x", "javascript:x", "mailto:a@b", "/\\h", "\\\\h", "a:b", "/ x", "/\t/h",
+            "http://h/",
+            "HTTPS://h",
+            "//h/x",
+            "javascript:x",
+            "mailto:a@b",
+            "/\\h",
+            "\\\\h",
+            "a:b",
+            "/ x",
+            "/\t/h",
             "///h",
         ] {
             for name in ["location", "content-location"] {

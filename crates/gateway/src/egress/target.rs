@@ -98,13 +98,28 @@ mod t03_gateway_egress {
 
     #[tokio::test]
     async fn only_absolute_urls_of_permitted_addresses_are_addressable() {
-        for url in ["http://127.0.0.1:1/", "https://[::1]/", "http://10.0.0.1", "http://[fd00::1]/", "http://8.8.8.8/x?y"] {
+        for url in
+            ["http://127.0.0.1:1/", "https://[::1]/", "http://10.0.0.1", "http://[fd00::1]/", "http://8.8.8.8/x?y"]
+        {
             assert!(admitted(url, &[]).await, "{url}");
         }
         for url in [
-            "", "/relative", "ftp://x", "http://u:p@h/", "http:///x", "http://169.254.169.254/", "http://[fe80::1%25eth0]/",
-            "http://[::ffff:169.254.169.254]/", "http://[64:ff9b::a9fe:a9fe]/", "http://224.0.0.1/", "http://0.0.0.0/",
-            "http://[::]/", "http://[ff02::1]/", "http://2852039166/", "http://0xa9fea9fe/", "http://10.0.0.2/",
+            "",
+            "/relative",
+            "ftp://x",
+            "http://u:p@h/",
+            "http:///x",
+            "http://169.254.169.254/",
+            "http://[fe80::1%25eth0]/",
+            "http://[::ffff:169.254.169.254]/",
+            "http://[64:ff9b::a9fe:a9fe]/",
+            "http://224.0.0.1/",
+            "http://0.0.0.0/",
+            "http://[::]/",
+            "http://[ff02::1]/",
+            "http://2852039166/",
+            "http://0xa9fea9fe/",
+            "http://10.0.0.2/",
             "http://192.168.0.1/",
         ] {
             assert!(!admitted(url, &[]).await, "{url}");
@@ -120,7 +135,8 @@ mod t03_gateway_egress {
         for url in ["https://API.example.com:8443/x", "http://api.example.com", "http://[::1]:80/"] {
             assert!(admitted(url, &list).await, "{url}");
         }
-        for url in ["http://api.example.com./", "http://x.api.example.com/", "http://example.com/", "http://127.0.0.1/"] {
+        for url in ["http://api.example.com./", "http://x.api.example.com/", "http://example.com/", "http://127.0.0.1/"]
+        {
             assert!(!admitted(url, &list).await, "{url}");
         }
     }

@@ -78,7 +78,8 @@ mod t03_gateway_revocation {
     #[tokio::test]
     async fn one_message_may_mark_three_anchors_and_one_without_any_marks_nothing() {
         let world = world();
-        let three = [("session_id", "r-9"), ("agent_session_id", "s-9"), ("delegation_edge_id", "e-9"), ("reason", "x")];
+        let three =
+            [("session_id", "r-9"), ("agent_session_id", "s-9"), ("delegation_edge_id", "e-9"), ("reason", "x")];
         world.revocations.committed(&message(REVOKE_TOPIC, &three));
         assert_eq!(world.revocations.active(), 3);
         world.revocations.committed(&message(REVOKE_TOPIC, &[("reason", "x"), ("session_id", "")]));

@@ -84,11 +84,6 @@ impl Caller {
         self.stream.write_all(bytes.as_ref()).await.is_ok()
     }
 
-    /// Says that nothing more will be sent.
-    pub(crate) async fn finish_sending(&mut self) {
-        self.stream.shutdown().await.unwrap();
-    }
-
     /// One whole request and its answer, on this connection.
     pub(crate) async fn ask(&mut self, request: &str) -> Answer {
         self.send(request).await;
@@ -156,6 +151,14 @@ impl Caller {
         self.buffer.is_empty() && !self.more().await
     }
 
+    /// What comes next, however much it is.
+    pub(crate) async fn some(&mut self) -> Vec<u8> {
+        if self.buffer.is_empty() {
+            self.more().await;
+        }
+        std::mem::take(&mut self.buffer)
+    }
+
     /// Everything until the connection ends.
     pub(crate) async fn rest(&mut self) -> Vec<u8> {
         while self.more().await {}
@@ -198,7 +201,7 @@ impl Caller {
 
     /// Reads what is there; `false` when the connection ended, in order or not.
     async fn more(&mut self) -> bool {
-        let mut chunk = [0; 16 * 1024];
+        let mut chunk = vec![0; 16 * 1024];
         let read = timeout(STUCK, self.stream.read(&mut chunk)).await.expect("an answer in time").unwrap_or(0);
         self.buffer.extend_from_slice(&chunk[..read]);
         read > 0

@@ -5,9 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use caracal_crypto::Secret;
-use caracal_gateway::{
-    Directive, Exchange, ExchangeRefusal, ExchangeRequest, Permitted, StsUnreachable,
-};
+use caracal_gateway::{Directive, Exchange, ExchangeRefusal, ExchangeRequest, Permitted, StsUnreachable};
 use caracal_store::{BoxFuture, Store, StoreError, used_mandates};
 use tokio::sync::Notify;
 

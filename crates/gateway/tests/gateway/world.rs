@@ -5,16 +5,16 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use caracal_authority::{OutboxId, Timestamp, ZoneId};
 use caracal_crypto::envelope::{Kek, KekRing};
 use caracal_custody::SigningKeys;
-use caracal_gateway::{Capabilities, Directive, Gateway, GatewayConfig, Served};
+use caracal_gateway::{Capabilities, Directive, Gateway, GatewayConfig, MetricsAccess, Served};
 use caracal_http::egress::{AddressPolicy, GuardedConnector, PrivateHosts, Resolver, Timeouts, TlsTrust};
-use caracal_ledger::{AnonymousDenials, Ledger};
+use caracal_ledger::{AnonymousDenials, ChainKey, Ledger};
 use caracal_store::evidence::{self, EvidenceRow};
 use caracal_store::{ManualClock, SqliteOptions, Store, StoreError, outbox};
 use serde_json::{Value, json};
@@ -49,6 +49,17 @@ impl Resolver for Names {
     }
 }
 
+/// A key of the chain that can stop working.
+pub(crate) struct LedgerKey(pub(crate) AtomicBool);
+
+impl ChainKey for LedgerKey {
+    fn sign(&self, message: &[u8]) -> [u8; 32] {
+        assert!(self.0.load(Ordering::SeqCst), "the chain takes no more");
+        let digest = ring::digest::digest(&ring::digest::SHA256, message);
+        digest.as_ref().try_into().unwrap()
+    }
+}
+
 /// What several Gateways share.
 pub(crate) struct Deployment {
     pub(crate) store: Store,
@@ -57,6 +68,7 @@ pub(crate) struct Deployment {
     pub(crate) sts: Arc<ScriptedSts>,
     pub(crate) names: Arc<Names>,
     pub(crate) denials: Arc<AnonymousDenials>,
+    pub(crate) ledger_key: Arc<LedgerKey>,
     committed: Arc<Notify>,
     minted: AtomicUsize,
     _directory: tempfile::TempDir,
@@ -92,6 +104,7 @@ impl Deployment {
             sts: Arc::new(ScriptedSts::new(store.clone(), script)),
             names: Arc::new(Names::default()),
             denials: Arc::new(AnonymousDenials::default()),
+            ledger_key: Arc::new(LedgerKey(AtomicBool::new(true))),
             store,
             clock,
             committed,
@@ -188,6 +201,11 @@ impl Deployment {
     }
 }
 
+/// The defaults, with open metrics.
+pub(crate) fn config() -> GatewayConfig {
+    GatewayConfig { metrics: MetricsAccess::Open, ..GatewayConfig::default() }
+}
+
 pub(crate) fn to(url: impl Into<String>) -> Directive {
     Directive { url: url.into(), auth_mode: "caracal_jwt".to_owned(), ..Directive::default() }
 }
@@ -202,7 +220,7 @@ impl World {
     pub(crate) async fn scripted(
         script: impl Fn(&caracal_gateway::ExchangeRequest) -> Said + Send + Sync + 'static,
     ) -> Self {
-        Self::with(GatewayConfig::default(), script).await
+        Self::with(config(), script).await
     }
 
     pub(crate) async fn with(
@@ -225,7 +243,7 @@ impl World {
         let capabilities = Capabilities {
             store: deployment.store.clone(),
             keys: deployment.keys.clone(),
-            ledger: Ledger::new(None),
+            ledger: Ledger::new(Some(deployment.ledger_key.clone())),
             denials: deployment.denials.clone(),
             exchange: deployment.sts.clone(),
             connector,
@@ -234,8 +252,10 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = watch::channel(false);
-        gateway.refresh_revocations().await.unwrap();
         let serving = tokio::spawn(gateway.clone().serve(listener, stopped));
+        // Once it answers, it has read what is revoked.
+        let health = Caller::connect(address).await.ask("GET /health HTTP/1.1\r\nHost: g\r\n\r\n").await;
+        assert_eq!(health.status(), 200);
         Self { deployment, gateway, address, stop, serving }
     }
 
@@ -267,7 +287,7 @@ impl World {
 
     /// Stops the Gateway and says how it ended.
     pub(crate) async fn stop(self) -> Served {
-        self.stop.send(true).unwrap();
+        let _ = self.stop.send(true);
         timeout(STUCK, self.serving).await.expect("an end").unwrap().unwrap()
     }
 

@@ -11,7 +11,7 @@ use crate::{admin_evidence, evidence, policies, policy_sets};
 async fn refuses_change(make: Make, tables: &[&str]) {
     let fresh = fresh(make).await;
     let added: Result<(), StoreError> = fresh
-        .store()
+        .store
         .commit_deployment((), |tx, ()| {
             Box::pin(async move {
                 let mut zone = tx.zone_write(&zone("z-1"));

@@ -225,7 +225,7 @@ pub async fn a_snapshot_has_one_time(make: Make) {
     assert_eq!(snapshot.zone(&zone("z-1")).now(), at(0));
     assert_eq!(snapshot.deployment().now(), at(0));
     let moved: Result<_, StoreError> = fresh
-        .store()
+        .store
         .commit(&zone("z-1"), clock.clone(), |tx, clock| {
             Box::pin(async move {
                 let before = tx.now();
@@ -329,7 +329,7 @@ pub async fn a_message_is_added_once_per_topic_and_key(make: Make) {
         ("m\n5", "a", "m", Err(())),
     ] {
         let done: Result<bool, StoreError> = fresh
-            .store()
+            .store
             .commit(&z, (message, topic, key), |tx, (message, topic, key)| {
                 Box::pin(async move {
                     let fields = vec![("name".to_owned(), (*message).to_owned()), ("empty".to_owned(), String::new())];

@@ -277,6 +277,15 @@ CREATE INDEX agent_sessions_by_record ON agent_sessions (zone_id, subject_record
 CREATE INDEX agent_sessions_by_status ON agent_sessions (zone_id, status);
 CREATE INDEX agent_sessions_ended ON agent_sessions (terminated_at) WHERE terminated_at IS NOT NULL;
 
+-- Running sessions per application, and of the zone in the row whose application is empty. Lapsed ones are among them until
+-- they are ended, so this is the most that can hold a slot: below a limit nobody has to count.
+CREATE TABLE session_counts (
+  zone_id TEXT NOT NULL,
+  application_id TEXT NOT NULL,
+  running {int} NOT NULL,
+  PRIMARY KEY (zone_id, application_id)
+) {table};
+
 CREATE TABLE delegation_edges (
   zone_id TEXT NOT NULL,
   id TEXT NOT NULL,

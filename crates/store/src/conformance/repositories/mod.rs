@@ -1,4 +1,5 @@
 //! Every kind of row: what goes in comes out, absent values as absent ones; lists and changes touch what they say.
+#![allow(missing_docs, reason = "a case says in its name what it shows")]
 
 pub(super) mod samples;
 

@@ -1,0 +1,194 @@
+//! `GET /v1/zones/{zone}/audit/by-request/{request}/explain`: why a request ended as it did, and the input with which it
+//! can be tried again (contract: policy.md §12.3; README D33).
+//!
+//! The input is rebuilt from what the event recorded. Ids that were empty are left out rather than rebuilt as empty, and
+//! the edge comes back with its scopes: a denied delegated mint, replayed after its cause is mended, then allows. A
+//! workload's denial is rebuilt as a workload's.
+
+use std::sync::Arc;
+
+use caracal_policy::INPUT_SCHEMA_VERSION;
+use caracal_store::evidence::EvidenceRow;
+use http::Method;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::by_request::events;
+use super::{View, list_of, metadata, redacted};
+use crate::Admin;
+use crate::answer::Answer;
+use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::problem::Refusal;
+
+pub(crate) const ROUTE: Route = Route {
+    method: Method::GET,
+    path: "/v1/zones/{zone}/audit/by-request/{request}/explain",
+    needs: Needs::Read,
+    reach: Reach::Zone(Run::Read(|admin, call| Box::pin(explain(admin, call)))),
+};
+
+#[derive(Serialize)]
+struct Explanation<'a> {
+    request_id: &'a str,
+    zone_id: &'a str,
+    final_decision: &'a str,
+    denied: Vec<Denied<'a>>,
+    events: Vec<View<'a>>,
+}
+
+#[derive(Serialize)]
+struct Denied<'a> {
+    event_id: &'a str,
+    event_type: &'a str,
+    evaluation_status: &'a str,
+    determining_policies: Value,
+    diagnostics: Value,
+    metadata: Value,
+    policy_input: Value,
+}
+
+async fn explain(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal> {
+    let rows = events(&admin, &call).await?;
+    let request: String = call.id("request")?;
+    let is_deny = |row: &&EvidenceRow| row.decision == "deny";
+    let final_decision = match (rows.iter().find(is_deny), rows.last()) {
+        (Some(_), _) => "deny",
+        (None, Some(last)) => &last.decision,
+        (None, None) => "unknown",
+    };
+    Ok(Answer::ok(&Explanation {
+        request_id: &request,
+        zone_id: call.place.zone.as_str(),
+        final_decision,
+        denied: rows.iter().filter(is_deny).map(denied).collect(),
+        events: rows.iter().map(View::from).collect(),
+    }))
+}
+
+fn denied(row: &EvidenceRow) -> Denied<'_> {
+    let shown = redacted(row);
+    Denied {
+        event_id: &row.id,
+        event_type: &row.event_type,
+        evaluation_status: &row.evaluation_status,
+        determining_policies: list_of(&row.determining_policies),
+        diagnostics: list_of(&row.diagnostics),
+        metadata: if shown.is_null() { json!({}) } else { shown },
+        policy_input: policy_input(&row.zone_id, &metadata(row)),
+    }
+}
+
+/// The input that the decision saw, as far as its event tells.
+fn policy_input(zone: &str, metadata: &Value) -> Value {
+    let text = |name: &str| metadata.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let list = |name: &str| metadata.get(name).filter(|value| value.is_array()).cloned();
+    let workload = text("workload_id");
+    let (kind, action) =
+        if workload.is_some() { ("Workload", "CredentialInjection") } else { ("Application", "TokenExchange") };
+    let scopes = list("requested_scopes").unwrap_or_else(|| json!([]));
+
+    let mut principal = object(json!({
+        "type": kind,
+        "id": workload.or_else(|| text("application_id")).unwrap_or_default(),
+        "zone_id": zone,
+    }));
+    put(&mut principal, "registration_method", text("application_registration_method"));
+    put(&mut principal, "agent_session_id", text("agent_session_id"));
+    put(&mut principal, "lifecycle", text("agent_lifecycle"));
+    put(&mut principal, "labels", list("agent_labels"));
+
+    let mut context = object(json!({
+        "actor_claims": {},
+        "requested_scopes": scopes,
+        "challenge_resolved": false,
+    }));
+    put(&mut context, "session_id", text("session_id"));
+    put(&mut context, "agent_session_id", text("agent_session_id"));
+    put(&mut context, "delegation_edge_id", text("delegation_edge_id"));
+
+    let mut input = object(json!({
+        "schema_version": INPUT_SCHEMA_VERSION,
+        "principal": principal,
+        "resource": {
+            "type": "Resource",
+            "identifier": text("resource").unwrap_or_default(),
+            "scopes": scopes,
+        },
+        "action": { "id": action },
+        "context": context,
+    }));
+    put(&mut input, "session", text("session_id").map(|id| json!({ "id": id })));
+    if let Some(edge) = text("delegation_edge_id") {
+        let mut edge = object(json!({ "id": edge }));
+        put(&mut edge, "scopes", list("delegation_scopes"));
+        input.insert("delegation_edge".to_owned(), Value::Object(edge));
+    }
+    Value::Object(input)
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(members) => members,
+        _ => Map::new(),
+    }
+}
+
+fn put(members: &mut Map<String, Value>, name: &str, value: Option<impl Into<Value>>) {
+    if let Some(value) = value {
+        members.insert(name.to_owned(), value.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delegated_denial_comes_back_with_its_edges_scopes() {
+        let metadata = json!({
+            "application_id": "app-1", "application_registration_method": "managed", "agent_session_id": "s-1",
+            "agent_lifecycle": "task", "agent_labels": ["exec"], "resource": "resource://n",
+            "requested_scopes": ["n:pay"], "session_id": "ar-1", "delegation_edge_id": "e-1",
+            "delegation_scopes": ["n:pay", "n:read"],
+        });
+        let expected = json!({
+            "schema_version": "2026-05-20",
+            "principal": {
+                "type": "Application", "id": "app-1", "zone_id": "z", "registration_method": "managed",
+                "agent_session_id": "s-1", "lifecycle": "task", "labels": ["exec"],
+            },
+            "resource": {"type": "Resource", "identifier": "resource://n", "scopes": ["n:pay"]},
+            "action": {"id": "TokenExchange"},
+            "context": {
+                "actor_claims": {}, "requested_scopes": ["n:pay"], "challenge_resolved": false, "session_id": "ar-1",
+                "agent_session_id": "s-1", "delegation_edge_id": "e-1",
+            },
+            "session": {"id": "ar-1"},
+            "delegation_edge": {"id": "e-1", "scopes": ["n:pay", "n:read"]},
+        });
+        assert_eq!(policy_input("z", &metadata), expected);
+    }
+
+    #[test]
+    fn what_was_empty_stays_away() {
+        let metadata = json!({
+            "application_id": "app-1", "resource": "resource://n", "requested_scopes": ["agent:lifecycle"],
+            "session_id": "", "agent_session_id": "", "delegation_edge_id": "", "delegation_scopes": [],
+        });
+        let input = policy_input("z", &metadata);
+        assert!(input.get("session").is_none() && input.get("delegation_edge").is_none());
+        let context = json!({
+            "actor_claims": {}, "requested_scopes": ["agent:lifecycle"], "challenge_resolved": false,
+        });
+        assert_eq!(input["context"], context);
+        assert!(input["principal"].get("agent_session_id").is_none());
+    }
+
+    #[test]
+    fn a_workloads_denial_is_a_workloads() {
+        let metadata = json!({"workload_id": "w-1", "resource": "resource://n", "requested_scopes": ["a"]});
+        let input = policy_input("z", &metadata);
+        assert_eq!(input["principal"], json!({"type": "Workload", "id": "w-1", "zone_id": "z"}));
+        assert_eq!(input["action"], json!({"id": "CredentialInjection"}));
+    }
+}

@@ -1,0 +1,520 @@
+//! Who gets in: every route, every gate, and what a request target can't talk its way around.
+
+use axum::body::Body;
+use caracal_admin::{AdminConfig, Needs, route_list};
+use caracal_crypto::fast_hash::ConsoleToken;
+use caracal_http::PeerAddr;
+use http::Request;
+use serde_json::json;
+
+use crate::world::{BOOTSTRAP, START, World, assertion, derived, request};
+
+/// A route's path with its parameters filled in.
+fn path(template: &str, zone: &str) -> String {
+    let filled = template.replace("{zone}", zone);
+    ["{id}", "{version}", "{request}"].iter().fold(filled, |path, name| path.replace(name, "x-1"))
+}
+
+fn open() -> AdminConfig {
+    AdminConfig { requests_per_minute: 0, auth_failures_per_minute: 0, ..AdminConfig::default() }
+}
+
+mod t01_control_plane_coverage {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_route_is_open_to_a_caller_without_credential() {
+        let world = World::with(open()).await;
+        let zone = world.zone("Ops").await;
+        for route in route_list() {
+            let path = path(route.path, &zone);
+            for token in [None, Some("wrong"), Some(""), Some("admin-secret-012345678")] {
+                let answer = world.call_as(token, route.method.as_str(), &path, None).await;
+                answer.is_refused(401, "invalid_admin_token");
+                assert_eq!(answer.headers["www-authenticate"], "Bearer");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn every_route_of_a_zone_is_closed_to_tokens_of_other_zones() {
+        let world = World::with(open()).await;
+        let (own, other) = (world.zone("Own").await, world.zone("Other").await);
+        let token = world.mint("write", Some(&own)).await;
+        for route in route_list() {
+            let answer = world.call_as(Some(&token), route.method.as_str(), &path(route.path, &other), None).await;
+            if route.for_everybody {
+                assert_ne!(answer.status, 403, "{}", route.path);
+            } else {
+                answer.is_refused(403, "admin_token_zone_mismatch");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn every_write_is_closed_to_read_and_approve_tokens() {
+        let world = World::with(open()).await;
+        let zone = world.zone("Ops").await;
+        let (read, approve) = (world.mint("read", None).await, world.mint("approve", None).await);
+        for route in route_list() {
+            let (method, path) = (route.method.as_str(), path(route.path, &zone));
+            let (by_read, by_approve) = (
+                world.call_as(Some(&read), method, &path, None).await,
+                world.call_as(Some(&approve), method, &path, None).await,
+            );
+            if route.needs == Needs::Write {
+                by_read.is_refused(403, "admin_token_read_only");
+                by_approve.is_refused(403, "admin_token_approve_only");
+            } else {
+                assert_ne!(by_read.status, 403, "{method} {path}");
+                assert_ne!(by_approve.status, 403, "{method} {path}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn every_route_refuses_an_oversized_body() {
+        let world = World::with(AdminConfig { body_limit: 1000, ..open() }).await;
+        let zone = world.zone("Ops").await;
+        for route in route_list() {
+            let body = json!({"name": "x".repeat(1000)});
+            let answer = world.call("POST", "/v1/zones", Some(body.clone())).await;
+            answer.is_refused(413, "internal_error");
+            let answer = world.call(route.method.as_str(), &path(route.path, &zone), Some(body)).await;
+            answer.is_refused(413, "internal_error");
+        }
+    }
+
+    #[tokio::test]
+    async fn every_route_but_reads_that_change_nothing_needs_write() {
+        for route in route_list() {
+            let is_read = route.method == http::Method::GET || route.path == "/v1/policies/validate";
+            assert_eq!(route.needs == Needs::Read, is_read, "{} {}", route.method, route.path);
+            assert_eq!(route.in_zone, route.path.contains("{zone}"), "{}", route.path);
+        }
+    }
+
+    #[tokio::test]
+    async fn ids_that_are_none_are_refused_on_every_route_that_has_some() {
+        let world = World::with(open()).await;
+        for route in route_list().into_iter().filter(|route| route.path.contains('{')) {
+            let named = |id: &str| {
+                let parts = route.path.split('/').map(|part| if part.starts_with('{') { id } else { part });
+                parts.collect::<Vec<_>>().join("/")
+            };
+            let method = route.method.as_str();
+            world.call(method, &named("a%20b"), None).await.is_refused(400, "invalid_params");
+            world.call(method, &named("a%2Fb"), None).await.is_refused(400, "invalid_params");
+            world.call_as(None, method, &named("%zz"), None).await.is_refused(400, "bad_request");
+            world.call_as(None, method, &named("%E0%A4%A"), None).await.is_refused(400, "bad_request");
+            world.call_as(None, method, &named(&"a".repeat(129)), None).await.is_refused(414, "uri_too_long");
+        }
+    }
+}
+
+mod t01_control_plane_target {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_spelling_of_the_target_gets_around_the_gates() {
+        let world = World::with(open()).await;
+        let zone = world.zone("Ops").await;
+        for target in [
+            "/%761/zones".to_owned(),
+            "/v%31/zones".to_owned(),
+            "http://h/v1/zones".to_owned(),
+            "//v1/zones".to_owned(),
+            "/v1//zones".to_owned(),
+            "/V1/zones".to_owned(),
+            "/v1/zones/".to_owned(),
+            "/v1/./zones".to_owned(),
+            "/v1/%7Aones".to_owned(),
+            format!("http://h/v1/zones/{zone}"),
+            format!("/v1/zones/{zone}/"),
+            format!("/v1/zones/{zone}/%61pplications"),
+        ] {
+            let answer = world.call_as(None, "GET", &target, None).await;
+            answer.is_refused(401, "invalid_admin_token");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_encoded_letter_does_not_free_the_system_zone() {
+        let world = World::with(open()).await;
+        let system = world.zone("caracal.sys/system").await;
+        let write = world.mint("write", None).await;
+        let policy = world
+            .create(
+                &format!("/v1/zones/{system}/policies"),
+                json!({"name": "p", "content": crate::world::EMPTY_GRANTS}),
+            )
+            .await;
+        let encoded = system.replacen('-', "%2D", 1);
+        for (path, code) in [
+            (format!("/v1/zones/{system}/policies/{policy}"), (403, "system_zone_read_only")),
+            (format!("/v1/zones/{encoded}/policies/{policy}"), (403, "system_zone_read_only")),
+            (format!("http://h/v1/zones/{system}/policies/{policy}"), (403, "system_zone_read_only")),
+            (format!("/v1/%7Aones/{system}/policies/{policy}"), (404, "not_found")),
+        ] {
+            world.call_as(Some(&write), "DELETE", &path, None).await.is_refused(code.0, code.1);
+        }
+        world.get(&format!("/v1/zones/{system}/policies/{policy}")).await.is(200);
+        world.call_as(Some(&write), "GET", &format!("/v1/zones/{system}"), None).await.is(200);
+        world.call("DELETE", &format!("/v1/zones/{system}/policies/{policy}"), None).await.is(204);
+    }
+
+    #[tokio::test]
+    async fn a_zone_token_can_t_reach_another_zone_by_encoding() {
+        let world = World::with(open()).await;
+        let (own, other) = (world.zone("Own").await, world.zone("Other").await);
+        let token = world.mint("write", Some(&own)).await;
+        let encoded = |zone: &str| zone.replacen('-', "%2d", 1);
+        world.call_as(Some(&token), "GET", &format!("/v1/zones/{}", encoded(&own)), None).await.is(200);
+        let answer = world.call_as(Some(&token), "GET", &format!("/v1/zones/{}", encoded(&other)), None).await;
+        answer.is_refused(403, "admin_token_zone_mismatch");
+        world.call_as(Some(&token), "GET", "/v1/zones", None).await.is_refused(403, "admin_token_zone_mismatch");
+        world.call_as(Some(&token), "GET", "/v1/zones/%E0%A4%A", None).await.is_refused(400, "bad_request");
+        let body = json!({"content": crate::world::EMPTY_GRANTS});
+        world.call_as(Some(&token), "POST", "/v1/policies/validate", Some(body)).await.is(200);
+        world.call_as(Some(&token), "GET", "/v1/policy-templates", None).await.is(200);
+    }
+
+    #[tokio::test]
+    async fn unknown_routes_and_methods_are_401_first_and_404_then() {
+        let world = World::with(open()).await;
+        for (method, path) in [
+            ("GET", "/v1/x"),
+            ("PUT", "/v1/zones"),
+            ("OPTIONS", "/v1/zones"),
+            ("GET", "/v1"),
+            ("POST", "/v1/zones/z/approvals/a/%61pprove"),
+            ("GET", "/v1/zones/z/policy-sets/s/simulate"),
+        ] {
+            world.call_as(None, method, path, None).await.is_refused(401, "invalid_admin_token");
+            world.call(method, path, None).await.is_refused(404, "not_found");
+        }
+        world.call_as(None, "GET", "/nowhere", None).await.is_refused(404, "not_found");
+    }
+}
+
+mod t01_control_plane_tokens {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_the_exact_bearer_form_is_a_credential() {
+        let world = World::with(open()).await;
+        for value in [
+            format!("bearer {BOOTSTRAP}"),
+            format!("Basic {BOOTSTRAP}"),
+            "Bearer    ".to_owned(),
+            format!("Bearer {}", "a".repeat(4097)),
+            format!("Bearer {}", &BOOTSTRAP[..22]),
+            format!("Bearer {BOOTSTRAP}x"),
+            BOOTSTRAP.to_owned(),
+        ] {
+            let request = Request::get("/v1/zones").header("authorization", &value).body(Body::empty()).unwrap();
+            world.send(request).await.is_refused(401, "invalid_admin_token");
+        }
+        let twice = Request::get("/v1/zones").header("authorization", format!("Bearer {BOOTSTRAP}"));
+        let twice = twice.header("authorization", format!("Bearer {BOOTSTRAP}")).body(Body::empty()).unwrap();
+        world.send(twice).await.is_refused(401, "invalid_admin_token");
+    }
+
+    #[tokio::test]
+    async fn a_changed_admin_token_ends_the_whole_old_family() {
+        let world = World::new().await;
+        world.get("/v1/zones").await.is(200);
+        let console = derived(ConsoleToken::Write);
+        let world = world.restarted("another-admin-secret").await;
+        world.call_as(Some("another-admin-secret"), "GET", "/v1/zones", None).await.is(200);
+        for old in [BOOTSTRAP, &console] {
+            world.call_as(Some(old), "GET", "/v1/zones", None).await.is_refused(401, "invalid_admin_token");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_restart_does_not_bring_a_revoked_token_back() {
+        let world = World::new().await;
+        let revoked: Result<usize, caracal_store::StoreError> = world
+            .store
+            .commit_deployment((), |tx, ()| {
+                Box::pin(async move {
+                    caracal_store::admin_tokens::revoke_predecessors(tx, "env-bootstrap", "another digest").await
+                })
+            })
+            .await;
+        assert_eq!(revoked.unwrap(), 1);
+        world.get("/v1/zones").await.is_refused(401, "invalid_admin_token");
+        let world = world.restarted(BOOTSTRAP).await;
+        world.get("/v1/zones").await.is_refused(401, "invalid_admin_token");
+    }
+
+    #[tokio::test]
+    async fn no_token_is_stored_as_it_is() {
+        let world = World::new().await;
+        let minted = world.mint("read", None).await;
+        let stored = world.bytes_on_disk();
+        let console = derived(ConsoleToken::Approve);
+        for token in [BOOTSTRAP, &minted, &console] {
+            assert!(!stored.windows(token.len()).any(|bytes| bytes == token.as_bytes()));
+        }
+    }
+}
+
+mod t01_control_plane_accounts {
+    use super::*;
+
+    async fn with_account(
+        world: &World,
+        token: &str,
+        method: &str,
+        path: &str,
+        assertion: Option<&str>,
+    ) -> (u16, String) {
+        let mut request = request(Some(token), method, path, None);
+        if let Some(assertion) = assertion {
+            request.headers_mut().insert("x-caracal-account", assertion.parse().unwrap());
+        }
+        let answer = world.send(request).await;
+        if answer.status.is_success() { (answer.status.as_u16(), String::new()) } else { answer.refused() }
+    }
+
+    #[tokio::test]
+    async fn a_derived_token_alone_is_nobody() {
+        let world = World::new().await;
+        let (read, now) = (derived(ConsoleToken::ReadOnly), START);
+        let good = assertion("acct-1", now + 60);
+        let forged = good.replace("v1.", "v2.");
+        let foreign = assertion("acct-1", now + 60).replacen("YWNjdC0x", "YWNjdC0y", 1);
+        for bad in [None, Some(""), Some("v1"), Some(forged.as_str()), Some(foreign.as_str())] {
+            let answer = with_account(&world, &read, "GET", "/v1/zones", bad).await;
+            assert_eq!(answer, (401, "invalid_account_assertion".to_owned()), "{bad:?}");
+        }
+        let expired = assertion("acct-1", now);
+        let answer = with_account(&world, &read, "GET", "/v1/zones", Some(&expired)).await;
+        assert_eq!(answer, (401, "invalid_account_assertion".to_owned()));
+        assert_eq!(with_account(&world, &read, "GET", "/v1/zones", Some(&good)).await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn an_account_reaches_its_own_zones_and_no_other() {
+        let world = World::new().await;
+        let (read, write) = (derived(ConsoleToken::ReadOnly), derived(ConsoleToken::Write));
+        let (mine, other) = (assertion("acct-1", START + 60), assertion("acct-2", START + 60));
+        let foreign = world.zone("Foreign").await;
+        let system = world.zone("caracal.sys/system").await;
+        let mut create = request(Some(&write), "POST", "/v1/zones", Some(json!({"name": "Mine"})));
+        create.headers_mut().insert("x-caracal-account", mine.parse().unwrap());
+        let created = world.send(create).await.is(201);
+        assert_eq!(created["created_by"], "acct-1");
+        let zone = created["id"].as_str().unwrap();
+
+        let own = format!("/v1/zones/{zone}");
+        assert_eq!(with_account(&world, &read, "GET", &own, Some(&mine)).await.0, 200);
+        let forbidden = (403, "zone_forbidden".to_owned());
+        for (path, who) in [(own.as_str(), &other), (&format!("/v1/zones/{foreign}"), &mine), ("/v1/zones/none", &mine)]
+        {
+            assert_eq!(with_account(&world, &read, "GET", path, Some(who)).await, forbidden, "{path}");
+        }
+        assert_eq!(with_account(&world, &read, "GET", &format!("/v1/zones/{system}"), Some(&mine)).await.0, 200);
+
+        let mut list = request(Some(&read), "GET", "/v1/zones", None);
+        list.headers_mut().insert("x-caracal-account", mine.parse().unwrap());
+        let listed = world.send(list).await.is(200);
+        assert_eq!(listed["items"].as_array().unwrap().len(), 1);
+        assert_eq!(listed["items"][0]["id"], *zone);
+    }
+
+    #[tokio::test]
+    async fn another_tokens_account_header_is_not_looked_at() {
+        let world = World::new().await;
+        let answer = with_account(&world, BOOTSTRAP, "GET", "/v1/zones", Some("v1.forged.1.x")).await;
+        assert_eq!(answer.0, 200);
+    }
+}
+
+mod t08_availability_limits {
+    use super::*;
+
+    fn from(address: [u8; 4], token: Option<&str>, path: &str) -> Request<Body> {
+        let mut request = request(token, "GET", path, None);
+        request.extensions_mut().insert(PeerAddr((address, 1).into()));
+        request
+    }
+
+    #[tokio::test]
+    async fn an_address_that_asks_too_often_is_told_when_to_come_back() {
+        let world = World::with(AdminConfig { requests_per_minute: 3, ..open() }).await;
+        for _ in 0..3 {
+            world.send(from([192, 0, 2, 1], None, "/v1/x")).await.is_refused(401, "invalid_admin_token");
+        }
+        let answer = world.send(from([192, 0, 2, 1], None, "/v1/x")).await;
+        answer.is_refused(429, "rate_limited");
+        assert_eq!(answer.headers["retry-after"], "60");
+        world.send(from([192, 0, 2, 2], None, "/v1/x")).await.is_refused(401, "invalid_admin_token");
+        world.clock.advance(60);
+        world.send(from([192, 0, 2, 1], None, "/v1/x")).await.is_refused(401, "invalid_admin_token");
+    }
+
+    #[tokio::test]
+    async fn a_token_that_asks_too_often_is_limited_from_wherever_it_asks() {
+        let world = World::with(AdminConfig { requests_per_minute: 3, ..open() }).await;
+        for last in 1..=3 {
+            world.send(from([192, 0, 2, last], Some(BOOTSTRAP), "/v1/zones")).await.is(200);
+        }
+        let answer = world.send(from([192, 0, 2, 4], Some(BOOTSTRAP), "/v1/zones")).await;
+        answer.is_refused(429, "rate_limited");
+        assert!(answer.headers.contains_key("retry-after"));
+    }
+
+    #[tokio::test]
+    async fn guessing_turns_401_into_429_and_a_right_token_never_counts() {
+        let world = World::with(AdminConfig { auth_failures_per_minute: 2, ..open() }).await;
+        let address = [192, 0, 2, 1];
+        for _ in 0..5 {
+            world.send(from(address, Some(BOOTSTRAP), "/v1/zones")).await.is(200);
+        }
+        for _ in 0..2 {
+            world.send(from(address, Some("guess"), "/v1/zones")).await.is_refused(401, "invalid_admin_token");
+        }
+        world.send(from(address, Some("guess"), "/v1/zones")).await.is_refused(429, "rate_limited");
+        world.send(from(address, Some(BOOTSTRAP), "/v1/zones")).await.is(200);
+    }
+
+    #[tokio::test]
+    async fn behind_a_proxy_the_address_is_what_the_proxy_wrote() {
+        let world = World::with(AdminConfig { requests_per_minute: 1, trust_proxy: true, ..open() }).await;
+        let forwarded = |line: &str| {
+            let mut request = from([10, 0, 0, 1], None, "/v1/x");
+            request.headers_mut().insert("x-forwarded-for", line.parse().unwrap());
+            request
+        };
+        world.send(forwarded("198.51.100.1, 192.0.2.1")).await.is_refused(401, "invalid_admin_token");
+        world.send(forwarded("198.51.100.2, 192.0.2.1")).await.is_refused(429, "rate_limited");
+        world.send(forwarded("198.51.100.1, 192.0.2.2")).await.is_refused(401, "invalid_admin_token");
+    }
+
+    #[tokio::test]
+    async fn readiness_is_limited_drains_and_follows_the_store() {
+        let world = World::with(AdminConfig { ready_per_minute: 3, ..open() }).await;
+        assert_eq!(world.call_as(None, "GET", "/ready", None).await.is(200), json!({"ok": true}));
+        assert_eq!(world.call_as(None, "GET", "/health", None).await.is(200), json!({"ok": true}));
+        world.store.close().await;
+        let answer = world.call_as(None, "GET", "/ready", None).await;
+        answer.is_refused(503, "store_unreachable");
+        assert!(answer.headers.contains_key("retry-after"));
+        assert_eq!(answer.json()["dependency"], "store");
+        world.admin.drain();
+        let answer = world.call_as(None, "GET", "/ready", None).await.is(503);
+        assert_eq!((&answer["ok"], &answer["draining"]), (&json!(false), &json!(true)));
+        world.call_as(None, "GET", "/ready", None).await.is_refused(429, "rate_limited");
+        assert_eq!(world.call_as(None, "GET", "/health", None).await.is(200), json!({"ok": true}));
+        assert!(!world.call_as(None, "GET", "/health", None).await.headers.contains_key("cache-control"));
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_down_is_503_and_grants_nothing() {
+        let world = World::with(open()).await;
+        world.store.close().await;
+        let answer = world.get("/v1/zones").await;
+        answer.is_refused(503, "store_unavailable");
+        assert!(answer.headers.contains_key("retry-after"));
+    }
+}
+
+mod t01_control_plane_bodies {
+    use super::*;
+
+    async fn post(world: &World, token: Option<&str>, kind: Option<&str>, body: &str) -> (u16, String) {
+        let mut request = Request::post("/v1/zones");
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        if let Some(kind) = kind {
+            request = request.header("content-type", kind);
+        }
+        world.send(request.body(Body::from(body.to_owned())).unwrap()).await.refused()
+    }
+
+    #[tokio::test]
+    async fn a_body_that_can_t_be_read_is_refused_before_anyone_is_asked_who_they_are() {
+        let world = World::with(open()).await;
+        let json = Some("application/json");
+        for (kind, body, expected) in [
+            (json, "{", 400),
+            (json, "", 400),
+            (json, r#"{"__proto__":{}}"#, 400),
+            (json, r#"{"name":"a","name":"b"}"#, 400),
+            (Some("application/xml"), "<a/>", 415),
+            (None, "{}", 415),
+        ] {
+            assert_eq!(post(&world, None, kind, body).await, (expected, "internal_error".to_owned()), "{body}");
+        }
+        let text = (400, "invalid_zone".to_owned());
+        assert_eq!(post(&world, Some(BOOTSTRAP), Some("text/plain"), "{\"name\":\"x\"}").await, text);
+        assert_eq!(post(&world, Some(BOOTSTRAP), json, "null").await, text);
+        assert_eq!(post(&world, Some(BOOTSTRAP), None, "").await, text);
+        assert_eq!(world.get("/v1/zones").await.is(200)["items"], json!([]));
+    }
+
+    #[tokio::test]
+    async fn an_empty_json_body_is_refused_on_a_delete_too_and_none_at_all_is_fine() {
+        let world = World::with(open()).await;
+        let zone = world.zone("Ops").await;
+        let path = format!("/v1/zones/{zone}/policies/x");
+        let mut empty = request(Some(BOOTSTRAP), "DELETE", &path, None);
+        empty.headers_mut().insert("content-type", "application/json".parse().unwrap());
+        world.send(empty).await.is_refused(400, "internal_error");
+        world.call("DELETE", &path, None).await.is_refused(404, "policy_not_found");
+    }
+
+    #[tokio::test]
+    async fn a_read_may_carry_a_content_type() {
+        let world = World::with(open()).await;
+        let mut read = request(Some(BOOTSTRAP), "GET", "/v1/zones", None);
+        read.headers_mut().insert("content-type", "application/json".parse().unwrap());
+        world.send(read).await.is(200);
+    }
+}
+
+#[tokio::test]
+async fn a_request_id_is_kept_when_well_formed_and_replaced_otherwise() {
+    let world = World::with(open()).await;
+    let with_id = |id: &str| {
+        let mut request = request(Some(BOOTSTRAP), "GET", "/v1/nowhere", None);
+        request.headers_mut().insert("x-request-id", id.parse().unwrap());
+        request
+    };
+    let kept = world.send(with_id("trace-1:a.b_c")).await;
+    assert_eq!(kept.headers["x-request-id"], "trace-1:a.b_c");
+    kept.is_refused(404, "not_found");
+    for bad in ["bad id!", "", &"x".repeat(129)] {
+        let replaced = world.send(with_id(bad)).await;
+        let id = replaced.headers["x-request-id"].to_str().unwrap().to_owned();
+        assert_eq!((id.len(), id.as_bytes()[14]), (36, b'4'), "{bad:?} became {id}");
+    }
+    assert!(world.get("/v1/zones").await.headers.contains_key("x-request-id"));
+}
+
+#[tokio::test]
+async fn every_answer_of_the_api_is_marked_as_private_and_plain() {
+    let world = World::with(open()).await;
+    for (token, path) in [(Some(BOOTSTRAP), "/v1/zones"), (None, "/v1/zones"), (Some(BOOTSTRAP), "/v1/nowhere")] {
+        let answer = world.call_as(token, "GET", path, None).await;
+        for (name, value) in
+            [("x-content-type-options", "nosniff"), ("referrer-policy", "no-referrer"), ("cache-control", "no-store")]
+        {
+            assert_eq!(answer.headers[name], value, "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_head_is_a_get_without_a_body() {
+    let world = World::with(open()).await;
+    let answer = world.call("HEAD", "/v1/zones", None).await;
+    assert_eq!((answer.status.as_u16(), answer.text.as_str()), (200, ""));
+    let read = world.mint("read", None).await;
+    assert_eq!(world.call_as(Some(&read), "HEAD", "/v1/zones", None).await.status, 200);
+    assert_eq!(world.call_as(None, "HEAD", "/v1/zones", None).await.status, 401);
+}

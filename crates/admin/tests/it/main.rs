@@ -1,0 +1,18 @@
+//! The management API from outside: a real store in a directory of its own, real custody, real evidence, and the router
+//! as the listener gets it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod applications;
+mod audit;
+mod evidence;
+mod foothold;
+mod gates;
+mod lists;
+mod loopback;
+mod policies;
+mod policy_sets;
+mod providers;
+mod resources;
+mod secrets;
+mod world;
+mod zones;

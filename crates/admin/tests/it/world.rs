@@ -1,0 +1,315 @@
+//! One deployment, and the one door to it: [`World::call`].
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use axum::body::Body;
+use caracal_admin::{Admin, AdminConfig, Capabilities, Loaded, PolicyRuntime, RuntimeState};
+use caracal_authority::{AdminTokenId, ApplicationId, ProviderId, Timestamp, ZoneId};
+use caracal_crypto::chance;
+use caracal_crypto::client_secret::SecretVerifier;
+use caracal_crypto::envelope::{Kek, KekRing};
+use caracal_crypto::fast_hash::{ConsoleToken, token_digest};
+use caracal_crypto::hmac::HmacKey;
+use caracal_crypto::{Secret, encoding};
+use caracal_custody::{SealedSecrets, application_secret_ref, provider_secret_ref};
+use caracal_ledger::{AnonymousDenials, Ledger};
+use caracal_store::admin_evidence::{self, AdminEvidenceRow, ZONELESS_CHAIN};
+use caracal_store::admin_tokens::{self, AdminToken};
+use caracal_store::evidence::ChainRow;
+use caracal_store::{BoxFuture, Committed, ManualClock, Message, SqliteOptions, Store, StoreError, policy_sets};
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tower::ServiceExt;
+
+/// The deployment's admin token in all tests: the contract's.
+pub(crate) const BOOTSTRAP: &str = "admin-secret-0123456789";
+/// When every test starts.
+pub(crate) const START: i64 = 1_767_225_600;
+const KEY: [u8; 32] = [7; 32];
+const KEK: &str = "8f3d9a712c45e6b0d18f2a4c6e9b3d57a1c4f8020e6a9c3d5b7f1a2c4e6d8b90";
+
+pub(crate) struct World {
+    pub(crate) admin: Arc<Admin>,
+    pub(crate) store: Store,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) sealed: SealedSecrets,
+    pub(crate) secrets: Arc<SecretVerifier>,
+    pub(crate) denials: Arc<AnonymousDenials>,
+    pub(crate) ledger: Ledger,
+    pub(crate) runtime: Arc<TestRuntime>,
+    pub(crate) messages: Arc<Mutex<Vec<Message>>>,
+    stop: watch::Sender<bool>,
+    recording: Mutex<Option<tokio::task::JoinHandle<()>>>,
+    pub(crate) directory: tempfile::TempDir,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("not json: {:?}", self.text))
+    }
+
+    /// Status and code of a refusal, which must have the envelope.
+    #[track_caller]
+    pub(crate) fn refused(&self) -> (u16, String) {
+        let body = self.json();
+        assert_eq!(self.headers["content-type"], "application/json; charset=utf-8");
+        let id = self.headers["x-request-id"].to_str().unwrap();
+        assert_eq!((body["requestId"].as_str(), body["request_id"].as_str()), (Some(id), Some(id)), "{body}");
+        (self.status.as_u16(), body["error"].as_str().unwrap_or_else(|| panic!("no code: {body}")).to_owned())
+    }
+
+    #[track_caller]
+    pub(crate) fn is(&self, status: u16) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        if self.text.is_empty() { Value::Null } else { self.json() }
+    }
+
+    #[track_caller]
+    pub(crate) fn is_refused(&self, status: u16, code: &str) -> &Self {
+        assert_eq!(self.refused(), (status, code.to_owned()), "{}", self.text);
+        self
+    }
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        Self::with(AdminConfig::default()).await
+    }
+
+    pub(crate) async fn with(config: AdminConfig) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(START)));
+        let store = Store::open(&SqliteOptions::in_directory(directory.path()), clock.clone()).unwrap();
+        Self::over(store, clock, directory, config, BOOTSTRAP).await
+    }
+
+    /// The same store under a process with another admin token.
+    pub(crate) async fn restarted(self, token: &str) -> Self {
+        let Self { store, clock, directory, .. } = self;
+        Self::over(store, clock, directory, AdminConfig::default(), token).await
+    }
+
+    async fn over(
+        store: Store,
+        clock: Arc<ManualClock>,
+        directory: tempfile::TempDir,
+        config: AdminConfig,
+        token: &str,
+    ) -> Self {
+        let sealed = SealedSecrets::new(Arc::new(KekRing::new(Kek::from_hex(KEK).unwrap(), None)));
+        let secrets = Arc::new(SecretVerifier::new(2));
+        let ledger = Ledger::new(Some(Arc::new(HmacKey::from_bytes(&KEY).unwrap())));
+        let denials = Arc::new(AnonymousDenials::default());
+        let runtime = Arc::new(TestRuntime { store: store.clone(), state: Mutex::new(None) });
+        let messages = Arc::new(Mutex::new(Vec::new()));
+        let heard = messages.clone();
+        store.observe(Arc::new(move |committed: &Committed| {
+            heard.lock().unwrap().extend(committed.messages.iter().cloned());
+        }));
+        let config = AdminConfig { bootstrap_token: Some(Secret::new(token.to_owned())), ..config };
+        let capabilities = Capabilities {
+            store: store.clone(),
+            ledger: ledger.clone(),
+            denials: denials.clone(),
+            sealed: sealed.clone(),
+            secrets: secrets.clone(),
+            token_key: HmacKey::from_bytes(&KEY).unwrap(),
+            runtime: Some(runtime.clone()),
+        };
+        let admin = Arc::new(Admin::new(config, capabilities).unwrap());
+        admin.seed().await.unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let recorder = admin.clone();
+        let recording = tokio::spawn(async move { recorder.run_refusal_records(stopped).await });
+        let recording = Mutex::new(Some(recording));
+        Self { admin, store, clock, sealed, secrets, denials, ledger, runtime, messages, stop, recording, directory }
+    }
+
+    /// A request as the bootstrap token.
+    pub(crate) async fn call(&self, method: &str, path: &str, body: Option<Value>) -> Answer {
+        self.call_as(Some(BOOTSTRAP), method, path, body).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.call("GET", path, None).await
+    }
+
+    pub(crate) async fn call_as(&self, token: Option<&str>, method: &str, path: &str, body: Option<Value>) -> Answer {
+        self.send(request(token, method, path, body)).await
+    }
+
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.admin.clone().router().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        Answer { status: parts.status, headers: parts.headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
+    }
+
+    /// A token as it would be minted: random, stored by its digest.
+    pub(crate) async fn mint(&self, capability: &str, zone: Option<&str>) -> String {
+        let token = chance::token("cat_").unwrap().expose().clone();
+        let now = self.store.now();
+        let row = AdminToken {
+            id: AdminTokenId::parse(&chance::uuid_v7(now).unwrap().to_string()).unwrap(),
+            name: format!("test {capability}"),
+            scope: if zone.is_some() { "zone" } else { "global" }.to_owned(),
+            capability: capability.to_owned(),
+            zone_id: zone.map(|zone| ZoneId::parse(zone).unwrap()),
+            created_by: "admin:test".to_owned(),
+            created_at: now,
+            last_used_at: None,
+            revoked_at: None,
+        };
+        let digest = token_digest(&HmacKey::from_bytes(&KEY).unwrap(), &token);
+        let minted: Result<(), StoreError> = self
+            .store
+            .commit_deployment((row, digest), |tx, (row, digest)| {
+                Box::pin(async move { admin_tokens::add(tx, row, digest).await })
+            })
+            .await;
+        minted.unwrap();
+        token
+    }
+
+    /// A zone's id.
+    pub(crate) async fn zone(&self, name: &str) -> String {
+        let zone = self.call("POST", "/v1/zones", Some(json!({"name": name}))).await.is(201);
+        zone["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Id of a new object.
+    #[track_caller]
+    pub(crate) fn create(&self, path: &str, body: Value) -> impl Future<Output = String> {
+        let path = path.to_owned();
+        async move {
+            let created = self.call("POST", &path, Some(body)).await.is(201);
+            created["id"].as_str().unwrap().to_owned()
+        }
+    }
+
+    /// What is sealed for a provider.
+    pub(crate) async fn provider_secrets(&self, zone: &str, provider: &str) -> Option<Value> {
+        let (zone, provider) = (ZoneId::parse(zone).unwrap(), ProviderId::parse(provider).unwrap());
+        let mut snapshot = self.store.snapshot().await.unwrap();
+        let reference = provider_secret_ref(&zone, &provider);
+        let opened = self.sealed.open(&mut snapshot.zone(&zone), &reference).await.unwrap();
+        opened.map(|document| serde_json::from_slice(document.expose()).unwrap())
+    }
+
+    /// The sealed copy of an application's secret.
+    pub(crate) async fn application_secret(&self, zone: &str, application: &str) -> Option<String> {
+        let (zone, application) = (ZoneId::parse(zone).unwrap(), ApplicationId::parse(application).unwrap());
+        let mut snapshot = self.store.snapshot().await.unwrap();
+        let reference = application_secret_ref(&zone, &application);
+        let opened = self.sealed.open(&mut snapshot.zone(&zone), &reference).await.unwrap();
+        opened.map(|secret| String::from_utf8(secret.expose().clone()).unwrap())
+    }
+
+    /// Whether the STS would accept this secret.
+    pub(crate) async fn secret_is_right(&self, zone: &str, application: &str, secret: &str) -> bool {
+        let (zone, application) = (ZoneId::parse(zone).unwrap(), ApplicationId::parse(application).unwrap());
+        let mut snapshot = self.store.snapshot().await.unwrap();
+        let row = caracal_store::applications::lookup(&mut snapshot.zone(&zone), &application).await.unwrap().unwrap();
+        self.secrets.verify(row.secret_hash.as_deref(), secret, self.store.now()).await.unwrap()
+    }
+
+    /// The management records of a zone, or of what has no zone, oldest first; refusals that wait are written first.
+    pub(crate) async fn records(&self, zone: Option<&str>) -> Vec<AdminEvidenceRow> {
+        self.stop.send_replace(true);
+        let waiting = self.recording.lock().unwrap().take();
+        if let Some(waiting) = waiting {
+            waiting.await.unwrap();
+        }
+        let mut snapshot = self.store.snapshot().await.unwrap();
+        let chain = zone.unwrap_or(ZONELESS_CHAIN);
+        let rows = admin_evidence::list_chain(&mut snapshot.deployment(), chain, 0, 10_000).await.unwrap();
+        rows.into_iter()
+            .map(|row| match row {
+                ChainRow::Read(row) => row,
+                ChainRow::Unreadable { what, .. } => panic!("{what}"),
+            })
+            .collect()
+    }
+
+    /// Everything the store holds on disk.
+    pub(crate) fn bytes_on_disk(&self) -> Vec<u8> {
+        let files = std::fs::read_dir(self.directory.path()).unwrap();
+        files.flat_map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect()
+    }
+}
+
+pub(crate) fn request(token: Option<&str>, method: &str, path: &str, body: Option<Value>) -> Request<Body> {
+    let mut request = Request::builder().method(method).uri(path);
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    match body {
+        None => request.body(Body::empty()).unwrap(),
+        Some(body) => request.header("content-type", "application/json").body(Body::from(body.to_string())).unwrap(),
+    }
+}
+
+/// One of the console's tokens.
+pub(crate) fn derived(token: ConsoleToken) -> String {
+    token.derive(BOOTSTRAP).expose().clone()
+}
+
+/// An assertion that a console account is behind a request, good until `end`.
+pub(crate) fn assertion(account: &str, end: i64) -> String {
+    let mut key = BOOTSTRAP.as_bytes().to_vec();
+    key.resize(64, 0);
+    let mac = HmacKey::from_bytes(&key).unwrap().sign(&[format!("caracal:account:v1:{account}:{end}").as_bytes()]);
+    format!("v1.{}.{end}.{}", encoding::base64url(account.as_bytes()), encoding::base64url(&mac))
+}
+
+/// What decides, as the store says, unless a test says otherwise.
+pub(crate) struct TestRuntime {
+    store: Store,
+    pub(crate) state: Mutex<Option<RuntimeState>>,
+}
+
+impl PolicyRuntime for TestRuntime {
+    fn status<'a>(&'a self, zone: &'a ZoneId) -> BoxFuture<'a, RuntimeState> {
+        Box::pin(async move {
+            if let Some(state) = self.state.lock().unwrap().clone() {
+                return state;
+            }
+            let mut snapshot = self.store.snapshot().await.unwrap();
+            let active = policy_sets::find_active(&mut snapshot.zone(zone)).await.unwrap();
+            let loaded_at = snapshot.now();
+            RuntimeState::Loaded(match active {
+                None => Loaded {
+                    policy_set_version_id: None,
+                    manifest_sha256: "no_active_policy_set".to_owned(),
+                    loaded_at,
+                },
+                Some(active) => Loaded {
+                    policy_set_version_id: Some(active.version_id),
+                    manifest_sha256: active.manifest_sha256,
+                    loaded_at,
+                },
+            })
+        })
+    }
+}
+
+/// A data document that grants nothing.
+pub(crate) const EMPTY_GRANTS: &str =
+    "# caracal:data-document\npackage caracal.authz\nimport rego.v1\napp_ids := {}\ngrants := {}\n";
+
+/// Objects of one kind by name, for readable assertions.
+pub(crate) fn by_name(items: &Value) -> BTreeMap<String, Value> {
+    let items = items["items"].as_array().unwrap();
+    items.iter().map(|item| (item["name"].as_str().unwrap().to_owned(), item.clone())).collect()
+}

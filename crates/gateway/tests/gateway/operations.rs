@@ -1,0 +1,185 @@
+//! Fixed routes and the life of the process (gateway.md §3, §10.5, §20, §21; property 22).
+
+use std::time::Duration;
+
+use caracal_crypto::Secret;
+use caracal_gateway::{GatewayConfig, MetricsAccess};
+use caracal_http::server::Ended;
+use serde_json::json;
+use std::sync::atomic::Ordering;
+
+use crate::sts::Said;
+use crate::upstream::Upstream;
+use crate::world::{World, config, to};
+
+fn plain(method: &str, path: &str, headers: &str) -> String {
+    format!("{method} {path} HTTP/1.1\r\nHost: g\r\n{headers}\r\n")
+}
+
+#[tokio::test]
+async fn health_answers_any_method_with_an_empty_200() {
+    let world = World::scripted(|_| Said::Hang).await;
+    for method in ["GET", "POST", "HEAD", "DELETE"] {
+        let answer = world.ask(&plain(method, "/health", "")).await;
+        assert_eq!((answer.status(), answer.body.len()), (200, 0), "{method}");
+        assert!(answer.get("x-request-id").is_some());
+        assert_eq!(answer.get("server"), None);
+    }
+    assert_eq!(world.ask(&plain("GET", "/health/", "")).await.status(), 401);
+    assert_eq!(world.ask(&plain("GET", "/Health", "")).await.status(), 401);
+}
+
+#[tokio::test]
+async fn readiness_names_the_first_thing_that_fails() {
+    let world = World::scripted(|_| Said::Hang).await;
+    let ready = plain("GET", "/ready", "");
+    let answer = world.ask(&ready).await;
+    assert_eq!((answer.status(), answer.json()), (200, json!({"ok": true, "ready": true})));
+    world.sts.reachable.store(false, Ordering::SeqCst);
+    let reason = |answer: &crate::caller::Answer| {
+        assert_eq!(
+            (answer.status(), &answer.json()["ok"], &answer.json()["ready"]),
+            (503, &json!(false), &json!(false))
+        );
+        answer.json()["reason"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(reason(&world.ask(&ready).await), "sts_unreachable");
+    world.clock.advance(71);
+    assert_eq!(reason(&world.ask(&ready).await), "revocation_snapshot_stale");
+    world.store.close().await;
+    assert_eq!(reason(&world.ask(&ready).await), "store_unreachable");
+}
+
+mod t05_secrets {
+    use super::*;
+
+    #[tokio::test]
+    async fn metrics_are_closed_unless_the_bearer_is_exact() {
+        let with = |metrics| GatewayConfig { metrics, ..GatewayConfig::default() };
+        let closed = World::with(with(MetricsAccess::Closed), |_| Said::Hang).await;
+        let bearer = World::with(with(MetricsAccess::Bearer(Secret::new("s3cret".to_owned()))), |_| Said::Hang).await;
+        for path in ["/metrics", "/metrics.json"] {
+            for (world, line, status) in [
+                (&closed, "", 401),
+                (&closed, "Authorization: Bearer \r\n", 401),
+                (&bearer, "", 401),
+                (&bearer, "Authorization: Bearer s3creT\r\n", 401),
+                (&bearer, "Authorization: Bearer s3cret1\r\n", 401),
+                (&bearer, "Authorization: bearer s3cret\r\n", 401),
+                (&bearer, "Authorization: Bearer  s3cret\r\n", 401),
+                (&bearer, "Authorization: Bearer s3cret\r\n", 200),
+            ] {
+                let answer = world.ask(&plain("GET", path, line)).await;
+                assert_eq!(answer.status(), status, "{path} {line}");
+                if status == 401 {
+                    assert_eq!(answer.text(), "unauthorized\n");
+                    assert_eq!(answer.get("x-content-type-options"), Some("nosniff"));
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_reload_route_does_not_exist_without_the_token() {
+        let token = Some(Secret::new("cat_admin".to_owned()));
+        let world = World::with(GatewayConfig { admin_token: token, ..config() }, |_| Said::Hang).await;
+        let path = "/internal/revocations/reload";
+        for line in [
+            "",
+            "Authorization: Bearer cat_admiX\r\n",
+            "Authorization: Bearer cat_admin1\r\n",
+            "Authorization: cat_admin\r\n",
+        ] {
+            let answer = world.ask(&plain("POST", path, line)).await;
+            assert_eq!((answer.status(), answer.text().as_str()), (404, "not found\n"), "{line}");
+        }
+        let good = plain("POST", path, "Authorization:   Bearer cat_admin \r\n");
+        world.revoke("session_id", "r-9").await;
+        let answer = world.ask(&good).await;
+        assert_eq!((answer.status(), answer.json()), (200, json!({"ok": true, "revocations": 0})));
+        assert_eq!(world.ask(&plain("GET", path, "Authorization: Bearer cat_admin\r\n")).await.status(), 401);
+        world.store.close().await;
+        let answer = world.ask(&good).await;
+        assert_eq!((answer.status(), &answer.json()["reason"]), (503, &json!("revocation_reload_failed")));
+        let unset = World::scripted(|_| Said::Hang).await;
+        assert_eq!(unset.ask(&plain("POST", path, "Authorization: Bearer \r\n")).await.status(), 404);
+    }
+}
+
+#[tokio::test]
+async fn metrics_are_text_and_json_of_the_same_numbers() {
+    let upstream = Upstream::ok().await;
+    let world = World::before(&upstream).await;
+    assert_eq!(world.get("/x").await.status(), 200);
+    assert_eq!(world.ask(&plain("GET", "/x", "")).await.status(), 401);
+    let text = world.ask(&plain("GET", "/metrics", "")).await;
+    assert_eq!(text.get("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let text = text.text();
+    for line in [
+        "# TYPE caracal_gateway_requests_total counter\ncaracal_gateway_requests_total 2\n",
+        "caracal_gateway_requests_allowed_total 1\n",
+        "caracal_gateway_requests_denied_total 1\n",
+        "caracal_gateway_denials_missing_auth_total 1\n",
+        "# TYPE caracal_gateway_revocation_snapshot_fresh gauge\ncaracal_gateway_revocation_snapshot_fresh 1\n",
+        "caracal_gateway_audit_queue_capacity 10000\n",
+        "caracal_gateway_sts_circuit_open 0\n",
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+    for (key, value) in
+        [("requests_total", 2), ("requests_allowed", 1), ("requests_denied", 1), ("audit_queue_cap", 10_000)]
+    {
+        assert_eq!(world.metric(key).await, value, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn a_stop_lets_calls_finish_and_turns_new_ones_away() {
+    let upstream = Upstream::ok().await;
+    let url = upstream.url("");
+    let world = World::scripted(move |_| Said::Wait(to(url.clone()))).await;
+    let mut under_way = world.caller().await;
+    under_way.send(world.request("GET", "/x", "").await).await;
+    world.sts.arrived.notified().await;
+    let mut idle = world.caller().await;
+    idle.send(plain("GET", "/health", "")).await;
+    assert_eq!(idle.answer(true).await.status(), 200);
+    world.begin_stop();
+    assert!(idle.is_closed().await);
+    world.sts.go_on.notify_one();
+    let answer = under_way.answer(true).await;
+    assert_eq!((answer.status(), answer.get("connection")), (200, Some("close")));
+    let address = world.address;
+    assert_eq!(world.stop().await.connections, Ended::Drained);
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn what_does_not_finish_in_time_is_cut_and_still_recorded() {
+    let config = GatewayConfig { grace: Duration::from_millis(50), ..config() };
+    let upstream = Upstream::raw(|mut stream| async move {
+        let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+    })
+    .await;
+    let url = upstream.url("");
+    let world = World::with(config, move |_| Said::Go(to(url.clone()))).await;
+    let mut stuck = world.caller().await;
+    stuck.send(world.request("GET", "/x", "X-Request-Id: r-1\r\n").await).await;
+    while upstream.connections() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let deployment = world.deployment.clone();
+    assert_eq!(world.stop().await.connections, Ended::Cut { open: 1 });
+    let events = deployment.events_now("r-1").await;
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].evaluation_status, "upstream_error");
+}
+
+#[tokio::test]
+async fn a_gateway_that_cannot_read_revocations_does_not_start() {
+    let world = World::scripted(|_| Said::Hang).await;
+    world.store.close().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (_stop, stopped) = tokio::sync::watch::channel(false);
+    assert!(world.gateway.clone().serve(listener, stopped).await.is_err());
+}

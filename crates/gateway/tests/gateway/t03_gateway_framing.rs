@@ -1,0 +1,167 @@
+//! Framing is made anew on each side, and what could be framed in two ways is refused (gateway.md §2, §17.1; README
+//! D21).
+
+use http::{Response, StatusCode};
+use serde_json::json;
+
+use crate::upstream::{Upstream, full};
+use crate::world::{World, request};
+
+#[tokio::test]
+async fn a_known_length_is_kept_both_ways_and_an_unknown_one_is_chunked() {
+    let upstream = Upstream::answering(|received| Response::new(full(received.body.clone()))).await;
+    let world = World::before(&upstream).await;
+    for (headers, body, length) in [
+        ("Content-Length: 3\r\n", "abc", Some("3")),
+        ("Content-Length: 0\r\n", "", Some("0")),
+        ("Transfer-Encoding: chunked\r\n", "3\r\nabc\r\n0\r\n\r\n", None),
+    ] {
+        let request = world.request("POST", "/x", headers).await;
+        let answer = world.ask(&format!("{request}{body}")).await;
+        assert_eq!(answer.status(), 200);
+        let received = upstream.received().pop().unwrap();
+        assert_eq!(received.get("content-length"), length, "{headers}");
+        assert_eq!(received.get("transfer-encoding").is_some(), length.is_none(), "{headers}");
+        assert_eq!(answer.body, received.body);
+        assert_eq!(answer.get("content-length"), Some(received.body.len().to_string().as_str()));
+    }
+}
+
+#[tokio::test]
+async fn a_request_without_a_body_has_none_upstream() {
+    let upstream = Upstream::ok().await;
+    let world = World::before(&upstream).await;
+    for method in ["GET", "HEAD", "DELETE", "OPTIONS", "POST", "PUT", "PATCH", "QUERY"] {
+        let request = world.request(method, "/x", "").await;
+        assert_eq!(world.ask(&request).await.status(), 200, "{method}");
+        let received = upstream.received().pop().unwrap();
+        assert_eq!((received.method.as_str(), received.body.len()), (method, 0));
+        assert_eq!(received.get("transfer-encoding"), None, "{method}");
+        // Some servers want to be told.
+        let expected = matches!(method, "POST" | "PUT" | "PATCH").then_some("0");
+        assert_eq!(received.get("content-length"), expected, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn what_could_be_framed_in_two_ways_reaches_nobody() {
+    let upstream = Upstream::ok().await;
+    let world = World::before(&upstream).await;
+    for (headers, body) in [
+        ("Content-Length: 3\r\nContent-Length: 4\r\n", "abcd"),
+        ("Content-Length: +3\r\n", "abc"),
+        ("Content-Length: 3, 4\r\n", "abcd"),
+        ("Transfer-Encoding: gzip\r\n", "abc"),
+        ("Transfer-Encoding: chunked, identity\r\n", "0\r\n\r\n"),
+        ("Transfer-Encoding : chunked\r\n", "0\r\n\r\n"),
+        ("X: a\r\n folded: b\r\n", ""),
+        ("X\x00Y: a\r\n", ""),
+        ("X: a\x00b\r\n", ""),
+    ] {
+        let request = world.request("POST", "/x", headers).await;
+        let mut caller = world.caller().await;
+        caller.send(format!("{request}{body}")).await;
+        assert_eq!(caller.head().await.status, 400, "{headers:?}");
+    }
+    // Length beside chunks: chunks count, and nothing behind them is taken for a request.
+    let request = world.request("POST", "/x", "Content-Length: 100\r\nTransfer-Encoding: chunked\r\n").await;
+    let mut caller = world.caller().await;
+    caller.send(format!("{request}1\r\na\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: g\r\n\r\n")).await;
+    let answer = caller.answer(true).await;
+    assert_eq!(answer.status(), 200);
+    assert!(caller.is_closed().await);
+    let received = upstream.only();
+    assert_eq!((received.body.as_slice(), received.get("content-length")), (&b"a"[..], None));
+}
+
+#[tokio::test]
+async fn heads_that_name_no_host_or_several_or_are_too_large_are_refused() {
+    let upstream = Upstream::ok().await;
+    let world = World::before(&upstream).await;
+    let mandate = world.mandate(json!({})).await;
+    for request in [
+        "GET /x HTTP/1.1\r\n\r\n".to_owned(),
+        "GET /x HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n".to_owned(),
+        "GET /x y HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+    ] {
+        let mut caller = world.caller().await;
+        caller.send(&request).await;
+        assert_eq!(caller.head().await.status, 400, "{request}");
+    }
+    let fits = request("GET", "/x", &mandate, &format!("X-Large: {}\r\n", "x".repeat(18_000)));
+    assert_eq!(world.ask(&fits).await.status(), 200);
+    for length in [21_000, 40_000, 200_000] {
+        let mut caller = world.caller().await;
+        caller.try_send(request("GET", "/x", &mandate, &format!("X-Large: {}\r\n", "x".repeat(length)))).await;
+        assert_eq!(caller.head().await.status, 431, "{length}");
+    }
+    let answer = world.ask(&request("GET", "/x", &mandate, &format!("X-Large: {}\r\n", "x".repeat(21_000)))).await;
+    assert_eq!(
+        (answer.get("content-type"), answer.get("connection")),
+        (Some("text/plain; charset=utf-8"), Some("close"))
+    );
+}
+
+#[tokio::test]
+async fn special_targets_are_not_proxied() {
+    let upstream = Upstream::ok().await;
+    let world = World::before(&upstream).await;
+    let answer = world.ask("OPTIONS * HTTP/1.1\r\nHost: g\r\n\r\n").await;
+    assert_eq!((answer.status(), answer.body.len()), (200, 0));
+    let answer = world.ask("GET * HTTP/1.1\r\nHost: g\r\n\r\n").await;
+    assert_eq!((answer.status(), answer.get("connection")), (400, Some("close")));
+    let answer = world.ask("CONNECT other.example:443 HTTP/1.1\r\nHost: g\r\n\r\n").await;
+    assert_eq!((answer.status(), answer.text().as_str()), (404, "404 page not found\n"));
+    assert_eq!(upstream.connections(), 0);
+}
+
+#[tokio::test]
+async fn responses_without_a_body_have_their_heads() {
+    for status in [204, 304, 200] {
+        let upstream = Upstream::answering(move |_| {
+            let mut response = Response::new(full(""));
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            response.headers_mut().insert("etag", "x".parse().unwrap());
+            response
+        })
+        .await;
+        let world = World::before(&upstream).await;
+        let mut caller = world.caller().await;
+        // The connection stays usable, so nothing of a body was sent or expected.
+        for _ in 0..2 {
+            let answer = caller.ask(&world.request("GET", "/x", "").await).await;
+            assert_eq!((answer.status(), answer.get("etag"), answer.body.len()), (status, Some("x"), 0));
+            assert_eq!(answer.get("x-caracal-token-expires-in"), Some("300"));
+        }
+    }
+    let upstream = Upstream::answering(|_| Response::new(full("hello"))).await;
+    let world = World::before(&upstream).await;
+    let mut caller = world.caller().await;
+    for _ in 0..2 {
+        let answer = caller.ask(&world.request("HEAD", "/x", "").await).await;
+        assert_eq!((answer.status(), answer.get("content-length")), (200, Some("5")));
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_ends_with_its_connection_is_chunked_for_the_caller() {
+    let upstream = Upstream::saying(b"HTTP/1.0 200 OK\r\n\r\nuntil the end").await;
+    let world = World::before(&upstream).await;
+    let answer = world.get("/x").await;
+    assert!(answer.whole);
+    assert_eq!((answer.text().as_str(), answer.get("transfer-encoding")), ("until the end", Some("chunked")));
+}
+
+#[tokio::test]
+async fn one_connection_carries_many_calls_and_pipelined_ones_stay_in_order() {
+    let upstream = Upstream::answering(|received| Response::new(full(received.target.clone()))).await;
+    let world = World::before(&upstream).await;
+    let mut caller = world.caller().await;
+    for n in 0..3 {
+        assert_eq!(caller.ask(&world.request("GET", &format!("/{n}"), "").await).await.text(), format!("/{n}"));
+    }
+    let pipelined = [world.request("GET", "/a", "").await, world.request("GET", "/b", "").await].concat();
+    caller.send(pipelined).await;
+    assert_eq!(caller.answer(true).await.text(), "/a");
+    assert_eq!(caller.answer(true).await.text(), "/b");
+}

@@ -1,0 +1,252 @@
+//! What agents bring about.
+
+use std::sync::Arc;
+
+use caracal_authority::session::SessionStatus;
+
+use super::management::change;
+use crate::clock::ManualClock;
+use crate::conformance::Make;
+use crate::conformance::fixtures::{at, fresh, id, same, start, zone};
+use crate::conformance::repositories::samples;
+use crate::error::StoreError;
+use crate::revocations::{Anchor, AnchorKind};
+use crate::sessions::Among;
+use crate::{delegations, receipts, records, revocations, sessions, used_mandates};
+
+pub async fn sessions_come_back_as_stored(make: Make) {
+    let clock = Arc::new(ManualClock::at(start()));
+    let fresh = make(clock.clone()).await;
+    let rows = [samples::session("s-1", true), samples::session("s-2", false)];
+    change!(fresh.store, rows.clone(), |tx, rows| {
+        for row in rows {
+            sessions::add(tx, row).await?;
+        }
+        Ok(())
+    })
+    .unwrap();
+    let mut snapshot = fresh.store.snapshot().await.unwrap();
+    let mut read = snapshot.zone(&zone("z-1"));
+    for row in &rows {
+        same(&sessions::lookup(&mut read, &row.id).await.unwrap().unwrap(), row);
+        row.facts().unwrap();
+    }
+    for (among, at_most, count) in [
+        (Among::Zone, 10, 2),
+        (Among::Zone, 1, 1),
+        (Among::Application(&id!("app-1")), 10, 2),
+        (Among::Application(&id!("app-2")), 10, 0),
+        (Among::ChildrenOf(&id!("parent")), 10, 1),
+    ] {
+        assert_eq!(sessions::count_holding_capacity(&mut read, among, at_most).await.unwrap(), count, "{among:?}");
+    }
+    assert!(sessions::is_anchor(&mut read, &id!("rec-1")).await.unwrap());
+    assert!(!sessions::is_anchor(&mut read, &id!("rec-2")).await.unwrap());
+    let children = sessions::list_running_children(&mut read, &id!("parent")).await.unwrap();
+    same(&children, &vec![rows[0].clone()]);
+    assert!(sessions::list_lapsed_tasks(&mut read, 10).await.unwrap().is_empty());
+    let mut all = snapshot.deployment();
+    assert_eq!(sessions::find_running_zone(&mut all, None).await.unwrap(), Some(zone("z-1")));
+    assert_eq!(sessions::find_running_zone(&mut all, Some(&zone("z-1"))).await.unwrap(), None);
+    drop(snapshot);
+
+    clock.advance(1_000);
+    let mut snapshot = fresh.store.snapshot().await.unwrap();
+    let mut read = snapshot.zone(&zone("z-1"));
+    assert_eq!(sessions::count_holding_capacity(&mut read, Among::Zone, 10).await.unwrap(), 0, "both have lapsed");
+    same(&sessions::list_lapsed_tasks(&mut read, 10).await.unwrap(), &vec![rows[1].clone()]);
+    drop(snapshot);
+    for ended in [true, false] {
+        let done = change!(fresh.store, (), |tx, _unused| {
+            sessions::end(tx, &id!("s-1"), SessionStatus::Terminated, "reason").await
+        });
+        assert_eq!(done.unwrap(), ended);
+    }
+    let mut snapshot = fresh.store.snapshot().await.unwrap();
+    let mut read = snapshot.zone(&zone("z-1"));
+    let now = read.now();
+    let ended = sessions::SessionRow {
+        status: "terminated".to_owned(),
+        terminated_at: Some(now),
+        termination_reason: Some("reason".to_owned()),
+        updated_at: now,
+        ..rows[0].clone()
+    };
+    same(&sessions::lookup(&mut read, &id!("s-1")).await.unwrap().unwrap(), &ended);
+    assert!(sessions::list_running_children(&mut read, &id!("parent")).await.unwrap().is_empty());
+}
+
+pub async fn edges_come_back_as_stored(make: Make) {
+    let fresh = fresh(make).await;
+    let root = samples::edge("e-1", false);
+    let middle = delegations::EdgeRow { parent_edge_id: Some(id!("e-1")), ..samples::edge("e-2", true) };
+    let leaf = delegations::EdgeRow { parent_edge_id: Some(id!("e-2")), ..samples::edge("e-3", true) };
+    let orphan = samples::edge("e-4", true);
+    let rows = [root, middle, leaf, orphan];
+    change!(fresh.store, rows.clone(), |tx, rows| {
+        for row in rows {
+            delegations::add(tx, row).await?;
+        }
+        Ok(())
+    })
+    .unwrap();
+    let mut snapshot = fresh.store.snapshot().await.unwrap();
+    let mut read = snapshot.zone(&zone("z-1"));
+    for row in &rows {
+        same(&delegations::lookup(&mut read, &row.id).await.unwrap().unwrap(), row);
+    }
+    for (edge, limit, ids) in [
+        ("e-3", 10, vec!["e-1", "e-2", "e-3"]),
+        ("e-3", 2, vec!["e-2", "e-3"]),
+        ("e-4", 10, vec!["e-4"]),
+        ("e-5", 10, vec![]),
+    ] {
+        let lineage = delegations::lineage(&mut read, &id!(edge), limit).await.unwrap();
+        assert_eq!(lineage.iter().map(|edge| edge.id.as_str()).collect::<Vec<_>>(), ids, "{edge}");
+    }
+    same(&delegations::list_active_from(&mut read, &id!("s-1")).await.unwrap(), &rows.to_vec());
+    same(&delegations::list_active_to(&mut read, &id!("s-2")).await.unwrap(), &rows.to_vec());
+    assert!(delegations::list_active_to(&mut read, &id!("s-1")).await.unwrap().is_empty());
+    same(&delegations::list_active_derived(&mut read, &id!("e-2")).await.unwrap(), &vec![rows[2].clone()]);
+    let page = delegations::list_to(&mut read, &id!("s-2"), Some(&id!("e-4")), 2).await.unwrap();
+    same(&page, &vec![rows[2].clone(), rows[1].clone()]);
+    assert_eq!(delegations::epoch(&mut read).await.unwrap(), 0);
+    drop(snapshot);
+
+    for revoked in [true, false] {
+        let done = change!(fresh.store, (), |tx, _unused| delegations::revoke(tx, &id!("e-2")).await);
+        assert_eq!(done.unwrap(), revoked);
+    }
+    let mut snapshot = fresh.store.snapshot().await.unwrap();
+    let mut read = snapshot.zone(&zone("z-1"));
+    let revoked = delegations::EdgeRow {
+        status: "revoked".to_owned(),
+        revoked_at: Some(start()),
+        edge_version: rows[1].edge_version + 1,
+        ..rows[1].clone()
+    };
+    same(&delegations::lookup(&mut read, &id!("e-2")).await.unwrap().unwrap(), &revoked);
+    assert_eq!(delegations::list_active_from(&mut read, &id!("s-1")).await.unwrap().len(), 3);
+    assert_eq!(delegations::list_to(&mut read, &id!("s-2"), None, 10).await.unwrap().len(), 4);
+}
+
+pub async fn records_come_back_as_stored(make: Make) {
+    let fresh = fresh(make).await;
+    let root = samples::record("rec-1", false);
+    let child = records::RecordRow { parent_id: Some(id!("rec-1")), ..samples::record("rec-2", true) };
+    let grandchild = records::RecordRow { parent_id: Some(id!("rec-2")), ..samples::record("rec-3", true) };
+    let rows = [root, child, grandchild, samples::record("rec-4", true)];
+    change!(fresh.store, rows.clone(), |tx, rows| {
+        for row in rows {
+            records::add(tx, row).await?;
+        }
+        Ok(())
+    })
+    .unwrap();
+    let twice = records::RecordRow { id: id!("rec-5"), ..rows[0].clone() };
+    let refused = change!(fresh.store, twice, |tx, row| records::add(tx, row).await);
+    assert!(refused.unwrap_err().is_conflict_on("authority_records.jti"));
+    let mut snapshot = fresh.store.snapshot().await.unwrap();
+    for row in &rows {
+        same(&records::lookup(&mut snapshot.zone(&zone("z-1")), &row.id).await.unwrap().unwrap(), row);
+    }
+    drop(snapshot);
+    for (record, reason, fallen) in
+        [("rec-2", "first", vec!["rec-2", "rec-3"]), ("rec-1", "second", vec!["rec-1"]), ("rec-9", "none", vec![])]
+    {
+        let revoked = change!(fresh.store, (record, reason), |tx, input| {
+            records::revoke_with_descendants(tx, &id!(input.0), input.1).await
+        });
+        let revoked = revoked.unwrap();
+        assert_eq!(revoked.iter().map(|id| id.as_str()).collect::<Vec<_>>(), fallen, "{record}");
+    }
+    let mut snapshot = fresh.store.snapshot().await.unwrap();
+    for (record, reason) in
+        [("rec-1", Some("second")), ("rec-2", Some("first")), ("rec-3", Some("first")), ("rec-4", None)]
+    {
+        let row = records::lookup(&mut snapshot.zone(&zone("z-1")), &id!(record)).await.unwrap().unwrap();
+        assert_eq!(row.status, if reason.is_some() { "revoked" } else { "active" }, "{record}");
+        assert_eq!((row.revoked_reason.as_deref(), row.revoked_at), (reason, reason.map(|_| start())), "{record}");
+    }
+    let mut anchors = revocations::list(&mut snapshot.deployment(), start()).await.unwrap();
+    anchors.sort_by(|left, right| left.id.cmp(&right.id));
+    let expected = ["rec-1", "rec-2", "rec-3"]
+        .map(|id| Anchor { zone: zone("z-1"), kind: AnchorKind::Record, id: id.to_owned() });
+    assert_eq!(anchors, expected);
+    assert!(revocations::list(&mut snapshot.deployment(), at(1)).await.unwrap().is_empty());
+}
+
+pub async fn receipts_come_back_as_stored(make: Make) {
+    let clock = Arc::new(ManualClock::at(start()));
+    let fresh = make(clock.clone()).await;
+    let rows = [samples::receipt("k-1", true), samples::receipt("k-2", false)];
+    change!(fresh.store, rows.clone(), |tx, rows| {
+        for row in rows {
+            receipts::add(tx, row).await?;
+        }
+        Ok(())
+    })
+    .unwrap();
+    let refused = change!(fresh.store, samples::receipt("k-1", false), |tx, row| receipts::add(tx, row).await);
+    assert!(refused.unwrap_err().is_conflict());
+    let (operation, application) = ("session.start.v2", id!("app-1"));
+    let mut snapshot = fresh.store.snapshot().await.unwrap();
+    let mut read = snapshot.zone(&zone("z-1"));
+    for row in &rows {
+        let digests = ["absent".to_owned(), row.key_digest.clone()];
+        let found = receipts::find_live(&mut read, operation, &application, &digests).await.unwrap();
+        same(&found.unwrap(), row);
+    }
+    for (operation, application) in [("session.end", application.clone()), (operation, id!("app-2"))] {
+        let found = receipts::find_live(&mut read, operation, &application, &["k-1".to_owned()]).await.unwrap();
+        assert!(found.is_none(), "{operation} {application}");
+    }
+    assert_eq!(receipts::count_live_explicit(&mut read, operation, &application, 10).await.unwrap(), 1);
+    drop(snapshot);
+
+    clock.advance(3_600);
+    let mut snapshot = fresh.store.snapshot().await.unwrap();
+    let mut read = snapshot.zone(&zone("z-1"));
+    assert!(receipts::find_live(&mut read, operation, &application, &["k-1".to_owned()]).await.unwrap().is_none());
+    assert_eq!(receipts::count_live_explicit(&mut read, operation, &application, 10).await.unwrap(), 0);
+    drop(snapshot);
+    let renewed = receipts::Receipt { entity_id: "s-2".to_owned(), expires_at: at(9_000), ..rows[0].clone() };
+    change!(fresh.store, renewed, |tx, row| receipts::add(tx, row).await).unwrap();
+    let purged: Result<[usize; 2], StoreError> = fresh
+        .store
+        .commit_deployment((), |tx, ()| {
+            Box::pin(async move {
+                let now = tx.now();
+                Ok([receipts::purge_expired(tx, now, 10).await?, receipts::purge_expired(tx, now, 10).await?])
+            })
+        })
+        .await;
+    assert_eq!(purged.unwrap(), [1, 0]);
+}
+
+pub async fn used_mandates_are_forgotten_once_expired(make: Make) {
+    let fresh = fresh(make).await;
+    let purged: Result<[usize; 4], StoreError> = fresh
+        .store
+        .commit_deployment((), |tx, ()| {
+            Box::pin(async move {
+                for (jti, end) in [("a", 10), ("b", 20), ("c", 30)] {
+                    assert!(used_mandates::consume(&mut tx.zone_write(&zone("z-1")), jti, "r-1", at(end)).await?);
+                    assert!(used_mandates::consume_nonce(tx, jti, at(end)).await?);
+                }
+                Ok([
+                    used_mandates::purge_expired(tx, at(10), 10).await?,
+                    used_mandates::purge_expired(tx, at(30), 1).await?,
+                    used_mandates::purge_expired(tx, at(30), 10).await?,
+                    used_mandates::purge_expired(tx, at(30), 10).await?,
+                ])
+            })
+        })
+        .await;
+    assert_eq!(purged.unwrap(), [0, 2, 2, 0]);
+    let mut snapshot = fresh.store.snapshot().await.unwrap();
+    for (jti, used) in [("a", false), ("b", false), ("c", true)] {
+        let is_used = used_mandates::is_used(&mut snapshot.zone(&zone("z-1")), jti).await.unwrap();
+        assert_eq!(is_used, used, "{jti}");
+    }
+}

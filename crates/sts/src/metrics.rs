@@ -1,0 +1,147 @@
+//! Counters of the token service (contract: sts.md §15), without labels: what callers send can't make them grow.
+//! Series that belong to parts this service does not have (replay files, provider refreshes, a policy poll) are not
+//! shown: evidence commits with what it is of, so none is ever queued or dropped, and policy is read in the snapshot
+//! of every decision, so none is ever old.
+
+use std::borrow::Borrow;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value, json};
+
+use crate::ExchangeError;
+
+/// Counts up and never down.
+#[derive(Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn up(&self) {
+        self.add(1);
+    }
+
+    fn add(&self, by: u64) {
+        self.0.fetch_add(by, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What is counted as it happens.
+#[derive(Default)]
+pub(crate) struct Metrics {
+    granted: Counter,
+    refused: Counter,
+    failed: Counter,
+    /// Decisions made anew because their zone had moved on before they were committed.
+    pub(crate) redecided: Counter,
+    /// Lineages read, and those that could not be.
+    pub(crate) traversals: Counter,
+    pub(crate) traversal_errors: Counter,
+}
+
+/// How often something was done, how often it failed, and how long it took in all.
+#[derive(Default)]
+pub(crate) struct Timed {
+    total: Counter,
+    errors: Counter,
+    nanos: Counter,
+}
+
+impl Timed {
+    /// Does it.
+    pub(crate) fn count<T, E>(&self, what: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        let started = Instant::now();
+        let done = what();
+        self.nanos.add(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        self.total.up();
+        if done.is_err() {
+            self.errors.up();
+        }
+        done
+    }
+}
+
+/// What is counted of policy. The contract calls it `opa`.
+#[derive(Default)]
+pub(crate) struct PolicyMetrics {
+    pub(crate) evaluations: Timed,
+    pub(crate) compilations: Timed,
+}
+
+const COUNTER: &str = "counter";
+
+/// Name in Prometheus without prefix, help, value.
+type Series = (&'static str, &'static str, u64);
+
+impl Metrics {
+    /// Counts an exchange by how it ended.
+    pub(crate) fn ended<T, E: Borrow<ExchangeError>>(&self, result: &Result<T, E>) {
+        match result {
+            Ok(_) => self.granted.up(),
+            Err(error) if error.borrow().status().is_server_error() => self.failed.up(),
+            Err(_) => self.refused.up(),
+        }
+    }
+
+    /// Counts a request that was none.
+    pub(crate) fn malformed(&self) {
+        self.refused.up();
+    }
+
+    fn series(&self) -> [Series; 6] {
+        [
+            ("graph_traversals_total", "Delegation lineages read.", self.traversals.get()),
+            (
+                "graph_traversal_errors_total",
+                "Delegation lineages that could not be read.",
+                self.traversal_errors.get(),
+            ),
+            ("exchanges_granted_total", "Exchanges that ended in a mandate.", self.granted.get()),
+            ("exchanges_refused_total", "Exchanges refused.", self.refused.get()),
+            ("exchanges_failed_total", "Exchanges that could not be decided.", self.failed.get()),
+            ("exchanges_redecided_total", "Decisions made anew because their zone had moved.", self.redecided.get()),
+        ]
+    }
+
+    /// Prometheus text, version 0.0.4.
+    pub(crate) fn text(&self, policy: &PolicyMetrics) -> String {
+        let mut text = String::with_capacity(4 * 1024);
+        let mut write = |name: &str, help: &str, value: &dyn std::fmt::Display| {
+            // Writing to a string does not fail.
+            let _ = write!(
+                text,
+                "# HELP caracal_sts_{name} {help}\n# TYPE caracal_sts_{name} {COUNTER}\ncaracal_sts_{name} {value}\n"
+            );
+        };
+        for (name, help, value) in self.series() {
+            write(name, help, &value);
+        }
+        for (what, timed) in [("eval", &policy.evaluations), ("compile", &policy.compilations)] {
+            write(&format!("opa_{what}_total"), "Done.", &timed.total.get());
+            write(&format!("opa_{what}_errors_total"), "Failed.", &timed.errors.get());
+            let seconds = Duration::from_nanos(timed.nanos.get()).as_secs_f64();
+            write(&format!("opa_{what}_duration_seconds_total"), "Time spent.", &seconds);
+        }
+        text
+    }
+
+    /// The same as JSON.
+    pub(crate) fn json(&self, policy: &PolicyMetrics) -> Value {
+        let series = self.series().into_iter();
+        let sts = series.map(|(name, _, value)| (name.trim_end_matches("_total").to_owned(), value.into()));
+        let mut opa = Map::new();
+        for (what, timed) in [("eval", &policy.evaluations), ("compile", &policy.compilations)] {
+            opa.insert(format!("{what}_total"), timed.total.get().into());
+            opa.insert(format!("{what}_errors"), timed.errors.get().into());
+            opa.insert(format!("{what}_duration_ns"), timed.nanos.get().into());
+        }
+        opa.insert("decision_contract_version".to_owned(), caracal_policy::DECISION_CONTRACT_VERSION.into());
+        opa.insert("decision_contract_sha256".to_owned(), caracal_policy::decision_contract_sha256().into());
+        // None can be: see the module.
+        json!({"sts": sts.collect::<Map<_, _>>(), "opa": opa, "audit_dropped": 0})
+    }
+}

@@ -1,0 +1,9 @@
+//! The token service from outside: through its whole router, over a real store, with real keys and evidence.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail by panicking")]
+
+mod support;
+
+mod bootstrap;
+mod clients;
+mod delegated_mint;

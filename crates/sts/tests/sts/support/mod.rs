@@ -1,0 +1,278 @@
+//! A whole token service over a real store in a temporary directory, and a zone in which `app-docs` owns
+//! `resource://docs` and works through the delegation `e-1` from session `s-root` to session `s-1`.
+
+mod ask;
+mod logs;
+mod rows;
+
+use std::sync::{Arc, OnceLock};
+
+use axum::body::Body;
+use axum::response::Response;
+use caracal_authority::{AuthorityRecordId, Timestamp, ZoneId};
+use caracal_crypto::SecretText;
+use caracal_crypto::client_secret::SecretVerifier;
+use caracal_crypto::envelope::{Kek, KekRing};
+use caracal_crypto::hmac::HmacKey;
+use caracal_custody::{SealedSecrets, SigningKeys};
+use caracal_ledger::{AnonymousDenials, Ledger};
+use caracal_store::evidence::{self, ChainRow, EvidenceFilter, EvidenceRow};
+use caracal_store::records::{self, RecordRow};
+use caracal_store::{Clock, ManualClock, Page, SqliteOptions, Store, StoreError, SystemClock, admin_evidence};
+use caracal_sts::{Capabilities, Sts, StsConfig};
+use http::Request;
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tempfile::TempDir;
+use tower::ServiceExt;
+
+pub(crate) use ask::{Answer, Ask, Signed, claims_of, gateway_call};
+pub(crate) use logs::logged;
+pub(crate) use rows::*;
+
+pub(crate) const ISSUER: &str = "https://sts.example";
+pub(crate) const ZONE: &str = "z-1";
+pub(crate) const OTHER_ZONE: &str = "z-2";
+pub(crate) const APP: &str = "app-docs";
+/// The contract's vector, so that no test has to derive a hash before it can begin.
+pub(crate) const SECRET: &str = "cs_example";
+pub(crate) const SECRET_HASH: &str = "argon2id$AAECAwQFBgcICQoLDA0ODw$cN8d+MA2MSpRadHc1LUI8rahALniJ9ZzUBgSih/Wovo";
+pub(crate) const DOCS: &str = "resource://docs";
+pub(crate) const NOTES: &str = "resource://notes";
+pub(crate) const METRICS_BEARER: &str = "metrics-bearer-of-this-test";
+/// When every clock that stands still stands: 2026-01-01T00:00:00Z.
+pub(crate) const START: i64 = 1_767_225_600;
+
+/// What everything in these tests runs in.
+pub(crate) struct World {
+    pub(crate) store: Store,
+    pub(crate) secrets: SealedSecrets,
+    pub(crate) keys: Arc<SigningKeys>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) denials: Arc<AnonymousDenials>,
+    pub(crate) verifier: Arc<SecretVerifier>,
+    pub(crate) sts: Arc<Sts>,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) directory: TempDir,
+}
+
+pub(crate) fn gateway_key() -> HmacKey {
+    HmacKey::from_bytes(&std::array::from_fn::<u8, 32, _>(|index| u8::try_from(index).unwrap())).unwrap()
+}
+
+pub(crate) fn ledger_key() -> Arc<HmacKey> {
+    Arc::new(HmacKey::from_bytes(&[9; 32]).unwrap())
+}
+
+/// One for all worlds: the right secret is derived once, not once a test.
+fn shared_verifier() -> Arc<SecretVerifier> {
+    static SHARED: OnceLock<Arc<SecretVerifier>> = OnceLock::new();
+    SHARED.get_or_init(Arc::default).clone()
+}
+
+pub(crate) fn zone() -> ZoneId {
+    ZoneId::parse(ZONE).unwrap()
+}
+
+impl World {
+    /// With a clock that stands still at [`START`].
+    pub(crate) async fn new() -> Self {
+        Self::with(|_| {}, shared_verifier()).await
+    }
+
+    /// The same with other settings.
+    pub(crate) async fn configured(change: impl FnOnce(&mut StsConfig)) -> Self {
+        Self::with(change, shared_verifier()).await
+    }
+
+    /// The same with a count of derivations of its own.
+    pub(crate) async fn counting_derivations() -> Self {
+        Self::with(|_| {}, Arc::default()).await
+    }
+
+    async fn with(change: impl FnOnce(&mut StsConfig), verifier: Arc<SecretVerifier>) -> Self {
+        let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(START)));
+        Self::at(clock.clone(), clock, change, verifier).await
+    }
+
+    /// With the system's clock, for races.
+    pub(crate) async fn in_real_time() -> Self {
+        let unused = Arc::new(ManualClock::at(Timestamp::EPOCH));
+        Self::at(Arc::new(SystemClock), unused, |_| {}, shared_verifier()).await
+    }
+
+    async fn at(
+        time: Arc<dyn Clock>,
+        clock: Arc<ManualClock>,
+        change: impl FnOnce(&mut StsConfig),
+        verifier: Arc<SecretVerifier>,
+    ) -> Self {
+        logs::capture();
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&SqliteOptions::in_directory(directory.path()), time).unwrap();
+        let kek: String = (0..32).map(|index| format!("{:02x}", index * 7 + 3)).collect();
+        let ring = Arc::new(KekRing::new(Kek::from_hex(&kek).unwrap(), None));
+        let keys = Arc::new(SigningKeys::new(store.clone(), ring.clone()));
+        let secrets = SealedSecrets::new(ring);
+        let ledger = Arc::new(Ledger::new(Some(ledger_key())));
+        let denials = Arc::new(AnonymousDenials::default());
+        let mut config = StsConfig::for_issuer(ISSUER);
+        config.gateway_key = Some(Arc::new(gateway_key()));
+        config.metrics_bearer = Some(SecretText::new(METRICS_BEARER.to_owned()));
+        change(&mut config);
+        let capabilities = Capabilities {
+            store: store.clone(),
+            keys: keys.clone(),
+            secrets: secrets.clone(),
+            ledger: ledger.clone(),
+            denials: denials.clone(),
+            verifier: verifier.clone(),
+        };
+        let sts = Arc::new(Sts::new(config, capabilities));
+        let world = Self { store, secrets, keys, ledger, denials, verifier, sts, clock, directory };
+        rows::seed(&world).await;
+        world
+    }
+
+    /// Sends one request through the whole router.
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        let response: Response = self.sts.clone().router().oneshot(request).await.unwrap();
+        Answer::of(response).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    /// The zone's evidence, oldest first.
+    pub(crate) async fn evidence(&self) -> Vec<Event> {
+        self.evidence_of(ZONE).await
+    }
+
+    pub(crate) async fn evidence_of(&self, zone: &str) -> Vec<Event> {
+        let zone = ZoneId::parse(zone).unwrap();
+        let mut snapshot = self.store.snapshot().await.unwrap();
+        let page = Page::first(100_000);
+        let rows = evidence::list(&mut snapshot.zone(&zone), &EvidenceFilter::default(), &page).await.unwrap();
+        let mut events: Vec<Event> = rows.into_iter().map(Event::of).collect();
+        events.sort_by_key(|event| event.row.chain_seq);
+        events
+    }
+
+    /// The newest event.
+    pub(crate) async fn last_event(&self) -> Event {
+        self.evidence().await.pop().unwrap()
+    }
+
+    pub(crate) async fn record(&self, id: &str) -> Option<RecordRow> {
+        let id = AuthorityRecordId::parse(id).unwrap();
+        let mut snapshot = self.store.snapshot().await.unwrap();
+        records::lookup(&mut snapshot.zone(&zone()), &id).await.unwrap()
+    }
+
+    /// How many anonymous denials were counted for `reason` since the last time somebody asked.
+    pub(crate) async fn counted(&self, reason: &str) -> u64 {
+        let head = |store: Store| async move {
+            let mut snapshot = store.snapshot().await.unwrap();
+            let head = admin_evidence::zoneless_head(&mut snapshot.deployment()).await.unwrap();
+            head.map_or(0, |head| head.chain_seq)
+        };
+        let before = head(self.store.clone()).await;
+        self.denials.summarise(&self.store, &self.ledger).await.unwrap();
+        let after = head(self.store.clone()).await;
+        if after == before {
+            return 0;
+        }
+        let mut snapshot = self.store.snapshot().await.unwrap();
+        let mut tx = snapshot.deployment();
+        let rows = admin_evidence::list_chain(&mut tx, admin_evidence::ZONELESS_CHAIN, after, 1).await.unwrap();
+        let [ChainRow::Read(row)] = &rows[..] else { panic!("no readable summary") };
+        let payload: Value = serde_json::from_str(row.payload.as_deref().unwrap()).unwrap();
+        payload["sts"][reason].as_u64().unwrap_or(0)
+    }
+
+    /// Ids of all authority records of the zone, as whoever holds the disk sees them.
+    pub(crate) fn record_ids(&self) -> Vec<String> {
+        let database = self.database();
+        let mut statement = database.prepare("SELECT id FROM authority_records WHERE zone_id = 'z-1'").unwrap();
+        statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    }
+
+    /// Changes the store's file behind its back: rows that no repository writes yet, or ever.
+    pub(crate) fn tamper(&self, sql: &str) {
+        assert!(self.database().execute(sql, []).unwrap() > 0, "{sql}");
+    }
+
+    fn database(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(SqliteOptions::in_directory(self.directory.path()).database()).unwrap()
+    }
+
+    /// Signs claims with the zone's key, as only the service itself should.
+    pub(crate) async fn sign(&self, claims: &Value) -> String {
+        let mut snapshot = self.store.snapshot().await.unwrap();
+        let key = self.keys.signing_key(&mut snapshot.zone(&zone())).await.unwrap().unwrap();
+        key.sign(claims).unwrap()
+    }
+
+    /// A one-shot mandate for `docs:read`, minted through `e-1`.
+    pub(crate) async fn mandate(&self) -> String {
+        Ask::mint().send(self).await.token().to_owned()
+    }
+
+    /// Runs one change of the zone.
+    pub(crate) async fn change<I: Send + Sync + 'static, T: Send + 'static>(
+        &self,
+        input: I,
+        change: impl for<'t> Fn(
+            &'t mut caracal_store::ZoneWrite<'_>,
+            &'t I,
+        ) -> caracal_store::BoxFuture<'t, Result<T, StoreError>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> T {
+        self.store.commit(&zone(), input, change).await.unwrap()
+    }
+}
+
+/// An evidence event with its JSON columns read.
+pub(crate) struct Event {
+    pub(crate) row: EvidenceRow,
+    pub(crate) metadata: Value,
+    pub(crate) diagnostics: Value,
+}
+
+impl Event {
+    fn of(row: EvidenceRow) -> Self {
+        let (metadata, diagnostics) =
+            (serde_json::from_str(&row.metadata).unwrap(), serde_json::from_str(&row.diagnostics).unwrap());
+        Self { row, metadata, diagnostics }
+    }
+
+    /// `decision status`.
+    pub(crate) fn outcome(&self) -> String {
+        format!("{} {}", self.row.decision, self.row.evaluation_status)
+    }
+
+    pub(crate) fn text(&self, name: &str) -> &str {
+        self.metadata[name].as_str().unwrap_or_default()
+    }
+}
+
+impl Answer {
+    async fn of(response: Response) -> Self {
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        let json = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        Self { status: parts.status.as_u16(), headers: parts.headers, body: bytes.to_vec(), json }
+    }
+}
+
+/// Polls `future` once, and says whether it waits for something.
+pub(crate) async fn waits<F: Future>(future: std::pin::Pin<&mut F>) -> bool {
+    tokio::select! {
+        biased;
+        _ = future => false,
+        () = std::future::ready(()) => true,
+    }
+}

@@ -1,0 +1,66 @@
+//! The published Python client against the built binary. The flows are in `sdks/compat/python`.
+
+use std::path::{Path, PathBuf};
+
+use crate::python::{self, Python};
+use crate::step::{Chore, Failed};
+
+const FLOWS: &str = "sdks/compat/python/flows.py";
+const REQUIREMENTS: &str = "sdks/compat/python/requirements.txt";
+
+/// Builds the binary and runs the flows.
+pub(crate) fn build_and_run(chore: &Chore) -> Result<(), Failed> {
+    let python = python::find(chore)?;
+    build(chore)?;
+    let passed = run(chore, &python)?;
+    chore.say(&format!("{passed} checks of the published client held"));
+    Ok(())
+}
+
+/// Builds the binary as the tests will find it: with everything else, so that nothing is built twice.
+pub(crate) fn build(chore: &Chore) -> Result<(), Failed> {
+    let arguments = ["build", "--locked", "--workspace", "--all-targets"];
+    chore.run("building everything, tests included (a first build takes minutes)", chore.cargo().args(arguments))
+}
+
+/// Runs the flows against the binary that was built last. Returns how many checks held.
+pub(crate) fn run(chore: &Chore, python: &Python) -> Result<u64, Failed> {
+    let bin = python.environment(chore, "client", Path::new(REQUIREMENTS))?;
+    let binary = binary(chore);
+    if !binary.is_file() {
+        return Err(Failed(format!("{} was not built", binary.display())));
+    }
+    let mut flows = chore.program(bin.join("python"));
+    flows.args(["-B", FLOWS, "--caracal"]).arg(&binary);
+    let mut closing = None;
+    let what = "the published Python client against a freshly started system";
+    let status = chore.watch(what, &mut flows, |line| closing = counts(line).or(closing))?;
+    match closing {
+        Some((passed, 0)) if passed > 0 && status.success() => Ok(passed),
+        Some((passed, failed)) => Err(Failed(format!("the published client: {passed} held, {failed} did not"))),
+        None => Err(Failed(format!("the published client's flows did not come to an end ({status})"))),
+    }
+}
+
+/// Where the built binary lies.
+pub(crate) fn binary(chore: &Chore) -> PathBuf {
+    chore.target().join("debug").join(format!("caracal{}", std::env::consts::EXE_SUFFIX))
+}
+
+/// Reads the line `N passed, N failed`.
+fn counts(line: &str) -> Option<(u64, u64)> {
+    let (passed, failed) = line.strip_suffix(" failed")?.split_once(" passed, ")?;
+    Some((passed.parse().ok()?, failed.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_closing_line_is_read_and_no_other() {
+        assert_eq!(counts("41 passed, 0 failed"), Some((41, 0)));
+        assert_eq!(counts("[ 1.0 s] 41 passed, 0 failed"), None);
+        assert_eq!(counts("test result: ok. 3 passed; 0 failed"), None);
+    }
+}

@@ -1,0 +1,107 @@
+//! The examples of the book, run as they stand: the shell blocks of these pages, in this order, in one shell, beside a
+//! freshly started system.
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::client;
+use crate::step::{Chore, Failed, succeeded};
+
+const PAGES: &[&str] = &["admin", "policy", "coordinator", "sts", "gateway", "ledger"];
+/// What the examples are written with.
+const TOOLS: &[&str] = &["bash", "curl", "jq"];
+const PORTS: [u16; 5] = [3000, 4000, 8080, 8081, 9090];
+
+/// Starts the system, hands its addresses to the examples, and ends it whatever becomes of them.
+const PREAMBLE: &str = r#"set -euo pipefail
+place=$(mktemp -d)
+export DATA=$place/data
+"$CARACAL" up --data-dir "$DATA" --port-offset "$OFFSET" --json >"$place/ready" 2>"$place/log" &
+system=$!
+finish() {
+  code=$?
+  if [ "$code" -ne 0 ]; then tail -n 40 "$place/log"; fi
+  kill "$system" 2>/dev/null || true
+  wait "$system" || code=$?
+  rm -rf "$place"
+  exit "$code"
+}
+trap finish EXIT
+for _ in $(seq 600); do
+  if [ -s "$place/ready" ] || ! kill -0 "$system" 2>/dev/null; then break; fi
+  sleep 0.1
+done
+url() { jq -er ".urls.$1" "$place/ready"; }
+API=$(url api) STS=$(url sts) GATEWAY=$(url gateway) COORDINATOR=$(url coordinator) UPSTREAM=$(url audit)
+"#;
+
+/// Builds the binary and runs the examples.
+pub(crate) fn build_and_run(chore: &Chore) -> Result<(), Failed> {
+    client::build(chore)?;
+    run(chore)
+}
+
+/// Runs the examples against the binary that was built last.
+pub(crate) fn run(chore: &Chore) -> Result<(), Failed> {
+    for tool in TOOLS {
+        if chore.ask(chore.program(tool).arg("--version"), Duration::from_secs(20)).is_none() {
+            return Err(Failed(format!("the examples are written with `{tool}`, which is not installed")));
+        }
+    }
+    let mut script = PREAMBLE.to_owned();
+    for page in PAGES {
+        let path = format!("docs/{page}.md");
+        let blocks = blocks(&fs::read_to_string(chore.root().join(&path))?);
+        if blocks.is_empty() {
+            return Err(Failed(format!("{path} has no example that runs")));
+        }
+        script.push_str(&format!("echo '--- {path}'\n{blocks}"));
+    }
+    let file: PathBuf = chore.target().join("examples.sh");
+    fs::write(&file, script)?;
+    let mut bash = chore.program("bash");
+    bash.arg(&file).env("CARACAL", client::binary(chore)).env("OFFSET", free_offset()?.to_string());
+    let what = "the examples of the book against a freshly started system";
+    let status = chore.watch(what, &mut bash, |_| ())?;
+    succeeded(what, status)
+}
+
+/// The content of every block that is marked as shell.
+fn blocks(page: &str) -> String {
+    let mut inside = false;
+    let mut found = String::new();
+    for line in page.lines() {
+        match (inside, line) {
+            (false, "```sh") => inside = true,
+            (true, "```") => inside = false,
+            (true, line) => {
+                found.push_str(line);
+                found.push('\n');
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// An offset at which all five ports are free now.
+fn free_offset() -> Result<u16, Failed> {
+    let start = 10_000 + u16::try_from(std::process::id() % 20_000).unwrap_or(0);
+    (start..start + 2_000)
+        .step_by(7)
+        .find(|offset| PORTS.iter().all(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port + offset)).is_ok()))
+        .ok_or_else(|| Failed("no free ports".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_blocks_of_shell_are_run() {
+        let page = "text\n```sh\necho one\n```\n```json\n{}\n```\n```sh\necho two\n```\n";
+        assert_eq!(blocks(page), "echo one\necho two\n");
+    }
+}

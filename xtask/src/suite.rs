@@ -1,0 +1,66 @@
+//! The whole suite. A test that did not run is a failure, like one that failed: nothing here may be skipped quietly.
+
+use crate::step::{Chore, Failed};
+use crate::{client, python};
+
+/// What the closing lines of the test runner add up to.
+#[derive(Default, Debug, PartialEq, Eq)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+    filtered: u64,
+}
+
+/// Runs every Rust test, then the published client's flows.
+pub(crate) fn run(chore: &Chore) -> Result<(), Failed> {
+    // What is missing is said before minutes are spent on building.
+    let python = python::find(chore)?;
+    client::build(chore)?;
+    let mut tally = Tally::default();
+    let tests = ["test", "--locked", "--workspace", "--no-fail-fast"];
+    let status = chore.watch("every Rust test", chore.cargo().args(tests), |line| tally.add(line))?;
+    chore.say(&format!("Rust: {} passed, {} failed, {} ignored", tally.passed, tally.failed, tally.ignored));
+    if !status.success() || tally.failed > 0 {
+        return Err(Failed(format!("{} Rust tests failed ({status})", tally.failed)));
+    }
+    if tally.ignored > 0 || tally.filtered > 0 || tally.passed == 0 {
+        let skipped = tally.ignored + tally.filtered;
+        return Err(Failed(format!("{} Rust tests ran and {skipped} were skipped; none may be", tally.passed)));
+    }
+    let checks = client::run(chore, &python)?;
+    println!("{} passed, 0 failed", tally.passed + checks);
+    Ok(())
+}
+
+impl Tally {
+    /// Takes a line like `test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; …` into account.
+    fn add(&mut self, line: &str) {
+        let Some(result) = line.strip_prefix("test result: ") else { return };
+        for part in result.split(['.', ';']) {
+            let mut words = part.split_whitespace();
+            let Some(number) = words.next().and_then(|word| word.parse::<u64>().ok()) else { continue };
+            match words.next() {
+                Some("passed") => self.passed += number,
+                Some("failed") => self.failed += number,
+                Some("ignored") => self.ignored += number,
+                Some("filtered") => self.filtered += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closing_lines_add_up() {
+        let mut tally = Tally::default();
+        tally.add("running 4 tests");
+        tally.add("test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s");
+        tally.add("test result: FAILED. 2 passed; 5 failed; 0 ignored; 0 measured; 7 filtered out; finished in 1.20s");
+        assert_eq!(tally, Tally { passed: 5, failed: 5, ignored: 1, filtered: 7 });
+    }
+}

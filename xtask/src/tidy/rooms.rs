@@ -1,0 +1,181 @@
+//! The rooms of the house: what each may use, and what must be absent from it. `docs/architecture.md` says why.
+
+use super::Findings;
+use super::tree::File;
+
+/// One room.
+struct Room {
+    name: &'static str,
+    /// Rooms it may depend on.
+    may_use: &'static [&'static str],
+    /// Packages it must do without.
+    without: &'static [&'static str],
+}
+
+/// What only a service or the shared HTTP face may speak.
+const WIRE: &[&str] = &["axum", "hyper", "hyper-util", "tower", "rustls", "tokio-rustls"];
+/// What a service gets as a capability, never by itself.
+const ENGINE: &[&str] = &["rusqlite", "argon2", "rustls", "tokio-rustls", "clap", "uuid"];
+/// Pure rooms have no way to reach anything.
+const PURE: &[&str] = &[
+    "axum",
+    "hyper",
+    "hyper-util",
+    "tower",
+    "rustls",
+    "tokio-rustls",
+    "tokio",
+    "rusqlite",
+    "argon2",
+    "uuid",
+    "tracing",
+    "clap",
+    "tempfile",
+];
+const SERVICE: &[&str] = &["authority", "policy", "crypto", "store", "custody", "ledger", "http"];
+/// The Gateway decides nothing, so it has no policy; nor has the Coordinator.
+const WITHOUT_POLICY: &[&str] = &["authority", "crypto", "store", "custody", "ledger", "http"];
+
+const ROOMS: &[Room] = &[
+    Room { name: "authority", may_use: &[], without: PURE },
+    Room { name: "policy", may_use: &["authority"], without: PURE },
+    Room {
+        name: "crypto",
+        may_use: &["authority"],
+        without: &["axum", "hyper", "tower", "rusqlite", "rustls", "clap"],
+    },
+    Room {
+        name: "store",
+        may_use: &["authority"],
+        without: &["axum", "hyper", "tower", "rustls", "argon2", "clap", "uuid"],
+    },
+    Room { name: "custody", may_use: &["authority", "crypto", "store"], without: WIRE },
+    Room { name: "ledger", may_use: &["authority", "crypto", "store"], without: WIRE },
+    Room { name: "http", may_use: &["authority"], without: &["rusqlite", "argon2", "ring", "uuid", "clap"] },
+    Room { name: "sts", may_use: SERVICE, without: ENGINE },
+    Room { name: "gateway", may_use: WITHOUT_POLICY, without: ENGINE },
+    Room { name: "coordinator", may_use: WITHOUT_POLICY, without: ENGINE },
+    Room { name: "admin", may_use: SERVICE, without: ENGINE },
+    Room { name: "audit", may_use: WITHOUT_POLICY, without: ENGINE },
+];
+
+/// Rooms that may use every other.
+const WIRING: &[&str] = &["caracal", "testkit"];
+
+pub(super) fn check(files: &[File], findings: &mut Findings) {
+    for manifest in files.iter().filter(|file| file.path.ends_with("Cargo.toml") && file.path != "Cargo.toml") {
+        check_manifest(manifest, findings);
+    }
+    for file in files.iter().filter(|file| file.is_rust()) {
+        check_source(file, findings);
+    }
+}
+
+fn check_manifest(manifest: &File, findings: &mut Findings) {
+    for line in ["version.workspace = true", "license.workspace = true", "publish.workspace = true"] {
+        if !manifest.text.lines().any(|own| own == line) {
+            findings.add(&manifest.path, format!("has no line `{line}`"));
+        }
+    }
+    if !manifest.text.contains("\ndescription = \"") {
+        findings.add(&manifest.path, "a sentence in `description` says what lives there");
+    }
+    if !manifest.text.contains("[lints]\nworkspace = true") {
+        findings.add(&manifest.path, "does not use the workspace's lints");
+    }
+    let Some(room) = manifest.room().filter(|room| !WIRING.contains(room)) else { return };
+    let Some(room) = ROOMS.iter().find(|known| known.name == room) else {
+        findings.add(&manifest.path, "is a room that xtask/src/tidy/rooms.rs and docs/architecture.md do not know");
+        return;
+    };
+    for dependency in dependencies(&manifest.text) {
+        match dependency.strip_prefix("caracal-") {
+            Some(other) if !room.may_use.contains(&other) => {
+                findings.add(&manifest.path, format!("`{}` must not depend on `{other}`", room.name));
+            }
+            None if room.without.contains(&dependency) => {
+                findings.add(&manifest.path, format!("`{dependency}` must be absent from `{}`", room.name));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The names in `[dependencies]`; tests may use more.
+fn dependencies(manifest: &str) -> impl Iterator<Item = &str> {
+    manifest
+        .lines()
+        .skip_while(|line| *line != "[dependencies]")
+        .skip(1)
+        .take_while(|line| !line.starts_with('['))
+        .filter_map(|line| line.split(['.', ' ', '=']).next())
+        .filter(|name| !name.is_empty() && !name.starts_with('#'))
+}
+
+fn check_source(file: &File, findings: &mut Findings) {
+    let is_test = file.path.contains("/tests/") || file.path.ends_with("/tests.rs");
+    if !is_test && !file.text.starts_with("//!") {
+        findings.add(&file.path, "opens without saying what it is for (`//!`)");
+    }
+    let Some(room) = file.room().filter(|_| !is_test) else { return };
+    let code = || file.text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"));
+    for (number, line) in code() {
+        let place = format!("{}:{}", file.path, number + 1);
+        if line.contains("std::env::") && room != "caracal" {
+            findings.add(&place, "settings are arguments; only `caracal` reads the environment");
+        }
+        if room != "store"
+            && ["\"SELECT ", "\"INSERT INTO ", "\"UPDATE ", "\"DELETE FROM "].iter().any(|sql| line.contains(sql))
+        {
+            findings.add(&place, "no statement leaves `store`");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(path: &str, text: &str) -> Vec<String> {
+        let mut findings = Findings::default();
+        check(&[File { path: path.to_owned(), text: text.to_owned() }], &mut findings);
+        findings.0
+    }
+
+    fn manifest(dependencies: &str) -> String {
+        format!(
+            "[package]\nname = \"a\"\ndescription = \"A room.\"\nversion.workspace = true\nlicense.workspace = true\n\
+             publish.workspace = true\n\n[lints]\nworkspace = true\n\n[dependencies]\n{dependencies}\n\n\
+             [dev-dependencies]\naxum.workspace = true\n"
+        )
+    }
+
+    #[test]
+    fn arrows_point_down_only() {
+        let path = "crates/policy/Cargo.toml";
+        assert!(found(path, &manifest("caracal-authority.workspace = true")).is_empty());
+        assert_eq!(found(path, &manifest("caracal-store.workspace = true")).len(), 1);
+        assert_eq!(found("crates/gateway/Cargo.toml", &manifest("caracal-sts.workspace = true")).len(), 1);
+    }
+
+    #[test]
+    fn a_pure_room_reaches_nothing() {
+        let path = "crates/authority/Cargo.toml";
+        assert!(found(path, &manifest("serde.workspace = true")).is_empty());
+        assert_eq!(found(path, &manifest("tokio = { workspace = true }")).len(), 1);
+    }
+
+    #[test]
+    fn a_new_room_has_to_be_introduced() {
+        assert_eq!(found("crates/attic/Cargo.toml", &manifest("")).len(), 1);
+    }
+
+    #[test]
+    fn a_source_file_says_what_it_is_for_and_reads_no_environment() {
+        let path = "crates/sts/src/lib.rs";
+        assert!(found(path, "//! A story.\n").is_empty());
+        assert_eq!(found(path, "use std::fmt;\n").len(), 1);
+        assert_eq!(found(path, "//! A story.\nlet home = std::env::var(\"HOME\");\n").len(), 1);
+        assert_eq!(found(path, "//! A story.\nconst SQL: &str = \"SELECT 1\";\n").len(), 1);
+    }
+}
