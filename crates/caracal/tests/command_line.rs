@@ -7,13 +7,7 @@ use std::path::Path;
 
 use http::StatusCode;
 use serde_json::Value;
-use support::{Http, Running, Tenant, caracal, port_offset, run, upstream};
-
-fn up(data_dir: &Path) -> std::process::Command {
-    let mut command = caracal();
-    command.args(["up", "--json", "--port-offset", &port_offset().to_string(), "--data-dir"]).arg(data_dir);
-    command
-}
+use support::{Http, Running, Tenant, caracal, refused_up, run, upstream};
 
 #[test]
 fn every_command_helps() {
@@ -84,7 +78,7 @@ mod t17_rollback {
     fn two_processes_never_own_one_store() {
         let directory = tempfile::tempdir().unwrap();
         let _system = Running::start(directory.path());
-        let said = run(&mut up(directory.path()));
+        let said = refused_up(directory.path(), caracal);
         assert_eq!(said.code, Some(1));
         assert!(said.stderr.contains("in use by another process"), "{}", said.stderr);
     }
@@ -98,7 +92,11 @@ mod t05_secrets {
         let directory = tempfile::tempdir().unwrap();
         Running::start(directory.path()).terminate();
         let wrong = "8f3d9a712c45e6b0d18f2a4c6e9b3d57a1c4f8020e6a9c3d5b7f1a2c4e6d8b90";
-        let said = run(up(directory.path()).env("SECRET_STORE_KEK", wrong));
+        let said = refused_up(directory.path(), || {
+            let mut command = caracal();
+            command.env("SECRET_STORE_KEK", wrong);
+            command
+        });
         assert_eq!(said.code, Some(1));
         assert!(said.stderr.contains("SECRET_STORE_KEK") && !said.stderr.contains(wrong), "{}", said.stderr);
         Running::start(directory.path());
@@ -112,7 +110,11 @@ mod t05_secrets {
             ("AUDIT_HMAC_KEY", "00ff".to_owned()),
             ("CARACAL_MODE", "prod".to_owned()),
         ] {
-            let said = run(up(directory.path()).env(name, value));
+            let said = refused_up(directory.path(), || {
+                let mut command = caracal();
+                command.env(name, &value);
+                command
+            });
             assert_eq!(said.code, Some(1), "{name}");
             assert!(said.stderr.contains(name), "{name}: {}", said.stderr);
         }
@@ -141,7 +143,7 @@ fn a_foreign_file_is_left_as_it_was() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("caracal.db");
     std::fs::write(&file, b"somebody else's data").unwrap();
-    let said = run(&mut up(directory.path()));
+    let said = refused_up(directory.path(), caracal);
     assert_eq!(said.code, Some(1));
     assert!(said.stderr.contains("not a Caracal store"), "{}", said.stderr);
     assert_eq!(std::fs::read(&file).unwrap(), b"somebody else's data");
@@ -152,7 +154,7 @@ fn a_data_directory_that_is_a_file_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("data");
     std::fs::write(&file, b"x").unwrap();
-    let said = run(&mut up(&file));
+    let said = refused_up(&file, caracal);
     assert_eq!(said.code, Some(1));
     assert!(said.stderr.contains("can't use"), "{}", said.stderr);
 }
@@ -218,4 +220,65 @@ fn the_demo_goes_as_told() {
             "tamper"
         ]
     );
+}
+
+/// A disk that takes no more: files can't grow past `blocks` of 512 bytes, and the write fails instead of a signal.
+#[cfg(unix)]
+mod t08_availability {
+    use std::process::Command;
+
+    use super::*;
+
+    fn on_a_small_disk(blocks: u32) -> Command {
+        let mut shell = Command::new("sh");
+        shell.env_clear().env("HOME", "/nonexistent").env("LOG_LEVEL", "off");
+        shell.args(["-c", &format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"")]);
+        shell.arg(env!("CARGO_BIN_EXE_caracal"));
+        shell
+    }
+
+    #[test]
+    fn a_first_start_on_a_full_disk_says_so_and_the_next_one_works() {
+        let directory = tempfile::tempdir().unwrap();
+        let said = refused_up(directory.path(), || on_a_small_disk(40));
+        assert_eq!(said.code, Some(1), "{} {}", said.stdout, said.stderr);
+        assert!(said.stderr.contains("caracal.db"), "{}", said.stderr);
+        Running::start(directory.path());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_disk_that_fills_up_is_answered_with_503_and_nothing_acknowledged_is_lost() {
+        let directory = tempfile::tempdir().unwrap();
+        let http = Http::new();
+        let mut system = Running::start_by(on_a_small_disk(4_000), directory.path());
+        let tenant = Tenant::provision(&http, &system, &upstream().await).await;
+        let mut granted = Vec::new();
+        let refused = loop {
+            assert!(granted.len() < 5_000, "the disk never filled up");
+            let answer = tenant.exchange(&http, &system, &[("scope", "agent:lifecycle")]).await.unwrap();
+            if answer.status != StatusCode::OK {
+                break answer;
+            }
+            granted.push(answer.request_id());
+        };
+        assert_eq!(
+            (refused.status, refused.text("error")),
+            (StatusCode::SERVICE_UNAVAILABLE, "sts_unavailable".into())
+        );
+        assert!(refused.headers.contains_key("retry-after"));
+        let jwks = format!("{}/.well-known/jwks.json?zone_id={}", system.url("sts"), tenant.zone);
+        let alive = http.send(http::Method::GET, &jwks, &[], "").await.unwrap();
+        assert_eq!(alive.status, StatusCode::OK, "reads go on");
+        system.kill();
+        let said = run(caracal().args(["audit", "verify", "--data-dir"]).arg(directory.path()));
+        assert_eq!(said.code, Some(0), "{} {}", said.stdout, said.stderr);
+        let system = Running::start(directory.path());
+        for request in granted.iter().rev().take(20) {
+            let url = format!("{}/v1/zones/{}/audit/by-request/{request}", system.url("api"), tenant.zone);
+            let events = http.json(http::Method::GET, &url, &system.admin_token(), None).await.unwrap();
+            assert_eq!(events.status, StatusCode::OK, "the evidence of {request} is gone");
+        }
+        let again = tenant.exchange(&http, &system, &[("scope", "agent:lifecycle")]).await.unwrap();
+        assert_eq!(again.status, StatusCode::OK, "it heals when there is space again: {}", again.json());
+    }
 }

@@ -28,7 +28,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::metrics::{Counter, Metrics};
 
-/// Events that may wait before new calls do.
+/// Events that may wait before new calls do, usually.
 pub(crate) const CAPACITY: usize = 10_000;
 /// Events of one commit at most.
 const BATCH: usize = 1_000;
@@ -106,6 +106,7 @@ pub(crate) struct EvidenceLog {
     anonymous: Arc<AnonymousDenials>,
     repeated: FixedWindow,
     metrics: Arc<Metrics>,
+    capacity: usize,
     waiting: Mutex<Waiting>,
     arrived: Notify,
     room: Notify,
@@ -131,6 +132,7 @@ impl EvidenceLog {
             anonymous,
             repeated: FixedWindow::per_minute(),
             metrics,
+            capacity: CAPACITY,
             waiting: Mutex::default(),
             arrived: Notify::new(),
             room: Notify::new(),
@@ -141,12 +143,12 @@ impl EvidenceLog {
         }
     }
 
-    /// Waits until a new call may begin: until fewer than [`CAPACITY`] events wait.
+    /// Waits until a new call may begin: until fewer events wait than may.
     pub(crate) async fn has_room(&self) {
         loop {
             let mut room = std::pin::pin!(self.room.notified());
             room.as_mut().enable();
-            if self.depth() < CAPACITY {
+            if self.depth() < self.capacity {
                 return;
             }
             room.await;
@@ -461,5 +463,110 @@ fn result_class(status: StatusCode) -> &'static str {
         400..=499 => "client_error",
         500.. => "server_error",
         _ => "unknown",
+    }
+}
+
+#[cfg(test)]
+mod t06_evidence {
+    use caracal_store::{SqliteOptions, SystemClock, evidence};
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn log(directory: &std::path::Path, capacity: usize) -> Arc<EvidenceLog> {
+        let store = Store::open(&SqliteOptions::in_directory(directory), Arc::new(SystemClock)).unwrap();
+        let (denials, metrics) = (Arc::new(AnonymousDenials::default()), Arc::new(Metrics::default()));
+        let mut log = EvidenceLog::new(store, Ledger::new(None), denials, metrics);
+        log.capacity = capacity;
+        Arc::new(log)
+    }
+
+    fn caller(zone: &str, n: usize) -> Caller {
+        Caller {
+            zone: ZoneId::parse(zone).unwrap(),
+            client: ApplicationId::parse("app-1").unwrap(),
+            jti: MandateId::parse("m-1").unwrap(),
+            resource: "resource://items".to_owned(),
+            fingerprint: "ce887a8eece06ba3".to_owned(),
+            method: "GET".to_owned(),
+            subject_kind: None,
+            request_id: RequestId::parse(format!("r-{n}").as_bytes()).unwrap(),
+        }
+    }
+
+    #[tokio::test]
+    async fn new_calls_wait_while_too_much_waits_and_begun_ones_never_lose_their_event() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = log(directory.path(), 3);
+        let mut begun: Vec<Attempt> = (0..5).map(|n| log.attempt(caller("z-1", n))).collect();
+        assert!(log.has_room().now_or_never().is_some());
+        begun.iter_mut().for_each(|attempt| attempt.end(Outcome::Executed));
+        assert_eq!(log.depth(), 5);
+        let waiting = tokio::spawn({
+            let log = log.clone();
+            async move { log.has_room().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        let (stop, stopped) = watch::channel(false);
+        let writing = tokio::spawn({
+            let log = log.clone();
+            async move { log.write(stopped).await }
+        });
+        waiting.await.unwrap();
+        stop.send(true).unwrap();
+        writing.await.unwrap();
+        assert_eq!((log.depth(), log.persisted.get(), log.dropped.get()), (0, 5, 0));
+    }
+
+    #[tokio::test]
+    async fn events_keep_their_order_within_a_zone() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = log(directory.path(), CAPACITY);
+        for n in 0..40 {
+            log.attempt(caller(if n % 2 == 0 { "z-1" } else { "z-2" }, n)).end(Outcome::Executed);
+        }
+        let (stop, stopped) = watch::channel(true);
+        log.write(stopped).await;
+        drop(stop);
+        let mut snapshot = log.store.snapshot().await.unwrap();
+        let zone = ZoneId::parse("z-1").unwrap();
+        let rows = evidence::list_chain(&mut snapshot.zone(&zone), 1, 100).await.unwrap();
+        let ids = rows.into_iter().map(|row| match row {
+            evidence::ChainRow::Read(row) => row.request_id,
+            unreadable => panic!("{unreadable:?}"),
+        });
+        let expected: Vec<String> = (0..40).step_by(2).map(|n| format!("r-{n}")).collect();
+        assert_eq!(ids.collect::<Vec<_>>(), expected);
+        assert_eq!(log.drained.get(), 40);
+    }
+
+    #[test]
+    fn an_attempt_that_is_dropped_says_how_far_it_came() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = log(directory.path(), CAPACITY);
+        drop(log.attempt(caller("z-1", 0)));
+        let mut answered = log.attempt(caller("z-1", 1));
+        answered.answered(StatusCode::OK, Duration::ZERO);
+        drop(answered);
+        let mut ended = log.attempt(caller("z-1", 2));
+        ended.end(Outcome::Executed);
+        ended.end(Outcome::CopyFailed);
+        drop(ended);
+        let waiting = log.lock();
+        let kind = |event: &Draft| {
+            let text = |key| event.metadata.get(key).map(ToString::to_string);
+            (event.evaluation_status, text("error_kind"), text("gateway_status"))
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            waiting.events.iter().map(kind).collect::<Vec<_>>(),
+            [
+                ("upstream_error", some("\"transport_error\""), some("499")),
+                ("upstream_error", some("\"response_copy_failed\""), some("200")),
+                ("executed", None, some("502")),
+            ]
+        );
+        assert_eq!(log.metrics.upstream_errors.get(), 2);
     }
 }

@@ -23,13 +23,10 @@ pub(crate) fn trace_id(parent: &HeaderValue) -> Option<&str> {
 }
 
 fn fresh() -> Option<HeaderValue> {
-    let trace = chance::random_bytes::<16>().ok().filter(is_not_zero)?;
-    let span = chance::random_bytes::<8>().ok().filter(is_not_zero)?;
-    HeaderValue::from_str(&format!("00-{}-{}-01", hex(&trace), hex(&span))).ok()
-}
-
-fn is_not_zero<const N: usize>(bytes: &[u8; N]) -> bool {
-    bytes.iter().any(|byte| *byte != 0)
+    // A zero span, which would be none, comes up once in 2^64 draws.
+    let ids = chance::random_bytes::<24>().ok()?;
+    let (trace, span) = ids.split_at(16);
+    HeaderValue::from_str(&format!("00-{}-{}-01", hex(trace), hex(span))).ok()
 }
 
 fn is_valid(line: &[u8]) -> bool {

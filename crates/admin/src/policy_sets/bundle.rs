@@ -46,28 +46,28 @@ async fn contract(tx: &mut ZoneRead<'_>, manifest: &[String]) -> Result<Vec<Poli
     }
     let mut seen = HashSet::new();
     if let Some(twice) = manifest.iter().find(|id| !seen.insert(id.as_str())) {
-        return Err(invalid_contract(format!("duplicate policy version {twice}")));
+        return Err(invalid_contract(format!("duplicate policy version {}", shown(twice))));
     }
     let mut documents = Vec::with_capacity(manifest.len());
     let (mut unknown, mut foreign) = (Vec::new(), None);
     for name in manifest {
         // What is no id is no version either.
         let Ok(id) = PolicyVersionId::parse(name) else {
-            unknown.push(name.as_str());
+            unknown.push(shown(name));
             continue;
         };
         match policies::lookup_version(tx, &id).await? {
             Some(version) => documents.push(version),
-            None if policies::version_is_elsewhere(tx, &id).await? => foreign = foreign.or(Some(name)),
-            None => unknown.push(name),
+            None if policies::version_is_elsewhere(tx, &id).await? => foreign = foreign.or(Some(id)),
+            None => unknown.push(shown(name)),
         }
     }
     if !unknown.is_empty() {
         unknown.truncate(8);
         return Err(invalid_contract(format!("missing policy versions: {}", unknown.join(", "))));
     }
-    if let Some(name) = foreign {
-        return Err(invalid_contract(format!("policy version {name} belongs to a different zone")));
+    if let Some(id) = foreign {
+        return Err(invalid_contract(format!("policy version {id} belongs to a different zone")));
     }
     let schema = documents.first().map(|first| first.schema_version.clone()).unwrap_or_default();
     for document in &documents {
@@ -88,6 +88,11 @@ async fn contract(tx: &mut ZoneRead<'_>, manifest: &[String]) -> Result<Vec<Poli
         }
     }
     Ok(documents)
+}
+
+/// As much of a name that a caller made up as helps to find it.
+fn shown(name: &str) -> String {
+    name.chars().take(64).collect()
 }
 
 fn invalid_contract(what: impl Into<String>) -> Refusal {

@@ -159,3 +159,21 @@ async fn an_application_without_a_stored_hash_takes_no_secret() {
     let answer = world.call("PATCH", &format!("{path}/{id}"), Some(json!({"client_secret": "s".repeat(32)}))).await;
     answer.is_refused(400, "client_secret_not_configured");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_that_want_one_name_at_once_one_gets_it() {
+    let world = std::sync::Arc::new(World::new().await);
+    let zone = world.zone("Ops").await;
+    let mut calls = Vec::new();
+    for name in ["Bot", "BOT"] {
+        let (world, path) = (world.clone(), format!("/v1/zones/{zone}/applications"));
+        let body = Some(json!({"name": name, "registration_method": "managed"}));
+        calls.push(tokio::spawn(async move { world.call("POST", &path, body).await.status.as_u16() }));
+    }
+    let mut statuses = Vec::new();
+    for call in calls {
+        statuses.push(call.await.unwrap());
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [201, 409]);
+}

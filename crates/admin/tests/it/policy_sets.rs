@@ -331,3 +331,51 @@ async fn archiving_the_active_set_leaves_nothing_that_decides() {
     let mut snapshot = setting.world.store.snapshot().await.unwrap();
     assert_eq!(caracal_store::policy_sets::find_active(&mut snapshot.zone(&zone)).await.unwrap(), None);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_concurrent_activations_each_is_announced_and_one_decides() {
+    let setting = Setting::new().await;
+    let policy = setting.policy("a", "grants := {}").await;
+    let other = setting.world.create(&setting.sets, json!({"name": "other"})).await;
+    let (a, b) = (setting.version(&setting.set, &[&policy]).await, setting.version(&other, &[&policy]).await);
+    let setting = std::sync::Arc::new(setting);
+    let mut calls = Vec::new();
+    for turn in 0..8 {
+        let (setting, set, version) = if turn % 2 == 0 {
+            (setting.clone(), setting.set.clone(), a.clone())
+        } else {
+            (setting.clone(), other.clone(), b.clone())
+        };
+        calls.push(tokio::spawn(async move { setting.activate(&set, &version).await }));
+    }
+    for call in calls {
+        call.await.unwrap();
+    }
+    let listed = setting.world.get(&setting.sets).await.is(200);
+    let active: Vec<&Value> = listed["items"].as_array().unwrap().iter().map(|set| &set["active_version_id"]).collect();
+    assert_eq!(active.iter().filter(|version| version.is_string()).count(), 1, "{active:?}");
+    let events = setting.events();
+    let last = events.last().unwrap().last().unwrap().1.clone();
+    assert_eq!(events.len(), 8);
+    assert!(active.contains(&&json!(last)), "what was announced last is what decides");
+}
+
+#[tokio::test]
+async fn t08_availability_a_hostile_document_is_refused_in_no_time() {
+    let setting = Setting::new().await;
+    let started = std::time::Instant::now();
+    let validate = async |content: String| {
+        setting.world.call("POST", "/v1/policies/validate", Some(json!({"content": content}))).await
+    };
+    let head = "# caracal:data-document\npackage caracal.authz\nimport rego.v1\n";
+    let open = validate(format!("{head}grants := {}", "(".repeat(262_000))).await;
+    open.is_refused(422, "invalid_rego");
+    let nested = format!("grants := {}{}", "[".repeat(20), "]".repeat(20));
+    let recursive = "restrict contains \"x\" if restrict[\"y\"]".to_owned();
+    let range = "restrict := numbers.range(1, 1000000000)".to_owned();
+    for (name, rules) in [("nested", nested), ("recursive", recursive), ("range", range)] {
+        let version = setting.policy(name, &rules).await;
+        setting.add(&setting.set, &[&version]).await.is_refused(422, "invalid_policy_bundle");
+    }
+    assert!(started.elapsed() < std::time::Duration::from_secs(5));
+}

@@ -101,3 +101,22 @@ mod t12_foothold_reserved {
         world.call_as(Some(BOOTSTRAP), "POST", &sets, body).await.is(201);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn zones_of_one_name_made_at_once_get_slugs_of_their_own() {
+    let world = std::sync::Arc::new(World::new().await);
+    let mut calls = Vec::new();
+    for _ in 0..5 {
+        let world = world.clone();
+        calls.push(tokio::spawn(async move {
+            let zone = world.call("POST", "/v1/zones", Some(json!({"name": "Ops"}))).await.is(201);
+            zone["slug"].as_str().unwrap().to_owned()
+        }));
+    }
+    let mut slugs = Vec::new();
+    for call in calls {
+        slugs.push(call.await.unwrap());
+    }
+    slugs.sort();
+    assert_eq!(slugs, ["ops", "ops-2", "ops-3", "ops-4", "ops-5"]);
+}

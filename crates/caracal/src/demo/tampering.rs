@@ -36,9 +36,8 @@ pub(super) fn show(
     let copy = home.join("copy");
     copy_data(data_dir, &copy)?;
     let database = SqliteOptions::in_directory(&copy).database();
-    let (changed, verified) = change_one_byte(&database, &cast.allowed_request, || {
-        verify_data_dir(&copy, environment, |_, _| {})
-    })?;
+    let (changed, verified) =
+        change_one_byte(&database, &cast.allowed_request, || verify_data_dir(&copy, environment, |_, _| {}))?;
     let mut step = Step::new("tamper", "One byte changed in a copy of the store, and the verifier names the event");
     step.see(format!("changed byte {} of {}", changed.offset, changed.what), true);
     match verified.first() {

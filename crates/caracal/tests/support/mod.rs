@@ -14,28 +14,42 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 
 /// The binary under test.
-pub fn caracal() -> Command {
+pub(crate) fn caracal() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_caracal"));
     // Nothing of the tester's environment may decide how the system behaves.
     command.env_clear().env("HOME", "/nonexistent").env("LOG_LEVEL", "warn");
     command
 }
 
-/// Distinct per test of one process and spread over processes, so that runs beside each other rarely meet.
-pub fn port_offset() -> u16 {
+/// Offsets that keep all five ports below those the system hands out to clients, distinct within one process and spread
+/// over processes. Two may still meet; whoever starts something tries the next one then.
+pub(crate) fn port_offset() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let step = NEXT.fetch_add(1, Ordering::Relaxed);
-    let start = u16::try_from(std::process::id() % 400).unwrap() * 50;
-    10_000 + start + step * 7
+    let start = u16::try_from(std::process::id() % 500).unwrap() * 23;
+    2_000 + (start + step * 131) % 21_000
+}
+
+/// Runs `caracal up`, made by `command`, which is expected to refuse. Not for the reason that a port was taken.
+pub(crate) fn refused_up(data_dir: &Path, command: impl Fn() -> Command) -> Said {
+    for _ in 0..20 {
+        let mut up = command();
+        up.args(["up", "--json", "--port-offset", &port_offset().to_string(), "--data-dir"]).arg(data_dir);
+        let said = run(&mut up);
+        if !said.stderr.contains("the port is in use") {
+            return said;
+        }
+    }
+    panic!("no free ports");
 }
 
 /// A running system. Killed when dropped.
-pub struct Running {
-    pub child: Child,
-    pub urls: Value,
-    pub offset: u16,
-    pub data_dir: PathBuf,
-    pub ready: Value,
+pub(crate) struct Running {
+    pub(crate) child: Child,
+    pub(crate) urls: Value,
+    pub(crate) offset: u16,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) ready: Value,
     stdout: BufReader<ChildStdout>,
 }
 
@@ -48,17 +62,24 @@ impl Drop for Running {
 
 impl Running {
     /// Starts on `data_dir`, on ports that are free.
-    pub fn start(data_dir: &Path) -> Self {
+    pub(crate) fn start(data_dir: &Path) -> Self {
         Self::start_with(data_dir, &[])
     }
 
-    pub fn start_with(data_dir: &Path, environment: &[(&str, &str)]) -> Self {
+    pub(crate) fn start_with(data_dir: &Path, environment: &[(&str, &str)]) -> Self {
+        let mut command = caracal();
+        command.envs(environment.iter().copied());
+        Self::start_by(command, data_dir)
+    }
+
+    /// Starts by `command`, which is the binary, perhaps with something around it.
+    pub(crate) fn start_by(mut command: Command, data_dir: &Path) -> Self {
+        command.arg("up").arg("--json").arg("--data-dir").arg(data_dir);
         for _ in 0..20 {
             let offset = port_offset();
-            let mut command = caracal();
-            command.args(["up", "--json", "--port-offset", &offset.to_string(), "--data-dir"]).arg(data_dir);
-            command.envs(environment.iter().copied());
-            let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            let arguments = ["--port-offset".to_owned(), offset.to_string()];
+            let mut attempt = again(&command);
+            let mut child = attempt.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
             let mut stdout = BufReader::new(child.stdout.take().unwrap());
             let mut line = String::new();
             stdout.read_line(&mut line).unwrap();
@@ -77,38 +98,46 @@ impl Running {
         panic!("no free ports");
     }
 
-    pub fn url(&self, service: &str) -> String {
+    pub(crate) fn url(&self, service: &str) -> String {
         self.urls[service].as_str().unwrap().to_owned()
     }
 
-    pub fn admin_token(&self) -> String {
+    pub(crate) fn admin_token(&self) -> String {
         let file = self.ready["admin_token_file"].as_str().unwrap();
         std::fs::read_to_string(file).unwrap().trim().to_owned()
     }
 
     /// SIGKILL: no handler runs, nothing is flushed.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// SIGTERM, then waits for the end. `true` when it ended with 0.
-    pub fn terminate(&mut self) -> bool {
+    pub(crate) fn terminate(&mut self) -> bool {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         self.child.wait().unwrap().success()
     }
 }
 
+/// The same command once more; a [`Command`] itself can't be cloned.
+fn again(command: &Command) -> Command {
+    let mut copy = Command::new(command.get_program());
+    copy.args(command.get_args()).env_clear();
+    copy.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    copy
+}
+
 /// What a command said and how it ended.
-pub struct Said {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Said {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 /// Runs a command to its end.
-pub fn run(command: &mut Command) -> Said {
+pub(crate) fn run(command: &mut Command) -> Said {
     let output = command.stdin(Stdio::null()).output().unwrap();
     Said {
         code: output.status.code(),
@@ -118,38 +147,38 @@ pub fn run(command: &mut Command) -> Said {
 }
 
 /// A plain HTTP client.
-pub struct Http(Client<HttpConnector, Full<bytes::Bytes>>);
+pub(crate) struct Http(Client<HttpConnector, Full<bytes::Bytes>>);
 
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: http::HeaderMap,
-    pub body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
-    pub fn text(&self, name: &str) -> String {
+    pub(crate) fn text(&self, name: &str) -> String {
         self.json()[name]
             .as_str()
             .unwrap_or_else(|| panic!("no `{name}` in {} {}", self.status, self.json()))
             .to_owned()
     }
 
-    pub fn request_id(&self) -> String {
+    pub(crate) fn request_id(&self) -> String {
         self.headers["x-request-id"].to_str().unwrap().to_owned()
     }
 }
 
 impl Http {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Client::builder(TokioExecutor::new()).build_http())
     }
 
     /// `None` when the connection broke: the process under test may be killed at any moment.
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
         method: Method,
         url: &str,
@@ -166,7 +195,7 @@ impl Http {
         Some(Answer { status: parts.status, headers: parts.headers, body })
     }
 
-    pub async fn json(&self, method: Method, url: &str, bearer: &str, body: Option<Value>) -> Option<Answer> {
+    pub(crate) async fn json(&self, method: Method, url: &str, bearer: &str, body: Option<Value>) -> Option<Answer> {
         let authorization = format!("Bearer {bearer}");
         let mut headers = vec![("authorization", authorization.as_str())];
         let bytes = body.map(|body| serde_json::to_vec(&body).unwrap());
@@ -176,7 +205,7 @@ impl Http {
         self.send(method, url, &headers, bytes.unwrap_or_default()).await
     }
 
-    pub async fn form(&self, url: &str, fields: &[(&str, &str)]) -> Option<Answer> {
+    pub(crate) async fn form(&self, url: &str, fields: &[(&str, &str)]) -> Option<Answer> {
         let body =
             fields.iter().map(|(name, value)| format!("{name}={}", escaped(value))).collect::<Vec<_>>().join("&");
         self.send(Method::POST, url, &[("content-type", "application/x-www-form-urlencoded")], body).await
@@ -194,16 +223,16 @@ fn escaped(value: &str) -> String {
 }
 
 /// A zone in which one application may read `resource://notes` at `upstream`.
-pub struct Tenant {
-    pub zone: String,
-    pub application: String,
-    pub client_secret: String,
+pub(crate) struct Tenant {
+    pub(crate) zone: String,
+    pub(crate) application: String,
+    pub(crate) client_secret: String,
 }
 
-pub const NOTES: &str = "resource://notes";
+pub(crate) const NOTES: &str = "resource://notes";
 
 impl Tenant {
-    pub async fn provision(http: &Http, system: &Running, upstream: &str) -> Self {
+    pub(crate) async fn provision(http: &Http, system: &Running, upstream: &str) -> Self {
         let (api, token) = (system.url("api"), system.admin_token());
         let post = async |path: String, body: Value| {
             let answer = http.json(Method::POST, &format!("{api}{path}"), &token, Some(body)).await.unwrap();
@@ -247,7 +276,7 @@ impl Tenant {
     }
 
     /// A token exchange with this tenant's secret.
-    pub async fn exchange(&self, http: &Http, system: &Running, asked: &[(&str, &str)]) -> Option<Answer> {
+    pub(crate) async fn exchange(&self, http: &Http, system: &Running, asked: &[(&str, &str)]) -> Option<Answer> {
         let mut fields = vec![
             ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
             ("zone_id", self.zone.as_str()),
@@ -260,7 +289,7 @@ impl Tenant {
     }
 
     /// Two sessions and a delegation between them: what the application transport of the client libraries sets up.
-    pub async fn delegation(&self, http: &Http, system: &Running) -> (String, String) {
+    pub(crate) async fn delegation(&self, http: &Http, system: &Running) -> (String, String) {
         let lifecycle = self.exchange(http, system, &[("scope", "agent:lifecycle")]).await.unwrap();
         let bearer = lifecycle.text("access_token");
         let base = format!("{}/zones/{}", system.url("coordinator"), self.zone);
@@ -280,7 +309,7 @@ impl Tenant {
     }
 
     /// A call through the Gateway.
-    pub async fn call(&self, http: &Http, system: &Running, mandate: &str) -> Option<Answer> {
+    pub(crate) async fn call(&self, http: &Http, system: &Running, mandate: &str) -> Option<Answer> {
         let bearer = format!("Bearer {mandate}");
         let headers = [("authorization", bearer.as_str()), ("x-caracal-resource", NOTES)];
         http.send(Method::GET, &format!("{}/notes", system.url("gateway")), &headers, "").await
@@ -288,7 +317,7 @@ impl Tenant {
 }
 
 /// An upstream that answers everything with 200, on a port of its own.
-pub async fn upstream() -> String {
+pub(crate) async fn upstream() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let router = axum::Router::new().fallback(|| async { "notes" });

@@ -40,7 +40,7 @@ async fn the_second_presentation_is_refused_and_leaves_one_event() {
     assert_eq!(world.sts.times_asked(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_fifty_presentations_at_two_gateways_exactly_one_passes() {
     let upstream = Upstream::ok().await;
     let url = upstream.url("");

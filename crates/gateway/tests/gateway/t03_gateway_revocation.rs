@@ -181,7 +181,7 @@ async fn a_caller_who_announces_trailers_gets_the_same_one() {
     assert!(caller.is_closed().await);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_anchor_ends_a_stream_and_others_do_not() {
     let (upstream, say, _gone) = driven(SSE).await;
     let world = World::before(&upstream).await;

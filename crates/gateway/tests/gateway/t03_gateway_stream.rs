@@ -336,7 +336,7 @@ async fn upstream_trailers_are_dropped() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_body_passes_both_ways() {
     let upstream = Upstream::answering(|received| Response::new(full(received.body.clone()))).await;
     let world = World::before(&upstream).await;

@@ -7,3 +7,5 @@ mod support;
 mod bootstrap;
 mod clients;
 mod delegated_mint;
+mod gateway_exchange;
+mod gateway_signature;
