@@ -34,7 +34,7 @@ for _ in $(seq 600); do
   sleep 0.1
 done
 url() { jq -er ".urls.$1" "$place/ready"; }
-API=$(url api) STS=$(url sts) GATEWAY=$(url gateway) COORDINATOR=$(url coordinator) UPSTREAM=$(url audit)
+API=$(url api) STS=$(url sts) GATEWAY=$(url gateway) COORDINATOR=$(url coordinator) UPSTREAM=$STS
 "#;
 
 /// Builds the binary and runs the examples.

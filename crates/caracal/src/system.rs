@@ -20,7 +20,7 @@ use caracal_gateway::{Gateway, GatewayConfig};
 use caracal_http::FreshId;
 use caracal_http::egress::{AddressPolicy, GuardedConnector, PrivateHosts, SystemResolver, TlsTrust};
 use caracal_http::server::{self, Ended, Limits};
-use caracal_ledger::{AnonymousDenials, ChainKey, HeadsError, HeadsObserver, Ledger};
+use caracal_ledger::{AnonymousDenials, Chain, ChainKey, HeadsError, HeadsObserver, Ledger, Problem, find_rollback};
 use caracal_store::{OpenError, SqliteOptions, Store, StoreError, SystemClock};
 use caracal_sts::{Capabilities, Sts, StsConfig};
 use serde::Serialize;
@@ -60,6 +60,20 @@ pub enum StartError {
     /// The ledger's heads can't be kept.
     #[error("the ledger's heads can't be kept")]
     Heads(#[from] HeadsError),
+    /// The store is older than, or another than, what was recorded outside it.
+    #[error(
+        "the store in `{data_dir}` is not the one that was last used here: {chain}: {problem}. An older store would revive \
+         revoked authority and used mandates. Put the newest store back; or, to go on with this one knowingly, move \
+         heads.log away. Nothing was changed"
+    )]
+    RolledBack {
+        /// Where.
+        data_dir: PathBuf,
+        /// Which chain shows it.
+        chain: Chain,
+        /// How.
+        problem: Problem,
+    },
     /// The store failed while the system was set up.
     #[error("the store failed while starting")]
     Failed(#[from] StoreError),
@@ -204,6 +218,11 @@ impl System {
         })?;
         let audit_key: Arc<dyn ChainKey> = keys.audit.clone();
         let heads = Arc::new(HeadsObserver::open(&settings.data_dir, audit_key.clone())?);
+        let mut snapshot = store.snapshot().await?;
+        if let Some((chain, problem)) = find_rollback(&mut snapshot.deployment(), &heads.recorded()).await? {
+            return Err(StartError::RolledBack { data_dir: settings.data_dir, chain, problem });
+        }
+        drop(snapshot);
         store.observe(heads.clone());
         let urls = listeners.urls();
         let issuer = settings.issuer.clone().unwrap_or_else(|| urls.sts.clone());

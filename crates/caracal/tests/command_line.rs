@@ -194,6 +194,9 @@ mod t06_evidence {
         let said = verify();
         assert_eq!(said.code, Some(1), "{}", said.stdout);
         assert!(said.stdout.contains("tail"), "{}", said.stdout);
+        let said = refused_up(directory.path(), caracal);
+        assert_eq!(said.code, Some(1), "an older store would revive what was taken back");
+        assert!(said.stderr.contains("heads.log"), "{}", said.stderr);
     }
 }
 

@@ -132,9 +132,12 @@ mod t06_evidence {
             let events = http.json(Method::GET, &url, &token, None).await.unwrap();
             assert_eq!(events.status, StatusCode::OK, "no evidence for request {request}");
             let jti = claim(mandate, "jti");
-            let allowed = events.json().as_array().unwrap().iter().any(|event| {
-                event["decision"] == "allow" && event["metadata_json"]["mandate_id"] == Value::from(jti.as_str())
-            });
+            let allowed = events
+                .json()
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|event| event["decision"] == "allow" && event["metadata_json"]["mandate_id"] == jti.as_str());
             assert!(allowed, "the evidence of {request} does not name its mandate: {}", events.json());
         }
     }

@@ -301,7 +301,7 @@ struct Flag {
 impl Flag {
     fn set(&self) {
         self.revoked.store(true, Ordering::Release);
-
+        self.waker.wake();
     }
 }
 

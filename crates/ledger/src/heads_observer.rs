@@ -1,6 +1,7 @@
 //! Keeps the heads file in step with the store: told by the committing writer, after each durable commit and before
 //! anyone is answered. So no answer is out whose evidence could be cut off unseen.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,6 +21,12 @@ impl HeadsObserver {
     /// Opens the heads file in `dir`.
     pub fn open(dir: &Path, key: Arc<dyn ChainKey>) -> Result<Self, HeadsError> {
         Ok(Self { file: Mutex::new(Some(HeadsFile::open(dir, key)?)) })
+    }
+
+    /// The recorded heads.
+    pub fn recorded(&self) -> BTreeMap<Chain, Head> {
+        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.as_ref().map(|file| file.heads().clone()).unwrap_or_default()
     }
 
     /// Syncs and closes the file. Later commits are no longer noted; the heads then lag, which is harmless.

@@ -11,8 +11,8 @@ use caracal_store::{DeploymentRead, StoreError};
 use crate::admin_chain::StoredAdminRecord;
 use crate::chain::{Chain, ChainKey, ChainLink, ChainRecord, Head, StoredRow};
 use crate::event::StoredEvent;
-use crate::report::{ChainReport, LedgerReport};
-use crate::verify::{AdminVerifier, ChainVerifier, ZoneVerifier, chains_to_verify};
+use crate::report::{ChainReport, LedgerReport, Problem};
+use crate::verify::{AdminVerifier, ChainVerifier, ZoneVerifier, chains_to_verify, holds_recorded};
 
 /// Rows read at once.
 const PAGE: i64 = 1_000;
@@ -43,6 +43,48 @@ pub async fn verify_store(
         });
     }
     Ok(LedgerReport { chains })
+}
+
+/// Whether the store still holds every recorded head: one look per chain, for the start of a process. The first that
+/// it does not hold means that an older or another history was put in place (threat T17).
+pub async fn find_rollback(
+    tx: &mut DeploymentRead<'_>,
+    recorded: &BTreeMap<Chain, Head>,
+) -> Result<Option<(Chain, Problem)>, StoreError> {
+    for (chain, head) in recorded {
+        let (row, last) = match chain {
+            Chain::Evidence(zone) => {
+                let mut tx = tx.zone(zone);
+                let row = evidence::list_chain(&mut tx, head.chain_seq, 1).await?.pop();
+                (
+                    row.and_then(|row| hash_at(row, head.chain_seq, |row| (row.chain_seq, row.content_sha256))),
+                    evidence::head(&mut tx).await?,
+                )
+            }
+            Chain::Admin(zone) => {
+                let name = zone.as_ref().map_or(ZONELESS_CHAIN, ZoneId::as_str);
+                let row = admin_evidence::list_chain(tx, name, head.chain_seq, 1).await?.pop();
+                let last = match zone {
+                    Some(zone) => admin_evidence::head(&mut tx.zone(zone)).await?,
+                    None => admin_evidence::zoneless_head(tx).await?,
+                };
+                (row.and_then(|row| hash_at(row, head.chain_seq, |row| (row.chain_seq, row.content_sha256))), last)
+            }
+        };
+        let last = last.map_or(0, |last| last.chain_seq);
+        if let Err(problem) = holds_recorded(head, row.as_deref(), last) {
+            return Ok(Some((chain.clone(), problem)));
+        }
+    }
+    Ok(None)
+}
+
+/// The content hash of a row, if it can be read and lies at `chain_seq`.
+fn hash_at<R>(row: ChainRow<R>, chain_seq: i64, parts: impl Fn(R) -> (i64, String)) -> Option<String> {
+    match row {
+        ChainRow::Read(row) => Some(parts(row)).filter(|(seq, _)| *seq == chain_seq).map(|(_, hash)| hash),
+        ChainRow::Unreadable { .. } => None,
+    }
 }
 
 async fn verify_evidence(

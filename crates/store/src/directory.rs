@@ -12,7 +12,6 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::clock::Clock;
@@ -61,15 +60,7 @@ pub(crate) fn open_for_inspection(path: &Path) -> Result<Connection, OpenError> 
         // Everything is in the one file, and nobody is using it: a running store always has a WAL.
         immutable(path)
     } else {
-        sqlite::connect_reader(path).and_then(|connection| {
-            // Else the last one to close would write the WAL back into the database.
-            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-            if !index {
-                // A copy. Its index is built in memory instead of in a file.
-                connection.execute_batch("PRAGMA locking_mode=EXCLUSIVE")?;
-            }
-            Ok(connection)
-        })
+        sqlite::connect_inspector(path, !index)
     };
     let connection = connection.map_err(engine(path))?;
     let foreign = || OpenError::Foreign { path: path.to_owned() };
@@ -173,8 +164,7 @@ fn create(path: &Path, directory: &Path, clock: &dyn Clock) -> Result<(), OpenEr
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(&new).map_err(unusable(&new))?;
-    let mut connection =
-        Connection::open_with_flags(&new, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(engine(&new))?;
+    let mut connection = Connection::open_with_flags(&new, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(engine(&new))?;
     connection
         .execute_batch(&format!("PRAGMA synchronous=FULL; PRAGMA application_id={APPLICATION_ID}"))
         .map_err(engine(&new))?;

@@ -243,7 +243,12 @@ pub async fn list_versions(
         "SELECT {VERSION_COLUMNS} FROM policy_set_versions WHERE zone_id = ?1 AND policy_set_id = ?2
            AND (created_at < ?3 OR (created_at = ?3 AND id < ?4)) ORDER BY created_at DESC, id DESC LIMIT ?5"
     );
-    tx.tx.query(&sql, params![tx.zone, set, page.at(), page.id(), page.limit()]).await?.into_iter().map(read_version).collect()
+    tx.tx
+        .query(&sql, params![tx.zone, set, page.at(), page.id(), page.limit()])
+        .await?
+        .into_iter()
+        .map(read_version)
+        .collect()
 }
 
 /// The highest version number of a set; 0 when it has none.

@@ -91,7 +91,12 @@ pub async fn list(tx: &mut ZoneRead<'_>, archived: bool, page: &Page) -> Result<
         "SELECT {COLUMNS} FROM providers WHERE zone_id = ?1 AND (archived_at IS NOT NULL) = ?2
            AND (created_at < ?3 OR (created_at = ?3 AND id < ?4)) ORDER BY created_at DESC, id DESC LIMIT ?5"
     );
-    tx.tx.query(&sql, params![tx.zone, archived, page.at(), page.id(), page.limit()]).await?.into_iter().map(read).collect()
+    tx.tx
+        .query(&sql, params![tx.zone, archived, page.at(), page.id(), page.limit()])
+        .await?
+        .into_iter()
+        .map(read)
+        .collect()
 }
 
 /// Identifiers of live providers that are `base` or start with `base-`. `base` is free of `%` and `_`.

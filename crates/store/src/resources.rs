@@ -126,7 +126,12 @@ pub async fn list(tx: &mut ZoneRead<'_>, filter: &ResourceFilter, page: &Page) -
            AND (?3 IS NULL OR identifier <> ?3)
            AND (created_at < ?4 OR (created_at = ?4 AND id < ?5)) ORDER BY created_at DESC, id DESC LIMIT ?6"
     );
-    tx.tx.query(&sql, params![tx.zone, filter.archived, filter.hidden, page.at(), page.id(), page.limit()]).await?.into_iter().map(read).collect()
+    tx.tx
+        .query(&sql, params![tx.zone, filter.archived, filter.hidden, page.at(), page.id(), page.limit()])
+        .await?
+        .into_iter()
+        .map(read)
+        .collect()
 }
 
 /// How many resources of the zone are not archived.

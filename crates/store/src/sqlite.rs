@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OpenFlags, ToSql};
 
@@ -55,6 +56,18 @@ pub(crate) fn connect_reader(path: &Path) -> rusqlite::Result<Connection> {
     // A read-only handle could not recover the WAL's index; `query_only` forbids changes just as well.
     let connection = connect(path)?;
     connection.execute_batch("PRAGMA query_only=ON; PRAGMA cache_size=-16384; PRAGMA mmap_size=268435456;")?;
+    Ok(connection)
+}
+
+/// A connection for one look at a database with a WAL, which leaves both as they are. In a `copy`, the WAL's index is
+/// built in memory instead of in a file beside them; nobody else can read the copy meanwhile.
+pub(crate) fn connect_inspector(path: &Path, copy: bool) -> rusqlite::Result<Connection> {
+    let connection = connect(path)?;
+    // Else the last one to close would write the WAL back into the database.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    // The lock comes first: whatever else is set may already read.
+    let locking = if copy { "PRAGMA locking_mode=EXCLUSIVE;" } else { "" };
+    connection.execute_batch(&format!("{locking} PRAGMA query_only=ON"))?;
     Ok(connection)
 }
 

@@ -30,7 +30,7 @@ use crate::error::{OpenError, StoreError};
 use crate::sqlite::SqliteOptions;
 use crate::tx::{DeploymentRead, DeploymentWrite, Engine, Tx, ZoneRead, ZoneWrite};
 use crate::version::{Versions, ZoneVersion};
-use crate::writer::{Counts, Job, Observers, Order, Stopped, Writer, awaited_elsewhere, run_now, stopped};
+use crate::writer::{Counts, Job, Observers, Order, Orders, Stopped, Writer, awaited_elsewhere, run_now, stopped};
 
 /// Changes that may wait for the writer before callers have to.
 const WAITING: usize = 4096;
@@ -76,7 +76,7 @@ impl Store {
         let writer = Writer {
             connection,
             clock: clock.clone(),
-            orders: waiting,
+            orders: Orders::new(waiting),
             observers: observers.clone(),
             published: versions.clone(),
             versions: Versions::default(),
@@ -281,9 +281,7 @@ impl Drop for Snapshot {
 /// of a running store (the database and its `-wal` file together).
 pub fn inspect(path: &std::path::Path) -> Result<Inspection, OpenError> {
     let connection = directory::open_for_inspection(path)?;
-    Ok(Inspection {
-        tx: Tx::new(Engine::Sqlite(connection), Timestamp::EPOCH, Versions::default()),
-    })
+    Ok(Inspection { tx: Tx::new(Engine::Sqlite(connection), Timestamp::EPOCH, Versions::default()) })
 }
 
 /// An outsider's view of a store's file.

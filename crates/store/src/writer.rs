@@ -50,6 +50,46 @@ pub(crate) enum Order {
     Stop,
 }
 
+/// The queue, from the writer's side.
+pub(crate) struct Orders {
+    queue: mpsc::Receiver<Order>,
+    stopping: bool,
+}
+
+impl Orders {
+    pub(crate) fn new(queue: mpsc::Receiver<Order>) -> Self {
+        Self { queue, stopping: false }
+    }
+
+    /// The next change, waited for; none when there will be no other.
+    fn next(&mut self) -> Option<Box<dyn Job>> {
+        // Once it is told to stop, it waits for nothing: a caller that was promised room in the queue and is never
+        // polled again would be waited for for ever.
+        if !self.stopping {
+            match self.queue.blocking_recv()? {
+                Order::Change(job) => return Some(job),
+                Order::Stop => self.stop(),
+            }
+        }
+        self.next_waiting()
+    }
+
+    /// The next change, if it waits already.
+    fn next_waiting(&mut self) -> Option<Box<dyn Job>> {
+        loop {
+            match self.queue.try_recv().ok()? {
+                Order::Change(job) => return Some(job),
+                Order::Stop => self.stop(),
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        self.queue.close();
+        self.stopping = true;
+    }
+}
+
 pub(crate) type Observers = Arc<RwLock<Vec<Arc<dyn Observer>>>>;
 
 /// How much was committed since the store was opened.
@@ -62,7 +102,7 @@ pub(crate) struct Counts {
 pub(crate) struct Writer {
     pub(crate) connection: Connection,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) orders: mpsc::Receiver<Order>,
+    pub(crate) orders: Orders,
     pub(crate) observers: Observers,
     /// What readers may know of the zones' versions: those of committed groups.
     pub(crate) published: Arc<RwLock<Versions>>,
@@ -72,16 +112,12 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Serves until it is told to stop, or every sender is gone.
+    /// Serves until it is told to stop and nothing waits any more, or every sender is gone.
     pub(crate) fn serve(mut self) {
         // However this thread ends, nobody may take the store for alive afterwards.
         let _ended = StopsOnDrop(self.stopped.clone());
-        while let Some(order) = self.orders.blocking_recv() {
-            match order {
-                Order::Change(first) => self = self.serve_group(first),
-                // What is in the queue is still received, then nothing.
-                Order::Stop => self.orders.close(),
-            }
+        while let Some(first) = self.orders.next() {
+            self = self.serve_group(first);
         }
     }
 
@@ -105,7 +141,7 @@ impl Writer {
             }
             done.push(job);
             if lost.is_none() && done.len() < GROUP {
-                next = next_waiting(&mut self.orders);
+                next = self.orders.next_waiting();
             }
         }
         let Tx { engine: Engine::Sqlite(connection), versions, moved, effects, .. } = tx;
@@ -173,33 +209,19 @@ impl Writer {
     }
 }
 
-/// The next change that waits already.
-fn next_waiting(orders: &mut mpsc::Receiver<Order>) -> Option<Box<dyn Job>> {
-    loop {
-        match orders.try_recv() {
-            Ok(Order::Change(job)) => return Some(job),
-            Ok(Order::Stop) => orders.close(),
-            Err(_) => return None,
-        }
-    }
-}
-
 /// Whether what the change wrote stays. An error says that the whole transaction is lost.
 fn run_in_savepoint(tx: &mut Tx, job: &mut dyn Job, clock: &dyn Clock) -> Result<bool, StoreError> {
     tx.now = clock.now();
     let before = (tx.effects.messages.len(), tx.effects.heads.len());
     savepoint(tx, "SAVEPOINT change")?;
     let keep = caught(|| job.run(tx), "a change panicked and was rolled back").unwrap_or(false);
-    let Engine::Sqlite(connection) = &tx.engine;
-    if connection.is_autocommit() {
-        // Without this look the next savepoint would open, and its release commit, a transaction of its own.
-        return Err(StoreError::Unavailable { reason: "the engine gave up the transaction".to_owned() });
-    }
     if !keep {
         tx.effects.messages.truncate(before.0);
         tx.effects.heads.truncate(before.1);
         savepoint(tx, "ROLLBACK TO change")?;
     }
+    // Where the engine gave up the transaction, the savepoint is gone, and this or the statement above fails. Ignoring
+    // that would let the next savepoint open, and its release commit, a transaction of its own.
     savepoint(tx, "RELEASE change")?;
     Ok(keep)
 }
@@ -231,9 +253,9 @@ impl Stopped {
     }
 
     fn set_if_sync_failed(&self, error: &rusqlite::Error) {
-        let sync_failed = error.sqlite_error().is_some_and(|failure| {
-            matches!(failure.extended_code, SQLITE_IOERR_FSYNC | SQLITE_IOERR_DIR_FSYNC)
-        });
+        let sync_failed = error
+            .sqlite_error()
+            .is_some_and(|failure| matches!(failure.extended_code, SQLITE_IOERR_FSYNC | SQLITE_IOERR_DIR_FSYNC));
         if sync_failed {
             self.set(&format!("a commit could not be made durable: {error}"));
         }
@@ -308,7 +330,7 @@ mod t08_availability {
         Writer {
             connection: Connection::open_in_memory().unwrap(),
             clock: Arc::new(crate::clock::SystemClock),
-            orders,
+            orders: Orders::new(orders),
             observers: Observers::default(),
             published: Arc::default(),
             versions: Versions::default(),

@@ -110,7 +110,22 @@ pub async fn list_visible(
            AND (?5 IS NULL OR EXISTS (SELECT 1 FROM zone_owners o WHERE o.zone_id = zones.id AND o.account = ?5))
          ORDER BY created_at DESC, id DESC LIMIT ?6"
     );
-    tx.tx.query(&sql, params![page.at(), page.id(), filter.hidden_name_prefix, filter.hidden_slug_prefix, filter.owner, page.limit()]).await?.into_iter().map(read).collect()
+    tx.tx
+        .query(
+            &sql,
+            params![
+                page.at(),
+                page.id(),
+                filter.hidden_name_prefix,
+                filter.hidden_slug_prefix,
+                filter.owner,
+                page.limit()
+            ],
+        )
+        .await?
+        .into_iter()
+        .map(read)
+        .collect()
 }
 
 /// Slugs of any zone, archived or not, that are `base` or start with `base-`. `base` is free of `%` and `_`.

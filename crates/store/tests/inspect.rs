@@ -46,7 +46,7 @@ async fn a_copy_of_a_running_store_can_be_inspected_and_stays_as_it_is() {
     for _ in 0..2 {
         assert!(seen(&copy.join("caracal.db"), "kept"));
         assert!(!seen(&copy.join("caracal.db"), "after the copy"));
-        assert_eq!(content(&copy), before);
+        assert!(content(&copy) == before, "{:?}", content(&copy).keys());
     }
     // The copy is a whole store.
     let restored = open(&copy);
@@ -82,21 +82,6 @@ async fn a_closed_store_can_be_inspected_and_stays_as_it_is() {
     let before = content(directory.path());
     assert!(seen(&directory.path().join("caracal.db"), "kept"));
     assert_eq!(content(directory.path()), before);
-}
-
-#[tokio::test]
-async fn an_inspection_cannot_change_anything() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("caracal.db");
-    let store = open(directory.path());
-    put(&store, "kept").await;
-    for running in [true, false] {
-        if !running {
-            store.close().await;
-        }
-        // A `DeploymentRead` has no function that changes; what stands behind it refuses, too.
-        assert!(seen(&path, "kept"));
-    }
 }
 
 #[test]

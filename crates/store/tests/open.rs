@@ -134,7 +134,9 @@ mod t17_rollback {
     /// What lies where the database should be, and is none of ours.
     fn foreign(name: &str, path: &Path) {
         match name {
-            "random bytes" => fs::write(path, (0..4096u32).map(|byte| (byte * 7 % 251) as u8).collect::<Vec<_>>()).unwrap(),
+            "random bytes" => {
+                fs::write(path, (0..4096u32).map(|byte| (byte * 7 % 251) as u8).collect::<Vec<_>>()).unwrap()
+            }
             "text" => fs::write(path, "hello").unwrap(),
             "nothing in it" => fs::write(path, "").unwrap(),
             "the magic and no more" => fs::write(path, "SQLite format 3\0").unwrap(),
@@ -142,18 +144,24 @@ mod t17_rollback {
                 let connection = Connection::open(path).unwrap();
                 let id = if name == "an unmarked database" { 0 } else { 7 };
                 connection
-                    .execute_batch(&format!("PRAGMA application_id={id}; CREATE TABLE t (a); INSERT INTO t VALUES (1);"))
+                    .execute_batch(&format!(
+                        "PRAGMA application_id={id}; CREATE TABLE t (a); INSERT INTO t VALUES (1);"
+                    ))
                     .unwrap();
             }
             "a database with a log of its own" => {
                 let connection = Connection::open(path).unwrap();
-                connection.execute_batch("PRAGMA journal_mode=WAL; CREATE TABLE t (a); INSERT INTO t VALUES (1);").unwrap();
+                connection
+                    .execute_batch("PRAGMA journal_mode=WAL; CREATE TABLE t (a); INSERT INTO t VALUES (1);")
+                    .unwrap();
                 // Never closed, as after a crash: the log stays.
                 std::mem::forget(connection);
             }
             "a marked database without our tables" => {
                 let connection = Connection::open(path).unwrap();
-                connection.execute_batch(&format!("PRAGMA application_id={}; CREATE TABLE t (a);", 0x4352_434C)).unwrap();
+                connection
+                    .execute_batch(&format!("PRAGMA application_id={}; CREATE TABLE t (a);", 0x4352_434C))
+                    .unwrap();
             }
             other => panic!("{other}"),
         }
@@ -247,7 +255,8 @@ mod t17_rollback {
     async fn a_newer_schema_is_left_to_the_newer_version() {
         let directory = closed_store().await;
         let next = known_version() + 1;
-        let before = tamper(directory.path(), &format!("INSERT INTO schema_migrations VALUES ({next}, 'next', 'x', 0)"));
+        let before =
+            tamper(directory.path(), &format!("INSERT INTO schema_migrations VALUES ({next}, 'next', 'x', 0)"));
         match refused(directory.path()) {
             OpenError::Newer { found, known, .. } => assert_eq!((found, known), (next, known_version())),
             other => panic!("{other}"),

@@ -9,6 +9,7 @@ code 0 and one line `N passed, N failed`.
 
 import argparse
 import asyncio
+import contextvars
 import secrets
 import sys
 import tempfile
@@ -156,8 +157,22 @@ async def session(world: World) -> None:
     client = world.client()
     async with client.session(labels=["clerk"], task="answer a ticket", ttl_seconds=600) as root:
         world.check.that(bool(root.session_id), f"session {root.session_id}")
-        shown = world.system.admin("GET", f"/v1/zones/{world.zone.id}/audit?limit=1")
-        world.check.that(shown.status == 200, "its start is on the record", shown)
+        world.check.that(root.delegation_id is None, "it holds no delegation")
+        keyed = {"labels": ["clerk"], "ttl_seconds": 600, "idempotency_key": "ticket-7"}
+        both = asyncio.Barrier(2)
+
+        async def start() -> str:
+            async with client.session(**keyed) as started:
+                await both.wait()
+                return started.session_id
+
+        ids = set(await asyncio.gather(start(), start()))
+        world.check.that(len(ids) == 1, "the same idempotency key starts one session, not two", ids)
+        try:
+            await start()
+        except CoordinatorError as refusal:
+            text = f"and once that has ended, none: {refusal.status} {refusal.code}"
+            world.check.that((refusal.status, refusal.code) == (409, "idempotency_result_inactive"), text, repr(refusal))
         await world.refused_mint(
             "a session without a delegation mints nothing",
             client.fetch(world.zone.resource, "/tickets", scopes=["tickets:read"]),
@@ -217,6 +232,77 @@ async def show_trace(world: World, error: CaracalError) -> None:
     denied = answer.body.get("denied") if isinstance(answer.body, dict) else None
     world.check.that(answer.status == 200 and bool(denied), "the refusal can be explained by its request id", answer)
     say(f"        {denied[0]['event_type']}: {denied[0]['evaluation_status']} {denied[0]['diagnostics']}")
+
+
+async def peer_delegation(world: World) -> None:
+    """One session lends to another of the same application, which checks and presents what it was lent."""
+    client = world.client()
+    lender = world.client()
+    lent = asyncio.Future()
+    async with client.session(labels=["reader"], ttl_seconds=600) as worker:
+
+        async def lend():
+            async with lender.session(labels=["clerk"], ttl_seconds=600):
+                delegation = await lender.delegate(
+                    to_session_id=worker.session_id,
+                    scopes=["tickets:read"],
+                    ttl_seconds=300,
+                    resource_id=world.zone.resource,
+                )
+                lent.set_result(delegation)
+                await done.wait()
+
+        done = asyncio.Event()
+        # A context of its own: what lends must not be taken for a child of what is lent to.
+        lending = asyncio.create_task(lend(), context=contextvars.Context())
+        await asyncio.wait({lending, asyncio.ensure_future(lent)}, return_when=asyncio.FIRST_COMPLETED)
+        if lending.done():
+            await lending
+        delegation = lent.result()
+        world.check.that(delegation.scopes == ("tickets:read",), f"delegation {delegation.delegation_id}", delegation)
+        async with client.accept_delegation(delegation.delegation_id, validate=True):
+            response = await client.fetch(world.zone.resource, "/tickets?by=peer", scopes=["tickets:read"])
+            world.check.that(response.status_code == 200, "the peer reads on what it was lent", response.text)
+            world.check_last_call("GET", "/tickets?by=peer")
+            done.set()
+            await lending
+            await world.refused_mint(
+                "and no more once the lender's session has ended",
+                client.fetch(world.zone.resource, "/tickets", scopes=["tickets:read"]),
+            )
+    await client.aclose()
+    await lender.aclose()
+
+
+async def streams(world: World) -> None:
+    """Events reach the agent as they are sent, and stop when its authority is taken back."""
+    client = world.client()
+    narrow = Authority.narrow(["tickets:read"], ttl_seconds=300, resource_id=world.zone.resource)
+    async with client.session(labels=["clerk"], ttl_seconds=600):
+        async with client.session(authority=narrow, labels=["reader"], ttl_seconds=300) as child:
+            transport = client.transport(scopes=["tickets:read"])
+            url = f"{world.zone.upstream}/tickets?stream"
+            async with transport.stream("GET", url) as response:
+                lines = response.aiter_lines()
+                for number in range(3):
+                    while (line := await anext(lines)) == "":
+                        pass
+                    world.check.that(line == f"data: {number}", f"event {number} arrived before the next was sent", line)
+                    world.upstream.release.release()
+                world.check.that([line async for line in lines if line] == [], "the stream came to its end")
+            async with transport.stream("GET", url) as response:
+                lines = response.aiter_lines()
+                world.check.that(await anext(lines) == "data: 0", "a second stream has begun")
+                await client.revoke_delegation(child.delegation_id)
+                revoked = time.monotonic()
+                rest = [line async for line in lines if line]
+                took = time.monotonic() - revoked
+                # The upstream says nothing meanwhile, and nothing else would end the stream before a minute is over.
+                held = rest == [] and took < 2
+                world.check.that(held, f"a revocation ends it within {took:.3f} s, while the upstream is silent", rest)
+            world.upstream.release.release(2)
+            await transport.aclose()
+    await client.aclose()
 
 
 async def one_shot_mandates(world: World) -> None:
@@ -303,6 +389,8 @@ FLOWS = [
     sync_application_transport,
     session,
     narrowed_child,
+    peer_delegation,
+    streams,
     one_shot_mandates,
     ended_session,
     revoked_delegation,

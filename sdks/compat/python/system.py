@@ -132,6 +132,7 @@ class Upstream:
 
     def __init__(self):
         self.received: list[Received] = []
+        self.release = threading.Semaphore(0)
         lock = threading.Lock()
 
         class Handler(BaseHTTPRequestHandler):
@@ -144,12 +145,32 @@ class Upstream:
                 with lock:
                     self.received.append(seen)
                     number = len(self.received)
+                if "stream" in seen.path:
+                    return handler.stream()
                 text = json.dumps({"number": number, "path": seen.path, "body": body.decode()}).encode()
                 handler.send_response(200)
                 handler.send_header("Content-Type", "application/json")
                 handler.send_header("Content-Length", str(len(text)))
                 handler.end_headers()
                 handler.wfile.write(text)
+
+            def stream(handler):
+                """Three events, each sent when the test asks for it, so that nobody can hold them back unseen."""
+                handler.send_response(200)
+                handler.send_header("Content-Type", "text/event-stream")
+                handler.send_header("Transfer-Encoding", "chunked")
+                handler.end_headers()
+                try:
+                    for number in range(3):
+                        event = f"data: {number}\n\n".encode()
+                        handler.wfile.write(b"%x\r\n%s\r\n" % (len(event), event))
+                        handler.wfile.flush()
+                        if not self.release.acquire(timeout=20):
+                            raise TimeoutError
+                    handler.wfile.write(b"0\r\n\r\n")
+                except (OSError, TimeoutError):
+                    # Whoever listened went away, as a Gateway does whose caller lost its authority.
+                    handler.close_connection = True
 
             do_GET = do_POST = do_PUT = do_DELETE = answer
 

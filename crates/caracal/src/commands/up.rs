@@ -13,7 +13,8 @@ pub fn up(flags: &UpFlags, json: bool) -> Result<ExitCode, Failure> {
     let environment = Environment::of_process();
     let settings = Settings::read(flags, &environment)?;
     logging::start(&settings.log_level);
-    runtime()?.block_on(async move {
+    let runtime = runtime()?;
+    let ended = runtime.block_on(async move {
         // Armed before anything is opened, so that no signal finds the process unprepared.
         let mut signals = Signals::listen()?;
         // Ports first: a second start on a busy port says so without having touched the data.
@@ -28,7 +29,10 @@ pub fn up(flags: &UpFlags, json: bool) -> Result<ExitCode, Failure> {
             clean = system.stop() => Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
             () = signals.wait() => Ok(ExitCode::FAILURE),
         }
-    })
+    });
+    // A verification pass may be under way on a thread of its own. It only reads, and nobody waits for its verdict.
+    runtime.shutdown_background();
+    ended
 }
 
 fn announce(system: &System, json: bool) -> Result<(), Failure> {

@@ -201,9 +201,11 @@ impl Deployment {
     }
 }
 
-/// The defaults, with open metrics.
+/// The defaults, with open metrics. The timer of heads is far away, so that nothing but what a test does wakes a
+/// connection.
 pub(crate) fn config() -> GatewayConfig {
-    GatewayConfig { metrics: MetricsAccess::Open, ..GatewayConfig::default() }
+    let read_header_timeout = Duration::from_secs(600);
+    GatewayConfig { metrics: MetricsAccess::Open, read_header_timeout, ..GatewayConfig::default() }
 }
 
 pub(crate) fn to(url: impl Into<String>) -> Directive {

@@ -143,15 +143,19 @@ pub async fn another_zones_rows_cannot_be_changed(make: Make) {
         .store
         .commit(&zone("z-2"), (), |tx, ()| {
             Box::pin(async move {
-                let renamed = applications::Application {
-                    name: "renamed".to_owned(),
-                    ..samples::application("app-1", false)
-                };
+                let renamed =
+                    applications::Application { name: "renamed".to_owned(), ..samples::application("app-1", false) };
                 applications::update(tx, &renamed).await?;
-                providers::update(tx, &providers::Provider { name: "renamed".to_owned(), ..samples::provider("prov-1", true) })
-                    .await?;
-                resources::update(tx, &resources::Resource { name: "renamed".to_owned(), ..samples::resource("r-1", true) })
-                    .await?;
+                providers::update(
+                    tx,
+                    &providers::Provider { name: "renamed".to_owned(), ..samples::provider("prov-1", true) },
+                )
+                .await?;
+                resources::update(
+                    tx,
+                    &resources::Resource { name: "renamed".to_owned(), ..samples::resource("r-1", true) },
+                )
+                .await?;
                 assert!(!policies::archive(tx, &id!("p-1"), "x").await?);
                 assert!(!policy_sets::archive(tx, &id!("s-1"), "x").await?);
                 assert!(!policy_sets::deactivate(tx, &id!("s-1")).await?);
@@ -171,10 +175,7 @@ pub async fn another_zones_rows_cannot_be_changed(make: Make) {
     }
     let mut snapshot = fresh.store.snapshot().await.unwrap();
     let read = &mut snapshot.zone(&zone("z-1"));
-    same(
-        &applications::lookup(read, &id!("app-1")).await.unwrap().unwrap(),
-        &samples::application("app-1", false),
-    );
+    same(&applications::lookup(read, &id!("app-1")).await.unwrap().unwrap(), &samples::application("app-1", false));
     same(&providers::lookup(read, &id!("prov-1")).await.unwrap().unwrap(), &samples::provider("prov-1", true));
     same(&resources::lookup(read, &id!("r-1")).await.unwrap().unwrap(), &samples::resource("r-1", true));
     same(&records::lookup(read, &id!("rec-1")).await.unwrap().unwrap(), &samples::record("rec-1", true));

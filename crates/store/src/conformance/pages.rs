@@ -63,8 +63,7 @@ pub async fn rows_of_one_instant_are_each_on_one_page(make: Make) {
                         ..samples::policy_set_version("s-1", 1)
                     };
                     policy_sets::add_version(&mut zone, &version).await?;
-                    let event =
-                        EvidenceRow { id: name, occurred_at: at(1).as_micros(), ..samples::evidence(number) };
+                    let event = EvidenceRow { id: name, occurred_at: at(1).as_micros(), ..samples::evidence(number) };
                     evidence::append(&mut zone, &event).await?;
                 }
                 Ok(())
@@ -75,8 +74,7 @@ pub async fn rows_of_one_instant_are_each_on_one_page(make: Make) {
     let mut snapshot = fresh.store.snapshot().await.unwrap();
     let z = zone("z-1");
     let everywhere = EvidenceFilter { label: Some("all".to_owned()), ..EvidenceFilter::default() };
-    let visible =
-        ZoneFilter { hidden_name_prefix: "x".to_owned(), hidden_slug_prefix: "x".to_owned(), owner: None };
+    let visible = ZoneFilter { hidden_name_prefix: "x".to_owned(), hidden_slug_prefix: "x".to_owned(), owner: None };
     check!("zones", |page| zones::list(&mut snapshot.deployment(), &page).await.unwrap(), |row| (
         row.attribution.created_at,
         row.id.as_str()

@@ -333,6 +333,8 @@ mod t02_sts_delegated_mint {
         assert_eq!(mint_of("d10").send(&world).await.outcome(), "403 access_denied");
     }
 
+    type Different<'d> = &'d dyn Fn(&mut SessionRow);
+
     #[tokio::test]
     async fn a_session_acts_only_while_it_lives() {
         let world = World::new().await;
@@ -352,7 +354,7 @@ mod t02_sts_delegated_mint {
         };
         let anchored =
             |row: &mut SessionRow, record: &str| row.subject_record_id = AuthorityRecordId::parse(record).unwrap();
-        let rows: [(&str, &dyn Fn(&mut SessionRow), u16); 10] = [
+        let rows: [(&str, Different<'_>, u16); 10] = [
             ("task", &|_| {}, 200),
             ("overdue", &|row| row.ttl_seconds = Some(0), 403),
             ("suspended", &|row| row.status = "suspended".to_owned(), 403),

@@ -4,8 +4,18 @@
 
 mod support;
 
+mod availability;
 mod bootstrap;
 mod clients;
 mod delegated_mint;
+mod direct_exchange;
+mod directives;
+mod evidence;
+mod form;
 mod gateway_exchange;
 mod gateway_signature;
+mod jwks;
+mod operations;
+mod over_a_socket;
+mod races;
+mod secrets;

@@ -44,9 +44,10 @@ pub async fn evidence_comes_back_as_stored(make: Make) {
         (EvidenceFilter { until: Some(at(2)), ..Default::default() }, vec![1]),
         (EvidenceFilter { request_id: some("req-2"), ..Default::default() }, vec![2]),
         (EvidenceFilter { decision: some("deny"), ..Default::default() }, vec![3, 1]),
-        (EvidenceFilter { event_types: vec!["token_exchange".to_owned(), "other".to_owned()], ..Default::default() }, vec![
-            4, 2,
-        ]),
+        (
+            EvidenceFilter { event_types: vec!["token_exchange".to_owned(), "other".to_owned()], ..Default::default() },
+            vec![4, 2],
+        ),
         (EvidenceFilter { application_id: some("app-1"), ..Default::default() }, vec![1]),
         (EvidenceFilter { agent_session_id: some("s-2"), ..Default::default() }, vec![2]),
         (EvidenceFilter { authority_record_id: some("r-3"), ..Default::default() }, vec![3]),

@@ -40,10 +40,8 @@ pub async fn zones_come_back_as_stored(make: Make) {
         .await;
     added.unwrap();
     let twice = zones::Zone { id: id!("z-3"), ..rows[0].clone() };
-    let refused: Result<(), StoreError> = fresh
-        .store
-        .commit_deployment(twice, |tx, row| Box::pin(async move { zones::add(tx, row).await }))
-        .await;
+    let refused: Result<(), StoreError> =
+        fresh.store.commit_deployment(twice, |tx, row| Box::pin(async move { zones::add(tx, row).await })).await;
     assert!(refused.unwrap_err().is_conflict_on("zones.slug"));
     change!(fresh.store, (), |tx, _unused| zones::give_to(tx, "account-1").await).unwrap();
 
@@ -63,16 +61,12 @@ pub async fn zones_come_back_as_stored(make: Make) {
     slugs.sort();
     assert_eq!(slugs, ["slug-z-1", "slug-z-2"]);
     for (filter, shown) in [
-        (ZoneFilter { hidden_name_prefix: "x".to_owned(), hidden_slug_prefix: "x".to_owned(), owner: None }, vec![
-            second.clone(),
-            first.clone(),
-        ]),
         (
-            ZoneFilter {
-                hidden_name_prefix: "x".to_owned(),
-                hidden_slug_prefix: "slug-z-2".to_owned(),
-                owner: None,
-            },
+            ZoneFilter { hidden_name_prefix: "x".to_owned(), hidden_slug_prefix: "x".to_owned(), owner: None },
+            vec![second.clone(), first.clone()],
+        ),
+        (
+            ZoneFilter { hidden_name_prefix: "x".to_owned(), hidden_slug_prefix: "slug-z-2".to_owned(), owner: None },
             vec![first.clone()],
         ),
         (
@@ -124,10 +118,10 @@ pub async fn applications_come_back_as_stored(make: Make) {
     let mut snapshot = fresh.store.snapshot().await.unwrap();
     let mut read = snapshot.zone(&zone("z-1"));
     same(&applications::lookup(&mut read, &id!("app-2")).await.unwrap().unwrap(), &changed);
-    same(&applications::list(&mut read, false, &Page::first(10)).await.unwrap(), &vec![
-        changed.clone(),
-        rows[0].clone(),
-    ]);
+    same(
+        &applications::list(&mut read, false, &Page::first(10)).await.unwrap(),
+        &vec![changed.clone(), rows[0].clone()],
+    );
     assert!(applications::list(&mut read, true, &Page::first(10)).await.unwrap().is_empty());
     for (name, except, found) in [
         ("İSTANBUL", None, true),
@@ -205,11 +199,10 @@ pub async fn resources_come_back_as_stored(make: Make) {
     change!(fresh.store, changed.clone(), |tx, row| resources::update(tx, row).await).unwrap();
     let mut snapshot = fresh.store.snapshot().await.unwrap();
     let mut read = snapshot.zone(&zone("z-1"));
-    same(&resources::list(&mut read, &ResourceFilter::default(), &Page::first(10)).await.unwrap(), &vec![
-        other_case.clone(),
-        changed.clone(),
-        rows[0].clone(),
-    ]);
+    same(
+        &resources::list(&mut read, &ResourceFilter::default(), &Page::first(10)).await.unwrap(),
+        &vec![other_case.clone(), changed.clone(), rows[0].clone()],
+    );
     let hidden = ResourceFilter { archived: false, hidden: Some("r-1".to_owned()) };
     same(&resources::list(&mut read, &hidden, &Page::first(10)).await.unwrap(), &vec![other_case, rows[0].clone()]);
     let archived = ResourceFilter { archived: true, hidden: None };
@@ -254,12 +247,11 @@ pub async fn policies_come_back_as_stored(make: Make) {
     for version in &versions {
         same(&policies::lookup_version(&mut read, &version.id).await.unwrap().unwrap(), version);
     }
-    let latest =
-        LatestVersion { id: id!("p-1-v2"), version: 2, content_sha256: versions[1].content_sha256.clone() };
-    same(&policies::list(&mut read, &Page::first(10)).await.unwrap(), &vec![
-        (rows[1].clone(), None),
-        (rows[0].clone(), Some(latest)),
-    ]);
+    let latest = LatestVersion { id: id!("p-1-v2"), version: 2, content_sha256: versions[1].content_sha256.clone() };
+    same(
+        &policies::list(&mut read, &Page::first(10)).await.unwrap(),
+        &vec![(rows[1].clone(), None), (rows[0].clone(), Some(latest))],
+    );
     let [first, second] = versions;
     same(&policies::list_versions(&mut read, &id!("p-1")).await.unwrap(), &vec![second, first]);
     assert_eq!(policies::highest_version(&mut read, &id!("p-1")).await.unwrap(), 2);
@@ -318,10 +310,10 @@ pub async fn policy_sets_come_back_as_stored(make: Make) {
     }
     let latest =
         LatestSetVersion { id: id!("s-1-v2"), version: 2, manifest_sha256: versions[1].manifest_sha256.clone() };
-    same(&policy_sets::list(&mut read, &Page::first(10)).await.unwrap(), &vec![
-        (rows[1].clone(), None),
-        (rows[0].clone(), Some(latest)),
-    ]);
+    same(
+        &policy_sets::list(&mut read, &Page::first(10)).await.unwrap(),
+        &vec![(rows[1].clone(), None), (rows[0].clone(), Some(latest))],
+    );
     assert_eq!(policy_sets::list_versions(&mut read, &id!("s-1"), &Page::first(10)).await.unwrap().len(), 2);
     assert_eq!(policy_sets::highest_version(&mut read, &id!("s-1")).await.unwrap(), 2);
     assert_eq!(policy_sets::highest_version(&mut read, &id!("s-2")).await.unwrap(), 0);

@@ -170,8 +170,8 @@ pub async fn records_come_back_as_stored(make: Make) {
     }
     let mut anchors = revocations::list(&mut snapshot.deployment(), start()).await.unwrap();
     anchors.sort_by(|left, right| left.id.cmp(&right.id));
-    let expected = ["rec-1", "rec-2", "rec-3"]
-        .map(|id| Anchor { zone: zone("z-1"), kind: AnchorKind::Record, id: id.to_owned() });
+    let expected =
+        ["rec-1", "rec-2", "rec-3"].map(|id| Anchor { zone: zone("z-1"), kind: AnchorKind::Record, id: id.to_owned() });
     assert_eq!(anchors, expected);
     assert!(revocations::list(&mut snapshot.deployment(), at(1)).await.unwrap().is_empty());
 }

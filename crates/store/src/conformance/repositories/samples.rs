@@ -70,8 +70,7 @@ pub(crate) fn provider(name: &str, full: bool) -> Provider {
 }
 
 pub(crate) fn resource(name: &str, full: bool) -> Resource {
-    let operation =
-        Operation { method: "GET".to_owned(), path: "/a/{b}/**".to_owned(), scope: "read".to_owned() };
+    let operation = Operation { method: "GET".to_owned(), path: "/a/{b}/**".to_owned(), scope: "read".to_owned() };
     Resource {
         zone_id: z(),
         id: id!(name),

@@ -1,42 +1,58 @@
-//! Everything this test process logs, kept.
+//! Everything this test process logs, kept: every event and span of every level, with all its fields.
 
-use std::io::Write;
+use std::fmt::{Debug, Write as _};
 use std::sync::{Mutex, Once, PoisonError};
 
-use tracing_subscriber::fmt::MakeWriter;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
 
-static LOGGED: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+static LOGGED: Mutex<String> = Mutex::new(String::new());
 
 struct Keep;
 
-impl Write for Keep {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        LOGGED.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
-        Ok(bytes.len())
+impl Subscriber for Keep {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        span.record(&mut Line);
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, values: &Record<'_>) {
+        values.record(&mut Line);
+    }
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        event.record(&mut Line);
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+struct Line;
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        // Formatted before the lock is taken: formatting may log.
+        let text = format!("{}={value:?}\n", field.name());
+        let _ = LOGGED.lock().unwrap_or_else(PoisonError::into_inner).write_str(&text);
     }
 }
 
-impl<'w> MakeWriter<'w> for Keep {
-    type Writer = Self;
-    fn make_writer(&'w self) -> Self {
-        Self
-    }
-}
-
-/// From the first world on, every line of every level of our own crates.
+/// From the first world on.
 pub(super) fn capture() {
     static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let lines = tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing::Level::TRACE);
-        lines.with_writer(Keep).init();
-    });
+    ONCE.call_once(|| tracing::subscriber::set_global_default(Keep).unwrap());
 }
 
 /// What was logged until now.
 pub(crate) fn logged() -> String {
-    String::from_utf8_lossy(&LOGGED.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    LOGGED.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }

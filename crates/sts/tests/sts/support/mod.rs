@@ -52,6 +52,7 @@ pub(crate) struct World {
     pub(crate) denials: Arc<AnonymousDenials>,
     pub(crate) verifier: Arc<SecretVerifier>,
     pub(crate) sts: Arc<Sts>,
+    ring: Arc<KekRing>,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) directory: TempDir,
 }
@@ -113,7 +114,7 @@ impl World {
         let kek: String = (0..32).map(|index| format!("{:02x}", index * 7 + 3)).collect();
         let ring = Arc::new(KekRing::new(Kek::from_hex(&kek).unwrap(), None));
         let keys = Arc::new(SigningKeys::new(store.clone(), ring.clone()));
-        let secrets = SealedSecrets::new(ring);
+        let secrets = SealedSecrets::new(ring.clone());
         let ledger = Arc::new(Ledger::new(Some(ledger_key())));
         let denials = Arc::new(AnonymousDenials::default());
         let mut config = StsConfig::for_issuer(ISSUER);
@@ -129,15 +130,27 @@ impl World {
             verifier: verifier.clone(),
         };
         let sts = Arc::new(Sts::new(config, capabilities));
-        let world = Self { store, secrets, keys, ledger, denials, verifier, sts, clock, directory };
+        let world = Self { store, secrets, keys, ledger, denials, verifier, sts, ring, clock, directory };
         rows::seed(&world).await;
         world
     }
 
+    /// A second token service over the same store, as after a restart: it remembers nothing.
+    pub(crate) fn restarted(&self) -> Arc<Sts> {
+        let capabilities = Capabilities {
+            store: self.store.clone(),
+            keys: Arc::new(SigningKeys::new(self.store.clone(), self.ring.clone())),
+            secrets: self.secrets.clone(),
+            ledger: self.ledger.clone(),
+            denials: self.denials.clone(),
+            verifier: self.verifier.clone(),
+        };
+        Arc::new(Sts::new(StsConfig::for_issuer(ISSUER), capabilities))
+    }
+
     /// Sends one request through the whole router.
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
-        let response: Response = self.sts.clone().router().oneshot(request).await.unwrap();
-        Answer::of(response).await
+        send_to(&self.sts, request).await
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -257,6 +270,11 @@ impl Event {
     pub(crate) fn text(&self, name: &str) -> &str {
         self.metadata[name].as_str().unwrap_or_default()
     }
+}
+
+pub(crate) async fn send_to(sts: &Arc<Sts>, request: Request<Body>) -> Answer {
+    let response: Response = sts.clone().router().oneshot(request).await.unwrap();
+    Answer::of(response).await
 }
 
 impl Answer {

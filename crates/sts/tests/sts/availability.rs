@@ -1,0 +1,134 @@
+//! When something is down or worn out, nobody is let through and everybody is told the truth (security property 13;
+//! README D7).
+
+use serde_json::json;
+
+use crate::support::*;
+
+const OUTAGE: (&str, &str) = ("503 sts_unavailable", "1");
+
+fn told(answer: &Answer) -> (String, &str) {
+    (answer.outcome(), answer.header("retry-after"))
+}
+
+mod t08_availability_of_denial {
+    use super::*;
+
+    #[tokio::test]
+    async fn without_its_store_it_grants_nothing() {
+        let world = World::new().await;
+        let mandate = world.mandate().await;
+        let exchange = Signed::exchange(&world, &mandate);
+        world.store.close().await;
+        for answer in [
+            Ask::bootstrap().send(&world).await,
+            Ask::mint().send(&world).await,
+            Ask::bootstrap().set("client_secret", "x").send(&world).await,
+            exchange.send(&world).await,
+            world.get("/.well-known/jwks.json?zone_id=z-1").await,
+        ] {
+            assert_eq!(told(&answer), (OUTAGE.0.to_owned(), OUTAGE.1));
+        }
+        let refused = world.sts.exchange_for_gateway(gateway_call(&mandate)).await.err().unwrap();
+        assert_eq!((refused.status().as_u16(), refused.code()), (503, "sts_unavailable"));
+    }
+
+    #[tokio::test]
+    async fn a_damaged_row_is_an_outage_and_never_a_default() {
+        for damage in [
+            "UPDATE resources SET operation_enforcement = 'relaxed' WHERE id = 'r-docs'",
+            "UPDATE resources SET scopes = 'all' WHERE id = 'r-docs'",
+            "UPDATE agent_sessions SET status = 'running' WHERE id = 's-1'",
+            "UPDATE agent_sessions SET lifecycle = 'service' WHERE id = 's-1'",
+            "UPDATE delegation_edges SET status = 'fresh' WHERE id = 'e-1'",
+            "UPDATE authority_records SET status = 'good' WHERE id = 'rec-app'",
+            "UPDATE applications SET traits = 'none' WHERE id = 'app-docs'",
+        ] {
+            let world = World::new().await;
+            world.tamper(damage);
+            let answer = Ask::mint().send(&world).await;
+            assert_eq!(answer.outcome(), "503 sts_unavailable", "{damage}");
+            assert_eq!(world.record_ids(), ["rec-app"], "{damage}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_that_does_not_open_signs_nothing() {
+        let world = World::new().await;
+        let mandate = world.mandate().await;
+        world.tamper("UPDATE signing_keys SET sealed_private = x'00'");
+        let restarted = world.restarted();
+        let answer = send_to(&restarted, Ask::mint().request()).await;
+        assert_eq!(told(&answer), (OUTAGE.0.to_owned(), OUTAGE.1));
+        assert_eq!(restarted.exchange_for_gateway(gateway_call(&mandate)).await.err().unwrap().status().as_u16(), 503);
+        assert_eq!(world.record_ids().len(), 2);
+        // What it has signed can still be verified.
+        let keys = send_to(
+            &restarted,
+            http::Request::get("/.well-known/jwks.json?zone_id=z-1").body(axum::body::Body::empty()).unwrap(),
+        );
+        assert_eq!(keys.await.json["keys"].as_array().unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn policy_that_cannot_be_loaded_denies_and_uses_a_mandate_up() {
+        let world = World::new().await;
+        let mandate = world.mandate().await;
+        world
+            .activate_as(
+                "package caracal.authz\napp_ids := {".to_owned(),
+                caracal_policy::ContentSha256::of("package caracal.authz\napp_ids := {").to_string(),
+            )
+            .await;
+        let answer = Signed::exchange(&world, &mandate).send(&world).await;
+        assert_eq!(told(&answer), ("503 policy_eval_failed".to_owned(), "1"));
+        assert_eq!(Signed::exchange(&world, &mandate).send(&world).await.outcome(), "401 invalid_token");
+        assert_eq!(world.sts.in_force(&zone()).await.unwrap(), None);
+    }
+}
+
+mod t08_availability_of_mints {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_mint_refused_for_its_rate_alone_is_told_so() {
+        let world = World::configured(|config| config.mint_rate_limit_per_min = 2).await;
+        for _ in 0..2 {
+            assert_eq!(Ask::bootstrap().send(&world).await.status, 200);
+        }
+        let limited = Ask::bootstrap().send(&world).await;
+        assert_eq!(told(&limited), ("429 provider_rate_limited".to_owned(), "60"));
+        let events = world.evidence().await;
+        assert_eq!(events[events.len() - 2].outcome(), "deny rate_limited");
+        // Another reason beside it, and it is a denial again.
+        let mixed = Ask::bootstrap().add("resource", "resource://unknown").send(&world).await;
+        assert_eq!(mixed.outcome(), "403 access_denied");
+        // Every resource and application has a budget of its own.
+        let notes = Ask::bootstrap().set("application_id", "app-notes").set("resource", NOTES);
+        assert_eq!(notes.send(&world).await.status, 200);
+        world.clock.advance(60);
+        assert_eq!(Ask::bootstrap().send(&world).await.status, 200);
+    }
+
+    #[tokio::test]
+    async fn a_resource_over_its_rate_is_left_out_of_a_mint_that_has_others() {
+        let world = World::configured(|config| config.mint_rate_limit_per_min = 1).await;
+        world.add_resource("r-more", "resource://more", |_| {}).await;
+        let grants = "\"resource://more\": {\"application\": \"docs\", \"roles\": {}},\n  \"resource://docs\"";
+        world.activate(&POLICY.replace("\"resource://docs\"", grants)).await;
+        assert_eq!(Ask::bootstrap().send(&world).await.status, 200);
+        let answer = Ask::bootstrap().add("resource", "resource://more").send(&world).await;
+        assert_eq!(answer.json["target_resources"], json!(["resource://more"]));
+    }
+
+    #[tokio::test]
+    async fn gateway_exchanges_count_like_mints() {
+        let world = World::configured(|config| config.mint_rate_limit_per_min = 2).await;
+        let mandate = world.mandate().await;
+        let other = world.mandate().await;
+        let answer = Signed::exchange(&world, &mandate).send(&world).await;
+        assert_eq!(told(&answer), ("429 provider_rate_limited".to_owned(), "60"));
+        world.clock.advance(60);
+        assert_eq!(Signed::exchange(&world, &other).send(&world).await.status, 200);
+    }
+}

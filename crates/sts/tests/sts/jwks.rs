@@ -1,0 +1,91 @@
+//! The zone's public keys (contract: sts.md §6).
+
+use std::sync::Arc;
+
+use caracal_crypto::encoding::from_base64url;
+use caracal_crypto::jws::{PublicKey, UnverifiedToken};
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+const OF_ZONE: &str = "/.well-known/jwks.json?zone_id=z-1";
+
+fn public_key(jwk: &Value) -> PublicKey {
+    let coordinate = |name: &str| {
+        let text = jwk[name].as_str().unwrap();
+        assert_eq!(text.len(), 43);
+        <[u8; 32]>::try_from(from_base64url(text).unwrap()).unwrap()
+    };
+    PublicKey::from_coordinates(&coordinate("x"), &coordinate("y")).unwrap()
+}
+
+mod t02_sts_jwks {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_zone_s_keys_are_published_once_it_has_minted() {
+        let world = World::new().await;
+        assert_eq!(world.get(OF_ZONE).await.outcome(), "404 resource_not_found");
+        let token = Ask::bootstrap().send(&world).await.token().to_owned();
+        let answer = world.get(OF_ZONE).await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.header("content-type"), "application/json");
+        assert_eq!(answer.header("cache-control"), "public, max-age=300, must-revalidate");
+        assert_eq!(answer.header("x-content-type-options"), "nosniff");
+        let key = &answer.json["keys"][0];
+        let expected = json!({"kty": "EC", "crv": "P-256", "use": "sig", "kid": key["kid"], "alg": "ES256", "x": key["x"], "y": key["y"]});
+        assert_eq!(answer.json, json!({"keys": [expected]}));
+        let token = UnverifiedToken::parse(&token).unwrap();
+        assert_eq!(token.kid(), key["kid"].as_str());
+        assert!(token.verify(&public_key(key)).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_zone_has_to_be_named_and_known() {
+        let world = World::new().await;
+        for (query, expected) in [
+            ("", "400 invalid_token"),
+            ("?zone_id=", "400 invalid_token"),
+            ("?zone=z-1", "400 invalid_token"),
+            ("?zone_id=z-1&zone_id=z-2", "400 invalid_token"),
+            ("?zone_id=%ff", "404 resource_not_found"),
+            ("?zone_id=z-9", "404 resource_not_found"),
+            ("?zone_id=../z-1", "404 resource_not_found"),
+        ] {
+            assert_eq!(world.get(&format!("/.well-known/jwks.json{query}")).await.outcome(), expected, "{query}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_damaged_key_is_left_out_and_nothing_is_published_when_all_are() {
+        let world = World::new().await;
+        for version in [11, 12, 13] {
+            world.keys.create(&zone()).await.unwrap();
+            world.tamper(&format!("UPDATE signing_keys SET version = {version} WHERE version = 1"));
+        }
+        let published = |answer: Answer| {
+            let keys = answer.json["keys"].as_array().unwrap().clone();
+            keys.iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        let all = published(world.get(OF_ZONE).await);
+        assert_eq!(all.len(), 3);
+        world.tamper("UPDATE signing_keys SET public_x = 'damaged' WHERE version = 12");
+        // Newest first, the damaged one left out.
+        assert_eq!(published(world.get(OF_ZONE).await), [all[0].clone(), all[2].clone()]);
+        world.tamper("UPDATE signing_keys SET public_y = public_x");
+        assert_eq!(world.get(OF_ZONE).await.outcome(), "500 internal_error");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_zone_s_first_mints_make_one_key() {
+        let world = Arc::new(World::new().await);
+        let mints = (0..20).map(|_| {
+            let world = world.clone();
+            tokio::spawn(async move { Ask::bootstrap().send(&world).await })
+        });
+        for mint in mints.collect::<Vec<_>>() {
+            assert_eq!(mint.await.unwrap().status, 200);
+        }
+        assert_eq!(world.get(OF_ZONE).await.json["keys"].as_array().unwrap().len(), 1);
+    }
+}
