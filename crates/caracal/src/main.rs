@@ -7,14 +7,18 @@ use std::process::ExitCode;
 
 use caracal::commands::{self, Failure};
 use caracal::settings::UpFlags;
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 /// Decides what an AI agent may do before it does it, proves what it did, and takes authority back at once.
 #[derive(Parser)]
 #[command(name = "caracal", disable_version_flag = true, arg_required_else_help = true)]
 struct CommandLine {
+    /// Say which version this is.
+    #[arg(short = 'v', long)]
+    version: bool,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Subcommand)]
@@ -83,7 +87,12 @@ enum Audit {
 }
 
 fn main() -> ExitCode {
-    let CommandLine { command } = CommandLine::parse();
+    let command = match CommandLine::try_parse() {
+        Ok(CommandLine { version: true, .. }) => Command::Version { json: false },
+        Ok(CommandLine { command: Some(command), .. }) => command,
+        Ok(CommandLine { command: None, .. }) => return usage(&CommandLine::command().render_help().to_string()),
+        Err(said) => return misunderstood(&said),
+    };
     let done = match command {
         Command::Up(Up { data_dir, bind, port_offset, json }) => {
             commands::up(&UpFlags { data_dir, bind, port_offset }, json)
@@ -97,6 +106,24 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(Failure(message)) => {
             commands::say_failure(&message);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Usage is what was asked for: standard output, exit 0 (contract: control-cli-deploy.md §4.1).
+fn usage(text: &str) -> ExitCode {
+    commands::say(text);
+    ExitCode::SUCCESS
+}
+
+fn misunderstood(said: &clap::Error) -> ExitCode {
+    match said.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            usage(&said.render().to_string())
+        }
+        _ => {
+            commands::say_failure(&said.render().to_string());
             ExitCode::FAILURE
         }
     }

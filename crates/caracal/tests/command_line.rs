@@ -18,15 +18,23 @@ fn every_command_helps() {
         assert_eq!(said.code, Some(0), "{arguments:?}");
         assert!(said.stdout.contains("Usage:"), "{arguments:?}: {}", said.stdout);
     }
-    let said = run(caracal().arg("fly"));
-    assert_ne!(said.code, Some(0));
-    assert!(said.stderr.contains("fly"), "{}", said.stderr);
+    for arguments in [&[][..], &["help"], &["-h"]] {
+        let said = run(caracal().args(arguments));
+        assert_eq!((said.code, said.stdout.contains("Usage:")), (Some(0), true), "{arguments:?}");
+    }
+    for arguments in [&["fly"][..], &["up", "--port-offset", "x"], &["audit", "forge"], &["up", "--bind", "nowhere"]] {
+        let said = run(caracal().args(arguments));
+        assert_eq!((said.code, said.stdout.is_empty()), (Some(1), true), "{arguments:?}: {}", said.stdout);
+        assert!(said.stderr.contains("Usage:") || said.stderr.contains("--help"), "{arguments:?}: {}", said.stderr);
+    }
 }
 
 #[test]
 fn version_is_for_people_and_for_machines() {
-    let said = run(caracal().arg("version"));
-    assert_eq!((said.code, said.stdout.lines().count()), (Some(0), 5), "{}", said.stdout);
+    for argument in ["version", "-v", "--version"] {
+        let said = run(caracal().arg(argument));
+        assert_eq!((said.code, said.stdout.lines().count()), (Some(0), 5), "{}", said.stdout);
+    }
     let said = run(caracal().args(["version", "--json"]));
     let version: Value = serde_json::from_str(&said.stdout).unwrap();
     assert_eq!(

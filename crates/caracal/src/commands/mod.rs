@@ -34,9 +34,14 @@ impl<E: std::error::Error> From<E> for Failure {
     }
 }
 
+/// Prints a text that was asked for.
+pub fn say(text: &str) {
+    println!("{}", text.trim_end());
+}
+
 /// Prints a failure on standard error, without anything that looks like a secret.
 pub fn say_failure(message: &str) {
-    eprintln!("caracal: {}", redact::text(message));
+    eprintln!("caracal: {}", redact::text(message.trim_end()));
 }
 
 /// Runs the demonstration.
