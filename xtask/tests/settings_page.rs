@@ -1,7 +1,6 @@
 //! The operator's table of settings is printed from what the binary reads. This fails when the page is stale;
 //! `cargo xtask codegen` rewrites it.
 
-use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
@@ -25,12 +24,10 @@ fn the_settings_page_shows_what_the_binary_reads() {
 }
 
 fn table() -> String {
-    let mut table = "| Variable | Default | Effect |\n|---|---|---|\n".to_owned();
-    for variable in VARIABLES {
+    let rows = VARIABLES.iter().map(|variable| {
         let file = if variable.file { format!(", `{}_FILE`", variable.name) } else { String::new() };
         let cell = |text: &str| text.replace('|', "\\|");
-        writeln!(table, "| `{}`{file} | {} | {} |", variable.name, cell(variable.default), cell(variable.effect))
-            .unwrap();
-    }
-    table
+        format!("| `{}`{file} | {} | {} |\n", variable.name, cell(variable.default), cell(variable.effect))
+    });
+    format!("| Variable | Default | Effect |\n|---|---|---|\n{}", rows.collect::<String>())
 }

@@ -58,6 +58,30 @@ const SECRETS: [&str; 10] = [
     "refresh_token",
 ];
 
+/// Members at the top of a body that some route takes. Where a body has more names than a record holds, these come
+/// first: whoever pads a body with members that nobody reads can't push what took effect off the record.
+const EFFECTIVE: [&str; 19] = [
+    "name",
+    "slug",
+    "dcr_enabled",
+    "registration_method",
+    "client_secret",
+    "traits",
+    "identifier",
+    "kind",
+    "config_json",
+    "check",
+    "upstream_url",
+    "scopes",
+    "credential_provider_id",
+    "operations",
+    "operation_enforcement",
+    "content",
+    "description",
+    "manifest",
+    "version_id",
+];
+
 const MAX_FIELDS: usize = 64;
 const MAX_DEPTH: usize = 3;
 const MAX_PATH: usize = 1024;
@@ -151,6 +175,11 @@ impl Trace {
             payload.insert("operator".to_owned(), account.into());
         }
         trace
+    }
+
+    /// The token that is on record; empty when there is none.
+    pub(crate) fn actor(&self) -> &str {
+        self.record.actor_id.as_deref().unwrap_or_default()
     }
 
     /// The zone whose chain takes the record; none is the chain of what belongs to no zone.
@@ -259,12 +288,16 @@ fn entity(
 
 impl Change {
     fn of(method: &Method, verb: Option<&'static str>, body: Option<&Value>) -> Self {
+        let secrets = verb == Some("rotate-secret") || body.is_some_and(holds_secrets);
         let mut names = BTreeSet::new();
-        let mut secrets = verb == Some("rotate-secret");
         if let Some(Value::Object(members)) = body {
-            collect(members, "", 0, &mut names, &mut secrets);
+            let (effective, others): (Vec<_>, Vec<_>) =
+                members.iter().partition(|(name, _)| EFFECTIVE.contains(&name.as_str()));
+            for (name, value) in effective.into_iter().chain(others) {
+                collect(name, value, "", 0, &mut names);
+            }
         }
-        let fields: Vec<String> = names.into_iter().take(MAX_FIELDS).collect();
+        let fields: Vec<String> = names.into_iter().collect();
         let kind = if *method == Method::DELETE {
             Some("delete")
         } else if verb.is_some() {
@@ -280,35 +313,39 @@ impl Change {
     }
 }
 
-/// Adds the dotted names of `members`; says whether there was one to add. An object without any is listed itself.
-fn collect(
-    members: &Map<String, Value>,
-    prefix: &str,
-    depth: usize,
-    names: &mut BTreeSet<String>,
-    secrets: &mut bool,
-) -> bool {
-    let before = names.len();
-    for (name, value) in members {
-        if SECRETS.iter().any(|secret| name.eq_ignore_ascii_case(secret)) {
-            *secrets = true;
-            continue;
-        }
-        // A body may have any number of members; a few more than are kept are enough to choose from.
-        if names.len() > 4 * MAX_FIELDS {
-            break;
-        }
-        let name: String = name.chars().filter(|character| *character != '\0').take(MAX_NAME).collect();
-        let name = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
-        let listed_below = match value {
-            Value::Object(inner) if depth < MAX_DEPTH => collect(inner, &name, depth + 1, names, secrets),
-            _ => false,
-        };
-        if !listed_below {
-            names.insert(name);
+/// Whether a member anywhere in `value` has the name of a secret. Looked for apart from the names, which are bounded.
+fn holds_secrets(value: &Value) -> bool {
+    match value {
+        Value::Object(members) => members.iter().any(|(name, inner)| is_secret(name) || holds_secrets(inner)),
+        Value::Array(items) => items.iter().any(holds_secrets),
+        _ => false,
+    }
+}
+
+fn is_secret(name: &str) -> bool {
+    SECRETS.iter().any(|secret| name.eq_ignore_ascii_case(secret))
+}
+
+/// Adds the dotted names of a member, as long as there is room; says whether there was one to add. An object without any
+/// is listed itself.
+fn collect(name: &str, value: &Value, prefix: &str, depth: usize, names: &mut BTreeSet<String>) -> bool {
+    if is_secret(name) {
+        return false;
+    }
+    let name: String = name.chars().filter(|character| *character != '\0').take(MAX_NAME).collect();
+    let name = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
+    let mut listed_below = false;
+    if let Value::Object(inner) = value
+        && depth < MAX_DEPTH
+    {
+        for (inner_name, value) in inner {
+            listed_below |= collect(inner_name, value, &name, depth + 1, names);
         }
     }
-    names.len() > before
+    if !listed_below && names.len() < MAX_FIELDS {
+        names.insert(name);
+    }
+    true
 }
 
 /// How many refusals may wait for their record.

@@ -178,7 +178,7 @@ async fn pass(
         Reach::Zones(_) | Reach::Catalogue(_) => None,
     };
     let Admitted { caller, zone } = admit(admin, route, &parts, zone, body.as_ref(), &ids, visit).await?;
-    if ids.iter().any(|(_, id)| !ids::is_id(id)) {
+    if !ids.iter().all(|(name, id)| is_well_formed(name, id)) {
         return Err(Refusal::invalid("invalid_params"));
     }
     let query = Query::parse(parts.uri.query().unwrap_or_default());
@@ -281,12 +281,23 @@ async fn authenticate(
         }
     };
     match found {
-        Some(token) if token.revoked_at.is_none() => Ok(token),
+        Some(token) if token.revoked_at.is_none() && is_known_kind(&token) => Ok(token),
         _ => {
             admin.limits.failed(visit.source, visit.now)?;
             Err(Refusal::unauthenticated("invalid_admin_token"))
         }
     }
+}
+
+/// Whether a stored token is of a kind that the contract knows. A newer build, or a damaged store, may hold others; what
+/// they may do is unknown here, so they may do nothing.
+fn is_known_kind(token: &AdminToken) -> bool {
+    let has_scope = match token.scope.as_str() {
+        "global" => token.zone_id.is_none(),
+        "zone" => token.zone_id.is_some(),
+        _ => false,
+    };
+    has_scope && matches!(token.capability.as_str(), "read" | "write" | "approve")
 }
 
 /// What [`judge`] compares a token with.
@@ -307,7 +318,6 @@ fn judge(route: &Route, token: AdminToken, facts: Facts<'_>) -> Result<Caller, R
         match token.capability.as_str() {
             "write" => {}
             "read" => return Err(Refusal::forbidden("admin_token_read_only")),
-            // Unknown capabilities can do nothing either.
             _ => return Err(Refusal::forbidden("admin_token_approve_only")),
         }
     }
@@ -381,15 +391,19 @@ impl Visit {
         response
     }
 
-    /// Someone we know leaves a record of their own; who proved nothing is counted (difference D11).
+    /// Someone we know leaves a record of their own; who proved nothing is counted (difference D11), and so is who goes on
+    /// asking past their limit: else being refused would be a way to write into a chain as fast as one can ask.
     fn refuse(self, admin: &Admin, refusal: Refusal) -> Response {
         let status = refusal.problem.status();
         if let Some(cause) = &refusal.cause {
             tracing::error!(request_id = %self.request_id, %status, cause, "a management request failed");
         }
+        let is_limited = status == StatusCode::TOO_MANY_REQUESTS;
         match self.trace {
-            Some(trace) => admin.recorder.note(trace, status),
-            None => admin.denials.count("admin", anonymous_reason(status)),
+            Some(trace) if !is_limited || admin.limits.leaves_a_record(trace.actor(), self.now) => {
+                admin.recorder.note(trace, status);
+            }
+            _ => admin.denials.count("admin", anonymous_reason(status)),
         }
         let mut response = refusal.problem.into_response();
         if status == StatusCode::UNAUTHORIZED {
@@ -427,6 +441,12 @@ async fn path_ids(parts: &mut Parts) -> Result<Vec<(String, String)>, Refusal> {
         return Err(Refusal::new(StatusCode::URI_TOO_LONG, "uri_too_long"));
     }
     Ok(ids)
+}
+
+/// Whether a path parameter is an id. A request's id was chosen by whoever made the request, from a wider set than our
+/// own ids (difference D16); if only ours could be looked up, a caller could keep its requests from being explained.
+fn is_well_formed(name: &str, id: &str) -> bool {
+    if name == "request" { RequestId::parse(id.as_bytes()).is_some() } else { ids::is_id(id) }
 }
 
 fn escapes_are_whole(path: &str) -> bool {

@@ -26,11 +26,10 @@ pub(crate) async fn ready(admin: Arc<Admin>, request: Request) -> Response {
         return health::draining().into_response();
     }
     match tokio::time::timeout(DEADLINE, admin.store.check()).await {
-        Ok(Ok(())) => health::ok(Profile::ADMIN).map(Body::new),
-        Ok(Err(error)) => {
-            tracing::warn!(%error, "not ready");
-            health::dependency_down("store_unreachable", "store").into_response()
-        }
-        Err(_) => health::dependency_down("store_unreachable", "store").into_response(),
+        Ok(Ok(())) => return health::ok(Profile::ADMIN).map(Body::new),
+        Ok(Err(error)) => tracing::warn!(%error, "not ready"),
+        Err(_) => tracing::warn!("not ready, the store does not answer"),
     }
+    // The contract's name for "the store does not answer", whichever engine it is.
+    health::dependency_down("postgres_unreachable", "postgres").into_response()
 }

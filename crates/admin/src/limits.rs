@@ -14,7 +14,11 @@ pub(crate) struct Limits {
     actors: Limit,
     failures: Limit,
     probes: Limit,
+    refusals: FixedWindow,
 }
+
+/// Refusals for rate that one token gets records of its own for, per minute.
+const RECORDED_REFUSALS: u32 = 10;
 
 struct Limit {
     window: FixedWindow,
@@ -29,6 +33,7 @@ impl Limits {
             actors: limit(config.requests_per_minute),
             failures: limit(config.auth_failures_per_minute),
             probes: limit(config.ready_per_minute),
+            refusals: FixedWindow::per_minute(),
         }
     }
 
@@ -45,6 +50,11 @@ impl Limits {
     /// Counts a failed authentication from this address. Successes are never counted.
     pub(crate) fn failed(&self, source: Source, now: Timestamp) -> Result<(), Refusal> {
         self.failures.hit(&source, now)
+    }
+
+    /// Counts a refusal for rate of this token; whether it is one of the few that get a record each.
+    pub(crate) fn leaves_a_record(&self, actor: &str, now: Timestamp) -> bool {
+        self.refusals.hit(actor, RECORDED_REFUSALS, now).is_allowed()
     }
 
     /// Counts a readiness probe from this address.

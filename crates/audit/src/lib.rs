@@ -11,7 +11,8 @@ mod sweep;
 use std::sync::Arc;
 
 use caracal_crypto::SecretText;
-use caracal_ledger::LedgerReport;
+use caracal_http::limits::Backoff;
+use caracal_ledger::{AnonymousDenials, LedgerReport};
 use caracal_store::Store;
 
 use sweep::Sweeps;
@@ -19,9 +20,9 @@ use sweep::Sweeps;
 /// Settings of the evidence service.
 #[derive(Default)]
 pub struct AuditConfig {
-    /// `AUDIT_ADMIN_TOKEN`: opens the search; without it the route does not exist.
+    /// `AUDIT_ADMIN_TOKEN`: opens the search; without it, or when it is empty, the route does not exist.
     pub admin_token: Option<SecretText>,
-    /// `METRICS_BEARER`.
+    /// `METRICS_BEARER`; empty is none.
     pub metrics_bearer: Option<SecretText>,
     /// Whether metrics are open without a bearer: in dev only.
     pub open_metrics: bool,
@@ -38,13 +39,25 @@ pub trait Verifier: Send + Sync + 'static {
 pub struct Audit {
     config: AuditConfig,
     store: Store,
+    denials: Arc<AnonymousDenials>,
     verifier: Arc<dyn Verifier>,
+    /// Who guesses the token is made to wait: it opens every zone's evidence, and the Admin API's limits do not cover
+    /// this port.
+    guesses: Backoff,
     sweeps: Sweeps,
 }
 
 impl Audit {
-    /// Over the store's evidence. `verifier` is what the sweep runs.
-    pub fn new(config: AuditConfig, store: Store, verifier: Arc<dyn Verifier>) -> Self {
-        Self { config, store, verifier, sweeps: Sweeps::default() }
+    /// Over the store's evidence. `denials` counts callers without credential, `verifier` is what the sweep runs.
+    pub fn new(
+        mut config: AuditConfig,
+        store: Store,
+        denials: Arc<AnonymousDenials>,
+        verifier: Arc<dyn Verifier>,
+    ) -> Self {
+        // Compared with nothing, an empty secret would be right.
+        config.admin_token = config.admin_token.filter(|token| !token.expose().is_empty());
+        config.metrics_bearer = config.metrics_bearer.filter(|bearer| !bearer.expose().is_empty());
+        Self { config, store, denials, verifier, guesses: Backoff::for_credentials(), sweeps: Sweeps::default() }
     }
 }

@@ -1,15 +1,18 @@
 //! The HTTP face (contract: audit-and-streams.md §7).
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use caracal_authority::ZoneId;
 use caracal_crypto::{SecretText, chance, constant_time_eq};
-use caracal_http::{Face, FreshId, Problem, Profile, health};
-use http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
+use caracal_http::limits::{Source, Verdict};
+use caracal_http::{Face, FreshId, PeerAddr, Problem, Profile, health};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
@@ -17,33 +20,55 @@ use zeroize::Zeroizing;
 use crate::Audit;
 use crate::search::{SearchQuery, search};
 
+/// For all readiness checks together.
+const READY_WITHIN: Duration = Duration::from_secs(2);
+
 impl Audit {
-    /// The service's router, with request ids and error bodies around it.
+    /// The service's router, with request ids and error bodies around it. Serve it with `PeerAddr` as an extension of
+    /// every request, or all callers share one back-off.
     pub fn router(self: Arc<Self>) -> Router {
         let fresh = FreshId::new(|| chance::uuid_v4().map(|id| id.to_string()).unwrap_or_default());
-        Router::new()
+        let mut inner = Router::new()
             .route("/health", get(|| async { health::alive_empty() }))
             .route("/ready", get(ready))
             .route("/metrics", get(metrics))
-            .route("/metrics.json", get(metrics_json))
-            .route("/api/audit/search", get(found))
+            .route("/metrics.json", get(metrics_json));
+        if self.config.admin_token.is_some() {
+            inner = inner.route("/api/audit/search", get(found));
+        }
+        let inner = inner
             .fallback(|| async { not_found() })
             .method_not_allowed_fallback(|| async {
                 Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed")
             })
-            .with_state(self)
-            .layer(Face::new(Profile::AUDIT, fresh))
+            .with_state(self);
+        Router::new().fallback_service(Face::new(Profile::AUDIT, fresh).wrap(inner))
     }
 
     fn may_read_metrics(&self, headers: &HeaderMap) -> bool {
         let Some(bearer) = &self.config.metrics_bearer else { return self.config.open_metrics };
         constant_time_eq(authorization(headers), Zeroizing::new(format!("Bearer {}", bearer.expose())).as_bytes())
     }
+
+    /// Nobody we know; who that was is counted, not written (difference D11).
+    fn turn_away(&self, reason: &'static str) -> Response {
+        self.denials.count("audit", reason);
+        let mut response = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized").into_response();
+        response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        response
+    }
 }
 
 async fn ready(State(audit): State<Arc<Audit>>) -> Response {
-    if let Err(error) = audit.store.check().await {
-        tracing::warn!(%error, "not ready");
+    let answers = match tokio::time::timeout(READY_WITHIN, audit.store.check()).await {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "not ready");
+            false
+        }
+        Err(_) => false,
+    };
+    if !answers {
         // The contract's name for "the store does not answer", whichever engine it is.
         return health::not_ready("postgres_unreachable").into_response();
     }
@@ -55,13 +80,13 @@ async fn ready(State(audit): State<Arc<Audit>>) -> Response {
 
 async fn metrics(State(audit): State<Arc<Audit>>, headers: HeaderMap) -> Response {
     if !audit.may_read_metrics(&headers) {
-        return unauthorized(None);
+        return audit.turn_away("invalid_metrics_bearer");
     }
     let mut text = String::new();
     for (name, value) in audit.sweeps.counts() {
         let (name, kind) = match name {
             "tamper_chain_breaks" | "tamper_hmac_failures" => (format!("{name}_total"), "counter"),
-            "tamper_last_full_unix" => (name.to_owned(), "gauge"),
+            "tamper_last_sweep_unix" | "tamper_last_full_unix" => (name.to_owned(), "gauge"),
             _ => (name.to_owned(), "counter"),
         };
         text.push_str(&format!("# TYPE caracal_audit_{name} {kind}\ncaracal_audit_{name} {value}\n"));
@@ -71,7 +96,7 @@ async fn metrics(State(audit): State<Arc<Audit>>, headers: HeaderMap) -> Respons
 
 async fn metrics_json(State(audit): State<Arc<Audit>>, headers: HeaderMap) -> Response {
     if !audit.may_read_metrics(&headers) {
-        return unauthorized(None);
+        return audit.turn_away("invalid_metrics_bearer");
     }
     let counts = audit.sweeps.counts().into_iter().map(|(name, value)| (name.to_owned(), Value::from(value)));
     Profile::AUDIT.json(StatusCode::OK, &counts.collect::<Map<_, _>>()).into_response()
@@ -80,14 +105,15 @@ async fn metrics_json(State(audit): State<Arc<Audit>>, headers: HeaderMap) -> Re
 /// Authentication comes before parameters, and without a configured token there is no such route.
 async fn found(
     State(audit): State<Arc<Audit>>,
+    peer: Option<Extension<PeerAddr>>,
     headers: HeaderMap,
-    query: Result<Query<SearchQuery>, axum::extract::rejection::QueryRejection>,
+    Query(query): Query<Vec<(String, String)>>,
 ) -> Response {
     let Some(token) = &audit.config.admin_token else { return not_found().into_response() };
-    if !opens(&headers, token) {
-        return unauthorized(Some(HeaderValue::from_static("Bearer realm=\"caracal-audit\"")));
+    if let Some(refused) = refusal(&audit, token, peer, &headers) {
+        return refused;
     }
-    let Query(query) = query.unwrap_or_default();
+    let query = SearchQuery::of(query);
     if query.zone_id.is_empty() {
         return Problem::new(StatusCode::BAD_REQUEST, "invalid_query").describe("zone_id is required").into_response();
     }
@@ -95,12 +121,45 @@ async fn found(
         return Problem::new(StatusCode::BAD_REQUEST, "invalid_query").describe("zone_id is no id").into_response();
     };
     match search(&audit.store, &zone, &query).await {
-        Ok(found) => Profile::AUDIT.json(StatusCode::OK, &found).into_response(),
+        Ok(found) => {
+            let mut response = Profile::AUDIT.json(StatusCode::OK, &found).into_response();
+            // It is not redacted: no cache on the way may keep it.
+            response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            response
+        }
         Err(error) => {
             tracing::error!(%error, "search failed");
             Problem::internal().describe("search failed").into_response()
         }
     }
+}
+
+/// What a caller without the token is told. Who guesses too often is not even compared any more, for a while.
+fn refusal(
+    audit: &Audit,
+    token: &SecretText,
+    peer: Option<Extension<PeerAddr>>,
+    headers: &HeaderMap,
+) -> Option<Response> {
+    let source = peer.map_or(Source::from(IpAddr::from(Ipv4Addr::UNSPECIFIED)), |Extension(peer)| peer.source());
+    let now = audit.store.now();
+    let limited = |wait| {
+        audit.denials.count("audit", "rate_limited");
+        Some(Problem::limited("rate_limited", wait).into_response())
+    };
+    if let Verdict::Limited { retry_after } = audit.guesses.check(&source, now) {
+        return limited(retry_after);
+    }
+    if opens(headers, token) {
+        return None;
+    }
+    if let Verdict::Limited { retry_after } = audit.guesses.failed(&source, now) {
+        return limited(retry_after);
+    }
+    let mut response = audit.turn_away("invalid_admin_token");
+    let challenge = HeaderValue::from_static("Bearer realm=\"caracal-audit\"");
+    response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    Some(response)
 }
 
 /// The token may come with or without the scheme.
@@ -110,19 +169,15 @@ fn opens(headers: &HeaderMap, token: &SecretText) -> bool {
     constant_time_eq(presented, token.expose().as_bytes())
 }
 
+/// What the one `Authorization` line says; of several, which one speaks is anybody's guess, so none does.
 fn authorization(headers: &HeaderMap) -> &[u8] {
-    headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default()
+    let mut lines = headers.get_all(AUTHORIZATION).iter();
+    match (lines.next(), lines.next()) {
+        (Some(line), None) => line.as_bytes(),
+        _ => &[],
+    }
 }
 
 fn not_found() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "resource_not_found")
-}
-
-fn unauthorized(challenge: Option<HeaderValue>) -> Response {
-    let mut response = (StatusCode::UNAUTHORIZED, "unauthorized\n").into_response();
-    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    if let Some(challenge) = challenge {
-        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
-    }
-    response
 }

@@ -25,13 +25,15 @@ pub(crate) struct Sweeps {
 
 impl Sweeps {
     /// Metric names of audit-and-streams.md §7.3 that exist here, with their values.
-    pub(crate) fn counts(&self) -> [(&'static str, i64); 5] {
+    pub(crate) fn counts(&self) -> [(&'static str, i64); 6] {
         let of = |counter: &AtomicU64| i64::try_from(counter.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
         [
             ("tamper_checked_total", of(&self.checked)),
             ("tamper_mismatch_total", of(&self.mismatches)),
             ("tamper_chain_breaks", of(&self.breaks)),
             ("tamper_hmac_failures", of(&self.seals)),
+            // Every sweep is a full one.
+            ("tamper_last_sweep_unix", self.last.load(Ordering::Relaxed)),
             ("tamper_last_full_unix", self.last.load(Ordering::Relaxed)),
         ]
     }

@@ -391,6 +391,7 @@ impl Services {
                 open_metrics,
             },
             store.clone(),
+            denials.clone(),
             Arc::new(OfflineVerifier { data_dir: settings.data_dir.clone(), key: audit_key }),
         ));
         Ok(Self { admin, sts, gateway, audit, coordinator, denials, ledger })

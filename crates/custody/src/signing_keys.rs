@@ -70,16 +70,7 @@ impl SigningKeys {
             return Ok(Some(known.clone()));
         }
         let Some(row) = signing_keys::lookup(tx, &place.1).await? else { return Ok(None) };
-        let aad = private_key_ref(&row.zone_id, &row.kid);
-        let pkcs8 = self
-            .ring
-            .open(&aad, &row.sealed_private)
-            .map_err(|reason| CustodyError::Sealed { place: aad.clone(), reason })?;
-        let key = SigningKey::from_pkcs8(pkcs8.expose()).map_err(|_| CustodyError::Foreign { place: aad.clone() })?;
-        // A public half that was exchanged in the store would make every verifier trust someone else's key.
-        if public_key(&row)? != *key.public() {
-            return Err(CustodyError::Foreign { place: aad });
-        }
+        let key = self.open(&row)?;
         Ok(Some(self.remember(place, key)))
     }
 
@@ -119,7 +110,9 @@ impl SigningKeys {
         let Ok(kid) = KeyId::parse(kid) else { return Ok(None) };
         let mut snapshot = self.store.snapshot().await?;
         let Some(row) = signing_keys::lookup(&mut snapshot.zone(zone), &kid).await? else { return Ok(None) };
-        let key = public_key(&row)?;
+        // Whoever can write to the store but has no key-encryption key could otherwise put a key of their own there and
+        // have what it signed believed. The private half sealed beside it is opened once per key, then it is remembered.
+        let key = self.open(&row)?.public().clone();
         let mut remembered = self.public.write().unwrap_or_else(PoisonError::into_inner);
         if remembered.len() >= REMEMBERED {
             remembered.clear();
@@ -144,6 +137,15 @@ impl SigningKeys {
             }
         });
         Ok(Some(Jwks { keys: keys.collect() }))
+    }
+
+    /// The pair that lies in `row`; refused unless the public half there belongs to the private half sealed beside it.
+    fn open(&self, row: &SigningKeyRow) -> Result<SigningKey, CustodyError> {
+        let place = private_key_ref(&row.zone_id, &row.kid);
+        let sealed = self.ring.open(&place, &row.sealed_private);
+        let pkcs8 = sealed.map_err(|reason| CustodyError::Sealed { place: place.clone(), reason })?;
+        let key = SigningKey::from_pkcs8(pkcs8.expose()).map_err(|_| CustodyError::Foreign { place: place.clone() })?;
+        if public_key(row)? == *key.public() { Ok(key) } else { Err(CustodyError::Foreign { place }) }
     }
 
     fn remembered(&self, zone: &ZoneId, kid: &str) -> Option<PublicKey> {

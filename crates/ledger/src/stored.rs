@@ -100,7 +100,9 @@ async fn verify_evidence(
         let rows = evidence::list_chain(&mut tx.zone(zone), from, PAGE).await?;
         let Some(last) = feed(&mut verifier, rows, |row| row.chain_seq, event_row) else { break };
         progress(last);
-        from = last.saturating_add(1);
+        // A forged row may have the last number there is; no row can come after it.
+        let Some(next) = last.checked_add(1) else { break };
+        from = next;
     }
     Ok(verifier.finish())
 }
@@ -119,7 +121,9 @@ async fn verify_admin(
         let rows = admin_evidence::list_chain(tx, chain, from, PAGE).await?;
         let Some(last) = feed(&mut verifier, rows, |row| row.chain_seq, admin_row) else { break };
         progress(last);
-        from = last.saturating_add(1);
+        // A forged row may have the last number there is; no row can come after it.
+        let Some(next) = last.checked_add(1) else { break };
+        from = next;
     }
     Ok(verifier.finish())
 }

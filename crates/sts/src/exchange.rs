@@ -9,18 +9,20 @@
 //! version the decision was made on, and a decision that has become old is made anew (difference D4). Denials are
 //! committed too, with their evidence, and use up a presented one-shot mandate like an allow does (difference D35).
 //!
-//! What it costs, when nobody interferes:
+//! What it costs, when nobody interferes and the client's secret was right within the last hour:
 //!
-//! | | snapshots | commits | ES256 | Argon2id |
-//! |---|---|---|---|---|
-//! | bootstrap, delegated mint | 2: the client, then all facts | 1 | 1 signature | 1 an hour and secret |
-//! | Gateway exchange, in process | 1 | 1 | 1 verification, 1 signature | none |
-//! | Gateway exchange, signed HTTP | 1 | 2: the nonce, then the exchange | 1 verification, 1 signature | none |
-//! | a refusal | as above | as above | no signature | as above |
+//! | | snapshots | commits | ES256 |
+//! |---|---|---|---|
+//! | bootstrap, delegated mint | 2: the client, then all facts | 1 | 1 signature |
+//! | Gateway exchange in this process | 1 | 1 | 1 verification, 1 signature |
+//! | Gateway exchange over signed HTTP | 1 | 2: the nonce, then the exchange | 1 verification, 1 signature |
+//! | refusal of a caller who is known | as if granted | as if granted | no signature |
+//! | refusal of anybody else | 1 at most | none | none |
 //!
-//! A zone's very first mint makes its key, in a commit of its own. The client's snapshot stays apart from that of the
-//! facts: between them lies the derivation, and a snapshot that waits for it would hold a reader while it waits. A
-//! decision made anew costs one more snapshot and one more commit. Concurrent commits share one sync.
+//! Any other secret costs one Argon2id derivation, and a zone's very first mint a commit for its key. The client's
+//! snapshot stays apart from that of the facts, because between them may lie a derivation, and a snapshot that waited
+//! for it would keep a reader from everybody else. A decision made anew costs one more snapshot and one more commit.
+//! Concurrent commits share one sync.
 
 use std::collections::HashMap;
 use std::time::Duration;

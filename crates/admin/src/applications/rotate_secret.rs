@@ -8,7 +8,7 @@ use caracal_store::applications;
 use http::{Method, StatusCode};
 
 use super::secret::NewSecret;
-use super::{WithSecret, existing};
+use super::{WithSecret, existing, traits};
 use crate::Admin;
 use crate::answer::Changed;
 use crate::attribution::changed;
@@ -29,13 +29,15 @@ struct Change {
     secret: Arc<NewSecret>,
     by: String,
     may_reserve: bool,
+    is_global: bool,
     trace: Arc<Trace>,
 }
 
 async fn rotate(admin: Arc<Admin>, call: Call<InZone>) -> Result<Changed, Refusal> {
     let (id, zone) = (call.id("id")?, call.place.zone.clone());
     let mut snapshot = admin.store.snapshot().await?;
-    existing(&mut snapshot.zone(&zone), &id).await?;
+    let is_global = call.caller.is_global();
+    traits::guard_secret(&existing(&mut snapshot.zone(&zone), &id).await?.traits, is_global)?;
     drop(snapshot);
     let secret = Arc::new(NewSecret::draw(&admin).await?);
     let change = Change {
@@ -43,6 +45,7 @@ async fn rotate(admin: Arc<Admin>, call: Call<InZone>) -> Result<Changed, Refusa
         secret: secret.clone(),
         by: call.caller.actor(),
         may_reserve: call.caller.is_bootstrap(),
+        is_global,
         trace: call.trace,
     };
     let (application, recorded) = admin
@@ -51,6 +54,7 @@ async fn rotate(admin: Arc<Admin>, call: Call<InZone>) -> Result<Changed, Refusa
             Box::pin(async move {
                 let mut application = existing(tx, &change.id).await?;
                 reserved::guard(change.may_reserve, &application.name, reserved::NAME)?;
+                traits::guard_secret(&application.traits, change.is_global)?;
                 application.secret_hash = Some(change.secret.hash.clone());
                 if application.registration_method == "managed" {
                     change.secret.keep(tx, &application.zone_id, &application.id).await?;

@@ -47,7 +47,7 @@ pub(super) fn check(traits: &[String], is_global: bool) -> Result<(), Refusal> {
             return refuse("trait_duplicate", format!("`{name}` is there twice"));
         }
         let (namespace, rest) = name.split_once(':').unwrap_or((name, ""));
-        if matches!(namespace, "control" | "caracal.sys") && !is_global {
+        if is_restricted(namespace) && !is_global {
             return refuse("trait_forbidden", format!("traits of `{namespace}` are given by global tokens only"));
         }
         if namespace == "control" && !is_control_trait(rest, &mut has_ttl, &mut has_end) {
@@ -58,6 +58,25 @@ pub(super) fn check(traits: &[String], is_global: bool) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// Whether the secret of an application with these traits may be replaced by a token. Who has the secret of a control key
+/// has the key, so a token that could not give the traits can't take them over with a secret of its own either
+/// (threat T12).
+pub(super) fn guard_secret(traits: &[String], is_global: bool) -> Result<(), Refusal> {
+    match traits.iter().map(|name| namespace(name)).find(|namespace| is_restricted(namespace)) {
+        Some(namespace) if !is_global => Err(Refusal::forbidden("trait_forbidden")
+            .describe(format!("applications with traits of `{namespace}` get secrets from global tokens only"))),
+        _ => Ok(()),
+    }
+}
+
+fn namespace(name: &str) -> &str {
+    name.split_once(':').map_or(name, |(namespace, _)| namespace)
+}
+
+fn is_restricted(namespace: &str) -> bool {
+    matches!(namespace, "control" | "caracal.sys")
 }
 
 fn is_well_formed(name: &str) -> bool {

@@ -54,6 +54,7 @@ struct Change {
     secret: Option<NewSecret>,
     by: String,
     may_reserve: bool,
+    is_global: bool,
     trace: Arc<Trace>,
 }
 
@@ -70,8 +71,12 @@ async fn update(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Re
     if let Some(name) = &patch.name {
         require_free_name(&mut tx, name, Some(&id)).await?;
     }
-    if patch.client_secret.is_some() && existing(&mut tx, &id).await?.secret_hash.is_none() {
-        return Err(Refusal::invalid("client_secret_not_configured"));
+    if patch.client_secret.is_some() {
+        let application = existing(&mut tx, &id).await?;
+        if application.secret_hash.is_none() {
+            return Err(Refusal::invalid("client_secret_not_configured"));
+        }
+        traits::guard_secret(&application.traits, call.caller.is_global())?;
     }
     if patch.is_empty() {
         return Err(Refusal::invalid("no_fields"));
@@ -84,7 +89,7 @@ async fn update(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Re
         Some(secret) => Some(NewSecret::of(&admin, secret).await?),
     };
     let (by, is_global) = (call.caller.actor(), call.caller.is_global());
-    let change = Change { id, name, traits, secret, by, may_reserve, trace: call.trace };
+    let change = Change { id, name, traits, secret, by, may_reserve, is_global, trace: call.trace };
     let (application, recorded) = admin
         .store
         .commit(&zone, change, |tx, change| {
@@ -97,14 +102,16 @@ async fn update(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Re
                 if let Some(name) = &change.name {
                     application.name.clone_from(name);
                 }
-                if let Some(traits) = &change.traits {
-                    application.traits.clone_from(traits);
-                }
                 if let Some(secret) = &change.secret {
+                    // By the traits it had: giving them up in the same request makes no difference.
+                    traits::guard_secret(&application.traits, change.is_global)?;
                     application.secret_hash = Some(secret.hash.clone());
                     if application.registration_method == "managed" {
                         secret.keep(tx, &application.zone_id, &application.id).await?;
                     }
+                }
+                if let Some(traits) = &change.traits {
+                    application.traits.clone_from(traits);
                 }
                 changed(&mut application.attribution, &change.by, tx.now());
                 applications::update(tx, &application).await?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use caracal_authority::ResourceId;
 use caracal_store::providers;
 use caracal_store::resources::{self, Operation, Resource};
-use caracal_store::{Attribution, ZoneWrite};
+use caracal_store::{Attribution, StoreError, ZoneWrite};
 use http::{Method, StatusCode};
 
 use super::fields::{Draft, check_identifier};
@@ -89,6 +89,7 @@ impl Change {
             return Err(Refusal::conflict("protected_resource"));
         }
         let mut provider = routing::provider(tx, &draft.credential_provider_id).await?.flatten();
+        routing::guard_provider(tx, provider.as_ref(), self.may_reserve).await?;
         let upstream_url = draft.upstream_url.clone().flatten();
         if is_control {
             if provider.is_none() {
@@ -138,9 +139,19 @@ impl Change {
     async fn built_in_provider(&self, tx: &mut ZoneWrite<'_>) -> Result<caracal_authority::ProviderId, Refusal> {
         let provider = built_in_none(tx.zone(), &self.by, tx.now())?;
         if providers::lookup(tx, &provider.id).await?.is_none() {
-            providers::add(tx, &provider).await?;
+            providers::add(tx, &provider).await.map_err(taken)?;
         }
         Ok(provider.id)
+    }
+}
+
+/// Somebody else's provider has the built-in one's identifier.
+fn taken(error: StoreError) -> Refusal {
+    if error.is_conflict_on("providers.identifier") {
+        Refusal::conflict("provider_identifier_conflict")
+            .describe("provider://none is another provider; name a credential_provider_id")
+    } else {
+        error.into()
     }
 }
 

@@ -30,6 +30,10 @@ pub(super) fn check(operations: &[Operation], scopes: &[String]) -> Result<(), R
         if !path.starts_with('/') {
             return Err(Refusal::invalid("operation_path_must_be_absolute"));
         }
+        // It could split a line of what is signed later.
+        if method.chars().chain(path.chars()).any(char::is_control) {
+            return Err(Refusal::invalid("invalid_resource").describe("operations hold no control characters"));
+        }
         if let Some(what) = template_defect(path) {
             return Err(Refusal::invalid("invalid_resource").describe(format!("operation path {path:?}: {what}")));
         }
@@ -90,6 +94,8 @@ mod tests {
             (&[("GET", "  ", "read")], Some("operation_method_and_path_required")),
             (&[("GET", "a", "read")], Some("operation_path_must_be_absolute")),
             (&[("GET", "/a", "delete")], Some("operation_scope_not_in_resource_scopes")),
+            (&[("GET", "/a\nb", "read")], Some("invalid_resource")),
+            (&[("GE\u{1f}T", "/a", "read")], Some("invalid_resource")),
         ] {
             assert_eq!(check_all(operations).err().as_deref(), code, "{operations:?}");
         }

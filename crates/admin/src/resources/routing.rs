@@ -5,6 +5,7 @@ use caracal_authority::ProviderId;
 use caracal_store::{ZoneRead, providers};
 
 use crate::problem::Refusal;
+use crate::reserved;
 
 /// The provider that a body names: a live one of this zone, else 404.
 pub(super) async fn provider(
@@ -21,6 +22,19 @@ pub(super) async fn provider(
             found.map(|provider| Some(Some(provider.id))).ok_or_else(missing)
         }
     }
+}
+
+/// A reserved provider's credential goes only where the bootstrap token sends it: whoever may choose the upstream of a
+/// resource receives what is injected there.
+pub(super) async fn guard_provider(
+    tx: &mut ZoneRead<'_>,
+    provider: Option<&ProviderId>,
+    may_reserve: bool,
+) -> Result<(), Refusal> {
+    let (false, Some(id)) = (may_reserve, provider) else { return Ok(()) };
+    let row = providers::lookup(tx, id).await?;
+    let identifier = row.map(|provider| provider.identifier).unwrap_or_default();
+    reserved::guard(may_reserve, &identifier, reserved::PROVIDER)
 }
 
 /// Whether what the resource will have is enough to be called.

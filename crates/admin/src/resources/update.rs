@@ -77,8 +77,12 @@ impl Change {
         if (was_control || is_control) && !self.is_global {
             return Err(Refusal::conflict("protected_resource"));
         }
+        let is_rerouted = provider.is_some() || patch.upstream_url.is_some();
         if let Some(provider) = provider {
             resource.credential_provider_id = provider;
+        }
+        if is_rerouted {
+            routing::guard_provider(tx, resource.credential_provider_id.as_ref(), self.may_reserve).await?;
         }
         if let Some(upstream_url) = &patch.upstream_url {
             resource.upstream_url.clone_from(upstream_url);

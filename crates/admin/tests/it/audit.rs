@@ -197,6 +197,63 @@ async fn a_request_is_found_by_its_id_oldest_event_first() {
 }
 
 #[tokio::test]
+async fn t12_foothold_no_request_id_a_caller_may_choose_keeps_its_request_from_being_explained() {
+    let world = World::new().await;
+    let zone = world.zone("Ops").await;
+    let longest = "x".repeat(128);
+    for (number, (id, encoded)) in [
+        ("a/b", "a%2Fb"),
+        ("../explain", "..%2Fexplain"),
+        ("{request}", "%7Brequest%7D"),
+        ("50%", "50%25"),
+        ("\"<&>'~`!", "%22%3C&%3E'~%60!"),
+        (&longest, &longest),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut denied = event(&zone, &format!("e-{number}"), NOON).request(id);
+        denied.decision = Decision::Deny;
+        record(&world, &zone, vec![denied]).await;
+        let path = format!("/v1/zones/{zone}/audit/by-request/{encoded}");
+        assert_eq!(world.get(&path).await.is(200)[0]["request_id"], id);
+        let explained = world.get(&format!("{path}/explain")).await.is(200);
+        assert_eq!((&explained["request_id"], &explained["final_decision"]), (&json!(id), &json!("deny")));
+    }
+    for encoded in ["a%20b", "a%0Ab", "%C3%A9", "%00"] {
+        let path = format!("/v1/zones/{zone}/audit/by-request/{encoded}/explain");
+        world.get(&path).await.is_refused(400, "invalid_params");
+    }
+}
+
+#[tokio::test]
+async fn t05_secrets_metadata_is_redacted_at_any_depth_wherever_it_is_shown() {
+    let world = World::new().await;
+    let zone = world.zone("Ops").await;
+    let inner = json!({"Authorization": "sk-seen", "list": [{"api_key": "sk-seen"}, {"COOKIE": ["sk-seen"]}], "n": 1});
+    let mut denied = event(&zone, "e-1", NOON).attribute("reason", inner).attribute("token", "sk-seen");
+    denied.decision = Decision::Deny;
+    record(&world, &zone, vec![denied.attribute("resource", "resource://n")]).await;
+    let path = format!("/v1/zones/{zone}/audit");
+    for path in [
+        path.clone(),
+        format!("{path}?fields=reason,resource"),
+        format!("{path}?format=csv&fields=reason,resource"),
+        format!("{path}/by-request/req-1"),
+        format!("{path}/by-request/req-1/explain"),
+    ] {
+        let shown = world.get(&path).await;
+        assert_eq!(shown.status, 200, "{path}");
+        assert!(!shown.text.contains("sk-seen") && shown.text.contains("resource://n"), "{path}: {}", shown.text);
+    }
+    let shown = world.get(&path).await.is(200)["items"][0]["metadata_json"].clone();
+    let expected =
+        json!({"Authorization": "[redacted]", "list": [{"api_key": "[redacted]"}, {"COOKIE": "[redacted]"}], "n": 1});
+    assert_eq!((&shown["reason"], &shown["token"]), (&expected, &json!("[redacted]")));
+    world.get(&format!("{path}?fields=metadata_json")).await.is_refused(400, "invalid_fields");
+}
+
+#[tokio::test]
 async fn an_explanation_names_the_cause_and_the_input_to_try_again() {
     let (world, zone, path) = setting().await;
     let explained = world.get(&format!("{path}/by-request/req-1/explain")).await.is(200);

@@ -111,6 +111,28 @@ mod t12_foothold_evidence {
     }
 
     #[tokio::test]
+    async fn a_padded_body_hides_nothing_of_what_took_effect() {
+        let world = World::new().await;
+        let zone = world.zone("Ops").await;
+        let config = json!({"header_name": "X-Key", "api_key": "sk-1"});
+        let provider = json!({"name": "p", "kind": "api_key", "config_json": config});
+        let id = world.create(&format!("/v1/zones/{zone}/providers"), provider).await;
+        // Members that no route reads, sorted before and behind those that one does.
+        let mut padded = json!({"name": "q", "config_json": {"header_name": "Y", "api_key": "sk-2"}});
+        for number in 0..500 {
+            padded[format!("a{number:03}")] = json!(1);
+            padded[format!("z{number:03}")] = json!({"x": number});
+        }
+        world.call("PATCH", &format!("/v1/zones/{zone}/providers/{id}"), Some(padded)).await.is(200);
+        let told = payload(world.records(Some(&zone)).await.last().unwrap());
+        assert_eq!((&told["change_kind"], &told["secret_rotated"]), (&json!("secret_rotation"), &json!(true)));
+        let fields = told["changed_fields"].as_array().unwrap();
+        assert_eq!(fields.len(), 64);
+        assert!(fields.contains(&json!("config_json.header_name")) && fields.contains(&json!("name")), "{told}");
+        assert!(fields.is_sorted_by_key(|name| name.as_str().map(str::to_owned)));
+    }
+
+    #[tokio::test]
     async fn what_a_known_caller_was_refused_is_on_record() {
         let world = World::new().await;
         let zone = world.zone("Ops").await;
@@ -185,7 +207,11 @@ async fn t06_evidence_the_chains_verify_from_what_is_stored() {
     let zone = world.zone("Ops").await;
     world.create(&format!("/v1/zones/{zone}/providers"), json!({"name": "p\u{1f}", "kind": "none", "n\0ul": 1})).await;
     world.get("/v1/nowhere").await.is_refused(404, "not_found");
-    assert_eq!(world.records(None).await.len(), 1);
+    // What a path holds once it is decoded is the caller's choice, and on record.
+    world.get(&format!("/v1/zones/{zone}/providers/%00%1F%0A%22")).await.is_refused(400, "invalid_params");
+    world.get("/v1/zones/%00").await.is_refused(400, "invalid_params");
+    assert_eq!(world.records(None).await.len(), 2);
+    assert_eq!(world.records(Some(&zone)).await.len(), 3);
     let key = HmacKey::from_bytes(&[7; 32]).unwrap();
     let mut snapshot = world.store.snapshot().await.unwrap();
     let (mut tx, heads) = (snapshot.deployment(), std::collections::BTreeMap::new());

@@ -25,13 +25,39 @@ mod t12_foothold_tokens {
     }
 
     #[tokio::test]
-    async fn a_token_of_an_unknown_capability_changes_nothing() {
+    async fn a_token_of_a_kind_nobody_knows_opens_nothing() {
         let world = World::new().await;
         let zone = world.zone("Ops").await;
-        let token = world.mint("own everything", None).await;
-        let body = Some(json!({"name": "s"}));
-        let answer = world.call_as(Some(&token), "POST", &format!("/v1/zones/{zone}/policy-sets"), body).await;
-        answer.is_refused(403, "admin_token_approve_only");
+        for (scope, capability, bound) in [
+            ("global", "own everything", None),
+            ("global", "", None),
+            ("global", "WRITE", None),
+            ("zone", "admin", Some(&zone)),
+            ("zone", "write", None),
+            ("global", "write", Some(&zone)),
+            ("fleet", "write", None),
+            ("", "read", Some(&zone)),
+        ] {
+            let token = world.mint_row(scope, capability, bound.map(String::as_str)).await;
+            let sets = format!("/v1/zones/{zone}/policy-sets");
+            let content = json!({"content": crate::world::EMPTY_GRANTS});
+            for (method, path, body) in [
+                ("GET", "/v1/zones", None),
+                ("GET", "/v1/policy-templates", None),
+                ("POST", "/v1/policies/validate", Some(content)),
+                ("GET", &sets, None),
+                ("POST", &sets, Some(json!({"name": "s"}))),
+                ("GET", "/v1/nowhere", None),
+            ] {
+                let answer = world.call_as(Some(&token), method, path, body).await;
+                assert_eq!(
+                    answer.refused(),
+                    (401, "invalid_admin_token".to_owned()),
+                    "{scope:?} {capability:?} {path}"
+                );
+            }
+        }
+        world.get(&format!("/v1/zones/{zone}/policy-sets")).await.is(200);
     }
 
     #[tokio::test]
@@ -71,6 +97,36 @@ mod t12_foothold_tokens {
         let rotate = format!("{one}/rotate-secret");
         world.call_as(Some(&write), "POST", &rotate, None).await.is_refused(409, "reserved_namespace");
         world.call("POST", &rotate, None).await.is(200);
+    }
+
+    #[tokio::test]
+    async fn a_zone_token_can_t_take_a_control_key_over_by_giving_it_a_secret() {
+        let world = World::new().await;
+        let zone = world.zone("Ops").await;
+        let own = world.mint("write", Some(&zone)).await;
+        let path = format!("/v1/zones/{zone}/applications");
+        for (name, traits) in [("a", json!(["team:x", "control:invoke"])), ("b", json!(["caracal.sys:x"]))] {
+            let body = json!({"name": name, "registration_method": "managed", "traits": traits});
+            let created = world.call("POST", &path, Some(body)).await.is(201);
+            let (id, secret) = (created["id"].as_str().unwrap(), created["client_secret"].as_str().unwrap());
+            let one = format!("{path}/{id}");
+            let chosen = "s".repeat(32);
+            for (method, path, body) in [
+                ("POST", format!("{one}/rotate-secret"), None),
+                ("PATCH", one.clone(), Some(json!({"client_secret": chosen}))),
+                ("PATCH", one.clone(), Some(json!({"client_secret": chosen, "traits": []}))),
+            ] {
+                world.call_as(Some(&own), method, &path, body).await.is_refused(403, "trait_forbidden");
+            }
+            assert!(world.secret_is_right(&zone, id, secret).await);
+            assert_eq!(world.get(&one).await.is(200)["traits"], traits);
+            let write = world.mint("write", None).await;
+            world.call_as(Some(&write), "POST", &format!("{one}/rotate-secret"), None).await.is(200);
+            assert!(!world.secret_is_right(&zone, id, secret).await);
+            // Without the traits it is an application like any other.
+            world.call_as(Some(&own), "PATCH", &one, Some(json!({"traits": []}))).await.is(200);
+            world.call_as(Some(&own), "PATCH", &one, Some(json!({"client_secret": chosen}))).await.is(200);
+        }
     }
 
     #[tokio::test]

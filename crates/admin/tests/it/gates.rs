@@ -103,8 +103,9 @@ mod t01_control_plane_coverage {
                 parts.collect::<Vec<_>>().join("/")
             };
             let method = route.method.as_str();
-            world.call(method, &named("a%20b"), None).await.is_refused(400, "invalid_params");
-            world.call(method, &named("a%2Fb"), None).await.is_refused(400, "invalid_params");
+            for id in ["a%20b", "a%2Fb", "a%00", "%C3%A9", "a%0Ab"] {
+                world.call(method, &named(id), None).await.is_refused(400, "invalid_params");
+            }
             world.call_as(None, method, &named("%zz"), None).await.is_refused(400, "bad_request");
             world.call_as(None, method, &named("%E0%A4%A"), None).await.is_refused(400, "bad_request");
             world.call_as(None, method, &named(&"a".repeat(129)), None).await.is_refused(414, "uri_too_long");
@@ -368,6 +369,23 @@ mod t08_availability_limits {
     }
 
     #[tokio::test]
+    async fn a_token_past_its_limit_can_t_flood_a_chain_with_its_refusals() {
+        let world = World::with(AdminConfig { requests_per_minute: 1, ..open() }).await;
+        let zone = world.zone("Ops").await;
+        let path = format!("/v1/zones/{zone}");
+        for last in 1..=30 {
+            let answer = world.send(from([192, 0, 2, last], Some(BOOTSTRAP), &path)).await;
+            answer.is_refused(429, "rate_limited");
+        }
+        let limited = world.records(Some(&zone)).await.into_iter().filter(|row| row.status_code == 429).count();
+        assert_eq!(limited, 10);
+        world.denials.summarise(&world.store, &world.ledger).await.unwrap();
+        let counted = world.records(None).await.pop().unwrap();
+        let payload: serde_json::Value = serde_json::from_str(&counted.payload.unwrap()).unwrap();
+        assert_eq!(payload, json!({"admin": {"rate_limited": 20}}));
+    }
+
+    #[tokio::test]
     async fn guessing_turns_401_into_429_and_a_right_token_never_counts() {
         let world = World::with(AdminConfig { auth_failures_per_minute: 2, ..open() }).await;
         let address = [192, 0, 2, 1];
@@ -401,9 +419,9 @@ mod t08_availability_limits {
         assert_eq!(world.call_as(None, "GET", "/health", None).await.is(200), json!({"ok": true}));
         world.store.close().await;
         let answer = world.call_as(None, "GET", "/ready", None).await;
-        answer.is_refused(503, "store_unreachable");
+        answer.is_refused(503, "postgres_unreachable");
         assert!(answer.headers.contains_key("retry-after"));
-        assert_eq!(answer.json()["dependency"], "store");
+        assert_eq!(answer.json()["dependency"], "postgres");
         world.admin.drain();
         let answer = world.call_as(None, "GET", "/ready", None).await.is(503);
         assert_eq!((&answer["ok"], &answer["draining"]), (&json!(false), &json!(true)));

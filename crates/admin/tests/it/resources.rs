@@ -218,6 +218,47 @@ mod t12_foothold_control_resource {
     }
 
     #[tokio::test]
+    async fn a_provider_in_the_built_in_one_s_place_is_said_so() {
+        let set = Setting::new().await;
+        let providers = format!("/v1/zones/{}/providers", set.zone);
+        let squatter = set.world.create(&providers, json!({"name": "None", "kind": "none"})).await;
+        let body = json!({"identifier": "caracal-control", "scopes": ["control:app:read"]});
+        let answer = set.world.call("POST", &set.path, Some(body.clone())).await;
+        answer.is_refused(409, "provider_identifier_conflict");
+        assert_eq!(set.world.get(&set.path).await.is(200)["items"], json!([]));
+        let mut named = body;
+        named["credential_provider_id"] = json!(squatter);
+        set.world.call("POST", &set.path, Some(named)).await.is(201);
+    }
+
+    #[tokio::test]
+    async fn only_the_bootstrap_token_says_where_a_reserved_credential_goes() {
+        let set = Setting::new().await;
+        let own = set.world.mint("write", Some(&set.zone)).await;
+        let write = set.world.mint("write", None).await;
+        let config = json!({"header_name": "X-Key", "api_key": "sk-1"});
+        let reserved = json!({"identifier": "provider://caracal-sys-x", "kind": "api_key", "config_json": config});
+        let provider = set.world.create(&format!("/v1/zones/{}/providers", set.zone), reserved).await;
+        let bound = set.body(json!({"credential_provider_id": provider, "upstream_url": "https://mine.example"}));
+        let ordinary = format!("{}/{}", set.path, set.world.create(&set.path, set.body(json!({}))).await);
+        let system = format!("{}/{}", set.path, set.world.create(&set.path, bound.clone()).await);
+        for token in [&own, &write] {
+            for (method, path, body) in [
+                ("POST", &set.path, bound.clone()),
+                ("PATCH", &ordinary, json!({"credential_provider_id": provider})),
+                ("PATCH", &system, json!({"upstream_url": "https://mine.example"})),
+                ("PATCH", &system, json!({"credential_provider_id": provider, "name": "x"})),
+            ] {
+                let answer = set.world.call_as(Some(token), method, path, Some(body)).await;
+                answer.is_refused(409, "reserved_namespace");
+            }
+            set.world.call_as(Some(token), "PATCH", &system, Some(json!({"name": "x"}))).await.is(200);
+        }
+        let elsewhere = Some(json!({"upstream_url": "https://ours.example"}));
+        set.world.call("PATCH", &system, elsewhere).await.is(200);
+    }
+
+    #[tokio::test]
     async fn only_the_bootstrap_token_touches_a_reserved_resource() {
         let set = Setting::new().await;
         let write = set.world.mint("write", None).await;

@@ -158,12 +158,17 @@ impl World {
 
     /// A token as it would be minted: random, stored by its digest.
     pub(crate) async fn mint(&self, capability: &str, zone: Option<&str>) -> String {
+        self.mint_row(if zone.is_some() { "zone" } else { "global" }, capability, zone).await
+    }
+
+    /// A token row as it may be in a store, whether or not anybody would mint it.
+    pub(crate) async fn mint_row(&self, scope: &str, capability: &str, zone: Option<&str>) -> String {
         let token = chance::token("cat_").unwrap().expose().clone();
         let now = self.store.now();
         let row = AdminToken {
             id: AdminTokenId::parse(&chance::uuid_v7(now).unwrap().to_string()).unwrap(),
             name: format!("test {capability}"),
-            scope: if zone.is_some() { "zone" } else { "global" }.to_owned(),
+            scope: scope.to_owned(),
             capability: capability.to_owned(),
             zone_id: zone.map(|zone| ZoneId::parse(zone).unwrap()),
             created_by: "admin:test".to_owned(),

@@ -5,6 +5,8 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -50,7 +52,11 @@ pub(crate) struct Running {
     pub(crate) offset: u16,
     pub(crate) data_dir: PathBuf,
     pub(crate) ready: Value,
+    /// How it was started, without the ports.
+    command: Command,
     stdout: BufReader<ChildStdout>,
+    /// Takes in what is logged, so that logging never blocks the child.
+    log: Option<JoinHandle<String>>,
 }
 
 impl Drop for Running {
@@ -76,26 +82,48 @@ impl Running {
     pub(crate) fn start_by(mut command: Command, data_dir: &Path) -> Self {
         command.arg("up").arg("--json").arg("--data-dir").arg(data_dir);
         for _ in 0..20 {
-            let offset = port_offset();
-            let arguments = ["--port-offset".to_owned(), offset.to_string()];
-            let mut attempt = again(&command);
-            let mut child = attempt.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-            let mut stdout = BufReader::new(child.stdout.take().unwrap());
-            let mut line = String::new();
-            stdout.read_line(&mut line).unwrap();
-            if let Ok(ready) = serde_json::from_str::<Value>(&line) {
-                // Whatever is logged later must not block the child.
-                let mut stderr = child.stderr.take().unwrap();
-                std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
-                let urls = ready["urls"].clone();
-                return Self { child, urls, offset, data_dir: data_dir.to_owned(), ready, stdout };
+            match Self::attempt(again(&command), port_offset(), data_dir) {
+                Ok(running) => return running,
+                Err(said) => assert!(said.contains("the port is in use"), "the system did not start: {said}"),
             }
-            let mut said = String::new();
-            child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-            child.wait().unwrap();
-            assert!(said.contains("the port is in use"), "the system did not start: {said}");
         }
         panic!("no free ports");
+    }
+
+    fn attempt(command: Command, offset: u16, data_dir: &Path) -> Result<Self, String> {
+        let mut attempt = again(&command);
+        attempt.args(["--port-offset", &offset.to_string()]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = attempt.spawn().unwrap();
+        let mut stderr = child.stderr.take().unwrap();
+        let log = std::thread::spawn(move || {
+            let mut said = Vec::new();
+            let _ = stderr.read_to_end(&mut said);
+            String::from_utf8_lossy(&said).into_owned()
+        });
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        let Ok(ready) = serde_json::from_str::<Value>(&line) else {
+            let said = log.join().unwrap();
+            child.wait().unwrap();
+            return Err(said);
+        };
+        let (urls, data_dir) = (ready["urls"].clone(), data_dir.to_owned());
+        Ok(Self { child, urls, offset, data_dir, ready, command, stdout, log: Some(log) })
+    }
+
+    /// The same system once more, at the same addresses, after it was ended.
+    pub(crate) fn started_again(&self) -> Self {
+        Self::attempt(again(&self.command), self.offset, &self.data_dir)
+            .unwrap_or_else(|said| panic!("the system did not start again: {said}"))
+    }
+
+    /// Everything that was said on standard output and standard error. Ends the system.
+    pub(crate) fn said(mut self) -> String {
+        self.terminate();
+        let mut said = self.ready.to_string();
+        self.stdout.read_to_string(&mut said).unwrap();
+        said + &self.log.take().unwrap().join().unwrap()
     }
 
     pub(crate) fn url(&self, service: &str) -> String {
@@ -115,9 +143,19 @@ impl Running {
 
     /// SIGTERM, then waits for the end. `true` when it ended with 0.
     pub(crate) fn terminate(&mut self) -> bool {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.signal("-TERM");
         self.child.wait().unwrap().success()
+    }
+
+    /// Sends a signal and waits for nothing.
+    pub(crate) fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    /// Host and port of a service.
+    pub(crate) fn address(&self, service: &str) -> String {
+        self.url(service).trim_start_matches("http://").to_owned()
     }
 }
 
@@ -147,7 +185,17 @@ pub(crate) fn run(command: &mut Command) -> Said {
 }
 
 /// A plain HTTP client.
-pub(crate) struct Http(Client<HttpConnector, Full<bytes::Bytes>>);
+pub(crate) struct Http {
+    client: Client<HttpConnector, Full<bytes::Bytes>>,
+    heard: Mutex<Vec<Heard>>,
+}
+
+/// An answer as it was received, for tests of what no answer may say.
+pub(crate) struct Heard {
+    pub(crate) method: Method,
+    pub(crate) url: String,
+    pub(crate) text: String,
+}
 
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -174,7 +222,12 @@ impl Answer {
 
 impl Http {
     pub(crate) fn new() -> Self {
-        Self(Client::builder(TokioExecutor::new()).build_http())
+        Self { client: Client::builder(TokioExecutor::new()).build_http(), heard: Mutex::default() }
+    }
+
+    /// Every answer so far.
+    pub(crate) fn heard(&self) -> std::sync::MutexGuard<'_, Vec<Heard>> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `None` when the connection broke: the process under test may be killed at any moment.
@@ -185,13 +238,15 @@ impl Http {
         headers: &[(&str, &str)],
         body: impl Into<bytes::Bytes>,
     ) -> Option<Answer> {
-        let mut request = Request::builder().method(method).uri(url);
+        let mut request = Request::builder().method(method.clone()).uri(url);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = self.0.request(request.body(Full::new(body.into())).unwrap()).await.ok()?;
+        let response = self.client.request(request.body(Full::new(body.into())).unwrap()).await.ok()?;
         let (parts, body) = response.into_parts();
         let body = body.collect().await.ok()?.to_bytes().to_vec();
+        let text = format!("{:?} {}", parts.headers, String::from_utf8_lossy(&body));
+        self.heard().push(Heard { method, url: url.to_owned(), text });
         Some(Answer { status: parts.status, headers: parts.headers, body })
     }
 

@@ -5,6 +5,11 @@
 //! deadline and a size, an idle connection has a limit, and a write that moves nothing is given up; `pace` keeps the
 //! time. Bodies are timed by whoever reads them ([`crate::body`]).
 //!
+//! A connection is taken back from the HTTP library before it closes. Closing on bytes that nobody read resets it, and
+//! the caller may lose the answer it was just given; so what it still sends is taken in for a moment. A body may end
+//! with [`LastWords`], which the library would not write. And where only the end of the connection says where a body
+//! ends, a body that failed must not end in order.
+//!
 //! On the way down the listener closes first, idle connections end at once, requests under way get the grace period, and
 //! what is then left is cut. The caller learns which of the two it was.
 
@@ -13,12 +18,13 @@ mod pace;
 use std::convert::Infallible;
 use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, HOST};
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Body;
@@ -27,9 +33,11 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tower::Service;
 
 use self::pace::{Paced, Pacer, Tracked};
@@ -46,6 +54,23 @@ const PARSE_BUFFER_BYTES: usize = 32 * 1024;
 
 /// How long to wait after a failed accept: usually we are out of file descriptors, and trying at once only burns time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// For how long, and how much, is taken in of what a caller still sends after its answer.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 1024 * 1024;
+
+/// The error of a body that ends early and yet in order: what was sent of it is followed by the last chunk and this
+/// trailer, whether or not the caller said `TE: trailers`, without which the library writes none. Then the connection
+/// closes.
+///
+/// Only for chunked responses to HTTP/1.1. If the caller has not taken all that was sent before, the connection just
+/// breaks off, which nobody takes for an end either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the body ends early, with the trailer `{trailer}`")]
+pub struct LastWords {
+    /// One field line without its line end.
+    pub trailer: &'static str,
+}
 
 /// Bounds of one listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +140,7 @@ pub enum Ended {
 ///
 /// `service` is anything from a router behind its [`Face`](crate::Face) to a `tower::service_fn`; requests carry
 /// [`RequestId`] and [`PeerAddr`] as extensions. Heads that the parser lets through but RFC 9112 does not (no `Host`, or
-/// several) and oversized ones never reach it.
+/// several), oversized ones, and bodies in any transfer coding but `chunked` alone never reach it.
 pub async fn serve<S, B>(
     listener: TcpListener,
     service: S,
@@ -148,7 +173,7 @@ where
     }
     // Closed before draining: new callers are refused and can go elsewhere instead of waiting for nothing.
     drop(listener);
-    let drained = tokio::time::timeout(limits.grace, async { while connections.join_next().await.is_some() {} }).await;
+    let drained = timeout(limits.grace, async { while connections.join_next().await.is_some() {} }).await;
     if drained.is_ok() {
         return Ended::Drained;
     }
@@ -189,22 +214,61 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let io = TokioIo::new(Paced::new(stream, door.pacer.clone(), limits));
+    let pacer = door.pacer.clone();
+    let io = TokioIo::new(Paced::new(stream, pacer.clone(), limits));
     let mut builder = http1::Builder::new();
     // The parser's own head timer also runs between requests and would end every idle connection; `Paced` tells the two
     // apart.
     builder.header_read_timeout(None).max_buf_size(PARSE_BUFFER_BYTES);
-    let mut serving = std::pin::pin!(builder.serve_connection(io, TowerToHyperService::new(door)));
+    let mut serving = builder.serve_connection(io, TowerToHyperService::new(door));
     let ended = tokio::select! {
-        ended = serving.as_mut() => ended,
-        () = stopped(&mut stop) => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
+        ended = &mut serving => Some(ended),
+        () = stopped(&mut stop) => None,
+    };
+    let stopping = ended.is_none();
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            Pin::new(&mut serving).graceful_shutdown();
+            (&mut serving).await
         }
     };
     if let Err(error) = ended {
         // Callers go away all the time; what they sent is theirs to log.
         tracing::debug!(%error, "a connection ended early");
+    }
+    // The library has sent everything by now, or failed; it closes nothing itself: see `Paced`.
+    let paced = serving.into_parts().io.into_inner();
+    part(paced, &pacer, stopping).await;
+}
+
+/// Says the last word on a connection and closes it.
+async fn part(paced: Paced, pacer: &Pacer, stopping: bool) {
+    let words = pacer.last_words().filter(|_| paced.has_sent_everything());
+    let mut stream = paced.into_stream();
+    if pacer.must_break_off() {
+        // Dropped like this, the connection is reset: closed in order, a part would pass for the whole.
+        let _ = stream.set_zero_linger();
+        return;
+    }
+    if let Some(LastWords { trailer }) = words {
+        let _ = timeout(LINGER, stream.write_all(format!("0\r\n{trailer}\r\n\r\n").as_bytes())).await;
+    }
+    let _ = stream.shutdown().await;
+    // Who is idle when we stop owes us nothing more.
+    if pacer.may_be_sending() && !(stopping && pacer.is_idle()) {
+        let _ = timeout(LINGER, drain(&mut stream)).await;
+    }
+}
+
+async fn drain(stream: &mut TcpStream) {
+    let mut left = LINGER_BYTES;
+    let mut buffer = [0; 4096];
+    while let Ok(read) = stream.read(&mut buffer).await {
+        if read == 0 || read > left {
+            return;
+        }
+        left -= read;
     }
 }
 
@@ -231,7 +295,8 @@ where
     }
 
     fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
-        let busy = self.pacer.begin();
+        let ends_with_connection = request.version() < Version::HTTP_11;
+        let busy = self.pacer.begin(!request.body().is_end_stream(), ends_with_connection);
         let id = RequestId::adopt(request.headers(), &self.fresh);
         if let Some(status) = head_fault(&request) {
             return pace::Answer::refused(refusal(status, &id), busy);
@@ -254,7 +319,14 @@ fn head_fault<B>(request: &Request<B>) -> Option<StatusCode> {
     }
     let hosts = headers.get_all(HOST).iter().count();
     let hosts_wanted = if request.version() == Version::HTTP_11 { hosts == 1 } else { hosts <= 1 };
-    (!hosts_wanted).then_some(StatusCode::BAD_REQUEST)
+    // The parser takes off the chunks and leaves any coding under them to whoever reads the body, who does not expect it.
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let framed_once = match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    };
+    (!hosts_wanted || !framed_once).then_some(StatusCode::BAD_REQUEST)
 }
 
 fn refusal(status: StatusCode, id: &RequestId) -> Response<Full<Bytes>> {

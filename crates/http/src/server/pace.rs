@@ -2,14 +2,16 @@
 //!
 //! Three states: a head is expected to come whole (from the opening on, or once its first byte is there), a request is
 //! under way, or the connection is idle between two. The socket wrapper [`Paced`] sees the bytes, the service sees the
-//! requests; both speak through the [`Pacer`]. All of it happens on the connection's own task.
+//! requests; both speak through the [`Pacer`], which also knows how the two sides part. All of it happens on the
+//! connection's own task.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -22,7 +24,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
-use super::Limits;
+use super::{LastWords, Limits};
+
+type BodyError = Box<dyn Error + Send + Sync>;
 
 const HEAD: u64 = 0;
 const BUSY: u64 = 1;
@@ -30,32 +34,78 @@ const IDLE: u64 = 2;
 /// The state stands in the two low bits, above them the number of requests so far: two idle spells are not the same one.
 const STATE: u64 = 3;
 
-/// What a connection is waiting for. Relaxed order throughout: only one task looks.
+/// What a connection is waiting for, and how it is to part. Relaxed order throughout: only one task looks.
 #[derive(Clone)]
-pub(super) struct Pacer(Arc<AtomicU64>);
+pub(super) struct Pacer(Arc<State>);
+
+struct State {
+    phase: AtomicU64,
+    /// The latest request has a body. Whether all of it was read only its reader knows.
+    has_body: AtomicBool,
+    /// The end of its response may be the end of the connection.
+    ends_with_connection: AtomicBool,
+    last_words: OnceLock<LastWords>,
+    /// The body of a response failed, and was not going to say why.
+    failed: AtomicBool,
+}
 
 impl Pacer {
     /// A new connection owes us a head.
     pub(super) fn new() -> Self {
-        Self(Arc::new(AtomicU64::new(HEAD)))
+        let no = || AtomicBool::new(false);
+        let (phase, last_words) = (AtomicU64::new(HEAD), OnceLock::new());
+        Self(Arc::new(State { phase, has_body: no(), ends_with_connection: no(), last_words, failed: no() }))
     }
 
     /// A request is under way until the returned value is dropped.
-    pub(super) fn begin(&self) -> Busy {
+    pub(super) fn begin(&self, has_body: bool, ends_with_connection: bool) -> Busy {
         let request = (self.now() | STATE).wrapping_add(1);
-        self.0.store(request | BUSY, Ordering::Relaxed);
+        self.set(request | BUSY);
+        self.0.has_body.store(has_body, Ordering::Relaxed);
+        self.0.ends_with_connection.store(ends_with_connection, Ordering::Relaxed);
         Busy { pacer: self.clone(), request }
+    }
+
+    /// Whether the caller may be sending something that nobody has read.
+    pub(super) fn may_be_sending(&self) -> bool {
+        self.0.has_body.load(Ordering::Relaxed)
+    }
+
+    /// Whether the connection is between two requests.
+    pub(super) fn is_idle(&self) -> bool {
+        self.now() & STATE == IDLE
+    }
+
+    /// What a body said when it ended.
+    pub(super) fn last_words(&self) -> Option<LastWords> {
+        self.0.last_words.get().copied()
+    }
+
+    /// Whether the connection must not end in order, because then a body that failed would.
+    pub(super) fn must_break_off(&self) -> bool {
+        self.0.failed.load(Ordering::Relaxed) && self.0.ends_with_connection.load(Ordering::Relaxed)
+    }
+
+    fn body_failed(&self, error: &BodyError) {
+        match error.downcast_ref::<LastWords>() {
+            Some(words) => drop(self.0.last_words.set(*words)),
+            None => self.0.failed.store(true, Ordering::Relaxed),
+        }
     }
 
     fn head_begins(&self) {
         let now = self.now();
         if now & STATE == IDLE {
-            self.0.store((now & !STATE) | HEAD, Ordering::Relaxed);
+            self.set((now & !STATE) | HEAD);
         }
     }
 
     fn now(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.phase.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, phase: u64) {
+        self.0.phase.store(phase, Ordering::Relaxed);
     }
 }
 
@@ -69,7 +119,7 @@ impl Drop for Busy {
     fn drop(&mut self) {
         // A pipelined request may have begun meanwhile; then the connection is not idle.
         if self.pacer.now() == self.request | BUSY {
-            self.pacer.0.store(self.request | IDLE, Ordering::Relaxed);
+            self.pacer.set(self.request | IDLE);
         }
     }
 }
@@ -112,29 +162,50 @@ where
             (None, None) => return Poll::Pending,
         };
         let busy = this.busy.take();
-        Poll::Ready(Ok(response.map(|body| Tracked { body, _busy: busy })))
+        Poll::Ready(Ok(response.map(|body| Tracked { body, busy, failure: None })))
     }
 }
 
 pin_project! {
-    /// A body that keeps its request under way until it is dropped.
+    /// A body that keeps its request under way until it is dropped. When it fails, the library is first given the time
+    /// to send what it has: it forgets that as soon as it hears of a failure.
     pub(super) struct Tracked<B> {
         #[pin]
         body: B,
-        _busy: Option<Busy>,
+        busy: Option<Busy>,
+        failure: Option<BodyError>,
     }
 }
 
-impl<B: Body> Body for Tracked<B> {
+impl<B: Body> Body for Tracked<B>
+where
+    B::Error: Into<BodyError>,
+{
     type Data = B::Data;
-    type Error = B::Error;
+    type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        self.project().body.poll_frame(cx)
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, BodyError>>> {
+        let this = self.project();
+        if let Some(failure) = this.failure.take() {
+            return Poll::Ready(Some(Err(failure)));
+        }
+        match ready!(this.body.poll_frame(cx)) {
+            None => Poll::Ready(None),
+            Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
+            Some(Err(failure)) => {
+                let failure = failure.into();
+                if let Some(busy) = this.busy {
+                    busy.pacer.body_failed(&failure);
+                }
+                *this.failure = Some(failure);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.failure.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -142,7 +213,8 @@ impl<B: Body> Body for Tracked<B> {
     }
 }
 
-/// A socket that fails with `TimedOut` when its caller keeps it waiting too long.
+/// A socket that fails with `TimedOut` when its caller keeps it waiting too long. It does not let itself be shut down:
+/// whoever takes it back has a last word to say.
 pub(super) struct Paced {
     stream: TcpStream,
     pacer: Pacer,
@@ -160,6 +232,15 @@ impl Paced {
         let read_timer = Box::pin(tokio::time::sleep(limits.head));
         let read_armed_for = Some(pacer.now());
         Self { stream, pacer, limits, read_timer, read_armed_for, write_timer: None, write_armed: false }
+    }
+
+    /// Whether every write so far went through.
+    pub(super) fn has_sent_everything(&self) -> bool {
+        !self.write_armed
+    }
+
+    pub(super) fn into_stream(self) -> TcpStream {
+        self.stream
     }
 
     fn poll_read_timer(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
@@ -220,8 +301,8 @@ impl AsyncWrite for Paced {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
     fn poll_write_vectored(

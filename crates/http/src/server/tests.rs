@@ -148,6 +148,12 @@ async fn a_head_that_is_not_plain_is_refused_before_the_service() {
         (large(100_000), "431"),
         ("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab".to_owned(), "400"),
         ("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip\r\n\r\n".to_owned(), "400"),
+        ("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n".to_owned(), "400"),
+        (
+            "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+                .to_owned(),
+            "400",
+        ),
         ("nonsense\r\n\r\n".to_owned(), "400"),
     ] {
         let answer = server.say(request.as_bytes()).await;
@@ -320,4 +326,134 @@ async fn a_listener_nobody_can_stop_any_more_stops() {
     drop(stop);
     assert_eq!(ended.await.unwrap(), Ended::Drained);
     assert!(TcpStream::connect(address).await.is_err());
+}
+
+mod t03_gateway_framing {
+    use std::collections::VecDeque;
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    type Failure = Box<dyn Error + Send + Sync>;
+    const WORDS: LastWords = LastWords { trailer: "X-Why: cut" };
+
+    /// Yields its frames one by one, then fails.
+    struct Failing(VecDeque<&'static str>, Option<Failure>);
+
+    impl Body for Failing {
+        type Data = Bytes;
+        type Error = Failure;
+
+        fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+            if let Some(frame) = self.0.pop_front() {
+                return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(frame.as_bytes())))));
+            }
+            Poll::Ready(self.1.take().map(Err))
+        }
+    }
+
+    /// What a caller gets of a body that yields two frames and then fails.
+    async fn answer(version: &str, failure: fn() -> Failure) -> (String, bool) {
+        let service = tower::service_fn(move |_: Request<Incoming>| async move {
+            Ok::<_, Infallible>(Response::new(Failing(["one", "two"].into(), Some(failure()))))
+        });
+        let server = start(service, PATIENT).await;
+        let mut stream = server.connect().await;
+        stream.write_all(format!("GET / {version}\r\nHost: h\r\n\r\n").as_bytes()).await.unwrap();
+        let mut bytes = Vec::new();
+        let ended = tokio::time::timeout(LONG / 3, stream.read_to_end(&mut bytes)).await.expect("never closed");
+        let text = String::from_utf8(bytes).unwrap();
+        (text.split_once("\r\n\r\n").map_or_else(String::new, |(_, body)| body.to_owned()), ended.is_ok())
+    }
+
+    #[tokio::test]
+    async fn a_body_with_last_words_ends_in_order_and_with_its_trailer() {
+        let (body, in_order) = answer("HTTP/1.1", || Box::new(WORDS)).await;
+        assert_eq!(body, "3\r\none\r\n3\r\ntwo\r\n0\r\nX-Why: cut\r\n\r\n");
+        assert!(in_order);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_fails_never_looks_whole() {
+        let (body, _) = answer("HTTP/1.1", || "failed".into()).await;
+        assert_eq!(body, "3\r\none\r\n3\r\ntwo\r\n", "without its last chunk");
+        // Here only the end of the connection would tell.
+        let (_, in_order) = answer("HTTP/1.0", || "failed".into()).await;
+        assert!(!in_order, "the end of a part must not look like the end of the whole");
+    }
+
+    /// Yields a frame for each signal, then has last words.
+    struct Signalled(mpsc::Receiver<()>);
+
+    impl Body for Signalled {
+        type Data = Bytes;
+        type Error = LastWords;
+
+        fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, LastWords>>> {
+            let frame = Bytes::from_static(&[b'x'; 1_000]);
+            self.0.poll_recv(cx).map(|signal| Some(signal.map(|()| Frame::data(frame)).ok_or(WORDS)))
+        }
+    }
+
+    /// Signals up to `most` frames to a caller that takes nothing, then the end. Says how many were yielded before
+    /// everything on the way was full, and what the caller gets when it then reads.
+    async fn unread(most: usize) -> (usize, String) {
+        let (signal, signals) = mpsc::channel::<()>(1);
+        let signals = Arc::new(std::sync::Mutex::new(Some(signals)));
+        let service = tower::service_fn(move |_: Request<Incoming>| {
+            let signals = signals.lock().unwrap().take().unwrap();
+            async move { Ok::<_, Infallible>(Response::new(Signalled(signals))) }
+        });
+        let server = start(service, PATIENT).await;
+        let mut stream = server.connect().await;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+        let mut count = 0;
+        while count < most && matches!(tokio::time::timeout(SHORT, signal.send(())).await, Ok(Ok(()))) {
+            count += 1;
+        }
+        drop(signal);
+        // The body fails, if it is asked, before anything is taken.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        (count, until_closed(&mut stream).await)
+    }
+
+    #[tokio::test]
+    async fn last_words_are_said_only_behind_everything_that_was_to_come_before_them() {
+        let (full, _) = unread(usize::MAX).await;
+        for missing in 1..20 {
+            let (count, answer) = unread(full - missing).await;
+            let sent = answer.bytes().filter(|byte| *byte == b'x').count();
+            assert!(!answer.contains("X-Why") || sent == count * 1_000, "{sent} of {count} frames and a trailer");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_sent_to_its_end_though_its_request_was_not_read() {
+        let service = tower::service_fn(|_: Request<Incoming>| async {
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(vec![b'x'; 16 << 20]))))
+        });
+        let server = start(service, PATIENT).await;
+        let mut stream = server.connect().await;
+        stream.write_all(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\na").await.unwrap();
+        let answer = until_closed(&mut stream).await;
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert_eq!(body.len(), 16 << 20);
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_is_still_sending_gets_its_answer() {
+        let service = tower::service_fn(|_: Request<Incoming>| async {
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"enough"))))
+        });
+        let server = start(service, PATIENT).await;
+        for _ in 0..20 {
+            let mut stream = server.connect().await;
+            let head = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n";
+            stream.write_all(&[&head[..], &vec![b'x'; 500_000]].concat()).await.unwrap();
+            assert!(until_closed(&mut stream).await.ends_with("enough"));
+        }
+    }
 }

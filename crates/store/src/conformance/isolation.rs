@@ -98,6 +98,8 @@ async fn holdings(fresh: &Fresh, name: &str) -> Vec<(&'static str, bool)> {
         ("session", sessions::lookup(read, &id!("s-1")).await.unwrap().is_some()),
         ("capacity", sessions::count_holding_capacity(read, Among::Zone, 9).await.unwrap() > 0),
         ("capacity of app", sessions::count_holding_capacity(read, Among::Application(&app), 9).await.unwrap() > 0),
+        ("reached capacity", sessions::holding_reaches(read, Among::Zone, 1).await.unwrap()),
+        ("reached capacity of app", sessions::holding_reaches(read, Among::Application(&app), 1).await.unwrap()),
         ("children", !sessions::list_running_children(read, &id!("parent")).await.unwrap().is_empty()),
         ("anchor", sessions::is_anchor(read, &id!("rec-1")).await.unwrap()),
         ("edge", delegations::lookup(read, &id!("e-1")).await.unwrap().is_some()),
@@ -116,6 +118,7 @@ async fn holdings(fresh: &Fresh, name: &str) -> Vec<(&'static str, bool)> {
         ("head", evidence::head(read).await.unwrap().is_some()),
         ("chain", !evidence::list_chain(read, 0, 9).await.unwrap().is_empty()),
         ("request", !evidence::find_by_request(read, "req-1").await.unwrap().is_empty()),
+        ("search", !evidence::search(read, &EvidenceFilter::default(), 0, 9).await.unwrap().is_empty()),
         ("events", !evidence::list(read, &EvidenceFilter::default(), &page).await.unwrap().is_empty()),
         ("management head", admin_evidence::head(read).await.unwrap().is_some()),
     ]

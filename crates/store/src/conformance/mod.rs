@@ -2,7 +2,7 @@
 //!
 //! An engine's tests name it and say how a fresh store is made; each case becomes a test of its own:
 //!
-//! ```ignore
+//! ```text
 //! mod sqlite {
 //!     caracal_store::conformance_suite!(crate::fresh);
 //! }

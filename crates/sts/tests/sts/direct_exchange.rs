@@ -155,6 +155,11 @@ mod t02_sts_direct_exchange {
         // Step 1 before 5: a Gateway's application that is not there, with a token that is none.
         let exchange = Signed::exchange(&world, "no token").set("application_id", "app-unknown");
         assert_eq!(exchange.send(&world).await.outcome(), "401 access_denied");
+        // 1 before 3: an application that has lapsed, and no resource.
+        world.add_application("app-lapsed", |row| row.expires_at = Some(after(0))).await;
+        let exchange = Signed::exchange(&world, &mandate).set("application_id", "app-lapsed").without("resource");
+        assert_eq!(exchange.send(&world).await.outcome(), "401 access_denied");
+        let mandate = world.mandate().await;
         // 3 before 5: no resource, and a token that is none.
         assert_eq!(Ask::direct("no token").without("resource").send(&world).await.outcome(), "400 invalid_token");
         assert_eq!(world.last_event().await.outcome(), "deny request_invalid");

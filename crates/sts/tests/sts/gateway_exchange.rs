@@ -88,6 +88,17 @@ mod t02_sts_gateway_exchange {
     }
 
     #[tokio::test]
+    async fn a_use_is_remembered_as_long_as_the_mandate_is_looked_at() {
+        let world = World::new().await;
+        let mandate = Ask::mint().set("ttl_seconds", "10").send(&world).await.token().to_owned();
+        assert_eq!(Signed::exchange(&world, &mandate).send(&world).await.status, 200);
+        world.clock.advance(10 + 59);
+        world.forget_what_is_over().await;
+        let again = Signed::exchange(&world, &mandate).send(&world).await;
+        assert_eq!(again.text("error_description"), "token replay detected");
+    }
+
+    #[tokio::test]
     async fn a_malformed_or_unproven_exchange_uses_nothing_up() {
         let world = World::new().await;
         let mandate = world.mandate().await;

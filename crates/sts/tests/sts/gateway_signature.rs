@@ -120,9 +120,10 @@ mod t02_sts_gateway_signature {
         let mut other = Signed::exchange(&world, &world.mandate().await);
         other.nonce.clone_from(&exchange.nonce);
         assert_eq!(other.send(&world).await.outcome(), "401 access_denied");
-        // As long as a signature with it could still be in time.
+        // It is remembered as long as a signature with it could still be in time.
         other.timestamp = START + 60;
         world.clock.advance(120);
+        world.forget_what_is_over().await;
         assert_eq!(other.send(&world).await.outcome(), "401 access_denied");
     }
 

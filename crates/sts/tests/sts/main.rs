@@ -1,4 +1,22 @@
 //! The token service from outside: through its whole router, over a real store, with real keys and evidence.
+//!
+//! Where the contract's security properties (sts.md, "Security properties to hold") are shown:
+//!
+//! | Property | Where |
+//! |---|---|
+//! | 1 no mint without client, references, policy, evidence | `bootstrap`, `delegated_mint`, `evidence`, `races` |
+//! | 2 classes of mandate never stand in for one another | `direct_exchange`, `gateway_exchange`, `directives` |
+//! | 3 an unsigned caller's operation is not heard | `delegated_mint` |
+//! | 4 what a Gateway's signature is bound to | `gateway_signature` |
+//! | 5 undeclared operations | `gateway_exchange`: `t02_sts_operations` |
+//! | 6 the control audience | `bootstrap` |
+//! | 7 existence is not disclosed | `clients` |
+//! | 8 secrets | `secrets`, `clients` |
+//! | 9, 10 approvals: nobody can give one yet, and none is believed | `bootstrap` |
+//! | 11 a delegation bounds scopes and life | `delegated_mint` |
+//! | 12 external subjects: no identity provider yet, and none is believed | `bootstrap` |
+//! | 13 everything fails closed | `availability`, `gateway_signature` |
+//! | 15 keys that were rotated away still verify | `direct_exchange`: `t02_sts_key_rotation` |
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
@@ -7,6 +25,7 @@ mod support;
 mod availability;
 mod bootstrap;
 mod clients;
+mod cost;
 mod delegated_mint;
 mod direct_exchange;
 mod directives;

@@ -7,13 +7,14 @@
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
 use caracal_authority::session::SessionStatus;
 use caracal_authority::{AgentSessionId, ApplicationId, AuthorityRecordId, EdgeId, PolicySetId, PolicySetVersionId};
 use caracal_store::{StoreError, ZoneWrite, applications, delegations, evidence, policy_sets, records, sessions};
 use serde_json::json;
+use tokio::task::JoinHandle;
 
 use crate::support::*;
 
@@ -63,7 +64,7 @@ fn set_of(version: &PolicySetVersionId) -> PolicySetId {
 /// A change that has been made and waits to be committed.
 struct Held {
     release: mpsc::Sender<()>,
-    committed: tokio::task::JoinHandle<Result<i64, StoreError>>,
+    committed: JoinHandle<Result<i64, StoreError>>,
 }
 
 impl Held {
@@ -295,7 +296,7 @@ mod t02_sts_races {
             })
         });
         let minters: Vec<_> = minters.collect();
-        while granted.load(Ordering::SeqCst) < enough {
+        while granted.load(Ordering::SeqCst) < enough && !minters.iter().all(JoinHandle::is_finished) {
             tokio::task::yield_now().await;
         }
         let head = world.change(change, |tx, change| Box::pin(change.make(tx))).await;
@@ -356,13 +357,14 @@ mod t02_sts_races {
         let world = Arc::new(World::in_real_time().await);
         let versions =
             [world.activate(&format!("{POLICY}\n# a")).await, world.activate(&format!("{POLICY}\n# b")).await];
-        let minting = Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let (minting, granted) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
         let minters = (0..MINTERS).map(|_| {
-            let (world, minting) = (world.clone(), minting.clone());
+            let (world, minting, granted) = (world.clone(), minting.clone(), granted.clone());
             tokio::spawn(async move {
                 while minting.load(Ordering::SeqCst) {
                     let answer = Ask::mint().send(&world).await;
                     assert_eq!(answer.status, 200, "{}", answer.outcome());
+                    granted.fetch_add(1, Ordering::SeqCst);
                 }
             })
         });
@@ -374,7 +376,11 @@ mod t02_sts_races {
             let change = Change::Activate(set_of(&version), version.clone());
             let head = world.change(change, |tx, change| Box::pin(change.make(tx))).await;
             in_force.push((head, version));
-            tokio::task::yield_now().await;
+            // Not so fast that some mint is overtaken until it gives up.
+            let until = granted.load(Ordering::SeqCst) + round % 3;
+            while granted.load(Ordering::SeqCst) < until && !minters.iter().any(JoinHandle::is_finished) {
+                tokio::task::yield_now().await;
+            }
         }
         minting.store(false, Ordering::SeqCst);
         for minter in minters {

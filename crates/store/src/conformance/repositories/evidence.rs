@@ -57,6 +57,12 @@ pub async fn evidence_comes_back_as_stored(make: Make) {
     ] {
         let found = evidence::list(&mut read, &filter, &Page::first(10)).await.unwrap();
         assert_eq!(found.iter().map(|row| row.chain_seq).collect::<Vec<_>>(), shown, "{filter:?}");
+        // The same in the order of the chain, and from any position of it.
+        for after in 0..=4 {
+            let found = evidence::search(&mut read, &filter, after, 2).await.unwrap();
+            let behind: Vec<_> = shown.iter().rev().copied().filter(|seq| *seq > after).take(2).collect();
+            assert_eq!(found.iter().map(|row| row.chain_seq).collect::<Vec<_>>(), behind, "{filter:?} after {after}");
+        }
     }
     let mut all = snapshot.deployment();
     assert_eq!(evidence::list_chains(&mut all).await.unwrap(), [zone("z-1")]);

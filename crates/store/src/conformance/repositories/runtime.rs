@@ -12,6 +12,7 @@ use crate::conformance::repositories::samples;
 use crate::error::StoreError;
 use crate::revocations::{Anchor, AnchorKind};
 use crate::sessions::Among;
+use crate::tx::ZoneRead;
 use crate::{delegations, receipts, records, revocations, sessions, used_mandates};
 
 pub async fn sessions_come_back_as_stored(make: Make) {
@@ -40,6 +41,7 @@ pub async fn sessions_come_back_as_stored(make: Make) {
     ] {
         assert_eq!(sessions::count_holding_capacity(&mut read, among, at_most).await.unwrap(), count, "{among:?}");
     }
+    reached(&mut read, [2, 2, 1]).await;
     assert!(sessions::is_anchor(&mut read, &id!("rec-1")).await.unwrap());
     assert!(!sessions::is_anchor(&mut read, &id!("rec-2")).await.unwrap());
     let children = sessions::list_running_children(&mut read, &id!("parent")).await.unwrap();
@@ -54,6 +56,7 @@ pub async fn sessions_come_back_as_stored(make: Make) {
     let mut snapshot = fresh.store.snapshot().await.unwrap();
     let mut read = snapshot.zone(&zone("z-1"));
     assert_eq!(sessions::count_holding_capacity(&mut read, Among::Zone, 10).await.unwrap(), 0, "both have lapsed");
+    reached(&mut read, [0, 0, 0]).await;
     same(&sessions::list_lapsed_tasks(&mut read, 10).await.unwrap(), &vec![rows[1].clone()]);
     drop(snapshot);
     for ended in [true, false] {
@@ -74,6 +77,33 @@ pub async fn sessions_come_back_as_stored(make: Make) {
     };
     same(&sessions::lookup(&mut read, &id!("s-1")).await.unwrap().unwrap(), &ended);
     assert!(sessions::list_running_children(&mut read, &id!("parent")).await.unwrap().is_empty());
+    drop(snapshot);
+
+    // What has ended makes room at once; what was rolled back never took any.
+    clock.advance(-1_000);
+    let rolled_back = change!(fresh.store, samples::session("s-3", false), |tx, row| {
+        sessions::add(tx, row).await?;
+        reached(tx, [2, 2, 0]).await;
+        Err::<(), _>(StoreError::Statement { reason: "on purpose".to_owned() })
+    });
+    assert!(matches!(rolled_back, Err(StoreError::Statement { reason }) if reason == "on purpose"));
+    let mut snapshot = fresh.store.snapshot().await.unwrap();
+    reached(&mut snapshot.zone(&zone("z-1")), [1, 1, 0]).await;
+}
+
+/// Whether limits count as reached exactly when this many sessions hold a slot in the zone, of `app-1`, under `parent`.
+async fn reached(read: &mut ZoneRead<'_>, [in_zone, of_application, under_parent]: [i64; 3]) {
+    let (application, parent) = (id!("app-1"), id!("parent"));
+    for limit in 0..4 {
+        for (among, count) in [
+            (Among::Zone, in_zone),
+            (Among::Application(&application), of_application),
+            (Among::ChildrenOf(&parent), under_parent),
+        ] {
+            let reached = sessions::holding_reaches(read, among, limit).await.unwrap();
+            assert_eq!(reached, count >= limit, "{count} of {limit} in {among:?}");
+        }
+    }
 }
 
 pub async fn edges_come_back_as_stored(make: Make) {

@@ -18,7 +18,9 @@ use caracal_custody::{SealedSecrets, SigningKeys};
 use caracal_ledger::{AnonymousDenials, Ledger};
 use caracal_store::evidence::{self, ChainRow, EvidenceFilter, EvidenceRow};
 use caracal_store::records::{self, RecordRow};
-use caracal_store::{Clock, ManualClock, Page, SqliteOptions, Store, StoreError, SystemClock, admin_evidence};
+use caracal_store::{
+    Clock, ManualClock, Page, SqliteOptions, Store, StoreError, SystemClock, admin_evidence, used_mandates,
+};
 use caracal_sts::{Capabilities, Sts, StsConfig};
 use http::Request;
 use http_body_util::BodyExt;
@@ -202,6 +204,18 @@ impl World {
         let [ChainRow::Read(row)] = &rows[..] else { panic!("no readable summary") };
         let payload: Value = serde_json::from_str(row.payload.as_deref().unwrap()).unwrap();
         payload["sts"][reason].as_u64().unwrap_or(0)
+    }
+
+    /// Forgets uses and nonces as the retention job does.
+    pub(crate) async fn forget_what_is_over(&self) {
+        let now = self.store.now();
+        let done: Result<usize, StoreError> = self
+            .store
+            .commit_deployment(now, |tx, now| {
+                Box::pin(async move { used_mandates::purge_expired(tx, *now, 100).await })
+            })
+            .await;
+        done.unwrap();
     }
 
     /// Ids of all authority records of the zone, as whoever holds the disk sees them.

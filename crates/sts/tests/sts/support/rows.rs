@@ -35,24 +35,24 @@ fn map(value: Value) -> Map<String, Value> {
     value.as_object().unwrap().clone()
 }
 
+/// All at once, so that the changes share a sync.
 pub(crate) async fn seed(world: &World) {
-    for id in [ZONE, OTHER_ZONE] {
-        world.add_zone(id).await;
-    }
-    world.add_application(APP, |_| {}).await;
-    world.add_application("app-notes", |_| {}).await;
-    world.add_resource("r-docs", DOCS, |_| {}).await;
-    world
-        .add_resource("r-notes", NOTES, |row| {
+    tokio::join!(
+        world.add_zone(ZONE),
+        world.add_zone(OTHER_ZONE),
+        world.add_application(APP, |_| {}),
+        world.add_application("app-notes", |_| {}),
+        world.add_resource("r-docs", DOCS, |_| {}),
+        world.add_resource("r-notes", NOTES, |row| {
             row.scopes = vec!["notes:read".to_owned()];
             row.operations.clear();
-        })
-        .await;
-    world.add_record("rec-app", |_| {}).await;
-    world.add_session("s-root", |_| {}).await;
-    world.add_session("s-1", |row| row.parent_id = Some(AgentSessionId::parse("s-root").unwrap())).await;
-    world.add_edge("e-1", |_| {}).await;
-    world.activate(POLICY).await;
+        }),
+        world.add_record("rec-app", |_| {}),
+        world.add_session("s-root", |_| {}),
+        world.add_session("s-1", |row| row.parent_id = Some(AgentSessionId::parse("s-root").unwrap())),
+        world.add_edge("e-1", |_| {}),
+        world.activate(POLICY),
+    );
 }
 
 impl World {

@@ -1,0 +1,8 @@
+//! The evidence service from outside: a real store in a directory of its own, a real ledger with its heads beside it, and
+//! the router as the listener gets it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod access;
+mod search;
+mod sweep;
+mod world;

@@ -1,0 +1,150 @@
+//! The sweep: what it counts, and what it makes of readiness (contract: audit-and-streams.md §5.3, §7.3, §12).
+
+use std::sync::atomic::Ordering;
+
+use serde_json::json;
+
+use crate::world::{BEARER, World, event};
+
+/// Four events in one zone, one in another.
+async fn recorded() -> World {
+    let world = World::new();
+    for number in 1..=4 {
+        world.record(vec![event("z-1", &format!("e-{number}"), number).request("req-1")]).await;
+    }
+    world.record(vec![event("z-2", "other", 0)]).await;
+    world
+}
+
+impl World {
+    /// `mismatch`, `breaks`, `hmac` as counted so far, and the reason for which it is not ready.
+    async fn found(&self) -> (i64, i64, i64, Option<String>) {
+        let metrics = self.metrics().await;
+        let of = |name: &str| metrics[name].as_i64().unwrap();
+        let ready = self.ask("GET", "/ready", None).await.json();
+        let reason = ready["reason"].as_str().map(str::to_owned);
+        assert_eq!(ready["ready"], json!(reason.is_none()));
+        (of("tamper_mismatch_total"), of("tamper_chain_breaks"), of("tamper_hmac_failures"), reason)
+    }
+}
+
+fn tampered() -> Option<String> {
+    Some("ledger_tampered".to_owned())
+}
+
+mod t06_evidence_sweep {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_intact_ledger_leaves_the_service_ready() {
+        let world = recorded().await;
+        assert_eq!(world.metrics().await["tamper_last_full_unix"], 0, "no sweep yet");
+        world.sweep().await;
+        assert_eq!(world.found().await, (0, 0, 0, None));
+        let metrics = world.metrics().await;
+        assert_eq!(
+            (&metrics["tamper_checked_total"], &metrics["tamper_last_full_unix"]),
+            (&json!(5), &json!(1_767_268_801))
+        );
+        assert_eq!(metrics["tamper_last_sweep_unix"], metrics["tamper_last_full_unix"]);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_changed_column_is_a_mismatch() {
+        let world = recorded().await;
+        world.tamper("UPDATE audit_events SET decision = 'deny' WHERE id = 'e-2'");
+        world.sweep().await;
+        assert_eq!(world.found().await, (1, 0, 0, tampered()));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_row_whose_hashes_were_made_to_fit_breaks_link_and_seal() {
+        let world = recorded().await;
+        let other = "1".repeat(64);
+        world.tamper(&format!(
+            "UPDATE audit_events SET prev_content_sha256 = '{other}' WHERE id = 'e-3';
+             UPDATE audit_events SET chain_hmac = '{other}' WHERE id = 'e-4'"
+        ));
+        world.sweep().await;
+        // A seal also covers the link, so the changed link shows in both.
+        assert_eq!(world.found().await, (0, 1, 2, tampered()));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_removed_row_and_a_cut_tail_are_breaks() {
+        let world = recorded().await;
+        world.tamper("DELETE FROM audit_events WHERE id = 'e-2'");
+        world.sweep().await;
+        let (mismatch, breaks, seals, reason) = world.found().await;
+        assert_eq!((mismatch, seals, reason), (0, 0, tampered()));
+        assert!(breaks >= 1);
+
+        let world = recorded().await;
+        world.tamper("DELETE FROM audit_events WHERE id = 'e-4'");
+        world.sweep().await;
+        assert_eq!(world.found().await, (0, 1, 0, tampered()), "the heads outside the store remember it");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_row_that_can_t_be_read_is_a_mismatch() {
+        let world = recorded().await;
+        world.tamper("UPDATE audit_events SET decision = CAST(x'ff' AS TEXT) WHERE id = 'e-2'");
+        world.sweep().await;
+        let (mismatch, _, _, reason) = world.found().await;
+        assert_eq!((mismatch, reason), (1, tampered()));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn readiness_follows_the_last_sweep_and_counters_only_rise() {
+        let world = recorded().await;
+        world.sweep().await;
+        world.tamper("UPDATE audit_events SET request_id = 'req-x' WHERE id = 'e-1'");
+        world.sweep().await;
+        assert_eq!(world.found().await, (1, 0, 0, tampered()));
+        let outside = rusqlite::Connection::open(world.directory.path().join("caracal.db")).unwrap();
+        outside.execute_batch("UPDATE audit_events SET request_id = 'req-1' WHERE id = 'e-1'").unwrap();
+        world.sweep().await;
+        assert_eq!(world.found().await, (1, 0, 0, None));
+        assert_eq!(world.metrics().await["tamper_checked_total"], 15);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_sweep_that_could_not_run_counts_nothing_and_changes_no_verdict() {
+        let world = recorded().await;
+        world.tamper("UPDATE audit_events SET decision = 'deny' WHERE id = 'e-2'");
+        world.sweep().await;
+        let before = world.metrics().await;
+        world.fails.store(true, Ordering::SeqCst);
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let sweeping = tokio::spawn(world.audit.clone().run_sweep(stopped));
+        while world.fails.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+        stop.send_replace(true);
+        sweeping.await.unwrap();
+        assert_eq!(world.metrics().await, before);
+        assert_eq!(world.found().await.3, tampered());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_two_forms_of_the_metrics_say_the_same() {
+    let world = recorded().await;
+    world.tamper("UPDATE audit_events SET decision = 'deny' WHERE id = 'e-2'");
+    world.sweep().await;
+    let json = world.metrics().await;
+    let text = world.ask("GET", "/metrics", Some(&format!("Bearer {BEARER}"))).await;
+    assert_eq!(text.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    for (key, name, kind) in [
+        ("tamper_checked_total", "tamper_checked_total", "counter"),
+        ("tamper_mismatch_total", "tamper_mismatch_total", "counter"),
+        ("tamper_chain_breaks", "tamper_chain_breaks_total", "counter"),
+        ("tamper_hmac_failures", "tamper_hmac_failures_total", "counter"),
+        ("tamper_last_sweep_unix", "tamper_last_sweep_unix", "gauge"),
+        ("tamper_last_full_unix", "tamper_last_full_unix", "gauge"),
+    ] {
+        let expected = format!("# TYPE caracal_audit_{name} {kind}\ncaracal_audit_{name} {}\n", json[key]);
+        assert!(text.text.contains(&expected), "{expected}\nnot in\n{}", text.text);
+    }
+    assert_eq!(json.as_object().unwrap().len(), 6, "each has its line");
+}

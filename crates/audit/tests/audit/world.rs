@@ -1,0 +1,185 @@
+//! One deployment, and the one door to it: [`World::send`].
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::body::Body;
+use caracal_audit::{Audit, AuditConfig, Verifier};
+use caracal_authority::{EventId, Timestamp, ZoneId};
+use caracal_crypto::hmac::HmacKey;
+use caracal_crypto::{Secret, SecretText};
+use caracal_ledger::{
+    AnonymousDenials, ChainKey, Decision, EventType, Evidence, HeadsObserver, Ledger, LedgerReport, read_heads,
+    verify_store,
+};
+use caracal_store::{ManualClock, SqliteOptions, Store, StoreError, inspect};
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tokio::sync::watch;
+use tower::ServiceExt;
+
+pub(crate) const TOKEN: &str = "audit-secret-0123456789";
+pub(crate) const BEARER: &str = "metrics-bearer";
+/// Noon of the first day of 2026: when every test starts.
+pub(crate) const NOON: i64 = 1_767_268_800;
+
+pub(crate) struct World {
+    pub(crate) audit: Arc<Audit>,
+    pub(crate) store: Store,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) denials: Arc<AnonymousDenials>,
+    pub(crate) ledger: Ledger,
+    pub(crate) directory: tempfile::TempDir,
+    /// Makes the next verification fail, which sets it back.
+    pub(crate) fails: Arc<AtomicBool>,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("not json: {:?}", self.text))
+    }
+
+    #[track_caller]
+    pub(crate) fn is(&self, status: u16) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        self.json()
+    }
+
+    /// Status and code of a refusal, which must have the envelope.
+    #[track_caller]
+    pub(crate) fn is_refused(&self, status: u16, code: &str) -> &Self {
+        let body = self.is(status);
+        let id = self.headers["x-request-id"].to_str().unwrap();
+        assert_eq!((body["requestId"].as_str(), body["request_id"].as_str()), (Some(id), Some(id)), "{body}");
+        assert_eq!(self.headers["content-type"], "application/json");
+        assert_eq!(body["error"], code, "{body}");
+        self
+    }
+}
+
+fn secret(text: &str) -> SecretText {
+    Secret::new(text.to_owned())
+}
+
+pub(crate) fn configured() -> AuditConfig {
+    AuditConfig { admin_token: Some(secret(TOKEN)), metrics_bearer: Some(secret(BEARER)), open_metrics: false }
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        Self::with(configured())
+    }
+
+    pub(crate) fn with(config: AuditConfig) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(NOON)));
+        let store = Store::open(&SqliteOptions::in_directory(directory.path()), clock.clone()).unwrap();
+        store.observe(Arc::new(HeadsObserver::open(directory.path(), key()).unwrap()));
+        let (denials, fails) = (Arc::new(AnonymousDenials::default()), Arc::new(AtomicBool::new(false)));
+        let verifier = Arc::new(Outsider { data_dir: directory.path().to_owned(), fails: fails.clone() });
+        let audit = Arc::new(Audit::new(config, store.clone(), denials.clone(), verifier));
+        Self { audit, store, clock, denials, ledger: Ledger::new(Some(key())), directory, fails }
+    }
+
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.audit.clone().router().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        Answer { status: parts.status, headers: parts.headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
+    }
+
+    /// A request with this `Authorization`, if any.
+    pub(crate) async fn ask(&self, method: &str, path: &str, authorization: Option<&str>) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(line) = authorization {
+            request = request.header("authorization", line);
+        }
+        self.send(request.body(Body::empty()).unwrap()).await
+    }
+
+    /// A search by somebody who has the token.
+    pub(crate) async fn search(&self, query: &str) -> Answer {
+        self.ask("GET", &format!("/api/audit/search?{query}"), Some(&format!("Bearer {TOKEN}"))).await
+    }
+
+    pub(crate) async fn metrics(&self) -> Value {
+        self.ask("GET", "/metrics.json", Some(&format!("Bearer {BEARER}"))).await.is(200)
+    }
+
+    pub(crate) async fn record(&self, events: Vec<Evidence>) {
+        let zone = events[0].zone.clone();
+        let recorded: Result<(), StoreError> = self
+            .store
+            .commit(&zone, (self.ledger.clone(), events), |tx, (ledger, events): &(Ledger, Vec<Evidence>)| {
+                Box::pin(async move { ledger.record(tx, events).await })
+            })
+            .await;
+        recorded.unwrap();
+    }
+
+    /// One pass of the sweep, to its end.
+    pub(crate) async fn sweep(&self) {
+        let before = self.metrics().await["tamper_last_full_unix"].as_i64().unwrap();
+        self.clock.advance(1);
+        let (stop, stopped) = watch::channel(false);
+        let sweeping = tokio::spawn(self.audit.clone().run_sweep(stopped));
+        tokio::time::timeout(std::time::Duration::from_secs(30), async {
+            while self.metrics().await["tamper_last_full_unix"].as_i64().unwrap() == before {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("the sweep never ended");
+        stop.send_replace(true);
+        sweeping.await.unwrap();
+    }
+
+    /// What somebody does who has the file.
+    pub(crate) fn tamper(&self, sql: &str) {
+        let outside = rusqlite::Connection::open(self.directory.path().join("caracal.db")).unwrap();
+        let free = "DROP TRIGGER audit_events_are_not_changed; DROP TRIGGER audit_events_are_not_removed;";
+        outside.execute_batch(&format!("{free} {sql}")).unwrap();
+    }
+}
+
+fn key() -> Arc<dyn ChainKey> {
+    Arc::new(HmacKey::from_bytes(&[7; 32]).unwrap())
+}
+
+/// An event of `zone` at noon plus `micros`.
+pub(crate) fn event(zone: &str, id: &str, micros: i64) -> Evidence {
+    let at = Timestamp::from_micros(NOON * 1_000_000 + micros);
+    let (id, zone) = (EventId::parse(id).unwrap(), ZoneId::parse(zone).unwrap());
+    Evidence::new(id, zone, EventType::TokenExchange, Decision::Allow, "complete", at)
+}
+
+/// Verifies as the command does: opens the store without its lock, heads first.
+struct Outsider {
+    data_dir: PathBuf,
+    fails: Arc<AtomicBool>,
+}
+
+impl Verifier for Outsider {
+    fn verify(&self) -> Result<LedgerReport, String> {
+        if self.fails.swap(false, Ordering::SeqCst) {
+            return Err("the file can't be read".to_owned());
+        }
+        let said = |error: &dyn std::error::Error| error.to_string();
+        let key = key();
+        let heads = read_heads(&self.data_dir, key.as_ref()).map_err(|error| said(&error))?.unwrap_or_default();
+        let database = SqliteOptions::in_directory(&self.data_dir).database();
+        let mut inspection = inspect(&database).map_err(|error| said(&error))?;
+        let verified = inspection.run(async |tx| verify_store(tx, Some(key.as_ref()), &heads, |_, _| {}).await);
+        verified.map_err(|error| said(&error))
+    }
+}

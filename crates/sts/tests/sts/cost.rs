@@ -1,0 +1,36 @@
+//! What an exchange asks of the store: the table at the top of `exchange.rs`.
+
+use crate::support::*;
+
+#[tokio::test]
+async fn a_mint_is_one_change_and_so_is_an_exchange_and_strangers_cause_none() {
+    let world = World::new().await;
+    // The key is made and the secret known.
+    let spare = world.mandate().await;
+    let mandate = world.mandate().await;
+    let signed = Signed::exchange(&world, &mandate);
+    let session = Ask::bootstrap().send(&world).await.token().to_owned();
+    let mut before = world.store.changes();
+    let mut changes = |what: &str, expected: u64| {
+        let now = world.store.changes();
+        assert_eq!(now - before, expected, "{what}");
+        before = now;
+    };
+    assert_eq!(Ask::mint().send(&world).await.status, 200);
+    changes("a mint", 1);
+    assert_eq!(Ask::bootstrap().add("resource", NOTES).send(&world).await.status, 200);
+    changes("a mint with two pieces of evidence", 1);
+    assert!(world.sts.exchange_for_gateway(gateway_call(&spare)).await.is_ok());
+    changes("an exchange in this process", 1);
+    assert_eq!(signed.send(&world).await.status, 200);
+    changes("a signed exchange, with its nonce", 2);
+    assert!(world.sts.exchange_for_gateway(gateway_call(&mandate)).await.is_err());
+    changes("a replay", 0);
+    assert_eq!(Ask::direct(&session).send(&world).await.status, 403);
+    changes("a refusal of a known client", 1);
+    assert_eq!(Ask::bootstrap().set("client_secret", "x").send(&world).await.status, 401);
+    assert_eq!(Ask::bootstrap().set("resource", "").send(&world).await.status, 400);
+    assert_eq!(world.get("/.well-known/jwks.json?zone_id=z-1").await.status, 200);
+    assert_eq!(world.get("/ready").await.status, 200);
+    changes("strangers", 0);
+}
