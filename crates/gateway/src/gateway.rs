@@ -6,7 +6,7 @@ use caracal_crypto::chance;
 use caracal_custody::SigningKeys;
 use caracal_http::FreshId;
 use caracal_http::egress::{GuardedConnector, PoolSettings, client};
-use caracal_http::server::Ended;
+use caracal_http::server::{self, Ended, Limits};
 use caracal_ledger::{AnonymousDenials, Ledger};
 use caracal_store::{Store, StoreError};
 use tokio::net::TcpListener;
@@ -17,7 +17,7 @@ use crate::config::{ConfigMistakes, GatewayConfig};
 use crate::egress::UpstreamClient;
 use crate::evidence::EvidenceLog;
 use crate::exchange::Exchange;
-use crate::listener;
+use crate::ingress::Ingress;
 use crate::metrics::Metrics;
 use crate::revocation::Revocations;
 use crate::spent::Spent;
@@ -105,7 +105,14 @@ impl Gateway {
         let (stop_writing, stop) = watch::channel(false);
         let evidence = self.evidence.clone();
         let mut writing = tokio::spawn(async move { evidence.write(stop).await });
-        let connections = listener::serve(self.clone(), listener, shutdown).await;
+        let limits = Limits {
+            head: self.config.read_header_timeout,
+            idle: self.config.idle_timeout,
+            write_stall: self.config.stream_idle_timeout,
+            max_connections: self.config.max_connections,
+            grace: self.config.grace,
+        };
+        let connections = server::serve(listener, Ingress(self.clone()), self.fresh.clone(), limits, shutdown).await;
         let _ = stop_writing.send(true);
         if tokio::time::timeout(self.config.evidence_grace, &mut writing).await.is_err() {
             writing.abort();

@@ -1,17 +1,20 @@
 //! From a parsed head to an answer: the target is made sure to mean one thing, fixed routes answer, everything else is
 //! checked and forwarded (contract: gateway.md §1 phases A–J, §2, §3).
 
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
 use caracal_http::path::{self, Canonical};
-use caracal_http::server::MAX_HEAD_BYTES;
 use caracal_http::{PeerAddr, RequestId, request_id};
 use futures_util::FutureExt;
-use http::header::{CONNECTION, CONTENT_TYPE, HOST, LOCATION};
+use http::header::{CONNECTION, CONTENT_TYPE, LOCATION};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -19,30 +22,43 @@ use hyper::body::Incoming;
 use crate::Gateway;
 use crate::checks;
 use crate::egress::{self, Inbound};
-use crate::listener::Connection;
 use crate::operator::{self, plain};
 use crate::outgoing::{Answer, Outgoing};
 use crate::wire::Refusal;
 
+/// The Gateway as what a listener serves.
+#[derive(Clone)]
+pub(crate) struct Ingress(pub(crate) Arc<Gateway>);
+
+impl tower::Service<Request<Incoming>> for Ingress {
+    type Response = Response<Outgoing>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Outgoing>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        let gateway = self.0.clone();
+        Box::pin(async move { Ok(gateway.answer(request).await) })
+    }
+}
+
 impl Gateway {
     /// Answers one request.
-    pub(crate) async fn answer(
-        self: Arc<Self>,
-        request: Request<Incoming>,
-        peer: PeerAddr,
-        connection: Arc<Connection>,
-    ) -> Response<Outgoing> {
-        let busy = connection.begin(!request.body().is_end_stream());
-        let id = RequestId::adopt(request.headers(), &self.fresh);
-        let answering = std::panic::AssertUnwindSafe(route(&self, request, peer, connection, &id)).catch_unwind();
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Outgoing> {
+        // The listener has named every request; one that it has not would still get a name.
+        let id = request.extensions().get::<RequestId>().cloned().unwrap_or_else(|| self.fresh.next());
+        let answering = std::panic::AssertUnwindSafe(route(&self, request, &id)).catch_unwind();
         // The payload of a panic may quote anything, a secret included: only the id goes to the log.
         let answer = answering.await.unwrap_or_else(|_| {
             tracing::error!(request_id = %id, "a request panicked");
             Answered::Ours(caracal_http::Problem::internal().render(&id, caracal_http::Profile::GATEWAY))
         });
         let mut response = match answer {
-            Answered::Ours(response) => response.map(|body| Outgoing::ours(body, busy)),
-            Answered::Relayed(response) => response.map(|body| Outgoing::relayed(body, busy)),
+            Answered::Ours(response) => response.map(Outgoing::Ours),
+            Answered::Relayed(response) => response.map(Outgoing::relayed),
         };
         response.headers_mut().insert(request_id::HEADER, id.to_header());
         response
@@ -54,13 +70,7 @@ enum Answered {
     Relayed(Answer),
 }
 
-async fn route(
-    gateway: &Arc<Gateway>,
-    request: Request<Incoming>,
-    peer: PeerAddr,
-    connection: Arc<Connection>,
-    id: &RequestId,
-) -> Answered {
+async fn route(gateway: &Arc<Gateway>, request: Request<Incoming>, id: &RequestId) -> Answered {
     let (mut parts, body) = request.into_parts();
     settle_method(&mut parts);
     if let Some(answer) = settle_target(&parts) {
@@ -70,7 +80,11 @@ async fn route(
         return Answered::Ours(answer);
     }
     let started = tokio::time::Instant::now();
-    match proxy(gateway, Inbound { parts, body, peer, id: id.clone(), connection, started }).await {
+    // Missing only without the listener that knows it, and then nobody may be forwarded as nobody.
+    let Some(peer) = parts.extensions.get::<PeerAddr>().copied() else {
+        return Answered::Ours(caracal_http::Problem::internal().render(id, caracal_http::Profile::GATEWAY));
+    };
+    match proxy(gateway, Inbound { parts, body, peer, id: id.clone(), started }).await {
         Ok(answer) => Answered::Relayed(answer),
         Err(refusal) => Answered::Ours(refusal.render(id)),
     }
@@ -112,13 +126,6 @@ fn settle_method(request: &mut Parts) {
 /// Refuses targets that different readers would read differently, and sends unclean paths to their clean form. Nothing
 /// is authenticated, counted or used up here.
 fn settle_target(request: &Parts) -> Option<Response<Full<Bytes>>> {
-    if let Some(status) = head_fault(request) {
-        let text = match status {
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "431 Request Header Fields Too Large\n",
-            _ => "400 Bad Request\n",
-        };
-        return Some(closing(plain(status, text)));
-    }
     if request.method == Method::CONNECT {
         return Some(plain(StatusCode::NOT_FOUND, "404 page not found\n"));
     }
@@ -136,19 +143,6 @@ fn settle_target(request: &Parts) -> Option<Response<Full<Bytes>>> {
         Canonical::Clean => None,
         Canonical::Redirect(location) => Some(redirect(&request.method, &location)),
     }
-}
-
-/// What is wrong with a head that could be parsed (gateway.md §2).
-fn head_fault(request: &Parts) -> Option<StatusCode> {
-    let lines = request.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
-    let target = request.uri.path_and_query().map_or(1, |path| path.as_str().len());
-    let authority = request.uri.authority().map_or(0, |authority| authority.as_str().len());
-    if lines.sum::<usize>() + target + authority + request.method.as_str().len() + 12 > MAX_HEAD_BYTES {
-        return Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
-    }
-    let hosts = request.headers.get_all(HOST).iter().count();
-    let named = if request.version == Version::HTTP_11 { hosts == 1 } else { hosts <= 1 };
-    (!named).then_some(StatusCode::BAD_REQUEST)
 }
 
 fn redirect(method: &Method, location: &str) -> Response<Full<Bytes>> {

@@ -4,8 +4,7 @@
 //! the mandate, asks the STS through [`Exchange`] for the final authority and for where the call goes, forwards it with
 //! the credential the agent never sees, streams the answer back, and puts on record how it ended.
 //!
-//! One request, from file to file: `listener` and `socket` pace the connection; `ingress` settles what the target means
-//! and answers fixed routes (`operator`); `checks` runs the contract's order and yields a permit; `egress` spends it:
+//! One request, from file to file: `ingress` settles what the target means and answers fixed routes (`operator`); `checks` runs the contract's order and yields a permit; `egress` spends it:
 //! target, credential, headers, dispatch; `upload` and `relay` carry the bodies; `evidence` records; `wire` says every
 //! refusal in the contract's words. `revocation` knows what is revoked and cuts what is under way.
 //!
@@ -22,13 +21,11 @@ mod evidence;
 pub mod exchange;
 mod gateway;
 mod ingress;
-mod listener;
 mod metrics;
 mod operator;
 mod outgoing;
 mod relay;
 mod revocation;
-mod socket;
 mod spent;
 mod trace;
 mod upload;

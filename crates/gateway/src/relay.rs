@@ -4,21 +4,24 @@
 //! each frame the revocation flag is looked at, and the same flag wakes the body while the upstream is silent. Whatever
 //! ends a body other than its end is an error of the body: the connection then breaks off, and no caller takes a part
 //! for the whole. The one exception is announced as such: a chunked HTTP/1.1 response that a revocation cuts ends in
-//! order, with the trailer that says so.
+//! order, with the trailer that says so ([`LastWords`]).
 
+use std::error::Error;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use caracal_http::server::LastWords;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::evidence::{Attempt, Outcome};
-use crate::listener::Connection;
 use crate::revocation::Watch;
+
+/// What a chunked response says at its end when a revocation cut it.
+const REVOKED: LastWords = LastWords { trailer: "X-Caracal-Revoked: true" };
 
 /// Why a response broke off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -46,59 +49,47 @@ pub(crate) struct Patience {
     pub(crate) total: Option<Duration>,
 }
 
+type BodyError = Box<dyn Error + Send + Sync>;
+
 /// An upstream's body, watched.
 pub(crate) struct RelayBody {
-    /// `None` once it was cut: dropping it cancels the upstream.
+    /// `None` once it ended or was cut: dropping it cancels the upstream.
     upstream: Option<Incoming>,
-    /// What the caller still has to learn.
-    cut: Option<CutShort>,
     watch: Watch,
     attempt: Attempt,
     idle: Duration,
     silence: Option<Pin<Box<Sleep>>>,
     silent_since_last_frame: bool,
     total: Option<Pin<Box<Sleep>>>,
-    /// The connection, when the response's framing has room for a trailer.
-    trailer: Option<Arc<Connection>>,
+    /// Whether the response's framing has room for a trailer.
+    chunked: bool,
 }
 
 impl RelayBody {
-    /// `trailer` is the caller's connection when the response is chunked.
-    pub(crate) fn new(
-        upstream: Incoming,
-        watch: Watch,
-        attempt: Attempt,
-        patience: Patience,
-        trailer: Option<Arc<Connection>>,
-    ) -> Self {
+    /// `chunked`: whether the response will be, on its way to the caller.
+    pub(crate) fn new(upstream: Incoming, watch: Watch, attempt: Attempt, patience: Patience, chunked: bool) -> Self {
         Self {
             upstream: Some(upstream),
-            cut: None,
             watch,
             attempt,
             idle: patience.idle,
             silence: None,
             silent_since_last_frame: false,
             total: patience.total.map(|total| Box::pin(sleep_until(Instant::now() + total))),
-            trailer,
+            chunked,
         }
     }
 
-    /// Ends the body early. The error itself follows with the next poll: before that, the connection sends on what it
-    /// was given so far, which an error would make it forget.
-    fn cut(&mut self, why: CutShort, cx: &Context<'_>) {
+    /// Ends the body early.
+    fn cut(&mut self, why: CutShort) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.upstream = None;
-        self.cut = Some(why);
-        match why {
-            CutShort::Revoked => {
-                self.attempt.interrupted();
-                if let Some(connection) = &self.trailer {
-                    connection.part_with_trailer();
-                }
-            }
-            CutShort::Upstream | CutShort::Silent | CutShort::TooLong => self.attempt.end(Outcome::CopyFailed),
+        if why == CutShort::Revoked {
+            self.attempt.interrupted();
+        } else {
+            self.attempt.end(Outcome::CopyFailed);
         }
-        cx.waker().wake_by_ref();
+        let in_order = why == CutShort::Revoked && self.chunked;
+        Poll::Ready(Some(Err(if in_order { Box::new(REVOKED) } else { Box::new(why) })))
     }
 
     fn is_silent_for_too_long(&mut self, cx: &mut Context<'_>) -> bool {
@@ -114,28 +105,22 @@ impl RelayBody {
 
 impl Body for RelayBody {
     type Data = Bytes;
-    type Error = CutShort;
+    type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        if let Some(why) = this.cut.take() {
-            return Poll::Ready(Some(Err(why)));
-        }
         if this.upstream.is_some() && this.watch.poll_revoked(cx) {
-            this.cut(CutShort::Revoked, cx);
-            return Poll::Pending;
+            return this.cut(CutShort::Revoked);
         }
         if this.total.as_mut().is_some_and(|total| total.as_mut().poll(cx).is_ready()) {
-            this.cut(CutShort::TooLong, cx);
-            return Poll::Pending;
+            return this.cut(CutShort::TooLong);
         }
         loop {
             let Some(upstream) = &mut this.upstream else { return Poll::Ready(None) };
             let frame = match Pin::new(upstream).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => frame,
                 Poll::Ready(Some(Err(_))) => {
-                    this.cut(CutShort::Upstream, cx);
-                    return Poll::Pending;
+                    return this.cut(CutShort::Upstream);
                 }
                 Poll::Ready(None) => {
                     this.upstream = None;
@@ -143,8 +128,7 @@ impl Body for RelayBody {
                     return Poll::Ready(None);
                 }
                 Poll::Pending if this.is_silent_for_too_long(cx) => {
-                    this.cut(CutShort::Silent, cx);
-                    return Poll::Pending;
+                    return this.cut(CutShort::Silent);
                 }
                 Poll::Pending => return Poll::Pending,
             };
@@ -162,7 +146,7 @@ impl Body for RelayBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.cut.is_none() && self.upstream.as_ref().is_none_or(Incoming::is_end_stream)
+        self.upstream.as_ref().is_none_or(Incoming::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {

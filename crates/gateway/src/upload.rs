@@ -15,8 +15,6 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::listener::Connection;
-
 /// Why a body did not reach its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum UploadFault {
@@ -72,31 +70,20 @@ pub(crate) struct UploadBody {
     left: u64,
     deadline: Pin<Box<Sleep>>,
     upload: Arc<Upload>,
-    connection: Arc<Connection>,
 }
 
 impl UploadBody {
     /// At most `limit` bytes, complete before `deadline`. The receiver hears when nothing more is to be sent.
-    pub(crate) fn new(
-        body: Incoming,
-        limit: u64,
-        deadline: Instant,
-        connection: Arc<Connection>,
-    ) -> (Self, Arc<Upload>, oneshot::Receiver<()>) {
+    pub(crate) fn new(body: Incoming, limit: u64, deadline: Instant) -> (Self, Arc<Upload>, oneshot::Receiver<()>) {
         let (done, finished) = oneshot::channel();
         let upload = Arc::new(Upload { fault: AtomicU8::new(0), done: Mutex::new(Some(done)) });
         let at_end = body.is_end_stream();
         let deadline = Box::pin(sleep_until(deadline));
-        let this = Self { body, left: limit, deadline, upload: upload.clone(), connection };
+        let this = Self { body, left: limit, deadline, upload: upload.clone() };
         if at_end {
-            this.finished();
+            this.upload.done();
         }
         (this, upload, finished)
-    }
-
-    fn finished(&self) {
-        self.connection.body_was_read();
-        self.upload.done();
     }
 }
 
@@ -112,7 +99,7 @@ impl Body for UploadBody {
             };
             let data = match frame.map(|frame| frame.map(Frame::into_data)) {
                 None => {
-                    self.finished();
+                    self.upload.done();
                     return Poll::Ready(None);
                 }
                 Some(Err(_)) => return Poll::Ready(Some(Err(self.upload.failed(UploadFault::BrokenOff)))),
@@ -126,7 +113,7 @@ impl Body for UploadBody {
             self.left = left;
             if self.body.is_end_stream() {
                 // A body of known length is not polled again behind its last byte.
-                self.finished();
+                self.upload.done();
             }
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }

@@ -32,7 +32,6 @@ use crate::Gateway;
 use crate::checks::{Granted, Permit};
 use crate::evidence::{Attempt, Outcome};
 use crate::exchange::Directive;
-use crate::listener::Connection;
 use crate::outgoing::Answer;
 use crate::relay::{Patience, RelayBody};
 use crate::trace;
@@ -54,7 +53,6 @@ pub(crate) struct Inbound {
     pub(crate) body: Incoming,
     pub(crate) peer: PeerAddr,
     pub(crate) id: RequestId,
-    pub(crate) connection: Arc<Connection>,
     /// When its head had been read.
     pub(crate) started: tokio::time::Instant,
 }
@@ -87,7 +85,6 @@ pub(crate) async fn forward(gateway: &Gateway, permit: Permit, inbound: Inbound)
     }
     let version = inbound.parts.version;
     let method = inbound.parts.method.clone();
-    let connection = inbound.connection.clone();
     let read_deadline = inbound.started + gateway.config.read_timeout;
     let built = build(gateway, inbound, &target, &directive, &access_token, &mut attempt);
     let (request, upload, finished) = match built {
@@ -140,7 +137,7 @@ pub(crate) async fn forward(gateway: &Gateway, permit: Permit, inbound: Inbound)
         total: (!streaming).then_some(gateway.config.write_timeout),
     };
     let chunked = length.is_none() && version == Version::HTTP_11;
-    let body = Box::new(RelayBody::new(body, watch, attempt, patience, chunked.then_some(connection)));
+    let body = Box::new(RelayBody::new(body, watch, attempt, patience, chunked));
     Ok(relayed.map(|()| Some(body)))
 }
 
@@ -171,7 +168,7 @@ fn build(
     access_token: &caracal_crypto::SecretText,
     attempt: &mut Attempt,
 ) -> Result<Built, BuildFault> {
-    let Inbound { parts, body, peer, id, connection, started } = inbound;
+    let Inbound { parts, body, peer, id, started } = inbound;
     let placed = credential::place(directive, access_token)?;
     let in_query = match &placed.query {
         Some(name) => Some((name.as_str(), credential::provider_token(directive)?.expose().as_str())),
@@ -194,7 +191,7 @@ fn build(
     };
     let headers = request::headers(&parts, &placed, &facts);
     let deadline = started + gateway.config.read_timeout;
-    let (body, upload, finished) = UploadBody::new(body, gateway.config.max_request_bytes, deadline, connection);
+    let (body, upload, finished) = UploadBody::new(body, gateway.config.max_request_bytes, deadline);
     let mut request = Request::new(body);
     *request.method_mut() = parts.method;
     *request.uri_mut() = uri;

