@@ -11,6 +11,7 @@
 //! A handler can't be registered without saying what it needs: [`Route`] has no default, and [`Reach`] holds the handler
 //! itself, typed by the place it works in.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -465,16 +466,10 @@ fn looks_like_management(path: &str) -> bool {
     percent_encoding::percent_decode_str(first).decode_utf8_lossy().eq_ignore_ascii_case("v1")
 }
 
-/// Where a request comes from. Behind a proxy of ours that is what the proxy wrote last; anything before it is the
-/// caller's own claim.
+/// Where a request comes from. Those of whom nobody can say it share one budget.
 pub(crate) fn source(admin: &Admin, request: &Request) -> Source {
     let peer = request.extensions().get::<PeerAddr>().map(|peer| peer.ip());
-    let forwarded = || {
-        let line = request.headers().get_all("x-forwarded-for").iter().next_back()?.to_str().ok()?;
-        line.rsplit(',').next()?.trim().parse().ok()
-    };
-    let address = if admin.config.trust_proxy { forwarded().or(peer) } else { peer };
-    Source::from(address.unwrap_or(std::net::IpAddr::from([0, 0, 0, 0])))
+    Source::of(request.headers(), peer, admin.config.trust_proxy).unwrap_or(Source::from(IpAddr::from([0, 0, 0, 0])))
 }
 
 #[cfg(test)]

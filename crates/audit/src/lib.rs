@@ -26,6 +26,8 @@ pub struct AuditConfig {
     pub metrics_bearer: Option<SecretText>,
     /// Whether metrics are open without a bearer: in dev only.
     pub open_metrics: bool,
+    /// `TRUST_PROXY`: whether callers are told apart by what the proxy before us wrote into `X-Forwarded-For`.
+    pub trust_proxy: bool,
 }
 
 /// Verifies every chain of the store against the heads kept outside it. Blocks for as long as that takes; the sweep

@@ -141,7 +141,9 @@ fn refusal(
     peer: Option<Extension<PeerAddr>>,
     headers: &HeaderMap,
 ) -> Option<Response> {
-    let source = peer.map_or(Source::from(IpAddr::from(Ipv4Addr::UNSPECIFIED)), |Extension(peer)| peer.source());
+    let source = Source::of(headers, peer.map(|Extension(peer)| peer.ip()), audit.config.trust_proxy);
+    // Those of whom nobody can say it share one.
+    let source = source.unwrap_or(Source::from(IpAddr::from(Ipv4Addr::UNSPECIFIED)));
     let now = audit.store.now();
     let limited = |wait| {
         audit.denials.count("audit", "rate_limited");

@@ -258,10 +258,12 @@ fn is_parameter(segment: &str) -> bool {
     })
 }
 
-/// Whether an upstream reads `segment` as one segment, however it decodes.
+/// Whether an upstream reads `segment` as one segment, however it decodes. Some drop what follows a `;` before they
+/// resolve dots, and some take the overlong forms that begin with `%c0` or `%c1` for the ASCII they imitate.
 fn stays_a_segment(segment: &str) -> bool {
-    const ENCODED: [&str; 5] = ["%2f", "%5c", "%2e", "%25", "%00"];
-    if segment == "." || segment == ".." || segment.contains(['\\', '?', '#', '\0']) {
+    const ENCODED: [&str; 7] = ["%2f", "%5c", "%2e", "%25", "%00", "%c0", "%c1"];
+    let name = segment.split(';').next().unwrap_or_default();
+    if name == "." || name == ".." || segment.contains(['\\', '?', '#', '\0']) {
         return false;
     }
     !segment.bytes().enumerate().filter(|(_, byte)| *byte == b'%').any(|(at, _)| {
@@ -348,6 +350,13 @@ mod tests {
                 ("/v1/books/7%5c", false),
                 ("/v1/books/7\\x", false),
                 ("/v1/books/7%00", false),
+                ("/v1/books/..;", false),
+                ("/v1/books/..;v=1", false),
+                ("/v1/books/.;", false),
+                ("/v1/books/7;v=1", true),
+                ("/v1/books/%c0%ae%C0%AE", false),
+                ("/v1/books/%C1%9c", false),
+                ("/v1/books/%c3%a9", true),
                 ("/v1/books/7%", false),
                 ("/v1/books/7%zz", false),
                 ("/v1/books/7?all", false),
@@ -368,6 +377,7 @@ mod tests {
                 ("/v1/../admin", false),
                 ("/v1/a/%2e%2e/admin", false),
                 ("/v1/a/..%2fadmin", false),
+                ("/v1/..;/admin", false),
             ] {
                 assert_eq!(path_matches("/v1/**", actual), matches, "{actual}");
             }

@@ -226,7 +226,8 @@ impl System {
         store.observe(heads.clone());
         let urls = listeners.urls();
         let issuer = settings.issuer.clone().unwrap_or_else(|| urls.sts.clone());
-        let services = Services::compose(&settings, &keys, &store, audit_key, issuer)?;
+        let (admin_token, admin_token_file) = (copy(&keys.admin_token), keys.admin_token_file.clone());
+        let services = Services::compose(&settings, keys, &store, audit_key, issuer)?;
         services.admin.seed().await.map_err(|error| StartError::Setting(error.to_string()))?;
         // Nobody may be answered before it is known what is revoked.
         services.gateway.refresh_revocations().await?;
@@ -239,8 +240,8 @@ impl System {
             urls,
             mode: settings.mode,
             data_dir: settings.data_dir,
-            admin_token: keys.admin_token,
-            admin_token_file: keys.admin_token_file,
+            admin_token,
+            admin_token_file,
             started_in: begun.elapsed(),
             stop,
             stop_jobs,
@@ -319,7 +320,7 @@ struct Services {
 impl Services {
     fn compose(
         settings: &Settings,
-        keys: &KeyMaterial,
+        keys: KeyMaterial,
         store: &Store,
         audit_key: Arc<dyn ChainKey>,
         issuer: String,
@@ -349,13 +350,18 @@ impl Services {
                 verifier: verifier.clone(),
             },
         ));
+        let gateway = gateway(settings, &keys, store, signing_keys.clone(), &ledger, &denials, &sts)?;
         let admin = Admin::new(
             AdminConfig {
                 bootstrap_token: Some(copy(&keys.admin_token)),
-                requests_per_minute: settings.api_rate_limit_per_min,
+                body_limit: settings.api.body_limit,
+                body_deadline: settings.body_deadline,
+                requests_per_minute: settings.api.requests_per_minute,
+                auth_failures_per_minute: settings.api.auth_failures_per_minute,
+                ready_per_minute: settings.ready_per_minute,
+                max_resources_per_zone: settings.api.max_resources_per_zone,
                 control_audience: settings.control_audience.clone(),
                 trust_proxy: settings.trust_proxy,
-                ..AdminConfig::default()
             },
             caracal_admin::Capabilities {
                 store: store.clone(),
@@ -363,7 +369,7 @@ impl Services {
                 denials: denials.clone(),
                 sealed,
                 secrets: verifier,
-                token_key: keys.admin_token_digests.clone(),
+                token_key: keys.admin_token_digests,
                 runtime: Some(Arc::new(StsPolicyRuntime(sts.clone()))),
             },
         );
@@ -371,24 +377,32 @@ impl Services {
         let coordinator = Arc::new(Coordinator::new(
             CoordinatorConfig {
                 operator_token: Some(copy(&keys.coordinator_token)),
-                idempotency_hmac_key_previous: keys.idempotency_previous.clone(),
-                max_sessions_per_zone: settings.max_sessions_per_zone,
-                max_sessions_per_application: settings.max_sessions_per_application,
-                rate_limit_per_minute: settings.coordinator_rate_limit_per_min,
+                idempotency_hmac_key_previous: keys.idempotency_previous,
+                idempotency_retention: settings.coordinator.idempotency_retention,
+                generated_idempotency_retention: settings.coordinator.generated_idempotency_retention,
+                idempotency_max_receipts: settings.coordinator.idempotency_max_receipts,
+                max_sessions_per_zone: settings.coordinator.max_sessions_per_zone,
+                max_sessions_per_application: settings.coordinator.max_sessions_per_application,
+                body_limit: settings.coordinator.body_limit,
+                body_deadline: settings.body_deadline,
+                rate_limit_per_minute: settings.coordinator.requests_per_minute,
+                ready_rate_limit_per_minute: settings.ready_per_minute,
+                ttl_sweep_interval: settings.coordinator.ttl_sweep_interval,
+                sweep_batch: settings.coordinator.sweep_batch,
                 trust_proxy: settings.trust_proxy,
-                ..CoordinatorConfig::new(issuer, keys.idempotency.clone())
+                ..CoordinatorConfig::new(issuer, keys.idempotency)
             },
             store.clone(),
-            signing_keys.clone(),
+            signing_keys,
             ledger.clone(),
             denials.clone(),
         ));
-        let gateway = gateway(settings, keys, store, signing_keys, &ledger, &denials, &sts)?;
         let audit = Arc::new(Audit::new(
             AuditConfig {
                 admin_token: Some(copy(&keys.admin_token)),
                 metrics_bearer: keys.metrics_bearer.as_ref().map(copy),
                 open_metrics,
+                trust_proxy: settings.trust_proxy,
             },
             store.clone(),
             denials.clone(),
@@ -455,7 +469,14 @@ fn gateway(
     let connector =
         GuardedConnector::new(AddressPolicy::new(admit_loopback, private), Arc::new(SystemResolver::new()), trust);
     let config = GatewayConfig {
-        max_request_bytes: settings.max_request_bytes,
+        sts_timeout: settings.gateway.sts_timeout,
+        upstream_timeout: settings.gateway.upstream_timeout,
+        read_header_timeout: settings.gateway.read_header_timeout,
+        read_timeout: settings.gateway.read_timeout,
+        write_timeout: settings.gateway.write_timeout,
+        stream_idle_timeout: settings.gateway.stream_idle_timeout,
+        idle_timeout: settings.gateway.idle_timeout,
+        max_request_bytes: settings.gateway.max_request_bytes,
         upstream_host_allowlist: settings.upstream_host_allowlist.clone(),
         trust_proxy: settings.trust_proxy,
         admin_token: Some(copy(&keys.admin_token)),

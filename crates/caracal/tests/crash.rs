@@ -29,22 +29,39 @@ mod t06_evidence {
         let directory = tempfile::tempdir().unwrap();
         let http = Arc::new(Http::new());
         let upstream = upstream().await;
-        let mut system = Running::start(directory.path());
+        let mut system = start(directory.path());
         let tenant = Arc::new(Tenant::provision(&http, &system, &upstream).await);
         let (session, edge) = tenant.delegation(&http, &system).await;
         // Spread over the phases of mint, exchange, commit and answer.
         for round in 0..8u64 {
+            let unused = tenant.mint(&http, &system, (&session, &edge)).await.unwrap().text("access_token");
             let seen = calls_until_killed(&http, &mut system, &tenant, (&session, &edge), 40 + round * 23).await;
             assert!(!seen.minted.is_empty(), "round {round} was killed before it began");
             let verified = run(caracal().args(["audit", "verify", "--json", "--data-dir"]).arg(directory.path()));
             assert_eq!(verified.code, Some(0), "round {round}: {} {}", verified.stdout, verified.stderr);
-            system = Running::start(directory.path());
+            system = start(directory.path());
             every_mandate_has_its_evidence(&http, &system, &tenant, &seen).await;
             for mandate in &seen.consumed {
-                let again = tenant.call(&http, &system, mandate).await.unwrap();
-                assert_eq!(again.status, StatusCode::UNAUTHORIZED, "round {round}: a consumed mandate was accepted");
+                assert_eq!(refused(&http, &system, &tenant, mandate).await, REPLAYED, "round {round}");
             }
+            // Those refusals mean something: what was not consumed is still good, once.
+            assert_eq!(tenant.call(&http, &system, &unused).await.unwrap().status, StatusCode::OK, "round {round}");
+            assert_eq!(refused(&http, &system, &tenant, &unused).await, REPLAYED, "round {round}");
         }
+    }
+
+    const REPLAYED: (u16, &str) = (401, "token replay detected");
+
+    /// Ports change from start to start, and with them the issuer unless it is named: then every older mandate would be
+    /// refused as somebody else's, whether or not it was consumed.
+    fn start(data_dir: &std::path::Path) -> Running {
+        Running::start_with(data_dir, &[("ISSUER_URL", "http://issuer.test")])
+    }
+
+    async fn refused(http: &Http, system: &Running, tenant: &Tenant, mandate: &str) -> (u16, &'static str) {
+        let answer = tenant.call(http, system, mandate).await.unwrap();
+        let description = answer.json()["error_description"].as_str().unwrap_or_default().to_owned();
+        (answer.status.as_u16(), if description == REPLAYED.1 { REPLAYED.1 } else { "something else" })
     }
 
     /// Eight agents mint and call until the process is killed after about `after_calls` answers.

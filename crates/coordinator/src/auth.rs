@@ -1,8 +1,9 @@
 //! Who is asking (contract: coordinator.md §2).
 //!
 //! A caller shows a session mandate, signed by the very zone it acts in, whose application and authority record are
-//! looked up at this request: what was revoked a moment ago is refused now. Or it shows the operator's token, which
-//! opens a short list of routes and lends no application's authority.
+//! looked up at this request: what was revoked a moment ago is refused now. A change looks once more, in its own
+//! transaction: it may have waited for its turn, and a revocation that was acknowledged meanwhile comes before it. Or the
+//! caller shows the operator's token, which opens a short list of routes and lends no application's authority.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use caracal_crypto::constant_time_eq;
 use caracal_custody::mandate::{VerifyError, verify};
 use caracal_custody::{CustodyError, SigningKeys};
 use caracal_http::Problem;
-use caracal_store::{Store, StoreError, applications, records};
+use caracal_store::{Store, StoreError, ZoneRead, applications, records};
 
 use crate::config::CoordinatorConfig;
 use crate::route::ZoneRoute;
@@ -102,6 +103,17 @@ impl Principal {
     }
 }
 
+/// The application or the authority record behind a mandate is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the identity behind the mandate is gone")]
+pub(crate) struct IdentityRevoked;
+
+impl From<IdentityRevoked> for Problem {
+    fn from(_: IdentityRevoked) -> Self {
+        refusal(StatusCode::UNAUTHORIZED, "identity_revoked")
+    }
+}
+
 /// Why a request is not heard.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unauthenticated {
@@ -118,8 +130,8 @@ pub(crate) enum Unauthenticated {
     #[error("the mandate is of another zone")]
     ZoneMismatch,
     /// The application or the authority record behind the mandate is gone.
-    #[error("the identity behind the mandate is gone")]
-    IdentityRevoked,
+    #[error(transparent)]
+    IdentityRevoked(#[from] IdentityRevoked),
     /// Nobody can say whether the bearer is good. Never 401: clients would burn it for our outage.
     #[error("keys or identities can't be read")]
     Unavailable(#[source] CustodyError),
@@ -138,7 +150,7 @@ impl From<Unauthenticated> for Problem {
             Unauthenticated::InvalidToken => refusal(StatusCode::UNAUTHORIZED, "invalid_token"),
             Unauthenticated::MissingScope => refusal(StatusCode::FORBIDDEN, "missing_scope"),
             Unauthenticated::ZoneMismatch => refusal(StatusCode::FORBIDDEN, "zone_mismatch"),
-            Unauthenticated::IdentityRevoked => refusal(StatusCode::UNAUTHORIZED, "identity_revoked"),
+            Unauthenticated::IdentityRevoked(revoked) => revoked.into(),
             Unauthenticated::Unavailable(cause) => {
                 tracing::error!(error = %cause, "a caller could not be authenticated");
                 refusal(StatusCode::SERVICE_UNAVAILABLE, "sts_unavailable").describe("authentication is unavailable")
@@ -220,14 +232,20 @@ async fn from_mandate(
 
 /// The application and the record, both at one instant of the store.
 async fn alive(store: &Store, principal: &Principal) -> Result<(), Unauthenticated> {
-    let Actor::Application(caller) = &principal.actor else { return Ok(()) };
     let mut snapshot = store.snapshot().await?;
-    let mut zone = snapshot.zone(&principal.zone);
-    let now = zone.now();
-    let application = applications::lookup(&mut zone, &caller.id).await?;
-    let record = records::lookup(&mut zone, &caller.record).await?;
-    let application_lives = application.is_some_and(|application| application.is_live(now));
-    let record = record.map(|record| record.facts()).transpose()?;
-    let record_lives = record.is_some_and(|record| check_live(&record, now).is_ok());
-    if application_lives && record_lives { Ok(()) } else { Err(Unauthenticated::IdentityRevoked) }
+    Ok(principal.check_alive(&mut snapshot.zone(&principal.zone)).await??)
+}
+
+impl Principal {
+    /// Whether application and record behind the mandate live in this transaction. The operator has neither.
+    pub(crate) async fn check_alive(&self, tx: &mut ZoneRead<'_>) -> Result<Result<(), IdentityRevoked>, StoreError> {
+        let Actor::Application(caller) = &self.actor else { return Ok(Ok(())) };
+        let now = tx.now();
+        let application = applications::lookup(tx, &caller.id).await?;
+        let record = records::lookup(tx, &caller.record).await?;
+        let application_lives = application.is_some_and(|application| application.is_live(now));
+        let record = record.map(|record| record.facts()).transpose()?;
+        let record_lives = record.is_some_and(|record| check_live(&record, now).is_ok());
+        Ok(if application_lives && record_lives { Ok(()) } else { Err(IdentityRevoked) })
+    }
 }

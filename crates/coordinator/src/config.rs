@@ -37,7 +37,7 @@ pub struct CoordinatorConfig {
     pub rate_limit_per_minute: u32,
     /// `READY_RATE_LIMIT_PER_MIN`: readiness probes per caller's address; 0 switches the limit off. 120.
     pub ready_rate_limit_per_minute: u32,
-    /// `TRUST_PROXY`: whether the first address of `X-Forwarded-For` is the caller's. Only behind a proxy that sets it:
+    /// `TRUST_PROXY`: whether the last address of `X-Forwarded-For` is the caller's. Only behind a proxy that sets it:
     /// otherwise any caller chooses the address it is counted under. Off.
     pub trust_proxy: bool,
     /// `TTL_SWEEP_INTERVAL_MS`: how often tasks whose time is up are ended. They stop counting at once, the sweep only
@@ -70,5 +70,30 @@ impl CoordinatorConfig {
             ttl_sweep_interval: Duration::from_secs(60),
             sweep_batch: 500,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_the_contracts() {
+        let key: Vec<u8> = (0..32).collect();
+        let config = CoordinatorConfig::new("https://issuer.test", HmacKey::from_bytes(&key).unwrap());
+        assert_eq!((config.max_sessions_per_zone, config.max_sessions_per_application), (10_000, 1_000));
+        assert_eq!((config.rate_limit_per_minute, config.ready_rate_limit_per_minute), (600, 120));
+        assert_eq!((config.body_limit, config.idempotency_max_receipts, config.sweep_batch), (262_144, 10_000, 500));
+        let seconds = [
+            (config.idempotency_retention, 7 * 86_400),
+            (config.generated_idempotency_retention, 86_400),
+            (config.service_lease, 120),
+            (config.body_deadline, 30),
+            (config.ttl_sweep_interval, 60),
+        ];
+        assert!(seconds.iter().all(|(found, expected)| *found == Duration::from_secs(*expected)), "{seconds:?}");
+        assert_eq!(config.lifecycle_scope, "agent:lifecycle");
+        assert!(config.operator_token.is_none() && config.idempotency_hmac_key_previous.is_none());
+        assert!(!config.trust_proxy);
     }
 }

@@ -25,7 +25,7 @@ use caracal_store::resources::{self, Resource};
 use caracal_store::{StoreError, ZoneRead, ZoneWrite, delegations, sessions};
 use serde_json::{Map, Value, json};
 
-use crate::auth::Principal;
+use crate::auth::{IdentityRevoked, Principal};
 use crate::evidence::{Caller, record_success};
 use crate::facts::{application_id, edge_id, inbound, link, new_edge_row, session_id};
 use crate::idempotency::{BadKey, KeyRefused, Keyed, Operation, remembered_body};
@@ -62,6 +62,8 @@ impl Wanted {
 /// Why no delegation is made, in the contract's order.
 #[derive(Debug, thiserror::Error)]
 enum DelegateRefused {
+    #[error(transparent)]
+    Caller(#[from] IdentityRevoked),
     #[error("the body does not match the schema")]
     Body(Issues),
     #[error(transparent)]
@@ -116,6 +118,7 @@ impl From<DelegateRefused> for Problem {
         use StatusCode as S;
         let message = error.to_string();
         let (status, code) = match error {
+            DelegateRefused::Caller(revoked) => return revoked.into(),
             DelegateRefused::Body(issues) => return invalid_body(&issues),
             DelegateRefused::BadKey(bad) => return bad.into(),
             DelegateRefused::Key(refused) => return refused.into(),
@@ -275,6 +278,7 @@ struct Named {
 
 impl Delegate {
     async fn commit(&self, tx: &mut ZoneWrite<'_>) -> Result<Answer, DelegateRefused> {
+        self.caller.principal.check_alive(tx).await??;
         let answer = self.decide(tx).await?;
         record_success(tx, &self.ledger, &self.caller, answer.status.as_u16()).await?;
         Ok(answer)

@@ -1,7 +1,6 @@
 //! From a request to its answer, in the order that callers can observe (contract: coordinator.md §1): rate limit, body,
 //! authentication and zone, unknown route, path parameters, then the route's own checks.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -140,9 +139,8 @@ impl Coordinator {
 
     /// Where the request comes from; none when nobody can say, and then all such requests share one budget.
     fn source(&self, parts: &Parts) -> Option<Source> {
-        let forwarded = parts.headers.get("x-forwarded-for").filter(|_| self.config.trust_proxy);
-        let first = forwarded.and_then(|value| value.to_str().ok()?.split(',').next()?.trim().parse::<IpAddr>().ok());
-        first.map(Source::from).or_else(|| parts.extensions.get::<PeerAddr>().map(|peer| peer.source()))
+        let peer = parts.extensions.get::<PeerAddr>().map(|peer| peer.ip());
+        Source::of(&parts.headers, peer, self.config.trust_proxy)
     }
 
     /// A caller that was not heard proved nothing, so it is counted and not chained (difference D11).

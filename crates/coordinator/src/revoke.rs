@@ -11,6 +11,7 @@ use caracal_store::{StoreError, ZoneWrite, delegations};
 use serde_json::json;
 
 use crate::Coordinator;
+use crate::auth::IdentityRevoked;
 use crate::cascade::{Fallen, revoke_edge};
 use crate::evidence::{Caller, record_success};
 use crate::outage::Outage;
@@ -19,6 +20,8 @@ use crate::wire::{Answer, refusal};
 /// Why a delegation is not revoked, in the contract's order.
 #[derive(Debug, thiserror::Error)]
 enum RevokeRefused {
+    #[error(transparent)]
+    Caller(#[from] IdentityRevoked),
     #[error("no such delegation, or it is not active")]
     NotFound,
     #[error("the delegation was issued by another application")]
@@ -37,6 +40,7 @@ impl From<RevokeRefused> for Problem {
     fn from(error: RevokeRefused) -> Self {
         let message = error.to_string();
         let (status, code) = match error {
+            RevokeRefused::Caller(revoked) => return revoked.into(),
             RevokeRefused::NotFound => (StatusCode::NOT_FOUND, "delegation_not_found"),
             RevokeRefused::Ownership => (StatusCode::FORBIDDEN, "issuer_ownership_required"),
             RevokeRefused::Outage(outage) => return outage.problem(),
@@ -67,8 +71,9 @@ pub(crate) async fn revoke(coordinator: &Coordinator, caller: Arc<Caller>, id: E
 
 impl Revoke {
     async fn commit(&self, tx: &mut ZoneWrite<'_>) -> Result<Fallen, RevokeRefused> {
-        let edge = delegations::lookup(tx, &self.id).await?.ok_or(RevokeRefused::NotFound)?;
         let principal = &self.caller.principal;
+        principal.check_alive(tx).await??;
+        let edge = delegations::lookup(tx, &self.id).await?.ok_or(RevokeRefused::NotFound)?;
         let issuer = edge.issuer_application_id.as_str();
         if !principal.is_admin() && !principal.may_for("coordinator.delegate_from", issuer) {
             return Err(RevokeRefused::Ownership);

@@ -22,6 +22,7 @@ use caracal_store::sessions::{self, Among, SessionRow};
 use caracal_store::{StoreError, ZoneRead, ZoneWrite, delegations, records};
 use serde_json::{Map, Value, json};
 
+use crate::auth::IdentityRevoked;
 use crate::evidence::{Caller, record_success};
 use crate::facts::{application_id, edge_id, edges, inbound, new_edge_row, session_id};
 use crate::idempotency::{BadKey, KeyRefused, Keyed, Operation, remembered_body};
@@ -52,6 +53,8 @@ struct Wanted {
 /// Why no session is started, in the contract's order.
 #[derive(Debug, thiserror::Error)]
 enum StartRefused {
+    #[error(transparent)]
+    Caller(#[from] IdentityRevoked),
     #[error("the application is another's")]
     ApplicationOwnership,
     #[error(transparent)]
@@ -103,6 +106,7 @@ impl From<StartRefused> for Problem {
         use StatusCode as S;
         let message = error.to_string();
         let (status, code) = match error {
+            StartRefused::Caller(revoked) => return revoked.into(),
             StartRefused::BadKey(bad) => return bad.into(),
             StartRefused::Key(refused) => return refused.into(),
             StartRefused::SubjectProof(fault) => return fault.into(),
@@ -266,6 +270,7 @@ struct Parent {
 
 impl Start {
     async fn commit(&self, tx: &mut ZoneWrite<'_>) -> Result<Answer, StartRefused> {
+        self.caller.principal.check_alive(tx).await??;
         let answer = self.decide(tx).await?;
         record_success(tx, &self.ledger, &self.caller, answer.status.as_u16()).await?;
         Ok(answer)

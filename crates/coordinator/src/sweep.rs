@@ -23,26 +23,28 @@ pub(crate) async fn run(store: &Store, interval: Duration, batch: u32, mut shutd
             () = stopped(&mut shutdown) => return,
         }
         if let Err(error) = sweep(store, batch).await {
-            tracing::error!(%error, "tasks whose time is up could not be ended; the next sweep tries again");
+            tracing::error!(%error, "zones with tasks whose time is up could not be found; the next sweep tries again");
         }
     }
 }
 
-/// Ends every lapsed task of every zone. Returns how many sessions ended, descendants included.
-pub(crate) async fn sweep(store: &Store, batch: u32) -> Result<usize, Outage> {
-    let mut ended = 0;
+/// Ends every lapsed task of every zone, also when a zone before it fails.
+pub(crate) async fn sweep(store: &Store, batch: u32) -> Result<(), Outage> {
     let mut zone = next_zone(store, None).await?;
     while let Some(current) = zone {
         loop {
-            let fallen = sweep_batch(store, &current, batch).await?;
-            if fallen == 0 {
-                break;
+            match sweep_batch(store, &current, batch).await {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::error!(zone = %current, %error, "tasks whose time is up could not be ended");
+                    break;
+                }
             }
-            ended += fallen;
         }
         zone = next_zone(store, Some(&current)).await?;
     }
-    Ok(ended)
+    Ok(())
 }
 
 async fn next_zone(store: &Store, after: Option<&ZoneId>) -> Result<Option<ZoneId>, Outage> {

@@ -11,6 +11,7 @@ use caracal_store::{StoreError, ZoneWrite, sessions};
 use serde_json::Value;
 
 use crate::Coordinator;
+use crate::auth::IdentityRevoked;
 use crate::cascade::end_sessions;
 use crate::evidence::{Caller, record_success};
 use crate::outage::Outage;
@@ -23,6 +24,8 @@ const MAX_REASON_CHARS: usize = 256;
 /// Why a session is not ended, in the contract's order.
 #[derive(Debug, thiserror::Error)]
 enum TerminateRefused {
+    #[error(transparent)]
+    Caller(#[from] IdentityRevoked),
     #[error("no such session, or it has ended")]
     NotFound,
     #[error("the session is another application's")]
@@ -45,6 +48,7 @@ impl From<TerminateRefused> for Problem {
     fn from(error: TerminateRefused) -> Self {
         let message = error.to_string();
         let (status, code) = match error {
+            TerminateRefused::Caller(revoked) => return revoked.into(),
             TerminateRefused::NotFound => (StatusCode::NOT_FOUND, "session_not_found"),
             TerminateRefused::Ownership => (StatusCode::FORBIDDEN, "application_ownership_required"),
             TerminateRefused::LeaseRequired => (StatusCode::BAD_REQUEST, "lease_generation_required"),
@@ -107,8 +111,9 @@ fn lease_generation(body: Option<&Value>) -> Result<Option<u64>, Problem> {
 
 impl Terminate {
     async fn commit(&self, tx: &mut ZoneWrite<'_>) -> Result<(), TerminateRefused> {
-        let session = sessions::lookup(tx, &self.id).await?.ok_or(TerminateRefused::NotFound)?;
         let principal = &self.caller.principal;
+        principal.check_alive(tx).await??;
+        let session = sessions::lookup(tx, &self.id).await?.ok_or(TerminateRefused::NotFound)?;
         let owner = session.application_id.as_str();
         if !principal.is_admin() && !principal.may_for("coordinator.spawn_for", owner) {
             return Err(TerminateRefused::Ownership);

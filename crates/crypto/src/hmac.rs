@@ -16,7 +16,6 @@ use crate::secret::{Secret, SecretText, constant_time_eq};
 pub const MIN_KEY_BYTES: usize = 32;
 
 /// An HMAC-SHA256 key, prepared once: signing hashes the message only.
-#[derive(Clone)]
 pub struct HmacKey(hmac::Key);
 
 /// A configured key that cannot be used. The caller adds the name of the variable.

@@ -136,7 +136,31 @@ mod tests {
 
     #[test]
     fn the_defaults_are_the_contracts_and_without_mistake() {
-        assert!(GatewayConfig::default().checked().is_ok());
+        let config = GatewayConfig::default();
+        let seconds = [
+            (config.sts_timeout, 5),
+            (config.upstream_timeout, 30),
+            (config.read_header_timeout, 5),
+            (config.read_timeout, 45),
+            (config.write_timeout, 60),
+            (config.stream_idle_timeout, 60),
+            (config.idle_timeout, 120),
+            (config.revocation_refresh, 30),
+            (config.grace, 14),
+            (config.evidence_grace, 4),
+        ];
+        assert!(seconds.iter().all(|(found, expected)| *found == Duration::from_secs(*expected)), "{seconds:?}");
+        assert_eq!(config.max_request_bytes, 10_485_760);
+        assert!(!config.trust_proxy && config.admin_token.is_none() && config.upstream_host_allowlist.is_empty());
+        assert!(matches!(config.metrics, MetricsAccess::Closed));
+        assert!(config.checked().is_ok());
+    }
+
+    #[test]
+    fn a_request_may_take_longer_than_its_exchange_and_its_upstream_together() {
+        let with = |seconds| GatewayConfig { read_timeout: Duration::from_secs(seconds), ..GatewayConfig::default() };
+        assert_eq!(with(35).checked().err(), Some(ConfigMistakes(vec![ConfigMistake::ReadTimeoutTooShort])));
+        assert!(with(36).checked().is_ok());
     }
 
     #[test]

@@ -8,8 +8,8 @@
 //! The authority behind a call, and the decision for it, were committed by the exchange before anything was forwarded.
 //! How the call ended is known only when its last byte has left, and its caller does not wait for that to become
 //! durable. So such events go through [`EvidenceLog`]: kept in order, committed in batches, tried again for as long as
-//! the store fails, and drained when the process stops. When too many wait, new calls wait before they may begin;
-//! events of calls that have begun always find room, so none is lost while the process lives.
+//! the store fails, and drained when the process stops. When too many wait, new calls wait before they may begin, and
+//! refusals are only counted; events of calls that have begun always find room, so none is lost while the process lives.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,8 +38,11 @@ const LINGER: Duration = Duration::from_millis(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Denials per minute of one mandate for one reason that get events of their own. A loop that retries for ever would
-/// otherwise write to the chain as fast as it can ask; the rest is counted and summarised.
+/// otherwise write to the chain as fast as it can ask, and keep other tenants' calls waiting for room; the rest is
+/// counted and summarised.
 const DENIALS_PER_MANDATE: u32 = 10;
+/// The same for a used mandate that comes back: an attack that is worth more events.
+const REPLAYS_PER_MANDATE: u32 = 100;
 
 /// Who called for what: the part that all events of one call share. Holds nothing secret.
 #[derive(Debug, Clone)]
@@ -169,8 +172,7 @@ impl EvidenceLog {
     /// Records that a verified caller was refused before dispatch.
     pub(crate) fn denied(&self, caller: &Caller, status: StatusCode, reason: &'static str, description: &str) {
         let now = self.store.now();
-        if !self.repeated.hit(&(&caller.zone, &caller.jti, reason), DENIALS_PER_MANDATE, now).is_allowed() {
-            self.anonymous.count("gateway", reason);
+        if !self.may_record(caller, reason, DENIALS_PER_MANDATE, now) {
             return;
         }
         self.push(Draft {
@@ -187,6 +189,10 @@ impl EvidenceLog {
 
     /// Records that a used mandate came back.
     pub(crate) fn replayed(&self, caller: &Caller) {
+        let now = self.store.now();
+        if !self.may_record(caller, "replay_detected", REPLAYS_PER_MANDATE, now) {
+            return;
+        }
         let metadata = Metadata::new()
             .with("jti", caller.jti.as_str())
             .with("resource", caller.resource.as_str())
@@ -201,8 +207,19 @@ impl EvidenceLog {
             request_id: caller.request_id.clone(),
             reason: None,
             metadata,
-            occurred_at: self.store.now(),
+            occurred_at: now,
         });
+    }
+
+    /// Whether a refusal gets an event of its own; else it is counted here. Nobody waits for the room of a refusal: when
+    /// there is none, callers who are refused must not take what is left for those whose call has begun.
+    fn may_record(&self, caller: &Caller, reason: &'static str, most: u32, now: Timestamp) -> bool {
+        let few = self.repeated.hit(&(&caller.zone, &caller.jti, reason), most, now).is_allowed();
+        let recorded = few && self.depth() < self.capacity;
+        if !recorded {
+            self.anonymous.count("gateway", reason);
+        }
+        recorded
     }
 
     /// Takes on the duty to record how a permitted call ended.
@@ -467,106 +484,4 @@ fn result_class(status: StatusCode) -> &'static str {
 }
 
 #[cfg(test)]
-mod t06_evidence {
-    use caracal_store::{SqliteOptions, SystemClock, evidence};
-    use futures_util::FutureExt;
-
-    use super::*;
-
-    fn log(directory: &std::path::Path, capacity: usize) -> Arc<EvidenceLog> {
-        let store = Store::open(&SqliteOptions::in_directory(directory), Arc::new(SystemClock)).unwrap();
-        let (denials, metrics) = (Arc::new(AnonymousDenials::default()), Arc::new(Metrics::default()));
-        let mut log = EvidenceLog::new(store, Ledger::new(None), denials, metrics);
-        log.capacity = capacity;
-        Arc::new(log)
-    }
-
-    fn caller(zone: &str, n: usize) -> Caller {
-        Caller {
-            zone: ZoneId::parse(zone).unwrap(),
-            client: ApplicationId::parse("app-1").unwrap(),
-            jti: MandateId::parse("m-1").unwrap(),
-            resource: "resource://items".to_owned(),
-            fingerprint: "ce887a8eece06ba3".to_owned(),
-            method: "GET".to_owned(),
-            subject_kind: None,
-            request_id: RequestId::parse(format!("r-{n}").as_bytes()).unwrap(),
-        }
-    }
-
-    #[tokio::test]
-    async fn new_calls_wait_while_too_much_waits_and_begun_ones_never_lose_their_event() {
-        let directory = tempfile::tempdir().unwrap();
-        let log = log(directory.path(), 3);
-        let mut begun: Vec<Attempt> = (0..5).map(|n| log.attempt(caller("z-1", n))).collect();
-        assert!(log.has_room().now_or_never().is_some());
-        begun.iter_mut().for_each(|attempt| attempt.end(Outcome::Executed));
-        assert_eq!(log.depth(), 5);
-        let waiting = tokio::spawn({
-            let log = log.clone();
-            async move { log.has_room().await }
-        });
-        tokio::task::yield_now().await;
-        assert!(!waiting.is_finished());
-        let (stop, stopped) = watch::channel(false);
-        let writing = tokio::spawn({
-            let log = log.clone();
-            async move { log.write(stopped).await }
-        });
-        waiting.await.unwrap();
-        stop.send(true).unwrap();
-        writing.await.unwrap();
-        assert_eq!((log.depth(), log.persisted.get(), log.dropped.get()), (0, 5, 0));
-    }
-
-    #[tokio::test]
-    async fn events_keep_their_order_within_a_zone() {
-        let directory = tempfile::tempdir().unwrap();
-        let log = log(directory.path(), CAPACITY);
-        for n in 0..40 {
-            log.attempt(caller(if n % 2 == 0 { "z-1" } else { "z-2" }, n)).end(Outcome::Executed);
-        }
-        let (stop, stopped) = watch::channel(true);
-        log.write(stopped).await;
-        drop(stop);
-        let mut snapshot = log.store.snapshot().await.unwrap();
-        let zone = ZoneId::parse("z-1").unwrap();
-        let rows = evidence::list_chain(&mut snapshot.zone(&zone), 1, 100).await.unwrap();
-        let ids = rows.into_iter().map(|row| match row {
-            evidence::ChainRow::Read(row) => row.request_id,
-            unreadable => panic!("{unreadable:?}"),
-        });
-        let expected: Vec<String> = (0..40).step_by(2).map(|n| format!("r-{n}")).collect();
-        assert_eq!(ids.collect::<Vec<_>>(), expected);
-        assert_eq!(log.drained.get(), 40);
-    }
-
-    #[test]
-    fn an_attempt_that_is_dropped_says_how_far_it_came() {
-        let directory = tempfile::tempdir().unwrap();
-        let log = log(directory.path(), CAPACITY);
-        drop(log.attempt(caller("z-1", 0)));
-        let mut answered = log.attempt(caller("z-1", 1));
-        answered.answered(StatusCode::OK, Duration::ZERO);
-        drop(answered);
-        let mut ended = log.attempt(caller("z-1", 2));
-        ended.end(Outcome::Executed);
-        ended.end(Outcome::CopyFailed);
-        drop(ended);
-        let waiting = log.lock();
-        let kind = |event: &Draft| {
-            let text = |key| event.metadata.get(key).map(ToString::to_string);
-            (event.evaluation_status, text("error_kind"), text("gateway_status"))
-        };
-        let some = |text: &str| Some(text.to_owned());
-        assert_eq!(
-            waiting.events.iter().map(kind).collect::<Vec<_>>(),
-            [
-                ("upstream_error", some("\"transport_error\""), some("499")),
-                ("upstream_error", some("\"response_copy_failed\""), some("200")),
-                ("executed", None, some("502")),
-            ]
-        );
-        assert_eq!(log.metrics.upstream_errors.get(), 2);
-    }
-}
+mod tests;

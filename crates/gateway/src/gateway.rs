@@ -6,6 +6,7 @@ use caracal_crypto::chance;
 use caracal_custody::SigningKeys;
 use caracal_http::FreshId;
 use caracal_http::egress::{GuardedConnector, PoolSettings, client};
+use caracal_http::limits::Backoff;
 use caracal_http::server::{self, Ended, Limits};
 use caracal_ledger::{AnonymousDenials, Ledger};
 use caracal_store::{Store, StoreError};
@@ -49,6 +50,8 @@ pub struct Gateway {
     pub(crate) revocations: Arc<Revocations>,
     pub(crate) circuit: Circuit,
     pub(crate) spent: Spent,
+    /// Failed guesses of the admin token.
+    pub(crate) guesses: Backoff,
     pub(crate) evidence: Arc<EvidenceLog>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) fresh: FreshId,
@@ -85,6 +88,7 @@ impl Gateway {
             revocations,
             circuit: Circuit::default(),
             spent: Spent::new(),
+            guesses: Backoff::for_credentials(),
             metrics,
             // Without randomness there is no name; the shared face of a request says so itself.
             fresh: FreshId::new(|| chance::uuid_v4().map(|id| id.to_string()).unwrap_or_default()),

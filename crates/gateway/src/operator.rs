@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use caracal_crypto::constant_time_eq;
-use caracal_http::{Profile, RequestId, health};
+use caracal_http::{PeerAddr, Profile, RequestId, health};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
@@ -103,9 +103,20 @@ fn gauges(gateway: &Gateway) -> Gauges {
 
 /// Without the token the route does not exist.
 async fn reload(gateway: &Gateway, request: &Parts, id: &RequestId) -> Response<Full<Bytes>> {
+    let not_found = || plain(StatusCode::NOT_FOUND, "not found\n");
+    let Some(token) = &gateway.config.admin_token else { return not_found() };
+    // The token opens the Admin API too, whose limits do not cover this door. Who guesses too often is not even compared
+    // for a while, and learns no more than anybody else: that there is nothing here.
+    let source = request.extensions.get::<PeerAddr>().map(|peer| peer.source());
+    let now = gateway.store.now();
+    if !gateway.guesses.check(&source, now).is_allowed() {
+        return not_found();
+    }
     let line = request.headers.get(AUTHORIZATION).map(|line| line.as_bytes().trim_ascii()).unwrap_or_default();
-    if !gateway.config.admin_token.as_ref().is_some_and(|token| is_bearer(line, token.expose())) {
-        return plain(StatusCode::NOT_FOUND, "not found\n");
+    if !is_bearer(line, token.expose()) {
+        // The verdict changes nothing: the answer is the same.
+        let _ = gateway.guesses.failed(&source, now);
+        return not_found();
     }
     match tokio::time::timeout(RELOAD_WITHIN, gateway.refresh_revocations()).await {
         Ok(Ok(marks)) => Profile::GATEWAY.json(StatusCode::OK, &json!({"ok": true, "revocations": marks})),

@@ -4,6 +4,8 @@
 //! against the limit and timed against the whole request's deadline. What went wrong is remembered beside the body,
 //! because the HTTP client only reports that something did.
 
+use std::error::Error;
+use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,6 +29,20 @@ pub(crate) enum UploadFault {
     /// The caller broke it off.
     #[error("request body broke off")]
     BrokenOff,
+    /// Its chunks are none.
+    #[error("request body is not framed as it says")]
+    Malformed,
+}
+
+impl UploadFault {
+    /// What a failing read of the body means.
+    fn of(error: &hyper::Error) -> Self {
+        let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
+        match cause {
+            Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => Self::Malformed,
+            _ => Self::BrokenOff,
+        }
+    }
 }
 
 /// What is known of an upload from outside.
@@ -42,6 +58,7 @@ impl Upload {
             1 => Some(UploadFault::TooLarge),
             2 => Some(UploadFault::TooSlow),
             3 => Some(UploadFault::BrokenOff),
+            4 => Some(UploadFault::Malformed),
             _ => None,
         }
     }
@@ -51,6 +68,7 @@ impl Upload {
             UploadFault::TooLarge => 1,
             UploadFault::TooSlow => 2,
             UploadFault::BrokenOff => 3,
+            UploadFault::Malformed => 4,
         };
         // The first one is the cause.
         let _ = self.fault.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
@@ -102,7 +120,7 @@ impl Body for UploadBody {
                     self.upload.done();
                     return Poll::Ready(None);
                 }
-                Some(Err(_)) => return Poll::Ready(Some(Err(self.upload.failed(UploadFault::BrokenOff)))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(self.upload.failed(UploadFault::of(&error))))),
                 // Trailers of the request are dropped.
                 Some(Ok(Err(_trailers))) => continue,
                 Some(Ok(Ok(data))) => data,

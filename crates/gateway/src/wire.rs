@@ -51,6 +51,7 @@ pub(crate) enum Refusal {
     UpstreamUnreachable,
     // After dispatch.
     CallerGone,
+    MalformedBody,
 }
 
 /// What the caller sees of a refusal.
@@ -103,6 +104,7 @@ impl Refusal {
             Self::UpstreamTimeout => seen(S::GATEWAY_TIMEOUT, "internal_error", "upstream timeout"),
             Self::UpstreamUnreachable => seen(S::BAD_GATEWAY, "internal_error", "upstream unreachable"),
             Self::CallerGone => seen(client_closed_request(), "internal_error", "client cancelled"),
+            Self::MalformedBody => seen(S::BAD_REQUEST, "internal_error", "request body malformed"),
         }
     }
 
@@ -149,6 +151,7 @@ impl Refusal {
             Self::UpstreamTimeout => "upstream_timeout",
             Self::UpstreamUnreachable => "upstream_unreachable",
             Self::CallerGone => "client_cancelled",
+            Self::MalformedBody => "request_body_malformed",
         }
     }
 
@@ -180,7 +183,8 @@ impl Refusal {
             | Self::BuildFailed
             | Self::UpstreamTimeout
             | Self::UpstreamUnreachable
-            | Self::CallerGone => None,
+            | Self::CallerGone
+            | Self::MalformedBody => None,
         };
         if let Some(counter) = counter {
             counter.up();
@@ -201,7 +205,7 @@ impl Refusal {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         // What the caller is still sending is not read any more.
-        if *self == Self::BodyTooLarge {
+        if matches!(self, Self::BodyTooLarge | Self::MalformedBody) {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
@@ -263,6 +267,7 @@ mod tests {
             (Refusal::UpstreamUnreachable, 502, "internal_error", "upstream unreachable"),
             (Refusal::BodyTooLarge, 413, "payload_too_large", "request body too large"),
             (Refusal::CallerGone, 499, "internal_error", "client cancelled"),
+            (Refusal::MalformedBody, 400, "internal_error", "request body malformed"),
         ] {
             let (found, headers, body) = rendered(refusal.clone()).await;
             let mut expected = json!({"error": code, "requestId": "r-1", "request_id": "r-1"});

@@ -12,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use caracal_authority::Timestamp;
+use http::HeaderMap;
 
 /// Keys remembered unless told otherwise: about 4 MiB.
 pub const DEFAULT_MAX_KEYS: usize = 65_536;
@@ -142,6 +143,20 @@ impl From<IpAddr> for Source {
             IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
             v4 => v4,
         })
+    }
+}
+
+impl Source {
+    /// Where a request comes from: the `peer` of its connection or, behind a proxy that is trusted, what that proxy
+    /// wrote: the last address of the last `X-Forwarded-For`. Anything before it is the caller's own claim, and a caller
+    /// who may choose the address it is counted under is not limited at all.
+    pub fn of(headers: &HeaderMap, peer: Option<IpAddr>, trust_proxy: bool) -> Option<Self> {
+        let forwarded = || {
+            let line = headers.get_all("x-forwarded-for").iter().next_back()?.to_str().ok()?;
+            line.rsplit(',').next()?.trim().parse().ok()
+        };
+        let address = if trust_proxy { forwarded().or(peer) } else { peer };
+        address.map(Self::from)
     }
 }
 

@@ -6,10 +6,10 @@
 //!
 //! What a reader may conclude from a chain that verifies:
 //!
-//! * no event before the last was changed, removed, inserted or moved since it was appended, unless by someone who
-//!   holds the audit key and rewrote everything behind it;
+//! * no event was changed, removed, inserted or moved since it was appended, unless by someone who holds the audit key:
+//!   each seal covers an event and its predecessor, so whoever can seal can replace one event and the seal behind it;
 //! * with the head kept outside the store ([`heads`]), also that the tail was not cut and the whole not swapped for an
-//!   older copy, unless by someone who also replaced that file.
+//!   older copy, unless by someone who also holds the audit key and replaced that file.
 //!
 //! What a chain does not show: that an event is true, that it was appended when it says, or that nothing was left out
 //! before it was appended. The last is the duty of the transaction that commits evidence with its effect.

@@ -11,11 +11,13 @@
 //!   what the reference's bundle check refuses, every conflict between documents, and a confinement rule whose
 //!   prefix is no string.
 //!
-//! Whatever `build` accepts `load` accepts, with the same data.
+//! Whatever `build` accepts `load` accepts, with the same data. Neither accepts more than a bundle may weigh: documents
+//! are bounded one by one, but a set may have hundreds, and read they take many times the memory of their text.
 
 use crate::data::Data;
 use crate::defect::{BundleDefect, DefectKind, Defects};
 use crate::hashes::ManifestSha256;
+use crate::literal::Position;
 use crate::parse::ParsedDocument;
 use crate::refusal::Refusal;
 use crate::shape::{Tolerance, index};
@@ -23,6 +25,26 @@ use crate::text;
 
 /// What evidence calls the bundle of a zone without an active policy set.
 pub const NO_ACTIVE_POLICY_SET: &str = "no_active_policy_set";
+
+/// Most that the documents of a bundle may weigh, in bytes of memory, about: tens of thousands of grants.
+const MAX_WEIGHT: usize = 32 << 20;
+
+/// Adds up the documents of a bundle.
+#[derive(Default)]
+pub(crate) struct Scale(usize);
+
+impl Scale {
+    /// Adds a document, if the bundle may still have it.
+    pub(crate) fn take(&mut self, document: &ParsedDocument) -> Result<(), DefectKind> {
+        self.0 = self.0.saturating_add(document.weight);
+        if self.0 > MAX_WEIGHT { Err(DefectKind::BundleTooLarge) } else { Ok(()) }
+    }
+
+    /// What they weigh.
+    pub(crate) fn weight(&self) -> usize {
+        self.0
+    }
+}
 
 /// One entry of a manifest with its text.
 #[derive(Debug, Clone, Copy)]
@@ -73,7 +95,7 @@ impl Bundle {
         &self.manifest_text
     }
 
-    /// Bytes of text it was read from.
+    /// Bytes of memory it takes at most, about.
     pub(crate) fn weight(&self) -> usize {
         self.weight
     }
@@ -81,6 +103,7 @@ impl Bundle {
     fn read(documents: &[Document<'_>], tolerance: Tolerance) -> Result<Self, Vec<BundleDefect>> {
         let ids: Vec<&str> = documents.iter().map(|document| document.policy_version_id).collect();
         let mut defects = Defects::new(&ids);
+        let mut scale = Scale::default();
         let mut parsed = Vec::with_capacity(documents.len());
         for (number, document) in documents.iter().enumerate() {
             if tolerance == Tolerance::Authored
@@ -90,15 +113,20 @@ impl Bundle {
                 continue;
             }
             match ParsedDocument::parse(document.content) {
-                Ok(document) => parsed.push(document),
+                Ok(document) => {
+                    if let Err(kind) = scale.take(&document) {
+                        defects.add(number, Position { line: 1, column: 1 }, kind);
+                        break;
+                    }
+                    parsed.push(document);
+                }
                 Err(Refusal { at, kind }) => defects.add(number, at, kind.into()),
             }
         }
         // What the readable documents say together means nothing while others are missing.
         defects.none_or(())?;
         let parsed: Vec<&ParsedDocument> = parsed.iter().collect();
-        let weight = documents.iter().map(|document| document.content.len()).sum();
-        Self::assemble(&ids, &parsed, tolerance, weight)
+        Self::assemble(&ids, &parsed, tolerance, scale.weight())
     }
 
     pub(crate) fn assemble(

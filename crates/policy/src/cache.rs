@@ -2,16 +2,17 @@
 //!
 //! Both are keyed by hashes of immutable text, so there is nothing to invalidate: an activation makes another
 //! manifest hash current, and the old bundle ages out. A bundle found by its manifest hash costs the request no
-//! read of documents at all. Bounded by the bytes of text behind the entries; the least recently used go first.
+//! read of documents at all. Bounded by the memory that the entries take, about; the least recently used go first.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, Scale};
 use crate::defect::{BundleDefect, Defects};
 use crate::hashes::{ContentSha256, ManifestSha256};
+use crate::literal::Position;
 use crate::parse::ParsedDocument;
 use crate::refusal::Refusal;
 use crate::shape::Tolerance;
@@ -58,11 +59,11 @@ pub enum LoadError {
 }
 
 impl PolicyCache {
-    /// Holds documents and bundles of up to so many bytes of text each.
-    pub fn new(max_text_bytes: usize) -> Self {
+    /// Holds documents and bundles of up to so many bytes each, read, not as text.
+    pub fn new(max_bytes: usize) -> Self {
         Self {
-            documents: Held::new(max_text_bytes),
-            bundles: Held::new(max_text_bytes),
+            documents: Held::new(max_bytes),
+            bundles: Held::new(max_bytes),
             none_active: Arc::new(Bundle::no_active_policy_set()),
         }
     }
@@ -85,20 +86,26 @@ impl PolicyCache {
             return Err(LoadError::ManifestMismatch { promised, found });
         }
         let mut parsed = Vec::with_capacity(documents.len());
-        let mut defects = Defects::new(&ids);
+        let (mut defects, mut scale) = (Defects::new(&ids), Scale::default());
         for (number, document) in documents.iter().enumerate() {
             let id = document.policy_version_id;
             if ContentSha256::of(document.content) != document.content_sha256 {
                 return Err(LoadError::ContentMismatch { policy_version_id: id.to_owned() });
             }
             match self.document(document) {
-                Ok(document) => parsed.push(document),
+                Ok(document) => {
+                    if let Err(kind) = scale.take(&document) {
+                        defects.add(number, Position { line: 1, column: 1 }, kind);
+                        break;
+                    }
+                    parsed.push(document);
+                }
                 Err(Refusal { at, kind }) => defects.add(number, at, kind.into()),
             }
         }
         defects.none_or(()).map_err(LoadError::Defective)?;
         let parsed: Vec<&ParsedDocument> = parsed.iter().map(Arc::as_ref).collect();
-        let weight = documents.iter().map(|document| document.content.len()).sum();
+        let weight = scale.weight();
         let bundle = Bundle::assemble(&ids, &parsed, Tolerance::Stored, weight).map_err(LoadError::Defective)?;
         let bundle = Arc::new(bundle);
         self.bundles.put(promised, bundle.clone(), bundle.weight());
@@ -110,15 +117,15 @@ impl PolicyCache {
             return Ok(parsed);
         }
         let parsed = Arc::new(ParsedDocument::parse(document.content)?);
-        self.documents.put(document.content_sha256, parsed.clone(), document.content.len());
+        self.documents.put(document.content_sha256, parsed.clone(), parsed.weight);
         Ok(parsed)
     }
 }
 
 impl Default for PolicyCache {
-    /// 64 MiB of text for documents, the same for bundles.
+    /// 128 MiB for documents, the same for bundles: several of the largest.
     fn default() -> Self {
-        Self::new(64 << 20)
+        Self::new(128 << 20)
     }
 }
 
@@ -147,7 +154,7 @@ struct Entry<V> {
     used: AtomicU64,
 }
 
-/// What an entry weighs beside its text, so that empty documents are bounded, too.
+/// What an entry weighs beside its value, so that empty documents are bounded, too.
 const ENTRY_WEIGHT: usize = 1024;
 
 impl<K: Eq + Hash + Copy, V> Held<K, V> {
@@ -165,8 +172,8 @@ impl<K: Eq + Hash + Copy, V> Held<K, V> {
 
     /// Holds a value; if another thread was faster, the later one stays. The newest is kept even if it alone
     /// exceeds the bound: it is in use.
-    fn put(&self, key: K, value: Arc<V>, text_bytes: usize) {
-        let weight = text_bytes.saturating_add(ENTRY_WEIGHT);
+    fn put(&self, key: K, value: Arc<V>, bytes: usize) {
+        let weight = bytes.saturating_add(ENTRY_WEIGHT);
         let entry = Entry { value, weight, used: AtomicU64::new(self.tick()) };
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(replaced) = entries.by_key.insert(key, entry) {
@@ -233,6 +240,18 @@ mod tests {
         let entries = held.entries.read().unwrap();
         assert_eq!(entries.weight, entries.by_key.values().map(|entry| entry.weight).sum::<usize>());
         assert_eq!(entries.by_key.len(), 1);
+    }
+
+    #[test]
+    fn a_document_weighs_what_it_takes_and_not_what_it_is_written_with() {
+        let cache = PolicyCache::default();
+        let content = format!("package caracal.authz\nrestrict := [{}]", "1,".repeat(10_000));
+        let stored =
+            StoredDocument { policy_version_id: "pv", content: &content, content_sha256: ContentSha256::of(&content) };
+        cache.load(ManifestSha256::of(["pv"]), &[stored]).unwrap();
+        for weight in [cache.documents.entries.read().unwrap().weight, cache.bundles.entries.read().unwrap().weight] {
+            assert!(weight > 10_000 * size_of::<crate::literal::Literal>() * 2, "{weight}");
+        }
     }
 
     #[test]

@@ -42,6 +42,9 @@ pub enum DefectKind {
     /// A document is not ground data.
     #[error(transparent)]
     Refused(#[from] RefusalKind),
+    /// With this document the bundle becomes larger than one may be.
+    #[error("with this document the set holds more data than a set may; shorten its documents")]
+    BundleTooLarge,
     /// Two rules give one root different values.
     #[error("`{root}` is already defined with another value at line {} of `{policy_version_id}`", at.line)]
     Conflict {
@@ -130,6 +133,7 @@ impl DefectKind {
         match self {
             DefectKind::Text(_) => "text_check_failed",
             DefectKind::Refused(kind) => kind.code(),
+            DefectKind::BundleTooLarge => "bundle_too_large",
             DefectKind::Conflict { .. } | DefectKind::ConflictingKey { .. } => "conflicting_definitions",
             DefectKind::MixedForms { .. } => "mixed_definition_forms",
             DefectKind::TwoDefaults { .. } => "two_defaults",

@@ -28,12 +28,17 @@ pub const MAX_DEPTH: usize = 64;
 /// So many repeated keys are remembered; a hostile text could hold thousands.
 const MAX_REPEATED_KEYS: usize = 32;
 
+/// Bytes that a value takes beside its text, about: `[1,1,1]` is many times larger read than written.
+const VALUE_BYTES: usize = 96;
+
 /// A document read as ground data: its rules in text order.
 #[derive(Debug)]
 pub struct ParsedDocument {
     pub(crate) rules: Vec<Rule>,
     /// Object keys written twice with different values: the last one counts, authors are told.
     pub(crate) repeated_keys: Vec<(Position, String)>,
+    /// Bytes it takes as it is here, about.
+    pub(crate) weight: usize,
 }
 
 /// One rule of a document.
@@ -77,7 +82,7 @@ pub(crate) fn parse_counting(content: &str) -> (Result<ParsedDocument, Refusal>,
         cursor: Cursor::new(content),
         imports: Vec::new(),
         contains_is_keyword: false,
-        document: ParsedDocument { rules: Vec::new(), repeated_keys: Vec::new() },
+        document: ParsedDocument { rules: Vec::new(), repeated_keys: Vec::new(), weight: content.len() },
     };
     if crate::text::is_too_long(content) {
         return (Err(parser.cursor.refuse(RefusalKind::TooLong)), 0);
@@ -288,6 +293,7 @@ impl<'t> Parser<'t> {
     }
 
     fn value(&mut self, depth: usize) -> Result<Literal, Refusal> {
+        self.document.weight += VALUE_BYTES;
         self.cursor.skip_blank();
         let at = self.cursor.at();
         let value = match self.cursor.peek() {

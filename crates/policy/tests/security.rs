@@ -10,7 +10,8 @@ mod t02_sts_policy {
     use std::fmt::Write;
 
     use caracal_policy::{
-        Bundle, DenyReason, Document, Input, LIFECYCLE_SCOPE, ParsedDocument, PrincipalKind, Verdict, decide, text,
+        Bundle, ContentSha256, DenyReason, Document, Input, LIFECYCLE_SCOPE, LoadError, ManifestSha256, ParsedDocument,
+        PolicyCache, PrincipalKind, StoredDocument, Verdict, decide, text,
     };
     use proptest::prelude::*;
     use proptest::strategy::ValueTree as _;
@@ -183,6 +184,42 @@ mod t02_sts_policy {
         input.context.requested_scopes = wanted.clone();
         input.delegation_edge.as_mut().unwrap().scopes = wanted;
         assert!(decide(&large, &input).unwrap().is_allow());
+    }
+
+    /// POLICY-8: what is small as text may be large once it is read, and many such documents would fill the memory of
+    /// the process that decides for every zone.
+    #[test]
+    fn a_bundle_is_bounded_by_what_it_weighs_once_it_is_read() {
+        let padded = |n: usize| {
+            let entry = format!("grants[\"resource://{n}\"] := {{\"application\": \"pay\", \"roles\": {{}}, \"x\": [");
+            let filler = (text::MAX_DOCUMENT_UNITS - 300) / 2;
+            document(&format!("risk := []\n{entry}{}]}}", "1,".repeat(filler)))
+        };
+        let texts: Vec<String> = (0..8).map(padded).collect();
+        let ids: Vec<String> = (0..8).map(|n| format!("pv-{n}")).collect();
+        let documents: Vec<Document<'_>> = ids
+            .iter()
+            .zip(&texts)
+            .map(|(policy_version_id, content)| Document { policy_version_id, content })
+            .collect();
+        assert!(Bundle::build(&documents[..2]).is_ok(), "each is a document like others");
+        for refused in [Bundle::build(&documents), Bundle::load(&documents)] {
+            let defects = refused.unwrap_err();
+            assert_eq!((defects.len(), defects[0].kind.code(), defects[0].document), (1, "bundle_too_large", 2));
+        }
+        let cache = PolicyCache::default();
+        let stored: Vec<StoredDocument<'_>> = documents
+            .iter()
+            .map(|document| StoredDocument {
+                policy_version_id: document.policy_version_id,
+                content: document.content,
+                content_sha256: ContentSha256::of(document.content),
+            })
+            .collect();
+        let manifest = ManifestSha256::of(ids.iter().map(String::as_str));
+        let refused = cache.load(manifest, &stored);
+        assert!(matches!(&refused, Err(LoadError::Defective(defects)) if defects[0].kind.code() == "bundle_too_large"));
+        assert!(cache.bundle(manifest).is_none());
     }
 
     // ---- For all data and requests ----

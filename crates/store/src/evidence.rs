@@ -213,12 +213,18 @@ pub async fn list_chains(tx: &mut DeploymentRead<'_>) -> Result<Vec<ZoneId>, Sto
     rows.into_iter().map(|row| row.columns("audit_events").next()).collect()
 }
 
-/// The events of one request, oldest first.
+/// Most events that [`find_by_request`] returns.
+pub const MAX_OF_REQUEST: i64 = 1_000;
+
+/// The events of one request, oldest first. Callers choose request ids and may use one for everything they do, so no
+/// more than [`MAX_OF_REQUEST`] are returned: denials before others, then the oldest, so that no crowd hides a denial.
 pub async fn find_by_request(tx: &mut ZoneRead<'_>, request_id: &str) -> Result<Vec<EvidenceRow>, StoreError> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM audit_events WHERE zone_id = ?1 AND request_id = ?2 ORDER BY occurred_at, chain_seq"
+        "SELECT {COLUMNS} FROM (SELECT * FROM audit_events WHERE zone_id = ?1 AND request_id = ?2
+         ORDER BY CASE WHEN decision = 'deny' THEN 0 ELSE 1 END, occurred_at, chain_seq LIMIT ?3) AS kept
+         ORDER BY occurred_at, chain_seq"
     );
-    tx.tx.query(&sql, params![tx.zone, request_id]).await?.into_iter().map(read).collect()
+    tx.tx.query(&sql, params![tx.zone, request_id, MAX_OF_REQUEST]).await?.into_iter().map(read).collect()
 }
 
 /// Events newest first, by time and id.

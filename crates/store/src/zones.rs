@@ -87,7 +87,7 @@ pub async fn add(tx: &mut DeploymentWrite<'_>, zone: &Zone) -> Result<(), StoreE
 }
 
 /// What a listing of zones leaves out.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct ZoneFilter {
     /// Zones whose lower-case name starts so are left out.
     pub hidden_name_prefix: String,

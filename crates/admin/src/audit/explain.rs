@@ -86,6 +86,11 @@ fn policy_input(zone: &str, metadata: &Value) -> Value {
     let (kind, action) =
         if workload.is_some() { ("Workload", "CredentialInjection") } else { ("Application", "TokenExchange") };
     let scopes = list("requested_scopes").unwrap_or_else(|| json!([]));
+    // A request that is refused as a whole records what it asked for as a list. Of one resource that is as good.
+    let only = match metadata.get("requested").and_then(Value::as_array).map(Vec::as_slice) {
+        Some([Value::String(only)]) => Some(only.as_str()),
+        _ => None,
+    };
 
     let mut principal = object(json!({
         "type": kind,
@@ -111,7 +116,7 @@ fn policy_input(zone: &str, metadata: &Value) -> Value {
         "principal": principal,
         "resource": {
             "type": "Resource",
-            "identifier": text("resource").unwrap_or_default(),
+            "identifier": text("resource").or(only).unwrap_or_default(),
             "scopes": scopes,
         },
         "action": { "id": action },
@@ -182,6 +187,15 @@ mod tests {
         });
         assert_eq!(input["context"], context);
         assert!(input["principal"].get("agent_session_id").is_none());
+    }
+
+    #[test]
+    fn the_one_resource_of_a_request_that_was_refused_as_a_whole_is_known() {
+        let identifier = |metadata: Value| policy_input("z", &metadata)["resource"]["identifier"].clone();
+        assert_eq!(identifier(json!({"requested": ["resource://n"]})), "resource://n");
+        assert_eq!(identifier(json!({"requested": ["resource://n"], "resource": "resource://m"})), "resource://m");
+        assert_eq!(identifier(json!({"requested": ["resource://n", "resource://m"]})), "");
+        assert_eq!(identifier(json!({"requested": []})), "");
     }
 
     #[test]

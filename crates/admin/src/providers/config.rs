@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use caracal_crypto::{Secret, SecretBytes, SecretText};
+use caracal_http::egress::may_carry_credential;
 use http::HeaderName;
 use serde_json::{Map, Value};
 
@@ -191,36 +192,8 @@ fn refuse_pasted_scheme(read: &Config, name: &'static str, scheme: Option<&str>)
     }
 }
 
-/// Headers that frame, route, trace or forward: a credential in one of them would be lost or change the request.
-const REFUSED_HEADERS: [&str; 20] = [
-    "baggage",
-    "connection",
-    "content-encoding",
-    "content-length",
-    "content-type",
-    "expect",
-    "forwarded",
-    "host",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "te",
-    "traceparent",
-    "tracestate",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "via",
-    "x-real-ip",
-    "x-request-id",
-];
-const REFUSED_PREFIXES: [&str; 3] = ["x-caracal-", "x-forwarded-", "proxy-"];
-
 fn is_header_name(text: &str) -> bool {
-    let lower = text.to_ascii_lowercase();
-    HeaderName::from_bytes(text.as_bytes()).is_ok()
-        && !REFUSED_HEADERS.contains(&lower.as_str())
-        && !REFUSED_PREFIXES.iter().any(|prefix| lower.starts_with(prefix))
+    HeaderName::from_bytes(text.as_bytes()).is_ok_and(|name| may_carry_credential(&name))
 }
 
 fn is_parameter_name(text: &str) -> bool {

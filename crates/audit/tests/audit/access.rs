@@ -120,6 +120,24 @@ async fn t08_availability_guessing_the_token_is_made_to_wait_for_and_counted() {
     assert_eq!(told, json!({"audit": {"invalid_admin_token": 60, "rate_limited": 2}}));
 }
 
+#[tokio::test]
+async fn t08_availability_behind_a_proxy_only_the_guesser_waits() {
+    let world = World::with(AuditConfig { trust_proxy: true, ..configured() });
+    let forwarded = |line: &str, token: &str| {
+        let request = Request::get("/api/audit/search?zone_id=z-1").header("authorization", token);
+        let mut request = request.header("x-forwarded-for", line).body(Body::empty()).unwrap();
+        request.extensions_mut().insert(PeerAddr(([10, 0, 0, 1], 1).into()));
+        request
+    };
+    for number in 0..60 {
+        // What the caller claims before it does not make it somebody else.
+        let line = format!("198.51.100.{number}, 192.0.2.1");
+        world.send(forwarded(&line, "guess")).await.is_refused(401, "unauthorized");
+    }
+    world.send(forwarded("192.0.2.1", "guess")).await.is_refused(429, "rate_limited");
+    world.send(forwarded("192.0.2.2", TOKEN)).await.is(200);
+}
+
 mod t05_secrets_metrics {
     use super::*;
 

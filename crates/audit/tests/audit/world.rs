@@ -72,7 +72,12 @@ fn secret(text: &str) -> SecretText {
 }
 
 pub(crate) fn configured() -> AuditConfig {
-    AuditConfig { admin_token: Some(secret(TOKEN)), metrics_bearer: Some(secret(BEARER)), open_metrics: false }
+    AuditConfig {
+        admin_token: Some(secret(TOKEN)),
+        metrics_bearer: Some(secret(BEARER)),
+        open_metrics: false,
+        trust_proxy: false,
+    }
 }
 
 impl World {

@@ -2,14 +2,17 @@
 //! reported together. The operator's table in `docs/settings.md` is printed from [`VARIABLES`].
 
 mod secrets;
+mod services;
 mod variables;
 
 pub use secrets::{KeyMaterial, SecretFiles, SecretsError};
+pub use services::{ApiTuning, CoordinatorTuning, GatewayTuning};
 pub use variables::{Environment, VARIABLES, Variable};
 
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// How strict the deployment is (contract: audit-and-streams.md §10).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,20 +154,20 @@ pub struct Settings {
     pub trust_proxy: bool,
     /// `LOG_LEVEL`.
     pub log_level: String,
-    /// `MAX_AGENTS_PER_ZONE`.
-    pub max_sessions_per_zone: u32,
-    /// `MAX_AGENTS_PER_APP`.
-    pub max_sessions_per_application: u32,
+    /// `REQUEST_TIMEOUT_MS`: how long a body may take to arrive at the Admin API or the Coordinator.
+    pub body_deadline: Duration,
+    /// `READY_RATE_LIMIT_PER_MIN`.
+    pub ready_per_minute: u32,
     /// `STS_MINT_RATE_LIMIT_PER_MIN`.
     pub mint_rate_limit_per_min: u32,
     /// `STS_SECRET_VERIFY_CONCURRENCY`.
     pub secret_verify_concurrency: usize,
-    /// `MAX_REQUEST_BYTES`.
-    pub max_request_bytes: u64,
-    /// `API_V1_RATE_LIMIT_PER_MIN`.
-    pub api_rate_limit_per_min: u32,
-    /// `COORDINATOR_RATE_LIMIT_PER_MIN`.
-    pub coordinator_rate_limit_per_min: u32,
+    /// The Admin API's own.
+    pub api: ApiTuning,
+    /// The Coordinator's own.
+    pub coordinator: CoordinatorTuning,
+    /// The Gateway's own.
+    pub gateway: GatewayTuning,
     /// `CARACAL_TLS_EXTRA_CA_FILE`.
     pub extra_ca_file: Option<PathBuf>,
 }
@@ -208,13 +211,13 @@ impl Settings {
             control_audience: reader.text("CONTROL_AUDIENCE").unwrap_or_else(|| "caracal-control".to_owned()),
             trust_proxy: reader.flag("TRUST_PROXY", false),
             log_level: reader.text("LOG_LEVEL").unwrap_or_else(|| "info".to_owned()),
-            max_sessions_per_zone: reader.number("MAX_AGENTS_PER_ZONE", 10_000, 0),
-            max_sessions_per_application: reader.number("MAX_AGENTS_PER_APP", 1_000, 0),
+            body_deadline: reader.milliseconds("REQUEST_TIMEOUT_MS", 30_000, 1),
+            ready_per_minute: reader.number("READY_RATE_LIMIT_PER_MIN", 120, 0),
             mint_rate_limit_per_min: reader.number("STS_MINT_RATE_LIMIT_PER_MIN", 1_000, 1),
             secret_verify_concurrency: reader.number("STS_SECRET_VERIFY_CONCURRENCY", 2, 1),
-            max_request_bytes: reader.number("MAX_REQUEST_BYTES", 10_485_760, 1),
-            api_rate_limit_per_min: reader.number("API_V1_RATE_LIMIT_PER_MIN", 600, 0),
-            coordinator_rate_limit_per_min: reader.number("COORDINATOR_RATE_LIMIT_PER_MIN", 600, 0),
+            api: ApiTuning::read(&mut reader),
+            coordinator: CoordinatorTuning::read(&mut reader),
+            gateway: GatewayTuning::read(&mut reader),
             extra_ca_file: reader.text("CARACAL_TLS_EXTRA_CA_FILE").map(PathBuf::from),
         };
         let last = Service::ALL.iter().map(|service| service.port()).max().unwrap_or(0);

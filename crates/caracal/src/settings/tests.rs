@@ -28,6 +28,59 @@ fn every_mistake_is_reported_at_once() {
 }
 
 #[test]
+fn limits_and_times_of_every_service_are_read() {
+    let environment = Environment::of([
+        ("ADMIN_AUTH_FAIL_LIMIT_PER_MIN", "0"),
+        ("REQUEST_TIMEOUT_MS", "1500"),
+        ("SWEEPER_BATCH_SIZE", "7"),
+        ("UPSTREAM_TIMEOUT", "1m30s"),
+        ("STS_TIMEOUT", "500ms"),
+        ("READ_TIMEOUT", "2m"),
+    ]);
+    let settings = Settings::read(&flags("127.0.0.1"), &environment).unwrap();
+    assert_eq!(settings.api.auth_failures_per_minute, 0);
+    assert_eq!(settings.body_deadline, Duration::from_millis(1_500));
+    assert_eq!(settings.coordinator.sweep_batch, 7);
+    assert_eq!(settings.gateway.upstream_timeout, Duration::from_secs(90));
+    assert_eq!(settings.gateway.sts_timeout, Duration::from_millis(500));
+}
+
+#[test]
+fn times_need_a_unit_and_a_length_and_a_request_outlasts_its_parts() {
+    for (name, value) in
+        [("IDLE_TIMEOUT", "30"), ("IDLE_TIMEOUT", "0s"), ("IDLE_TIMEOUT", "-1s"), ("READ_TIMEOUT", "35s")]
+    {
+        let mistakes = Settings::read(&flags("127.0.0.1"), &Environment::of([(name, value)])).unwrap_err();
+        let names: Vec<&str> = mistakes.0.iter().map(|mistake| mistake.name.as_str()).collect();
+        assert_eq!(names, [name], "{value}");
+    }
+}
+
+/// A variable that is documented and read by nobody would be set in vain, and one that is read and not documented would
+/// not be found.
+#[test]
+fn the_operators_table_is_what_is_read() {
+    let source =
+        [include_str!("mod.rs"), include_str!("services.rs"), include_str!("secrets.rs"), include_str!("variables.rs")];
+    for variable in VARIABLES {
+        let read = source.concat().matches(&format!("\"{}\"", variable.name)).count();
+        assert!(read > 1, "{} is documented and not read", variable.name);
+    }
+}
+
+/// The defaults that the table names are those that hold.
+#[test]
+fn an_environment_of_the_documented_defaults_changes_nothing() {
+    let literal =
+        VARIABLES.iter().filter(|variable| variable.default.starts_with(|first: char| first.is_ascii_digit()));
+    let pairs: Vec<(&str, &str)> = literal.map(|variable| (variable.name, variable.default)).collect();
+    assert!(pairs.len() > 20);
+    let said = Settings::read(&flags("127.0.0.1"), &Environment::from_iter(pairs)).unwrap();
+    let unsaid = Settings::read(&flags("127.0.0.1"), &Environment::default()).unwrap();
+    assert_eq!(format!("{said:?}"), format!("{unsaid:?}"));
+}
+
+#[test]
 fn insecure_switches_stop_a_published_start() {
     let environment = Environment::of([("CARACAL_MODE", "stable"), ("INSECURE_HTTP", "true")]);
     assert!(Settings::read(&flags("127.0.0.1"), &environment).is_err());

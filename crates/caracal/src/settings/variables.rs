@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
+use std::time::Duration;
 
 use super::Mistake;
 
@@ -35,15 +36,49 @@ pub const VARIABLES: &[Variable] = &[
     variable("UPSTREAM_HOST_ALLOWLIST", "empty", "when set, the only upstream hosts"),
     variable("CARACAL_TLS_EXTRA_CA_FILE", "none", "PEM certificates trusted for upstreams beside the system's"),
     variable("CONTROL_AUDIENCE", "caracal-control", "identifier of the control resource"),
-    variable("TRUST_PROXY", "false", "believe X-Forwarded-For and X-Forwarded-Proto of the peer"),
+    variable(
+        "TRUST_PROXY",
+        "false",
+        "believe what the proxy before us writes into X-Forwarded-For and X-Forwarded-Proto",
+    ),
     variable("LOG_LEVEL", "info", "error, warn, info, debug or trace"),
-    variable("MAX_AGENTS_PER_ZONE", "10000", "live sessions in a zone"),
-    variable("MAX_AGENTS_PER_APP", "1000", "live sessions of an application"),
+    variable(
+        "REQUEST_TIMEOUT_MS",
+        "30000",
+        "how long the body of a management or Coordinator request may take to arrive",
+    ),
+    variable("READY_RATE_LIMIT_PER_MIN", "120", "readiness probes per minute and address; 0 turns it off"),
+    variable("API_BODY_LIMIT_BYTES", "1048576", "largest body of a management request"),
+    variable("API_V1_RATE_LIMIT_PER_MIN", "600", "management requests per minute, address and token; 0 turns it off"),
+    variable("ADMIN_AUTH_FAIL_LIMIT_PER_MIN", "60", "refused admin tokens per minute and address; 0 turns it off"),
+    variable("API_MAX_RESOURCES_PER_ZONE", "100000", "resources of a zone; 0 turns it off"),
     variable("STS_MINT_RATE_LIMIT_PER_MIN", "1000", "mints per minute, zone, resource and application"),
     variable("STS_SECRET_VERIFY_CONCURRENCY", "2", "client secrets checked at once; each takes 64 MiB"),
-    variable("MAX_REQUEST_BYTES", "10485760", "largest request body the Gateway forwards"),
-    variable("API_V1_RATE_LIMIT_PER_MIN", "600", "management requests per minute, address and token; 0 turns it off"),
+    variable("COORDINATOR_BODY_LIMIT_BYTES", "262144", "largest body of a Coordinator request"),
     variable("COORDINATOR_RATE_LIMIT_PER_MIN", "600", "Coordinator requests per minute and address; 0 turns it off"),
+    variable("MAX_AGENTS_PER_ZONE", "10000", "live sessions in a zone"),
+    variable("MAX_AGENTS_PER_APP", "1000", "live sessions of an application"),
+    variable("IDEMPOTENCY_RETENTION_SECONDS", "604800", "how long an idempotency key counts"),
+    variable("GENERATED_IDEMPOTENCY_RETENTION_SECONDS", "86400", "the same of a key that a client library made up"),
+    variable(
+        "IDEMPOTENCY_MAX_RECEIPTS_PER_SCOPE",
+        "10000",
+        "live idempotency keys per operation, zone and application",
+    ),
+    variable("TTL_SWEEP_INTERVAL_MS", "60000", "how often tasks whose time is up are marked as ended"),
+    variable("SWEEPER_BATCH_SIZE", "500", "tasks ended in one commit"),
+    variable("MAX_REQUEST_BYTES", "10485760", "largest request body the Gateway forwards"),
+    variable("STS_TIMEOUT", "5s", "one exchange of the Gateway"),
+    variable("UPSTREAM_TIMEOUT", "30s", "from the end of an upstream request to the head of its response"),
+    variable("READ_HEADER_TIMEOUT", "5s", "the head of a request to the Gateway"),
+    variable(
+        "READ_TIMEOUT",
+        "45s",
+        "a whole request to the Gateway; longer than STS_TIMEOUT and UPSTREAM_TIMEOUT together",
+    ),
+    variable("WRITE_TIMEOUT", "60s", "a response of known length through the Gateway"),
+    variable("STREAM_IDLE_TIMEOUT", "60s", "silence within a response through the Gateway"),
+    variable("IDLE_TIMEOUT", "120s", "a connection to the Gateway between two requests"),
     secret("CARACAL_ADMIN_TOKEN", "made at first start", "the bootstrap admin token"),
     secret("CARACAL_COORDINATOR_TOKEN", "made at first start", "the Coordinator's operator token"),
     secret("METRICS_BEARER", "none", "bearer for /metrics; without it open in dev, closed otherwise"),
@@ -68,12 +103,18 @@ impl Environment {
 
     /// From pairs.
     pub fn of<const N: usize>(pairs: [(&str, &str); N]) -> Self {
-        Self(pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+        pairs.into_iter().collect()
     }
 
     /// The value of `name`, if set and not empty.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+}
+
+impl<'p> FromIterator<(&'p str, &'p str)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (&'p str, &'p str)>>(pairs: I) -> Self {
+        Self(pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 }
 
@@ -140,6 +181,23 @@ impl Reader<'_> {
             Ok(number) if number >= least => number,
             _ => {
                 self.mistake(name, format!("`{text}` is not a whole number of {least} or more"));
+                default
+            }
+        }
+    }
+
+    pub(super) fn milliseconds(&mut self, name: &str, default: u32, least: u32) -> Duration {
+        Duration::from_millis(u64::from(self.number(name, default, least)))
+    }
+
+    /// A span of time with units, such as `1m30s` or `500ms`, and longer than none (contract: gateway.md §21).
+    pub(super) fn duration(&mut self, name: &str, default_seconds: u64) -> Duration {
+        let default = Duration::from_secs(default_seconds);
+        let Some(text) = self.text(name) else { return default };
+        match humantime::parse_duration(text.trim()) {
+            Ok(duration) if !duration.is_zero() => duration,
+            _ => {
+                self.mistake(name, format!("`{text}` is not a time longer than none, such as 30s, 1m30s or 500ms"));
                 default
             }
         }

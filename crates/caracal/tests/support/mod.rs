@@ -79,8 +79,13 @@ impl Running {
     }
 
     /// Starts by `command`, which is the binary, perhaps with something around it.
-    pub(crate) fn start_by(mut command: Command, data_dir: &Path) -> Self {
-        command.arg("up").arg("--json").arg("--data-dir").arg(data_dir);
+    pub(crate) fn start_by(command: Command, data_dir: &Path) -> Self {
+        Self::start_flagged(command, data_dir, &[])
+    }
+
+    /// The same with more flags of `caracal up`.
+    pub(crate) fn start_flagged(mut command: Command, data_dir: &Path, flags: &[&str]) -> Self {
+        command.arg("up").arg("--json").arg("--data-dir").arg(data_dir).args(flags);
         for _ in 0..20 {
             match Self::attempt(again(&command), port_offset(), data_dir) {
                 Ok(running) => return running,
@@ -361,6 +366,26 @@ impl Tenant {
         });
         let lent = http.json(Method::POST, &format!("{base}/delegations"), &bearer, Some(body)).await.unwrap();
         (sessions.remove(1), lent.text("delegation_edge_id"))
+    }
+
+    /// A one-shot mandate to read notes through a delegation.
+    pub(crate) async fn mint(&self, http: &Http, system: &Running, (session, edge): (&str, &str)) -> Option<Answer> {
+        let asked = [("scope", "notes:read"), ("agent_session_id", session), ("delegation_edge_id", edge)];
+        self.exchange(http, system, &asked).await
+    }
+
+    /// Takes a delegation back.
+    pub(crate) async fn revoke(&self, http: &Http, system: &Running, edge: &str) -> Option<Answer> {
+        let lifecycle = self.exchange(http, system, &[("scope", "agent:lifecycle")]).await?.text("access_token");
+        let url = format!("{}/zones/{}/delegations/{edge}/revoke", system.url("coordinator"), self.zone);
+        http.json(Method::PATCH, &url, &lifecycle, None).await
+    }
+
+    /// What one request left behind, oldest first; null when it left nothing.
+    pub(crate) async fn evidence(&self, http: &Http, system: &Running, request: &str) -> Value {
+        let url = format!("{}/v1/zones/{}/audit/by-request/{request}", system.url("api"), self.zone);
+        let found = http.json(Method::GET, &url, &system.admin_token(), None).await.unwrap();
+        if found.status == StatusCode::OK { found.json() } else { Value::Null }
     }
 
     /// A call through the Gateway.

@@ -4,10 +4,10 @@ mod t04_state_evidence {
     use std::time::Duration;
 
     use caracal_store::admin_evidence::ZONELESS_CHAIN;
-    use serde_json::json;
+    use serde_json::{Value, json};
     use tokio::sync::watch;
 
-    use crate::support::{House, OPERATOR, request};
+    use crate::support::{House, OPERATOR, delegation, request};
 
     /// Starts the job, lets `ask` ask, then stops the job as a shutdown does.
     async fn recorded(house: &House, ask: impl AsyncFnOnce()) {
@@ -120,6 +120,86 @@ mod t04_state_evidence {
         let payload: serde_json::Value = serde_json::from_str(summary[0].payload.as_deref().unwrap()).unwrap();
         let expected = json!({"coordinator": {"invalid_token": 1, "missing_token": 3, "zone_mismatch": 1}});
         assert_eq!(payload, expected);
+    }
+
+    #[tokio::test]
+    async fn a_refused_request_changes_nothing() {
+        let house = House::with(|config| config.max_sessions_per_application = 4).await;
+        let token = house.mandate("app-1").await;
+        let stranger = house.mandate("app-2").await;
+        let (a, b, c) = (house.task().await, house.task().await, house.task().await);
+        let lent = house.edge(&a, &b, |_| ()).await;
+        house.add_session("s-ended", |session| session.status = "terminated".to_owned()).await;
+        let full = house.task().await;
+        let start = |more: Value| {
+            let mut body = json!({"application_id": "app-1"});
+            body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            Some(body)
+        };
+        let lend = |source: &str, target: &str, more: Value| {
+            let mut body = delegation(source, target);
+            body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            Some(body)
+        };
+        let (agents, delegations) = ("/zones/z-1/agents", "/zones/z-1/delegations");
+        let (end, take) = (format!("{agents}/{a}"), format!("{delegations}/{lent}/revoke"));
+        let ended = format!("{agents}/s-ended");
+        let before = (house.holding().await, house.epoch().await, house.changes("z-1").await.len());
+        house.messages();
+        for (method, path, token, body, status, code) in [
+            ("POST", agents, &token, start(json!({"ttl_seconds": 0})), 400, "invalid_body"),
+            ("POST", agents, &stranger, start(json!({})), 403, "application_ownership_required"),
+            ("POST", agents, &token, start(json!({})), 429, "session_limit_exceeded"),
+            ("POST", agents, &token, start(json!({"subject_session_id": "rec-2"})), 404, "session_not_found"),
+            (
+                "POST",
+                delegations,
+                &token,
+                lend(&a, &b, json!({"scopes": ["no"]})),
+                403,
+                "delegation_scopes_exceed_resource",
+            ),
+            ("POST", delegations, &token, lend(&a, &a, json!({})), 400, "self_delegation_denied"),
+            ("POST", delegations, &token, lend(&a, "s-ended", json!({})), 404, "delegation_endpoint_not_found"),
+            ("POST", delegations, &token, lend(&b, &c, json!({})), 403, "delegation_exceeds_parent_authority"),
+            (
+                "POST",
+                delegations,
+                &token,
+                lend(&b, &a, json!({"ttl_seconds": 9})),
+                403,
+                "delegation_exceeds_parent_authority",
+            ),
+            (
+                "POST",
+                delegations,
+                &token,
+                lend(&a, &b, json!({"expires_at": "2020-01-01T00:00:00Z"})),
+                400,
+                "delegation_expired",
+            ),
+            ("POST", delegations, &stranger, lend(&a, &b, json!({})), 403, "issuer_ownership_required"),
+            ("DELETE", end.as_str(), &stranger, None, 403, "application_ownership_required"),
+            ("DELETE", ended.as_str(), &token, None, 404, "session_not_found"),
+            ("PATCH", take.as_str(), &stranger, None, 403, "issuer_ownership_required"),
+        ] {
+            let keyed = [("idempotency-key", "key-1")];
+            let reply = house.send(request(method, path, token, body.clone(), &keyed)).await;
+            assert_eq!(reply.refusal(), (status, code), "{method} {path} {body:?}");
+            let after = (house.holding().await, house.epoch().await, house.changes("z-1").await.len());
+            assert_eq!(after, before, "{method} {path} {body:?}");
+            assert!(house.messages().is_empty(), "{method} {path} {body:?}");
+        }
+        for (session, edges) in [(&a, 0), (&b, 1), (&c, 0)] {
+            let inbound = house.get(&format!("{delegations}/inbound/{session}"), &token).await.expect(200);
+            assert_eq!(inbound.body["items"].as_array().unwrap().len(), edges);
+        }
+        // None of them left a receipt: under the same key another request is executed.
+        house.terminate(&token, &full).await.expect(204);
+        let reply = house.start_keyed(&token, "key-1", json!({"application_id": "app-1"})).await.expect(201);
+        assert!(!reply.headers.contains_key("idempotency-replayed"));
+        let body = lend(&a, &c, json!({}));
+        house.send(request("POST", delegations, &token, body, &[("idempotency-key", "key-1")])).await.expect(201);
     }
 
     #[tokio::test]

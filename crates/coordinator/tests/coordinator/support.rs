@@ -225,9 +225,13 @@ impl House {
 
     /// A session written past the Coordinator: states that no built route can bring about.
     pub(crate) async fn add_session(&self, id: &str, change: impl FnOnce(&mut SessionRow)) {
+        self.add_session_in(&zone(), id, change).await;
+    }
+
+    pub(crate) async fn add_session_in(&self, zone: &ZoneId, id: &str, change: impl FnOnce(&mut SessionRow)) {
         let now = self.store.now();
         let mut session = SessionRow {
-            zone_id: zone(),
+            zone_id: zone.clone(),
             id: AgentSessionId::parse(id).unwrap(),
             application_id: ApplicationId::parse("app-1").unwrap(),
             parent_id: None,
@@ -249,7 +253,7 @@ impl House {
         };
         change(&mut session);
         let added: Result<(), StoreError> =
-            self.store.commit(&zone(), session, |tx, row| Box::pin(sessions::add(tx, row))).await;
+            self.store.commit(zone, session, |tx, row| Box::pin(sessions::add(tx, row))).await;
         added.unwrap();
     }
 

@@ -1,10 +1,12 @@
 //! Many callers at once: what holds alone holds together (contract: coordinator.md §11, §17).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use caracal_authority::AuthorityRecordId;
+use caracal_store::{StoreError, records};
 use serde_json::{Value, json};
 
-use crate::support::{House, Reply, delegation, request, send};
+use crate::support::{House, Reply, delegation, request, send, zone};
 
 /// Sends all requests at once.
 async fn together(house: &House, requests: Vec<axum::http::Request<axum::body::Body>>) -> Vec<Reply> {
@@ -158,4 +160,59 @@ async fn a_session_is_ended_once_and_its_end_is_told_once() {
     assert_eq!((count(&replies, 204), count(&replies, 404)), (1, 9));
     assert_eq!(house.epoch().await, 1);
     assert_eq!(house.messages().len(), 4);
+}
+
+/// Lets `request` be authenticated and queue for the writer, revokes the caller's record in the change before it, and
+/// says what became of the request.
+async fn revoked_meanwhile(house: &House, request: axum::http::Request<axum::body::Body>) -> Reply {
+    let (go, waits) = std::sync::mpsc::channel::<()>();
+    let (entered, has_entered) = std::sync::mpsc::channel::<()>();
+    let store = house.store.clone();
+    let input = (Mutex::new(waits), entered, AuthorityRecordId::parse("rec-1").unwrap());
+    let revoking = tokio::spawn(async move {
+        let revoked: Result<Vec<_>, StoreError> = store
+            .commit(&zone(), input, |tx, (waits, entered, record)| {
+                Box::pin(async move {
+                    entered.send(()).unwrap();
+                    waits.lock().unwrap().recv().unwrap();
+                    records::revoke_with_descendants(tx, record, "test").await
+                })
+            })
+            .await;
+        assert_eq!(revoked.unwrap().len(), 1);
+    });
+    while has_entered.try_recv().is_err() {
+        tokio::task::yield_now().await;
+    }
+    let router = house.router.clone();
+    let asking = tokio::spawn(async move { send(&router, request).await });
+    while house.store.waiting() == 0 {
+        tokio::task::yield_now().await;
+    }
+    go.send(()).unwrap();
+    revoking.await.unwrap();
+    asking.await.unwrap()
+}
+
+#[tokio::test]
+async fn no_change_is_made_for_a_caller_who_was_revoked_while_it_waited_its_turn() {
+    for operation in ["start", "delegate", "terminate", "revoke"] {
+        let house = House::open().await;
+        let token = house.mandate("app-1").await;
+        let (a, b) = (house.task().await, house.task().await);
+        let edge = house.edge(&a, &b, |_| ()).await;
+        let asked = match operation {
+            "start" => start(&token, json!({"application_id": "app-1"}), &[("idempotency-key", "key-1")]),
+            "delegate" => request("POST", "/zones/z-1/delegations", &token, Some(delegation(&a, &b)), &[]),
+            "terminate" => request("DELETE", &format!("/zones/z-1/agents/{a}"), &token, None, &[]),
+            _ => request("PATCH", &format!("/zones/z-1/delegations/{edge}/revoke"), &token, None, &[]),
+        };
+        let before = (house.holding().await, house.changes("z-1").await.len());
+        house.messages();
+        let reply = revoked_meanwhile(&house, asked).await;
+        assert_eq!(reply.refusal(), (401, "identity_revoked"), "{operation}");
+        assert_eq!((house.holding().await, house.changes("z-1").await.len()), before, "{operation}");
+        assert!(house.messages().is_empty(), "{operation}");
+        assert_eq!(house.edge_row(&edge).await.status, "active", "{operation}");
+    }
 }

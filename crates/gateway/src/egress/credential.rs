@@ -5,34 +5,12 @@
 //! all, whatever its mode.
 
 use caracal_crypto::SecretText;
+use caracal_http::egress::may_carry_credential;
 use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue};
 
-use super::request::{BuildFault, plain};
+use super::request::BuildFault;
 use crate::exchange::Directive;
-
-const RESERVED_PREFIXES: [&str; 3] = ["x-caracal-", "x-forwarded-", "proxy-"];
-
-const RESERVED: [&str; 18] = [
-    "baggage",
-    "connection",
-    "content-encoding",
-    "content-length",
-    "content-type",
-    "expect",
-    "forwarded",
-    "host",
-    "keep-alive",
-    "te",
-    "traceparent",
-    "tracestate",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "via",
-    "x-real-ip",
-    "x-request-id",
-];
 
 /// A credential and where it goes.
 pub(crate) struct Placed {
@@ -88,9 +66,7 @@ fn header(name: &str) -> Result<HeaderName, BuildFault> {
         return Ok(AUTHORIZATION);
     }
     let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| BuildFault::Credential("no header name"))?;
-    let plain = plain(&header);
-    let reserved = RESERVED_PREFIXES.iter().any(|prefix| plain.starts_with(prefix)) || RESERVED.contains(&&*plain);
-    if reserved { Err(BuildFault::Credential("reserved header name")) } else { Ok(header) }
+    if may_carry_credential(&header) { Ok(header) } else { Err(BuildFault::Credential("reserved header name")) }
 }
 
 /// `[scheme ]token`, marked so that it is never printed.

@@ -46,6 +46,8 @@ pub(crate) type UpstreamClient = EgressClient<UploadBody>;
 const IDENTITY: HeaderName = HeaderName::from_static("x-caracal-identity");
 const EXPIRES_IN: HeaderName = HeaderName::from_static("x-caracal-token-expires-in");
 const REVOKED: &str = "X-Caracal-Revoked";
+/// Methods by which a server answers with the request it got.
+const MIRRORED: [&str; 2] = ["TRACE", "TRACK"];
 
 /// One request on its way through.
 pub(crate) struct Inbound {
@@ -169,6 +171,9 @@ fn build(
     attempt: &mut Attempt,
 ) -> Result<Built, BuildFault> {
     let Inbound { parts, body, peer, id, started } = inbound;
+    if MIRRORED.contains(&parts.method.as_str()) {
+        return Err(BuildFault::Method);
+    }
     let placed = credential::place(directive, access_token)?;
     let in_query = match &placed.query {
         Some(name) => Some((name.as_str(), credential::provider_token(directive)?.expose().as_str())),
@@ -240,6 +245,7 @@ fn failure(error: &(dyn Error + 'static), upload: &Upload) -> Failure {
     let refusal = match upload.fault() {
         Some(UploadFault::TooLarge) => Refusal::BodyTooLarge,
         Some(UploadFault::BrokenOff) => Refusal::CallerGone,
+        Some(UploadFault::Malformed) => Refusal::MalformedBody,
         Some(UploadFault::TooSlow) => Refusal::UpstreamUnreachable,
         None => match EgressError::find(error) {
             Some(refused @ (EgressError::Refused { .. } | EgressError::ResolveFailed { .. })) => {

@@ -2,13 +2,13 @@
 //!
 //! Framing is made anew for each hop, forwarding headers are ours alone, and nothing a caller sends can pose as one of
 //! Caracal's own headers, as the credential, or as another method or target. Names are judged in the form in which
-//! careless upstreams read them: case does not count, and `_` counts as `-`, because many stacks fold both into one
-//! variable.
+//! careless upstreams read them: case does not count, and whatever is no letter or digit counts as `-`, because stacks
+//! that hand headers on as variables fold `_`, and some all of them, into one character.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 
 use caracal_http::RequestId;
+use caracal_http::egress::folded;
 use http::header::{self, CONTENT_LENGTH, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -44,6 +44,9 @@ const OVERRIDES: [&str; 10] = [
 /// Why a request can't be built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BuildFault {
+    /// The method asks the upstream to show the request, and with it the credential (RFC 9110 §9.3.8).
+    #[error("the method would show the credential")]
+    Method,
     /// The caller's query.
     #[error(transparent)]
     Query(#[from] QueryFault),
@@ -73,10 +76,10 @@ pub(crate) struct Facts<'r> {
 pub(crate) fn headers(request: &Parts, placed: &Placed, facts: &Facts<'_>) -> HeaderMap {
     let client = &request.headers;
     let listed = listed_by_connection(client);
-    let credential = plain(&placed.header);
+    let credential = folded(placed.header.as_str());
     let mut upstream = HeaderMap::with_capacity(client.len() + 8);
     for (name, value) in client {
-        let plain = plain(name);
+        let plain = folded(name.as_str());
         let is_credential = plain == credential;
         if !is_credential && !is_removed(&plain) && !listed.iter().any(|listed| *listed == plain) && plain != BAGGAGE {
             upstream.append(name.clone(), value.clone());
@@ -103,16 +106,11 @@ pub(crate) fn headers(request: &Parts, placed: &Placed, facts: &Facts<'_>) -> He
     upstream
 }
 
-/// The name as careless readers see it: [`HeaderName`] is lower case already.
-pub(crate) fn plain(name: &HeaderName) -> Cow<'_, str> {
-    let name = name.as_str();
-    if name.contains('_') { Cow::Owned(name.replace('_', "-")) } else { Cow::Borrowed(name) }
-}
-
 /// Names that `Connection` lists, on any of its lines.
 pub(crate) fn listed_by_connection(headers: &HeaderMap) -> Vec<String> {
     let lines = headers.get_all(header::CONNECTION).iter().filter_map(|line| line.to_str().ok());
-    let names = lines.flat_map(|line| line.split(',')).map(|name| name.trim().to_ascii_lowercase().replace('_', "-"));
+    let names =
+        lines.flat_map(|line| line.split(',')).map(|name| folded(&name.trim().to_ascii_lowercase()).into_owned());
     names.filter(|name| !name.is_empty()).collect()
 }
 
@@ -161,9 +159,12 @@ fn set_forwarding(upstream: &mut HeaderMap, request: &Parts, facts: &Facts<'_>) 
     }
     let secure = said(&FORWARDED_PROTO).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"));
     upstream.insert(FORWARDED_PROTO, HeaderValue::from_static(if secure { "https" } else { "http" }));
-    // A target in absolute form names the host, whatever the header says (RFC 9112 §3.2.2).
+    // A target in absolute form names the host, whatever the header says (RFC 9112 §3.2.2). Who asks is no part of it.
     let host = match request.uri.authority() {
-        Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
+        Some(authority) => {
+            let named = authority.as_str();
+            HeaderValue::from_str(named.rsplit_once('@').map_or(named, |(_, host)| host)).ok()
+        }
         None => request.headers.get(HOST).cloned(),
     };
     if let Some(host) = host {
@@ -235,6 +236,12 @@ mod t03_gateway_headers {
             "x-rewrite-url",
             "content_length",
             "transfer_encoding",
+            // Some stacks fold every character that is no letter or digit into one.
+            "x.caracal.identity",
+            "x~forwarded~for",
+            "x!api!key",
+            "x-http.method'override",
+            "x^real|ip",
         ] {
             let upstream = sent(&[(name, "forged")], "x-api-key", false);
             assert!(!upstream.values().any(|value| value == "forged"), "{name}");
@@ -266,9 +273,34 @@ mod t03_gateway_headers {
 
     #[test]
     fn names_on_every_connection_line_are_of_one_hop() {
-        let lines = [("connection", "X-Hop, close"), ("connection", "x_other"), ("x-hop", "1"), ("x-other", "1")];
+        let lines = [
+            ("connection", "X-Hop, close"),
+            ("connection", "x_other, x.third"),
+            ("x-hop", "1"),
+            ("x-other", "1"),
+            ("x_third", "1"),
+        ];
         let upstream = sent(&lines, "authorization", false);
-        assert!(upstream.get("x-hop").is_none() && upstream.get("x-other").is_none());
+        for name in ["x-hop", "x-other", "x_third"] {
+            assert!(upstream.get(name).is_none(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_target_in_absolute_form_names_the_host_without_its_user() {
+        for (target, host) in [
+            ("http://other.example:81/x", "other.example:81"),
+            ("http://user:password@other.example/x", "other.example"),
+            ("/x", "gateway.example"),
+        ] {
+            let request = Request::builder().uri(target).header("host", "gateway.example");
+            let (parts, ()) = request.body(()).unwrap().into_parts();
+            let id = RequestId::parse(b"r-1").unwrap();
+            let peer = "192.0.2.7".parse().unwrap();
+            let facts = Facts { peer, trust_proxy: false, id: &id, traceparent: None, content_length: None };
+            let upstream = headers(&parts, &placed("authorization"), &facts);
+            assert_eq!(upstream["x-forwarded-host"], host, "{target}");
+        }
     }
 
     #[test]

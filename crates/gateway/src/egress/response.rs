@@ -4,10 +4,11 @@
 //! absolute target, nor name the software it runs on. Everything else is the caller's business and passes unchanged,
 //! repetitions included.
 
+use caracal_http::egress::folded;
 use http::header::{CONTENT_LENGTH, CONTENT_LOCATION, LOCATION};
 use http::{HeaderMap, HeaderValue};
 
-use super::request::{is_hop_by_hop, listed_by_connection, plain};
+use super::request::{is_hop_by_hop, listed_by_connection};
 
 /// Headers that describe the upstream's software or lead the caller away.
 const REMOVED: [&str; 6] =
@@ -18,7 +19,7 @@ pub(crate) fn headers(upstream: &HeaderMap) -> HeaderMap {
     let listed = listed_by_connection(upstream);
     let mut relayed = HeaderMap::with_capacity(upstream.len() + 4);
     for (name, value) in upstream {
-        let plain = plain(name);
+        let plain = folded(name.as_str());
         let removed = is_hop_by_hop(&plain)
             || listed.iter().any(|listed| *listed == plain)
             || plain.starts_with("x-caracal-")

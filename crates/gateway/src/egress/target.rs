@@ -125,8 +125,12 @@ mod t03_gateway_egress {
             assert!(!admitted(url, &[]).await, "{url}");
         }
         let strict = connector(AddressPolicy::default());
-        let refused = judge(&directive("http://127.0.0.1/", &[]), &[], &strict).await.unwrap_err();
-        assert!(refused.to_string().contains("CARACAL_PRIVATE_EGRESS_HOSTS"), "{refused}");
+        for url in
+            ["http://127.0.0.1/", "http://127.1/", "http://2130706433/", "http://0177.0.0.1/", "http://127.0.0.1./"]
+        {
+            let refused = judge(&directive(url, &[]), &[], &strict).await.unwrap_err();
+            assert!(refused.to_string().contains("CARACAL_PRIVATE_EGRESS_HOSTS"), "{url}: {refused}");
+        }
     }
 
     #[tokio::test]

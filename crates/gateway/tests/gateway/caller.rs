@@ -165,6 +165,13 @@ impl Caller {
         std::mem::take(&mut self.buffer)
     }
 
+    /// Everything until the connection ends, and whether it ended in order: an error is no end.
+    pub(crate) async fn rest_and_how(&mut self) -> (Vec<u8>, bool) {
+        let mut rest = std::mem::take(&mut self.buffer);
+        let ended = timeout(STUCK, self.stream.read_to_end(&mut rest)).await.expect("an end in time");
+        (rest, ended.is_ok())
+    }
+
     /// Header fields up to the empty line; `None` when the connection ended before.
     pub(crate) async fn fields(&mut self) -> Option<Vec<(String, String)>> {
         let mut fields = Vec::new();

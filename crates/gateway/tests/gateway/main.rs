@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
 mod caller;
+mod logs;
 mod sts;
 mod upstream;
 mod world;
@@ -18,4 +19,5 @@ mod t03_gateway_path;
 mod t03_gateway_replay;
 mod t03_gateway_revocation;
 mod t03_gateway_stream;
+mod t05_secrets;
 mod t08_availability;

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use crate::sts::Said;
 use crate::upstream::Upstream;
-use crate::world::{World, config, to};
+use crate::world::{NOW, World, config, request, to};
 
 fn plain(method: &str, path: &str, headers: &str) -> String {
     format!("{method} {path} HTTP/1.1\r\nHost: g\r\n{headers}\r\n")
@@ -97,12 +97,29 @@ mod t05_secrets {
         world.revoke("session_id", "r-9").await;
         let answer = world.ask(&good).await;
         assert_eq!((answer.status(), answer.json()), (200, json!({"ok": true, "revocations": 0})));
+        crate::t03_gateway_revocation::add_revoked_record(&world.store, "r-9").await;
+        assert_eq!(world.ask(&good).await.json(), json!({"ok": true, "revocations": 1}));
         assert_eq!(world.ask(&plain("GET", path, "Authorization: Bearer cat_admin\r\n")).await.status(), 401);
         world.store.close().await;
         let answer = world.ask(&good).await;
         assert_eq!((answer.status(), &answer.json()["reason"]), (503, &json!("revocation_reload_failed")));
         let unset = World::scripted(|_| Said::Hang).await;
         assert_eq!(unset.ask(&plain("POST", path, "Authorization: Bearer \r\n")).await.status(), 404);
+    }
+
+    /// The token opens the Admin API as well, whose limit on guesses does not cover this door.
+    #[tokio::test]
+    async fn who_guesses_the_token_of_the_reload_route_finds_it_gone() {
+        let token = Some(Secret::new("cat_admin".to_owned()));
+        let world = World::with(GatewayConfig { admin_token: token, ..config() }, |_| Said::Hang).await;
+        let path = "/internal/revocations/reload";
+        let good = plain("POST", path, "Authorization: Bearer cat_admin\r\n");
+        assert_eq!(world.ask(&good).await.status(), 200);
+        for guess in 0..=60 {
+            let line = format!("Authorization: Bearer cat_{guess}\r\n");
+            assert_eq!(world.ask(&plain("POST", path, &line)).await.status(), 404);
+        }
+        assert_eq!(world.ask(&good).await.status(), 404);
     }
 }
 
@@ -131,6 +148,35 @@ async fn metrics_are_text_and_json_of_the_same_numbers() {
     {
         assert_eq!(world.metric(key).await, value, "{key}");
     }
+}
+
+#[tokio::test]
+async fn each_refusal_is_counted_under_its_own_name() {
+    let upstream = Upstream::ok().await;
+    let world = World::before(&upstream).await;
+    world.revoke("session_id", "gone").await;
+    let used = world.mandate(json!({})).await;
+    assert_eq!(world.ask(&request("GET", "/x", &used, "")).await.status(), 200);
+    let mandate = async |changes| world.mandate(changes).await;
+    let good = mandate(json!({})).await;
+    for (n, (key, asking)) in [
+        ("denials_missing_auth", plain("GET", "/x", "")),
+        ("denials_bad_bearer", request("GET", "/x", "x.y.z", "")),
+        ("denials_expiring", request("GET", "/x", &mandate(json!({"exp": NOW + 1})).await, "")),
+        ("denials_bad_routing", plain("GET", "/x", &format!("Authorization: Bearer {good}\r\n"))),
+        ("denials_path_traversal", request("GET", "/a%5cb", &good, "")),
+        ("denials_signature", request("GET", "/x", &good[..good.len() - 8], "")),
+        ("denials_jti_replay", request("GET", "/x", &used, "")),
+        ("denials_revoked", request("GET", "/x", &mandate(json!({"sid": "gone"})).await, "")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert!(world.ask(&asking).await.status() >= 400, "{key}");
+        assert_eq!(world.metric(key).await, 1, "{key}");
+        assert_eq!(world.metric("requests_denied").await, u64::try_from(n).unwrap() + 1, "{key}");
+    }
+    assert_eq!((world.metric("requests_total").await, world.metric("requests_allowed").await), (9, 1));
 }
 
 #[tokio::test]

@@ -107,7 +107,15 @@ async fn a_bearer_that_is_no_mandate_is_refused() {
 #[tokio::test]
 async fn a_mandate_must_live_for_thirty_five_seconds_more() {
     let (world, _upstream) = world().await;
-    for (exp, passes) in [(NOW + 36, true), (NOW + 35, true), (NOW + 34, false), (NOW - 1, false), (-5, false)] {
+    for (exp, passes) in [
+        (i64::MAX, true),
+        (NOW + 36, true),
+        (NOW + 35, true),
+        (NOW + 34, false),
+        (NOW - 1, false),
+        (-5, false),
+        (i64::MIN, false),
+    ] {
         let mandate = world.mandate(json!({"exp": exp})).await;
         let answer = world.ask(&request("GET", "/x", &mandate, "")).await;
         if passes {
@@ -249,7 +257,9 @@ async fn a_refusal_of_the_sts_is_relayed_with_our_request_id() {
         (502, "http_request_failed", "provider credential unavailable"),
     ] {
         world.sts.says(move |_| Said::No(ExchangeRefusal::denied(StatusCode::from_u16(status).unwrap(), code, text)));
-        assert_eq!(world.get("/x").await.refusal(), (status, code.to_owned(), text.to_owned()));
+        let answer = world.get("/x").await;
+        assert_eq!(answer.refusal(), (status, code.to_owned(), text.to_owned()));
+        assert_eq!(answer.get("retry-after").is_some(), matches!(status, 429 | 503), "{status}");
     }
     assert_eq!(upstream.connections(), 0);
     assert_eq!((world.metric("sts_exchange_errors").await, world.metric("requests_denied").await), (6, 6));

@@ -42,7 +42,8 @@ async fn an_upstream_that_must_not_be_reached_is_not_and_the_operator_learns_why
     .into_iter()
     .enumerate()
     {
-        world.sts.says(move |_| Said::Go(to(url)));
+        let with_query = format!("{url}?key=secret-in-query");
+        world.sts.says(move |_| Said::Go(to(with_query.clone())));
         let id = format!("r-{n}");
         let request = world.request("GET", "/x", &format!("X-Request-Id: {id}\r\n")).await;
         let answer = world.ask(&request).await;
@@ -51,6 +52,7 @@ async fn an_upstream_that_must_not_be_reached_is_not_and_the_operator_learns_why
         assert_eq!((event.decision.as_str(), event.evaluation_status.as_str()), ("allow", "upstream_rejected"));
         assert!(event.diagnostics.contains(reason), "{url}: {}", event.diagnostics);
         assert!(event.metadata.contains("upstream_not_addressable"));
+        assert!(!format!("{event:?}").contains("secret-in-query") && !event.diagnostics.contains("u:p"), "{event:?}");
     }
 }
 

@@ -53,6 +53,9 @@ async fn what_could_be_framed_in_two_ways_reaches_nobody() {
         ("Content-Length: 3, 4\r\n", "abcd"),
         ("Transfer-Encoding: gzip\r\n", "abc"),
         ("Transfer-Encoding: chunked, identity\r\n", "0\r\n\r\n"),
+        ("Transfer-Encoding: gzip, chunked\r\n", "0\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+        ("Transfer-Encoding: x\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
         ("Transfer-Encoding : chunked\r\n", "0\r\n\r\n"),
         ("X: a\r\n folded: b\r\n", ""),
         ("X\x00Y: a\r\n", ""),
@@ -63,15 +66,61 @@ async fn what_could_be_framed_in_two_ways_reaches_nobody() {
         caller.send(format!("{request}{body}")).await;
         assert_eq!(caller.head().await.status, 400, "{headers:?}");
     }
-    // Length beside chunks: chunks count, and nothing behind them is taken for a request.
-    let request = world.request("POST", "/x", "Content-Length: 100\r\nTransfer-Encoding: chunked\r\n").await;
-    let mut caller = world.caller().await;
-    caller.send(format!("{request}1\r\na\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: g\r\n\r\n")).await;
-    let answer = caller.answer(true).await;
+    assert!(upstream.received().is_empty());
+    // Length beside chunks, on either side of them: chunks count, and nothing behind them is taken for a request.
+    for headers in [
+        "Content-Length: 100\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: chunked\r\nContent-Length: 100\r\n",
+    ] {
+        let request = world.request("POST", "/x", headers).await;
+        let mut caller = world.caller().await;
+        caller.send(format!("{request}1\r\na\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: g\r\n\r\n")).await;
+        let answer = caller.answer(true).await;
+        assert_eq!(answer.status(), 200);
+        assert!(caller.is_closed().await);
+        let received = upstream.received().pop().unwrap();
+        assert_eq!((received.body.as_slice(), received.get("content-length")), (&b"a"[..], None));
+    }
+    assert_eq!(upstream.received().len(), 2);
+}
+
+#[tokio::test]
+async fn a_body_whose_chunks_are_none_never_arrives_whole() {
+    let upstream = Upstream::ok().await;
+    let world = World::before(&upstream).await;
+    for (n, chunks) in [
+        "FFFFFFFFFFFFFFFFF\r\na\r\n0\r\n\r\n",
+        "0x1\r\na\r\n0\r\n\r\n",
+        "-1\r\na\r\n0\r\n\r\n",
+        "+1\r\na\r\n0\r\n\r\n",
+        "\r\na\r\n0\r\n\r\n",
+        "1\na\n0\n\n",
+        "1\r\nab\r\n0\r\n\r\n",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let headers = format!("Transfer-Encoding: chunked\r\nX-Request-Id: r-{n}\r\n");
+        let request = world.request("POST", "/x", &headers).await;
+        let mut caller = world.caller().await;
+        caller.send(format!("{request}{chunks}")).await;
+        let answer = caller.answer(true).await;
+        assert_eq!(
+            answer.refusal(),
+            (400, "internal_error".to_owned(), "request body malformed".to_owned()),
+            "{chunks:?}"
+        );
+        assert!(caller.is_closed().await);
+        let (_, status, metadata) = world.event(&format!("r-{n}")).await;
+        assert_eq!((status.as_str(), &metadata["gateway_status"]), ("upstream_error", &json!(400)));
+    }
+    assert!(upstream.received().iter().all(|received| !received.whole));
+    // Extensions of a chunk and fields behind the last one say nothing to anybody.
+    let request = world.request("POST", "/x", "Transfer-Encoding: chunked\r\n").await;
+    let answer = world.ask(&format!("{request}1;a=\"b\"\r\nx\r\n0\r\nX-Caracal-Identity: x\r\n\r\n")).await;
     assert_eq!(answer.status(), 200);
-    assert!(caller.is_closed().await);
-    let received = upstream.only();
-    assert_eq!((received.body.as_slice(), received.get("content-length")), (&b"a"[..], None));
+    let received = upstream.received().pop().unwrap();
+    assert_eq!((received.body.as_slice(), received.get("x-caracal-identity")), (&b"x"[..], None));
 }
 
 #[tokio::test]
@@ -112,6 +161,12 @@ async fn special_targets_are_not_proxied() {
     assert_eq!((answer.status(), answer.get("connection")), (400, Some("close")));
     let answer = world.ask("CONNECT other.example:443 HTTP/1.1\r\nHost: g\r\n\r\n").await;
     assert_eq!((answer.status(), answer.text().as_str()), (404, "404 page not found\n"));
+    for other in ["PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET /x HTTP/2.0\r\nHost: g\r\n\r\n", "GET /x\r\n\r\n"] {
+        let mut caller = world.caller().await;
+        caller.send(other).await;
+        assert_eq!(caller.head().await.status, 400, "{other:?}");
+        assert!(caller.is_closed().await);
+    }
     assert_eq!(upstream.connections(), 0);
 }
 
@@ -140,6 +195,7 @@ async fn responses_without_a_body_have_their_heads() {
     for _ in 0..2 {
         let answer = caller.ask(&world.request("HEAD", "/x", "").await).await;
         assert_eq!((answer.status(), answer.get("content-length")), (200, Some("5")));
+        assert_eq!((answer.get("x-caracal-token-expires-in"), answer.body.len()), (Some("300"), 0));
     }
 }
 

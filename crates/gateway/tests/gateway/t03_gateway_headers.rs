@@ -256,3 +256,17 @@ async fn a_relative_target_is_shown_and_not_followed() {
     assert_eq!((answer.status(), answer.get("location")), (307, Some("/elsewhere?x")));
     assert_eq!(upstream.received().len(), 1);
 }
+
+#[tokio::test]
+async fn nothing_is_traced_because_the_answer_would_show_the_credential() {
+    // What a server does that honours `TRACE`: it answers with the request.
+    let upstream = Upstream::answering(|received| Response::new(full(format!("{:?}", received.headers)))).await;
+    let world = directed(&upstream, |directive| directive.auth_mode = "provider_oauth".to_owned()).await;
+    for method in ["TRACE", "trace", "TRACK"] {
+        let request = world.request(method, "/x", &format!("X-Request-Id: r-{method}\r\n")).await;
+        let expected = (400, "internal_error".to_owned(), "upstream request build failed".to_owned());
+        assert_eq!(world.ask(&request).await.refusal(), expected, "{method}");
+        assert_eq!(world.event(&format!("r-{method}")).await.1, "build_failed");
+    }
+    assert_eq!(upstream.connections(), 0);
+}

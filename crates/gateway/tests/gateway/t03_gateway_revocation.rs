@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use caracal_authority::record::SubjectKind;
 use caracal_authority::{ApplicationId, AuthorityRecordId, Timestamp, ZoneId};
-use caracal_gateway::GatewayConfig;
+use caracal_gateway::{ExchangeRefusal, GatewayConfig};
 use caracal_store::records::{self, RecordRow};
 use caracal_store::{Store, StoreError};
+use http::StatusCode;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -96,7 +97,7 @@ async fn a_revoked_mandate_is_not_used_up_and_leaves_evidence() {
     assert_eq!(world.ask(&request("GET", "/x", &mandate, "")).await.status(), 200);
 }
 
-async fn add_revoked_record(store: &Store, id: &str) {
+pub(crate) async fn add_revoked_record(store: &Store, id: &str) {
     let record = RecordRow {
         zone_id: ZoneId::parse(ZONE).unwrap(),
         id: AuthorityRecordId::parse(id).unwrap(),
@@ -124,6 +125,24 @@ async fn add_revoked_record(store: &Store, id: &str) {
         })
         .await;
     revoked.unwrap();
+}
+
+#[tokio::test]
+async fn a_suspension_blocks_here_then_at_the_sts_and_a_resume_lets_through() {
+    let upstream = Upstream::ok().await;
+    let world = World::before(&upstream).await;
+    world.revoke("agent_session_id", "s-1").await;
+    assert_eq!(world.get("/x").await.refusal().2, REVOKED);
+    assert_eq!(world.sts.times_asked(), 0);
+    // The next reading does not know of it: suspended is not revoked. From here on the STS refuses.
+    world.gateway.refresh_revocations().await.unwrap();
+    let inactive = || ExchangeRefusal::denied(StatusCode::FORBIDDEN, "access_denied", "session inactive");
+    world.sts.says(move |_| Said::No(inactive()));
+    assert_eq!(world.get("/x").await.refusal(), (403, "access_denied".to_owned(), "session inactive".to_owned()));
+    let url = upstream.url("");
+    world.sts.says(move |_| Said::Go(to(url.clone())));
+    assert_eq!(world.get("/x").await.status(), 200);
+    assert_eq!(upstream.received().len(), 1);
 }
 
 #[tokio::test]

@@ -84,6 +84,22 @@ async fn a_body_that_its_upstream_breaks_off_breaks_off_for_the_caller() {
 }
 
 #[tokio::test]
+async fn a_caller_of_http_1_0_sees_a_part_end_otherwise_than_the_whole() {
+    for (bytes, in_order) in [
+        (&b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"[..], true),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", false),
+    ] {
+        let upstream = Upstream::saying(bytes).await;
+        let world = World::before(&upstream).await;
+        let mut caller = world.caller().await;
+        caller.send(world.request("GET", "/x", "").await.replace("HTTP/1.1", "HTTP/1.0")).await;
+        let head = caller.head().await;
+        assert_eq!((head.get("content-length"), head.get("transfer-encoding")), (None, None));
+        assert_eq!(caller.rest_and_how().await, (b"hello".to_vec(), in_order));
+    }
+}
+
+#[tokio::test]
 async fn an_upstream_that_falls_silent_is_cut() {
     for head in [
         &b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"[..],

@@ -1,5 +1,6 @@
 //! Load and failure neither switch enforcement off nor let one tenant starve another (gateway.md §2, §12; README D8).
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use caracal_gateway::{ExchangeRefusal, GatewayConfig};
@@ -35,6 +36,9 @@ async fn after_three_outages_a_zone_is_turned_away_at_once_and_keeps_its_mandate
     // Another tenant does not notice.
     let url = upstream.url("");
     world.sts.says(move |_| Said::Go(to(url.clone())));
+    // Whoever was turned away can come again, here by way of a Gateway whose circuit is closed.
+    let second = World::join(world.deployment.clone(), config()).await;
+    assert_eq!(second.ask(&held).await.status(), 200);
     let mut claims = world.claims();
     claims["zone_id"] = json!("z-2");
     let other = world.sign("z-2", &claims).await;
@@ -73,6 +77,26 @@ async fn a_success_forgets_two_outages() {
         world.sts.says(move |_| Said::Go(to(url.clone())));
         assert_eq!(world.get("/x").await.status(), 200);
     }
+}
+
+#[tokio::test]
+async fn a_caller_who_goes_away_while_the_sts_decides_leaves_nothing_behind() {
+    let upstream = Upstream::ok().await;
+    let world = World::scripted(|_| Said::Hang).await;
+    let mandate = world.mandate(json!({})).await;
+    let asking = request("GET", "/x", &mandate, "X-Request-Id: r-1\r\n");
+    let mut caller = world.caller().await;
+    caller.send(&asking).await;
+    world.sts.arrived.notified().await;
+    drop(caller);
+    while world.sts.under_way.load(Ordering::SeqCst) > 0 {
+        tokio::task::yield_now().await;
+    }
+    let url = upstream.url("");
+    world.sts.says(move |_| Said::Go(to(url.clone())));
+    // The mandate was not used, and what the first caller began is not recorded as a call.
+    assert_eq!(world.ask(&asking).await.status(), 200);
+    assert_eq!((upstream.received().len(), world.event("r-1").await.1), (1, "executed".to_owned()));
 }
 
 #[tokio::test]

@@ -92,6 +92,7 @@ impl std::ops::Deref for World {
 
 impl Deployment {
     pub(crate) fn new(script: impl Fn(&caracal_gateway::ExchangeRequest) -> Said + Send + Sync + 'static) -> Arc<Self> {
+        crate::logs::capture();
         let directory = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(NOW)));
         let store = Store::open(&SqliteOptions::in_directory(directory.path()), clock.clone()).unwrap();

@@ -11,6 +11,7 @@
 mod address;
 mod client;
 mod connect;
+mod credential;
 mod policy;
 mod target;
 mod tls;
@@ -18,6 +19,7 @@ mod tls;
 pub use address::{AddressClass, classify};
 pub use client::{EgressClient, PoolSettings, SimpleClient, SimpleError, SimpleRequest, SimpleResponse, client};
 pub use connect::{EgressStream, GuardedConnector, Resolver, SystemResolver, Timeouts};
+pub use credential::{folded, may_carry_credential};
 pub use policy::{AddressPolicy, Admitted, BadPrivateHost, PrivateHosts};
 pub use target::{Host, Scheme, TargetError, TargetUrl};
 pub use tls::{TlsTrust, TlsTrustError};

@@ -55,6 +55,9 @@ const PARSE_BUFFER_BYTES: usize = 32 * 1024;
 /// How long to wait after a failed accept: usually we are out of file descriptors, and trying at once only burns time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// The answer to what is no HTTP/1 at all.
+const MISREAD: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
 /// For how long, and how much, is taken in of what a caller still sends after its answer.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1024 * 1024;
@@ -233,12 +236,17 @@ where
             (&mut serving).await
         }
     };
+    let misread = ended.as_ref().is_err_and(hyper::Error::is_parse);
     if let Err(error) = ended {
         // Callers go away all the time; what they sent is theirs to log.
         tracing::debug!(%error, "a connection ended early");
     }
     // The library has sent everything by now, or failed; it closes nothing itself: see `Paced`.
-    let paced = serving.into_parts().io.into_inner();
+    let mut paced = serving.into_parts().io.into_inner();
+    if misread && paced.has_sent_nothing() {
+        // It has no word for the preface of HTTP/2.
+        let _ = timeout(LINGER, paced.stream().write_all(MISREAD)).await;
+    }
     part(paced, &pacer, stopping).await;
 }
 

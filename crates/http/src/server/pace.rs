@@ -224,6 +224,7 @@ pub(super) struct Paced {
     read_armed_for: Option<u64>,
     write_timer: Option<Pin<Box<Sleep>>>,
     write_armed: bool,
+    written: bool,
 }
 
 impl Paced {
@@ -231,12 +232,31 @@ impl Paced {
         // The clock of the first head starts here and not with the first read.
         let read_timer = Box::pin(tokio::time::sleep(limits.head));
         let read_armed_for = Some(pacer.now());
-        Self { stream, pacer, limits, read_timer, read_armed_for, write_timer: None, write_armed: false }
+        Self {
+            stream,
+            pacer,
+            limits,
+            read_timer,
+            read_armed_for,
+            write_timer: None,
+            write_armed: false,
+            written: false,
+        }
     }
 
     /// Whether every write so far went through.
     pub(super) fn has_sent_everything(&self) -> bool {
         !self.write_armed
+    }
+
+    /// Whether nothing was ever written.
+    pub(super) fn has_sent_nothing(&self) -> bool {
+        !self.written
+    }
+
+    /// The socket, past all patience.
+    pub(super) fn stream(&mut self) -> &mut TcpStream {
+        &mut self.stream
     }
 
     pub(super) fn into_stream(self) -> TcpStream {
@@ -260,6 +280,7 @@ impl Paced {
     fn after_write<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.write_armed = false;
+            self.written = true;
             return written;
         }
         let patience: Duration = self.limits.write_stall;

@@ -155,6 +155,7 @@ async fn a_head_that_is_not_plain_is_refused_before_the_service() {
             "400",
         ),
         ("nonsense\r\n\r\n".to_owned(), "400"),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), "400"),
     ] {
         let answer = server.say(request.as_bytes()).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
@@ -302,6 +303,17 @@ async fn a_stop_ends_idle_connections_at_once_and_lets_requests_finish() {
     gate.notify_one();
     assert!(until_closed(&mut slow).await.ends_with("done"));
     assert_eq!(server.ended.await.unwrap(), Ended::Drained);
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_nothing_more_from_who_is_idle() {
+    let server = start(router(), PATIENT).await;
+    let mut idle = server.connect().await;
+    idle.write_all(b"POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nwords").await.unwrap();
+    read_until(&mut idle, "words").await;
+    let begun = std::time::Instant::now();
+    assert_eq!(server.stop().await, Ended::Drained);
+    assert!(begun.elapsed() < LINGER, "the caller still has the connection, and nothing to send");
 }
 
 #[tokio::test]

@@ -76,6 +76,31 @@ pub async fn evidence_comes_back_as_stored(make: Make) {
     assert_eq!(admin_evidence::zoneless_head(&mut all).await.unwrap().unwrap().chain_seq, 1);
 }
 
+/// Callers choose request ids; who uses one for everything must not make a look-up grow without end.
+pub async fn a_crowd_under_one_request_id_is_cut_and_hides_no_denial(make: Make) {
+    let fresh = fresh(make).await;
+    let total = evidence::MAX_OF_REQUEST + 20;
+    let rows: Vec<_> = (1..=total)
+        .map(|seq| evidence::EvidenceRow {
+            request_id: "req".to_owned(),
+            decision: if seq == total { "deny" } else { "allow" }.to_owned(),
+            ..samples::evidence(seq)
+        })
+        .collect();
+    change!(fresh.store, rows, |tx, rows| {
+        for row in rows {
+            evidence::append(tx, row).await?;
+        }
+        Ok(())
+    })
+    .unwrap();
+    let mut snapshot = fresh.store.snapshot().await.unwrap();
+    let found = evidence::find_by_request(&mut snapshot.zone(&zone("z-1")), "req").await.unwrap();
+    let shown: Vec<_> = found.iter().map(|row| row.chain_seq).collect();
+    let expected: Vec<_> = (1..evidence::MAX_OF_REQUEST).chain([total]).collect();
+    assert_eq!(shown, expected);
+}
+
 fn readable<R: Clone>(rows: &[R]) -> Vec<ChainRow<R>> {
     rows.iter().cloned().map(ChainRow::Read).collect()
 }

@@ -1,0 +1,113 @@
+//! Limits and times of the single services, under the contract's names (admin-api.md §13, coordinator.md §15,
+//! gateway.md §21). What a variable does stands with the field of the service's own configuration that it fills.
+
+use std::time::Duration;
+
+use super::variables::Reader;
+
+/// What the Admin API is tuned by.
+#[derive(Debug, Clone)]
+pub struct ApiTuning {
+    /// `API_BODY_LIMIT_BYTES`.
+    pub body_limit: usize,
+    /// `API_V1_RATE_LIMIT_PER_MIN`.
+    pub requests_per_minute: u32,
+    /// `ADMIN_AUTH_FAIL_LIMIT_PER_MIN`.
+    pub auth_failures_per_minute: u32,
+    /// `API_MAX_RESOURCES_PER_ZONE`.
+    pub max_resources_per_zone: u32,
+}
+
+/// What the Coordinator is tuned by.
+#[derive(Debug, Clone)]
+pub struct CoordinatorTuning {
+    /// `COORDINATOR_BODY_LIMIT_BYTES`.
+    pub body_limit: usize,
+    /// `COORDINATOR_RATE_LIMIT_PER_MIN`.
+    pub requests_per_minute: u32,
+    /// `MAX_AGENTS_PER_ZONE`.
+    pub max_sessions_per_zone: u32,
+    /// `MAX_AGENTS_PER_APP`.
+    pub max_sessions_per_application: u32,
+    /// `IDEMPOTENCY_RETENTION_SECONDS`.
+    pub idempotency_retention: Duration,
+    /// `GENERATED_IDEMPOTENCY_RETENTION_SECONDS`.
+    pub generated_idempotency_retention: Duration,
+    /// `IDEMPOTENCY_MAX_RECEIPTS_PER_SCOPE`.
+    pub idempotency_max_receipts: u32,
+    /// `TTL_SWEEP_INTERVAL_MS`.
+    pub ttl_sweep_interval: Duration,
+    /// `SWEEPER_BATCH_SIZE`.
+    pub sweep_batch: u32,
+}
+
+/// What the Gateway is tuned by.
+#[derive(Debug, Clone)]
+pub struct GatewayTuning {
+    /// `MAX_REQUEST_BYTES`.
+    pub max_request_bytes: u64,
+    /// `STS_TIMEOUT`.
+    pub sts_timeout: Duration,
+    /// `UPSTREAM_TIMEOUT`.
+    pub upstream_timeout: Duration,
+    /// `READ_HEADER_TIMEOUT`.
+    pub read_header_timeout: Duration,
+    /// `READ_TIMEOUT`.
+    pub read_timeout: Duration,
+    /// `WRITE_TIMEOUT`.
+    pub write_timeout: Duration,
+    /// `STREAM_IDLE_TIMEOUT`.
+    pub stream_idle_timeout: Duration,
+    /// `IDLE_TIMEOUT`.
+    pub idle_timeout: Duration,
+}
+
+impl ApiTuning {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        Self {
+            body_limit: reader.number("API_BODY_LIMIT_BYTES", 1_048_576, 1),
+            requests_per_minute: reader.number("API_V1_RATE_LIMIT_PER_MIN", 600, 0),
+            auth_failures_per_minute: reader.number("ADMIN_AUTH_FAIL_LIMIT_PER_MIN", 60, 0),
+            max_resources_per_zone: reader.number("API_MAX_RESOURCES_PER_ZONE", 100_000, 0),
+        }
+    }
+}
+
+impl CoordinatorTuning {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        let seconds = |reader: &mut Reader<'_>, name, default, least| {
+            Duration::from_secs(u64::from(reader.number::<u32>(name, default, least)))
+        };
+        Self {
+            body_limit: reader.number("COORDINATOR_BODY_LIMIT_BYTES", 262_144, 1_024),
+            requests_per_minute: reader.number("COORDINATOR_RATE_LIMIT_PER_MIN", 600, 0),
+            max_sessions_per_zone: reader.number("MAX_AGENTS_PER_ZONE", 10_000, 0),
+            max_sessions_per_application: reader.number("MAX_AGENTS_PER_APP", 1_000, 0),
+            idempotency_retention: seconds(reader, "IDEMPOTENCY_RETENTION_SECONDS", 604_800, 3_600),
+            generated_idempotency_retention: seconds(reader, "GENERATED_IDEMPOTENCY_RETENTION_SECONDS", 86_400, 3_600),
+            idempotency_max_receipts: reader.number("IDEMPOTENCY_MAX_RECEIPTS_PER_SCOPE", 10_000, 100),
+            ttl_sweep_interval: reader.milliseconds("TTL_SWEEP_INTERVAL_MS", 60_000, 1_000),
+            sweep_batch: reader.number("SWEEPER_BATCH_SIZE", 500, 1),
+        }
+    }
+}
+
+impl GatewayTuning {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        let tuning = Self {
+            max_request_bytes: reader.number("MAX_REQUEST_BYTES", 10_485_760, 1),
+            sts_timeout: reader.duration("STS_TIMEOUT", 5),
+            upstream_timeout: reader.duration("UPSTREAM_TIMEOUT", 30),
+            read_header_timeout: reader.duration("READ_HEADER_TIMEOUT", 5),
+            read_timeout: reader.duration("READ_TIMEOUT", 45),
+            write_timeout: reader.duration("WRITE_TIMEOUT", 60),
+            stream_idle_timeout: reader.duration("STREAM_IDLE_TIMEOUT", 60),
+            idle_timeout: reader.duration("IDLE_TIMEOUT", 120),
+        };
+        // A request would time out while its exchange or its upstream is still in time.
+        if tuning.read_timeout <= tuning.sts_timeout.saturating_add(tuning.upstream_timeout) {
+            reader.mistake("READ_TIMEOUT", "must be longer than STS_TIMEOUT and UPSTREAM_TIMEOUT together".to_owned());
+        }
+        tuning
+    }
+}

@@ -1,0 +1,58 @@
+//! Everything this test process logs, kept: every event of every level, with all its fields.
+
+use std::fmt::{Debug, Write as _};
+use std::sync::{Mutex, Once, PoisonError};
+
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
+
+static LOGGED: Mutex<String> = Mutex::new(String::new());
+
+struct Keep;
+
+impl Subscriber for Keep {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        span.record(&mut Line);
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, values: &Record<'_>) {
+        values.record(&mut Line);
+    }
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        event.record(&mut Line);
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+struct Line;
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        // Formatted before the lock is taken: formatting may log.
+        let text = format!("{}={value:?}\n", field.name());
+        let _ = LOGGED.lock().unwrap_or_else(PoisonError::into_inner).write_str(&text);
+    }
+}
+
+/// From the first deployment on.
+pub(crate) fn capture() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| tracing::subscriber::set_global_default(Keep).unwrap());
+}
+
+/// What was logged until now.
+pub(crate) fn logged() -> String {
+    LOGGED.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
