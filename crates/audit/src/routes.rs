@@ -72,8 +72,8 @@ async fn ready(State(audit): State<Arc<Audit>>) -> Response {
         // The contract's name for "the store does not answer", whichever engine it is.
         return health::not_ready("postgres_unreachable").into_response();
     }
-    if !audit.sweeps.is_intact() {
-        return health::not_ready("ledger_tampered").into_response();
+    if let Some(objection) = audit.sweeps.objection() {
+        return health::not_ready(objection).into_response();
     }
     health::ready_audit(Profile::AUDIT).into_response()
 }

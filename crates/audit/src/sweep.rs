@@ -1,5 +1,6 @@
 //! The sweep: every chain, from its first row, at start and then hourly. Findings are counted, logged, and make the
-//! service unready: evidence that does not verify must not look like evidence that does.
+//! service unready: evidence that does not verify must not look like evidence that does. Nor must evidence that could
+//! not be verified: whoever removes or forges what the verifier needs would silence it otherwise.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -11,6 +12,8 @@ use tokio::sync::watch;
 use crate::Audit;
 
 const INTERVAL: Duration = Duration::from_secs(3_600);
+/// After a sweep that could not run.
+const RETRY: Duration = Duration::from_secs(60);
 
 /// What the sweeps have found.
 #[derive(Default)]
@@ -21,6 +24,7 @@ pub(crate) struct Sweeps {
     seals: AtomicU64,
     last: AtomicI64,
     broken: AtomicBool,
+    unverified: AtomicBool,
 }
 
 impl Sweeps {
@@ -38,9 +42,13 @@ impl Sweeps {
         ]
     }
 
-    /// Whether the last sweep found every chain intact. Before the first one ends, there is nothing against them.
-    pub(crate) fn is_intact(&self) -> bool {
-        !self.broken.load(Ordering::Relaxed)
+    /// What the last sweep has against the ledger, as a reason not to be ready. Before the first one ends, that is
+    /// nothing.
+    pub(crate) fn objection(&self) -> Option<&'static str> {
+        if self.broken.load(Ordering::Relaxed) {
+            return Some("ledger_tampered");
+        }
+        self.unverified.load(Ordering::Relaxed).then_some("ledger_unverified")
     }
 
     fn note(&self, report: &LedgerReport, at: i64) {
@@ -55,6 +63,7 @@ impl Sweeps {
         }
         self.last.store(at, Ordering::Relaxed);
         self.broken.store(!report.is_intact(), Ordering::Relaxed);
+        self.unverified.store(false, Ordering::Relaxed);
     }
 }
 
@@ -64,17 +73,24 @@ impl Audit {
         loop {
             let verifier = self.verifier.clone();
             let sweep = tokio::task::spawn_blocking(move || verifier.verify());
-            tokio::select! {
+            let next = tokio::select! {
                 // A pass that is under way only reads; it may be left behind.
                 _ = shutdown.wait_for(|stop| *stop) => return,
                 ended = sweep => match ended.map_err(|error| error.to_string()).and_then(|verdict| verdict) {
-                    Ok(report) => self.judge(&report),
-                    Err(error) => tracing::error!(error, "the ledger could not be verified"),
+                    Ok(report) => {
+                        self.judge(&report);
+                        INTERVAL
+                    }
+                    Err(error) => {
+                        tracing::error!(error, "the ledger could not be verified");
+                        self.sweeps.unverified.store(true, Ordering::Relaxed);
+                        RETRY
+                    }
                 },
-            }
+            };
             tokio::select! {
                 _ = shutdown.wait_for(|stop| *stop) => return,
-                () = tokio::time::sleep(INTERVAL) => {}
+                () = tokio::time::sleep(next) => {}
             }
         }
     }

@@ -20,7 +20,9 @@ use caracal_gateway::{Gateway, GatewayConfig};
 use caracal_http::FreshId;
 use caracal_http::egress::{AddressPolicy, GuardedConnector, PrivateHosts, SystemResolver, TlsTrust};
 use caracal_http::server::{self, Ended, Limits};
-use caracal_ledger::{AnonymousDenials, Chain, ChainKey, HeadsError, HeadsObserver, Ledger, Problem, find_rollback};
+use caracal_ledger::{
+    AnonymousDenials, Chain, ChainKey, HeadsError, HeadsObserver, Ledger, Problem, find_rollback, heads,
+};
 use caracal_store::{OpenError, SqliteOptions, Store, StoreError, SystemClock};
 use caracal_sts::{Capabilities, Sts, StsConfig};
 use serde::Serialize;
@@ -63,8 +65,8 @@ pub enum StartError {
     /// The store is older than, or another than, what was recorded outside it.
     #[error(
         "the store in `{data_dir}` is not the one that was last used here: {chain}: {problem}. An older store would revive \
-         revoked authority and used mandates. Put the newest store back; or, to go on with this one knowingly, move \
-         heads.log away. Nothing was changed"
+         revoked authority and used mandates. Put the newest store back; or, to go on with this one knowingly, put an \
+         empty file in the place of heads.log. Nothing was changed"
     )]
     RolledBack {
         /// Where.
@@ -73,6 +75,17 @@ pub enum StartError {
         chain: Chain,
         /// How.
         problem: Problem,
+    },
+    /// The store has records, and what was recorded outside it is gone.
+    #[error(
+        "the store in `{}` has a ledger, and its heads.log is missing: without it an older store, or one whose last \
+         events were cut off, can't be told from the newest. Put it back; or, to go on without it knowingly, put an empty \
+         file in its place. Nothing was changed",
+        .data_dir.display()
+    )]
+    HeadsMissing {
+        /// Where.
+        data_dir: PathBuf,
     },
     /// The store failed while the system was set up.
     #[error("the store failed while starting")]
@@ -217,8 +230,11 @@ impl System {
             other => StartError::WrongKek(other),
         })?;
         let audit_key: Arc<dyn ChainKey> = keys.audit.clone();
-        let heads = Arc::new(HeadsObserver::open(&settings.data_dir, audit_key.clone())?);
         let mut snapshot = store.snapshot().await?;
+        if !heads::is_kept_in(&settings.data_dir) && !caracal_ledger::is_empty(&mut snapshot.deployment()).await? {
+            return Err(StartError::HeadsMissing { data_dir: settings.data_dir });
+        }
+        let heads = Arc::new(HeadsObserver::open(&settings.data_dir, audit_key.clone())?);
         if let Some((chain, problem)) = find_rollback(&mut snapshot.deployment(), &heads.recorded()).await? {
             return Err(StartError::RolledBack { data_dir: settings.data_dir, chain, problem });
         }
@@ -339,6 +355,7 @@ impl Services {
                 gateway_key: Some(keys.gateway_sts.clone()),
                 metrics_bearer: keys.metrics_bearer.as_ref().map(copy),
                 open_metrics,
+                trust_proxy: settings.trust_proxy,
                 ..StsConfig::for_issuer(issuer.clone())
             },
             Capabilities {

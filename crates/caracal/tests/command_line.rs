@@ -206,6 +206,29 @@ mod t06_evidence {
         assert_eq!(said.code, Some(1), "an older store would revive what was taken back");
         assert!(said.stderr.contains("heads.log"), "{}", said.stderr);
     }
+
+    /// Without its heads, a store whose end was cut off would verify.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_ledger_whose_heads_were_taken_away_is_started_only_knowingly() {
+        let directory = tempfile::tempdir().unwrap();
+        let http = Http::new();
+        let mut system = Running::start(directory.path());
+        let tenant = Tenant::provision(&http, &system, &upstream().await).await;
+        tenant.exchange(&http, &system, &[("scope", "agent:lifecycle")]).await.unwrap();
+        assert!(system.terminate());
+        std::fs::remove_file(directory.path().join("heads.log")).unwrap();
+        for _ in 0..2 {
+            let said = refused_up(directory.path(), caracal);
+            assert_eq!(said.code, Some(1));
+            assert!(
+                said.stderr.contains("heads.log is missing") && said.stderr.contains("empty file"),
+                "{}",
+                said.stderr
+            );
+        }
+        std::fs::write(directory.path().join("heads.log"), "").unwrap();
+        assert!(Running::start(directory.path()).terminate());
+    }
 }
 
 #[test]

@@ -29,8 +29,8 @@
 //!   because the chain itself is what must be durable. A tail cut within that lag does not show.
 //! * It is one more place, not another world: who can write both the store and this file can put an older copy of
 //!   both in place, or cut both. Against that helps only a head that was handed to someone else.
-//! * A missing file says nothing about a store that never recorded; whoever opens an existing store without one
-//!   should say so to the operator.
+//! * A missing file says nothing about a store that never recorded. Beside one that has, it was taken away or not
+//!   restored: nobody should go on without it unless the operator says so, by an empty file in its place.
 //!
 //! One process owns the file, the one that holds the lock of the data directory. Others may read.
 
@@ -55,6 +55,11 @@ const NEW_FILE_NAME: &str = "heads.log.new";
 /// Keeps these seals apart from everything else the audit key signs.
 const DOMAIN: &str = "caracal ledger heads v1\n";
 const NO_ZONE: &str = "(none)";
+
+/// Whether heads were ever recorded in `dir`. The file is made, and the directory synced, before the first record is.
+pub fn is_kept_in(dir: &Path) -> bool {
+    dir.join(FILE_NAME).exists()
+}
 
 /// Why heads cannot be read or recorded.
 #[derive(Debug, thiserror::Error)]

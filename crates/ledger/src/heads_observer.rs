@@ -1,5 +1,6 @@
 //! Keeps the heads file in step with the store: told by the committing writer, after each durable commit and before
-//! anyone is answered. So no answer is out whose evidence could be cut off unseen.
+//! anyone is answered. So no answer is out whose evidence could be cut off unseen, but while the file can't be written:
+//! then it lags until the next commit of the chain that can, and the log says so.
 
 use std::collections::BTreeMap;
 use std::path::Path;

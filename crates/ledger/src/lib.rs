@@ -38,5 +38,5 @@ pub use event::{Decision, EventType, Evidence, Metadata, StoredEvent};
 pub use heads::{HeadsError, HeadsFile, read_heads};
 pub use heads_observer::HeadsObserver;
 pub use report::{ChainReport, Finding, LedgerReport, Problem};
-pub use stored::{find_rollback, verify_store};
+pub use stored::{find_rollback, is_empty, verify_store};
 pub use verify::{AdminVerifier, ChainVerifier, ZoneVerifier};

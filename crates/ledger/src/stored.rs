@@ -45,6 +45,11 @@ pub async fn verify_store(
     Ok(LedgerReport { chains })
 }
 
+/// Whether the store has any record at all: one that has never lacks its heads file, unless somebody took it away.
+pub async fn is_empty(tx: &mut DeploymentRead<'_>) -> Result<bool, StoreError> {
+    Ok(evidence::list_chains(tx).await?.is_empty() && admin_evidence::list_chains(tx).await?.is_empty())
+}
+
 /// Whether the store still holds every recorded head: one look per chain, for the start of a process. The first that
 /// it does not hold means that an older or another history was put in place (threat T17).
 pub async fn find_rollback(

@@ -124,13 +124,13 @@ pub async fn revoke_with_descendants(
     reason: &str,
 ) -> Result<Vec<AuthorityRecordId>, StoreError> {
     let (zone, now) = (tx.zone.clone(), tx.now());
-    let sql = "WITH RECURSIVE family (id, depth) AS (
-                 SELECT id, 0 FROM authority_records WHERE zone_id = ?1 AND id = ?2
-                 UNION SELECT r.id, f.depth + 1 FROM authority_records r JOIN family f ON r.parent_id = f.id
-                   WHERE r.zone_id = ?1 AND f.depth < 64
+    // `UNION` drops what was met already, so it ends whatever the parents say.
+    let sql = "WITH RECURSIVE family (id) AS (
+                 SELECT id FROM authority_records WHERE zone_id = ?1 AND id = ?2
+                 UNION SELECT r.id FROM authority_records r JOIN family f ON r.parent_id = f.id WHERE r.zone_id = ?1
                )
                SELECT r.id FROM authority_records r JOIN family f ON f.id = r.id
-               WHERE r.zone_id = ?1 AND r.status = 'active' ORDER BY f.depth, r.id";
+               WHERE r.zone_id = ?1 AND r.status = 'active' ORDER BY CASE WHEN r.id = ?2 THEN 0 ELSE 1 END, r.id";
     let rows = tx.tx.query(sql, params![zone, id]).await?;
     let ids: Vec<AuthorityRecordId> =
         rows.into_iter().map(|row| row.columns("authority_records").next()).collect::<Result<_, _>>()?;

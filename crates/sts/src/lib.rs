@@ -57,6 +57,8 @@ pub struct StsConfig {
     pub metrics_bearer: Option<SecretText>,
     /// Whether metrics are open without a bearer: in dev only.
     pub open_metrics: bool,
+    /// `TRUST_PROXY`: whether guesses are counted for the caller that the proxy before us names.
+    pub trust_proxy: bool,
     /// How long a request's body may take to arrive.
     pub body_deadline: Duration,
 }
@@ -71,6 +73,7 @@ impl StsConfig {
             gateway_key: None,
             metrics_bearer: None,
             open_metrics: false,
+            trust_proxy: false,
             body_deadline: Duration::from_secs(5),
         }
     }

@@ -57,8 +57,9 @@ fn fresh_ids(store: Store) -> FreshId {
 }
 
 async fn token(State(sts): State<Arc<Sts>>, id: RequestId, request: Request<Body>) -> Response {
-    let peer = request.extensions().get::<PeerAddr>().copied();
-    let ended = sts.token(&id, peer, request).await;
+    let peer = request.extensions().get::<PeerAddr>().map(|peer| peer.ip());
+    let source = Source::of(request.headers(), peer, sts.config.trust_proxy);
+    let ended = sts.token(&id, source, request).await;
     match &ended {
         Err(Ended::Form(_) | Ended::Request(_)) => sts.metrics.malformed(),
         Err(Ended::Exchange(error)) => sts.metrics.ended(&Err::<(), _>(error)),
@@ -80,7 +81,7 @@ impl Sts {
     async fn token(
         &self,
         id: &RequestId,
-        peer: Option<PeerAddr>,
+        source: Option<Source>,
         request: Request<Body>,
     ) -> Result<(Granted, bool), Ended> {
         let (parts, body) = request.into_parts();
@@ -94,7 +95,7 @@ impl Sts {
             let granted = self.for_gateway(request, id).await?;
             return Ok((granted, true));
         }
-        Ok((self.for_client(request, id, peer).await?, false))
+        Ok((self.for_client(request, id, source).await?, false))
     }
 
     /// Step 4: a request that bears any of the three headers is a Gateway's or nothing.
@@ -134,10 +135,10 @@ impl Sts {
         &self,
         request: TokenRequest,
         id: &RequestId,
-        peer: Option<PeerAddr>,
+        source: Option<Source>,
     ) -> Result<Granted, ExchangeError> {
         let name = request.application.clone().unwrap_or_default();
-        let guesser: (String, Option<Source>) = (name, peer.map(PeerAddr::source));
+        let guesser = (name, source);
         if let Verdict::Limited { retry_after } = self.guesses.check(&guesser, self.store.now()) {
             self.denials.count("sts", "credential_lockout");
             return Err(ExchangeError::Locked { retry_after });

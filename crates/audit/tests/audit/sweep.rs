@@ -17,6 +17,20 @@ async fn recorded() -> World {
 }
 
 impl World {
+    /// A sweep whose verifier fails.
+    async fn sweep_in_vain(&self) {
+        let said = || async { self.ask("GET", "/ready", None).await.json()["reason"].clone() };
+        let before = said().await;
+        self.fails.store(true, Ordering::SeqCst);
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let sweeping = tokio::spawn(self.audit.clone().run_sweep(stopped));
+        while self.fails.load(Ordering::SeqCst) || (before.is_null() && said().await.is_null()) {
+            tokio::task::yield_now().await;
+        }
+        stop.send_replace(true);
+        sweeping.await.unwrap();
+    }
+
     /// `mismatch`, `breaks`, `hmac` as counted so far, and the reason for which it is not ready.
     async fn found(&self) -> (i64, i64, i64, Option<String>) {
         let metrics = self.metrics().await;
@@ -109,21 +123,24 @@ mod t06_evidence_sweep {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_sweep_that_could_not_run_counts_nothing_and_changes_no_verdict() {
+    async fn a_sweep_that_could_not_run_counts_nothing_and_clears_no_verdict() {
         let world = recorded().await;
         world.tamper("UPDATE audit_events SET decision = 'deny' WHERE id = 'e-2'");
         world.sweep().await;
         let before = world.metrics().await;
-        world.fails.store(true, Ordering::SeqCst);
-        let (stop, stopped) = tokio::sync::watch::channel(false);
-        let sweeping = tokio::spawn(world.audit.clone().run_sweep(stopped));
-        while world.fails.load(Ordering::SeqCst) {
-            tokio::task::yield_now().await;
-        }
-        stop.send_replace(true);
-        sweeping.await.unwrap();
+        world.sweep_in_vain().await;
         assert_eq!(world.metrics().await, before);
         assert_eq!(world.found().await.3, tampered());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_could_not_be_verified_does_not_look_intact() {
+        let world = recorded().await;
+        world.sweep().await;
+        world.sweep_in_vain().await;
+        assert_eq!(world.found().await, (0, 0, 0, Some("ledger_unverified".to_owned())));
+        world.sweep().await;
+        assert_eq!(world.found().await, (0, 0, 0, None));
     }
 }
 

@@ -75,6 +75,12 @@ impl SecretFiles {
         self.directory.join(name)
     }
 
+    /// Where the admin token is read from, unless the environment has it.
+    fn admin_token_file(&self, environment: &Environment) -> Option<PathBuf> {
+        let named = || environment.get("CARACAL_ADMIN_TOKEN_FILE").map(PathBuf::from);
+        environment.get("CARACAL_ADMIN_TOKEN").is_none().then(|| named().unwrap_or_else(|| self.path(NAMES[0].1)))
+    }
+
     /// Reads all keys, making those that are missing.
     pub fn load_or_create(&self, environment: &Environment) -> Result<KeyMaterial, SecretsError> {
         let mut mistakes = Vec::new();
@@ -111,7 +117,7 @@ impl SecretFiles {
             {
                 Ok(KeyMaterial {
                     admin_token,
-                    admin_token_file: environment.get("CARACAL_ADMIN_TOKEN").is_none().then(|| self.path(NAMES[0].1)),
+                    admin_token_file: self.admin_token_file(environment),
                     coordinator_token,
                     metrics_bearer,
                     kek: Arc::new(KekRing::new(kek, previous_kek)),

@@ -107,6 +107,20 @@ mod t05_secrets {
     }
 
     #[test]
+    fn the_admin_token_is_said_to_lie_where_it_was_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = SecretFiles::in_data_dir(directory.path());
+        let named = directory.path().join("token");
+        std::fs::write(&named, "cat_elsewhere\n").unwrap();
+        let file =
+            |pairs: &[(&str, &str)]| files.load_or_create(&pairs.iter().copied().collect()).unwrap().admin_token_file;
+        assert_eq!(file(&[]), Some(files.path("caracalAdminToken")));
+        let from_file = ("CARACAL_ADMIN_TOKEN_FILE", named.to_str().unwrap());
+        assert_eq!(file(&[from_file]), Some(named.clone()));
+        assert_eq!(file(&[from_file, ("CARACAL_ADMIN_TOKEN", "cat_given")]), None);
+    }
+
+    #[test]
     fn weak_keys_stop_the_start_and_no_message_holds_one() {
         let directory = tempfile::tempdir().unwrap();
         let files = SecretFiles::in_data_dir(directory.path());
