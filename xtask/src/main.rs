@@ -5,6 +5,7 @@
 mod client;
 mod deny;
 mod examples;
+mod fuzz;
 mod python;
 mod step;
 mod suite;
@@ -23,8 +24,9 @@ cargo xtask <chore>
   examples  the examples of docs/, against the built binary (they are written with curl and jq)
   tidy      what the compiler does not check: rooms, names, sizes, words, links, generated pages
   deny      licences, withdrawn and vulnerable crates, duplicates, sources
+  fuzz      [--seconds N] [TARGET]: hostile input for the parsers, N seconds (20) each; needs the nightly toolchain
   codegen   rewrite what is generated: the table in docs/settings.md
-  ci        all of it, as .ci/run does: format, tidy, deny, lints, test, examples
+  ci        as .ci/run does: format, tidy, deny, lints, test, examples
 ";
 
 fn main() -> ExitCode {
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         ["examples"] => examples::build_and_run(&chore),
         ["tidy"] => tidy::run(&chore),
         ["deny"] => deny::run(&chore),
+        ["fuzz", ref wanted @ ..] => fuzz::run(&chore, wanted),
         ["codegen"] => codegen(&chore),
         ["ci"] => ci(&chore),
         [] | ["help" | "--help" | "-h"] => {

@@ -72,6 +72,9 @@ pub(super) fn check(files: &[File], findings: &mut Findings) {
 }
 
 fn check_manifest(manifest: &File, findings: &mut Findings) {
+    if manifest.is_fuzz() {
+        return check_fuzz_manifest(manifest, findings);
+    }
     for line in ["version.workspace = true", "license.workspace = true", "publish.workspace = true"] {
         if !manifest.text.lines().any(|own| own == line) {
             findings.add(&manifest.path, format!("has no line `{line}`"));
@@ -98,6 +101,20 @@ fn check_manifest(manifest: &File, findings: &mut Findings) {
             }
             _ => {}
         }
+    }
+}
+
+/// Fuzz targets stand outside, and attack the room they lie in and no other.
+fn check_fuzz_manifest(manifest: &File, findings: &mut Findings) {
+    let own = manifest.room().map(|room| format!("caracal-{room}.path = \"..\""));
+    for line in own.iter().map(String::as_str).chain(["[workspace]", "publish = false"]) {
+        if !manifest.text.lines().any(|known| known == line) {
+            findings.add(&manifest.path, format!("has no line `{line}`"));
+        }
+    }
+    let ours = dependencies(&manifest.text).filter_map(|name| name.strip_prefix("caracal-"));
+    for other in ours.filter(|name| manifest.room() != Some(name)) {
+        findings.add(&manifest.path, format!("fuzz targets of one room attack no other: `{other}`"));
     }
 }
 
@@ -163,6 +180,16 @@ mod tests {
         let path = "crates/authority/Cargo.toml";
         assert!(found(path, &manifest("serde.workspace = true")).is_empty());
         assert_eq!(found(path, &manifest("tokio = { workspace = true }")).len(), 1);
+    }
+
+    #[test]
+    fn fuzz_targets_stand_outside_and_attack_their_own_room() {
+        let path = "crates/http/fuzz/Cargo.toml";
+        let manifest = |more: &str| format!("publish = false\n[workspace]\n[dependencies]\n{more}");
+        assert!(found(path, &manifest("caracal-http.path = \"..\"\n")).is_empty());
+        assert_eq!(found(path, &manifest("")).len(), 1);
+        assert_eq!(found(path, &manifest("caracal-http.path = \"..\"\ncaracal-sts.path = \"../../sts\"\n")).len(), 1);
+        assert_eq!(found(path, "[dependencies]\ncaracal-http.path = \"..\"\n").len(), 2);
     }
 
     #[test]

@@ -18,7 +18,16 @@ pub(super) struct File {
 impl File {
     /// Whether it is test data taken from elsewhere or generated, which is kept as it is.
     pub(super) fn is_data(&self) -> bool {
-        self.path.contains("/vectors/") || self.path == "Cargo.lock" || self.path == "LICENSE"
+        self.path.contains("/vectors/")
+            || self.path.contains("/fuzz/corpus/")
+            || self.path.contains("/fuzz/artifacts/")
+            || self.path.rsplit('/').next().is_some_and(|name| name.starts_with("Cargo.lock"))
+            || self.path == "LICENSE"
+    }
+
+    /// Whether it belongs to a room's fuzz targets: a workspace of its own, which no build of ours contains.
+    pub(super) fn is_fuzz(&self) -> bool {
+        self.path.starts_with("crates/") && self.path.split('/').nth(2) == Some("fuzz")
     }
 
     pub(super) fn is_rust(&self) -> bool {
