@@ -192,8 +192,8 @@ pub async fn highest_version(tx: &mut ZoneRead<'_>, policy: &PolicyId) -> Result
     }
 }
 
-/// Whether another zone has this version. The one statement that looks out of its zone, for the one thing the contract
-/// lets a zone know of others: 404 or 409, which of the two refuses a foreign version. It says yes or no and no more.
+/// Whether another zone has this version. The one statement that looks out of its zone: the contract tells a version of
+/// another zone from one that does not exist (policy.md §10.1). It says yes or no and no more.
 pub async fn version_is_elsewhere(tx: &mut ZoneRead<'_>, id: &PolicyVersionId) -> Result<bool, StoreError> {
     let sql = "SELECT 1 FROM policy_versions WHERE id = ?1 AND zone_id <> ?2 LIMIT 1";
     Ok(tx.tx.query_one(sql, params![id, tx.zone]).await?.is_some())

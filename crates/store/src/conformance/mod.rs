@@ -83,6 +83,7 @@ macro_rules! conformance_suite {
                 sessions_come_back_as_stored
                 edges_come_back_as_stored
                 records_come_back_as_stored
+                all_that_descends_from_a_record_falls_however_deep
                 receipts_come_back_as_stored
                 admin_tokens_come_back_as_stored
                 keys_and_secrets_come_back_as_stored

@@ -210,6 +210,28 @@ mod t08_availability_guessing {
         assert_eq!(wrong(Ask::bootstrap()).from(guesser).send(&world).await.status, 401);
     }
 
+    /// Behind a proxy all callers have its address: whoever guesses must not lock out everybody, nor choose under which
+    /// address to be counted.
+    #[tokio::test]
+    async fn behind_a_trusted_proxy_guesses_count_for_the_caller_that_it_names() {
+        let through = |ask: Ask, line: &str| {
+            let mut request = ask.from("10.0.0.1:1000").request();
+            request.headers_mut().insert("x-forwarded-for", line.parse().unwrap());
+            request
+        };
+        for (trust_proxy, other) in [(true, 200), (false, 429)] {
+            let world = World::configured(|config| config.trust_proxy = trust_proxy).await;
+            for number in 0..=60 {
+                let wrong = Ask::bootstrap().without("zone_id");
+                let line = format!("198.51.100.{number}, 192.0.2.1");
+                assert_eq!(world.send(through(wrong, &line)).await.status, if number < 60 { 401 } else { 429 });
+            }
+            assert_eq!(world.send(through(Ask::bootstrap(), "192.0.2.1")).await.status, 429);
+            let answer = world.send(through(Ask::bootstrap(), "192.0.2.2")).await;
+            assert_eq!(answer.status, other, "trusted: {trust_proxy}");
+        }
+    }
+
     #[tokio::test]
     async fn only_wrong_secrets_are_guesses() {
         let world = World::new().await;

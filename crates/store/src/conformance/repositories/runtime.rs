@@ -206,6 +206,28 @@ pub async fn records_come_back_as_stored(make: Make) {
     assert!(revocations::list(&mut snapshot.deployment(), at(1)).await.unwrap().is_empty());
 }
 
+/// A cascade that stops at some depth leaves authority alive that nobody sees.
+pub async fn all_that_descends_from_a_record_falls_however_deep(make: Make) {
+    let fresh = fresh(make).await;
+    let rows: Vec<_> = (1..=70)
+        .map(|depth| records::RecordRow {
+            parent_id: (depth > 1).then(|| id!(format!("rec-{}", depth - 1).as_str())),
+            ..samples::record(&format!("rec-{depth}"), depth > 1)
+        })
+        .collect();
+    change!(fresh.store, rows, |tx, rows| {
+        for row in rows {
+            records::add(tx, row).await?;
+        }
+        Ok(())
+    })
+    .unwrap();
+    let revoked =
+        change!(fresh.store, (), |tx, _none| { records::revoke_with_descendants(tx, &id!("rec-1"), "all").await })
+            .unwrap();
+    assert_eq!((revoked.len(), revoked[0].as_str()), (70, "rec-1"));
+}
+
 pub async fn receipts_come_back_as_stored(make: Make) {
     let clock = Arc::new(ManualClock::at(start()));
     let fresh = make(clock.clone()).await;
