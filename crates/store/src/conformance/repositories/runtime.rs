@@ -223,8 +223,7 @@ pub async fn all_that_descends_from_a_record_falls_however_deep(make: Make) {
     })
     .unwrap();
     let revoked =
-        change!(fresh.store, (), |tx, _none| { records::revoke_with_descendants(tx, &id!("rec-1"), "all").await })
-            .unwrap();
+        change!(fresh.store, (), |tx, _none| records::revoke_with_descendants(tx, &id!("rec-1"), "all").await).unwrap();
     assert_eq!((revoked.len(), revoked[0].as_str()), (70, "rec-1"));
 }
 
