@@ -46,6 +46,7 @@ pub async fn add(
     let (zone, now) = (tx.zone.clone(), tx.now());
     let dispatched_at = match tx.tx.engine {
         Engine::Sqlite(_) => Some(now),
+        Engine::Postgres(_) => None,
     };
     let payload = crate::json_text(&fields);
     let sql = "INSERT INTO outbox (id, zone_id, topic, dedupe_key, payload, attempts, created_at, dispatched_at)

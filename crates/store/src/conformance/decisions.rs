@@ -16,7 +16,9 @@ use crate::{delegations, deployment, sealed_secrets, used_mandates};
 async fn mint(store: &Store, zone: &ZoneId, version: ZoneVersion, jti: &str) -> bool {
     let minted: Result<bool, StoreError> = store
         .commit(zone, (version, jti.to_owned()), |tx, (version, jti)| {
-            Box::pin(async move { Ok(tx.is_at(*version) && used_mandates::consume(tx, jti, "r-1", at(60)).await?) })
+            Box::pin(
+                async move { Ok(tx.is_at(*version).await? && used_mandates::consume(tx, jti, "r-1", at(60)).await?) },
+            )
         })
         .await;
     minted.unwrap()
@@ -94,7 +96,7 @@ pub async fn a_change_that_ran_counts_before_it_is_committed(make: Make) {
                     Box::pin(async move {
                         let epoch = delegations::raise_epoch(tx).await?;
                         ran.lock().unwrap().take().unwrap().send(()).unwrap();
-                        let _ = gone.lock().unwrap().recv();
+                        let _ = tokio::task::block_in_place(|| gone.lock().unwrap().recv());
                         Ok(epoch)
                     })
                 })
@@ -150,7 +152,7 @@ pub async fn no_decision_outlives_a_change_of_its_facts(make: Make) {
                     .commit_deployment((z.clone(), version, decided_on), |tx, (z, version, decided_on)| {
                         Box::pin(async move {
                             let mut zone = tx.zone_write(z);
-                            if !zone.is_at(*version) {
+                            if !zone.is_at(*version).await? {
                                 return Ok(false);
                             }
                             let epoch = delegations::epoch(&mut zone).await?;
