@@ -90,7 +90,7 @@ impl Store {
                 Ok(Snapshot { tx: Some(tx), reader: Some(reader) })
             }
             Handle::Postgres(postgres) => {
-                let (tx, _) = postgres.begin(None).await?;
+                let (tx, _) = Box::pin(postgres.begin(None)).await?;
                 Ok(Snapshot { tx: Some(tx), reader: None })
             }
         }
@@ -106,7 +106,7 @@ impl Store {
                 Ok((version, self.snapshot().await?))
             }
             Handle::Postgres(postgres) => {
-                let (tx, version) = postgres.begin(Some(zone)).await?;
+                let (tx, version) = Box::pin(postgres.begin(Some(zone))).await?;
                 Ok((version, Snapshot { tx: Some(tx), reader: None }))
             }
         }
@@ -145,7 +145,7 @@ impl Store {
         let change = Box::new(Change { input, run, reply, result: None });
         match &self.engine {
             Handle::Embedded(embedded) => embedded.submit(change).await?,
-            Handle::Postgres(postgres) => postgres.submit(zone, change).await?,
+            Handle::Postgres(postgres) => Box::pin(postgres.submit(zone, change)).await?,
         }
         answer.await.unwrap_or_else(|_| Err(stopped().into()))
     }

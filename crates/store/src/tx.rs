@@ -43,7 +43,8 @@ impl Tx {
     pub(crate) async fn query(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
         let rows = match &mut self.engine {
             Engine::Sqlite(connection) => sqlite::query(connection, sql, params),
-            Engine::Postgres(session) => session.query(self.scope.as_ref(), sql, params).await,
+            // Boxed, so that the futures of everything above stay as small as the embedded engine needs them.
+            Engine::Postgres(session) => Box::pin(session.query(self.scope.as_ref(), sql, params)).await,
         };
         rows.inspect_err(|_| self.failed = true)
     }
@@ -77,7 +78,7 @@ impl Tx {
     pub(crate) async fn append(&mut self, sql: &str, params: &[Param<'_>]) -> Result<usize, StoreError> {
         let changed = match &mut self.engine {
             Engine::Sqlite(connection) => sqlite::execute(connection, sql, params),
-            Engine::Postgres(session) => session.execute(self.scope.as_ref(), sql, params).await,
+            Engine::Postgres(session) => Box::pin(session.execute(self.scope.as_ref(), sql, params)).await,
         };
         changed.inspect_err(|_| self.failed = true)
     }
@@ -86,7 +87,7 @@ impl Tx {
     async fn know_version(&mut self, zone: Option<&ZoneId>) -> Result<(), StoreError> {
         let Engine::Postgres(session) = &mut self.engine else { return Ok(()) };
         let Some(zone) = zone.filter(|zone| !self.versions.knows(zone)) else { return Ok(()) };
-        let version = session.zone_version(zone).await.inspect_err(|_| self.failed = true)?;
+        let version = Box::pin(session.zone_version(zone)).await.inspect_err(|_| self.failed = true)?;
         self.versions.learn(zone, version);
         Ok(())
     }

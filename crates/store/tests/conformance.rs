@@ -1,5 +1,5 @@
 //! Each engine against the suite that every engine has to pass.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 use std::sync::Arc;
 

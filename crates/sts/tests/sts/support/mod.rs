@@ -95,13 +95,13 @@ impl World {
 
     async fn with(change: impl FnOnce(&mut StsConfig), verifier: Arc<SecretVerifier>) -> Self {
         let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(START)));
-        Self::at(clock.clone(), clock, change, verifier).await
+        Box::pin(Self::at(clock.clone(), clock, change, verifier)).await
     }
 
     /// With the system's clock, for races.
     pub(crate) async fn in_real_time() -> Self {
         let unused = Arc::new(ManualClock::at(Timestamp::EPOCH));
-        Self::at(Arc::new(SystemClock), unused, |_| {}, shared_verifier()).await
+        Box::pin(Self::at(Arc::new(SystemClock), unused, |_| {}, shared_verifier())).await
     }
 
     async fn at(
