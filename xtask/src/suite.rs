@@ -21,7 +21,8 @@ pub(crate) fn run(chore: &Chore) -> Result<(), Failed> {
     client::build(chore)?;
     let mut tally = Tally::default();
     let tests = ["test", "--locked", "--workspace", "--no-fail-fast"];
-    let status = chore.watch("every Rust test", services.known_to(chore.cargo().args(tests)), |line| tally.add(line))?;
+    let status =
+        chore.watch("every Rust test", services.known_to(chore.cargo().args(tests)), |line| tally.add(line))?;
     chore.say(&format!("Rust: {} passed, {} failed, {} ignored", tally.passed, tally.failed, tally.ignored));
     if !status.success() || tally.failed > 0 {
         return Err(Failed(format!("{} Rust tests failed ({status})", tally.failed)));

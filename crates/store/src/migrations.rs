@@ -27,13 +27,22 @@ pub(crate) struct Migration {
     postgres: &'static str,
 }
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "base",
-    shared: include_str!("migrations/0001_base.sql"),
-    sqlite: include_str!("migrations/0001_base.sqlite.sql"),
-    postgres: include_str!("migrations/0001_base.postgres.sql"),
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "base",
+        shared: include_str!("migrations/0001_base.sql"),
+        sqlite: include_str!("migrations/0001_base.sqlite.sql"),
+        postgres: include_str!("migrations/0001_base.postgres.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "outbox",
+        shared: include_str!("migrations/0002_outbox.sql"),
+        sqlite: include_str!("migrations/0002_outbox.sqlite.sql"),
+        postgres: include_str!("migrations/0002_outbox.postgres.sql"),
+    },
+];
 
 /// The schema version this binary writes.
 pub fn known_version() -> i64 {

@@ -28,7 +28,7 @@ use crate::directory;
 use crate::effects::Observer;
 use crate::embedded::{Embedded, Reader};
 use crate::error::{OpenError, StoreError};
-use crate::postgres::{Postgres, PostgresOptions};
+use crate::postgres::{Lane, Postgres, PostgresOptions, Seat};
 use crate::sqlite::SqliteOptions;
 use crate::tx::{DeploymentRead, DeploymentWrite, Engine, Tx, ZoneRead, ZoneWrite};
 use crate::version::{Versions, ZoneVersion};
@@ -120,7 +120,7 @@ impl Store {
         E: From<StoreError> + Send + 'static,
         F: for<'t> Fn(&'t mut ZoneWrite<'_>, &'t I) -> BoxFuture<'t, Result<T, E>> + Send + Sync + 'static,
     {
-        self.submit(Some(zone), input, InZone { zone: zone.clone(), change }).await
+        self.submit(Lane::Zone(zone.clone()), input, InZone { zone: zone.clone(), change }).await
     }
 
     /// Runs one change that spans zones or belongs to none.
@@ -131,10 +131,35 @@ impl Store {
         E: From<StoreError> + Send + 'static,
         F: for<'t> Fn(&'t mut DeploymentWrite<'_>, &'t I) -> BoxFuture<'t, Result<T, E>> + Send + Sync + 'static,
     {
-        self.submit(None, input, InDeployment { change }).await
+        self.submit(Lane::Deployment, input, InDeployment { change, upkeep: false }).await
     }
 
-    async fn submit<I, T, E, R>(&self, zone: Option<&ZoneId>, input: I, run: R) -> Result<T, E>
+    /// Runs one change of what no decision is made on: messages that were sent, marks and receipts past their time, a
+    /// mark whose key alone makes it single. Other changes may run at the same time, and read it half done or not at
+    /// all; statements that could take authority away are refused.
+    pub async fn commit_upkeep<I, T, E, F>(&self, input: I, change: F) -> Result<T, E>
+    where
+        I: Send + Sync + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: for<'t> Fn(&'t mut DeploymentWrite<'_>, &'t I) -> BoxFuture<'t, Result<T, E>> + Send + Sync + 'static,
+    {
+        self.submit(Lane::Upkeep, input, InDeployment { change, upkeep: true }).await
+    }
+
+    /// Makes this process the one that does `job`, if no other is. The store's word holds until the value is dropped,
+    /// the process ends or its connection is lost: look with [`Election::holds`] before each piece of work.
+    pub async fn elect(&self, job: &'static str) -> Result<Option<Election>, StoreError> {
+        match &self.engine {
+            // The only process there is.
+            Handle::Embedded(_) => Ok(Some(Election { seat: None })),
+            Handle::Postgres(postgres) => {
+                Ok(Box::pin(postgres.elect(job)).await?.map(|seat| Election { seat: Some(seat) }))
+            }
+        }
+    }
+
+    async fn submit<I, T, E, R>(&self, lane: Lane, input: I, run: R) -> Result<T, E>
     where
         I: Send + Sync + 'static,
         T: Send + 'static,
@@ -145,7 +170,7 @@ impl Store {
         let change = Box::new(Change { input, run, reply, result: None });
         match &self.engine {
             Handle::Embedded(embedded) => embedded.submit(change).await?,
-            Handle::Postgres(postgres) => Box::pin(postgres.submit(zone, change)).await?,
+            Handle::Postgres(postgres) => Box::pin(postgres.submit(lane, change)).await?,
         }
         answer.await.unwrap_or_else(|_| Err(stopped().into()))
     }
@@ -183,6 +208,21 @@ impl Store {
         match &self.engine {
             Handle::Embedded(embedded) => embedded.close().await,
             Handle::Postgres(postgres) => postgres.close().await,
+        }
+    }
+}
+
+/// This process is the one that does a job, as long as [`holds`](Self::holds) says so.
+pub struct Election {
+    seat: Option<Seat>,
+}
+
+impl Election {
+    /// Whether the store still says so.
+    pub async fn holds(&self) -> bool {
+        match &self.seat {
+            None => true,
+            Some(seat) => Box::pin(seat.holds()).await,
         }
     }
 }
@@ -266,12 +306,14 @@ where
     F: for<'t> Fn(&'t mut ZoneWrite<'_>, &'t I) -> BoxFuture<'t, Result<T, E>> + Send + Sync + 'static,
 {
     fn run<'t>(&'t self, tx: &'t mut Tx, input: &'t I) -> BoxFuture<'t, Result<T, E>> {
+        tx.upkeep = false;
         Box::pin(async move { (self.change)(&mut ZoneWrite::new(tx, self.zone.clone()), input).await })
     }
 }
 
 struct InDeployment<F> {
     change: F,
+    upkeep: bool,
 }
 
 impl<I, T, E, F> Run<I, T, E> for InDeployment<F>
@@ -282,6 +324,7 @@ where
     F: for<'t> Fn(&'t mut DeploymentWrite<'_>, &'t I) -> BoxFuture<'t, Result<T, E>> + Send + Sync + 'static,
 {
     fn run<'t>(&'t self, tx: &'t mut Tx, input: &'t I) -> BoxFuture<'t, Result<T, E>> {
+        tx.upkeep = self.upkeep;
         Box::pin(async move { (self.change)(&mut DeploymentWrite::new(tx), input).await })
     }
 }

@@ -25,6 +25,8 @@ pub(crate) struct Tx {
     /// Whether a statement of the running change failed. Such a change can't succeed any more: an engine may have given
     /// up everything since its savepoint.
     pub(crate) failed: bool,
+    /// Whether the running change is upkeep: it holds no lock, so it must not touch what decisions are made on.
+    pub(crate) upkeep: bool,
 }
 
 /// The engines behind the seam.
@@ -36,7 +38,7 @@ pub(crate) enum Engine {
 impl Tx {
     pub(crate) fn new(engine: Engine, now: Timestamp, versions: Versions) -> Self {
         let (effects, moved) = (Committed::default(), Moved::default());
-        Self { engine, now, effects, scope: None, versions, moved, failed: false }
+        Self { engine, now, effects, scope: None, versions, moved, failed: false, upkeep: false }
     }
 
     /// Runs a statement that returns rows.
@@ -65,6 +67,10 @@ impl Tx {
     /// Runs a statement that may take authority away, and says how many rows it changed. Moves the zone's version, if
     /// there were any: who repeats a revocation that is done must not be able to keep others from minting.
     pub(crate) async fn execute(&mut self, sql: &str, params: &[Param<'_>]) -> Result<usize, StoreError> {
+        if self.upkeep {
+            self.failed = true;
+            return Err(StoreError::Statement { reason: "upkeep must not take authority away".to_owned() });
+        }
         let changed = self.append(sql, params).await?;
         if changed > 0 {
             let scope = self.scope.clone();

@@ -466,3 +466,113 @@ mod two_replicas {
         store.close().await;
     }
 }
+
+mod waiting_messages {
+    use super::*;
+
+    async fn add(store: &Store, zone: &ZoneId, topic: &'static str, id: &str) {
+        let added: Result<bool, StoreError> = store
+            .commit(zone, (topic, id.to_owned()), |tx, (topic, id)| {
+                Box::pin(async move { outbox::add(tx, id.parse().unwrap(), topic, id, Vec::new()).await })
+            })
+            .await;
+        assert!(added.unwrap());
+    }
+
+    async fn due(store: &Store, limit: i64) -> Vec<String> {
+        let mut snapshot = store.snapshot().await.unwrap();
+        let due = outbox::list_due(&mut snapshot.deployment(), limit).await.unwrap();
+        due.into_iter().map(|waiting| waiting.message.id.to_string()).collect()
+    }
+
+    /// Difference D27.
+    #[tokio::test]
+    async fn revocations_overtake_everything_and_the_rest_keeps_its_order() {
+        let database = Database::create().await;
+        let store = open(&database).await;
+        for (zone_name, topic, id) in [
+            ("z-1", "caracal.agents.lifecycle", "m-9"),
+            ("z-1", "caracal.sessions.revoke", "m-8"),
+            ("z-2", "caracal.policy.invalidate", "m-7"),
+            ("z-1", "caracal.delegations.invalidate", "m-6"),
+            ("z-1", "caracal.agents.lifecycle", "m-5"),
+        ] {
+            add(&store, &zone(zone_name), topic, id).await;
+        }
+        assert_eq!(due(&store, 10).await, ["m-8", "m-6", "m-9", "m-7", "m-5"]);
+        assert_eq!(due(&store, 2).await, ["m-8", "m-6"]);
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_is_gone_and_what_was_refused_waits_or_is_dead_until_it_is_requeued() {
+        let database = Database::create().await;
+        let store = open(&database).await;
+        let z = zone("z-1");
+        for id in ["m-1", "m-2", "m-3"] {
+            add(&store, &z, "topic", id).await;
+        }
+        let noted: Result<(), StoreError> = store
+            .commit_upkeep((), |tx, ()| {
+                Box::pin(async move {
+                    let later = tx.now().plus(Duration::from_secs(3_600));
+                    outbox::remove_sent(tx, &"m-1".parse().unwrap()).await?;
+                    outbox::note_refusal(tx, &"m-2".parse().unwrap(), "later", Some(later)).await?;
+                    outbox::note_refusal(tx, &"m-3".parse().unwrap(), "never", None).await
+                })
+            })
+            .await;
+        noted.unwrap();
+        assert!(due(&store, 10).await.is_empty());
+        let mut snapshot = store.snapshot().await.unwrap();
+        let backlog = outbox::backlog(&mut snapshot.deployment()).await.unwrap();
+        assert_eq!((backlog.pending, backlog.dead), (1, 1));
+        assert!(backlog.oldest_pending.is_some() && backlog.oldest_dead.is_some());
+        let dead = outbox::list_dead(&mut snapshot.zone(&z), 10).await.unwrap();
+        let [dead] = &dead[..] else { panic!("{dead:?}") };
+        assert_eq!((dead.attempts, dead.last_error.as_deref()), (1, Some("never")));
+        assert!(outbox::list_dead(&mut snapshot.zone(&zone("z-2")), 10).await.unwrap().is_empty());
+        drop(snapshot);
+        for (zone_name, id, requeued) in [("z-2", None, 0), ("z-1", Some("m-2"), 0), ("z-1", None, 1)] {
+            let done: Result<usize, StoreError> = store
+                .commit(&zone(zone_name), id, |tx, id| {
+                    Box::pin(async move { outbox::requeue(tx, id.map(|id| id.parse().unwrap()).as_ref()).await })
+                })
+                .await;
+            assert_eq!(done.unwrap(), requeued, "{zone_name} {id:?}");
+        }
+        assert_eq!(due(&store, 10).await, ["m-3"]);
+        store.close().await;
+    }
+}
+
+mod jobs {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_process_at_a_time_does_a_job_and_another_takes_over() {
+        let database = Database::create().await;
+        let (one, other) = (open(&database).await, open(&database).await);
+        let seat = one.elect("relay").await.unwrap().unwrap();
+        assert!(seat.holds().await);
+        assert!(other.elect("relay").await.unwrap().is_none());
+        assert!(other.elect("another job").await.unwrap().is_some());
+        drop(seat);
+        let taken = async {
+            loop {
+                if let Some(seat) = other.elect("relay").await.unwrap() {
+                    return seat;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let seat = tokio::time::timeout(Duration::from_secs(5), taken).await.unwrap();
+        // The server ends the session, as when the way to it is cut: the one that had the seat learns it by looking.
+        let client = connect(&database.url()).await;
+        let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        client.execute(cut, &[]).await.unwrap();
+        assert!(!seat.holds().await);
+        one.close().await;
+        other.close().await;
+    }
+}

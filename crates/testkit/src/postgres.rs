@@ -30,7 +30,8 @@ impl Postgres {
         let mut init = server::command(&programs.join("initdb"), directory.path());
         init.arg("-D").arg(&data).args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]);
         server::run(WHAT, &mut init)?;
-        let access = "local all all trust\nhost all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+        let access =
+            "local all all trust\nhost all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
         fs::write(data.join("pg_hba.conf"), access).map_err(failed)?;
         let mut server = Self { programs, directory, port: 0, process: None };
         // Somebody else can take the port between its choice and its use.

@@ -212,3 +212,27 @@ pub async fn no_decision_outlives_a_change_of_its_facts(make: Make) {
     // The store held no change back meanwhile.
     Held::hold(store).await.release().await;
 }
+
+/// Upkeep runs beside everything else, so it must not be able to make a decision wrong.
+pub async fn upkeep_takes_no_authority_away(make: Make) {
+    let fresh = fresh(make).await;
+    let store = &fresh.store;
+    let z = zone("z-1");
+    let (version, _) = store.decision_snapshot(&z).await.unwrap();
+    let refused: Result<i64, StoreError> = store
+        .commit_upkeep(z.clone(), |tx, z| {
+            Box::pin(async move { delegations::raise_epoch(&mut tx.zone_write(z)).await })
+        })
+        .await;
+    assert!(matches!(refused, Err(StoreError::Statement { .. })), "{refused:?}");
+    let kept: Result<bool, StoreError> = store
+        .commit_upkeep((), |tx, ()| Box::pin(async move { used_mandates::consume_nonce(tx, "n-1", at(60)).await }))
+        .await;
+    assert!(kept.unwrap());
+    assert!(mint(store, &z, version, "jti-1").await);
+    assert_eq!(delegations::epoch(&mut store.snapshot().await.unwrap().zone(&z)).await.unwrap(), 0);
+    // What comes after it in the same process is no upkeep.
+    let raised: Result<i64, StoreError> =
+        store.commit(&z, (), |tx, ()| Box::pin(async move { delegations::raise_epoch(tx).await })).await;
+    assert_eq!(raised.unwrap(), 1);
+}

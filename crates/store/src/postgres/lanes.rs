@@ -35,6 +35,26 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// "CRCL": this program's locks among those of others in the same database.
 const LOCKS: i32 = 0x4352_434C;
 
+/// What a change is serialised with.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Lane {
+    /// With all of its zone and all of the deployment.
+    Zone(ZoneId),
+    /// With everything but upkeep.
+    Deployment,
+    /// With nothing.
+    Upkeep,
+}
+
+impl Lane {
+    fn zone(&self) -> Option<&ZoneId> {
+        match self {
+            Self::Zone(zone) => Some(zone),
+            Self::Deployment | Self::Upkeep => None,
+        }
+    }
+}
+
 /// All lanes of this process.
 pub(super) struct Lanes {
     shared: Shared,
@@ -52,7 +72,7 @@ pub(super) struct Lanes {
 #[derive(Default)]
 struct State {
     /// A lane that is here has a task.
-    queues: HashMap<Option<ZoneId>, VecDeque<Submitted>>,
+    queues: HashMap<Lane, VecDeque<Submitted>>,
     closed: bool,
 }
 
@@ -96,7 +116,7 @@ impl Lanes {
     }
 
     /// Puts a change behind all others of its lane.
-    pub(super) async fn submit(self: &Arc<Self>, zone: Option<&ZoneId>, job: Box<dyn Job>) -> Result<(), StoreError> {
+    pub(super) async fn submit(self: &Arc<Self>, lane: Lane, job: Box<dyn Job>) -> Result<(), StoreError> {
         let room = self.room.clone().acquire_owned().await.map_err(|_| stopped())?;
         let mut state = self.state();
         if state.closed || self.shared.stopped.is_set() {
@@ -105,13 +125,13 @@ impl Lanes {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let place = Some(Place { waiting: self.waiting.clone(), _room: room });
         let submitted = Submitted { job, place };
-        match state.queues.entry(zone.cloned()) {
+        match state.queues.entry(lane.clone()) {
             Entry::Occupied(queue) => queue.into_mut().push_back(submitted),
-            Entry::Vacant(lane) => {
-                lane.insert(VecDeque::from([submitted]));
+            Entry::Vacant(empty) => {
+                empty.insert(VecDeque::from([submitted]));
                 self.busy.send_modify(|busy| *busy += 1);
                 // Not the caller's task: a caller that goes away must not take the changes of others with it.
-                tokio::spawn(self.clone().serve(zone.cloned()));
+                tokio::spawn(self.clone().serve(lane));
             }
         }
         Ok(())
@@ -135,20 +155,19 @@ impl Lanes {
     }
 
     /// The next change submitted to a lane; ends the lane when there is none and `ends` says so.
-    fn next(&self, zone: Option<&ZoneId>, ends: bool) -> Option<Submitted> {
+    fn next(&self, lane: &Lane, ends: bool) -> Option<Submitted> {
         let mut state = self.state();
-        let zone = zone.cloned();
-        let next = state.queues.get_mut(&zone).and_then(VecDeque::pop_front);
+        let next = state.queues.get_mut(lane).and_then(VecDeque::pop_front);
         if next.is_none() && ends {
-            state.queues.remove(&zone);
+            state.queues.remove(lane);
         }
         next
     }
 
-    async fn serve(self: Arc<Self>, zone: Option<ZoneId>) {
-        while let Some(first) = self.next(zone.as_ref(), true) {
+    async fn serve(self: Arc<Self>, lane: Lane) {
+        while let Some(first) = self.next(&lane, true) {
             let mut group = vec![first];
-            let outcome = self.serve_group(zone.as_ref(), &mut group).await;
+            let outcome = self.serve_group(&lane, &mut group).await;
             let outcome = outcome.and_then(|effects| self.shared.tell(&effects));
             settle(group.into_iter().map(|submitted| submitted.job), outcome.err().as_ref());
         }
@@ -156,13 +175,13 @@ impl Lanes {
     }
 
     /// Runs `group`, and what comes to wait meanwhile, until it is committed or there is no hope.
-    async fn serve_group(&self, zone: Option<&ZoneId>, group: &mut Vec<Submitted>) -> Result<Committed, StoreError> {
+    async fn serve_group(&self, lane: &Lane, group: &mut Vec<Submitted>) -> Result<Committed, StoreError> {
         let mut pause = FIRST_PAUSE;
         for attempt in 1.. {
             if self.shared.stopped.is_set() {
                 return Err(stopped());
             }
-            match self.try_group(zone, group).await {
+            match self.try_group(lane, group).await {
                 Ok(effects) => return Ok(effects),
                 Err(Failed::ForGood(error)) => return Err(error),
                 Err(Failed::Again(error)) if attempt >= TRIES => return Err(error),
@@ -176,13 +195,13 @@ impl Lanes {
         Err(stopped())
     }
 
-    async fn try_group(&self, zone: Option<&ZoneId>, group: &mut Vec<Submitted>) -> Result<Committed, Failed> {
+    async fn try_group(&self, lane: &Lane, group: &mut Vec<Submitted>) -> Result<Committed, Failed> {
         let permit = self.connections.clone().acquire_owned().await.map_err(|_| Failed::ForGood(stopped()))?;
         let mut session = Session::on(&self.pool, permit).await.map_err(|failure| match failure.again {
             true => Failed::Again(failure.error),
             false => Failed::ForGood(failure.error),
         })?;
-        let begin = begin(zone);
+        let (begin, zone) = (begin(lane), lane.zone());
         let begun = match session.begin_change(&begin, zone, &self.time).await {
             Ok(begun) => begun,
             Err(error) => return Err(failed(&session, error)),
@@ -191,7 +210,7 @@ impl Lanes {
         let (mut at, mut kept) = (0, 0);
         loop {
             if at == group.len() {
-                let next = if group.len() < GROUP { self.next(zone, false) } else { None };
+                let next = if group.len() < GROUP { self.next(lane, false) } else { None };
                 let Some(next) = next else { break };
                 group.push(next);
             }
@@ -292,18 +311,20 @@ fn failed(session: &Session, error: StoreError) -> Failed {
 
 /// Opens a transaction of a lane. A zone's takes the deployment's lock together with other zones' and its own alone; the
 /// deployment's takes the former alone. Two zones may have one number; then they wait for each other, nothing more.
-fn begin(zone: Option<&ZoneId>) -> String {
-    match zone {
-        Some(zone) => {
-            let number = lock_number(zone);
+fn begin(lane: &Lane) -> String {
+    match lane {
+        Lane::Zone(zone) => {
+            let number = number(zone.as_str());
             format!("BEGIN; SELECT pg_advisory_xact_lock_shared({LOCKS}, 0), pg_advisory_xact_lock({number})")
         }
-        None => format!("BEGIN; SELECT pg_advisory_xact_lock({LOCKS}, 0)"),
+        Lane::Deployment => format!("BEGIN; SELECT pg_advisory_xact_lock({LOCKS}, 0)"),
+        Lane::Upkeep => "BEGIN".to_owned(),
     }
 }
 
-fn lock_number(zone: &ZoneId) -> i64 {
-    let digest = digest::digest(&digest::SHA256, zone.as_str().as_bytes());
+/// A number for a name, for the server's locks.
+pub(super) fn number(name: &str) -> i64 {
+    let digest = digest::digest(&digest::SHA256, name.as_bytes());
     let mut first = [0; 8];
     first.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
     i64::from_be_bytes(first)

@@ -10,9 +10,11 @@
 //! - [`session`]: one transaction on one of them; statements carry the zone they speak for, which row-level security
 //!   checks.
 //! - [`lanes`]: group commit. Changes of a zone that wait in this process share one transaction and one sync.
+//! - [`election`]: jobs that one process does at a time.
 //! - [`fate`]: what became of a commit whose answer was lost.
 //! - [`schema`]: migrations, roles and rights; what a server must be like.
 
+mod election;
 mod fate;
 mod lanes;
 mod options;
@@ -27,6 +29,8 @@ use std::sync::Arc;
 use caracal_authority::ZoneId;
 use tokio::sync::Semaphore;
 
+pub(crate) use election::Seat;
+pub(crate) use lanes::Lane;
 pub use options::PostgresOptions;
 pub use schema::MigrationReport;
 pub(crate) use session::Session;
@@ -74,8 +78,12 @@ impl Postgres {
         Ok((Tx::new(Engine::Postgres(Box::new(session)), begun.now, Versions::default()), version))
     }
 
-    pub(crate) async fn submit(&self, zone: Option<&ZoneId>, job: Box<dyn Job>) -> Result<(), StoreError> {
-        self.lanes.submit(zone, job).await
+    pub(crate) async fn submit(&self, lane: Lane, job: Box<dyn Job>) -> Result<(), StoreError> {
+        self.lanes.submit(lane, job).await
+    }
+
+    pub(crate) async fn elect(&self, job: &str) -> Result<Option<Seat>, StoreError> {
+        Seat::take(&self.pool, job).await
     }
 
     pub(crate) fn waiting(&self) -> usize {
