@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use caracal_store::conformance::Fresh;
 use caracal_store::{BoxFuture, Clock, PostgresOptions, SqliteOptions, Store};
-
-#[path = "support/postgres.rs"]
-mod postgres;
+use caracal_testkit::Database;
 
 fn on_disk(clock: Arc<dyn Clock>) -> BoxFuture<'static, Fresh> {
     Box::pin(async {
@@ -19,7 +17,7 @@ fn on_disk(clock: Arc<dyn Clock>) -> BoxFuture<'static, Fresh> {
 
 fn on_postgres(clock: Arc<dyn Clock>) -> BoxFuture<'static, Fresh> {
     Box::pin(async {
-        let database = postgres::Database::create().await;
+        let database = Database::create().unwrap();
         let mut options = PostgresOptions::at(&database.url()).unwrap();
         options.clock = Some(clock);
         let store = Store::open_postgres(options).await.unwrap();

@@ -1,6 +1,6 @@
 //! What only the engine on PostgreSQL promises: roles and rights, refusals at start, and what happens when the server or
 //! the way to it is lost.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "helpers of tests fail by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -8,10 +8,15 @@ use std::time::Duration;
 
 use caracal_authority::ZoneId;
 use caracal_store::{PostgresOptions, Store, StoreError, delegations, deployment, outbox, used_mandates};
-use postgres::{Database, connect};
+use caracal_testkit::Database;
+use tokio_postgres::{Client, NoTls};
 
-#[path = "support/postgres.rs"]
-mod postgres;
+/// A connection for what a test does behind the store's back.
+async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
 
 fn zone(name: &str) -> ZoneId {
     ZoneId::parse(name).unwrap()
@@ -39,10 +44,10 @@ async fn epoch(store: &Store, zone: &ZoneId) -> i64 {
 struct Login(String);
 
 impl Login {
-    async fn create(granted: &str) -> Self {
+    async fn create(database: &Database, granted: &str) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("login{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let server = connect(&postgres::server()).await;
+        let server = connect(database.server()).await;
         let sql = format!("DROP ROLE IF EXISTS {name}; CREATE ROLE {name} LOGIN PASSWORD 'hunter2' {granted}");
         server.batch_execute(&sql).await.unwrap();
         Self(name)
@@ -53,8 +58,8 @@ impl Login {
         format!("postgres://{}:hunter2@{address}", self.0)
     }
 
-    async fn remove(self) {
-        connect(&postgres::server()).await.batch_execute(&format!("DROP ROLE {}", self.0)).await.unwrap();
+    async fn remove(self, database: &Database) {
+        connect(database.server()).await.batch_execute(&format!("DROP ROLE {}", self.0)).await.unwrap();
     }
 }
 
@@ -64,9 +69,9 @@ mod t06_evidence {
     /// The identity that runs can add to the ledger and read it.
     #[tokio::test]
     async fn the_runtime_login_can_neither_change_nor_remove_evidence() {
-        let database = Database::create().await;
+        let database = Database::create().unwrap();
         open(&database).await.close().await;
-        let login = Login::create("IN ROLE caracal_runtime").await;
+        let login = Login::create(&database, "IN ROLE caracal_runtime").await;
         let client = connect(&login.url(&database)).await;
         for table in ["audit_events", "admin_audit_events"] {
             for sql in [
@@ -85,13 +90,13 @@ mod t06_evidence {
         let refused = client.batch_execute("UPDATE schema_migrations SET checksum = ''").await.unwrap_err();
         assert_eq!(refused.code().unwrap().code(), "42501");
         drop(client);
-        login.remove().await;
+        login.remove(&database).await;
     }
 
     /// A superuser is past every right, and still meets the trigger.
     #[tokio::test]
     async fn even_the_owner_is_refused_in_passing() {
-        let database = Database::create().await;
+        let database = Database::create().unwrap();
         open(&database).await.close().await;
         let client = connect(&database.url()).await;
         let row = "INSERT INTO audit_events VALUES ('z-1', 1, 'e', 't', 'r', 'allow', '', '', '', '', 'null', 'null', 'null', 1, 1, 'h', NULL, '')";
@@ -109,7 +114,7 @@ mod t01_control_plane {
     /// Row-level security stands behind the types: a statement that forgot its zone sees nothing.
     #[tokio::test]
     async fn a_statement_without_a_zone_sees_and_writes_nothing() {
-        let database = Database::create().await;
+        let database = Database::create().unwrap();
         let store = open(&database).await;
         raise(&store, &zone("z-1")).await.unwrap();
         raise(&store, &zone("z-2")).await.unwrap();
@@ -153,7 +158,7 @@ mod starting {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn any_number_of_processes_may_start_on_an_empty_database_at_once() {
-        let database = Database::create().await;
+        let database = Database::create().unwrap();
         let starts: Vec<_> = (0..6)
             .map(|_| {
                 let options = PostgresOptions::at(&database.url()).unwrap();
@@ -172,7 +177,7 @@ mod starting {
 
     #[tokio::test]
     async fn a_migration_says_what_is_missing_and_is_applied_once() {
-        let database = Database::create().await;
+        let database = Database::create().unwrap();
         let options = PostgresOptions::at(&database.url()).unwrap();
         let missing = options.missing_migrations().await.unwrap();
         assert_eq!((missing.from, missing.to), (0, caracal_store::known_version()));
@@ -185,7 +190,7 @@ mod starting {
 
     #[tokio::test]
     async fn a_newer_or_altered_schema_is_refused_and_left_alone() {
-        let database = Database::create().await;
+        let database = Database::create().unwrap();
         open(&database).await.close().await;
         let client = connect(&database.url()).await;
         client.batch_execute("INSERT INTO schema_migrations VALUES (99, 'later', 'x', 0)").await.unwrap();
@@ -199,14 +204,14 @@ mod starting {
 
     #[tokio::test]
     async fn what_is_wrong_is_said_with_what_to_do() {
-        let database = Database::create().await;
+        let database = Database::create().unwrap();
         let url = database.url();
         let (before, _) = url.rsplit_once('/').unwrap();
         let refused = refusal(PostgresOptions::at(&format!("{before}/absent")).unwrap()).await;
         assert!(refused.contains("has no database `absent`"), "{refused}");
         let refused = refusal(PostgresOptions::at(&format!("{url}?sslmode=require")).unwrap()).await;
         assert!(refused.contains("does not offer TLS"), "{refused}");
-        let login = Login::create("").await;
+        let login = Login::create(&database, "").await;
         let wrong = login.url(&database).replace("hunter2", "hunter3");
         let refused = refusal(PostgresOptions::at(&wrong).unwrap()).await;
         assert!(refused.contains("refused the login") && !refused.contains("hunter3"), "{refused}");
@@ -214,19 +219,19 @@ mod starting {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let refused = refusal(PostgresOptions::at(&format!("postgres://u:hunter2@127.0.0.1:{port}/d")).unwrap()).await;
         assert!(refused.contains("can't be reached"), "{refused}");
-        login.remove().await;
+        login.remove(&database).await;
     }
 
     /// The login of a running system needs the role, and the schema has to be there.
     #[tokio::test]
     async fn missing_privileges_are_said_with_the_statement_that_gives_them() {
-        let database = Database::create().await;
-        let member = Login::create("IN ROLE caracal_runtime").await;
+        let database = Database::create().unwrap();
+        let member = Login::create(&database, "IN ROLE caracal_runtime").await;
         // Somebody else's database: nothing may be created in it.
         let refused = refusal(PostgresOptions::at(&member.url(&database)).unwrap()).await;
         assert!(refused.contains("run `caracal migrate`"), "{refused}");
         open(&database).await.close().await;
-        let stranger = Login::create("").await;
+        let stranger = Login::create(&database, "").await;
         let refused = refusal(PostgresOptions::at(&stranger.url(&database)).unwrap()).await;
         assert!(refused.contains("caracal_runtime"), "{refused}");
         let mut strict = PostgresOptions::at(&member.url(&database)).unwrap();
@@ -234,13 +239,13 @@ mod starting {
         let store = Store::open_postgres(strict).await.unwrap();
         raise(&store, &zone("z-1")).await.unwrap();
         store.close().await;
-        member.remove().await;
-        stranger.remove().await;
+        member.remove(&database).await;
+        stranger.remove(&database).await;
     }
 
     #[tokio::test]
     async fn in_production_a_login_that_could_change_evidence_is_refused() {
-        let database = Database::create().await;
+        let database = Database::create().unwrap();
         open(&database).await.close().await;
         let mut strict = PostgresOptions::at(&database.url()).unwrap();
         strict.refuse_powerful_login = true;
@@ -262,7 +267,7 @@ mod t08_availability {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn idle_connections_that_died_are_replaced_unnoticed() {
-        let database = Database::create().await;
+        let database = Database::create().unwrap();
         let store = open(&database).await;
         let z = zone("z-1");
         for round in 1..=5 {
@@ -278,7 +283,7 @@ mod t08_availability {
     /// is not, and nothing happens twice.
     #[tokio::test(flavor = "multi_thread")]
     async fn what_was_acknowledged_is_there_once_and_what_failed_is_not() {
-        let database = Database::create().await;
+        let database = Database::create().unwrap();
         let store = open(&database).await;
         let z = zone("z-1");
         let acknowledged = Arc::new(AtomicU32::new(0));
@@ -344,7 +349,7 @@ mod t08_availability {
     /// A replica that hangs inside a change keeps the zone's lock no longer than a transaction may be idle.
     #[tokio::test(flavor = "multi_thread")]
     async fn a_replica_that_was_cut_off_does_not_keep_a_zone_locked() {
-        let database = Database::create().await;
+        let database = Database::create().unwrap();
         let mut options = PostgresOptions::at(&database.url()).unwrap();
         options.idle_in_transaction_timeout = Duration::from_millis(200);
         let (one, other) = (Store::open_postgres(options).await.unwrap(), open(&database).await);
@@ -375,7 +380,7 @@ mod t08_availability {
     /// Reads have connections of their own.
     #[tokio::test(flavor = "multi_thread")]
     async fn changes_that_wait_for_a_lock_keep_no_reader_waiting() {
-        let database = Database::create().await;
+        let database = Database::create().unwrap();
         let mut options = PostgresOptions::at(&database.url()).unwrap();
         options.connections = 3;
         let store = Store::open_postgres(options).await.unwrap();
@@ -405,7 +410,7 @@ mod two_replicas {
     /// Two stores are two processes: each reads what the other committed, and neither loses a change.
     #[tokio::test(flavor = "multi_thread")]
     async fn changes_of_both_are_serialised() {
-        let database = Database::create().await;
+        let database = Database::create().unwrap();
         let (one, other) = (open(&database).await, open(&database).await);
         let z = zone("z-1");
         let tasks: Vec<_> = (0..40)
@@ -427,7 +432,7 @@ mod two_replicas {
     /// Difference D4 across processes: what one decided on is void once the other took authority away.
     #[tokio::test]
     async fn a_revocation_by_one_voids_the_decision_of_the_other() {
-        let database = Database::create().await;
+        let database = Database::create().unwrap();
         let (one, other) = (open(&database).await, open(&database).await);
         let z = zone("z-1");
         let commits_at = async |store: &Store, version| {
@@ -454,7 +459,7 @@ mod two_replicas {
     /// Time is the server's, so replicas whose clocks differ judge by one time.
     #[tokio::test]
     async fn both_have_the_servers_time() {
-        let database = Database::create().await;
+        let database = Database::create().unwrap();
         let store = open(&database).await;
         let client = connect(&database.url()).await;
         let row = client.query_one("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)", &[]);
@@ -488,7 +493,7 @@ mod waiting_messages {
     /// Difference D27.
     #[tokio::test]
     async fn revocations_overtake_everything_and_the_rest_keeps_its_order() {
-        let database = Database::create().await;
+        let database = Database::create().unwrap();
         let store = open(&database).await;
         for (zone_name, topic, id) in [
             ("z-1", "caracal.agents.lifecycle", "m-9"),
@@ -506,7 +511,7 @@ mod waiting_messages {
 
     #[tokio::test]
     async fn what_was_sent_is_gone_and_what_was_refused_waits_or_is_dead_until_it_is_requeued() {
-        let database = Database::create().await;
+        let database = Database::create().unwrap();
         let store = open(&database).await;
         let z = zone("z-1");
         for id in ["m-1", "m-2", "m-3"] {
@@ -551,7 +556,7 @@ mod jobs {
 
     #[tokio::test]
     async fn one_process_at_a_time_does_a_job_and_another_takes_over() {
-        let database = Database::create().await;
+        let database = Database::create().unwrap();
         let (one, other) = (open(&database).await, open(&database).await);
         let seat = one.elect("relay").await.unwrap().unwrap();
         assert!(seat.holds().await);

@@ -9,7 +9,7 @@ mod proxy;
 mod redis;
 mod server;
 
-pub use postgres::Postgres;
+pub use postgres::{Database, Postgres};
 pub use proxy::{Cut, CuttingProxy};
 pub use redis::Redis;
 pub use server::{Missing, NotStarted, free_port};

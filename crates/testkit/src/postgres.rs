@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{self, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::directory::Directory;
 use crate::server::{self, Missing, NotStarted, Process};
@@ -128,4 +129,53 @@ fn programs() -> Option<PathBuf> {
     let server = fs::canonicalize(&server).unwrap_or(server);
     let place = server.parent()?.to_owned();
     ["initdb", "pg_isready"].iter().all(|name| place.join(name).is_file()).then_some(place)
+}
+
+/// A database of its own on the server that the suite was given, dropped with this value.
+pub struct Database {
+    server: String,
+    name: String,
+}
+
+impl Database {
+    /// Makes one. Fails, saying how to run the suite, where no server was given.
+    pub fn create() -> Result<Self, NotStarted> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let server = std::env::var("CARACAL_TEST_POSTGRES_URL").map_err(|_| NotStarted::Failed {
+            what: WHAT,
+            reason: "CARACAL_TEST_POSTGRES_URL is not set; run `cargo xtask services -- cargo test …`".to_owned(),
+        })?;
+        Self::on(&server, &format!("t{}_{}", process::id(), NUMBER.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// Makes one on the server at `server`, the URL of its superuser.
+    pub fn on(server: &str, name: &str) -> Result<Self, NotStarted> {
+        let database = Self { server: server.to_owned(), name: name.to_owned() };
+        database.tell(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"))?;
+        database.tell(&format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'"))?;
+        Ok(database)
+    }
+
+    /// Its address, as the server's superuser.
+    pub fn url(&self) -> String {
+        let address = self.server.rsplit_once('/').map_or(self.server.as_str(), |(address, _)| address);
+        format!("{address}/{}", self.name)
+    }
+
+    /// The server's own address, as its superuser.
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
+    fn tell(&self, sql: &str) -> Result<(), NotStarted> {
+        let places: Vec<PathBuf> = programs().into_iter().collect();
+        let psql = server::find(&["psql"], &places).ok_or(NotStarted::Missing(MISSING))?;
+        server::run(WHAT, Command::new(psql).args([&self.server, "-qX", "-v", "ON_ERROR_STOP=1", "-c", sql]))
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let _ = self.tell(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name));
+    }
 }
