@@ -1,10 +1,12 @@
 //! Settings: environment and flags are read once into one complete value; only that value can be run. All mistakes are
 //! reported together. The operator's table in `docs/settings.md` is printed from [`VARIABLES`].
 
+mod engine;
 mod secrets;
 mod services;
 mod variables;
 
+pub use engine::{Engine, Servers, SharedTuning, database};
 pub use secrets::{KeyMaterial, SecretFiles, SecretsError};
 pub use services::{ApiTuning, CoordinatorTuning, GatewayTuning};
 pub use variables::{Environment, VARIABLES, Variable};
@@ -53,7 +55,7 @@ impl fmt::Display for Mode {
 }
 
 /// The five ports of a deployment, in the order of [`Service::ALL`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Service {
     /// The Admin API.
     Api,
@@ -80,6 +82,11 @@ impl Service {
             Self::Audit => "audit",
             Self::Coordinator => "coordinator",
         }
+    }
+
+    /// The one with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|service| service.name() == name)
     }
 
     /// Its port in the contract (control-cli-deploy.md §4.2).
@@ -120,7 +127,7 @@ impl fmt::Display for Mistakes {
     }
 }
 
-/// What the command line of `caracal up` says.
+/// What the command line of `caracal up` or `caracal serve` says.
 #[derive(Debug, Clone)]
 pub struct UpFlags {
     /// `--data-dir`.
@@ -129,9 +136,11 @@ pub struct UpFlags {
     pub bind: IpAddr,
     /// `--port-offset`.
     pub port_offset: u16,
+    /// `--roles`: the services this process runs. None stands for all.
+    pub roles: Option<String>,
 }
 
-/// Everything `caracal up` needs, checked.
+/// Everything a process needs to run, checked.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Where the store, the keys and the ledger's heads lie.
@@ -142,6 +151,12 @@ pub struct Settings {
     pub port_offset: u16,
     /// How strict to be.
     pub mode: Mode,
+    /// The services this process runs, in the order of [`Service::ALL`].
+    pub roles: Vec<Service>,
+    /// On what it runs.
+    pub engine: Engine,
+    /// `STS_URL`: where a Gateway asks an STS that is not in its own process.
+    pub sts_url: Option<String>,
     /// `ISSUER_URL`; without it, the STS's own address.
     pub issuer: Option<String>,
     /// `CARACAL_PRIVATE_EGRESS_HOSTS`: hosts that may be private addresses.
@@ -194,6 +209,13 @@ impl Settings {
                 }
             }
         }
+        let roles = roles(&mut reader, flags.roles.as_deref());
+        let engine = Engine::read(&mut reader);
+        if roles.len() < Service::ALL.len() && matches!(engine, Engine::Embedded) {
+            let what = "the embedded store belongs to one process, which has to run all roles; set DATABASE_URL and \
+                        REDIS_URL to split them";
+            reader.mistake("--roles", what.to_owned());
+        }
         let settings = Self {
             data_dir: match flags.data_dir.clone().map_or_else(|| default_data_dir(environment), Ok) {
                 Ok(data_dir) => data_dir,
@@ -205,6 +227,8 @@ impl Settings {
             bind: flags.bind,
             port_offset: flags.port_offset,
             mode,
+            sts_url: sts_url(&mut reader, &roles, mode),
+            roles,
             issuer: reader.issuer(),
             private_egress_hosts: reader.list("CARACAL_PRIVATE_EGRESS_HOSTS"),
             upstream_host_allowlist: reader.list("UPSTREAM_HOST_ALLOWLIST"),
@@ -219,7 +243,15 @@ impl Settings {
             coordinator: CoordinatorTuning::read(&mut reader),
             gateway: GatewayTuning::read(&mut reader),
             extra_ca_file: reader.text("CARACAL_TLS_EXTRA_CA_FILE").map(PathBuf::from),
+            engine,
         };
+        if matches!(settings.engine, Engine::Shared(_)) && settings.issuer.is_none() {
+            // Replicas have addresses of their own, and a mandate must not depend on which one minted it.
+            reader.mistake(
+                "ISSUER_URL",
+                "is needed with DATABASE_URL: every replica must name the same issuer".to_owned(),
+            );
+        }
         let last = Service::ALL.iter().map(|service| service.port()).max().unwrap_or(0);
         if last.checked_add(flags.port_offset).is_none() {
             reader.mistake("--port-offset", format!("{} puts port {last} past 65535", flags.port_offset));
@@ -227,10 +259,64 @@ impl Settings {
         if mistakes.is_empty() { Ok(settings) } else { Err(Mistakes(mistakes)) }
     }
 
+    /// Whether this process runs `service`.
+    pub fn runs(&self, service: Service) -> bool {
+        self.roles.contains(&service)
+    }
+
     /// The port of `service`.
     pub fn port(&self, service: Service) -> u16 {
         service.port().saturating_add(self.port_offset)
     }
+}
+
+/// The services of a comma-separated list, all without one.
+fn roles(reader: &mut variables::Reader<'_>, list: Option<&str>) -> Vec<Service> {
+    let Some(list) = list else { return Service::ALL.to_vec() };
+    let mut roles = Vec::new();
+    for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        match Service::named(name) {
+            Some(service) => roles.push(service),
+            None => {
+                let known = Service::ALL.map(Service::name).join(", ");
+                reader.mistake("--roles", format!("`{name}` is none of {known}"));
+            }
+        }
+    }
+    if roles.is_empty() {
+        reader.mistake("--roles", "name at least one".to_owned());
+    }
+    roles.sort_unstable();
+    roles.dedup();
+    roles
+}
+
+/// Where a Gateway without an STS beside it asks one. In production over TLS, but within one machine or one cluster, whose
+/// names have no dots (contract: control-cli-deploy.md §7.2).
+fn sts_url(reader: &mut variables::Reader<'_>, roles: &[Service], mode: Mode) -> Option<String> {
+    let url = reader.text("STS_URL");
+    if !roles.contains(&Service::Gateway) || roles.contains(&Service::Sts) {
+        return None;
+    }
+    let Some(url) = url else {
+        let what =
+            "is needed by a gateway in a process without an sts: the address of one, or of what spreads over them";
+        reader.mistake("STS_URL", what.to_owned());
+        return None;
+    };
+    let target = caracal_http::egress::TargetUrl::parse(&url);
+    match target {
+        Ok(target) => {
+            let host = target.host().to_string();
+            let near = !host.contains('.') || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+            if mode.is_published() && !target.is_https() && !near {
+                let what = "must be https when CARACAL_MODE is rc or stable, unless its host is loopback or has no dot";
+                reader.mistake("STS_URL", what.to_owned());
+            }
+        }
+        Err(error) => reader.mistake("STS_URL", format!("is no http or https URL: {error}")),
+    }
+    Some(url)
 }
 
 /// `CARACAL_HOME`, else the platform's place for application data.

@@ -111,7 +111,12 @@ pub struct SimpleClient(EgressClient<Full<Bytes>>);
 impl SimpleClient {
     /// A client with its own small pool.
     pub fn new(connector: GuardedConnector) -> Self {
-        Self(client(connector, &PoolSettings { idle_per_host: 4, ..PoolSettings::default() }))
+        Self::keeping(connector, 4)
+    }
+
+    /// A client that keeps up to `idle_per_host` connections to each host while nobody uses them.
+    pub fn keeping(connector: GuardedConnector, idle_per_host: usize) -> Self {
+        Self(client(connector, &PoolSettings { idle_per_host, ..PoolSettings::default() }))
     }
 
     /// Sends one request, reads the whole answer, follows nothing.
