@@ -28,6 +28,16 @@ impl Services {
         Ok(Self { postgres, redis })
     }
 
+    /// The database server, as its superuser.
+    pub(crate) fn postgres_url(&self) -> String {
+        self.postgres.url()
+    }
+
+    /// The Redis server.
+    pub(crate) fn redis_url(&self) -> String {
+        self.redis.url()
+    }
+
     /// Tells a command where they are.
     pub(crate) fn known_to<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         command.env(POSTGRES, self.postgres.url()).env(REDIS, self.redis.url())

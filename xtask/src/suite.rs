@@ -31,7 +31,7 @@ pub(crate) fn run(chore: &Chore) -> Result<(), Failed> {
         let skipped = tally.ignored + tally.filtered;
         return Err(Failed(format!("{} Rust tests ran and {skipped} were skipped; none may be", tally.passed)));
     }
-    let checks = client::run(chore, &python)?;
+    let checks = client::run(chore, &python, &services)?;
     println!("{} passed, 0 failed", tally.passed + checks);
     Ok(())
 }

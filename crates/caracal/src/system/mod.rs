@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 
 pub use listeners::{Listeners, Urls};
 use opened::Opened;
+pub(crate) use opened::heads_dir;
 use services::Services;
 
 use crate::settings::{Environment, Mode, SecretsError, Settings};

@@ -63,7 +63,7 @@ impl Opened {
         }
         // Each process is a witness of its own: it remembers the heads of what it committed, and none of what others
         // did. A new one remembers nothing yet.
-        let heads_dir = settings.data_dir.join("databases").join(file_name(&place));
+        let heads_dir = heads_dir(&settings.data_dir, &place);
         std::fs::create_dir_all(&heads_dir).map_err(|error| {
             StartError::Setting(format!("`{}` can't be made: {error}; give another --data-dir", heads_dir.display()))
         })?;
@@ -91,7 +91,8 @@ async fn open_heads(store: &Store, keys: &KeyMaterial, dir: &Path) -> Result<Arc
     Ok(heads)
 }
 
-/// A server's and database's name as that of a folder.
-fn file_name(place: &str) -> String {
-    place.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' }).collect()
+/// Where a process keeps the heads of what it committed to the database at `place`.
+pub(crate) fn heads_dir(data_dir: &Path, place: &str) -> PathBuf {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' };
+    data_dir.join("databases").join(place.chars().map(plain).collect::<String>())
 }
