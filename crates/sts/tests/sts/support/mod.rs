@@ -133,7 +133,7 @@ impl World {
         };
         let sts = Arc::new(Sts::new(config, capabilities));
         let world = Self { store, secrets, keys, ledger, denials, verifier, sts, ring, clock, directory };
-        rows::seed(&world).await;
+        Box::pin(rows::seed(&world)).await;
         world
     }
 
