@@ -246,9 +246,10 @@ mod t03_gateway {
         cluster.deployment.verify_ledger();
     }
 
-    /// Nothing that grants authority rests on Redis: while it is away, what is revoked is refused, what is not goes on.
+    /// While Redis is away mints can't be counted, so none is made (README D7); what is revoked meanwhile stays revoked, and
+    /// nothing is used up. Once it is back, open streams end and everything goes on.
     #[tokio::test(flavor = "multi_thread")]
-    async fn without_redis_revocations_hold_and_streams_end_once_it_is_back() {
+    async fn without_redis_nothing_is_granted_and_revocations_hold() {
         let (database, mut redis) = (Database::create().unwrap(), Redis::start().unwrap());
         let cluster = Cluster::start(&database.url(), &redis.url());
         let (http, upstream) = (Http::new(), silent_upstream().await);
@@ -256,19 +257,64 @@ mod t03_gateway {
         let tenant = Tenant::provision(&http, &system, &upstream).await;
         let (revoked, kept) = (tenant.delegation(&http, &system).await, tenant.delegation(&http, &system).await);
         let mint = async |of: &(String, String)| tenant.mint(&http, &system, (&of.0, &of.1)).await.unwrap();
-        let stream = open_stream(&system, &mint(&revoked).await.text("access_token")).await;
-        let unused = mint(&revoked).await.text("access_token");
+        let streams = [
+            open_stream(&system, &mint(&revoked).await.text("access_token")).await,
+            open_stream(&system, &mint(&kept).await.text("access_token")).await,
+        ];
+        let unused = [mint(&revoked).await.text("access_token"), mint(&kept).await.text("access_token")];
+        let lifecycle = tenant.exchange(&http, &system, &[("scope", "agent:lifecycle")]).await.unwrap();
+        let lifecycle = lifecycle.text("access_token");
         redis.stop();
-        assert_eq!(tenant.revoke(&http, &system, &revoked.1).await.unwrap().status, 200);
+        let url = format!("{}/zones/{}/delegations/{}/revoke", system.url("coordinator"), tenant.zone, revoked.1);
+        assert_eq!(http.json(Method::PATCH, &url, &lifecycle, None).await.unwrap().status, 200);
+        let refused = mint(&kept).await;
+        assert_eq!((refused.status.as_u16(), refused.text("error").as_str()), (503, "sts_unavailable"));
+        for (mandate, status) in unused.iter().zip([403, 503]) {
+            assert_eq!(tenant.call(&http, &system, mandate).await.unwrap().status, status);
+        }
+        redis.resume().unwrap();
+        let [stream, other] = streams;
+        cut(stream).await;
+        until("mints go on", async || mint(&kept).await.status == StatusCode::OK).await;
         assert_eq!(mint(&revoked).await.status, 403);
         for number in 0..2 {
-            let answer = tenant.call(&http, &cluster.through(number), &unused).await.unwrap();
+            let answer = tenant.call(&http, &cluster.through(number), &unused[0]).await.unwrap();
             assert!(matches!(answer.status.as_u16(), 401 | 403), "{} {}", answer.status, answer.json());
         }
-        drop(open_stream(&system, &mint(&kept).await.text("access_token")).await);
-        redis.resume().unwrap();
-        cut(stream).await;
+        // The circuit before the STS may still be open for the Gateway that saw it fail.
+        drop(open_stream(&cluster.through(1), &unused[1]).await);
+        drop(other);
         cluster.deployment.verify_ledger();
+    }
+
+    /// Two STSs, one limit.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn replicas_count_mints_together() {
+        let (database, redis) = (Database::create().unwrap(), Redis::start().unwrap());
+        let mut deployment = Deployment::new(&database.url(), &redis.url());
+        deployment.environment.retain(|(name, _)| name != "STS_MINT_RATE_LIMIT_PER_MIN");
+        deployment.environment.push(("STS_MINT_RATE_LIMIT_PER_MIN".to_owned(), "5".to_owned()));
+        let control = deployment.serve("control", "api,coordinator,sts");
+        let other = deployment.serve("sts", "sts");
+        let system = |sts: &Running| Through {
+            control: control.urls.clone(),
+            sts: sts.url("sts"),
+            gateway: String::new(),
+            admin_token: deployment.admin_token.clone(),
+        };
+        let systems = [system(&control), system(&other)];
+        let http = Http::new();
+        let tenant = Tenant::provision(&http, &systems[0], &upstream().await).await;
+        let (session, edge) = tenant.delegation(&http, &systems[0]).await;
+        let mut granted = 0;
+        for number in 0..10 {
+            let answer = tenant.mint(&http, &systems[number % 2], (&session, &edge)).await.unwrap();
+            match answer.status.as_u16() {
+                200 => granted += 1,
+                status => assert_eq!((status, answer.text("error").as_str()), (429, "provider_rate_limited")),
+            }
+        }
+        assert_eq!(granted, 4, "the first of five was for the mandate that the sessions were started with");
     }
 
     /// The Gateway can't reach its STS, and nobody says so. The mandate was not used up, so it works once the way is open.

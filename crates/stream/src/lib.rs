@@ -1,4 +1,4 @@
-//! What replicas share beside the store: signed topics, and the relay that brings the outbox's messages there.
+//! What replicas share beside the store: signed topics, the relay that brings the outbox's messages there, and counters.
 //!
 //! A replica of the Coordinator ends a session. Its commit puts a message into the outbox; the [`Relay`], which runs in
 //! one process at a time, publishes it on a topic with an origin signature; every Gateway [follows](Tail) the topic and
@@ -8,11 +8,13 @@
 //! Nothing here is what authority rests on. A message that is late or lost makes others notice later, by their next
 //! reading of the store; one that is forged, garbled or too large is counted, put aside and never acted on.
 
+mod counters;
 mod entry;
 mod redis;
 mod relay;
 mod tail;
 
+pub use counters::Counters;
 pub use entry::{Rejection, dead_letter_topic};
 pub use redis::{OpenError, Redis, RedisOptions, StreamError};
 pub use relay::{Relay, RelayOptions, RelayState};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisError, Value};
+use ::redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, Pipeline, RedisError, Value};
 use caracal_crypto::SecretText;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
@@ -155,6 +155,12 @@ impl Redis {
     pub(crate) async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StreamError> {
         let mut connection = self.shared().await?;
         self.settled(timeout(self.read_timeout, command.query_async(&mut connection)).await).await
+    }
+
+    /// Runs commands in one round trip. An error says nothing about any of them.
+    pub(crate) async fn ask_all<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, StreamError> {
+        let mut connection = self.shared().await?;
+        self.settled(timeout(self.read_timeout, commands.query_async(&mut connection)).await).await
     }
 
     /// Adds entries in one round trip, and says of each whether the server took it. An error says nothing about any.

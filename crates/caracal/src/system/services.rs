@@ -16,15 +16,15 @@ use caracal_http::egress::{AddressPolicy, GuardedConnector, PrivateHosts, System
 use caracal_http::server::{self, Ended, Limits};
 use caracal_ledger::{AnonymousDenials, ChainKey, Ledger};
 use caracal_store::{Clock, Message, Store};
-use caracal_stream::{DELEGATIONS, REVOCATIONS, Redis, Relay, Tail};
-use caracal_sts::{Capabilities, Sts, StsConfig};
+use caracal_stream::{Counters, DELEGATIONS, REVOCATIONS, Redis, Relay, Tail};
+use caracal_sts::{Capabilities, MintRate, ProcessMintRate, Sts, StsConfig};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::listeners::Listeners;
 use super::opened::Opened;
 use super::{StartError, copy};
-use crate::adapters::{InProcessSts, OfflineVerifier, SharedVerifier, StoreTime, StsPolicyRuntime};
+use crate::adapters::{InProcessSts, OfflineVerifier, SharedMintRate, SharedVerifier, StoreTime, StsPolicyRuntime};
 use crate::settings::{KeyMaterial, Mode, Service, Settings, SharedTuning};
 use crate::{elected, housekeeping};
 
@@ -37,6 +37,7 @@ struct Parts {
     sealed: SealedSecrets,
     verifier: Arc<SecretVerifier>,
     open_metrics: bool,
+    mint_rate: Arc<dyn MintRate>,
 }
 
 /// The way to other processes.
@@ -73,6 +74,10 @@ impl Services {
             sealed: SealedSecrets::new(keys.kek.clone()),
             verifier: Arc::new(SecretVerifier::new(settings.secret_verify_concurrency)),
             open_metrics: settings.mode == Mode::Dev,
+            mint_rate: match &shared {
+                Some((redis, _)) => Arc::new(SharedMintRate(Counters::new(redis.clone()))),
+                None => Arc::new(ProcessMintRate::default()),
+            },
         };
         // The Admin API says what decides in a zone, and asks the code that decides, also where no STS is served.
         let decides = settings.runs(Service::Sts) || settings.runs(Service::Api);
@@ -196,6 +201,7 @@ fn sts(settings: &Settings, parts: &Parts, keys: &KeyMaterial, issuer: &str) -> 
             ledger: Arc::new(parts.ledger.clone()),
             denials: parts.denials.clone(),
             verifier: parts.verifier.clone(),
+            mint_rate: parts.mint_rate.clone(),
         },
     )
 }

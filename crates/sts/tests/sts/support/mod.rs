@@ -21,7 +21,7 @@ use caracal_store::records::{self, RecordRow};
 use caracal_store::{
     Clock, ManualClock, Page, SqliteOptions, Store, StoreError, SystemClock, admin_evidence, used_mandates,
 };
-use caracal_sts::{Capabilities, Sts, StsConfig};
+use caracal_sts::{Capabilities, MintRate, ProcessMintRate, Sts, StsConfig};
 use http::Request;
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -130,6 +130,7 @@ impl World {
             ledger: ledger.clone(),
             denials: denials.clone(),
             verifier: verifier.clone(),
+            mint_rate: Arc::new(ProcessMintRate::default()),
         };
         let sts = Arc::new(Sts::new(config, capabilities));
         let world = Self { store, secrets, keys, ledger, denials, verifier, sts, ring, clock, directory };
@@ -139,6 +140,11 @@ impl World {
 
     /// A second token service over the same store, as after a restart: it remembers nothing.
     pub(crate) fn restarted(&self) -> Arc<Sts> {
+        self.replica(StsConfig::for_issuer(ISSUER), Arc::new(ProcessMintRate::default()))
+    }
+
+    /// Another token service over the same store, with a counter of mints that it may share.
+    pub(crate) fn replica(&self, config: StsConfig, mint_rate: Arc<dyn MintRate>) -> Arc<Sts> {
         let capabilities = Capabilities {
             store: self.store.clone(),
             keys: Arc::new(SigningKeys::new(self.store.clone(), self.ring.clone())),
@@ -146,8 +152,9 @@ impl World {
             ledger: self.ledger.clone(),
             denials: self.denials.clone(),
             verifier: self.verifier.clone(),
+            mint_rate,
         };
-        Arc::new(Sts::new(StsConfig::for_issuer(ISSUER), capabilities))
+        Arc::new(Sts::new(config, capabilities))
     }
 
     /// Sends one request through the whole router.
