@@ -33,6 +33,9 @@ enum Command {
         #[command(flatten)]
         up: Up,
     },
+    /// The settings.
+    #[command(subcommand)]
+    Config(Config),
     /// Bring the schema of the database in DATABASE_URL up to date. Needs a login that owns the database.
     Migrate {
         /// Only say what is missing: exit 0 when nothing is.
@@ -91,6 +94,22 @@ struct Up {
 }
 
 #[derive(Subcommand)]
+enum Config {
+    /// Show what every variable is set to and by whom, and everything that is wrong at once: exit 0 when nothing is.
+    Check {
+        /// The roles of `caracal serve`; all without it.
+        #[arg(long, value_name = "ROLES")]
+        roles: Option<String>,
+        /// The address it would listen on.
+        #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
+        bind: IpAddr,
+        /// JSON instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
 enum Audit {
     /// Verify every chain of a store: exit 0 only if all of it holds. Works on a copy and beside a running system.
     Verify {
@@ -117,6 +136,7 @@ fn main() -> ExitCode {
         Command::Serve { roles, up: Up { data_dir, bind, port_offset, json } } => {
             commands::up(&UpFlags { data_dir, bind, port_offset, roles: Some(roles) }, json)
         }
+        Command::Config(Config::Check { roles, bind, json }) => commands::config_check(bind, roles, json),
         Command::Migrate { check, json } => commands::migrate(check, json),
         Command::Demo { json } => commands::demo(json),
         Command::Status { ready, json, port_offset, bind } => commands::status(bind, port_offset, ready, json),

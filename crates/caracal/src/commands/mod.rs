@@ -1,12 +1,14 @@
 //! One file per command. Results go to standard output, progress and failures to standard error.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the command line's own output")]
 
+mod config;
 mod migrate;
 mod status;
 mod up;
 mod verify;
 mod version;
 
+pub use config::config_check;
 pub use migrate::migrate;
 pub use status::status;
 pub use up::up;
@@ -17,6 +19,8 @@ pub use version::{VERSION, version};
 use std::process::ExitCode;
 
 use caracal_http::redact;
+
+use crate::settings::Environment;
 
 /// A command that did not do what it is for; the text says what happened, why, and what to do next.
 pub struct Failure(pub String);
@@ -34,6 +38,15 @@ impl<E: std::error::Error> From<E> for Failure {
         }
         Self(message)
     }
+}
+
+/// The settings' environment. A file of variables that can't be used is skipped, and said.
+fn environment() -> Environment {
+    let (environment, unusable) = Environment::of_process();
+    if let Some(unusable) = unusable {
+        say_failure(&unusable.to_string());
+    }
+    environment
 }
 
 /// Prints a text that was asked for.

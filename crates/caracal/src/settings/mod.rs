@@ -9,7 +9,7 @@ mod variables;
 pub use engine::{Engine, Servers, SharedTuning, database};
 pub use secrets::{KeyMaterial, SecretFiles, SecretsError};
 pub use services::{ApiTuning, CoordinatorTuning, GatewayTuning};
-pub use variables::{Environment, VARIABLES, Variable};
+pub use variables::{Environment, Source, UnusableEnvFile, VARIABLES, Variable};
 
 use std::fmt;
 use std::net::IpAddr;

@@ -123,6 +123,34 @@ impl SecretFiles {
         given.checked(values, None, true)
     }
 
+    /// Everything that is wrong with the keys the environment gives to `roles`, on an engine that makes missing ones or
+    /// on one that does not. Makes nothing.
+    pub fn check_given(environment: &Environment, roles: &[Service], makes_missing: bool) -> Vec<Mistake> {
+        let checked = if makes_missing {
+            Self::check_present(environment)
+        } else {
+            Self::load_given(environment, roles).map(|_| ())
+        };
+        match checked {
+            Ok(()) => Vec::new(),
+            Err(SecretsError::Unusable(Mistakes(mistakes))) => mistakes,
+            Err(other) => vec![Mistake { name: "keys".to_owned(), what: other.to_string() }],
+        }
+    }
+
+    /// The keys that are there, each for itself.
+    fn check_present(environment: &Environment) -> Result<(), SecretsError> {
+        let given = Given::read(environment)?;
+        let mut values = Vec::new();
+        for value in &given.values {
+            values.push(match value {
+                Some(value) => SecretText::new(value.clone()),
+                None => SecretText::new(hex(&chance::random_bytes::<32>()?)),
+            });
+        }
+        given.checked(values, None, false).map(|_| ())
+    }
+
     /// The audit key alone, for the offline verifier. Makes nothing.
     pub fn load_audit_key(&self, environment: &Environment) -> Result<Option<Arc<HmacKey>>, SecretsError> {
         let mut mistakes = Vec::new();

@@ -30,6 +30,7 @@ const fn secret(name: &'static str, default: &'static str, effect: &'static str)
 /// Every variable that `caracal up` and `caracal serve` read.
 pub const VARIABLES: &[Variable] = &[
     variable("CARACAL_MODE", "dev on loopback, else stable", "dev, rc or stable: how strict to be"),
+    variable("CARACAL_ENV_FILE", "none", "file of NAME=value lines for what the environment does not set"),
     variable("CARACAL_HOME", "the platform's data directory", "data directory when --data-dir is not given"),
     variable("ISSUER_URL", "the STS's address", "issuer of every mandate; must be what clients and verifiers are told"),
     secret("DATABASE_URL", "none: the embedded store", "postgres://user:password@host:port/database?sslmode=…"),
@@ -115,9 +116,22 @@ pub const VARIABLES: &[Variable] = &[
 pub struct Environment(BTreeMap<String, String>);
 
 impl Environment {
-    /// The process's own.
-    pub fn of_process() -> Self {
-        Self(std::env::vars().collect())
+    /// The process's own, and for what is not set there, the file that `CARACAL_ENV_FILE` names (contract:
+    /// control-cli-deploy.md §7.1). No other file is looked for: one that happens to lie where the process was started
+    /// must not decide how it behaves.
+    pub fn of_process() -> (Self, Option<UnusableEnvFile>) {
+        let own = Self(std::env::vars().collect());
+        let Some(path) = own.get("CARACAL_ENV_FILE") else { return (own, None) };
+        match read_env_file(path) {
+            Ok(mut variables) => {
+                variables.extend(own.0);
+                (Self(variables), None)
+            }
+            Err(reason) => {
+                let unusable = UnusableEnvFile { path: path.to_owned(), reason };
+                (own, Some(unusable))
+            }
+        }
     }
 
     /// From pairs.
@@ -131,9 +145,68 @@ impl Environment {
     }
 }
 
+/// A file of variables that was skipped, as the contract has it; somebody should know.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("CARACAL_ENV_FILE `{path}` is skipped: {reason}")]
+pub struct UnusableEnvFile {
+    path: String,
+    reason: String,
+}
+
+/// Lines `NAME=value`, optionally after `export` and with quotes around the value; blank lines and those that begin
+/// with `#` say nothing. One line that is something else makes the whole file unusable.
+fn read_env_file(path: &str) -> Result<BTreeMap<String, String>, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let mut variables = BTreeMap::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let pair = line.strip_prefix("export ").unwrap_or(line).split_once('=');
+        let named = |name: &str| {
+            name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        };
+        let Some((name, value)) = pair.map(|(name, value)| (name.trim(), value.trim())).filter(|(name, _)| named(name))
+        else {
+            return Err(format!("line {} is not NAME=value", number + 1));
+        };
+        let quoted = |quote: char| value.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));
+        let value = quoted('"').or_else(|| quoted('\'')).unwrap_or(value);
+        variables.insert(name.to_owned(), value.to_owned());
+    }
+    Ok(variables)
+}
+
 impl<'p> FromIterator<(&'p str, &'p str)> for Environment {
     fn from_iter<I: IntoIterator<Item = (&'p str, &'p str)>>(pairs: I) -> Self {
         Self(pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+}
+
+/// Where the value of a variable comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// Nobody set it.
+    Default,
+    /// The environment, or the file of variables that fills it.
+    Environment,
+    /// The file that `NAME_FILE` names.
+    File,
+}
+
+impl Variable {
+    /// What it is set to, and by whom. A secret's value is never shown.
+    pub fn effective(&self, environment: &Environment) -> (String, Source) {
+        let from_file = self.file && environment.get(&format!("{}_FILE", self.name)).is_some();
+        match environment.get(self.name) {
+            Some(_) if self.file => ("set".to_owned(), Source::Environment),
+            Some(value) => (value.to_owned(), Source::Environment),
+            None if from_file => ("set".to_owned(), Source::File),
+            None => (self.default.to_owned(), Source::Default),
+        }
     }
 }
 
