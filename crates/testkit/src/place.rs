@@ -32,6 +32,21 @@ impl Place {
         self.directory.path()
     }
 
+    /// The database; none on the embedded engine.
+    pub fn database(&self) -> Option<&Database> {
+        self.database.as_ref()
+    }
+
+    /// Everything that the store has written: its files, or what is in its database.
+    #[allow(clippy::panic, reason = "a test fails by panicking")]
+    pub fn everything_stored(&self) -> Vec<u8> {
+        if let Some(database) = &self.database {
+            return database.dump().unwrap_or_else(|error| panic!("{error}")).into_bytes();
+        }
+        let files = std::fs::read_dir(self.path()).unwrap_or_else(|error| panic!("{error}"));
+        files.flatten().flat_map(|file| std::fs::read(file.path()).unwrap_or_default()).collect()
+    }
+
     /// The database's address; none on the embedded engine.
     pub fn database_url(&self) -> Option<String> {
         self.database.as_ref().map(Database::url)

@@ -228,13 +228,22 @@ impl World {
 
     /// Ids of all authority records of the zone, as whoever holds the disk sees them.
     pub(crate) fn record_ids(&self) -> Vec<String> {
+        if let Some(database) = self.directory.database() {
+            let ids = database.run("SELECT id FROM authority_records WHERE zone_id = 'z-1'").unwrap();
+            return ids.lines().map(str::to_owned).collect();
+        }
         let database = self.database();
         let mut statement = database.prepare("SELECT id FROM authority_records WHERE zone_id = 'z-1'").unwrap();
         statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
     }
 
-    /// Changes the store's file behind its back: rows that no repository writes yet, or ever.
+    /// Changes the store behind its back: rows that no repository writes yet, or ever.
     pub(crate) fn tamper(&self, sql: &str) {
+        if let Some(database) = self.directory.database() {
+            let changed = database.run(&sql.replace("x'00'", r"'\x00'")).unwrap();
+            assert!(changed.trim().starts_with("UPDATE ") && changed.trim() != "UPDATE 0", "{sql}: {changed}");
+            return;
+        }
         assert!(self.database().execute(sql, []).unwrap() > 0, "{sql}");
     }
 
