@@ -8,10 +8,10 @@ use caracal_admin::{Loaded, PolicyRuntime, RuntimeState};
 use caracal_audit::Verifier;
 use caracal_authority::ZoneId;
 use caracal_authority::resource::UpstreamCall;
-use caracal_gateway::{Directive, Exchange, ExchangeRefusal, ExchangeRequest, Permitted, StsUnreachable};
+use caracal_gateway::{Directive, Exchange, ExchangeRefusal, ExchangeRequest, Permitted, RefusalKind, StsUnreachable};
 use caracal_ledger::{ChainKey, LedgerReport};
 use caracal_store::BoxFuture;
-use caracal_sts::{ExchangeError, GatewayCall, Granted, Sts};
+use caracal_sts::{Decision, ExchangeError, GatewayCall, Granted, Sts};
 
 use crate::commands::{Failure, verify_with_key};
 
@@ -64,10 +64,16 @@ fn permitted(granted: Granted, resource: &str) -> Permitted {
 }
 
 fn refusal(error: &ExchangeError) -> ExchangeRefusal {
-    match error {
-        ExchangeError::Replayed => ExchangeRefusal::replayed(),
-        ExchangeError::Unavailable | ExchangeError::Busy => ExchangeRefusal::unavailable(),
-        other => ExchangeRefusal::denied(other.status(), other.code(), other.to_string()),
+    ExchangeRefusal {
+        status: error.status(),
+        code: error.code().to_owned(),
+        description: error.to_string(),
+        kind: match error.decision() {
+            Decision::Denied => RefusalKind::Denied,
+            Decision::Replayed => RefusalKind::Replayed,
+            Decision::None => RefusalKind::Unavailable,
+        },
+        retry_after: error.retry_after(),
     }
 }
 

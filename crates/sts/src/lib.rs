@@ -41,7 +41,7 @@ use policy::PolicyRuntime;
 pub use directive::Directive;
 pub use exchange::{GatewayCall, Granted};
 pub use policy::InForce;
-pub use wire::ExchangeError;
+pub use wire::{Decision, ExchangeError};
 
 /// Settings of the token service.
 pub struct StsConfig {

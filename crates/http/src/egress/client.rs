@@ -7,10 +7,11 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::{Builder, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::connect::GuardedConnector;
+use super::peer::{PeerClient, PeerConnector};
 use super::target::TargetUrl;
 use super::{EgressError, TargetError};
 
@@ -45,13 +46,28 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    Client::builder(TokioExecutor::new())
+    builder(settings).build(connector)
+}
+
+/// The same to replicas of a peer.
+pub fn peer_client<B>(connector: PeerConnector, settings: &PoolSettings) -> PeerClient<B>
+where
+    B: Body + Send + 'static + Unpin,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    builder(settings).build(connector)
+}
+
+fn builder(settings: &PoolSettings) -> Builder {
+    let mut builder = Client::builder(TokioExecutor::new());
+    builder
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(settings.idle)
         .pool_max_idle_per_host(settings.idle_per_host)
         .retry_canceled_requests(settings.retry_unsent)
-        .http1_max_buf_size(RESPONSE_BUFFER_BYTES)
-        .build(connector)
+        .http1_max_buf_size(RESPONSE_BUFFER_BYTES);
+    builder
 }
 
 /// One request whose answer is read whole.
