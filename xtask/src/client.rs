@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::python::{self, Python};
+use crate::services::Services;
 use crate::step::{Chore, Failed};
 
 const FLOWS: &str = "sdks/compat/python/flows.py";
@@ -11,8 +12,9 @@ const REQUIREMENTS: &str = "sdks/compat/python/requirements.txt";
 /// Builds the binary and runs the flows.
 pub(crate) fn build_and_run(chore: &Chore) -> Result<(), Failed> {
     let python = python::find(chore)?;
+    let services = Services::start(chore)?;
     build(chore)?;
-    let passed = run(chore, &python)?;
+    let passed = run(chore, &python, &services)?;
     chore.say(&format!("{passed} checks of the published client held"));
     Ok(())
 }
@@ -24,7 +26,7 @@ pub(crate) fn build(chore: &Chore) -> Result<(), Failed> {
 }
 
 /// Runs the flows against the binary that was built last. Returns how many checks held.
-pub(crate) fn run(chore: &Chore, python: &Python) -> Result<u64, Failed> {
+pub(crate) fn run(chore: &Chore, python: &Python, services: &Services) -> Result<u64, Failed> {
     let bin = python.environment(chore, "client", Path::new(REQUIREMENTS))?;
     let binary = binary(chore);
     if !binary.is_file() {
@@ -32,8 +34,9 @@ pub(crate) fn run(chore: &Chore, python: &Python) -> Result<u64, Failed> {
     }
     let mut flows = chore.program(bin.join("python"));
     flows.args(["-B", FLOWS, "--caracal"]).arg(&binary);
+    flows.args(["--postgres", &services.postgres_url(), "--redis", &services.redis_url()]);
     let mut closing = None;
-    let what = "the published Python client against a freshly started system";
+    let what = "the published Python client against freshly started systems";
     let status = chore.watch(what, &mut flows, |line| closing = counts(line).or(closing))?;
     match closing {
         Some((passed, 0)) if passed > 0 && status.success() => Ok(passed),

@@ -7,6 +7,7 @@ mod deny;
 mod examples;
 mod fuzz;
 mod python;
+mod services;
 mod step;
 mod suite;
 mod tidy;
@@ -20,6 +21,7 @@ const HELP: &str = "\
 cargo xtask <chore>
 
   test      the whole suite: every Rust test, then the published Python client against the built binary
+  services  [-- COMMAND…]: private PostgreSQL and Redis servers while the command runs, or until this is interrupted
   client    only the second half of that
   examples  the examples of docs/, against the built binary (they are written with curl and jq)
   tidy      what the compiler does not check: rooms, names, sizes, words, links, generated pages
@@ -35,6 +37,8 @@ fn main() -> ExitCode {
     let chore = Chore::new(root);
     let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["test"] => suite::run(&chore),
+        ["services"] => services::run(&chore, &[]),
+        ["services", "--", ref command @ ..] => services::run(&chore, command),
         ["client"] => client::build_and_run(&chore),
         ["examples"] => examples::build_and_run(&chore),
         ["tidy"] => tidy::run(&chore),

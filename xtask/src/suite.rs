@@ -1,5 +1,6 @@
 //! The whole suite. A test that did not run is a failure, like one that failed: nothing here may be skipped quietly.
 
+use crate::services::Services;
 use crate::step::{Chore, Failed};
 use crate::{client, python};
 
@@ -16,10 +17,12 @@ struct Tally {
 pub(crate) fn run(chore: &Chore) -> Result<(), Failed> {
     // What is missing is said before minutes are spent on building.
     let python = python::find(chore)?;
+    let services = Services::start(chore)?;
     client::build(chore)?;
     let mut tally = Tally::default();
     let tests = ["test", "--locked", "--workspace", "--no-fail-fast"];
-    let status = chore.watch("every Rust test", chore.cargo().args(tests), |line| tally.add(line))?;
+    let status =
+        chore.watch("every Rust test", services.known_to(chore.cargo().args(tests)), |line| tally.add(line))?;
     chore.say(&format!("Rust: {} passed, {} failed, {} ignored", tally.passed, tally.failed, tally.ignored));
     if !status.success() || tally.failed > 0 {
         return Err(Failed(format!("{} Rust tests failed ({status})", tally.failed)));
@@ -28,7 +31,7 @@ pub(crate) fn run(chore: &Chore) -> Result<(), Failed> {
         let skipped = tally.ignored + tally.filtered;
         return Err(Failed(format!("{} Rust tests ran and {skipped} were skipped; none may be", tally.passed)));
     }
-    let checks = client::run(chore, &python)?;
+    let checks = client::run(chore, &python, &services)?;
     println!("{} passed, 0 failed", tally.passed + checks);
     Ok(())
 }

@@ -3,15 +3,19 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use caracal_admin::{Loaded, PolicyRuntime, RuntimeState};
 use caracal_audit::Verifier;
+use caracal_authority::Timestamp;
 use caracal_authority::ZoneId;
+use caracal_authority::exchange::Rate;
 use caracal_authority::resource::UpstreamCall;
 use caracal_gateway::{Directive, Exchange, ExchangeRefusal, ExchangeRequest, Permitted, RefusalKind, StsUnreachable};
-use caracal_ledger::{ChainKey, LedgerReport};
-use caracal_store::BoxFuture;
-use caracal_sts::{Decision, ExchangeError, GatewayCall, Granted, Sts};
+use caracal_ledger::{ChainKey, LedgerReport, read_heads, verify_store};
+use caracal_store::{BoxFuture, Clock, Store};
+use caracal_stream::Counters;
+use caracal_sts::{Decision, ExchangeError, GatewayCall, Granted, MintKey, MintRate, Sts};
 
 use crate::commands::{Failure, verify_with_key};
 
@@ -105,5 +109,62 @@ pub(crate) struct OfflineVerifier {
 impl Verifier for OfflineVerifier {
     fn verify(&self) -> Result<LedgerReport, String> {
         verify_with_key(&self.data_dir, self.key.as_ref(), |_, _| {}).map_err(|Failure(message)| message)
+    }
+}
+
+/// The same for a store that is shared: one snapshot, read to its end. The heads are those that this process committed.
+pub(crate) struct SharedVerifier {
+    pub(crate) store: Store,
+    pub(crate) heads_dir: PathBuf,
+    pub(crate) key: Arc<dyn ChainKey>,
+}
+
+impl Verifier for SharedVerifier {
+    fn verify(&self) -> Result<LedgerReport, String> {
+        let heads = read_heads(&self.heads_dir, self.key.as_ref()).map_err(|error| error.to_string())?;
+        let reading = async {
+            let mut snapshot = self.store.snapshot().await?;
+            verify_store(
+                &mut snapshot.deployment(),
+                Some(self.key.as_ref()),
+                &heads.unwrap_or_default(),
+                &mut |_: &caracal_ledger::Chain, _: i64| {},
+            )
+            .await
+        };
+        // The sweep runs this on a thread of its own.
+        tokio::runtime::Handle::current().block_on(reading).map_err(|error| error.to_string())
+    }
+}
+
+/// Mints counted by all replicas together.
+pub(crate) struct SharedMintRate(pub(crate) Counters);
+
+impl MintRate for SharedMintRate {
+    fn count<'a>(&'a self, mints: &'a [MintKey], limit: u32, _: Timestamp) -> BoxFuture<'a, Vec<Rate>> {
+        Box::pin(async move {
+            let name =
+                |mint: &MintKey| format!("caracal:rate:mint:{}:{}:{}", mint.zone, mint.resource, mint.application);
+            let names: Vec<String> = mints.iter().map(name).collect();
+            match self.0.hit_all(&names, Duration::from_secs(60)).await {
+                Ok(counts) => {
+                    let within = |count| if count <= u64::from(limit) { Rate::Within } else { Rate::Exceeded };
+                    counts.into_iter().map(within).collect()
+                }
+                Err(error) => {
+                    tracing::error!(%error, "mints can't be counted, so none is made");
+                    mints.iter().map(|_| Rate::Unavailable).collect()
+                }
+            }
+        })
+    }
+}
+
+/// The store's time, which on servers is the database's: what one process signs, another judges by the same clock.
+pub(crate) struct StoreTime(pub(crate) Store);
+
+impl Clock for StoreTime {
+    fn now(&self) -> Timestamp {
+        self.0.now()
     }
 }

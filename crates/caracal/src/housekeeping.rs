@@ -34,7 +34,7 @@ pub(crate) async fn run(store: Store, mut shutdown: watch::Receiver<bool>) {
 
 async fn forget_a_batch(store: &Store) -> Result<usize, StoreError> {
     store
-        .commit_deployment((), |tx, ()| {
+        .commit_upkeep((), |tx, ()| {
             Box::pin(async move {
                 let before = tx.now().minus(MARGIN);
                 let used = used_mandates::purge_expired(tx, before, BATCH).await?;

@@ -4,6 +4,7 @@
 mod adapters;
 pub mod commands;
 pub mod demo;
+mod elected;
 mod housekeeping;
 mod logging;
 pub mod settings;

@@ -23,8 +23,25 @@ struct CommandLine {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run everything in this process on the embedded store, until Ctrl-C or SIGTERM.
+    /// Run everything in this process until Ctrl-C or SIGTERM: on the embedded store, or on DATABASE_URL and REDIS_URL.
     Up(Up),
+    /// Run some services in this process, beside others on the same PostgreSQL and Redis.
+    Serve {
+        /// Comma-separated: api, sts, gateway, audit, coordinator.
+        #[arg(long, value_name = "ROLES")]
+        roles: String,
+        #[command(flatten)]
+        up: Up,
+    },
+    /// Bring the schema of the database in DATABASE_URL up to date. Needs a login that owns the database.
+    Migrate {
+        /// Only say what is missing: exit 0 when nothing is.
+        #[arg(long)]
+        check: bool,
+        /// JSON instead of text.
+        #[arg(long)]
+        json: bool,
+    },
     /// Show a governed call end to end, with a real agent, a real upstream and a real ledger, in a temporary place.
     Demo {
         /// One JSON document instead of text.
@@ -95,8 +112,12 @@ fn main() -> ExitCode {
     };
     let done = match command {
         Command::Up(Up { data_dir, bind, port_offset, json }) => {
-            commands::up(&UpFlags { data_dir, bind, port_offset }, json)
+            commands::up(&UpFlags { data_dir, bind, port_offset, roles: None }, json)
         }
+        Command::Serve { roles, up: Up { data_dir, bind, port_offset, json } } => {
+            commands::up(&UpFlags { data_dir, bind, port_offset, roles: Some(roles) }, json)
+        }
+        Command::Migrate { check, json } => commands::migrate(check, json),
         Command::Demo { json } => commands::demo(json),
         Command::Status { ready, json, port_offset, bind } => commands::status(bind, port_offset, ready, json),
         Command::Audit(Audit::Verify { data_dir, json }) => commands::verify(data_dir, json),

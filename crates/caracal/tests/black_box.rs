@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::Running;
+use crate::support::{Addressed, Running};
 
 /// How long to wait for something that happens at once. Only a defect takes as long.
 const PATIENCE: Duration = Duration::from_secs(20);

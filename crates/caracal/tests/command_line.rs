@@ -7,7 +7,7 @@ use std::path::Path;
 
 use http::StatusCode;
 use serde_json::Value;
-use support::{Http, Running, Tenant, caracal, refused_up, run, upstream};
+use support::{Addressed, Http, Running, Tenant, caracal, refused_up, run, upstream};
 
 #[test]
 fn every_command_helps() {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use http::{Method, StatusCode};
 use serde_json::Value;
-use support::{Http, Running, Tenant, caracal, run, upstream};
+use support::{Addressed, Http, Running, Tenant, caracal, run, upstream};
 
 /// What the agents saw before the process died.
 #[derive(Default)]

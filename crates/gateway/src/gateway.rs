@@ -9,7 +9,7 @@ use caracal_http::egress::{GuardedConnector, PoolSettings, client};
 use caracal_http::limits::Backoff;
 use caracal_http::server::{self, Ended, Limits};
 use caracal_ledger::{AnonymousDenials, Ledger};
-use caracal_store::{Store, StoreError};
+use caracal_store::{Message, Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -139,6 +139,11 @@ impl Gateway {
             // The failure is logged and counted; seventy seconds of them and everything is refused.
             let _ = self.refresh_revocations().await;
         }
+    }
+
+    /// Takes note of a message that another process published. Those of this process's own commits are known already.
+    pub fn hear(&self, message: &Message) {
+        self.revocations.hear(message);
     }
 
     /// Reads revocation state now. Says how many anchors are revoked.

@@ -235,7 +235,8 @@ impl Revocations {
         }
     }
 
-    fn apply(&self, message: &Message) {
+    /// Marks what a message revokes. Hearing it twice changes nothing.
+    pub(crate) fn hear(&self, message: &Message) {
         let mut anchors = anchors_of(message).peekable();
         if anchors.peek().is_none() {
             if message.topic == REVOKE_TOPIC {
@@ -272,7 +273,7 @@ impl State {
 /// Hears of every commit before its callers do.
 impl Observer for Revocations {
     fn committed(&self, committed: &Committed) {
-        committed.messages.iter().for_each(|message| self.apply(message));
+        committed.messages.iter().for_each(|message| self.hear(message));
     }
 }
 

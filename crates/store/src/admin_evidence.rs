@@ -89,7 +89,7 @@ pub async fn head(tx: &mut ZoneRead<'_>) -> Result<Option<Head>, StoreError> {
 
 /// Head of the chain of records without a zone; none when it is empty.
 pub async fn zoneless_head(tx: &mut DeploymentRead<'_>) -> Result<Option<Head>, StoreError> {
-    head_of(tx.tx, ZONELESS_CHAIN).await
+    head_of(tx.tx(), ZONELESS_CHAIN).await
 }
 
 /// Appends one link to the zone's management chain. `row.chain` must be the zone.
@@ -100,7 +100,7 @@ pub async fn append(tx: &mut ZoneWrite<'_>, row: &AdminEvidenceRow) -> Result<()
 
 /// Appends one link to the chain of records without a zone.
 pub async fn append_zoneless(tx: &mut DeploymentWrite<'_>, row: &AdminEvidenceRow) -> Result<(), StoreError> {
-    append_to(tx.tx, ZONELESS_CHAIN, row).await
+    append_to(tx.tx(), ZONELESS_CHAIN, row).await
 }
 
 /// Rows of one management chain from position `from` on, in chain order, `limit` at most: for the verifier.
@@ -113,13 +113,13 @@ pub async fn list_chain(
     let sql = format!(
         "SELECT {COLUMNS} FROM admin_audit_events WHERE chain = ?1 AND chain_seq >= ?2 ORDER BY chain_seq LIMIT ?3"
     );
-    let rows = tx.tx.query(&sql, params![chain, from, limit]).await?;
+    let rows = tx.tx().query(&sql, params![chain, from, limit]).await?;
     Ok(rows.into_iter().map(|row| ChainRow::read(row, read)).collect())
 }
 
 /// Every management chain that has records.
 pub async fn list_chains(tx: &mut DeploymentRead<'_>) -> Result<Vec<String>, StoreError> {
-    let rows = tx.tx.query("SELECT DISTINCT chain FROM admin_audit_events ORDER BY chain", &[]).await?;
+    let rows = tx.tx().query("SELECT DISTINCT chain FROM admin_audit_events ORDER BY chain", &[]).await?;
     rows.into_iter().map(|row| row.columns("admin_audit_events").next()).collect()
 }
 

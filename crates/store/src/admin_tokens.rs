@@ -49,7 +49,7 @@ fn read(row: Row) -> Result<AdminToken, StoreError> {
 /// The token with this digest, revoked or not.
 pub async fn find_by_digest(tx: &mut DeploymentRead<'_>, digest: &str) -> Result<Option<AdminToken>, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM admin_tokens WHERE token_digest = ?1");
-    tx.tx.query_one(&sql, params![digest]).await?.map(read).transpose()
+    tx.tx().query_one(&sql, params![digest]).await?.map(read).transpose()
 }
 
 /// Adds a token. Conflicts on `admin_tokens.token_digest`.
@@ -66,7 +66,7 @@ pub async fn add(tx: &mut DeploymentWrite<'_>, token: &AdminToken, digest: &str)
         token.created_by,
         token.created_at
     ];
-    tx.tx.append(sql, params).await.map(|_| ())
+    tx.tx().append(sql, params).await.map(|_| ())
 }
 
 /// Revokes every live token of `created_by` whose digest is another one: changing the bootstrap token ends the old.
@@ -78,5 +78,5 @@ pub async fn revoke_predecessors(
     let now = tx.now();
     let sql = "UPDATE admin_tokens SET revoked_at = ?3
                WHERE created_by = ?1 AND token_digest <> ?2 AND revoked_at IS NULL";
-    tx.tx.execute(sql, params![created_by, digest, now]).await
+    tx.tx().execute(sql, params![created_by, digest, now]).await
 }

@@ -69,7 +69,7 @@ pub async fn find_in_any_zone(
     id: &ApplicationId,
 ) -> Result<Option<Application>, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM applications WHERE id = ?1");
-    tx.tx.query_one(&sql, params![id]).await?.map(read).transpose()
+    tx.tx().query_one(&sql, params![id]).await?.map(read).transpose()
 }
 
 /// Adds an application.
@@ -124,7 +124,7 @@ pub async fn find_managed_by_name(
 ) -> Result<Option<Application>, StoreError> {
     let sql = format!(
         "SELECT {COLUMNS} FROM applications WHERE zone_id = ?1 AND name_key = ?2 AND archived_at IS NULL
-           AND registration_method = 'managed' AND (?3 IS NULL OR id <> ?3) ORDER BY created_at LIMIT 1"
+           AND registration_method = 'managed' AND (CAST(?3 AS TEXT) IS NULL OR id <> ?3) ORDER BY created_at LIMIT 1"
     );
     tx.tx.query_one(&sql, params![tx.zone, name_key(name), except]).await?.map(read).transpose()
 }

@@ -208,7 +208,7 @@ pub async fn list_to(
 ) -> Result<Vec<EdgeRow>, StoreError> {
     let sql = format!(
         "SELECT {COLUMNS} FROM delegation_edges
-         WHERE zone_id = ?1 AND target_session_id = ?2 AND (?3 IS NULL OR id < ?3) ORDER BY id DESC LIMIT ?4"
+         WHERE zone_id = ?1 AND target_session_id = ?2 AND (CAST(?3 AS TEXT) IS NULL OR id < ?3) ORDER BY id DESC LIMIT ?4"
     );
     tx.tx.query(&sql, params![tx.zone, target, before, limit]).await?.into_iter().map(read).collect()
 }

@@ -121,4 +121,12 @@ pub enum OpenError {
         /// What the engine said.
         reason: String,
     },
+    /// A database server can't be used.
+    #[error("the database `{server}` {reason}")]
+    Server {
+        /// Host, port and database, without login.
+        server: String,
+        /// What is wrong and what to do.
+        reason: String,
+    },
 }

@@ -209,7 +209,7 @@ pub async fn list_chain(
 
 /// Every zone that has evidence, whether or not the zone itself is still known.
 pub async fn list_chains(tx: &mut DeploymentRead<'_>) -> Result<Vec<ZoneId>, StoreError> {
-    let rows = tx.tx.query("SELECT DISTINCT zone_id FROM audit_events ORDER BY zone_id", &[]).await?;
+    let rows = tx.tx().query("SELECT DISTINCT zone_id FROM audit_events ORDER BY zone_id", &[]).await?;
     rows.into_iter().map(|row| row.columns("audit_events").next()).collect()
 }
 

@@ -9,43 +9,92 @@ use rusqlite::Connection;
 use crate::clock::Clock;
 use crate::error::OpenError;
 
-struct Migration {
-    version: i64,
-    name: &'static str,
+/// How SQL is spelled on an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    Sqlite,
+    Postgres,
+}
+
+pub(crate) struct Migration {
+    pub(crate) version: i64,
+    pub(crate) name: &'static str,
     /// Text for every engine; `{int}`, `{blob}`, `{table}` and `{wide}` stand for what the dialects spell differently.
     shared: &'static str,
     /// What only SQLite needs.
     sqlite: &'static str,
+    /// What only PostgreSQL needs.
+    postgres: &'static str,
 }
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "base",
-    shared: include_str!("migrations/0001_base.sql"),
-    sqlite: include_str!("migrations/0001_base.sqlite.sql"),
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "base",
+        shared: include_str!("migrations/0001_base.sql"),
+        sqlite: include_str!("migrations/0001_base.sqlite.sql"),
+        postgres: include_str!("migrations/0001_base.postgres.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "outbox",
+        shared: include_str!("migrations/0002_outbox.sql"),
+        sqlite: include_str!("migrations/0002_outbox.sqlite.sql"),
+        postgres: include_str!("migrations/0002_outbox.postgres.sql"),
+    },
+];
 
 /// The schema version this binary writes.
 pub fn known_version() -> i64 {
     MIGRATIONS.last().map_or(0, |migration| migration.version)
 }
 
+/// All of them, in order.
+pub(crate) fn all() -> &'static [Migration] {
+    MIGRATIONS
+}
+
 impl Migration {
-    fn sqlite_text(&self) -> String {
-        let shared = self
-            .shared
-            .replace("{int}", "INTEGER")
-            .replace("{blob}", "BLOB")
-            .replace("{table}", "STRICT, WITHOUT ROWID")
-            .replace("{wide}", "STRICT");
-        format!("{shared}\n{}", self.sqlite)
+    pub(crate) fn text(&self, dialect: Dialect) -> String {
+        let (spelling, own): ([(&str, &str); 5], &str) = match dialect {
+            Dialect::Sqlite => (
+                [
+                    ("{int}", "INTEGER"),
+                    ("{blob}", "BLOB"),
+                    ("{table}", "STRICT, WITHOUT ROWID"),
+                    ("{wide}", "STRICT"),
+                    ("", ""),
+                ],
+                self.sqlite,
+            ),
+            // Text is ordered by its bytes on both engines, whatever language the database was made for.
+            Dialect::Postgres => (
+                [
+                    ("{int}", "BIGINT"),
+                    ("{blob}", "BYTEA"),
+                    ("{table}", ""),
+                    ("{wide}", ""),
+                    (" TEXT", " TEXT COLLATE \"C\""),
+                ],
+                self.postgres,
+            ),
+        };
+        let mut text = self.shared.to_owned();
+        for (placeholder, spelled) in spelling.iter().filter(|(placeholder, _)| !placeholder.is_empty()) {
+            text = text.replace(placeholder, spelled);
+        }
+        format!("{text}\n{own}")
     }
 
-    fn checksum(&self) -> String {
+    pub(crate) fn checksum(&self, dialect: Dialect) -> String {
+        let own = match dialect {
+            Dialect::Sqlite => self.sqlite,
+            Dialect::Postgres => self.postgres,
+        };
         let mut context = digest::Context::new(&digest::SHA256);
         context.update(self.shared.as_bytes());
         context.update(&[0]);
-        context.update(self.sqlite.as_bytes());
+        context.update(own.as_bytes());
         context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
@@ -69,11 +118,11 @@ pub(crate) fn apply(connection: &mut Connection, path: &Path, clock: &dyn Clock)
     let applied = applied(connection, path)?;
     for migration in MIGRATIONS.get(applied..).unwrap_or_default() {
         let transaction = connection.transaction().map_err(engine)?;
-        transaction.execute_batch(&migration.sqlite_text()).map_err(engine)?;
+        transaction.execute_batch(&migration.text(Dialect::Sqlite)).map_err(engine)?;
         transaction
             .execute(
                 "INSERT INTO schema_migrations (version, name, checksum, applied_at) VALUES (?1, ?2, ?3, ?4)",
-                (migration.version, migration.name, migration.checksum(), clock.now().as_micros()),
+                (migration.version, migration.name, migration.checksum(Dialect::Sqlite), clock.now().as_micros()),
             )
             .map_err(engine)?;
         transaction.commit().map_err(engine)?;
@@ -90,11 +139,17 @@ fn applied(connection: &Connection, path: &Path) -> Result<usize, OpenError> {
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).map_err(engine)?;
         rows.collect::<Result<_, _>>().map_err(engine)?
     };
+    check(&applied, path, Dialect::Sqlite)
+}
+
+/// How many migrations the versions and checksums found at `path` stand for.
+pub(crate) fn check(applied: &[(i64, String)], path: &Path, dialect: Dialect) -> Result<usize, OpenError> {
     if let Some((found, _)) = applied.last().filter(|(version, _)| *version > known_version()) {
         return Err(OpenError::Newer { path: path.to_owned(), found: *found, known: known_version() });
     }
     for (index, (version, checksum)) in applied.iter().enumerate() {
-        let ours = MIGRATIONS.get(index).is_some_and(|ours| ours.version == *version && ours.checksum() == *checksum);
+        let ours =
+            MIGRATIONS.get(index).is_some_and(|ours| ours.version == *version && ours.checksum(dialect) == *checksum);
         if !ours {
             return Err(OpenError::Altered { path: path.to_owned(), version: *version });
         }

@@ -1,11 +1,14 @@
-//! The outbox: messages that leave with the change that caused them. In the embedded engine the committing writer
-//! hands them to every observer before it answers, so a committed message is a dispatched one.
+//! The outbox: messages that leave with the change that caused them.
+//!
+//! In the embedded engine the committing writer hands them to every observer before it answers, so a committed message
+//! is a dispatched one. On a shared store they wait here for the relay, which publishes them in the order of
+//! [`list_due`] and removes what was sent.
 
 use caracal_authority::{OutboxId, Timestamp, ZoneId};
 
 use crate::effects::Message;
 use crate::error::StoreError;
-use crate::tx::{Engine, ZoneRead, ZoneWrite};
+use crate::tx::{DeploymentRead, DeploymentWrite, Engine, ZoneRead, ZoneWrite};
 use crate::value::{Bind, Row, params};
 
 /// What became of a message.
@@ -27,7 +30,12 @@ pub struct OutboxRow {
     pub created_at: Timestamp,
     /// When it was handed over.
     pub dispatched_at: Option<Timestamp>,
+    /// When it was given up, until somebody asks for another try.
+    pub dead_at: Option<Timestamp>,
 }
+
+/// Topics whose messages overtake all others: they take authority away (difference D27).
+const URGENT: [&str; 2] = ["caracal.sessions.revoke", "caracal.delegations.invalidate"];
 
 /// Adds a message unless its topic already has one with the same dedupe key. Says whether it was added.
 ///
@@ -46,11 +54,15 @@ pub async fn add(
     let (zone, now) = (tx.zone.clone(), tx.now());
     let dispatched_at = match tx.tx.engine {
         Engine::Sqlite(_) => Some(now),
+        Engine::Postgres(_) => None,
     };
     let payload = crate::json_text(&fields);
-    let sql = "INSERT INTO outbox (id, zone_id, topic, dedupe_key, payload, attempts, created_at, dispatched_at)
-               VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7) ON CONFLICT (topic, dedupe_key) DO NOTHING";
-    let added = tx.tx.append(sql, params![id, zone, topic, dedupe_key, payload, now, dispatched_at]).await? == 1;
+    let urgency = i64::from(!URGENT.contains(&topic));
+    let sql =
+        "INSERT INTO outbox (id, zone_id, topic, dedupe_key, payload, attempts, created_at, dispatched_at, urgency)
+               VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7, ?8) ON CONFLICT (topic, dedupe_key) DO NOTHING";
+    let params = params![id, zone, topic, dedupe_key, payload, now, dispatched_at, urgency];
+    let added = tx.tx.append(sql, params).await? == 1;
     if added {
         let message =
             Message { id, zone, topic: topic.to_owned(), dedupe_key: dedupe_key.to_owned(), fields, created_at: now };
@@ -59,7 +71,7 @@ pub async fn add(
     Ok(added)
 }
 
-const COLUMNS: &str = "id, zone_id, topic, payload, attempts, last_error, created_at, dispatched_at";
+const COLUMNS: &str = "id, zone_id, topic, payload, attempts, last_error, created_at, dispatched_at, dead_at";
 
 fn read(row: Row) -> Result<OutboxRow, StoreError> {
     let mut columns = row.columns("outbox");
@@ -72,6 +84,7 @@ fn read(row: Row) -> Result<OutboxRow, StoreError> {
         last_error: columns.next()?,
         created_at: columns.next()?,
         dispatched_at: columns.next()?,
+        dead_at: columns.next()?,
     })
 }
 
@@ -88,4 +101,101 @@ pub async fn find_newest(tx: &mut ZoneRead<'_>, topic: &str, prefix: &str) -> Re
          ORDER BY created_at DESC, id DESC LIMIT 1"
     );
     tx.tx.query_one(&sql, params![tx.zone, topic, prefix]).await?.map(read).transpose()
+}
+
+/// A message that waits to be sent.
+#[derive(Debug, Clone)]
+pub struct Waiting {
+    /// The message.
+    pub message: Message,
+    /// How often it was refused before.
+    pub attempts: i64,
+}
+
+/// Messages that are due, `limit` at most: what takes authority away before everything else, and within that in the
+/// order in which a zone's changes were made. Behind one that is not due yet, later ones are not held back.
+pub async fn list_due(tx: &mut DeploymentRead<'_>, limit: i64) -> Result<Vec<Waiting>, StoreError> {
+    let now = tx.now();
+    let sql = "SELECT id, zone_id, topic, dedupe_key, payload, created_at, attempts FROM outbox
+               WHERE dispatched_at IS NULL AND dead_at IS NULL AND due_at <= ?1
+               ORDER BY urgency, position, created_at, id LIMIT ?2";
+    let mut waiting = Vec::new();
+    for row in tx.tx().query(sql, params![now, limit]).await? {
+        let mut columns = row.columns("outbox");
+        let message = Message {
+            id: columns.next()?,
+            zone: columns.next()?,
+            topic: columns.next()?,
+            dedupe_key: columns.next()?,
+            fields: columns.json()?,
+            created_at: columns.next()?,
+        };
+        waiting.push(Waiting { message, attempts: columns.next()? });
+    }
+    Ok(waiting)
+}
+
+/// Removes a message that was sent.
+pub async fn remove_sent(tx: &mut DeploymentWrite<'_>, id: &OutboxId) -> Result<(), StoreError> {
+    tx.tx().append("DELETE FROM outbox WHERE id = ?1", params![id]).await.map(|_| ())
+}
+
+/// Notes that the stream refused a message: it is due again at `due_at`, or dead.
+pub async fn note_refusal(
+    tx: &mut DeploymentWrite<'_>,
+    id: &OutboxId,
+    error: &str,
+    due_at: Option<Timestamp>,
+) -> Result<(), StoreError> {
+    let now = tx.now();
+    let dead_at = due_at.is_none().then_some(now);
+    let sql = "UPDATE outbox SET attempts = attempts + 1, last_error = ?2, due_at = ?3, dead_at = ?4 WHERE id = ?1";
+    tx.tx().append(sql, params![id, error, due_at.unwrap_or(now), dead_at]).await.map(|_| ())
+}
+
+/// How many messages wait, how many are dead, and since when the oldest of either is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backlog {
+    /// Waiting.
+    pub pending: i64,
+    /// Dead.
+    pub dead: i64,
+    /// The oldest that waits.
+    pub oldest_pending: Option<Timestamp>,
+    /// The oldest that is dead.
+    pub oldest_dead: Option<Timestamp>,
+}
+
+/// The state of the whole outbox.
+pub async fn backlog(tx: &mut DeploymentRead<'_>) -> Result<Backlog, StoreError> {
+    let sql = "SELECT COALESCE(sum(CASE WHEN dead_at IS NULL THEN 1 ELSE 0 END), 0),
+                      COALESCE(sum(CASE WHEN dead_at IS NULL THEN 0 ELSE 1 END), 0),
+                      min(CASE WHEN dead_at IS NULL THEN created_at END),
+                      min(CASE WHEN dead_at IS NULL THEN NULL ELSE created_at END)
+               FROM outbox WHERE dispatched_at IS NULL";
+    let row = tx.tx().query_one(sql, &[]).await?;
+    let row = row.ok_or_else(|| StoreError::Statement { reason: "a count has no row".to_owned() })?;
+    let mut columns = row.columns("outbox");
+    Ok(Backlog {
+        pending: columns.next()?,
+        dead: columns.next()?,
+        oldest_pending: columns.next()?,
+        oldest_dead: columns.next()?,
+    })
+}
+
+/// Dead messages of the zone, oldest first, `limit` at most.
+pub async fn list_dead(tx: &mut ZoneRead<'_>, limit: i64) -> Result<Vec<OutboxRow>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM outbox WHERE zone_id = ?1 AND dead_at IS NOT NULL ORDER BY created_at, id LIMIT ?2"
+    );
+    tx.tx.query(&sql, params![tx.zone, limit]).await?.into_iter().map(read).collect()
+}
+
+/// Gives dead messages of the zone another try, all of them or the one named. Says how many there were.
+pub async fn requeue(tx: &mut ZoneWrite<'_>, id: Option<&OutboxId>) -> Result<usize, StoreError> {
+    let (zone, now) = (tx.zone.clone(), tx.now());
+    let sql = "UPDATE outbox SET dead_at = NULL, attempts = 0, due_at = ?2
+               WHERE zone_id = ?1 AND dead_at IS NOT NULL AND (CAST(?3 AS TEXT) IS NULL OR id = ?3)";
+    tx.tx.append(sql, params![zone, now, id]).await
 }

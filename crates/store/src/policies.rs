@@ -196,7 +196,7 @@ pub async fn highest_version(tx: &mut ZoneRead<'_>, policy: &PolicyId) -> Result
 /// another zone from one that does not exist (policy.md §10.1). It says yes or no and no more.
 pub async fn version_is_elsewhere(tx: &mut ZoneRead<'_>, id: &PolicyVersionId) -> Result<bool, StoreError> {
     let sql = "SELECT 1 FROM policy_versions WHERE id = ?1 AND zone_id <> ?2 LIMIT 1";
-    Ok(tx.tx.query_one(sql, params![id, tx.zone]).await?.is_some())
+    Ok(!tx.tx.query_everywhere(sql, params![id, tx.zone]).await?.is_empty())
 }
 
 /// Archives a policy and says whether it was there and live. Its versions stay, and decide wherever they did.

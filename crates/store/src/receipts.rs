@@ -110,5 +110,5 @@ pub async fn purge_expired(tx: &mut DeploymentWrite<'_>, before: Timestamp, limi
     let sql = "DELETE FROM idempotency_receipts WHERE (zone_id, operation, application_id, key_digest) IN (
                  SELECT zone_id, operation, application_id, key_digest FROM idempotency_receipts
                  WHERE expires_at < ?1 ORDER BY expires_at LIMIT ?2)";
-    tx.tx.append(sql, params![before, limit]).await
+    tx.tx().append(sql, params![before, limit]).await
 }

@@ -123,7 +123,7 @@ pub struct ResourceFilter {
 pub async fn list(tx: &mut ZoneRead<'_>, filter: &ResourceFilter, page: &Page) -> Result<Vec<Resource>, StoreError> {
     let sql = format!(
         "SELECT {COLUMNS} FROM resources WHERE zone_id = ?1 AND (archived_at IS NOT NULL) = ?2
-           AND (?3 IS NULL OR identifier <> ?3)
+           AND (CAST(?3 AS TEXT) IS NULL OR identifier <> ?3)
            AND (created_at < ?4 OR (created_at = ?4 AND id < ?5)) ORDER BY created_at DESC, id DESC LIMIT ?6"
     );
     tx.tx

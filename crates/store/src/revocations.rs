@@ -37,7 +37,7 @@ pub async fn list(tx: &mut DeploymentRead<'_>, since: Timestamp) -> Result<Vec<A
     let edges = "SELECT zone_id, id FROM delegation_edges WHERE revoked_at >= ?1";
     let mut anchors = Vec::new();
     for (kind, sql) in [(AnchorKind::Record, records), (AnchorKind::Session, sessions), (AnchorKind::Edge, edges)] {
-        for row in tx.tx.query(sql, params![since]).await? {
+        for row in tx.tx().query(sql, params![since]).await? {
             anchors.push(read(row, kind)?);
         }
     }

@@ -272,6 +272,6 @@ pub async fn find_running_zone(
     let after = after.map_or("", ZoneId::as_str);
     let sql = "SELECT zone_id FROM agent_sessions
                WHERE zone_id > ?1 AND capacity_until IS NOT NULL ORDER BY zone_id LIMIT 1";
-    let row = tx.tx.query_one(sql, params![after]).await?;
+    let row = tx.tx().query_one(sql, params![after]).await?;
     row.map(|row| row.columns("agent_sessions").next()).transpose()
 }

@@ -8,6 +8,7 @@ use caracal_authority::{Timestamp, ZoneId};
 
 use crate::effects::Committed;
 use crate::error::StoreError;
+use crate::postgres::Session;
 use crate::sqlite;
 use crate::value::{Param, Row};
 use crate::version::{Moved, Versions, ZoneVersion};
@@ -17,27 +18,37 @@ pub(crate) struct Tx {
     pub(crate) engine: Engine,
     pub(crate) now: Timestamp,
     pub(crate) effects: Committed,
-    /// Whom the running change speaks for; none for the deployment.
+    /// Whom the next statement speaks for; none for the deployment.
     pub(crate) scope: Option<ZoneId>,
     pub(crate) versions: Versions,
     pub(crate) moved: Moved,
+    /// Whether a statement of the running change failed. Such a change can't succeed any more: an engine may have given
+    /// up everything since its savepoint.
+    pub(crate) failed: bool,
+    /// Whether the running change is upkeep: it holds no lock, so it must not touch what decisions are made on.
+    pub(crate) upkeep: bool,
 }
 
 /// The engines behind the seam.
 pub(crate) enum Engine {
     Sqlite(rusqlite::Connection),
+    Postgres(Box<Session>),
 }
 
 impl Tx {
     pub(crate) fn new(engine: Engine, now: Timestamp, versions: Versions) -> Self {
-        Self { engine, now, effects: Committed::default(), scope: None, versions, moved: Moved::default() }
+        let (effects, moved) = (Committed::default(), Moved::default());
+        Self { engine, now, effects, scope: None, versions, moved, failed: false, upkeep: false }
     }
 
     /// Runs a statement that returns rows.
     pub(crate) async fn query(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
-        match &mut self.engine {
+        let rows = match &mut self.engine {
             Engine::Sqlite(connection) => sqlite::query(connection, sql, params),
-        }
+            // Boxed, so that the futures of everything above stay as small as the embedded engine needs them.
+            Engine::Postgres(session) => Box::pin(session.query(self.scope.as_ref(), sql, params)).await,
+        };
+        rows.inspect_err(|_| self.failed = true)
     }
 
     /// Runs a statement that returns at most one row.
@@ -45,21 +56,46 @@ impl Tx {
         Ok(self.query(sql, params).await?.into_iter().next())
     }
 
+    /// Runs a statement that looks out of the zone that the transaction is confined to.
+    pub(crate) async fn query_everywhere(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
+        let scope = self.scope.take();
+        let rows = self.query(sql, params).await;
+        self.scope = scope;
+        rows
+    }
+
     /// Runs a statement that may take authority away, and says how many rows it changed. Moves the zone's version, if
     /// there were any: who repeats a revocation that is done must not be able to keep others from minting.
     pub(crate) async fn execute(&mut self, sql: &str, params: &[Param<'_>]) -> Result<usize, StoreError> {
+        if self.upkeep {
+            self.failed = true;
+            return Err(StoreError::Statement { reason: "upkeep must not take authority away".to_owned() });
+        }
         let changed = self.append(sql, params).await?;
         if changed > 0 {
-            self.versions.advance(self.scope.as_ref(), &mut self.moved);
+            let scope = self.scope.clone();
+            self.know_version(scope.as_ref()).await?;
+            self.versions.advance(scope.as_ref(), &mut self.moved);
         }
         Ok(changed)
     }
 
     /// Runs a statement that only adds, or removes what no decision reads, and says how many rows it changed.
     pub(crate) async fn append(&mut self, sql: &str, params: &[Param<'_>]) -> Result<usize, StoreError> {
-        match &mut self.engine {
+        let changed = match &mut self.engine {
             Engine::Sqlite(connection) => sqlite::execute(connection, sql, params),
-        }
+            Engine::Postgres(session) => Box::pin(session.execute(self.scope.as_ref(), sql, params)).await,
+        };
+        changed.inspect_err(|_| self.failed = true)
+    }
+
+    /// Has the version of `zone` at hand, where the engine does not keep them all in memory.
+    async fn know_version(&mut self, zone: Option<&ZoneId>) -> Result<(), StoreError> {
+        let Engine::Postgres(session) = &mut self.engine else { return Ok(()) };
+        let Some(zone) = zone.filter(|zone| !self.versions.knows(zone)) else { return Ok(()) };
+        let version = Box::pin(session.zone_version(zone)).await.inspect_err(|_| self.failed = true)?;
+        self.versions.learn(zone, version);
+        Ok(())
     }
 
     /// The engine's expression for the text of the top-level member `key` of the JSON text in `column`.
@@ -67,6 +103,7 @@ impl Tx {
         debug_assert!(key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'));
         match &self.engine {
             Engine::Sqlite(_) => format!("json_extract({column}, '$.{key}')"),
+            Engine::Postgres(_) => format!("(CAST({column} AS jsonb) ->> '{key}')"),
         }
     }
 
@@ -77,6 +114,8 @@ impl Tx {
             Engine::Sqlite(_) => {
                 format!("EXISTS (SELECT 1 FROM json_each({column}, '$.{key}') member WHERE member.value = {{}})")
             }
+            // Whatever is no array has no members.
+            Engine::Postgres(_) => format!("(CAST({column} AS jsonb) -> '{key}') @> to_jsonb(CAST({{}} AS text))"),
         }
     }
 }
@@ -87,7 +126,12 @@ pub struct ZoneRead<'c> {
     pub(crate) zone: ZoneId,
 }
 
-impl ZoneRead<'_> {
+impl<'c> ZoneRead<'c> {
+    pub(crate) fn new(tx: &'c mut Tx, zone: ZoneId) -> Self {
+        tx.scope = Some(zone.clone());
+        Self { tx, zone }
+    }
+
     /// The zone everything here is confined to.
     pub fn zone(&self) -> &ZoneId {
         &self.zone
@@ -106,13 +150,14 @@ pub struct ZoneWrite<'c> {
 
 impl<'c> ZoneWrite<'c> {
     pub(crate) fn new(tx: &'c mut Tx, zone: ZoneId) -> Self {
-        tx.scope = Some(zone.clone());
-        Self { read: ZoneRead { tx, zone } }
+        Self { read: ZoneRead::new(tx, zone) }
     }
 
     /// Whether nothing that could take authority away was committed since `version` was taken.
-    pub fn is_at(&self, version: ZoneVersion) -> bool {
-        self.read.tx.versions.of(&self.read.zone) == version
+    pub async fn is_at(&mut self, version: ZoneVersion) -> Result<bool, StoreError> {
+        let ZoneRead { tx, zone } = &mut self.read;
+        tx.know_version(Some(zone)).await?;
+        Ok(tx.versions.of(zone) == version)
     }
 }
 
@@ -131,18 +176,28 @@ impl DerefMut for ZoneWrite<'_> {
 
 /// Reads across zones, and of what belongs to no zone.
 pub struct DeploymentRead<'c> {
-    pub(crate) tx: &'c mut Tx,
+    inner: &'c mut Tx,
 }
 
-impl DeploymentRead<'_> {
+impl<'c> DeploymentRead<'c> {
+    pub(crate) fn new(tx: &'c mut Tx) -> Self {
+        Self { inner: tx }
+    }
+
     /// The store's time at the start of the transaction.
     pub fn now(&self) -> Timestamp {
-        self.tx.now
+        self.inner.now
     }
 
     /// The same transaction, confined to `zone`.
     pub fn zone(&mut self, zone: &ZoneId) -> ZoneRead<'_> {
-        ZoneRead { tx: self.tx, zone: zone.clone() }
+        ZoneRead::new(self.inner, zone.clone())
+    }
+
+    /// The transaction, for a statement that speaks for the deployment, whomever it was confined to before.
+    pub(crate) fn tx(&mut self) -> &mut Tx {
+        self.inner.scope = None;
+        self.inner
     }
 }
 
@@ -153,13 +208,12 @@ pub struct DeploymentWrite<'c> {
 
 impl<'c> DeploymentWrite<'c> {
     pub(crate) fn new(tx: &'c mut Tx) -> Self {
-        tx.scope = None;
-        Self { read: DeploymentRead { tx } }
+        Self { read: DeploymentRead::new(tx) }
     }
 
     /// The same transaction, confined to `zone`.
     pub fn zone_write(&mut self, zone: &ZoneId) -> ZoneWrite<'_> {
-        ZoneWrite::new(self.read.tx, zone.clone())
+        ZoneWrite::new(self.read.inner, zone.clone())
     }
 }
 
@@ -172,8 +226,6 @@ impl<'c> Deref for DeploymentWrite<'c> {
 
 impl DerefMut for DeploymentWrite<'_> {
     fn deref_mut(&mut self) -> &mut Self::Target {
-        // Whoever had it confined to a zone is done: what follows speaks for the deployment again.
-        self.read.tx.scope = None;
         &mut self.read
     }
 }

@@ -32,7 +32,7 @@ pub async fn consume_nonce(
     expires_at: Timestamp,
 ) -> Result<bool, StoreError> {
     let sql = "INSERT INTO gateway_nonces (nonce, expires_at) VALUES (?1, ?2) ON CONFLICT (nonce) DO NOTHING";
-    Ok(tx.tx.append(sql, params![nonce, expires_at]).await? == 1)
+    Ok(tx.tx().append(sql, params![nonce, expires_at]).await? == 1)
 }
 
 /// Forgets mandates and nonces that ended before `before`: an expired one is refused for its age anyway.
@@ -42,6 +42,6 @@ pub async fn purge_expired(tx: &mut DeploymentWrite<'_>, before: Timestamp, limi
                       SELECT zone_id, jti FROM used_mandates WHERE expires_at < ?1 ORDER BY expires_at LIMIT ?2)";
     let nonces = "DELETE FROM gateway_nonces WHERE nonce IN (
                     SELECT nonce FROM gateway_nonces WHERE expires_at < ?1 ORDER BY expires_at LIMIT ?2)";
-    let removed = tx.tx.append(mandates, params![before, limit]).await?;
-    Ok(removed + tx.tx.append(nonces, params![before, limit]).await?)
+    let removed = tx.tx().append(mandates, params![before, limit]).await?;
+    Ok(removed + tx.tx().append(nonces, params![before, limit]).await?)
 }

@@ -9,6 +9,9 @@
 //! The embedded engine keeps versions in memory, because its writer is the only one there is. The writer counts when a
 //! change runs; readers see the count only after the commit, and take it *before* they open their snapshot. A reader
 //! can therefore hold newer facts than its version says, never older ones.
+//!
+//! On PostgreSQL the versions are rows. A reader finds them in its own snapshot; a writer reads them once it holds the
+//! zone's lock, and what it moved is part of its commit.
 
 use std::collections::{HashMap, HashSet};
 
@@ -21,6 +24,12 @@ pub struct ZoneVersion {
     zone: u64,
 }
 
+impl ZoneVersion {
+    pub(crate) fn new(deployment: u64, zone: u64) -> Self {
+        Self { deployment, zone }
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Versions {
     deployment: u64,
@@ -28,7 +37,7 @@ pub(crate) struct Versions {
 }
 
 /// What a group of changes moved.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Moved {
     deployment: bool,
     zones: HashSet<ZoneId>,
@@ -37,6 +46,25 @@ pub(crate) struct Moved {
 impl Versions {
     pub(crate) fn of(&self, zone: &ZoneId) -> ZoneVersion {
         ZoneVersion { deployment: self.deployment, zone: self.zones.get(zone).copied().unwrap_or(0) }
+    }
+
+    pub(crate) fn knows(&self, zone: &ZoneId) -> bool {
+        self.zones.contains_key(zone)
+    }
+
+    /// Takes over what the engine says of `zone`.
+    pub(crate) fn learn(&mut self, zone: &ZoneId, version: u64) {
+        self.zones.insert(zone.clone(), version);
+    }
+
+    pub(crate) fn learn_deployment(&mut self, version: u64) {
+        self.deployment = version;
+    }
+
+    /// The new versions of what moved: the deployment's under no zone.
+    pub(crate) fn of_moved(&self, moved: &Moved) -> Vec<(Option<ZoneId>, u64)> {
+        let zones = moved.zones.iter().map(|zone| (Some(zone.clone()), self.zones.get(zone).copied().unwrap_or(0)));
+        moved.deployment.then_some((None, self.deployment)).into_iter().chain(zones).collect()
     }
 
     /// Counts one move of `zone`, or of everything when there is none.

@@ -29,16 +29,20 @@ use tokio::sync::mpsc;
 use crate::clock::Clock;
 use crate::effects::{Committed, Observer};
 use crate::error::StoreError;
+use crate::store::BoxFuture;
 use crate::tx::{Engine, Tx};
 use crate::version::Versions;
 
 /// Changes that share one commit, at most.
-const GROUP: usize = 256;
+pub(crate) const GROUP: usize = 256;
+
+/// Changes that may wait for their turn before callers have to.
+pub(crate) const WAITING: usize = 4096;
 
 /// A change waiting for its turn.
 pub(crate) trait Job: Send {
-    /// Runs the change inside its savepoint. `true` keeps what it wrote.
-    fn run(&mut self, tx: &mut Tx) -> bool;
+    /// Runs the change inside its savepoint, again where an engine has to. `true` keeps what it wrote.
+    fn run<'t>(&'t mut self, tx: &'t mut Tx) -> BoxFuture<'t, bool>;
     /// Answers the caller, with the group's failure if there was one.
     fn settle(self: Box<Self>, failure: Option<StoreError>);
 }
@@ -99,101 +103,28 @@ pub(crate) struct Counts {
     pub(crate) changes: AtomicU64,
 }
 
-pub(crate) struct Writer {
-    pub(crate) connection: Connection,
+/// What an open store is, whichever engine it is on.
+#[derive(Clone)]
+pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) orders: Orders,
     pub(crate) observers: Observers,
-    /// What readers may know of the zones' versions: those of committed groups.
-    pub(crate) published: Arc<RwLock<Versions>>,
-    pub(crate) versions: Versions,
     pub(crate) counts: Arc<Counts>,
     pub(crate) stopped: Stopped,
 }
 
-impl Writer {
-    /// Serves until it is told to stop and nothing waits any more, or every sender is gone.
-    pub(crate) fn serve(mut self) {
-        // However this thread ends, nobody may take the store for alive afterwards.
-        let _ended = StopsOnDrop(self.stopped.clone());
-        while let Some(first) = self.orders.next() {
-            self = self.serve_group(first);
-        }
+impl Shared {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, observers: Observers::default(), counts: Arc::default(), stopped: Stopped::default() }
     }
 
-    fn serve_group(mut self, first: Box<dyn Job>) -> Self {
-        if self.stopped.is_set() {
-            settle([first], Some(&stopped()));
-            return self;
-        }
-        if let Err(error) = self.connection.execute_batch("BEGIN IMMEDIATE") {
-            settle([first], Some(&unavailable(error)));
-            return self;
-        }
-        let versions = std::mem::take(&mut self.versions);
-        let mut tx = Tx::new(Engine::Sqlite(self.connection), self.clock.now(), versions);
-        let (mut done, mut kept, mut lost) = (Vec::new(), 0, None);
-        let mut next = Some(first);
-        while let Some(mut job) = next.take() {
-            match run_in_savepoint(&mut tx, job.as_mut(), self.clock.as_ref()) {
-                Ok(keep) => kept += u64::from(keep),
-                Err(error) => lost = Some(error),
-            }
-            done.push(job);
-            if lost.is_none() && done.len() < GROUP {
-                next = self.orders.next_waiting();
-            }
-        }
-        let Tx { engine: Engine::Sqlite(connection), versions, moved, effects, .. } = tx;
-        self.connection = connection;
-        self.versions = versions;
-        let failure = match lost {
-            Some(error) => {
-                self.roll_back();
-                Some(error)
-            }
-            None if kept > 0 => self.commit(kept).err(),
-            None => {
-                self.roll_back();
-                None
-            }
-        };
-        // A version that moved for a change that was rolled back costs others a second look, nothing more.
-        self.published.write().unwrap_or_else(PoisonError::into_inner).publish(&self.versions, moved);
-        let failure = failure.or_else(|| self.tell(&effects).err());
-        settle(done, failure.as_ref());
-        self
+    /// Takes note of a durable commit of `kept` changes.
+    pub(crate) fn count(&self, kept: u64) {
+        self.counts.commits.fetch_add(1, Ordering::Relaxed);
+        self.counts.changes.fetch_add(kept, Ordering::Relaxed);
     }
 
-    fn commit(&self, kept: u64) -> Result<(), StoreError> {
-        match self.connection.execute_batch("COMMIT") {
-            Ok(()) => {
-                self.counts.commits.fetch_add(1, Ordering::Relaxed);
-                self.counts.changes.fetch_add(kept, Ordering::Relaxed);
-                Ok(())
-            }
-            Err(error) => {
-                self.stopped.set_if_sync_failed(&error);
-                self.roll_back();
-                Err(unavailable(error))
-            }
-        }
-    }
-
-    /// Ends a transaction of which nothing shall stay, unless the engine has ended it already.
-    fn roll_back(&self) {
-        if self.connection.is_autocommit() {
-            return;
-        }
-        if let Err(error) = self.connection.execute_batch("ROLLBACK")
-            && !self.connection.is_autocommit()
-        {
-            // The next group would join a transaction that others were told has failed.
-            self.stopped.set(&format!("a transaction could not be rolled back: {error}"));
-        }
-    }
-
-    fn tell(&self, effects: &Committed) -> Result<(), StoreError> {
+    /// Tells everybody what a durable commit brought about.
+    pub(crate) fn tell(&self, effects: &Committed) -> Result<(), StoreError> {
         if effects.is_empty() {
             return Ok(());
         }
@@ -209,12 +140,104 @@ impl Writer {
     }
 }
 
+pub(crate) struct Writer {
+    pub(crate) connection: Connection,
+    pub(crate) orders: Orders,
+    pub(crate) shared: Shared,
+    /// What readers may know of the zones' versions: those of committed groups.
+    pub(crate) published: Arc<RwLock<Versions>>,
+    pub(crate) versions: Versions,
+}
+
+impl Writer {
+    /// Serves until it is told to stop and nothing waits any more, or every sender is gone.
+    pub(crate) fn serve(mut self) {
+        // However this thread ends, nobody may take the store for alive afterwards.
+        let _ended = StopsOnDrop(self.shared.stopped.clone());
+        while let Some(first) = self.orders.next() {
+            self = self.serve_group(first);
+        }
+    }
+
+    fn serve_group(mut self, first: Box<dyn Job>) -> Self {
+        if self.shared.stopped.is_set() {
+            settle([first], Some(&stopped()));
+            return self;
+        }
+        if let Err(error) = self.connection.execute_batch("BEGIN IMMEDIATE") {
+            settle([first], Some(&unavailable(error)));
+            return self;
+        }
+        let versions = std::mem::take(&mut self.versions);
+        let mut tx = Tx::new(Engine::Sqlite(self.connection), self.shared.clock.now(), versions);
+        let (mut done, mut kept, mut lost) = (Vec::new(), 0, None);
+        let mut next = Some(first);
+        while let Some(mut job) = next.take() {
+            match run_in_savepoint(&mut tx, job.as_mut(), self.shared.clock.as_ref()) {
+                Ok(keep) => kept += u64::from(keep),
+                Err(error) => lost = Some(error),
+            }
+            done.push(job);
+            if lost.is_none() && done.len() < GROUP {
+                next = self.orders.next_waiting();
+            }
+        }
+        let Tx { engine, versions, moved, effects, .. } = tx;
+        let Engine::Sqlite(connection) = engine else { unreachable!("it was one when it went in") };
+        self.connection = connection;
+        self.versions = versions;
+        let failure = match lost {
+            Some(error) => {
+                self.roll_back();
+                Some(error)
+            }
+            None if kept > 0 => self.commit(kept).err(),
+            None => {
+                self.roll_back();
+                None
+            }
+        };
+        // A version that moved for a change that was rolled back costs others a second look, nothing more.
+        self.published.write().unwrap_or_else(PoisonError::into_inner).publish(&self.versions, moved);
+        let failure = failure.or_else(|| self.shared.tell(&effects).err());
+        settle(done, failure.as_ref());
+        self
+    }
+
+    fn commit(&self, kept: u64) -> Result<(), StoreError> {
+        match self.connection.execute_batch("COMMIT") {
+            Ok(()) => {
+                self.shared.count(kept);
+                Ok(())
+            }
+            Err(error) => {
+                self.shared.stopped.set_if_sync_failed(&error);
+                self.roll_back();
+                Err(unavailable(error))
+            }
+        }
+    }
+
+    /// Ends a transaction of which nothing shall stay, unless the engine has ended it already.
+    fn roll_back(&self) {
+        if self.connection.is_autocommit() {
+            return;
+        }
+        if let Err(error) = self.connection.execute_batch("ROLLBACK")
+            && !self.connection.is_autocommit()
+        {
+            // The next group would join a transaction that others were told has failed.
+            self.shared.stopped.set(&format!("a transaction could not be rolled back: {error}"));
+        }
+    }
+}
+
 /// Whether what the change wrote stays. An error says that the whole transaction is lost.
 fn run_in_savepoint(tx: &mut Tx, job: &mut dyn Job, clock: &dyn Clock) -> Result<bool, StoreError> {
     tx.now = clock.now();
     let before = (tx.effects.messages.len(), tx.effects.heads.len());
     savepoint(tx, "SAVEPOINT change")?;
-    let keep = caught(|| job.run(tx), "a change panicked and was rolled back").unwrap_or(false);
+    let keep = caught(|| polled_once(job.run(tx)), "a change panicked and was rolled back").flatten().unwrap_or(false);
     if !keep {
         tx.effects.messages.truncate(before.0);
         tx.effects.heads.truncate(before.1);
@@ -227,12 +250,12 @@ fn run_in_savepoint(tx: &mut Tx, job: &mut dyn Job, clock: &dyn Clock) -> Result
 }
 
 fn savepoint(tx: &mut Tx, sql: &str) -> Result<(), StoreError> {
-    let Engine::Sqlite(connection) = &mut tx.engine;
+    let Engine::Sqlite(connection) = &mut tx.engine else { return Err(awaited_elsewhere()) };
     connection.prepare_cached(sql).and_then(|mut statement| statement.raw_execute()).map(|_| ()).map_err(unavailable)
 }
 
 /// Answers each caller. One whose error or value panics must not cost the others their answers.
-fn settle(jobs: impl IntoIterator<Item = Box<dyn Job>>, failure: Option<&StoreError>) {
+pub(crate) fn settle(jobs: impl IntoIterator<Item = Box<dyn Job>>, failure: Option<&StoreError>) {
     for job in jobs {
         caught(|| job.settle(failure.cloned()), "a caller could not be answered");
     }
@@ -247,7 +270,7 @@ impl Stopped {
         self.0.load(Ordering::SeqCst)
     }
 
-    fn set(&self, why: &str) {
+    pub(crate) fn set(&self, why: &str) {
         tracing::error!(why, "the store accepts no further change");
         self.0.store(true, Ordering::SeqCst);
     }
@@ -275,7 +298,7 @@ fn caught<T>(what: impl FnOnce() -> T, message: &'static str) -> Option<T> {
     catch_unwind(AssertUnwindSafe(what)).map_err(|panic| tracing::error!(panic = panic_text(&panic), "{message}")).ok()
 }
 
-fn panic_text(panic: &Box<dyn Any + Send>) -> &str {
+pub(crate) fn panic_text(panic: &Box<dyn Any + Send>) -> &str {
     panic
         .downcast_ref::<&str>()
         .copied()
@@ -297,13 +320,18 @@ pub(crate) fn stopped() -> StoreError {
 
 /// Runs a future that waits for nothing but the embedded engine, which never makes it wait.
 pub(crate) fn run_now<T>(future: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    polled_once(future).unwrap_or_else(|| Err(awaited_elsewhere()))
+}
+
+/// What a future comes to that never has to wait; none if it has to.
+fn polled_once<T>(future: impl Future<Output = T>) -> Option<T> {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(result) => result,
-        Poll::Pending => Err(awaited_elsewhere()),
+        Poll::Ready(result) => Some(result),
+        Poll::Pending => None,
     }
 }
 
-pub(crate) fn awaited_elsewhere() -> StoreError {
+fn awaited_elsewhere() -> StoreError {
     StoreError::Statement { reason: "a change awaited something other than the store".to_owned() }
 }
 
@@ -316,9 +344,9 @@ mod t08_availability {
     struct Witness(std::sync::mpsc::Sender<(bool, Option<StoreError>)>, bool);
 
     impl Job for Witness {
-        fn run(&mut self, _: &mut Tx) -> bool {
+        fn run<'t>(&'t mut self, _: &'t mut Tx) -> BoxFuture<'t, bool> {
             self.1 = true;
-            true
+            Box::pin(std::future::ready(true))
         }
 
         fn settle(self: Box<Self>, failure: Option<StoreError>) {
@@ -329,13 +357,10 @@ mod t08_availability {
     fn writer(stopped: Stopped, orders: mpsc::Receiver<Order>) -> Writer {
         Writer {
             connection: Connection::open_in_memory().unwrap(),
-            clock: Arc::new(crate::clock::SystemClock),
             orders: Orders::new(orders),
-            observers: Observers::default(),
+            shared: Shared { stopped, ..Shared::new(Arc::new(crate::clock::SystemClock)) },
             published: Arc::default(),
             versions: Versions::default(),
-            counts: Arc::default(),
-            stopped,
         }
     }
 

@@ -58,12 +58,12 @@ pub async fn list(tx: &mut DeploymentRead<'_>, page: &Page) -> Result<Vec<Zone>,
         "SELECT {COLUMNS} FROM zones WHERE archived_at IS NULL AND (created_at < ?1 OR (created_at = ?1 AND id < ?2))
          ORDER BY created_at DESC, id DESC LIMIT ?3"
     );
-    tx.tx.query(&sql, params![page.at(), page.id(), page.limit()]).await?.into_iter().map(read).collect()
+    tx.tx().query(&sql, params![page.at(), page.id(), page.limit()]).await?.into_iter().map(read).collect()
 }
 
 /// Whether some zone, archived or not, has this slug.
 pub async fn slug_is_taken(tx: &mut DeploymentRead<'_>, slug: &str) -> Result<bool, StoreError> {
-    Ok(tx.tx.query_one("SELECT 1 FROM zones WHERE slug = ?1", params![slug]).await?.is_some())
+    Ok(tx.tx().query_one("SELECT 1 FROM zones WHERE slug = ?1", params![slug]).await?.is_some())
 }
 
 /// Adds a zone. Conflicts on `zones.slug`.
@@ -83,7 +83,7 @@ pub async fn add(tx: &mut DeploymentWrite<'_>, zone: &Zone) -> Result<(), StoreE
         by.created_via_operator,
         by.created_at
     ];
-    tx.tx.append(sql, params).await.map(|_| ())
+    tx.tx().append(sql, params).await.map(|_| ())
 }
 
 /// What a listing of zones leaves out.
@@ -107,10 +107,10 @@ pub async fn list_visible(
         "SELECT {COLUMNS} FROM zones WHERE archived_at IS NULL
            AND (created_at < ?1 OR (created_at = ?1 AND id < ?2))
            AND substr(lower(name), 1, length(?3)) <> ?3 AND substr(slug, 1, length(?4)) <> ?4
-           AND (?5 IS NULL OR EXISTS (SELECT 1 FROM zone_owners o WHERE o.zone_id = zones.id AND o.account = ?5))
+           AND (CAST(?5 AS TEXT) IS NULL OR EXISTS (SELECT 1 FROM zone_owners o WHERE o.zone_id = zones.id AND o.account = ?5))
          ORDER BY created_at DESC, id DESC LIMIT ?6"
     );
-    tx.tx
+    tx.tx()
         .query(
             &sql,
             params![
@@ -131,7 +131,7 @@ pub async fn list_visible(
 /// Slugs of any zone, archived or not, that are `base` or start with `base-`. `base` is free of `%` and `_`.
 pub async fn list_slugs(tx: &mut DeploymentRead<'_>, base: &str) -> Result<Vec<String>, StoreError> {
     let sql = "SELECT slug FROM zones WHERE slug = ?1 OR slug LIKE ?2";
-    let rows = tx.tx.query(sql, params![base, format!("{base}-%")]).await?;
+    let rows = tx.tx().query(sql, params![base, format!("{base}-%")]).await?;
     rows.into_iter().map(|row| row.columns("zones").next()).collect()
 }
 

@@ -1,10 +1,11 @@
-//! The embedded engine against the suite that every engine has to pass.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
+//! Each engine against the suite that every engine has to pass.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 use std::sync::Arc;
 
 use caracal_store::conformance::Fresh;
-use caracal_store::{BoxFuture, Clock, SqliteOptions, Store};
+use caracal_store::{BoxFuture, Clock, PostgresOptions, SqliteOptions, Store};
+use caracal_testkit::Database;
 
 fn on_disk(clock: Arc<dyn Clock>) -> BoxFuture<'static, Fresh> {
     Box::pin(async {
@@ -14,8 +15,22 @@ fn on_disk(clock: Arc<dyn Clock>) -> BoxFuture<'static, Fresh> {
     })
 }
 
+fn on_postgres(clock: Arc<dyn Clock>) -> BoxFuture<'static, Fresh> {
+    Box::pin(async {
+        let database = Database::create().unwrap();
+        let mut options = PostgresOptions::at(&database.url()).unwrap();
+        options.clock = Some(clock);
+        let store = Store::open_postgres(options).await.unwrap();
+        Fresh { store, kept: Box::new(database) }
+    })
+}
+
 mod sqlite {
     caracal_store::conformance_suite!(crate::on_disk);
+}
+
+mod postgresql {
+    caracal_store::conformance_suite!(crate::on_postgres);
 }
 
 /// A case that nobody listed would never run.

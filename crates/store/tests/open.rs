@@ -270,7 +270,7 @@ mod t17_rollback {
         for (sql, version) in [
             ("UPDATE schema_migrations SET checksum = 'x' WHERE version = 1", 1),
             ("INSERT INTO schema_migrations VALUES (0, 'before', 'x', 0)", 0),
-            ("UPDATE schema_migrations SET version = -1", -1),
+            ("UPDATE schema_migrations SET version = -1 WHERE version = 1", -1),
         ] {
             let directory = closed_store().await;
             let before = tamper(directory.path(), sql);

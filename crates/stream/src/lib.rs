@@ -1,1 +1,26 @@
-//! What replicas share beside the store: signed topics with groups, and counters. Embedded and Redis engines.
+//! What replicas share beside the store: signed topics, the relay that brings the outbox's messages there, and counters.
+//!
+//! A replica of the Coordinator ends a session. Its commit puts a message into the outbox; the [`Relay`], which runs in
+//! one process at a time, publishes it on a topic with an origin signature; every Gateway [follows](Tail) the topic and
+//! cuts the session's streams. A resource server with a published client reads the same topic, in the contract's wire
+//! format (audit-and-streams.md §6), and never notices which implementation wrote it.
+//!
+//! Nothing here is what authority rests on. A message that is late or lost makes others notice later, by their next
+//! reading of the store; one that is forged, garbled or too large is counted, put aside and never acted on.
+
+mod counters;
+mod entry;
+mod redis;
+mod relay;
+mod tail;
+
+pub use counters::Counters;
+pub use entry::{Rejection, dead_letter_topic};
+pub use redis::{OpenError, Redis, RedisOptions, StreamError};
+pub use relay::{Relay, RelayOptions, RelayState};
+pub use tail::{Tail, TailState};
+
+/// What was revoked: sessions, records and delegations by their anchors.
+pub const REVOCATIONS: &str = "caracal.sessions.revoke";
+/// What changed in the graph of delegations.
+pub const DELEGATIONS: &str = "caracal.delegations.invalidate";

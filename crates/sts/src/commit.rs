@@ -59,7 +59,7 @@ pub(crate) async fn mint(store: &Store, zone: &ZoneId, mint: Mint) -> Result<Com
     store
         .commit(zone, mint, |tx, mint| {
             Box::pin(async move {
-                if !tx.is_at(mint.version) {
+                if !tx.is_at(mint.version).await? {
                     return Err(NotCommitted::Stale);
                 }
                 if let Some(used) = &mint.used

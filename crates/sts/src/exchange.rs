@@ -27,11 +27,13 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use caracal_authority::exchange::{Asserted, Caller, Grant, Outcome, Refusal, Request, ResourceNames, SubjectToken};
+use caracal_authority::exchange::{
+    Asserted, Caller, Grant, Outcome, Rate, Refusal, Request, ResourceNames, SubjectToken,
+};
 use caracal_authority::mandate::{Claims, Expected, Use};
 use caracal_authority::resource::UpstreamCall;
 use caracal_authority::scope::{Requested, Scopes};
-use caracal_authority::{ApplicationId, AuthorityRecordId, MandateId, Timestamp, ZoneId};
+use caracal_authority::{ApplicationId, AuthorityRecordId, MandateId, ResourceId, Timestamp, ZoneId};
 use caracal_crypto::{SecretText, chance};
 use caracal_custody::mandate::{SignedClaims, VerifyError, verify};
 use caracal_ledger::Evidence;
@@ -45,6 +47,7 @@ use crate::directive::{self, Directive, NoDirective};
 use crate::evidence::{Account, Minted};
 use crate::facts::{Loaded, Sources};
 use crate::policy::Advice;
+use crate::rate::MintKey;
 use crate::request::PresentedToken;
 use crate::{ExchangeError, Sts};
 
@@ -108,20 +111,27 @@ impl Sts {
         for _ in 0..ATTEMPTS {
             let claims = presented.as_ref().map(|presented| presented.claims.clone());
             let loaded = sources.load(&request, &asked.client, claims).await?;
-            let mut advice = Advice {
-                zone: &request.zone,
-                application: &request.application,
-                bundle: &loaded.governing.bundle,
-                registration_method: loaded.application.as_ref().map(|row| row.registration_method.as_str()),
-                request_id,
-                raw_claims: presented.as_ref().map(|presented| presented.signed.raw()),
-                rate: &self.mint_rate,
-                rate_limit: self.config.mint_rate_limit_per_min,
-                now: loaded.facts.now.unwrap_or(Timestamp::EPOCH),
-                rated: &mut rated,
-                metrics: &self.policy.metrics,
+            let outcome = loop {
+                let mut advice = Advice {
+                    zone: &request.zone,
+                    bundle: &loaded.governing.bundle,
+                    registration_method: loaded.application.as_ref().map(|row| row.registration_method.as_str()),
+                    request_id,
+                    raw_claims: presented.as_ref().map(|presented| presented.signed.raw()),
+                    rated: &rated,
+                    uncounted: Vec::new(),
+                    metrics: &self.policy.metrics,
+                };
+                let outcome = caracal_authority::exchange::decide(&request, &loaded.facts, &mut advice);
+                let uncounted = advice.uncounted;
+                if uncounted.is_empty() {
+                    break outcome;
+                }
+                let now = loaded.facts.now.unwrap_or(Timestamp::EPOCH);
+                if self.count_mints(&request, uncounted, now, &mut rated).await {
+                    break outcome;
+                }
             };
-            let outcome = caracal_authority::exchange::decide(&request, &loaded.facts, &mut advice);
             let case =
                 Case { sts: self, request: &request, request_id, loaded: &loaded, presented: presented.as_ref() };
             match case.conclude(&outcome).await {
@@ -132,6 +142,28 @@ impl Sts {
         }
         tracing::warn!(zone = %request.zone, "an exchange was overtaken by changes of its zone {ATTEMPTS} times");
         Err(ExchangeError::Busy)
+    }
+
+    /// Counts mints of these resources. Whether all of them are within their limit.
+    async fn count_mints(
+        &self,
+        request: &Request,
+        resources: Vec<ResourceId>,
+        now: Timestamp,
+        rated: &mut HashMap<ResourceId, Rate>,
+    ) -> bool {
+        let key = |resource: &ResourceId| MintKey {
+            zone: request.zone.clone(),
+            resource: resource.clone(),
+            application: request.application.clone(),
+        };
+        let keys: Vec<MintKey> = resources.iter().map(key).collect();
+        let counted = self.mint_rate.count(&keys, self.config.mint_rate_limit_per_min, now).await;
+        // An answer that is missing is none.
+        let counted = counted.into_iter().chain(std::iter::repeat(Rate::Unavailable));
+        let before = rated.len();
+        rated.extend(resources.into_iter().zip(counted));
+        rated.len() > before && rated.values().all(|rate| *rate == Rate::Within)
     }
 
     /// What step 5 of §3.7 needs: the subject token, if it verifies, is of this zone and class, and in force. One that

@@ -82,7 +82,7 @@ impl<'h> Presented<'h> {
         }
         // Only now: an unsigned request must not be able to use up a nonce.
         let taken: Result<bool, StoreError> = store
-            .commit_deployment((nonce.to_owned(), now.plus(NONCE_KEPT)), |tx, (nonce, until)| {
+            .commit_upkeep((nonce.to_owned(), now.plus(NONCE_KEPT)), |tx, (nonce, until)| {
                 Box::pin(async move { used_mandates::consume_nonce(tx, nonce, *until).await })
             })
             .await;

@@ -19,6 +19,7 @@ mod facts;
 mod gateway_auth;
 mod metrics;
 mod policy;
+mod rate;
 mod request;
 mod routes;
 mod wire;
@@ -31,7 +32,7 @@ use caracal_crypto::SecretText;
 use caracal_crypto::client_secret::SecretVerifier;
 use caracal_crypto::hmac::HmacKey;
 use caracal_custody::{SealedSecrets, SigningKeys};
-use caracal_http::limits::{Backoff, FixedWindow};
+use caracal_http::limits::Backoff;
 use caracal_ledger::{AnonymousDenials, Ledger};
 use caracal_store::{Store, StoreError};
 
@@ -41,6 +42,7 @@ use policy::PolicyRuntime;
 pub use directive::Directive;
 pub use exchange::{GatewayCall, Granted};
 pub use policy::InForce;
+pub use rate::{MintKey, MintRate, ProcessMintRate};
 pub use wire::{Decision, ExchangeError};
 
 /// Settings of the token service.
@@ -93,6 +95,8 @@ pub struct Capabilities {
     pub denials: Arc<AnonymousDenials>,
     /// Client secrets, inside the process's one budget.
     pub verifier: Arc<SecretVerifier>,
+    /// The counter of mints.
+    pub mint_rate: Arc<dyn MintRate>,
 }
 
 /// The token service.
@@ -105,7 +109,7 @@ pub struct Sts {
     denials: Arc<AnonymousDenials>,
     verifier: Arc<SecretVerifier>,
     policy: PolicyRuntime,
-    mint_rate: FixedWindow,
+    mint_rate: Arc<dyn MintRate>,
     guesses: Backoff,
     metrics: Metrics,
 }
@@ -113,7 +117,7 @@ pub struct Sts {
 impl Sts {
     /// A token service; nothing is opened or started.
     pub fn new(config: StsConfig, capabilities: Capabilities) -> Self {
-        let Capabilities { store, keys, secrets, ledger, denials, verifier } = capabilities;
+        let Capabilities { store, keys, secrets, ledger, denials, verifier, mint_rate } = capabilities;
         Self {
             config,
             store,
@@ -123,7 +127,7 @@ impl Sts {
             denials,
             verifier,
             policy: PolicyRuntime::default(),
-            mint_rate: FixedWindow::per_minute(),
+            mint_rate,
             guesses: Backoff::for_credentials(),
             metrics: Metrics::default(),
         }

@@ -8,8 +8,7 @@ use std::sync::Arc;
 
 use caracal_authority::exchange::{ApprovalTier, Approver, Counsel, PolicyAnswer, PolicyQuestion, Privacy, Rate};
 use caracal_authority::resource::Resource;
-use caracal_authority::{ApplicationId, PolicySetVersionId, ResourceId, Timestamp, ZoneId};
-use caracal_http::limits::FixedWindow;
+use caracal_authority::{PolicySetVersionId, ResourceId, Timestamp, ZoneId};
 use caracal_policy::{
     Action, ActionId, Bundle, ContentSha256, Context, DelegationEdge, Input, ManifestSha256, PolicyCache, Principal,
     PrincipalKind, SchemaVersion, Session, StoredDocument, Verdict, decide,
@@ -114,32 +113,32 @@ impl PolicyRuntime {
     }
 }
 
-/// Whom a decision asks: the mint rate of this process and the zone's policy.
+/// Whom a decision asks: what was counted of its mints, and the zone's policy.
 pub(crate) struct Advice<'a> {
     pub(crate) zone: &'a ZoneId,
-    pub(crate) application: &'a ApplicationId,
     pub(crate) bundle: &'a Result<Arc<Bundle>, String>,
     pub(crate) registration_method: Option<&'a str>,
     pub(crate) request_id: &'a str,
     /// All members of the verified subject token.
     pub(crate) raw_claims: Option<&'a Map<String, Value>>,
-    pub(crate) rate: &'a FixedWindow,
-    pub(crate) rate_limit: u32,
-    pub(crate) now: Timestamp,
-    /// What the limiter said to this exchange before: a decision that is made anew because its zone moved neither
+    /// What the counter said to this exchange before: a decision that is made anew because its zone moved neither
     /// counts a second time nor escapes what it was told.
-    pub(crate) rated: &'a mut HashMap<ResourceId, Rate>,
+    pub(crate) rated: &'a HashMap<ResourceId, Rate>,
+    /// Mints that still have to be counted; the decision took them for within their limit.
+    pub(crate) uncounted: Vec<ResourceId>,
     pub(crate) metrics: &'a PolicyMetrics,
 }
 
 impl Counsel for Advice<'_> {
     fn rate(&mut self, resource: &Resource) -> Rate {
-        let (limiter, limit, now) = (self.rate, self.rate_limit, self.now);
-        let key = (self.zone, &resource.name.id, self.application);
-        *self
-            .rated
-            .entry(resource.name.id.clone())
-            .or_insert_with(|| if limiter.hit(&key, limit, now).is_allowed() { Rate::Within } else { Rate::Exceeded })
+        let id = &resource.name.id;
+        if let Some(counted) = self.rated.get(id) {
+            return *counted;
+        }
+        if !self.uncounted.contains(id) {
+            self.uncounted.push(id.clone());
+        }
+        Rate::Within
     }
 
     fn policy(&mut self, question: &PolicyQuestion<'_>) -> PolicyAnswer {

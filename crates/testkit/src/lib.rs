@@ -1,1 +1,15 @@
-//! Real servers for tests: private PostgreSQL and Redis on free ports, and a proxy that cuts. Standard library only.
+//! Real servers for tests: private PostgreSQL and Redis servers on free ports of the loopback address, and a proxy that
+//! cuts the way to them. Each lives in a temporary directory and goes away with its value.
+//!
+//! Where a machine lacks a server, starting it fails and says what to install; nothing here skips a test.
+
+mod directory;
+mod postgres;
+mod proxy;
+mod redis;
+mod server;
+
+pub use postgres::{Database, Postgres};
+pub use proxy::{Cut, CuttingProxy};
+pub use redis::Redis;
+pub use server::{Missing, NotStarted, free_port};

@@ -1,6 +1,7 @@
-"""The published Python client, unmodified, against a freshly started system.
+"""The published Python client, unmodified, against freshly started systems: one process on the embedded store, then two
+of everything on PostgreSQL and Redis.
 
-    python flows.py --caracal PATH_TO_BINARY
+    python flows.py --caracal PATH_TO_BINARY --postgres URL_OF_A_SUPERUSER --redis URL
 
 What is shown is what its users rely on: calls through `application_transport`, a governed `session`, a child that
 `Authority.narrow` bounds, `fetch`, and that nothing is left of any of it once a session has ended. Ends with exit
@@ -29,7 +30,7 @@ from caracalai import (
     ResourceBinding,
 )
 
-from system import Caracal, SystemFailure, Upstream, provision
+from system import Caracal, Replicated, SystemFailure, Upstream, provision
 
 PUBLISHED = "1.0.0"
 BEGAN = time.monotonic()
@@ -401,35 +402,65 @@ FLOWS = [
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--caracal", required=True, type=Path, help="the built binary")
+    parser.add_argument("--postgres", required=True, help="a PostgreSQL server, as its superuser")
+    parser.add_argument("--redis", required=True, help="a Redis server")
     arguments = parser.parse_args()
     installed = version("caracalai-sdk")
     if installed != PUBLISHED:
         print(f"caracalai-sdk {installed} is installed, not {PUBLISHED}")
         return 2
     check = Check()
-    upstream = Upstream()
     say(f"caracalai-sdk {installed}, httpx {version('httpx')}, Python {sys.version.split()[0]}")
-    with tempfile.TemporaryDirectory(prefix="caracal-compat-") as place:
-        system = Caracal(arguments.caracal.resolve(), Path(place))
-        try:
-            run(system, upstream, check)
-        except (SystemFailure, AssertionError, OSError, TimeoutError):
-            check.note_failure("the system")
-        finally:
-            system.end()
-            upstream.close()
-        if check.failed and system.log.exists():
-            print("---- last lines of the system's log ----")
-            print("\n".join(system.log.read_text(errors="replace").splitlines()[-60:]))
+    binary = arguments.caracal.resolve()
+    against(lambda place: Caracal(binary, place), on_one_process, check)
+    against(lambda place: Replicated(binary, place, arguments.postgres, arguments.redis), on_replicas, check)
     print(f"{check.passed} passed, {check.failed} failed", flush=True)
     return 1 if check.failed else 0
 
 
-def run(system: Caracal, upstream: Upstream, check: Check) -> None:
+def against(make, run, check: Check) -> None:
+    """Everything once, against one system."""
+    upstream = Upstream()
+    failed = check.failed
+    with tempfile.TemporaryDirectory(prefix="caracal-compat-") as place:
+        system = make(Path(place))
+        try:
+            run(system, upstream, check)
+        except (SystemFailure, AssertionError, OSError, TimeoutError, ValueError):
+            check.note_failure("the system")
+        finally:
+            system.end()
+            upstream.close()
+        if check.failed > failed and system.log.exists():
+            print("---- last lines of the system's log ----")
+            print("\n".join(system.log.read_text(errors="replace").splitlines()[-60:]))
+
+
+def on_one_process(system: Caracal, upstream: Upstream, check: Check) -> None:
     took = system.start()
     say(f"caracal up is ready after {took:.2f} s, ports offset by {system.port_offset}")
     ready = system.run("status", "--ready", "--port-offset", str(system.port_offset))
     check.that(ready.returncode == 0, "caracal status --ready", ready)
+    every_flow(system, upstream, check)
+    say("stopping the system and verifying its ledger")
+    code = system.stop()
+    check.that(code == 0, "it drained and ended well", f"exit code {code}")
+    verified = system.run("audit", "verify", "--data-dir", str(system.data_dir))
+    check.that(verified.returncode == 0, "caracal audit verify", verified)
+
+
+def on_replicas(system: Replicated, upstream: Upstream, check: Check) -> None:
+    took = system.start()
+    say(f"two of everything are ready after {took:.2f} s")
+    every_flow(system, upstream, check)
+    say("stopping the processes and verifying the ledger in the database")
+    code = system.stop()
+    check.that(code == 0, "all of them drained and ended well", f"exit code {code}")
+    verified = system.run("audit", "verify")
+    check.that(verified.returncode == 0, "caracal audit verify", verified)
+
+
+def every_flow(system: Caracal, upstream: Upstream, check: Check) -> None:
     say("provisioning a zone over the management API")
     world = World(system, upstream, "desk-" + secrets.token_hex(16), check)
     for flow in FLOWS:
@@ -438,11 +469,6 @@ def run(system: Caracal, upstream: Upstream, check: Check) -> None:
             asyncio.run(asyncio.wait_for(flow(world), 60))
         except Exception:  # noqa: BLE001 — one flow's failure must not hide the others'
             check.note_failure(flow.__name__)
-    say("stopping the system and verifying its ledger")
-    code = system.stop()
-    check.that(code == 0, "it drained and ended well", f"exit code {code}")
-    verified = system.run("audit", "verify", "--data-dir", str(system.data_dir))
-    check.that(verified.returncode == 0, "caracal audit verify", verified)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""A whole system for one run: the built binary on free ports and a temporary data directory, an upstream that writes
-down what reaches it, and the management API to provision a zone with.
+"""A whole system for one run: the built binary on free ports, once on the embedded store and once as two of everything on
+PostgreSQL and Redis, an upstream that writes down what reaches it, and the management API to provision a zone with.
 
 Nothing here comes from the client under test; the standard library is enough.
 """
@@ -8,6 +8,7 @@ import json
 import os
 import queue
 import random
+import secrets
 import signal
 import socket
 import subprocess
@@ -112,6 +113,107 @@ class Caracal:
                 f"  sent:     {json.dumps(body)}\n  received: {json.dumps(answer.body)}"
             )
         return answer.body
+
+
+class Replicated(Caracal):
+    """Two of everything on one PostgreSQL and one Redis. Clients speak to balancers that take turns, so that two calls
+    one after the other meet different processes, and what one did has to be true for the other."""
+
+    SERVED = (("api", "sts", "coordinator", "audit"), ("gateway",))
+
+    def __init__(self, binary: Path, place: Path, postgres: str, redis: str):
+        super().__init__(binary, place)
+        self.place, self.postgres = place, postgres
+        self.database = f"compat_{os.getpid()}"
+        self.admin_token = secrets.token_hex(32)
+        keys = ("SECRET_STORE_KEK", "AUDIT_HMAC_KEY", "GATEWAY_STS_HMAC_KEY", "IDEMPOTENCY_HMAC_KEY")
+        keys += ("ADMIN_TOKEN_HMAC_KEY", "STREAMS_HMAC_KEY", "CARACAL_COORDINATOR_TOKEN")
+        self.environment = bare_environment() | {name: secrets.token_hex(32) for name in keys}
+        self.environment["CARACAL_ADMIN_TOKEN"] = self.admin_token
+        self.environment["DATABASE_URL"] = postgres.rsplit("/", 1)[0] + "/" + self.database
+        self.environment["REDIS_URL"] = redis
+        self.processes: list[subprocess.Popen] = []
+        self.balancers = {service: Balancer() for service in PORTS}
+
+    def start(self) -> float:
+        began = time.monotonic()
+        self.sql(f"DROP DATABASE IF EXISTS {self.database} WITH (FORCE)")
+        self.sql(f"CREATE DATABASE {self.database} TEMPLATE template0 ENCODING 'UTF8'")
+        self.environment["ISSUER_URL"] = self.balancers["sts"].url
+        self.environment["STS_URL"] = self.balancers["sts"].url
+        for roles in self.SERVED:
+            # Both at once, on a database that is empty the first time.
+            started = [self.launch(roles, number) for number in range(2)]
+            for process in started:
+                ready = json.loads(first_line(process, START_DEADLINE))
+                for service, url in ready["urls"].items():
+                    self.balancers[service].targets.append(url.removeprefix("http://"))
+        self.urls = {service: balancer.url for service, balancer in self.balancers.items()}
+        return time.monotonic() - began
+
+    def launch(self, roles: tuple[str, ...], number: int) -> subprocess.Popen:
+        command = [self.binary, "serve", "--roles", ",".join(roles), "--port-offset", str(free_port_offset()), "--json"]
+        command += ["--data-dir", self.place / f"{roles[0]}-{number}"]
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=self.environment
+            )
+        self.processes.append(process)
+        return process
+
+    def stop(self) -> int:
+        for process in self.processes:
+            process.send_signal(signal.SIGTERM)
+        return max(process.wait(STOP_DEADLINE) for process in self.processes)
+
+    def end(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        self.sql(f"DROP DATABASE IF EXISTS {self.database} WITH (FORCE)")
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [self.binary, *arguments], env=self.environment, capture_output=True, text=True, timeout=60
+        )
+
+    def sql(self, statement: str) -> None:
+        subprocess.run(["psql", self.postgres, "-qX", "-c", statement], check=True, capture_output=True)
+
+
+class Balancer:
+    """Passes each connection on to the next of its targets."""
+
+    def __init__(self):
+        self.targets: list[str] = []
+        self.turn = 0
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self) -> None:
+        while True:
+            client, _ = self.socket.accept()
+            self.turn += 1
+            host, port = self.targets[self.turn % len(self.targets)].rsplit(":", 1)
+            try:
+                server = socket.create_connection((host, int(port)))
+            except OSError:
+                client.close()
+                continue
+            for source, sink in ((client, server), (server, client)):
+                threading.Thread(target=self.pipe, args=(source, sink), daemon=True).start()
+
+    @staticmethod
+    def pipe(source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            source.close()
+            sink.close()
 
 
 @dataclass

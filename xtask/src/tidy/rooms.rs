@@ -47,7 +47,13 @@ const ROOMS: &[Room] = &[
     Room {
         name: "store",
         may_use: &["authority"],
-        without: &["axum", "hyper", "tower", "rustls", "argon2", "clap", "uuid"],
+        // TLS is for the way to the database server.
+        without: &["axum", "hyper", "tower", "argon2", "clap", "uuid"],
+    },
+    Room {
+        name: "stream",
+        may_use: &["authority", "crypto", "store"],
+        without: &["axum", "hyper", "tower", "rusqlite", "tokio-postgres", "argon2", "clap", "uuid"],
     },
     Room { name: "custody", may_use: &["authority", "crypto", "store"], without: WIRE },
     Room { name: "ledger", may_use: &["authority", "crypto", "store"], without: WIRE },
@@ -60,7 +66,7 @@ const ROOMS: &[Room] = &[
 ];
 
 /// Rooms that may use every other.
-const WIRING: &[&str] = &["caracal", "testkit"];
+const WIRING: &[&str] = &["caracal"];
 
 pub(super) fn check(files: &[File], findings: &mut Findings) {
     for manifest in files.iter().filter(|file| file.path.ends_with("Cargo.toml") && file.path != "Cargo.toml") {
@@ -86,8 +92,18 @@ fn check_manifest(manifest: &File, findings: &mut Findings) {
     if !manifest.text.contains("[lints]\nworkspace = true") {
         findings.add(&manifest.path, "does not use the workspace's lints");
     }
-    let Some(room) = manifest.room().filter(|room| !WIRING.contains(room)) else { return };
-    let Some(room) = ROOMS.iter().find(|known| known.name == room) else {
+    let Some(name) = manifest.room() else { return };
+    for dependency in dependencies(&manifest.text) {
+        if dependency == "caracal-testkit" {
+            findings.add(&manifest.path, "nothing that ships may depend on `testkit`");
+        } else if name == "testkit" {
+            findings.add(&manifest.path, format!("`testkit` uses the standard library only: `{dependency}`"));
+        }
+    }
+    if WIRING.contains(&name) || name == "testkit" {
+        return;
+    }
+    let Some(room) = ROOMS.iter().find(|known| known.name == name) else {
         findings.add(&manifest.path, "is a room that xtask/src/tidy/rooms.rs and docs/architecture.md do not know");
         return;
     };
@@ -138,7 +154,7 @@ fn check_source(file: &File, findings: &mut Findings) {
     let code = || file.text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"));
     for (number, line) in code() {
         let place = format!("{}:{}", file.path, number + 1);
-        if line.contains("std::env::") && room != "caracal" {
+        if line.contains("std::env::") && !["caracal", "testkit"].contains(&room) {
             findings.add(&place, "settings are arguments; only `caracal` reads the environment");
         }
         if room != "store"
@@ -173,6 +189,13 @@ mod tests {
         assert!(found(path, &manifest("caracal-authority.workspace = true")).is_empty());
         assert_eq!(found(path, &manifest("caracal-store.workspace = true")).len(), 1);
         assert_eq!(found("crates/gateway/Cargo.toml", &manifest("caracal-sts.workspace = true")).len(), 1);
+    }
+
+    #[test]
+    fn what_ships_does_not_depend_on_the_servers_of_tests() {
+        assert_eq!(found("crates/caracal/Cargo.toml", &manifest("caracal-testkit.workspace = true")).len(), 1);
+        assert!(found("crates/testkit/Cargo.toml", &manifest("")).is_empty());
+        assert_eq!(found("crates/testkit/Cargo.toml", &manifest("tokio.workspace = true")).len(), 1);
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! One file per command. Results go to standard output, progress and failures to standard error.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the command line's own output")]
 
+mod migrate;
 mod status;
 mod up;
 mod verify;
 mod version;
 
+pub use migrate::migrate;
 pub use status::status;
 pub use up::up;
 pub(crate) use verify::verify_with_key;

@@ -6,25 +6,28 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use caracal_ledger::{Chain, ChainKey, LedgerReport, read_heads, verify_store};
-use caracal_store::{SqliteOptions, inspect};
+use caracal_store::{PostgresOptions, SqliteOptions, Store, inspect};
 
-use super::Failure;
-use crate::settings::{Environment, SecretFiles, default_data_dir};
+use super::{Failure, runtime};
+use crate::settings::{Environment, SecretFiles, database, default_data_dir};
+use crate::system::heads_dir;
 
-/// Verifies the store of a data directory. Exit 0 only if everything verifies.
+/// Verifies the store of a data directory, or, where none is named and `DATABASE_URL` is set, of that database. Exit 0
+/// only if everything verifies.
 pub fn verify(data_dir: Option<PathBuf>, json: bool) -> Result<ExitCode, Failure> {
     let environment = Environment::of_process();
-    let data_dir = match data_dir {
-        Some(data_dir) => data_dir,
-        None => default_data_dir(&environment)?,
-    };
     let show_progress = !json && std::io::stderr().is_terminal();
-    let report = verify_data_dir(&data_dir, &environment, |chain, rows| {
+    let progress = |chain: &Chain, rows: i64| {
         if show_progress {
             eprint!("\r\x1b[Kverifying the {chain}: {rows} rows");
             let _ = std::io::stderr().flush();
         }
-    })?;
+    };
+    let report = match (data_dir, database(&environment)?) {
+        (Some(data_dir), _) => verify_data_dir(&data_dir, &environment, progress)?,
+        (None, Some(options)) => verify_database(options, &environment, progress)?,
+        (None, None) => verify_data_dir(&default_data_dir(&environment)?, &environment, progress)?,
+    };
     if show_progress {
         eprint!("\r\x1b[K");
     }
@@ -34,6 +37,31 @@ pub fn verify(data_dir: Option<PathBuf>, json: bool) -> Result<ExitCode, Failure
         println!("{report}");
     }
     Ok(if report.is_intact() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Verifies a database that processes share, in one snapshot of it. The heads are those that a process with the default
+/// data directory wrote on this machine, if one did.
+fn verify_database(
+    mut options: PostgresOptions,
+    environment: &Environment,
+    mut progress: impl FnMut(&Chain, i64),
+) -> Result<LedgerReport, Failure> {
+    options.migrate = false;
+    let data_dir = default_data_dir(environment)?;
+    let Some(key) = SecretFiles::in_data_dir(&data_dir).load_audit_key(environment)? else {
+        return Err(Failure(
+            "AUDIT_HMAC_KEY is not set: without it a rewritten ledger can't be told from a genuine one".to_owned(),
+        ));
+    };
+    let heads = read_heads(&heads_dir(&data_dir, &options.place()), key.as_ref())?.unwrap_or_default();
+    runtime()?.block_on(async {
+        let store = Store::open_postgres(options).await?;
+        let mut snapshot = store.snapshot().await?;
+        let report = verify_store(&mut snapshot.deployment(), Some(key.as_ref()), &heads, &mut progress).await?;
+        drop(snapshot);
+        store.close().await;
+        Ok(report)
+    })
 }
 
 /// Verifies the store of `data_dir`. `progress` hears of each page of rows, as chain and number of rows.

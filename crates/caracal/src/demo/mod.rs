@@ -33,7 +33,7 @@ pub async fn run(json: bool) -> Result<ExitCode, Failure> {
 
     let home = tempfile::Builder::new().prefix("caracal-demo-").tempdir()?;
     let address = IpAddr::from([127, 0, 0, 1]);
-    let flags = UpFlags { data_dir: Some(home.path().join("data")), bind: address, port_offset: 0 };
+    let flags = UpFlags { data_dir: Some(home.path().join("data")), bind: address, port_offset: 0, roles: None };
     // A demonstration must not depend on, or reach into, whatever the caller's environment is set up for.
     let environment = Environment::default();
     let settings = Settings::read(&flags, &environment)?;

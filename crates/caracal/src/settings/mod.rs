@@ -1,10 +1,12 @@
 //! Settings: environment and flags are read once into one complete value; only that value can be run. All mistakes are
 //! reported together. The operator's table in `docs/settings.md` is printed from [`VARIABLES`].
 
+mod engine;
 mod secrets;
 mod services;
 mod variables;
 
+pub use engine::{Engine, Servers, SharedTuning, database};
 pub use secrets::{KeyMaterial, SecretFiles, SecretsError};
 pub use services::{ApiTuning, CoordinatorTuning, GatewayTuning};
 pub use variables::{Environment, VARIABLES, Variable};
@@ -13,6 +15,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use caracal_gateway::StsUrl;
 
 /// How strict the deployment is (contract: audit-and-streams.md §10).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +57,7 @@ impl fmt::Display for Mode {
 }
 
 /// The five ports of a deployment, in the order of [`Service::ALL`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Service {
     /// The Admin API.
     Api,
@@ -80,6 +84,11 @@ impl Service {
             Self::Audit => "audit",
             Self::Coordinator => "coordinator",
         }
+    }
+
+    /// The one with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|service| service.name() == name)
     }
 
     /// Its port in the contract (control-cli-deploy.md §4.2).
@@ -120,7 +129,7 @@ impl fmt::Display for Mistakes {
     }
 }
 
-/// What the command line of `caracal up` says.
+/// What the command line of `caracal up` or `caracal serve` says.
 #[derive(Debug, Clone)]
 pub struct UpFlags {
     /// `--data-dir`.
@@ -129,9 +138,11 @@ pub struct UpFlags {
     pub bind: IpAddr,
     /// `--port-offset`.
     pub port_offset: u16,
+    /// `--roles`: the services this process runs. None stands for all.
+    pub roles: Option<String>,
 }
 
-/// Everything `caracal up` needs, checked.
+/// Everything a process needs to run, checked.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Where the store, the keys and the ledger's heads lie.
@@ -142,6 +153,12 @@ pub struct Settings {
     pub port_offset: u16,
     /// How strict to be.
     pub mode: Mode,
+    /// The services this process runs, in the order of [`Service::ALL`].
+    pub roles: Vec<Service>,
+    /// On what it runs.
+    pub engine: Engine,
+    /// `STS_URL`: where a Gateway asks an STS that is not in its own process.
+    pub sts_url: Option<StsUrl>,
     /// `ISSUER_URL`; without it, the STS's own address.
     pub issuer: Option<String>,
     /// `CARACAL_PRIVATE_EGRESS_HOSTS`: hosts that may be private addresses.
@@ -194,6 +211,13 @@ impl Settings {
                 }
             }
         }
+        let roles = roles(&mut reader, flags.roles.as_deref());
+        let engine = Engine::read(&mut reader);
+        if roles.len() < Service::ALL.len() && matches!(engine, Engine::Embedded) {
+            let what = "the embedded store belongs to one process, which has to run all roles; set DATABASE_URL and \
+                        REDIS_URL to split them";
+            reader.mistake("--roles", what.to_owned());
+        }
         let settings = Self {
             data_dir: match flags.data_dir.clone().map_or_else(|| default_data_dir(environment), Ok) {
                 Ok(data_dir) => data_dir,
@@ -205,6 +229,8 @@ impl Settings {
             bind: flags.bind,
             port_offset: flags.port_offset,
             mode,
+            sts_url: sts_url(&mut reader, &roles, mode),
+            roles,
             issuer: reader.issuer(),
             private_egress_hosts: reader.list("CARACAL_PRIVATE_EGRESS_HOSTS"),
             upstream_host_allowlist: reader.list("UPSTREAM_HOST_ALLOWLIST"),
@@ -219,7 +245,15 @@ impl Settings {
             coordinator: CoordinatorTuning::read(&mut reader),
             gateway: GatewayTuning::read(&mut reader),
             extra_ca_file: reader.text("CARACAL_TLS_EXTRA_CA_FILE").map(PathBuf::from),
+            engine,
         };
+        if matches!(settings.engine, Engine::Shared(_)) && settings.issuer.is_none() {
+            // Replicas have addresses of their own, and a mandate must not depend on which one minted it.
+            reader.mistake(
+                "ISSUER_URL",
+                "is needed with DATABASE_URL: every replica must name the same issuer".to_owned(),
+            );
+        }
         let last = Service::ALL.iter().map(|service| service.port()).max().unwrap_or(0);
         if last.checked_add(flags.port_offset).is_none() {
             reader.mistake("--port-offset", format!("{} puts port {last} past 65535", flags.port_offset));
@@ -227,9 +261,56 @@ impl Settings {
         if mistakes.is_empty() { Ok(settings) } else { Err(Mistakes(mistakes)) }
     }
 
+    /// Whether this process runs `service`.
+    pub fn runs(&self, service: Service) -> bool {
+        self.roles.contains(&service)
+    }
+
     /// The port of `service`.
     pub fn port(&self, service: Service) -> u16 {
         service.port().saturating_add(self.port_offset)
+    }
+}
+
+/// The services of a comma-separated list, all without one.
+fn roles(reader: &mut variables::Reader<'_>, list: Option<&str>) -> Vec<Service> {
+    let Some(list) = list else { return Service::ALL.to_vec() };
+    let mut roles = Vec::new();
+    for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        match Service::named(name) {
+            Some(service) => roles.push(service),
+            None => {
+                let known = Service::ALL.map(Service::name).join(", ");
+                reader.mistake("--roles", format!("`{name}` is none of {known}"));
+            }
+        }
+    }
+    if roles.is_empty() {
+        reader.mistake("--roles", "name at least one".to_owned());
+    }
+    roles.sort_unstable();
+    roles.dedup();
+    roles
+}
+
+/// Where a Gateway without an STS beside it asks one. One that is given is judged in every process that runs a Gateway:
+/// the same environment may be read by one that needs it.
+fn sts_url(reader: &mut variables::Reader<'_>, roles: &[Service], mode: Mode) -> Option<StsUrl> {
+    let url = reader.text("STS_URL");
+    let needed = roles.contains(&Service::Gateway) && !roles.contains(&Service::Sts);
+    let Some(url) = url else {
+        if needed {
+            let what = "is needed by a gateway in a process without an sts: the address of one, or a name of several";
+            reader.mistake("STS_URL", what.to_owned());
+        }
+        return None;
+    };
+    match StsUrl::parse(&url, mode.is_published()) {
+        Ok(url) => Some(url).filter(|_| needed),
+        Err(error) => {
+            reader.mistake("STS_URL", error.to_string());
+            None
+        }
     }
 }
 

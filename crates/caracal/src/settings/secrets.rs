@@ -13,7 +13,7 @@ use caracal_crypto::envelope::{Kek, KekRing};
 use caracal_crypto::hmac::HmacKey;
 
 use super::variables::Reader;
-use super::{Environment, Mistake, Mistakes};
+use super::{Environment, Mistake, Mistakes, Service};
 
 /// Why the keys are not at hand.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +62,8 @@ pub struct KeyMaterial {
     pub idempotency_previous: Option<HmacKey>,
     /// Digests admin tokens.
     pub admin_token_digests: HmacKey,
+    /// Signs messages to other processes; none on the embedded engine, which has no others.
+    pub streams: Option<Arc<HmacKey>>,
 }
 
 impl SecretFiles {
@@ -83,53 +85,42 @@ impl SecretFiles {
 
     /// Reads all keys, making those that are missing.
     pub fn load_or_create(&self, environment: &Environment) -> Result<KeyMaterial, SecretsError> {
-        let mut mistakes = Vec::new();
-        let mut reader = Reader { environment, mistakes: &mut mistakes };
-        let from_environment: Vec<Option<String>> = NAMES.iter().map(|(variable, _)| reader.secret(variable)).collect();
-        let previous_kek = reader.secret("SECRET_STORE_KEK_PREVIOUS");
-        let previous_idempotency = reader.secret("IDEMPOTENCY_HMAC_KEY_PREVIOUS");
-        let metrics_bearer = reader.secret("METRICS_BEARER").map(SecretText::new);
-        if !mistakes.is_empty() {
-            return Err(Mistakes(mistakes).into());
-        }
+        let given = Given::read(environment)?;
         let mut values = Vec::new();
-        for ((_, file), given) in NAMES.iter().zip(from_environment) {
-            values.push(match given {
-                Some(value) => SecretText::new(value),
+        for ((_, file), value) in NAMES.iter().zip(&given.values) {
+            values.push(match value {
+                Some(value) => SecretText::new(value.clone()),
                 None => self.read_or_create(file)?,
             });
         }
-        let [admin_token, coordinator_token, kek, audit, gateway_sts, idempotency, admin_token_digests] =
-            <[SecretText; 7]>::try_from(values)
-                .unwrap_or_else(|_| std::array::from_fn(|_| SecretText::new(String::new())));
-        let mut check = Check { mistakes: Vec::new() };
-        let kek = check.kek("SECRET_STORE_KEK", kek.expose());
-        let previous_kek = previous_kek.and_then(|text| check.kek("SECRET_STORE_KEK_PREVIOUS", &text));
-        let audit = check.hmac("AUDIT_HMAC_KEY", audit.expose());
-        let gateway_sts = check.hmac("GATEWAY_STS_HMAC_KEY", gateway_sts.expose());
-        let idempotency = check.hmac("IDEMPOTENCY_HMAC_KEY", idempotency.expose());
-        let admin_token_digests = check.hmac("ADMIN_TOKEN_HMAC_KEY", admin_token_digests.expose());
-        let idempotency_previous =
-            previous_idempotency.and_then(|text| check.hmac("IDEMPOTENCY_HMAC_KEY_PREVIOUS", &text));
-        match (kek, audit, gateway_sts, idempotency, admin_token_digests) {
-            (Some(kek), Some(audit), Some(gateway_sts), Some(idempotency), Some(admin_token_digests))
-                if check.mistakes.is_empty() =>
-            {
-                Ok(KeyMaterial {
-                    admin_token,
-                    admin_token_file: self.admin_token_file(environment),
-                    coordinator_token,
-                    metrics_bearer,
-                    kek: Arc::new(KekRing::new(kek, previous_kek)),
-                    audit: Arc::new(audit),
-                    gateway_sts: Arc::new(gateway_sts),
-                    idempotency,
-                    idempotency_previous,
-                    admin_token_digests,
-                })
-            }
-            _ => Err(Mistakes(check.mistakes).into()),
+        given.checked(values, self.admin_token_file(environment), false)
+    }
+
+    /// Reads the keys that `roles` use, all from the environment: replicas that made their own would not understand each
+    /// other. What no role here uses may be missing, and a worthless key stands in its place.
+    pub fn load_given(environment: &Environment, roles: &[Service]) -> Result<KeyMaterial, SecretsError> {
+        let given = Given::read(environment)?;
+        let (mut values, mut mistakes) = (Vec::new(), Vec::new());
+        for ((name, _), value) in NAMES.iter().zip(&given.values) {
+            let users = users_of(name);
+            values.push(match value {
+                Some(value) => SecretText::new(value.clone()),
+                None if roles.iter().any(|role| users.contains(role)) => {
+                    let named: Vec<_> =
+                        users.iter().filter(|role| roles.contains(role)).map(|role| role.name()).collect();
+                    mistakes.push(missing(name, &named.join(", ")));
+                    SecretText::new(String::new())
+                }
+                None => SecretText::new(hex(&chance::random_bytes::<32>()?)),
+            });
         }
+        if given.streams.is_none() {
+            mistakes.push(missing("STREAMS_HMAC_KEY", "every role"));
+        }
+        if !mistakes.is_empty() {
+            return Err(Mistakes(mistakes).into());
+        }
+        given.checked(values, None, true)
     }
 
     /// The audit key alone, for the offline verifier. Makes nothing.
@@ -209,6 +200,91 @@ const NAMES: [(&str, &str); 7] = [
     ("IDEMPOTENCY_HMAC_KEY", "idempotencyHmacKey"),
     ("ADMIN_TOKEN_HMAC_KEY", "adminTokenHmacKey"),
 ];
+
+/// The roles that use a key. Gateway and Coordinator open zone keys to know that a public half is genuine.
+fn users_of(name: &str) -> &'static [Service] {
+    use Service::{Api, Audit, Coordinator, Gateway, Sts};
+    match name {
+        "CARACAL_ADMIN_TOKEN" => &[Api, Gateway, Audit],
+        "CARACAL_COORDINATOR_TOKEN" | "IDEMPOTENCY_HMAC_KEY" => &[Coordinator],
+        "SECRET_STORE_KEK" => &[Api, Sts, Gateway, Coordinator],
+        "GATEWAY_STS_HMAC_KEY" => &[Sts, Gateway],
+        "ADMIN_TOKEN_HMAC_KEY" => &[Api],
+        _ => &Service::ALL,
+    }
+}
+
+fn missing(name: &str, users: &str) -> Mistake {
+    let what = format!("is needed by {users}, the same in every process; give it, or a file with it as {name}_FILE");
+    Mistake { name: name.to_owned(), what }
+}
+
+/// What the environment has of the keys.
+struct Given {
+    /// In the order of [`NAMES`].
+    values: Vec<Option<String>>,
+    previous_kek: Option<String>,
+    previous_idempotency: Option<String>,
+    metrics_bearer: Option<SecretText>,
+    streams: Option<String>,
+}
+
+impl Given {
+    fn read(environment: &Environment) -> Result<Self, SecretsError> {
+        let mut mistakes = Vec::new();
+        let mut reader = Reader { environment, mistakes: &mut mistakes };
+        let given = Self {
+            values: NAMES.iter().map(|(variable, _)| reader.secret(variable)).collect(),
+            previous_kek: reader.secret("SECRET_STORE_KEK_PREVIOUS"),
+            previous_idempotency: reader.secret("IDEMPOTENCY_HMAC_KEY_PREVIOUS"),
+            metrics_bearer: reader.secret("METRICS_BEARER").map(SecretText::new),
+            streams: reader.secret("STREAMS_HMAC_KEY"),
+        };
+        if mistakes.is_empty() { Ok(given) } else { Err(Mistakes(mistakes).into()) }
+    }
+
+    /// The keys of `values`, in the order of [`NAMES`], ready for use.
+    fn checked(
+        self,
+        values: Vec<SecretText>,
+        admin_token_file: Option<PathBuf>,
+        with_streams: bool,
+    ) -> Result<KeyMaterial, SecretsError> {
+        let [admin_token, coordinator_token, kek, audit, gateway_sts, idempotency, admin_token_digests] =
+            <[SecretText; 7]>::try_from(values)
+                .unwrap_or_else(|_| std::array::from_fn(|_| SecretText::new(String::new())));
+        let mut check = Check { mistakes: Vec::new() };
+        let kek = check.kek("SECRET_STORE_KEK", kek.expose());
+        let previous_kek = self.previous_kek.and_then(|text| check.kek("SECRET_STORE_KEK_PREVIOUS", &text));
+        let audit = check.hmac("AUDIT_HMAC_KEY", audit.expose());
+        let gateway_sts = check.hmac("GATEWAY_STS_HMAC_KEY", gateway_sts.expose());
+        let idempotency = check.hmac("IDEMPOTENCY_HMAC_KEY", idempotency.expose());
+        let admin_token_digests = check.hmac("ADMIN_TOKEN_HMAC_KEY", admin_token_digests.expose());
+        let idempotency_previous =
+            self.previous_idempotency.and_then(|text| check.hmac("IDEMPOTENCY_HMAC_KEY_PREVIOUS", &text));
+        let streams = self.streams.filter(|_| with_streams).and_then(|text| check.hmac("STREAMS_HMAC_KEY", &text));
+        match (kek, audit, gateway_sts, idempotency, admin_token_digests) {
+            (Some(kek), Some(audit), Some(gateway_sts), Some(idempotency), Some(admin_token_digests))
+                if check.mistakes.is_empty() =>
+            {
+                Ok(KeyMaterial {
+                    admin_token,
+                    admin_token_file,
+                    coordinator_token,
+                    metrics_bearer: self.metrics_bearer,
+                    kek: Arc::new(KekRing::new(kek, previous_kek)),
+                    audit: Arc::new(audit),
+                    gateway_sts: Arc::new(gateway_sts),
+                    idempotency,
+                    idempotency_previous,
+                    admin_token_digests,
+                    streams: streams.map(Arc::new),
+                })
+            }
+            _ => Err(Mistakes(check.mistakes).into()),
+        }
+    }
+}
 
 struct Check {
     mistakes: Vec<Mistake>,

@@ -1,7 +1,7 @@
 use super::*;
 
 fn flags(bind: &str) -> UpFlags {
-    UpFlags { data_dir: Some(PathBuf::from("/nowhere")), bind: bind.parse().unwrap(), port_offset: 0 }
+    UpFlags { data_dir: Some(PathBuf::from("/nowhere")), bind: bind.parse().unwrap(), port_offset: 0, roles: None }
 }
 
 #[test]

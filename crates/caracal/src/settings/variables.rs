@@ -27,11 +27,29 @@ const fn secret(name: &'static str, default: &'static str, effect: &'static str)
     Variable { name, default, effect, file: true }
 }
 
-/// Every variable that `caracal up` reads.
+/// Every variable that `caracal up` and `caracal serve` read.
 pub const VARIABLES: &[Variable] = &[
     variable("CARACAL_MODE", "dev on loopback, else stable", "dev, rc or stable: how strict to be"),
     variable("CARACAL_HOME", "the platform's data directory", "data directory when --data-dir is not given"),
     variable("ISSUER_URL", "the STS's address", "issuer of every mandate; must be what clients and verifiers are told"),
+    secret("DATABASE_URL", "none: the embedded store", "postgres://user:password@host:port/database?sslmode=…"),
+    secret("REDIS_URL", "none", "redis:// or rediss://user:password@host:port; needed with DATABASE_URL"),
+    variable("STS_URL", "none", "where a gateway without an sts in its own process asks one"),
+    variable("DB_POOL_MAX", "20", "connections to the database, 2 or more; a third of them for changes"),
+    variable("DB_CONNECTION_TIMEOUT_MS", "5000", "connecting to the database"),
+    variable("DB_STATEMENT_TIMEOUT_MS", "10000", "one statement, its wait for a lock included"),
+    variable(
+        "DB_IDLE_IN_TX_TIMEOUT_MS",
+        "30000",
+        "after which the database ends a transaction of a process that hangs",
+    ),
+    variable("DB_IDLE_TIMEOUT_MS", "30000", "how long an unused connection to the database is kept"),
+    variable("DB_MAX_CONN_LIFETIME", "30m", "after which age a connection to the database is replaced"),
+    variable("REDIS_DIAL_TIMEOUT", "5s", "connecting to Redis"),
+    variable("REDIS_READ_TIMEOUT", "3s", "one answer of Redis"),
+    variable("OUTBOX_POLL_MS", "250", "how often the relay looks for messages of other processes"),
+    variable("OUTBOX_BATCH_SIZE", "256", "messages published in one round trip"),
+    variable("OUTBOX_MAX_ATTEMPTS", "10", "tries of a message that Redis refuses; outages are not counted"),
     variable("CARACAL_PRIVATE_EGRESS_HOSTS", "empty", "exact upstream hosts that may be private or loopback addresses"),
     variable("UPSTREAM_HOST_ALLOWLIST", "empty", "when set, the only upstream hosts"),
     variable("CARACAL_TLS_EXTRA_CA_FILE", "none", "PEM certificates trusted for upstreams beside the system's"),
@@ -86,6 +104,7 @@ pub const VARIABLES: &[Variable] = &[
     secret("SECRET_STORE_KEK_PREVIOUS", "none", "the key before a rotation; opens what it sealed"),
     secret("AUDIT_HMAC_KEY", "made at first start", "hex, 32 bytes or more: keys the ledger's chain"),
     secret("GATEWAY_STS_HMAC_KEY", "made at first start", "hex, 32 bytes or more: signs exchanges between processes"),
+    secret("STREAMS_HMAC_KEY", "none; needed with DATABASE_URL", "hex, 32 bytes or more: signs messages to replicas"),
     secret("IDEMPOTENCY_HMAC_KEY", "made at first start", "hex, 32 bytes or more: digests idempotency keys"),
     secret("ADMIN_TOKEN_HMAC_KEY", "made at first start", "hex, 32 bytes or more: digests stored admin tokens"),
     secret("IDEMPOTENCY_HMAC_KEY_PREVIOUS", "none", "the key before a rotation"),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use http::{HeaderMap, Method};
 use serde_json::{Value, json};
 
-use crate::support::{Http, NOTES, Tenant};
+use crate::support::{Addressed, Http, NOTES, Tenant};
 use crate::{start, until};
 
 /// An upstream that writes down what it receives.

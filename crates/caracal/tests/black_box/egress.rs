@@ -7,7 +7,7 @@ use http::Method;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::{Http, Running, Tenant, caracal, upstream};
+use crate::support::{Addressed, Http, Running, Tenant, caracal, upstream};
 use crate::{start, until};
 
 /// A port that nobody has a reason to call.

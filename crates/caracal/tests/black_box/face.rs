@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::Running;
+use crate::support::{Addressed, Running};
 use crate::{Raw, exchange_raw, start};
 
 const SERVICES: [&str; 5] = ["api", "sts", "gateway", "coordinator", "audit"];

@@ -4,7 +4,7 @@ use http::Method;
 use serde_json::json;
 
 use crate::start;
-use crate::support::{Http, Running, Tenant, caracal, run, upstream};
+use crate::support::{Addressed, Http, Running, Tenant, caracal, run, upstream};
 
 mod t17_rollback_restart {
     use super::*;

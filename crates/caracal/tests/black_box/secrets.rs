@@ -5,7 +5,7 @@ use std::path::Path;
 use http::Method;
 use serde_json::json;
 
-use crate::support::{Heard, Http, Running, Tenant, caracal, run, upstream};
+use crate::support::{Addressed, Heard, Http, Running, Tenant, caracal, run, upstream};
 
 mod t05_secrets {
     use super::*;

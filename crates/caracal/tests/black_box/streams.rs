@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use crate::support::{Http, Tenant, caracal, run};
+use crate::support::{Addressed, Http, Tenant, caracal, run};
 use crate::{OpenCall, head_of, start, until};
 
 mod t03_gateway_stream {

@@ -85,7 +85,19 @@ impl Running {
 
     /// The same with more flags of `caracal up`.
     pub(crate) fn start_flagged(mut command: Command, data_dir: &Path, flags: &[&str]) -> Self {
-        command.arg("up").arg("--json").arg("--data-dir").arg(data_dir).args(flags);
+        command.arg("up").args(flags);
+        Self::start_command(command, data_dir)
+    }
+
+    /// `caracal serve` with these roles.
+    pub(crate) fn serve(roles: &str, data_dir: &Path, environment: &[(String, String)]) -> Self {
+        let mut command = caracal();
+        command.envs(environment.iter().map(|(name, value)| (name, value))).args(["serve", "--roles", roles]);
+        Self::start_command(command, data_dir)
+    }
+
+    fn start_command(mut command: Command, data_dir: &Path) -> Self {
+        command.arg("--json").arg("--data-dir").arg(data_dir);
         for _ in 0..20 {
             match Self::attempt(again(&command), port_offset(), data_dir) {
                 Ok(running) => return running,
@@ -131,15 +143,6 @@ impl Running {
         said + &self.log.take().unwrap().join().unwrap()
     }
 
-    pub(crate) fn url(&self, service: &str) -> String {
-        self.urls[service].as_str().unwrap().to_owned()
-    }
-
-    pub(crate) fn admin_token(&self) -> String {
-        let file = self.ready["admin_token_file"].as_str().unwrap();
-        std::fs::read_to_string(file).unwrap().trim().to_owned()
-    }
-
     /// SIGKILL: no handler runs, nothing is flushed.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
@@ -157,10 +160,28 @@ impl Running {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
+}
 
+/// Whatever can be asked by name.
+pub(crate) trait Addressed {
+    /// Where a service is.
+    fn url(&self, service: &str) -> String;
+    /// The bootstrap token.
+    fn admin_token(&self) -> String;
     /// Host and port of a service.
-    pub(crate) fn address(&self, service: &str) -> String {
+    fn address(&self, service: &str) -> String {
         self.url(service).trim_start_matches("http://").to_owned()
+    }
+}
+
+impl Addressed for Running {
+    fn url(&self, service: &str) -> String {
+        self.urls[service].as_str().unwrap().to_owned()
+    }
+
+    fn admin_token(&self) -> String {
+        let file = self.ready["admin_token_file"].as_str().unwrap();
+        std::fs::read_to_string(file).unwrap().trim().to_owned()
     }
 }
 
@@ -292,7 +313,7 @@ pub(crate) struct Tenant {
 pub(crate) const NOTES: &str = "resource://notes";
 
 impl Tenant {
-    pub(crate) async fn provision(http: &Http, system: &Running, upstream: &str) -> Self {
+    pub(crate) async fn provision(http: &Http, system: &impl Addressed, upstream: &str) -> Self {
         let (api, token) = (system.url("api"), system.admin_token());
         let post = async |path: String, body: Value| {
             let answer = http.json(Method::POST, &format!("{api}{path}"), &token, Some(body)).await.unwrap();
@@ -336,7 +357,12 @@ impl Tenant {
     }
 
     /// A token exchange with this tenant's secret.
-    pub(crate) async fn exchange(&self, http: &Http, system: &Running, asked: &[(&str, &str)]) -> Option<Answer> {
+    pub(crate) async fn exchange(
+        &self,
+        http: &Http,
+        system: &impl Addressed,
+        asked: &[(&str, &str)],
+    ) -> Option<Answer> {
         let mut fields = vec![
             ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
             ("zone_id", self.zone.as_str()),
@@ -349,7 +375,7 @@ impl Tenant {
     }
 
     /// Two sessions and a delegation between them: what the application transport of the client libraries sets up.
-    pub(crate) async fn delegation(&self, http: &Http, system: &Running) -> (String, String) {
+    pub(crate) async fn delegation(&self, http: &Http, system: &impl Addressed) -> (String, String) {
         let lifecycle = self.exchange(http, system, &[("scope", "agent:lifecycle")]).await.unwrap();
         let bearer = lifecycle.text("access_token");
         let base = format!("{}/zones/{}", system.url("coordinator"), self.zone);
@@ -369,27 +395,32 @@ impl Tenant {
     }
 
     /// A one-shot mandate to read notes through a delegation.
-    pub(crate) async fn mint(&self, http: &Http, system: &Running, (session, edge): (&str, &str)) -> Option<Answer> {
+    pub(crate) async fn mint(
+        &self,
+        http: &Http,
+        system: &impl Addressed,
+        (session, edge): (&str, &str),
+    ) -> Option<Answer> {
         let asked = [("scope", "notes:read"), ("agent_session_id", session), ("delegation_edge_id", edge)];
         self.exchange(http, system, &asked).await
     }
 
     /// Takes a delegation back.
-    pub(crate) async fn revoke(&self, http: &Http, system: &Running, edge: &str) -> Option<Answer> {
+    pub(crate) async fn revoke(&self, http: &Http, system: &impl Addressed, edge: &str) -> Option<Answer> {
         let lifecycle = self.exchange(http, system, &[("scope", "agent:lifecycle")]).await?.text("access_token");
         let url = format!("{}/zones/{}/delegations/{edge}/revoke", system.url("coordinator"), self.zone);
         http.json(Method::PATCH, &url, &lifecycle, None).await
     }
 
     /// What one request left behind, oldest first; null when it left nothing.
-    pub(crate) async fn evidence(&self, http: &Http, system: &Running, request: &str) -> Value {
+    pub(crate) async fn evidence(&self, http: &Http, system: &impl Addressed, request: &str) -> Value {
         let url = format!("{}/v1/zones/{}/audit/by-request/{request}", system.url("api"), self.zone);
         let found = http.json(Method::GET, &url, &system.admin_token(), None).await.unwrap();
         if found.status == StatusCode::OK { found.json() } else { Value::Null }
     }
 
     /// A call through the Gateway.
-    pub(crate) async fn call(&self, http: &Http, system: &Running, mandate: &str) -> Option<Answer> {
+    pub(crate) async fn call(&self, http: &Http, system: &impl Addressed, mandate: &str) -> Option<Answer> {
         let bearer = format!("Bearer {mandate}");
         let headers = [("authorization", bearer.as_str()), ("x-caracal-resource", NOTES)];
         http.send(Method::GET, &format!("{}/notes", system.url("gateway")), &headers, "").await

@@ -16,7 +16,9 @@ use crate::{delegations, deployment, sealed_secrets, used_mandates};
 async fn mint(store: &Store, zone: &ZoneId, version: ZoneVersion, jti: &str) -> bool {
     let minted: Result<bool, StoreError> = store
         .commit(zone, (version, jti.to_owned()), |tx, (version, jti)| {
-            Box::pin(async move { Ok(tx.is_at(*version) && used_mandates::consume(tx, jti, "r-1", at(60)).await?) })
+            Box::pin(
+                async move { Ok(tx.is_at(*version).await? && used_mandates::consume(tx, jti, "r-1", at(60)).await?) },
+            )
         })
         .await;
     minted.unwrap()
@@ -94,7 +96,7 @@ pub async fn a_change_that_ran_counts_before_it_is_committed(make: Make) {
                     Box::pin(async move {
                         let epoch = delegations::raise_epoch(tx).await?;
                         ran.lock().unwrap().take().unwrap().send(()).unwrap();
-                        let _ = gone.lock().unwrap().recv();
+                        let _ = tokio::task::block_in_place(|| gone.lock().unwrap().recv());
                         Ok(epoch)
                     })
                 })
@@ -150,7 +152,7 @@ pub async fn no_decision_outlives_a_change_of_its_facts(make: Make) {
                     .commit_deployment((z.clone(), version, decided_on), |tx, (z, version, decided_on)| {
                         Box::pin(async move {
                             let mut zone = tx.zone_write(z);
-                            if !zone.is_at(*version) {
+                            if !zone.is_at(*version).await? {
                                 return Ok(false);
                             }
                             let epoch = delegations::epoch(&mut zone).await?;
@@ -209,4 +211,28 @@ pub async fn no_decision_outlives_a_change_of_its_facts(make: Make) {
     assert_eq!(facts(&mut snapshot, &z).await, (i64::from(ROUNDS), Some((ROUNDS - 1).to_string())));
     // The store held no change back meanwhile.
     Held::hold(store).await.release().await;
+}
+
+/// Upkeep runs beside everything else, so it must not be able to make a decision wrong.
+pub async fn upkeep_takes_no_authority_away(make: Make) {
+    let fresh = fresh(make).await;
+    let store = &fresh.store;
+    let z = zone("z-1");
+    let (version, _) = store.decision_snapshot(&z).await.unwrap();
+    let refused: Result<i64, StoreError> = store
+        .commit_upkeep(z.clone(), |tx, z| {
+            Box::pin(async move { delegations::raise_epoch(&mut tx.zone_write(z)).await })
+        })
+        .await;
+    assert!(matches!(refused, Err(StoreError::Statement { .. })), "{refused:?}");
+    let kept: Result<bool, StoreError> = store
+        .commit_upkeep((), |tx, ()| Box::pin(async move { used_mandates::consume_nonce(tx, "n-1", at(60)).await }))
+        .await;
+    assert!(kept.unwrap());
+    assert!(mint(store, &z, version, "jti-1").await);
+    assert_eq!(delegations::epoch(&mut store.snapshot().await.unwrap().zone(&z)).await.unwrap(), 0);
+    // What comes after it in the same process is no upkeep.
+    let raised: Result<i64, StoreError> =
+        store.commit(&z, (), |tx, ()| Box::pin(async move { delegations::raise_epoch(tx).await })).await;
+    assert_eq!(raised.unwrap(), 1);
 }

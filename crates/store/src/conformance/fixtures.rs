@@ -88,8 +88,9 @@ impl Held {
                         if let Some(running) = running.lock().unwrap().take() {
                             running.send(()).unwrap();
                         }
-                        // An error means that the sender is gone, which is the sign.
-                        let _ = released.lock().unwrap().recv();
+                        // An error means that the sender is gone, which is the sign. Engines that run changes on the
+                        // runtime are told that this thread is busy.
+                        let _ = tokio::task::block_in_place(|| released.lock().unwrap().recv());
                         Ok(())
                     })
                 })

@@ -60,6 +60,7 @@ macro_rules! conformance_suite {
                 what_only_adds_voids_no_decision
                 a_change_that_ran_counts_before_it_is_committed
                 no_decision_outlives_a_change_of_its_facts
+                upkeep_takes_no_authority_away
             }
             t06_evidence = ledger {
                 evidence_can_be_neither_changed_nor_removed

@@ -1,6 +1,12 @@
 //! When something is down or worn out, nobody is let through and everybody is told the truth (security property 13;
 //! README D7).
 
+use std::sync::Arc;
+
+use caracal_authority::Timestamp;
+use caracal_authority::exchange::Rate;
+use caracal_store::BoxFuture;
+use caracal_sts::{MintKey, MintRate, ProcessMintRate, StsConfig};
 use serde_json::json;
 
 use crate::support::*;
@@ -108,6 +114,39 @@ mod t08_availability_of_mints {
         assert_eq!(notes.send(&world).await.status, 200);
         world.clock.advance(60);
         assert_eq!(Ask::bootstrap().send(&world).await.status, 200);
+    }
+
+    /// A counter that nobody can ask.
+    struct Unreachable;
+
+    impl MintRate for Unreachable {
+        fn count<'a>(&'a self, mints: &'a [MintKey], _: u32, _: Timestamp) -> BoxFuture<'a, Vec<Rate>> {
+            Box::pin(std::future::ready(mints.iter().map(|_| Rate::Unavailable).collect()))
+        }
+    }
+
+    /// Difference D7: a limit that can't be counted is not a limit that is reached, and it is not passed either.
+    #[tokio::test]
+    async fn a_counter_that_is_down_refuses_every_mint_and_says_so() {
+        let world = World::new().await;
+        let sts = world.replica(StsConfig::for_issuer(ISSUER), Arc::new(Unreachable));
+        let answer = send_to(&sts, Ask::bootstrap().request()).await;
+        assert_eq!(told(&answer), ("503 sts_unavailable".to_owned(), "1"));
+        assert_eq!(Ask::bootstrap().send(&world).await.status, 200, "the fault is the counter's alone");
+    }
+
+    #[tokio::test]
+    async fn replicas_that_share_a_counter_share_a_limit() {
+        let world = World::new().await;
+        let counter: Arc<dyn MintRate> = Arc::new(ProcessMintRate::default());
+        let limited = || StsConfig { mint_rate_limit_per_min: 3, ..StsConfig::for_issuer(ISSUER) };
+        let replicas = [world.replica(limited(), counter.clone()), world.replica(limited(), counter)];
+        let mut granted = 0;
+        for number in 0..6 {
+            let answer = send_to(&replicas[number % 2], Ask::bootstrap().request()).await;
+            granted += u32::from(answer.status == 200);
+        }
+        assert_eq!(granted, 3);
     }
 
     #[tokio::test]

@@ -21,7 +21,7 @@ use caracal_store::records::{self, RecordRow};
 use caracal_store::{
     Clock, ManualClock, Page, SqliteOptions, Store, StoreError, SystemClock, admin_evidence, used_mandates,
 };
-use caracal_sts::{Capabilities, Sts, StsConfig};
+use caracal_sts::{Capabilities, MintRate, ProcessMintRate, Sts, StsConfig};
 use http::Request;
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -95,13 +95,13 @@ impl World {
 
     async fn with(change: impl FnOnce(&mut StsConfig), verifier: Arc<SecretVerifier>) -> Self {
         let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(START)));
-        Self::at(clock.clone(), clock, change, verifier).await
+        Box::pin(Self::at(clock.clone(), clock, change, verifier)).await
     }
 
     /// With the system's clock, for races.
     pub(crate) async fn in_real_time() -> Self {
         let unused = Arc::new(ManualClock::at(Timestamp::EPOCH));
-        Self::at(Arc::new(SystemClock), unused, |_| {}, shared_verifier()).await
+        Box::pin(Self::at(Arc::new(SystemClock), unused, |_| {}, shared_verifier())).await
     }
 
     async fn at(
@@ -130,15 +130,21 @@ impl World {
             ledger: ledger.clone(),
             denials: denials.clone(),
             verifier: verifier.clone(),
+            mint_rate: Arc::new(ProcessMintRate::default()),
         };
         let sts = Arc::new(Sts::new(config, capabilities));
         let world = Self { store, secrets, keys, ledger, denials, verifier, sts, ring, clock, directory };
-        rows::seed(&world).await;
+        Box::pin(rows::seed(&world)).await;
         world
     }
 
     /// A second token service over the same store, as after a restart: it remembers nothing.
     pub(crate) fn restarted(&self) -> Arc<Sts> {
+        self.replica(StsConfig::for_issuer(ISSUER), Arc::new(ProcessMintRate::default()))
+    }
+
+    /// Another token service over the same store, with a counter of mints that it may share.
+    pub(crate) fn replica(&self, config: StsConfig, mint_rate: Arc<dyn MintRate>) -> Arc<Sts> {
         let capabilities = Capabilities {
             store: self.store.clone(),
             keys: Arc::new(SigningKeys::new(self.store.clone(), self.ring.clone())),
@@ -146,8 +152,9 @@ impl World {
             ledger: self.ledger.clone(),
             denials: self.denials.clone(),
             verifier: self.verifier.clone(),
+            mint_rate,
         };
-        Arc::new(Sts::new(StsConfig::for_issuer(ISSUER), capabilities))
+        Arc::new(Sts::new(config, capabilities))
     }
 
     /// Sends one request through the whole router.

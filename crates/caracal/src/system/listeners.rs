@@ -1,0 +1,114 @@
+//! The sockets of a process and where they are reached.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::Serialize;
+use tokio::net::TcpListener;
+
+use super::StartError;
+use crate::settings::{Service, Settings};
+
+/// One bound socket per service that this process runs.
+pub struct Listeners(BTreeMap<Service, TcpListener>);
+
+impl Listeners {
+    /// Binds the contract's ports, moved by the offset.
+    pub async fn bind(settings: &Settings) -> Result<Self, StartError> {
+        let mut bound = BTreeMap::new();
+        for service in &settings.roles {
+            bound.insert(*service, listen(settings.bind, settings.port(*service), *service).await?);
+        }
+        Ok(Self(bound))
+    }
+
+    /// Binds ports that happen to be free, for all services.
+    pub async fn on_free_ports(address: IpAddr) -> Result<Self, StartError> {
+        Self::for_roles_on_free_ports(address, &Service::ALL).await
+    }
+
+    /// The same for some of them.
+    pub async fn for_roles_on_free_ports(address: IpAddr, roles: &[Service]) -> Result<Self, StartError> {
+        let mut bound = BTreeMap::new();
+        for service in roles {
+            bound.insert(*service, listen(address, 0, *service).await?);
+        }
+        Ok(Self(bound))
+    }
+
+    /// The socket of `service`, to be served.
+    pub(super) fn take(&mut self, service: Service) -> Option<TcpListener> {
+        self.0.remove(&service)
+    }
+
+    pub(super) fn urls(&self) -> Urls {
+        let url = |service| {
+            let address = self.0.get(&service).and_then(|listener| listener.local_addr().ok());
+            address.map(|address| format!("http://{}", reachable(address))).unwrap_or_default()
+        };
+        Urls {
+            api: url(Service::Api),
+            sts: url(Service::Sts),
+            gateway: url(Service::Gateway),
+            coordinator: url(Service::Coordinator),
+            audit: url(Service::Audit),
+        }
+    }
+}
+
+/// An address that a client on this machine can use: nobody connects to "any".
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::from(([127, 0, 0, 1], address.port())),
+        IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], address.port())),
+        _ => address,
+    }
+}
+
+async fn listen(address: IpAddr, port: u16, service: Service) -> Result<TcpListener, StartError> {
+    let address = SocketAddr::new(address, port);
+    TcpListener::bind(address).await.map_err(|error| StartError::Port {
+        address,
+        service: service.name(),
+        reason: match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                "the port is in use; stop whatever uses it, or move all ports with --port-offset".to_owned()
+            }
+            _ => error.to_string(),
+        },
+    })
+}
+
+/// Where each service of this process is reached; empty for those that it does not run.
+#[derive(Debug, Clone, Serialize)]
+pub struct Urls {
+    /// The Admin API.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub api: String,
+    /// The token service.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub sts: String,
+    /// The Gateway.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub gateway: String,
+    /// The Coordinator.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub coordinator: String,
+    /// The evidence service.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub audit: String,
+}
+
+impl Urls {
+    /// Name and URL of each, in the order they are announced.
+    pub fn pairs(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let all: [(&str, &str); 5] = [
+            ("api", &self.api),
+            ("sts", &self.sts),
+            ("gateway", &self.gateway),
+            ("coordinator", &self.coordinator),
+            ("audit", &self.audit),
+        ];
+        all.into_iter().filter(|(_, url)| !url.is_empty())
+    }
+}

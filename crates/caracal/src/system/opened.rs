@@ -1,0 +1,98 @@
+//! The engine, opened: store, keys, streams, and what is known of the ledger's heads. Everything that can refuse a start
+//! for the state of things is here, in the order in which a failure costs least.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use caracal_custody::{CustodyError, kek};
+use caracal_ledger::{ChainKey, HeadsObserver, find_rollback, heads};
+use caracal_store::{SqliteOptions, Store, SystemClock};
+use caracal_stream::Redis;
+
+use super::StartError;
+use crate::settings::{Engine, Environment, KeyMaterial, SecretFiles, Servers, Service, Settings, SharedTuning};
+
+/// What services are made of.
+pub(super) struct Opened {
+    pub(super) store: Store,
+    pub(super) keys: KeyMaterial,
+    pub(super) heads: Arc<HeadsObserver>,
+    /// Where the heads lie.
+    pub(super) heads_dir: PathBuf,
+    /// The way to other processes, on servers.
+    pub(super) shared: Option<(Arc<Redis>, SharedTuning)>,
+}
+
+impl Opened {
+    pub(super) async fn open(settings: &Settings, environment: &Environment) -> Result<Self, StartError> {
+        match &settings.engine {
+            Engine::Embedded => Self::embedded(settings, environment).await,
+            Engine::Shared(tuning) => Self::on_servers(settings, tuning, environment).await,
+        }
+    }
+
+    async fn embedded(settings: &Settings, environment: &Environment) -> Result<Self, StartError> {
+        // The store's lock is taken before keys are made, so that two first starts can't both make them.
+        let options = SqliteOptions::in_directory(&settings.data_dir);
+        let store = Store::open(&options, Arc::new(SystemClock))?;
+        let keys = SecretFiles::in_data_dir(&settings.data_dir).load_or_create(environment)?;
+        check_kek(&store, &keys).await?;
+        let mut snapshot = store.snapshot().await?;
+        if !heads::is_kept_in(&settings.data_dir) && !caracal_ledger::is_empty(&mut snapshot.deployment()).await? {
+            return Err(StartError::HeadsMissing { data_dir: settings.data_dir.clone() });
+        }
+        drop(snapshot);
+        let heads = open_heads(&store, &keys, &settings.data_dir).await?;
+        Ok(Self { store, keys, heads, heads_dir: settings.data_dir.clone(), shared: None })
+    }
+
+    async fn on_servers(
+        settings: &Settings,
+        tuning: &SharedTuning,
+        environment: &Environment,
+    ) -> Result<Self, StartError> {
+        // Keys first: they are at hand or they are not, and nobody has to be asked.
+        let keys = SecretFiles::load_given(environment, &settings.roles)?;
+        let servers = Servers::read(environment).map_err(|mistakes| StartError::Setting(mistakes.to_string()))?;
+        let redis = Redis::open(tuning.redis(&servers)).await?;
+        let options = tuning.postgres(&servers, settings.mode)?;
+        let place = options.place();
+        let store = Store::open_postgres(options).await?;
+        if settings.roles.iter().any(|role| *role != Service::Audit) {
+            check_kek(&store, &keys).await?;
+        }
+        // Each process is a witness of its own: it remembers the heads of what it committed, and none of what others
+        // did. A new one remembers nothing yet.
+        let heads_dir = heads_dir(&settings.data_dir, &place);
+        std::fs::create_dir_all(&heads_dir).map_err(|error| {
+            StartError::Setting(format!("`{}` can't be made: {error}; give another --data-dir", heads_dir.display()))
+        })?;
+        let heads = open_heads(&store, &keys, &heads_dir).await?;
+        Ok(Self { store, keys, heads, heads_dir, shared: Some((redis, tuning.clone())) })
+    }
+}
+
+async fn check_kek(store: &Store, keys: &KeyMaterial) -> Result<(), StartError> {
+    kek::check(store, &keys.kek).await.map_err(|error| match error {
+        CustodyError::Store(error) => StartError::Failed(error),
+        other => StartError::WrongKek(other),
+    })
+}
+
+async fn open_heads(store: &Store, keys: &KeyMaterial, dir: &Path) -> Result<Arc<HeadsObserver>, StartError> {
+    let audit_key: Arc<dyn ChainKey> = keys.audit.clone();
+    let heads = Arc::new(HeadsObserver::open(dir, audit_key)?);
+    let mut snapshot = store.snapshot().await?;
+    if let Some((chain, problem)) = find_rollback(&mut snapshot.deployment(), &heads.recorded()).await? {
+        return Err(StartError::RolledBack { data_dir: dir.to_owned(), chain, problem });
+    }
+    drop(snapshot);
+    store.observe(heads.clone());
+    Ok(heads)
+}
+
+/// Where a process keeps the heads of what it committed to the database at `place`.
+pub(crate) fn heads_dir(data_dir: &Path, place: &str) -> PathBuf {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' };
+    data_dir.join("databases").join(place.chars().map(plain).collect::<String>())
+}

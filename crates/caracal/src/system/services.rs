@@ -1,0 +1,358 @@
+//! The services of this process, made of an opened engine.
+
+use std::sync::Arc;
+
+use caracal_admin::{Admin, AdminConfig};
+use caracal_audit::{Audit, AuditConfig, Verifier};
+use caracal_coordinator::{Coordinator, CoordinatorConfig};
+use caracal_crypto::SecretText;
+use caracal_crypto::chance;
+use caracal_crypto::client_secret::SecretVerifier;
+use caracal_crypto::hmac::HmacKey;
+use caracal_custody::{SealedSecrets, SigningKeys};
+use caracal_gateway::{Exchange, Gateway, GatewayConfig, RemoteSts, RemoteStsConfig};
+use caracal_http::FreshId;
+use caracal_http::egress::{AddressPolicy, GuardedConnector, PrivateHosts, SystemResolver, TlsTrust};
+use caracal_http::server::{self, Ended, Limits};
+use caracal_ledger::{AnonymousDenials, ChainKey, Ledger};
+use caracal_store::{Message, Store};
+use caracal_stream::{Counters, DELEGATIONS, REVOCATIONS, Redis, Relay, Tail};
+use caracal_sts::{Capabilities, MintRate, ProcessMintRate, Sts, StsConfig};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::listeners::Listeners;
+use super::opened::Opened;
+use super::{StartError, copy};
+use crate::adapters::{InProcessSts, OfflineVerifier, SharedMintRate, SharedVerifier, StoreTime, StsPolicyRuntime};
+use crate::settings::{KeyMaterial, Mode, Service, Settings, SharedTuning};
+use crate::{elected, housekeeping};
+
+/// What every service is made of.
+struct Parts {
+    store: Store,
+    ledger: Ledger,
+    denials: Arc<AnonymousDenials>,
+    signing_keys: Arc<SigningKeys>,
+    sealed: SealedSecrets,
+    verifier: Arc<SecretVerifier>,
+    open_metrics: bool,
+    mint_rate: Arc<dyn MintRate>,
+}
+
+/// The way to other processes.
+struct Shared {
+    redis: Arc<Redis>,
+    key: Arc<HmacKey>,
+    tuning: SharedTuning,
+}
+
+/// The services that this process runs, and what they share.
+pub(super) struct Services {
+    store: Store,
+    ledger: Ledger,
+    denials: Arc<AnonymousDenials>,
+    pub(super) admin: Option<Arc<Admin>>,
+    sts: Option<Arc<Sts>>,
+    pub(super) gateway: Option<Arc<Gateway>>,
+    audit: Option<Arc<Audit>>,
+    pub(super) coordinator: Option<Arc<Coordinator>>,
+    shared: Option<Shared>,
+}
+
+impl Services {
+    pub(super) fn compose(settings: &Settings, opened: Opened, issuer: String) -> Result<Self, StartError> {
+        let Opened { store, keys, heads_dir, shared, .. } = opened;
+        let audit_key: Arc<dyn ChainKey> = keys.audit.clone();
+        let ledger = Ledger::new(Some(audit_key.clone()));
+        let denials = Arc::new(AnonymousDenials::default());
+        let parts = Parts {
+            store: store.clone(),
+            ledger: ledger.clone(),
+            denials: denials.clone(),
+            signing_keys: Arc::new(SigningKeys::new(store.clone(), keys.kek.clone())),
+            sealed: SealedSecrets::new(keys.kek.clone()),
+            verifier: Arc::new(SecretVerifier::new(settings.secret_verify_concurrency)),
+            open_metrics: settings.mode == Mode::Dev,
+            mint_rate: match &shared {
+                Some((redis, _)) => Arc::new(SharedMintRate(Counters::new(redis.clone()))),
+                None => Arc::new(ProcessMintRate::default()),
+            },
+        };
+        // The Admin API says what decides in a zone, and asks the code that decides, also where no STS is served.
+        let decides = settings.runs(Service::Sts) || settings.runs(Service::Api);
+        let sts = decides.then(|| Arc::new(sts(settings, &parts, &keys, &issuer)));
+        let gateway = match settings.runs(Service::Gateway) {
+            true => {
+                let exchange = exchange(settings, &keys, &store, sts.as_ref().filter(|_| settings.runs(Service::Sts)))?;
+                Some(gateway(settings, &keys, &parts, exchange)?)
+            }
+            false => None,
+        };
+        let audit = settings.runs(Service::Audit).then(|| {
+            let verifier: Arc<dyn Verifier> = match &shared {
+                None => Arc::new(OfflineVerifier { data_dir: settings.data_dir.clone(), key: audit_key }),
+                Some(_) => {
+                    Arc::new(SharedVerifier { store: store.clone(), heads_dir: heads_dir.clone(), key: audit_key })
+                }
+            };
+            Arc::new(audit(settings, &parts, &keys, verifier))
+        });
+        let shared = shared.zip(keys.streams.clone()).map(|((redis, tuning), key)| Shared { redis, key, tuning });
+        let runtime = sts.clone().filter(|_| settings.runs(Service::Api));
+        let admin_keys = (copy(&keys.admin_token), keys.admin_token_digests);
+        let admin = match runtime {
+            Some(runtime) => Some(Arc::new(admin(settings, &parts, admin_keys, runtime)?)),
+            None => None,
+        };
+        let coordinator = settings.runs(Service::Coordinator).then(|| {
+            let own = CoordinatorKeys {
+                token: keys.coordinator_token,
+                idempotency: keys.idempotency,
+                previous: keys.idempotency_previous,
+            };
+            Arc::new(coordinator(settings, &parts, own, issuer))
+        });
+        let sts = sts.filter(|_| settings.runs(Service::Sts));
+        Ok(Self { store, ledger, denials, admin, sts, gateway, audit, coordinator, shared })
+    }
+
+    /// What runs beside the listeners, until it is told to finish.
+    pub(super) async fn jobs(&self, stopping: &watch::Receiver<bool>) -> Result<JoinSet<()>, StartError> {
+        let mut jobs = JoinSet::new();
+        let stop = || stopping.clone();
+        if let Some(admin) = self.admin.clone() {
+            let on = stop();
+            jobs.spawn(async move { admin.run_refusal_records(on).await });
+        }
+        if let Some(coordinator) = self.coordinator.clone() {
+            jobs.spawn(coordinator.clone().run_failure_records(stop()));
+            let sweep = move |on| coordinator.clone().run_ttl_sweeper(on);
+            jobs.spawn(elected::run(self.store.clone(), "ttl-sweeper", stop(), sweep));
+        }
+        if let Some(audit) = self.audit.clone() {
+            let sweep = move |on| audit.clone().run_sweep(on);
+            jobs.spawn(elected::run(self.store.clone(), "ledger-sweep", stop(), sweep));
+        }
+        if let Some(gateway) = self.gateway.clone() {
+            if let Some(shared) = &self.shared {
+                // Before the state is read, so that nothing is missed between the two.
+                let tail = Tail::begin(shared.redis.clone(), shared.key.clone(), &[REVOCATIONS, DELEGATIONS]);
+                let tail = tail.await.map_err(|error| StartError::Setting(error.to_string()))?;
+                let (hearing, on) = (gateway.clone(), stop());
+                jobs.spawn(async move { tail.run(on, move |message: &Message| hearing.hear(message)).await });
+            }
+            // Nobody may be answered before it is known what is revoked.
+            gateway.refresh_revocations().await?;
+            let on = stop();
+            jobs.spawn(async move { gateway.run_snapshot_refresh(on).await });
+        }
+        if let Some(Shared { redis, key, tuning }) = &self.shared {
+            let relay = Relay::new(self.store.clone(), redis.clone(), key.clone(), tuning.relay);
+            jobs.spawn(relay.run(stop()));
+        }
+        let (denials, of, ledger, on) = (self.denials.clone(), self.store.clone(), self.ledger.clone(), stop());
+        jobs.spawn(async move { denials.run(&of, &ledger, on).await });
+        let of = self.store.clone();
+        let clean = move |on| housekeeping::run(of.clone(), on);
+        jobs.spawn(elected::run(self.store.clone(), "housekeeping", stop(), clean));
+        Ok(jobs)
+    }
+
+    pub(super) fn serve(self, mut listeners: Listeners, stopping: &watch::Receiver<bool>) -> JoinSet<bool> {
+        let mut serving = JoinSet::new();
+        let fresh = || FreshId::new(|| chance::uuid_v4().map(|id| id.to_string()).unwrap_or_default());
+        let routers = [
+            (Service::Api, self.admin.map(Admin::router)),
+            (Service::Sts, self.sts.map(Sts::router)),
+            (Service::Audit, self.audit.map(Audit::router)),
+            (Service::Coordinator, self.coordinator.map(Coordinator::router)),
+        ];
+        for (service, router) in routers {
+            let (Some(router), Some(listener)) = (router, listeners.take(service)) else { continue };
+            let ended = server::serve(listener, router, fresh(), Limits::default(), stopping.clone());
+            serving.spawn(async move { ended.await == Ended::Drained });
+        }
+        if let (Some(gateway), Some(listener)) = (self.gateway, listeners.take(Service::Gateway)) {
+            let gateway = gateway.serve(listener, stopping.clone());
+            serving.spawn(async move {
+                gateway.await.is_ok_and(|served| served.connections == Ended::Drained && served.evidence_lost == 0)
+            });
+        }
+        serving
+    }
+}
+
+fn sts(settings: &Settings, parts: &Parts, keys: &KeyMaterial, issuer: &str) -> Sts {
+    Sts::new(
+        StsConfig {
+            control_audience: settings.control_audience.clone(),
+            mint_rate_limit_per_min: settings.mint_rate_limit_per_min,
+            gateway_key: Some(keys.gateway_sts.clone()),
+            metrics_bearer: keys.metrics_bearer.as_ref().map(copy),
+            open_metrics: parts.open_metrics,
+            trust_proxy: settings.trust_proxy,
+            ..StsConfig::for_issuer(issuer)
+        },
+        Capabilities {
+            store: parts.store.clone(),
+            keys: parts.signing_keys.clone(),
+            secrets: parts.sealed.clone(),
+            ledger: Arc::new(parts.ledger.clone()),
+            denials: parts.denials.clone(),
+            verifier: parts.verifier.clone(),
+            mint_rate: parts.mint_rate.clone(),
+        },
+    )
+}
+
+fn admin(
+    settings: &Settings,
+    parts: &Parts,
+    (token, digests): (SecretText, HmacKey),
+    runtime: Arc<Sts>,
+) -> Result<Admin, StartError> {
+    let admin = Admin::new(
+        AdminConfig {
+            bootstrap_token: Some(token),
+            body_limit: settings.api.body_limit,
+            body_deadline: settings.body_deadline,
+            requests_per_minute: settings.api.requests_per_minute,
+            auth_failures_per_minute: settings.api.auth_failures_per_minute,
+            ready_per_minute: settings.ready_per_minute,
+            max_resources_per_zone: settings.api.max_resources_per_zone,
+            control_audience: settings.control_audience.clone(),
+            trust_proxy: settings.trust_proxy,
+        },
+        caracal_admin::Capabilities {
+            store: parts.store.clone(),
+            ledger: parts.ledger.clone(),
+            denials: parts.denials.clone(),
+            sealed: parts.sealed.clone(),
+            secrets: parts.verifier.clone(),
+            token_key: digests,
+            runtime: Some(Arc::new(StsPolicyRuntime(runtime))),
+        },
+    );
+    admin.map_err(|error| StartError::Setting(error.to_string()))
+}
+
+/// Keys that the Coordinator alone uses.
+struct CoordinatorKeys {
+    token: SecretText,
+    idempotency: HmacKey,
+    previous: Option<HmacKey>,
+}
+
+fn coordinator(settings: &Settings, parts: &Parts, keys: CoordinatorKeys, issuer: String) -> Coordinator {
+    Coordinator::new(
+        CoordinatorConfig {
+            operator_token: Some(keys.token),
+            idempotency_hmac_key_previous: keys.previous,
+            idempotency_retention: settings.coordinator.idempotency_retention,
+            generated_idempotency_retention: settings.coordinator.generated_idempotency_retention,
+            idempotency_max_receipts: settings.coordinator.idempotency_max_receipts,
+            max_sessions_per_zone: settings.coordinator.max_sessions_per_zone,
+            max_sessions_per_application: settings.coordinator.max_sessions_per_application,
+            body_limit: settings.coordinator.body_limit,
+            body_deadline: settings.body_deadline,
+            rate_limit_per_minute: settings.coordinator.requests_per_minute,
+            ready_rate_limit_per_minute: settings.ready_per_minute,
+            ttl_sweep_interval: settings.coordinator.ttl_sweep_interval,
+            sweep_batch: settings.coordinator.sweep_batch,
+            trust_proxy: settings.trust_proxy,
+            ..CoordinatorConfig::new(issuer, keys.idempotency)
+        },
+        parts.store.clone(),
+        parts.signing_keys.clone(),
+        parts.ledger.clone(),
+        parts.denials.clone(),
+    )
+}
+
+fn audit(settings: &Settings, parts: &Parts, keys: &KeyMaterial, verifier: Arc<dyn Verifier>) -> Audit {
+    Audit::new(
+        AuditConfig {
+            admin_token: Some(copy(&keys.admin_token)),
+            metrics_bearer: keys.metrics_bearer.as_ref().map(copy),
+            open_metrics: parts.open_metrics,
+            trust_proxy: settings.trust_proxy,
+        },
+        parts.store.clone(),
+        parts.denials.clone(),
+        verifier,
+    )
+}
+
+/// The STS, as the Gateway asks it: a function in the same process, signed requests to another.
+fn exchange(
+    settings: &Settings,
+    keys: &KeyMaterial,
+    store: &Store,
+    beside: Option<&Arc<Sts>>,
+) -> Result<Arc<dyn Exchange>, StartError> {
+    if let Some(sts) = beside {
+        return Ok(Arc::new(InProcessSts(sts.clone())));
+    }
+    let Some(url) = settings.sts_url.clone() else {
+        return Err(StartError::Setting("STS_URL is needed by a gateway in a process without an sts".to_owned()));
+    };
+    let remote = RemoteSts::new(RemoteStsConfig {
+        url,
+        key: Some(keys.gateway_sts.clone()),
+        timeout: settings.gateway.sts_timeout,
+        clock: Arc::new(StoreTime(store.clone())),
+        resolver: Arc::new(SystemResolver::new()),
+        trust: TlsTrust::load(settings.extra_ca_file.as_deref()),
+    });
+    Ok(Arc::new(remote.map_err(|error| StartError::Setting(error.to_string()))?))
+}
+
+fn gateway(
+    settings: &Settings,
+    keys: &KeyMaterial,
+    parts: &Parts,
+    exchange: Arc<dyn Exchange>,
+) -> Result<Arc<Gateway>, StartError> {
+    let private = PrivateHosts::parse(&settings.private_egress_hosts.join(","))
+        .map_err(|error| StartError::Setting(format!("CARACAL_PRIVATE_EGRESS_HOSTS: {error}")))?;
+    // Difference D9: loopback upstreams are for one person's machine only.
+    let admit_loopback = settings.mode == Mode::Dev && settings.bind.is_loopback();
+    let trust = TlsTrust::load(settings.extra_ca_file.as_deref());
+    if let Some(fault) = trust.fault() {
+        tracing::error!(error = %fault, "TLS upstreams will fail");
+    }
+    let connector =
+        GuardedConnector::new(AddressPolicy::new(admit_loopback, private), Arc::new(SystemResolver::new()), trust);
+    let config = GatewayConfig {
+        sts_timeout: settings.gateway.sts_timeout,
+        upstream_timeout: settings.gateway.upstream_timeout,
+        read_header_timeout: settings.gateway.read_header_timeout,
+        read_timeout: settings.gateway.read_timeout,
+        write_timeout: settings.gateway.write_timeout,
+        stream_idle_timeout: settings.gateway.stream_idle_timeout,
+        idle_timeout: settings.gateway.idle_timeout,
+        max_request_bytes: settings.gateway.max_request_bytes,
+        upstream_host_allowlist: settings.upstream_host_allowlist.clone(),
+        trust_proxy: settings.trust_proxy,
+        admin_token: Some(copy(&keys.admin_token)),
+        metrics: match &keys.metrics_bearer {
+            Some(bearer) => caracal_gateway::MetricsAccess::Bearer(copy(bearer)),
+            None if settings.mode == Mode::Dev => caracal_gateway::MetricsAccess::Open,
+            None => caracal_gateway::MetricsAccess::Closed,
+        },
+        ..GatewayConfig::default()
+    };
+    let gateway = Gateway::new(
+        config,
+        caracal_gateway::Capabilities {
+            store: parts.store.clone(),
+            keys: parts.signing_keys.clone(),
+            ledger: parts.ledger.clone(),
+            denials: parts.denials.clone(),
+            exchange,
+            connector,
+        },
+    );
+    gateway.map_err(|error| StartError::Setting(error.to_string()))
+}

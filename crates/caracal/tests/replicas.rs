@@ -1,0 +1,488 @@
+//! Several processes on one PostgreSQL and one Redis, and what happens when one of them, or the way to it, is lost. In every
+//! case: nothing is granted without authority, no evidence is lost or doubled, a mandate is used at most once, and service
+//! resumes without a hand.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod support;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use caracal_testkit::{Cut, CuttingProxy, Database, Postgres, Redis};
+use http::{Method, StatusCode};
+use support::{Addressed, Answer, Http, NOTES, Running, Tenant, caracal, run, upstream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// How long to wait for something that happens soon. The next reading of what is revoked is thirty seconds away, so what
+/// happens within this was heard of.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What all processes of a deployment are told.
+struct Deployment {
+    directory: tempfile::TempDir,
+    environment: Vec<(String, String)>,
+    admin_token: String,
+}
+
+impl Deployment {
+    fn new(database: &str, redis: &str) -> Self {
+        let key = |byte: u8| format!("{:02x}", byte).repeat(16) + &"9d".repeat(16);
+        let mut environment: Vec<(String, String)> = [
+            ("SECRET_STORE_KEK", "00010203040506070809a0b0c0d0e0f1112131415161718191a2a3a4a5a6a7a8".to_owned()),
+            ("AUDIT_HMAC_KEY", key(2)),
+            ("GATEWAY_STS_HMAC_KEY", key(3)),
+            ("IDEMPOTENCY_HMAC_KEY", key(4)),
+            ("ADMIN_TOKEN_HMAC_KEY", key(5)),
+            ("STREAMS_HMAC_KEY", key(6)),
+            ("CARACAL_COORDINATOR_TOKEN", key(7)),
+            ("CARACAL_ADMIN_TOKEN", key(8)),
+            ("ISSUER_URL", "http://issuer.test".to_owned()),
+            ("DATABASE_URL", database.to_owned()),
+            ("REDIS_URL", redis.to_owned()),
+            ("STS_TIMEOUT", "2s".to_owned()),
+            ("API_V1_RATE_LIMIT_PER_MIN", "0".to_owned()),
+            ("STS_MINT_RATE_LIMIT_PER_MIN", "1000000".to_owned()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .to_vec();
+        environment.sort();
+        Self { directory: tempfile::tempdir().unwrap(), environment, admin_token: key(8) }
+    }
+
+    fn serve(&self, name: &str, roles: &str) -> Running {
+        Running::serve(roles, &self.place(name), &self.environment)
+    }
+
+    fn gateway(&self, name: &str, sts: &str) -> Running {
+        let mut environment = self.environment.clone();
+        environment.push(("STS_URL".to_owned(), sts.to_owned()));
+        Running::serve("gateway", &self.place(name), &environment)
+    }
+
+    fn place(&self, name: &str) -> std::path::PathBuf {
+        Path::new(self.directory.path()).join(name)
+    }
+
+    /// The ledger in the database, read by an outsider.
+    fn verify_ledger(&self) {
+        let mut verify = caracal();
+        verify.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        let said = run(verify.env("HOME", self.directory.path()).args(["audit", "verify", "--json"]));
+        assert_eq!(said.code, Some(0), "{} {}", said.stdout, said.stderr);
+    }
+}
+
+/// One process each for management and sessions, two that decide, two that enforce.
+struct Cluster {
+    deployment: Deployment,
+    control: Running,
+    sts: [Running; 2],
+    gateways: [Running; 2],
+}
+
+impl Cluster {
+    fn start(database: &str, redis: &str) -> Self {
+        let deployment = Deployment::new(database, redis);
+        let control = deployment.serve("control", "api,coordinator,audit");
+        let sts = [deployment.serve("sts-0", "sts"), deployment.serve("sts-1", "sts")];
+        let gateways =
+            [deployment.gateway("gateway-0", &sts[0].url("sts")), deployment.gateway("gateway-1", &sts[1].url("sts"))];
+        Self { deployment, control, sts, gateways }
+    }
+
+    /// As seen through one of the STSs and one of the Gateways.
+    fn through(&self, number: usize) -> Through {
+        Through {
+            control: self.control.urls.clone(),
+            sts: self.sts[number].url("sts"),
+            gateway: self.gateways[number].url("gateway"),
+            admin_token: self.deployment.admin_token.clone(),
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Through {
+    control: serde_json::Value,
+    sts: String,
+    gateway: String,
+    admin_token: String,
+}
+
+impl Addressed for Through {
+    fn url(&self, service: &str) -> String {
+        match service {
+            "sts" => self.sts.clone(),
+            "gateway" => self.gateway.clone(),
+            other => self.control[other].as_str().unwrap().to_owned(),
+        }
+    }
+
+    fn admin_token(&self) -> String {
+        self.admin_token.clone()
+    }
+}
+
+async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE * 2, waiting).await.unwrap_or_else(|_| panic!("waited in vain: {what}"));
+}
+
+/// An upstream that says one thing to each caller and then nothing more.
+async fn silent_upstream() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut buffer = [0; 4096];
+                let _ = stream.read(&mut buffer).await;
+                let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+                let _ = stream.write_all(format!("{head}d\r\ndata: hello\n\n\r\n").as_bytes()).await;
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            });
+        }
+    });
+    url
+}
+
+/// A call whose answer has begun and does not end by itself.
+async fn open_stream(system: &impl Addressed, mandate: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(system.address("gateway")).await.unwrap();
+    let head = format!(
+        "GET /notes HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {mandate}\r\nx-caracal-resource: {NOTES}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut seen = String::new();
+    while !seen.contains("data: hello") {
+        let mut buffer = [0; 4096];
+        let read = tokio::time::timeout(PATIENCE, stream.read(&mut buffer)).await.unwrap().unwrap();
+        assert!(read > 0, "ended early: {seen}");
+        seen.push_str(&String::from_utf8_lossy(&buffer[..read]));
+    }
+    stream
+}
+
+/// The end of a stream that was cut: within our patience, and said to be a revocation.
+async fn cut(mut stream: TcpStream) {
+    let mut rest = Vec::new();
+    let mut buffer = [0; 4096];
+    while !String::from_utf8_lossy(&rest).to_ascii_lowercase().contains("x-caracal-revoked: true") {
+        let read = tokio::time::timeout(PATIENCE, stream.read(&mut buffer)).await;
+        let read = read.unwrap_or_else(|_| panic!("the stream stays open")).unwrap();
+        assert!(read > 0, "it ended without saying why: {}", String::from_utf8_lossy(&rest));
+        rest.extend_from_slice(&buffer[..read]);
+    }
+}
+
+fn description(answer: &Answer) -> String {
+    answer.json()["error_description"].as_str().unwrap_or_default().to_owned()
+}
+
+const REPLAYED: &str = "token replay detected";
+
+mod t03_gateway {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_revocation_in_one_process_ends_streams_in_all_others() {
+        let (database, redis) = (Database::create().unwrap(), Redis::start().unwrap());
+        let cluster = Cluster::start(&database.url(), &redis.url());
+        let (http, upstream) = (Http::new(), silent_upstream().await);
+        let systems = [cluster.through(0), cluster.through(1)];
+        let tenant = Tenant::provision(&http, &systems[0], &upstream).await;
+        let (session, edge) = tenant.delegation(&http, &systems[0]).await;
+        let mut streams = Vec::new();
+        for system in &systems {
+            let mandate = tenant.mint(&http, system, (&session, &edge)).await.unwrap().text("access_token");
+            streams.push(open_stream(system, &mandate).await);
+        }
+        assert_eq!(tenant.revoke(&http, &systems[1], &edge).await.unwrap().status, 200);
+        for stream in streams {
+            cut(stream).await;
+        }
+        for system in &systems {
+            assert_eq!(tenant.mint(&http, system, (&session, &edge)).await.unwrap().status, 403);
+        }
+        cluster.deployment.verify_ledger();
+    }
+
+    /// Each mandate is presented to both Gateways at once, several times.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_mandate_is_used_once_whichever_gateway_it_is_shown_to() {
+        let (database, redis) = (Database::create().unwrap(), Redis::start().unwrap());
+        let cluster = Cluster::start(&database.url(), &redis.url());
+        let (http, upstream) = (Arc::new(Http::new()), upstream().await);
+        let systems = [cluster.through(0), cluster.through(1)];
+        let tenant = Arc::new(Tenant::provision(&http, &systems[0], &upstream).await);
+        let (session, edge) = tenant.delegation(&http, &systems[0]).await;
+        for _ in 0..8 {
+            let mandate = tenant.mint(&http, &systems[0], (&session, &edge)).await.unwrap().text("access_token");
+            let calls: Vec<_> = (0..6)
+                .map(|number| {
+                    let (http, tenant, mandate) = (http.clone(), tenant.clone(), mandate.clone());
+                    let system = systems[number % 2].clone();
+                    tokio::spawn(async move { tenant.call(&http, &system, &mandate).await.unwrap() })
+                })
+                .collect();
+            let mut used = 0;
+            for call in calls {
+                let answer = call.await.unwrap();
+                match answer.status {
+                    StatusCode::OK => used += 1,
+                    _ => assert_eq!((answer.status.as_u16(), description(&answer).as_str()), (401, REPLAYED)),
+                }
+            }
+            assert_eq!(used, 1);
+        }
+        cluster.deployment.verify_ledger();
+    }
+
+    /// While Redis is away mints can't be counted, so none is made (README D7); what is revoked meanwhile stays revoked, and
+    /// nothing is used up. Once it is back, open streams end and everything goes on.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn without_redis_nothing_is_granted_and_revocations_hold() {
+        let (database, mut redis) = (Database::create().unwrap(), Redis::start().unwrap());
+        let cluster = Cluster::start(&database.url(), &redis.url());
+        let (http, upstream) = (Http::new(), silent_upstream().await);
+        let system = cluster.through(0);
+        let tenant = Tenant::provision(&http, &system, &upstream).await;
+        let (revoked, kept) = (tenant.delegation(&http, &system).await, tenant.delegation(&http, &system).await);
+        let mint = async |of: &(String, String)| tenant.mint(&http, &system, (&of.0, &of.1)).await.unwrap();
+        let streams = [
+            open_stream(&system, &mint(&revoked).await.text("access_token")).await,
+            open_stream(&system, &mint(&kept).await.text("access_token")).await,
+        ];
+        let unused = [mint(&revoked).await.text("access_token"), mint(&kept).await.text("access_token")];
+        let lifecycle = tenant.exchange(&http, &system, &[("scope", "agent:lifecycle")]).await.unwrap();
+        let lifecycle = lifecycle.text("access_token");
+        redis.stop();
+        let url = format!("{}/zones/{}/delegations/{}/revoke", system.url("coordinator"), tenant.zone, revoked.1);
+        assert_eq!(http.json(Method::PATCH, &url, &lifecycle, None).await.unwrap().status, 200);
+        let refused = mint(&kept).await;
+        assert_eq!((refused.status.as_u16(), refused.text("error").as_str()), (503, "sts_unavailable"));
+        for (mandate, status) in unused.iter().zip([403, 503]) {
+            assert_eq!(tenant.call(&http, &system, mandate).await.unwrap().status, status);
+        }
+        redis.resume().unwrap();
+        let [stream, other] = streams;
+        cut(stream).await;
+        until("mints go on", async || mint(&kept).await.status == StatusCode::OK).await;
+        assert_eq!(mint(&revoked).await.status, 403);
+        for number in 0..2 {
+            let answer = tenant.call(&http, &cluster.through(number), &unused[0]).await.unwrap();
+            assert!(matches!(answer.status.as_u16(), 401 | 403), "{} {}", answer.status, answer.json());
+        }
+        // The circuit before the STS may still be open for the Gateway that saw it fail.
+        drop(open_stream(&cluster.through(1), &unused[1]).await);
+        drop(other);
+        cluster.deployment.verify_ledger();
+    }
+
+    /// Two STSs, one limit.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn replicas_count_mints_together() {
+        let (database, redis) = (Database::create().unwrap(), Redis::start().unwrap());
+        let mut deployment = Deployment::new(&database.url(), &redis.url());
+        deployment.environment.retain(|(name, _)| name != "STS_MINT_RATE_LIMIT_PER_MIN");
+        deployment.environment.push(("STS_MINT_RATE_LIMIT_PER_MIN".to_owned(), "5".to_owned()));
+        let control = deployment.serve("control", "api,coordinator,sts");
+        let other = deployment.serve("sts", "sts");
+        let system = |sts: &Running| Through {
+            control: control.urls.clone(),
+            sts: sts.url("sts"),
+            gateway: String::new(),
+            admin_token: deployment.admin_token.clone(),
+        };
+        let systems = [system(&control), system(&other)];
+        let http = Http::new();
+        let tenant = Tenant::provision(&http, &systems[0], &upstream().await).await;
+        let (session, edge) = tenant.delegation(&http, &systems[0]).await;
+        let mut granted = 0;
+        for number in 0..10 {
+            let answer = tenant.mint(&http, &systems[number % 2], (&session, &edge)).await.unwrap();
+            match answer.status.as_u16() {
+                200 => granted += 1,
+                status => assert_eq!((status, answer.text("error").as_str()), (429, "provider_rate_limited")),
+            }
+        }
+        assert_eq!(granted, 4, "the first of five was for the mandate that the sessions were started with");
+    }
+
+    /// The Gateway can't reach its STS, and nobody says so. The mandate was not used up, so it works once the way is open.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_partition_between_gateway_and_sts_grants_nothing_and_uses_nothing_up() {
+        let (database, redis) = (Database::create().unwrap(), Redis::start().unwrap());
+        let deployment = Deployment::new(&database.url(), &redis.url());
+        let control = deployment.serve("control", "api,coordinator,sts");
+        let way = CuttingProxy::start(control.address("sts").parse().unwrap()).unwrap();
+        let gateway = deployment.gateway("gateway", &format!("http://{}", way.address()));
+        let system = Through {
+            control: control.urls.clone(),
+            sts: control.url("sts"),
+            gateway: gateway.url("gateway"),
+            admin_token: deployment.admin_token.clone(),
+        };
+        let (http, upstream) = (Http::new(), upstream().await);
+        let tenant = Tenant::provision(&http, &system, &upstream).await;
+        let (session, edge) = tenant.delegation(&http, &system).await;
+        let mint = async || tenant.mint(&http, &system, (&session, &edge)).await.unwrap().text("access_token");
+        assert_eq!(tenant.call(&http, &system, &mint().await).await.unwrap().status, 200);
+        let mandate = mint().await;
+        for (how, status) in [(Cut::BlackHole, 504), (Cut::Refuse, 503)] {
+            way.cut(how);
+            let answer = tenant.call(&http, &system, &mandate).await.unwrap();
+            assert_eq!((answer.status.as_u16(), answer.text("error").as_str()), (status, "sts_unavailable"), "{how:?}");
+            way.heal();
+        }
+        assert_eq!(tenant.call(&http, &system, &mandate).await.unwrap().status, 200);
+        let again = tenant.call(&http, &system, &mandate).await.unwrap();
+        assert_eq!((again.status.as_u16(), description(&again).as_str()), (401, REPLAYED));
+        deployment.verify_ledger();
+    }
+}
+
+mod t08_availability {
+    use super::*;
+
+    /// What agents saw while something was lost.
+    #[derive(Default)]
+    struct Seen {
+        /// Requests whose mint was answered with a mandate.
+        minted: Vec<String>,
+        /// Mandates whose call was answered by the upstream.
+        consumed: Vec<String>,
+    }
+
+    /// Agents that mint and call until they are told to stop, each through its own pair of processes.
+    struct Load {
+        seen: Arc<Mutex<Seen>>,
+        stop: Arc<AtomicBool>,
+        agents: Vec<tokio::task::JoinHandle<()>>,
+    }
+
+    impl Load {
+        fn start(http: &Arc<Http>, tenant: &Arc<Tenant>, systems: &[Through], lent: &(String, String)) -> Self {
+            let (seen, stop) = (Arc::new(Mutex::new(Seen::default())), Arc::new(AtomicBool::new(false)));
+            let agents = (0..6)
+                .map(|number| {
+                    let (http, tenant, lent) = (http.clone(), tenant.clone(), lent.clone());
+                    let (seen, stop, system) = (seen.clone(), stop.clone(), systems[number % systems.len()].clone());
+                    tokio::spawn(async move {
+                        while !stop.load(Ordering::Relaxed) {
+                            let minted = tenant.mint(&http, &system, (&lent.0, &lent.1)).await;
+                            let Some(minted) = minted.filter(|answer| answer.status == StatusCode::OK) else {
+                                tokio::time::sleep(Duration::from_millis(5)).await;
+                                continue;
+                            };
+                            seen.lock().unwrap().minted.push(minted.request_id());
+                            let mandate = minted.text("access_token");
+                            let called = tenant.call(&http, &system, &mandate).await;
+                            if called.is_some_and(|answer| answer.status == StatusCode::OK) {
+                                seen.lock().unwrap().consumed.push(mandate);
+                            }
+                        }
+                    })
+                })
+                .collect();
+            Self { seen, stop, agents }
+        }
+
+        fn consumed(&self) -> usize {
+            self.seen.lock().unwrap().consumed.len()
+        }
+
+        /// Waits until `more` further calls have succeeded.
+        async fn goes_on(&self, more: usize) {
+            let before = self.consumed();
+            until("calls go on", async || self.consumed() >= before + more).await;
+        }
+
+        async fn stop(self) -> Seen {
+            self.stop.store(true, Ordering::Relaxed);
+            for agent in self.agents {
+                agent.await.unwrap();
+            }
+            std::mem::take(&mut *self.seen.lock().unwrap())
+        }
+    }
+
+    /// No evidence was lost, no consumed mandate works again.
+    async fn nothing_was_lost(http: &Http, tenant: &Tenant, system: &Through, seen: &Seen) {
+        for request in seen.minted.iter().rev().take(40) {
+            let url = format!("{}/v1/zones/{}/audit/by-request/{request}", system.url("api"), tenant.zone);
+            let events = http.json(Method::GET, &url, &system.admin_token(), None).await.unwrap();
+            assert_eq!(events.status, StatusCode::OK, "no evidence of request {request}");
+        }
+        for mandate in seen.consumed.iter().rev().take(40) {
+            let answer = tenant.call(http, system, mandate).await.unwrap();
+            assert_eq!((answer.status.as_u16(), description(&answer).as_str()), (401, REPLAYED));
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_replica_of_each_role_is_killed_and_the_others_go_on() {
+        let (database, redis) = (Database::create().unwrap(), Redis::start().unwrap());
+        let mut cluster = Cluster::start(&database.url(), &redis.url());
+        let (http, upstream) = (Arc::new(Http::new()), upstream().await);
+        let systems = [cluster.through(0), cluster.through(1)];
+        let tenant = Arc::new(Tenant::provision(&http, &systems[0], &upstream).await);
+        let lent = tenant.delegation(&http, &systems[0]).await;
+        let load = Load::start(&http, &tenant, &systems, &lent);
+        load.goes_on(20).await;
+        cluster.sts[0].kill();
+        load.goes_on(20).await;
+        cluster.gateways[0].kill();
+        load.goes_on(20).await;
+        cluster.control.kill();
+        load.goes_on(20).await;
+        cluster.control = cluster.control.started_again();
+        cluster.sts[0] = cluster.sts[0].started_again();
+        cluster.gateways[0] = cluster.gateways[0].started_again();
+        load.goes_on(20).await;
+        let seen = load.stop().await;
+        for system in &systems {
+            nothing_was_lost(&http, &tenant, system, &seen).await;
+            let mandate = tenant.mint(&http, system, (&lent.0, &lent.1)).await.unwrap().text("access_token");
+            assert_eq!(tenant.call(&http, system, &mandate).await.unwrap().status, 200);
+        }
+        cluster.deployment.verify_ledger();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_database_crashes_under_load_and_comes_back() {
+        let (mut postgres, redis) = (Postgres::start().unwrap(), Redis::start().unwrap());
+        let database = Database::on(&postgres.url(), "caracal").unwrap();
+        let cluster = Cluster::start(&database.url(), &redis.url());
+        let (http, upstream) = (Arc::new(Http::new()), upstream().await);
+        let systems = [cluster.through(0), cluster.through(1)];
+        let tenant = Arc::new(Tenant::provision(&http, &systems[0], &upstream).await);
+        let lent = tenant.delegation(&http, &systems[0]).await;
+        let load = Load::start(&http, &tenant, &systems, &lent);
+        for _ in 0..2 {
+            load.goes_on(20).await;
+            postgres.kill();
+            // Nothing can be decided now, and nothing is.
+            let refused = tenant.mint(&http, &systems[0], (&lent.0, &lent.1)).await.unwrap();
+            assert_eq!(refused.status, 503, "{}", refused.json());
+            postgres.resume().unwrap();
+        }
+        load.goes_on(20).await;
+        let seen = load.stop().await;
+        for system in &systems {
+            nothing_was_lost(&http, &tenant, system, &seen).await;
+        }
+        // The outbox's relay, too, has found its way back.
+        assert_eq!(tenant.revoke(&http, &systems[0], &lent.1).await.unwrap().status, 200);
+        assert_eq!(tenant.mint(&http, &systems[1], (&lent.0, &lent.1)).await.unwrap().status, 403);
+        cluster.deployment.verify_ledger();
+    }
+}

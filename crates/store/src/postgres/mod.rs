@@ -1,0 +1,98 @@
+//! The engine on a PostgreSQL server, shared by any number of processes.
+//!
+//! Two replicas start a session and end another in one zone at once. Each runs its change in a transaction that first
+//! takes the zone's lock, so the second one waits, and then reads what the first one committed: statements are read at
+//! the time they run (READ COMMITTED), and nobody else changes the zone meanwhile. Changes of the whole deployment
+//! take one lock against everybody. So changes are serialised as the seam promises, without a retry, and a lock goes
+//! away with the connection that held it.
+//!
+//! - [`pool`]: connections, each with the statements it has prepared.
+//! - [`session`]: one transaction on one of them; statements carry the zone they speak for, which row-level security
+//!   checks.
+//! - [`lanes`]: group commit. Changes of a zone that wait in this process share one transaction and one sync.
+//! - [`election`]: jobs that one process does at a time.
+//! - [`fate`]: what became of a commit whose answer was lost.
+//! - [`schema`]: migrations, roles and rights; what a server must be like.
+
+mod election;
+mod fate;
+mod lanes;
+mod options;
+mod pool;
+mod schema;
+mod session;
+mod tls;
+mod wire;
+
+use std::sync::Arc;
+
+use caracal_authority::ZoneId;
+use tokio::sync::Semaphore;
+
+pub(crate) use election::Seat;
+pub(crate) use lanes::Lane;
+pub use options::PostgresOptions;
+pub use schema::MigrationReport;
+pub(crate) use session::Session;
+
+use crate::error::{OpenError, StoreError};
+use crate::tx::{Engine, Tx};
+use crate::version::{Versions, ZoneVersion};
+use crate::writer::{Job, Shared, stopped};
+use lanes::Lanes;
+use pool::Pool;
+use session::ServerClock;
+
+/// The role that every connection of a running system works as, whoever logged in.
+pub(crate) const RUNTIME_ROLE: &str = "caracal_runtime";
+
+/// An open store on a server.
+pub(crate) struct Postgres {
+    shared: Shared,
+    pool: Arc<Pool>,
+    time: ServerClock,
+    lanes: Arc<Lanes>,
+    /// Reads at once. Changes have connections of their own, so that readers never keep a revocation waiting.
+    readers: Arc<Semaphore>,
+}
+
+impl Postgres {
+    pub(crate) async fn open(options: PostgresOptions) -> Result<Self, OpenError> {
+        let (time, clock) = ServerClock::new(options.clock.clone());
+        let pool = Pool::open(options).await?;
+        let (readers, writers) = pool.shares();
+        let shared = Shared::new(clock);
+        let lanes = Arc::new(Lanes::new(shared.clone(), pool.clone(), time.clone(), writers));
+        Ok(Self { shared, pool, time, lanes, readers: Arc::new(Semaphore::new(readers)) })
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Opens a read transaction, and reads the version of `zone` in it.
+    pub(crate) async fn begin(&self, zone: Option<&ZoneId>) -> Result<(Tx, ZoneVersion), StoreError> {
+        let permit = self.readers.clone().acquire_owned().await.map_err(|_| stopped())?;
+        let (session, begun) = Session::begin_read(&self.pool, permit, zone, &self.time).await?;
+        let version = begun.version();
+        Ok((Tx::new(Engine::Postgres(Box::new(session)), begun.now, Versions::default()), version))
+    }
+
+    pub(crate) async fn submit(&self, lane: Lane, job: Box<dyn Job>) -> Result<(), StoreError> {
+        self.lanes.submit(lane, job).await
+    }
+
+    pub(crate) async fn elect(&self, job: &str) -> Result<Option<Seat>, StoreError> {
+        Seat::take(&self.pool, job).await
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.lanes.waiting()
+    }
+
+    pub(crate) async fn close(&self) {
+        self.lanes.close().await;
+        self.readers.close();
+        self.pool.close();
+    }
+}

@@ -1,0 +1,345 @@
+//! One transaction on one connection.
+//!
+//! What opens a transaction and its first statement travel together, and so do a change of zone and the statement that
+//! needed it: the server works through them in order, and only the last answer is waited for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use caracal_authority::{Timestamp, ZoneId};
+use futures_util::FutureExt;
+use futures_util::future::join;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+
+use super::pool::{Connection, Pool};
+use super::wire::{Failure, read};
+use crate::clock::{Clock, SystemClock};
+use crate::error::StoreError;
+use crate::value::{Param, Row};
+use crate::version::{Versions, ZoneVersion};
+
+/// Beyond its own limit the server gets this long to say that a statement ran out of time.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Whom statements of the deployment speak for: row-level security lets them see every zone.
+const EVERY_ZONE: &str = "*";
+
+const READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
+const SET_ZONE: &str = "SELECT set_config('caracal.zone', ?1, true)";
+
+/// The store's time, the deployment's version, and that of the zone named.
+const STATE: &str = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint),
+                            COALESCE((SELECT version FROM zone_versions WHERE zone_id = ''), 0),
+                            COALESCE((SELECT version FROM zone_versions WHERE zone_id = ?1), 0), 0::bigint";
+
+/// The same, and the number under which the server remembers how the transaction ended.
+const STATE_TO_CHANGE: &str = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint),
+                            COALESCE((SELECT version FROM zone_versions WHERE zone_id = ''), 0),
+                            COALESCE((SELECT version FROM zone_versions WHERE zone_id = ?1), 0),
+                            CAST(CAST(pg_current_xact_id() AS text) AS bigint)";
+
+/// An open transaction. Dropping it rolls back and gives the connection away.
+pub(crate) struct Session {
+    connection: Option<Connection>,
+    pool: Arc<Pool>,
+    /// Whom the server takes the statements to speak for.
+    zone: String,
+    limit: Duration,
+    /// What made the transaction unusable.
+    fault: Option<Fault>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Why a transaction has to end.
+pub(super) struct Fault {
+    pub(super) error: StoreError,
+    /// Whether running it again can help.
+    pub(super) again: bool,
+}
+
+/// What a transaction began with.
+pub(super) struct Begun {
+    pub(super) now: Timestamp,
+    pub(super) deployment: u64,
+    pub(super) zone: u64,
+    /// 0 of a transaction that only reads.
+    pub(super) transaction: i64,
+}
+
+impl Begun {
+    pub(super) fn version(&self) -> ZoneVersion {
+        ZoneVersion::new(self.deployment, self.zone)
+    }
+
+    /// The versions that are known to a change of `zone`.
+    pub(super) fn versions(&self, zone: Option<&ZoneId>) -> Versions {
+        let mut versions = Versions::default();
+        versions.learn_deployment(self.deployment);
+        if let Some(zone) = zone {
+            versions.learn(zone, self.zone);
+        }
+        versions
+    }
+}
+
+impl Session {
+    /// Opens a transaction that reads one instant of the store.
+    pub(super) async fn begin_read(
+        pool: &Arc<Pool>,
+        permit: OwnedSemaphorePermit,
+        zone: Option<&ZoneId>,
+        time: &ServerClock,
+    ) -> Result<(Self, Begun), StoreError> {
+        let mut session = Self::on(pool, permit).await.map_err(|failure| failure.error)?;
+        match session.begin(READ, STATE, zone, time).await {
+            Ok(begun) => Ok((session, begun)),
+            // An idle connection can have died without a word, as when the server was restarted. Nothing was read yet.
+            Err(_) if session.fault.as_ref().is_some_and(|fault| fault.again) => {
+                session.connection = Some(pool.connect().await.map_err(|failure| failure.error)?);
+                session.fault = None;
+                let begun = session.begin(READ, STATE, zone, time).await?;
+                Ok((session, begun))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A connection outside any transaction.
+    pub(super) async fn on(pool: &Arc<Pool>, permit: OwnedSemaphorePermit) -> Result<Self, Failure> {
+        let connection = pool.get().await?;
+        let limit = pool.options.statement_timeout.saturating_add(GRACE);
+        let zone = String::new();
+        Ok(Self { connection: Some(connection), pool: pool.clone(), zone, limit, fault: None, _permit: permit })
+    }
+
+    /// Opens a transaction that changes the store, with the statements `begin`.
+    pub(super) async fn begin_change(
+        &mut self,
+        begin: &str,
+        zone: Option<&ZoneId>,
+        time: &ServerClock,
+    ) -> Result<Begun, StoreError> {
+        self.begin(begin, STATE_TO_CHANGE, zone, time).await
+    }
+
+    /// Runs `begin`, then reads the state of things, in one round trip.
+    async fn begin(
+        &mut self,
+        begin: &str,
+        state: &str,
+        zone: Option<&ZoneId>,
+        time: &ServerClock,
+    ) -> Result<Begun, StoreError> {
+        self.zone.clear();
+        let id = zone.map_or("", ZoneId::as_str);
+        let rows = self
+            .run(async |connection: &mut Connection| {
+                let state = connection.statement(state).await?;
+                let set = connection.statement(SET_ZONE).await?;
+                let scope = zone.map_or(EVERY_ZONE, ZoneId::as_str);
+                let client = &connection.client;
+                let begun = client.batch_execute(begin);
+                let (scope, id): (Params<'_, 1>, Params<'_, 1>) = ([&scope], [&id]);
+                let scoped = client.execute(&set, &scope);
+                let read = client.query(&state, &id);
+                let (begun, (scoped, read)) = join(begun, join(scoped, read)).await;
+                begun?;
+                scoped?;
+                read
+            })
+            .await?;
+        self.zone = zone.map_or(EVERY_ZONE, ZoneId::as_str).to_owned();
+        let row = rows.first().ok_or_else(|| StoreError::Statement { reason: "the store has no state".to_owned() })?;
+        let mut columns = read(row)?.columns("zone_versions");
+        Ok(Begun {
+            now: time.at(columns.next()?),
+            deployment: columns.next::<i64>()?.unsigned_abs(),
+            zone: columns.next::<i64>()?.unsigned_abs(),
+            transaction: columns.next()?,
+        })
+    }
+
+    pub(crate) async fn query(
+        &mut self,
+        scope: Option<&ZoneId>,
+        sql: &str,
+        params: &[Param<'_>],
+    ) -> Result<Vec<Row>, StoreError> {
+        let scope = scope.map_or(EVERY_ZONE, ZoneId::as_str);
+        let params = as_wire(params);
+        let moves = self.zone != scope;
+        let rows = self
+            .run(async |connection: &mut Connection| {
+                let statement = connection.statement(sql).await?;
+                if !moves {
+                    return connection.client.query(&statement, &params).await;
+                }
+                let set = connection.statement(SET_ZONE).await?;
+                let scope: Params<'_, 1> = [&scope];
+                let set = connection.client.execute(&set, &scope);
+                let (set, rows) = join(set, connection.client.query(&statement, &params)).await;
+                set.and(rows)
+            })
+            .await?;
+        if moves {
+            scope.clone_into(&mut self.zone);
+        }
+        rows.iter().map(read).collect()
+    }
+
+    pub(crate) async fn execute(
+        &mut self,
+        scope: Option<&ZoneId>,
+        sql: &str,
+        params: &[Param<'_>],
+    ) -> Result<usize, StoreError> {
+        let scope = scope.map_or(EVERY_ZONE, ZoneId::as_str);
+        let params = as_wire(params);
+        let moves = self.zone != scope;
+        let changed = self
+            .run(async |connection: &mut Connection| {
+                let statement = connection.statement(sql).await?;
+                if !moves {
+                    return connection.client.execute(&statement, &params).await;
+                }
+                let set = connection.statement(SET_ZONE).await?;
+                let scope: Params<'_, 1> = [&scope];
+                let set = connection.client.execute(&set, &scope);
+                let (set, changed) = join(set, connection.client.execute(&statement, &params)).await;
+                set.and(changed)
+            })
+            .await?;
+        if moves {
+            scope.clone_into(&mut self.zone);
+        }
+        Ok(usize::try_from(changed).unwrap_or(usize::MAX))
+    }
+
+    /// The version of one zone.
+    pub(crate) async fn zone_version(&mut self, zone: &ZoneId) -> Result<u64, StoreError> {
+        let sql = "SELECT COALESCE((SELECT version FROM zone_versions WHERE zone_id = ?1), 0)";
+        let rows = self.query(None, sql, &[Param::Text(zone.as_str())]).await?;
+        let row = rows.into_iter().next();
+        let row = row.ok_or_else(|| StoreError::Statement { reason: "a zone has no version".to_owned() })?;
+        row.columns("zone_versions").next::<i64>().map(i64::unsigned_abs)
+    }
+
+    /// Sends statements whose success needs no proof: were one of them to fail, so would all that follow.
+    pub(super) fn send(&mut self, sql: &str) {
+        if let Some(connection) = &self.connection {
+            // The first poll hands it to the connection, behind whatever was sent before.
+            let _ = Box::pin(connection.client.batch_execute(sql)).as_mut().now_or_never();
+        }
+    }
+
+    /// Runs a statement without parameters and waits for it.
+    pub(super) async fn batch(&mut self, sql: &str) -> Result<(), StoreError> {
+        self.run(async |connection: &mut Connection| connection.client.batch_execute(sql).await).await
+    }
+
+    /// The zone is set again with the next statement: a savepoint that is rolled back takes the setting with it.
+    pub(super) fn forget_zone(&mut self) {
+        self.zone.clear();
+    }
+
+    pub(super) fn fault(&self) -> Option<&Fault> {
+        self.fault.as_ref()
+    }
+
+    /// The server process that serves this session.
+    pub(super) fn backend(&self) -> Option<i32> {
+        self.connection.as_ref().map(|connection| connection.backend)
+    }
+
+    /// Gives the connection back to the pool, outside any transaction.
+    pub(super) fn end(mut self) {
+        if self.fault.is_none()
+            && let Some(connection) = self.connection.take()
+        {
+            self.pool.give_back(connection);
+        }
+    }
+
+    async fn run<T>(
+        &mut self,
+        statement: impl AsyncFnOnce(&mut Connection) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<T, StoreError> {
+        if let Some(fault) = &self.fault {
+            return Err(fault.error.clone());
+        }
+        let Some(connection) = &mut self.connection else {
+            return Err(StoreError::Unavailable { reason: "the transaction has ended".to_owned() });
+        };
+        let constraints = connection.constraints.clone();
+        let failure = match timeout(self.limit, statement(connection)).await {
+            Ok(Ok(done)) => return Ok(done),
+            Ok(Err(error)) => Failure::of(&error, &constraints),
+            Err(_) => Failure::late(),
+        };
+        if failure.lost || failure.again {
+            self.fault = Some(Fault { error: failure.error.clone(), again: failure.again });
+        }
+        if failure.lost {
+            // Whatever it was doing ends with it; nobody else gets it.
+            self.connection = None;
+        }
+        Err(failure.error)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // Told to roll back, it can be used by the next transaction at once: the server works in order.
+        self.send("ROLLBACK");
+        if let Some(connection) = self.connection.take() {
+            self.pool.give_back(connection);
+        }
+    }
+}
+
+type Params<'p, const N: usize> = [&'p (dyn tokio_postgres::types::ToSql + Sync); N];
+
+fn as_wire<'p>(params: &'p [Param<'p>]) -> Vec<&'p (dyn tokio_postgres::types::ToSql + Sync)> {
+    params.iter().map(|param| param as &(dyn tokio_postgres::types::ToSql + Sync)).collect()
+}
+
+/// The server's time between two looks at it: this machine's clock, corrected by how far it was off last time.
+#[derive(Clone)]
+pub(super) struct ServerClock {
+    /// Server minus local, microseconds.
+    offset: Arc<AtomicI64>,
+    /// What stands in for the server's time in tests.
+    given: Option<Arc<dyn Clock>>,
+}
+
+impl ServerClock {
+    /// The clock for transactions, and the same for whoever asks the store for its time.
+    pub(super) fn new(given: Option<Arc<dyn Clock>>) -> (Self, Arc<dyn Clock>) {
+        let clock = Self { offset: Arc::default(), given };
+        (clock.clone(), Arc::new(clock))
+    }
+
+    /// The time of a transaction to which the server said that it is `micros`.
+    fn at(&self, micros: i64) -> Timestamp {
+        if let Some(given) = &self.given {
+            return given.now();
+        }
+        self.offset.store(micros.saturating_sub(SystemClock.now().as_micros()), Ordering::Relaxed);
+        Timestamp::from_micros(micros)
+    }
+}
+
+impl Clock for ServerClock {
+    fn now(&self) -> Timestamp {
+        match &self.given {
+            Some(given) => given.now(),
+            None => {
+                let local = SystemClock.now().as_micros();
+                Timestamp::from_micros(local.saturating_add(self.offset.load(Ordering::Relaxed)))
+            }
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! The way to a Redis or Valkey server.
+//!
+//! Commands share one connection, on which they are pipelined. Reads that wait for new entries have connections of
+//! their own: on a shared one, everything behind them would wait too. A connection that was lost is replaced by
+//! whoever needs it next; nothing is sent twice by this module.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, Pipeline, RedisError, Value};
+use caracal_crypto::SecretText;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use crate::entry::Entry;
+
+/// XAUTOCLAIM and XTRIM MINID, which consumers of our topics use, came with it.
+const OLDEST: (u32, u32) = (6, 2);
+
+/// Where the server is and how long it may take.
+pub struct RedisOptions {
+    /// `redis://` or `rediss://` (TLS), with user and password where it wants them.
+    pub url: SecretText,
+    /// How long connecting may take.
+    pub dial_timeout: Duration,
+    /// How long an answer may take.
+    pub read_timeout: Duration,
+}
+
+impl RedisOptions {
+    /// The usual times for the server at `url`.
+    pub fn at(url: SecretText) -> Self {
+        Self { url, dial_timeout: Duration::from_secs(5), read_timeout: Duration::from_secs(3) }
+    }
+}
+
+/// Why a server can't be used. Holds neither URL nor password.
+#[derive(Debug, thiserror::Error)]
+#[error("the Redis server {place} {reason}")]
+pub struct OpenError {
+    /// Host and port.
+    pub place: String,
+    /// What is wrong and what to do.
+    pub reason: String,
+}
+
+/// A command that did not succeed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StreamError {
+    /// The server can't be reached or does not answer. Whether it did what it was told is not known.
+    #[error("redis is unavailable: {0}")]
+    Unavailable(String),
+    /// The server answered that it won't.
+    #[error("redis refused: {0}")]
+    Refused(String),
+}
+
+/// A server that was found usable.
+pub struct Redis {
+    client: Client,
+    place: String,
+    dial_timeout: Duration,
+    read_timeout: Duration,
+    commands: Mutex<Option<MultiplexedConnection>>,
+}
+
+impl Redis {
+    /// Connects and looks whether the server can keep what is promised.
+    pub async fn open(options: RedisOptions) -> Result<Arc<Self>, OpenError> {
+        let unusable = |reason: &str| OpenError { place: "of REDIS_URL".to_owned(), reason: reason.to_owned() };
+        // The client's own message repeats the URL, which holds the password.
+        let client = Client::open(options.url.expose().as_str())
+            .map_err(|_| unusable("is named by no URL of one, such as redis://user:password@host:6379/0"))?;
+        let address = client.get_connection_info().addr().clone();
+        let place = match &address {
+            ::redis::ConnectionAddr::Unix(path) => format!("at {}", path.display()),
+            other => format!("at {other}"),
+        };
+        let redis = Self {
+            client,
+            place,
+            dial_timeout: options.dial_timeout,
+            read_timeout: options.read_timeout,
+            commands: Mutex::new(None),
+        };
+        redis.inspect().await?;
+        Ok(Arc::new(redis))
+    }
+
+    /// Host and port, for messages.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// Whether the server answers.
+    pub async fn check(&self) -> Result<(), StreamError> {
+        self.ask::<Value>(&::redis::cmd("PING")).await.map(|_| ())
+    }
+
+    async fn inspect(&self) -> Result<(), OpenError> {
+        let refused = |reason: String| OpenError { place: self.place.clone(), reason };
+        let mut connection = self.connect().await.map_err(|error| refused(why_not(&error)))?;
+        let info: String = timeout(self.read_timeout, ::redis::cmd("INFO").query_async(&mut connection))
+            .await
+            .map_err(|_| refused(format!("did not answer within {:?}", self.read_timeout)))?
+            .map_err(|error| refused(why_not(&error)))?;
+        let line = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let version = line("redis_version").unwrap_or("0");
+        let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(0));
+        if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < OLDEST {
+            return Err(refused(format!("is version {version}; 6.2 or newer is needed")));
+        }
+        if line("role") == Some("slave") {
+            return Err(refused("is a replica, which takes no messages; name the primary".to_owned()));
+        }
+        let policy: Result<Vec<String>, RedisError> =
+            ::redis::cmd("CONFIG").arg("GET").arg("maxmemory-policy").query_async(&mut connection).await;
+        let reported = line("maxmemory_policy").map(str::to_owned);
+        match policy.ok().and_then(|pair| pair.into_iter().nth(1)).or(reported) {
+            Some(policy) if policy != "noeviction" => Err(refused(format!(
+                "evicts keys when its memory is full (maxmemory-policy {policy}), so revocations could be lost; set \
+                 maxmemory-policy noeviction"
+            ))),
+            Some(_) => Ok(()),
+            None => {
+                tracing::warn!(place = self.place, "the eviction policy can't be read; it must be noeviction");
+                Ok(())
+            }
+        }
+    }
+
+    /// A connection of one's own.
+    pub(crate) async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
+        // How long an answer may take is said by each caller: a read that waits takes as long as it was told to.
+        let config =
+            AsyncConnectionConfig::new().set_connection_timeout(Some(self.dial_timeout)).set_response_timeout(None);
+        let connecting = self.client.get_multiplexed_async_connection_with_config(&config);
+        match timeout(self.dial_timeout, connecting).await {
+            Ok(connected) => connected,
+            Err(_) => Err(RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut))),
+        }
+    }
+
+    async fn shared(&self) -> Result<MultiplexedConnection, StreamError> {
+        let mut commands = self.commands.lock().await;
+        if let Some(connection) = &*commands {
+            return Ok(connection.clone());
+        }
+        let connection = self.connect().await.map_err(|error| failure(&error))?;
+        Ok(commands.insert(connection).clone())
+    }
+
+    /// Runs one command on the shared connection.
+    pub(crate) async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StreamError> {
+        let mut connection = self.shared().await?;
+        self.settled(timeout(self.read_timeout, command.query_async(&mut connection)).await).await
+    }
+
+    /// Runs commands in one round trip. An error says nothing about any of them.
+    pub(crate) async fn ask_all<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, StreamError> {
+        let mut connection = self.shared().await?;
+        self.settled(timeout(self.read_timeout, commands.query_async(&mut connection)).await).await
+    }
+
+    /// Adds entries in one round trip, and says of each whether the server took it. An error says nothing about any.
+    pub(crate) async fn add_all(
+        &self,
+        entries: &[(&str, &[(String, String)])],
+    ) -> Result<Vec<Result<(), StreamError>>, StreamError> {
+        let mut additions = ::redis::pipe();
+        for (topic, fields) in entries {
+            additions.add_command(addition(topic, fields));
+        }
+        let mut connection = self.shared().await?;
+        let answer = timeout(self.read_timeout, additions.query_async::<Value>(&mut connection)).await;
+        let mut taken: Vec<Result<(), StreamError>> = entries.iter().map(|_| Ok(())).collect();
+        if let Ok(Err(error)) = &answer
+            && let Some(refusals) = error.clone().into_server_errors()
+        {
+            for (at, refusal) in refusals.iter() {
+                if let Some(entry) = taken.get_mut(*at) {
+                    *entry = Err(of_server(refusal.code(), &refusal.to_string()));
+                }
+            }
+            return Ok(taken);
+        }
+        self.settled(answer).await.map(|_: Value| taken)
+    }
+
+    async fn settled<T>(
+        &self,
+        answer: Result<Result<T, RedisError>, tokio::time::error::Elapsed>,
+    ) -> Result<T, StreamError> {
+        let error = match answer {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) => failure(&error),
+            Err(_) => StreamError::Unavailable(format!("no answer within {:?}", self.read_timeout)),
+        };
+        if matches!(error, StreamError::Unavailable(_)) {
+            *self.commands.lock().await = None;
+        }
+        Err(error)
+    }
+
+    /// The id of the newest entry; `0-0` before the first.
+    pub(crate) async fn newest(&self, topic: &str) -> Result<String, StreamError> {
+        let mut command = ::redis::cmd("XREVRANGE");
+        let entries: Value = self.ask(command.arg(topic).arg("+").arg("-").arg("COUNT").arg(1)).await?;
+        Ok(entries_of(entries).into_iter().next().map_or_else(|| "0-0".to_owned(), |entry| entry.id))
+    }
+
+    /// Removes what is older than `oldest_millis` and was handed to, and acknowledged by, every group there is.
+    pub(crate) async fn trim(&self, topic: &str, oldest_millis: i64) -> Result<(), StreamError> {
+        let groups = match self
+            .ask::<Vec<std::collections::HashMap<String, Value>>>(::redis::cmd("XINFO").arg("GROUPS").arg(topic))
+            .await
+        {
+            Ok(groups) => groups,
+            // There is no such topic yet.
+            Err(StreamError::Refused(_)) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let mut oldest = id_of(&format!("{oldest_millis}-0"));
+        for group in groups {
+            let text = |name: &str| group.get(name).and_then(|value| String::from_redis_value(value.clone()).ok());
+            let (Some(name), Some(delivered)) = (text("name"), text("last-delivered-id")) else { return Ok(()) };
+            oldest = oldest.min(id_of(&delivered));
+            // The summary of what was delivered and not acknowledged: count, first, last, consumers.
+            let pending: Vec<Value> = self.ask(::redis::cmd("XPENDING").arg(topic).arg(&name)).await?;
+            if let Some(first) = pending.get(1).and_then(|first| String::from_redis_value(first.clone()).ok()) {
+                oldest = oldest.min(id_of(&first));
+            }
+        }
+        let (millis, number) = oldest;
+        let mut command = ::redis::cmd("XTRIM");
+        self.ask::<Value>(command.arg(topic).arg("MINID").arg("~").arg(format!("{millis}-{number}"))).await.map(|_| ())
+    }
+}
+
+/// `XADD topic * name value …`.
+fn addition(topic: &str, fields: &[(String, String)]) -> Cmd {
+    let mut command = ::redis::cmd("XADD");
+    command.arg(topic).arg("*");
+    for (name, value) in fields {
+        command.arg(name).arg(value);
+    }
+    command
+}
+
+/// Entry ids are two numbers, compared as such.
+fn id_of(id: &str) -> (u64, u64) {
+    let (millis, number) = id.split_once('-').unwrap_or((id, "0"));
+    (millis.parse().unwrap_or(0), number.parse().unwrap_or(0))
+}
+
+/// The entries of an answer `[[id, [name, value, …]], …]`, in order.
+pub(crate) fn entries_of(answer: Value) -> Vec<Entry> {
+    let Value::Array(entries) = answer else { return Vec::new() };
+    entries.into_iter().filter_map(entry_of).collect()
+}
+
+fn entry_of(entry: Value) -> Option<Entry> {
+    let Value::Array(parts) = entry else { return None };
+    let mut parts = parts.into_iter();
+    let id = String::from_redis_value(parts.next()?).ok()?;
+    let fields = match parts.next() {
+        Some(Value::Array(flat)) => {
+            let texts: Result<Vec<String>, _> = flat.into_iter().map(String::from_redis_value).collect();
+            texts.ok().map(|texts| {
+                let mut texts = texts.into_iter();
+                std::iter::from_fn(|| Some((texts.next()?, texts.next()?))).collect()
+            })
+        }
+        _ => None,
+    };
+    Some(Entry { id, fields })
+}
+
+pub(crate) fn failure(error: &RedisError) -> StreamError {
+    match error.code() {
+        Some(code) => of_server(code, &error.to_string()),
+        None => StreamError::Unavailable(error.to_string()),
+    }
+}
+
+/// A server that is loading its data, that became a replica or that is full may take it later.
+fn of_server(code: &str, text: &str) -> StreamError {
+    let later =
+        ["LOADING", "READONLY", "MASTERDOWN", "OOM", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MISCONF", "NOREPLICAS"];
+    if later.contains(&code) {
+        StreamError::Unavailable(text.to_owned())
+    } else {
+        StreamError::Refused(text.to_owned())
+    }
+}
+
+/// What an operator has to do about a connection that was refused.
+fn why_not(error: &RedisError) -> String {
+    match error.code() {
+        Some("WRONGPASS") => "refused user or password; check REDIS_URL".to_owned(),
+        Some("NOAUTH") => "wants a password, and REDIS_URL has none".to_owned(),
+        Some("NOPERM") => format!("does not let this user do what is needed: {error}"),
+        Some(_) => format!("refused: {error}"),
+        None if error.kind() == ::redis::ErrorKind::AuthenticationFailed => {
+            "refused user or password; check REDIS_URL".to_owned()
+        }
+        None if error.is_connection_refusal() => "can't be reached: nobody listens there".to_owned(),
+        None => format!("can't be reached: {error}; if the server speaks TLS, say rediss://, if it does not, redis://"),
+    }
+}

@@ -1,0 +1,227 @@
+//! Following topics: everybody who follows hears every message (difference D6), from the moment they began.
+//!
+//! A follower has no place in the server that could be forgotten there. It remembers the last entry it saw and asks for
+//! those after it, also after the way to the server was lost for a while. What it misses beyond what topics keep, it
+//! finds in the store: whoever acts on messages reads that again now and then.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use ::redis::Value;
+use ::redis::aio::MultiplexedConnection;
+use caracal_crypto::hmac::HmacKey;
+use caracal_store::Message;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::entry::{Entry, Rejection, dead_letter_topic, from_wire};
+use crate::redis::{Redis, StreamError, entries_of, failure};
+
+/// How long one read waits for something new.
+const WAIT: Duration = Duration::from_secs(1);
+/// Beyond that the server gets this long to say that there was nothing.
+const GRACE: Duration = Duration::from_secs(2);
+const ENTRIES: usize = 256;
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Messages whose repetition is recognised.
+const REMEMBERED: usize = 10_000;
+/// How long a rejected entry is known as one that somebody has put aside already.
+const PUT_ASIDE: Duration = Duration::from_secs(24 * 60 * 60);
+/// Dead letters of a topic, about.
+const DEAD_LETTERS: usize = 10_000;
+
+/// What there is to know of a follower.
+#[derive(Default)]
+pub struct TailState {
+    healthy: AtomicBool,
+    heard: AtomicU64,
+    repeated: AtomicU64,
+    rejected: AtomicU64,
+    bad_signatures: AtomicU64,
+}
+
+impl TailState {
+    /// Whether the last read succeeded, with or without something new.
+    pub fn is_healthy(&self) -> bool {
+        self.healthy.load(Ordering::Relaxed)
+    }
+
+    /// Messages handed on.
+    pub fn heard(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    /// Messages that were delivered again and not handed on again.
+    pub fn repeated(&self) -> u64 {
+        self.repeated.load(Ordering::Relaxed)
+    }
+
+    /// Entries that nobody can act on, those with a bad signature among them.
+    pub fn rejected(&self) -> u64 {
+        self.rejected.load(Ordering::Relaxed)
+    }
+
+    /// Entries that none of us signed.
+    pub fn bad_signatures(&self) -> u64 {
+        self.bad_signatures.load(Ordering::Relaxed)
+    }
+}
+
+/// A follower of topics.
+pub struct Tail {
+    redis: Arc<Redis>,
+    key: Arc<HmacKey>,
+    /// Each topic and the last entry of it that was seen.
+    seen: Vec<(&'static str, String)>,
+    state: Arc<TailState>,
+    known: Known,
+}
+
+impl Tail {
+    /// Fixes where following begins: after the newest entry of each topic. Read the store after that, and nothing is
+    /// missed between the two.
+    pub async fn begin(redis: Arc<Redis>, key: Arc<HmacKey>, topics: &[&'static str]) -> Result<Self, StreamError> {
+        let mut seen = Vec::with_capacity(topics.len());
+        for topic in topics {
+            seen.push((*topic, redis.newest(topic).await?));
+        }
+        Ok(Self { redis, key, seen, state: Arc::default(), known: Known::default() })
+    }
+
+    /// What there is to know of it.
+    pub fn state(&self) -> Arc<TailState> {
+        self.state.clone()
+    }
+
+    /// Hands every message to `hear` until `shutdown` turns true.
+    pub async fn run(mut self, mut shutdown: watch::Receiver<bool>, hear: impl Fn(&Message) + Send) {
+        let (mut connection, mut pause) = (None, FIRST_PAUSE);
+        loop {
+            let read = tokio::select! {
+                _ = shutdown.wait_for(|stop| *stop) => return,
+                read = read(&self.redis, &mut connection, &self.seen) => read,
+            };
+            match read {
+                Ok(found) => {
+                    self.state.healthy.store(true, Ordering::Relaxed);
+                    pause = FIRST_PAUSE;
+                    for (topic, entry) in found {
+                        self.take(&topic, entry, &hear).await;
+                    }
+                }
+                Err(error) => {
+                    if self.state.healthy.swap(false, Ordering::Relaxed) {
+                        tracing::warn!(%error, "topics can't be followed; it is tried until they can");
+                    }
+                    connection = None;
+                    tokio::select! {
+                        _ = shutdown.wait_for(|stop| *stop) => return,
+                        () = tokio::time::sleep(pause) => {}
+                    }
+                    pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, topic: &str, entry: Entry, hear: &impl Fn(&Message)) {
+        if let Some((_, seen)) = self.seen.iter_mut().find(|(known, _)| *known == topic) {
+            seen.clone_from(&entry.id);
+        }
+        match from_wire(topic, &entry, &self.key) {
+            Ok(message) if self.known.is_new(message.id.as_str()) => {
+                hear(&message);
+                self.state.heard.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(_) => {
+                self.state.repeated.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(rejection) => {
+                self.state.rejected.fetch_add(1, Ordering::Relaxed);
+                if rejection == Rejection::Signature {
+                    self.state.bad_signatures.fetch_add(1, Ordering::Relaxed);
+                }
+                tracing::warn!(topic, entry = entry.id, %rejection, "a stream entry is not acted on");
+                if let Err(error) = self.put_aside(topic, &entry, rejection).await {
+                    tracing::warn!(topic, entry = entry.id, %error, "a rejected entry could not be put aside");
+                }
+            }
+        }
+    }
+
+    /// Everybody who follows rejects the same entry; the first of them keeps it for people to look at.
+    async fn put_aside(&self, topic: &str, entry: &Entry, rejection: Rejection) -> Result<(), StreamError> {
+        let mark = format!("caracal:put-aside:{topic}:{}", entry.id);
+        let mut first = ::redis::cmd("SET");
+        first.arg(mark).arg(1).arg("NX").arg("PX").arg(u64::try_from(PUT_ASIDE.as_millis()).unwrap_or(u64::MAX));
+        if self.redis.ask::<Option<String>>(&first).await?.is_none() {
+            return Ok(());
+        }
+        let payload = entry.fields.as_ref().map(|fields| {
+            let fields = fields.iter().map(|(name, value)| (name.clone(), value.clone().into()));
+            serde_json::Value::Object(fields.collect()).to_string()
+        });
+        let mut add = ::redis::cmd("XADD");
+        add.arg(dead_letter_topic(topic)).arg("MAXLEN").arg("~").arg(DEAD_LETTERS).arg("*");
+        add.arg("source_id").arg(&entry.id).arg("reason").arg(rejection.to_string());
+        add.arg("payload").arg(payload.unwrap_or_default());
+        self.redis.ask::<Value>(&add).await.map(|_| ())
+    }
+}
+
+/// Entries after those that were seen, waited for.
+async fn read(
+    redis: &Redis,
+    connection: &mut Option<MultiplexedConnection>,
+    seen: &[(&'static str, String)],
+) -> Result<Vec<(String, Entry)>, StreamError> {
+    let connection = match connection {
+        Some(connection) => connection,
+        None => connection.insert(redis.connect().await.map_err(|error| failure(&error))?),
+    };
+    let mut command = ::redis::cmd("XREAD");
+    command.arg("COUNT").arg(ENTRIES).arg("BLOCK").arg(u64::try_from(WAIT.as_millis()).unwrap_or(1_000)).arg("STREAMS");
+    for (topic, _) in seen {
+        command.arg(topic);
+    }
+    for (_, id) in seen {
+        command.arg(id);
+    }
+    let answer = timeout(WAIT.saturating_add(GRACE), command.query_async::<Value>(connection)).await;
+    let answer = answer.map_err(|_| StreamError::Unavailable("no answer to a read".to_owned()))?;
+    let Value::Array(topics) = answer.map_err(|error| failure(&error))? else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for topic in topics {
+        let Value::Array(parts) = topic else { continue };
+        let mut parts = parts.into_iter();
+        let (Some(name), Some(entries)) = (parts.next(), parts.next()) else { continue };
+        let Ok(name) = ::redis::from_redis_value::<String>(name) else { continue };
+        found.extend(entries_of(entries).into_iter().map(|entry| (name.clone(), entry)));
+    }
+    Ok(found)
+}
+
+/// The last messages, by their ids.
+#[derive(Default)]
+struct Known {
+    ids: HashSet<String>,
+    order: VecDeque<String>,
+}
+
+impl Known {
+    fn is_new(&mut self, id: &str) -> bool {
+        if !self.ids.insert(id.to_owned()) {
+            return false;
+        }
+        self.order.push_back(id.to_owned());
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+        true
+    }
+}

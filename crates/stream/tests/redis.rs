@@ -1,0 +1,334 @@
+//! Topics and relay on a real Redis, with the store on a real PostgreSQL.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use caracal_authority::ZoneId;
+use caracal_crypto::SecretText;
+use caracal_crypto::hmac::{HmacKey, verify_stream_signature};
+use caracal_store::{Message, PostgresOptions, Store, StoreError, outbox};
+use caracal_stream::{DELEGATIONS, REVOCATIONS, Redis, RedisOptions, Relay, RelayOptions, RelayState, Tail, TailState};
+use caracal_testkit::Database;
+use caracal_testkit::Redis as Server;
+use redis::aio::MultiplexedConnection;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+const LIFECYCLE: &str = "caracal.agents.lifecycle";
+
+fn key() -> Arc<HmacKey> {
+    Arc::new(HmacKey::from_bytes(&[7; 32]).unwrap())
+}
+
+async fn open(server: &Server) -> Arc<Redis> {
+    Redis::open(RedisOptions::at(SecretText::new(server.url()))).await.unwrap()
+}
+
+async fn store(database: &Database) -> Store {
+    Store::open_postgres(PostgresOptions::at(&database.url()).unwrap()).await.unwrap()
+}
+
+/// What a test does behind our back.
+async fn raw(server: &Server) -> MultiplexedConnection {
+    redis::Client::open(server.url()).unwrap().get_multiplexed_async_connection().await.unwrap()
+}
+
+async fn commit(store: &Store, topic: &'static str, id: &str) {
+    let added: Result<bool, StoreError> = store
+        .commit(&ZoneId::parse("z-1").unwrap(), (topic, id.to_owned()), |tx, (topic, id)| {
+            Box::pin(async move {
+                let fields =
+                    vec![("zone_id".to_owned(), "z-1".to_owned()), ("agent_session_id".to_owned(), id.clone())];
+                outbox::add(tx, id.parse().unwrap(), topic, id, fields).await
+            })
+        })
+        .await;
+    assert!(added.unwrap());
+}
+
+async fn pending(store: &Store) -> (i64, i64) {
+    let mut snapshot = store.snapshot().await.unwrap();
+    let backlog = outbox::backlog(&mut snapshot.deployment()).await.unwrap();
+    (backlog.pending, backlog.dead)
+}
+
+/// Every message on `topic`, by its id, in the order of the stream.
+async fn published(connection: &mut MultiplexedConnection, topic: &str) -> Vec<String> {
+    let entries: Vec<(String, HashMap<String, String>)> =
+        redis::cmd("XRANGE").arg(topic).arg("-").arg("+").query_async(connection).await.unwrap();
+    entries.into_iter().map(|(_, fields)| fields["outbox_id"].clone()).collect()
+}
+
+async fn until<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
+    let waited = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waited).await.unwrap_or_else(|_| panic!("{what}: not within 20 s"));
+}
+
+struct Relaying {
+    state: Arc<RelayState>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Relaying {
+    async fn start(store: &Store, server: &Server) -> Self {
+        let options = RelayOptions { poll: Duration::from_millis(20), batch: 16, max_attempts: 2 };
+        let relay = Relay::new(store.clone(), open(server).await, key(), options);
+        let (stop, stopping) = watch::channel(false);
+        Self { state: relay.state(), stop, task: tokio::spawn(relay.run(stopping)) }
+    }
+
+    async fn stop(self) {
+        self.stop.send_replace(true);
+        self.task.await.unwrap();
+    }
+}
+
+struct Following {
+    heard: Arc<Mutex<Vec<Message>>>,
+    state: Arc<TailState>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Following {
+    async fn start(server: &Server) -> Self {
+        let tail = Tail::begin(open(server).await, key(), &[REVOCATIONS, DELEGATIONS]).await.unwrap();
+        let (stop, stopping) = watch::channel(false);
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let (state, told) = (tail.state(), heard.clone());
+        let task = tokio::spawn(async move {
+            tail.run(stopping, |message: &Message| told.lock().unwrap().push(message.clone())).await;
+        });
+        Self { heard, state, stop, task }
+    }
+
+    fn ids(&self) -> Vec<String> {
+        self.heard.lock().unwrap().iter().map(|message| message.id.to_string()).collect()
+    }
+
+    async fn stop(self) {
+        self.stop.send_replace(true);
+        self.task.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_committed_is_published_signed_and_leaves_the_outbox() {
+    let (database, server) = (Database::create().unwrap(), Server::start().unwrap());
+    let store = store(&database).await;
+    let (relay, following) = (Relaying::start(&store, &server).await, Following::start(&server).await);
+    commit(&store, REVOCATIONS, "m-1").await;
+    until("heard", async || following.ids() == ["m-1"]).await;
+    until("removed", async || pending(&store).await == (0, 0)).await;
+    let entries: Vec<(String, HashMap<String, String>)> =
+        redis::cmd("XRANGE").arg(REVOCATIONS).arg("-").arg("+").query_async(&mut raw(&server).await).await.unwrap();
+    let [(_, fields)] = &entries[..] else { panic!("{entries:?}") };
+    let signed = fields.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    assert!(verify_stream_signature(&key(), REVOCATIONS, signed, &fields["_sig"]));
+    assert_eq!((fields["agent_session_id"].as_str(), fields["dedupe_key"].as_str()), ("m-1", "m-1"));
+    assert!(relay.state.is_elected() && relay.state.published() == 1);
+    following.stop().await;
+    relay.stop().await;
+    store.close().await;
+}
+
+/// Difference D6: an invalidation reaches every replica, not one per group.
+#[tokio::test(flavor = "multi_thread")]
+async fn everybody_who_follows_hears_everything_from_when_they_began() {
+    let (database, server) = (Database::create().unwrap(), Server::start().unwrap());
+    let store = store(&database).await;
+    let relay = Relaying::start(&store, &server).await;
+    commit(&store, REVOCATIONS, "before").await;
+    until("published", async || relay.state.published() == 1).await;
+    let followers = [Following::start(&server).await, Following::start(&server).await];
+    for id in ["m-1", "m-2", "m-3"] {
+        commit(&store, REVOCATIONS, id).await;
+    }
+    for following in followers {
+        until("heard", async || following.ids() == ["m-1", "m-2", "m-3"]).await;
+        following.stop().await;
+    }
+    relay.stop().await;
+    store.close().await;
+}
+
+/// Redis is gone; changes go on. When it is back, everything arrives: revocations first, the rest in order.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_delays_messages_and_loses_none() {
+    let (database, mut server) = (Database::create().unwrap(), Server::start().unwrap());
+    let store = store(&database).await;
+    let (relay, following) = (Relaying::start(&store, &server).await, Following::start(&server).await);
+    commit(&store, REVOCATIONS, "m-0").await;
+    until("heard", async || following.ids() == ["m-0"]).await;
+    server.stop();
+    until("noticed", async || !following.state.is_healthy()).await;
+    for number in 1..=40 {
+        commit(&store, LIFECYCLE, &format!("l-{number}")).await;
+        commit(&store, REVOCATIONS, &format!("m-{number}")).await;
+    }
+    until("failing", async || relay.state.is_failing()).await;
+    assert_eq!(pending(&store).await, (80, 0));
+    server.resume().unwrap();
+    until("sent", async || pending(&store).await == (0, 0)).await;
+    let expected: Vec<String> = (0..=40).map(|number| format!("m-{number}")).collect();
+    until("heard", async || following.ids() == expected).await;
+    let mut connection = raw(&server).await;
+    assert_eq!(published(&mut connection, REVOCATIONS).await, expected);
+    let expected: Vec<String> = (1..=40).map(|number| format!("l-{number}")).collect();
+    assert_eq!(published(&mut connection, LIFECYCLE).await, expected);
+    // Of what had piled up, the revocations came first.
+    let first = |topic: &'static str, id: &'static str| {
+        let mut connection = connection.clone();
+        async move {
+            let entries: Vec<(String, HashMap<String, String>)> =
+                redis::cmd("XRANGE").arg(topic).arg("-").arg("+").query_async(&mut connection).await.unwrap();
+            let (entry, _) = entries.into_iter().find(|(_, fields)| fields["outbox_id"] == id).unwrap();
+            entry.split_once('-').map(|(millis, _)| millis.parse::<u64>().unwrap()).unwrap()
+        }
+    };
+    assert!(first(REVOCATIONS, "m-40").await <= first(LIFECYCLE, "l-1").await);
+    assert!(following.state.is_healthy() && !relay.state.is_failing());
+    following.stop().await;
+    relay.stop().await;
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_several_relays_works_and_another_takes_over() {
+    let (database, server) = (Database::create().unwrap(), Server::start().unwrap());
+    let (one, other) = (store(&database).await, store(&database).await);
+    let first = Relaying::start(&one, &server).await;
+    until("elected", async || first.state.is_elected()).await;
+    let second = Relaying::start(&other, &server).await;
+    for number in 0..20 {
+        commit(if number % 2 == 0 { &one } else { &other }, REVOCATIONS, &format!("m-{number}")).await;
+    }
+    until("sent", async || pending(&one).await == (0, 0)).await;
+    assert!(!second.state.is_elected());
+    // Gone without a word.
+    first.task.abort();
+    commit(&other, REVOCATIONS, "m-20").await;
+    until("taken over", async || pending(&other).await == (0, 0)).await;
+    assert!(second.state.is_elected());
+    let expected: Vec<String> = (0..=20).map(|number| format!("m-{number}")).collect();
+    assert_eq!(published(&mut raw(&server).await, REVOCATIONS).await, expected, "each once, in order");
+    second.stop().await;
+    one.close().await;
+    other.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_the_stream_refuses_holds_nobody_back_and_ends_dead() {
+    let (database, server) = (Database::create().unwrap(), Server::start().unwrap());
+    let store = store(&database).await;
+    // A key of another kind is in the topic's place.
+    let _: () = redis::cmd("SET").arg(LIFECYCLE).arg("x").query_async(&mut raw(&server).await).await.unwrap();
+    let relay = Relaying::start(&store, &server).await;
+    commit(&store, LIFECYCLE, "l-1").await;
+    commit(&store, REVOCATIONS, "m-1").await;
+    until("dead", async || pending(&store).await == (0, 1)).await;
+    assert_eq!(published(&mut raw(&server).await, REVOCATIONS).await, ["m-1"]);
+    assert_eq!(relay.state.refused(), 2);
+    let _: () = redis::cmd("DEL").arg(LIFECYCLE).query_async(&mut raw(&server).await).await.unwrap();
+    let z = ZoneId::parse("z-1").unwrap();
+    let requeued: Result<usize, StoreError> =
+        store.commit(&z, (), |tx, ()| Box::pin(async move { outbox::requeue(tx, None).await })).await;
+    assert_eq!(requeued.unwrap(), 1);
+    until("sent", async || pending(&store).await == (0, 0)).await;
+    assert_eq!(published(&mut raw(&server).await, LIFECYCLE).await, ["l-1"]);
+    relay.stop().await;
+    store.close().await;
+}
+
+/// Unsigned, forged, garbled and oversized entries among good ones, and a good one twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn t06_evidence_hostile_entries_are_counted_put_aside_once_and_never_acted_on() {
+    let (database, server) = (Database::create().unwrap(), Server::start().unwrap());
+    let store = store(&database).await;
+    let relay = Relaying::start(&store, &server).await;
+    let followers = [Following::start(&server).await, Following::start(&server).await];
+    commit(&store, REVOCATIONS, "m-1").await;
+    until("sent", async || pending(&store).await == (0, 0)).await;
+    let mut connection = raw(&server).await;
+    let entries: Vec<(String, Vec<String>)> =
+        redis::cmd("XRANGE").arg(REVOCATIONS).arg("-").arg("+").query_async(&mut connection).await.unwrap();
+    let good = entries[0].1.clone();
+    let mut forged = good.clone();
+    let at = forged.iter().position(|text| text == "agent_session_id").unwrap();
+    forged[at + 1] = "s-of-somebody-else".to_owned();
+    let unsigned = ["outbox_id", "m-9", "zone_id", "z-1", "agent_session_id", "s-9"].map(str::to_owned).to_vec();
+    let oversized = ["outbox_id".to_owned(), "x".repeat(100_000)].to_vec();
+    for fields in [&forged, &unsigned, &oversized, &good] {
+        let _: String =
+            redis::cmd("XADD").arg(REVOCATIONS).arg("*").arg(fields).query_async(&mut connection).await.unwrap();
+    }
+    let _: String = redis::cmd("XADD")
+        .arg(REVOCATIONS)
+        .arg("*")
+        .arg("x")
+        .arg(&b"\xff\xfe"[..])
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    commit(&store, REVOCATIONS, "m-2").await;
+    for following in &followers {
+        until("heard", async || following.ids() == ["m-1", "m-2"]).await;
+        assert_eq!(
+            (following.state.rejected(), following.state.bad_signatures(), following.state.repeated()),
+            (4, 2, 1)
+        );
+    }
+    let dead: Vec<(String, HashMap<String, String>)> = redis::cmd("XRANGE")
+        .arg(format!("{REVOCATIONS}.dead"))
+        .arg("-")
+        .arg("+")
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    let mut reasons: Vec<_> = dead.iter().map(|(_, fields)| fields["reason"].clone()).collect();
+    reasons.sort();
+    assert_eq!(reasons, ["invalid_signature", "invalid_signature", "not_text", "oversized"]);
+    for following in followers {
+        following.stop().await;
+    }
+    relay.stop().await;
+    store.close().await;
+}
+
+mod starting {
+    use super::*;
+
+    async fn refusal(url: &str) -> String {
+        let refused = Redis::open(RedisOptions::at(SecretText::new(url.to_owned()))).await.map(|_| ()).unwrap_err();
+        let refused = refused.to_string();
+        assert!(!refused.contains("hunter2"), "{refused}");
+        refused
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_a_server_is_said_with_what_to_do() {
+        assert!(refusal("http://:hunter2@localhost").await.contains("no URL"));
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        assert!(refusal(&format!("redis://:hunter2@127.0.0.1:{port}/")).await.contains("nobody listens"));
+        let guarded = Server::start_with(&["--requirepass", "right"]).unwrap();
+        let address = format!("127.0.0.1:{}", guarded.port());
+        assert!(refusal(&format!("redis://{address}/")).await.contains("wants a password"));
+        assert!(refusal(&format!("redis://:hunter2@{address}/")).await.contains("check REDIS_URL"));
+        assert!(refusal(&format!("rediss://:hunter2@{address}/")).await.contains("redis://"));
+        Redis::open(RedisOptions::at(SecretText::new(format!("redis://:right@{address}/")))).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_server_that_may_drop_keys_is_refused() {
+        let evicting = Server::start_with(&["--maxmemory-policy", "allkeys-lru"]).unwrap();
+        let refused = refusal(&evicting.url()).await;
+        assert!(refused.contains("allkeys-lru") && refused.contains("noeviction"), "{refused}");
+    }
+}

@@ -1,0 +1,181 @@
+//! A private PostgreSQL server.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{self, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::directory::Directory;
+use crate::server::{self, Missing, NotStarted, Process};
+
+const WHAT: &str = "PostgreSQL";
+const MISSING: Missing =
+    Missing { what: WHAT, debian: "postgresql", fedora: "postgresql-server", homebrew: "postgresql@17" };
+
+/// A server of its own. Its superuser `postgres` needs no password on the loopback address; every other login does.
+pub struct Postgres {
+    programs: PathBuf,
+    directory: Directory,
+    port: u16,
+    process: Option<Process>,
+}
+
+impl Postgres {
+    /// Makes a server and starts it.
+    pub fn start() -> Result<Self, NotStarted> {
+        let programs = programs().ok_or(NotStarted::Missing(MISSING))?;
+        let failed = |error: std::io::Error| NotStarted::Failed { what: WHAT, reason: error.to_string() };
+        let directory = Directory::create("postgres").map_err(failed)?;
+        server::give_to_server(directory.path()).map_err(failed)?;
+        let data = directory.path().join("data");
+        let mut init = server::command(&programs.join("initdb"), directory.path());
+        init.arg("-D").arg(&data).args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]);
+        server::run(WHAT, &mut init)?;
+        let access =
+            "local all all trust\nhost all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+        fs::write(data.join("pg_hba.conf"), access).map_err(failed)?;
+        let mut server = Self { programs, directory, port: 0, process: None };
+        // Somebody else can take the port between its choice and its use.
+        let mut tries = 0;
+        loop {
+            server.port = server::free_port().map_err(failed)?;
+            tries += 1;
+            match server.resume() {
+                Err(_) if tries < 5 => {}
+                other => return other.map(|()| server),
+            }
+        }
+    }
+
+    /// Starts it again after [`stop`](Self::stop) or [`kill`](Self::kill), with what it had, on the same port.
+    pub fn resume(&mut self) -> Result<(), NotStarted> {
+        let data = self.directory.path().join("data");
+        let mut command = server::command(&self.programs.join("postgres"), self.directory.path());
+        command.arg("-D").arg(&data);
+        let (port, sockets) = (self.port.to_string(), self.directory.path().display().to_string());
+        for setting in [
+            format!("port={port}"),
+            "listen_addresses=127.0.0.1".to_owned(),
+            format!("unix_socket_directories={sockets}"),
+            "max_connections=400".to_owned(),
+            "shared_buffers=64MB".to_owned(),
+        ] {
+            command.arg("-c").arg(setting);
+        }
+        let mut process = Process::spawn(WHAT, &mut command, self.directory.path().join("log"))?;
+        let ready = self.programs.join("pg_isready");
+        process.wait_until(|| {
+            let mut ask = Command::new(&ready);
+            ask.args(["-q", "-h", "127.0.0.1", "-p", &port, "-U", "postgres"]);
+            ask.stdin(Stdio::null()).status().is_ok_and(|status| status.success())
+        })?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Its version, as its own program says.
+    pub fn version(&self) -> String {
+        let said = Command::new(self.programs.join("postgres")).arg("--version").output();
+        said.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+    }
+
+    /// The port it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its address, as the superuser.
+    pub fn url(&self) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// Ends it in order, cutting off whoever is connected.
+    pub fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.end("INT");
+        }
+    }
+
+    /// Ends it as a power cut does: it recovers when it is started again.
+    pub fn kill(&mut self) {
+        // "Immediate shutdown": the processes quit at once and write nothing. Killing the first one alone would leave
+        // the others alive for a while, and they hold the data directory.
+        if let Some(mut process) = self.process.take() {
+            process.end("QUIT");
+        }
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Where the newest installed server's programs lie.
+fn programs() -> Option<PathBuf> {
+    let mut places = Vec::new();
+    for versions in ["/usr/lib/postgresql", "/opt/homebrew/opt", "/usr/local/opt"] {
+        for entry in fs::read_dir(versions).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let version: Option<u32> = name.strip_prefix("postgresql@").unwrap_or(&name).parse().ok();
+            places.extend(version.map(|version| (version, entry.path().join("bin"))));
+        }
+    }
+    places.sort();
+    let places: Vec<PathBuf> = places.into_iter().rev().map(|(_, place)| place).collect();
+    let server = server::find(&["postgres"], &places)?;
+    // A link in PATH may stand alone; the other programs are where it leads.
+    let server = fs::canonicalize(&server).unwrap_or(server);
+    let place = server.parent()?.to_owned();
+    ["initdb", "pg_isready"].iter().all(|name| place.join(name).is_file()).then_some(place)
+}
+
+/// A database of its own on the server that the suite was given, dropped with this value.
+pub struct Database {
+    server: String,
+    name: String,
+}
+
+impl Database {
+    /// Makes one. Fails, saying how to run the suite, where no server was given.
+    pub fn create() -> Result<Self, NotStarted> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let server = std::env::var("CARACAL_TEST_POSTGRES_URL").map_err(|_| NotStarted::Failed {
+            what: WHAT,
+            reason: "CARACAL_TEST_POSTGRES_URL is not set; run `cargo xtask services -- cargo test …`".to_owned(),
+        })?;
+        Self::on(&server, &format!("t{}_{}", process::id(), NUMBER.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// Makes one on the server at `server`, the URL of its superuser.
+    pub fn on(server: &str, name: &str) -> Result<Self, NotStarted> {
+        let database = Self { server: server.to_owned(), name: name.to_owned() };
+        database.tell(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"))?;
+        database.tell(&format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'"))?;
+        Ok(database)
+    }
+
+    /// Its address, as the server's superuser.
+    pub fn url(&self) -> String {
+        let address = self.server.rsplit_once('/').map_or(self.server.as_str(), |(address, _)| address);
+        format!("{address}/{}", self.name)
+    }
+
+    /// The server's own address, as its superuser.
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
+    fn tell(&self, sql: &str) -> Result<(), NotStarted> {
+        let places: Vec<PathBuf> = programs().into_iter().collect();
+        let psql = server::find(&["psql"], &places).ok_or(NotStarted::Missing(MISSING))?;
+        server::run(WHAT, Command::new(psql).args([&self.server, "-qX", "-v", "ON_ERROR_STOP=1", "-c", sql]))
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let _ = self.tell(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name));
+    }
+}
