@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use caracal_authority::ZoneId;
 use caracal_store::{PostgresOptions, Store, StoreError, delegations, deployment, outbox, used_mandates};
-use caracal_testkit::Database;
+use caracal_testkit::{Database, Postgres};
 use tokio_postgres::{Client, NoTls};
 
 /// A connection for what a test does behind the store's back.
@@ -220,6 +220,34 @@ mod starting {
         let refused = refusal(PostgresOptions::at(&format!("postgres://u:hunter2@127.0.0.1:{port}/d")).unwrap()).await;
         assert!(refused.contains("can't be reached"), "{refused}");
         login.remove(&database).await;
+    }
+
+    /// The certificate and the name are verified, and nothing is spoken in the clear that should not be.
+    #[tokio::test]
+    async fn tls_is_verified() {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let server = Postgres::start_with_tls(&made.cert.pem(), &made.signing_key.serialize_pem()).unwrap();
+        let database = Database::on(&server.url(), "d").unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let authority = directory.path().join("authority.pem");
+        std::fs::write(&authority, made.cert.pem()).unwrap();
+        let url = |host: &str, rest: &str| {
+            PostgresOptions::at(&format!("postgres://postgres@{host}:{}/d?{rest}", server.port())).unwrap()
+        };
+        let trusting = format!("sslmode=verify-full&sslrootcert={}", authority.display());
+        let store = Store::open_postgres(url("localhost", &trusting)).await.unwrap();
+        raise(&store, &zone("z-1")).await.unwrap();
+        let client = connect(&database.url()).await;
+        let encrypted = "SELECT bool_and(ssl) FROM pg_stat_ssl s JOIN pg_stat_activity a USING (pid)
+                         WHERE a.application_name = 'caracal'";
+        assert!(client.query_one(encrypted, &[]).await.unwrap().get::<_, bool>(0));
+        store.close().await;
+        for (host, rest) in [("localhost", "sslmode=require"), ("127.0.0.1", trusting.as_str())] {
+            let refused = refusal(url(host, rest)).await;
+            assert!(refused.contains("certificate"), "{host}: {refused}");
+        }
+        let missing = refusal(url("localhost", "sslmode=require&sslrootcert=/nowhere.pem")).await;
+        assert!(missing.contains("sslrootcert"), "{missing}");
     }
 
     /// The login of a running system needs the role, and the schema has to be there.

@@ -2,7 +2,7 @@
 //!
 //! Commands share one connection, on which they are pipelined. Reads that wait for new entries have connections of
 //! their own: on a shared one, everything behind them would wait too. A connection that was lost is replaced by
-//! whoever needs it next; nothing is sent twice by this module.
+//! whoever needs it next.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,12 +11,15 @@ use ::redis::aio::MultiplexedConnection;
 use ::redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, Pipeline, RedisError, Value};
 use caracal_crypto::SecretText;
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::entry::Entry;
 
 /// XAUTOCLAIM and XTRIM MINID, which consumers of our topics use, came with it.
 const OLDEST: (u32, u32) = (6, 2);
+
+/// How long after a failed connection nobody else tries.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// Where the server is and how long it may take.
 pub struct RedisOptions {
@@ -62,7 +65,14 @@ pub struct Redis {
     place: String,
     dial_timeout: Duration,
     read_timeout: Duration,
-    commands: Mutex<Option<MultiplexedConnection>>,
+    commands: Mutex<Commands>,
+}
+
+/// The shared connection, or when there was last none to be had.
+#[derive(Default)]
+struct Commands {
+    connection: Option<MultiplexedConnection>,
+    refused: Option<Instant>,
 }
 
 impl Redis {
@@ -82,7 +92,7 @@ impl Redis {
             place,
             dial_timeout: options.dial_timeout,
             read_timeout: options.read_timeout,
-            commands: Mutex::new(None),
+            commands: Mutex::default(),
         };
         redis.inspect().await?;
         Ok(Arc::new(redis))
@@ -144,23 +154,57 @@ impl Redis {
 
     async fn shared(&self) -> Result<MultiplexedConnection, StreamError> {
         let mut commands = self.commands.lock().await;
-        if let Some(connection) = &*commands {
+        if let Some(connection) = &commands.connection {
             return Ok(connection.clone());
         }
-        let connection = self.connect().await.map_err(|error| failure(&error))?;
-        Ok(commands.insert(connection).clone())
+        // Those who wait here would otherwise each wait for a server that does not answer, one after the other.
+        if commands.refused.is_some_and(|refused| refused.elapsed() < RETRY_AFTER) {
+            return Err(StreamError::Unavailable("it could not be reached a moment ago".to_owned()));
+        }
+        match self.connect().await {
+            Ok(connection) => Ok(commands.connection.insert(connection).clone()),
+            Err(error) => {
+                commands.refused = Some(Instant::now());
+                Err(failure(&error))
+            }
+        }
+    }
+
+    /// Runs commands in one round trip on the shared connection, and once more on a new one when that turned out to be lost: an idle
+    /// connection does not notice that its server was restarted. So a command may be done twice, and whoever calls this
+    /// bears that.
+    async fn run(&self, commands: &Pipeline) -> Result<Result<Value, RedisError>, StreamError> {
+        for again in [true, false] {
+            let mut connection = self.shared().await?;
+            match timeout(self.read_timeout, commands.query_async(&mut connection)).await {
+                Ok(Err(error)) if error.clone().into_server_errors().is_none() => {
+                    self.commands.lock().await.connection = None;
+                    if !(again && (error.is_io_error() || error.is_connection_dropped())) {
+                        return Ok(Err(error));
+                    }
+                }
+                Ok(answer) => return Ok(answer),
+                Err(_) => {
+                    self.commands.lock().await.connection = None;
+                    return Err(StreamError::Unavailable(format!("no answer within {:?}", self.read_timeout)));
+                }
+            }
+        }
+        Err(StreamError::Unavailable("the connection was lost twice".to_owned()))
     }
 
     /// Runs one command on the shared connection.
     pub(crate) async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StreamError> {
-        let mut connection = self.shared().await?;
-        self.settled(timeout(self.read_timeout, command.query_async(&mut connection)).await).await
+        let mut commands = ::redis::pipe();
+        commands.add_command(command.clone());
+        let mut answers: Vec<T> = self.ask_all(&commands).await?;
+        answers.pop().ok_or_else(|| StreamError::Refused("no answer to a command".to_owned()))
     }
 
     /// Runs commands in one round trip. An error says nothing about any of them.
     pub(crate) async fn ask_all<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, StreamError> {
-        let mut connection = self.shared().await?;
-        self.settled(timeout(self.read_timeout, commands.query_async(&mut connection)).await).await
+        let answer = self.run(commands).await?.map_err(|error| failure(&error))?;
+        T::from_redis_value(answer).map_err(|error| StreamError::Refused(error.to_string()))
     }
 
     /// Adds entries in one round trip, and says of each whether the server took it. An error says nothing about any.
@@ -172,35 +216,15 @@ impl Redis {
         for (topic, fields) in entries {
             additions.add_command(addition(topic, fields));
         }
-        let mut connection = self.shared().await?;
-        let answer = timeout(self.read_timeout, additions.query_async::<Value>(&mut connection)).await;
         let mut taken: Vec<Result<(), StreamError>> = entries.iter().map(|_| Ok(())).collect();
-        if let Ok(Err(error)) = &answer
-            && let Some(refusals) = error.clone().into_server_errors()
-        {
-            for (at, refusal) in refusals.iter() {
-                if let Some(entry) = taken.get_mut(*at) {
-                    *entry = Err(of_server(refusal.code(), &refusal.to_string()));
-                }
+        let Err(error) = self.run(&additions).await? else { return Ok(taken) };
+        let Some(refusals) = error.clone().into_server_errors() else { return Err(failure(&error)) };
+        for (at, refusal) in refusals.iter() {
+            if let Some(entry) = taken.get_mut(*at) {
+                *entry = Err(of_server(refusal.code(), &refusal.to_string()));
             }
-            return Ok(taken);
         }
-        self.settled(answer).await.map(|_: Value| taken)
-    }
-
-    async fn settled<T>(
-        &self,
-        answer: Result<Result<T, RedisError>, tokio::time::error::Elapsed>,
-    ) -> Result<T, StreamError> {
-        let error = match answer {
-            Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) => failure(&error),
-            Err(_) => StreamError::Unavailable(format!("no answer within {:?}", self.read_timeout)),
-        };
-        if matches!(error, StreamError::Unavailable(_)) {
-            *self.commands.lock().await = None;
-        }
-        Err(error)
+        Ok(taken)
     }
 
     /// The id of the newest entry; `0-0` before the first.
@@ -278,9 +302,9 @@ fn entry_of(entry: Value) -> Option<Entry> {
 }
 
 pub(crate) fn failure(error: &RedisError) -> StreamError {
-    match error.code() {
-        Some(code) => of_server(code, &error.to_string()),
-        None => StreamError::Unavailable(error.to_string()),
+    match error.clone().into_server_errors().as_deref() {
+        Some([(_, refusal), ..]) => of_server(refusal.code(), &refusal.to_string()),
+        _ => StreamError::Unavailable(error.to_string()),
     }
 }
 

@@ -128,7 +128,7 @@ impl Sts {
                     break outcome;
                 }
                 let now = loaded.facts.now.unwrap_or(Timestamp::EPOCH);
-                if self.count_mints(&request, uncounted, now, &mut rated).await {
+                if self.count_mints(&request, uncounted, now, &mut rated).await? {
                     break outcome;
                 }
             };
@@ -144,14 +144,15 @@ impl Sts {
         Err(ExchangeError::Busy)
     }
 
-    /// Counts mints of these resources. Whether all of them are within their limit.
+    /// Counts mints of these resources. Whether all of them are within their limit. When nobody can say, nothing was
+    /// decided, so nothing is recorded and no mandate is used up.
     async fn count_mints(
         &self,
         request: &Request,
         resources: Vec<ResourceId>,
         now: Timestamp,
         rated: &mut HashMap<ResourceId, Rate>,
-    ) -> bool {
+    ) -> Result<bool, ExchangeError> {
         let key = |resource: &ResourceId| MintKey {
             zone: request.zone.clone(),
             resource: resource.clone(),
@@ -159,11 +160,11 @@ impl Sts {
         };
         let keys: Vec<MintKey> = resources.iter().map(key).collect();
         let counted = self.mint_rate.count(&keys, self.config.mint_rate_limit_per_min, now).await;
-        // An answer that is missing is none.
-        let counted = counted.into_iter().chain(std::iter::repeat(Rate::Unavailable));
-        let before = rated.len();
+        if counted.len() != resources.len() || counted.contains(&Rate::Unavailable) {
+            return Err(ExchangeError::Unavailable);
+        }
         rated.extend(resources.into_iter().zip(counted));
-        rated.len() > before && rated.values().all(|rate| *rate == Rate::Within)
+        Ok(rated.values().all(|rate| *rate == Rate::Within))
     }
 
     /// What step 5 of §3.7 needs: the subject token, if it verifies, is of this zone and class, and in force. One that

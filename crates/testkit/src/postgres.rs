@@ -23,6 +23,15 @@ pub struct Postgres {
 impl Postgres {
     /// Makes a server and starts it.
     pub fn start() -> Result<Self, NotStarted> {
+        Self::start_as(None)
+    }
+
+    /// The same, offering TLS with this certificate and key, both PEM.
+    pub fn start_with_tls(certificate: &str, key: &str) -> Result<Self, NotStarted> {
+        Self::start_as(Some((certificate, key)))
+    }
+
+    fn start_as(tls: Option<(&str, &str)>) -> Result<Self, NotStarted> {
         let programs = programs().ok_or(NotStarted::Missing(MISSING))?;
         let failed = |error: std::io::Error| NotStarted::Failed { what: WHAT, reason: error.to_string() };
         let directory = Directory::create("postgres").map_err(failed)?;
@@ -34,6 +43,12 @@ impl Postgres {
         let access =
             "local all all trust\nhost all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
         fs::write(data.join("pg_hba.conf"), access).map_err(failed)?;
+        if let Some((certificate, key)) = tls {
+            for (name, text) in [("server.crt", certificate), ("server.key", key)] {
+                server::write_private(&data.join(name), text).map_err(failed)?;
+            }
+            fs::write(data.join("postgresql.auto.conf"), "ssl = on\n").map_err(failed)?;
+        }
         let mut server = Self { programs, directory, port: 0, process: None };
         // Somebody else can take the port between its choice and its use.
         let mut tries = 0;

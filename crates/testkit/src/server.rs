@@ -112,6 +112,14 @@ pub(crate) fn give_to_server(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Writes a file that only the server's user may read.
+pub(crate) fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    fs::write(path, text)?;
+    #[cfg(unix)]
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    give_to_server(path)
+}
+
 /// A command that runs as that user, in `directory`. It stays in our process group: Ctrl-C reaches it too.
 pub(crate) fn command(program: &Path, directory: &Path) -> Command {
     let mut command = Command::new(program);

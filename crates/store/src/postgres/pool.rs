@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use tokio::time::timeout;
 use tokio_postgres::{Client, NoTls, Statement};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::RUNTIME_ROLE;
 use super::options::PostgresOptions;
 use super::schema;
+use super::tls::{self, Tls};
 use super::wire::{Constraints, Failure, placeholders, whole};
-use super::{RUNTIME_ROLE, tls};
 use crate::error::OpenError;
 
 /// Statements that a connection keeps prepared. Their texts are few; the bound guards against one that is not.
@@ -20,7 +20,7 @@ const STATEMENTS_KEPT: usize = 512;
 /// Idle connections and the way to new ones. How many there are is bounded by whoever asks for one.
 pub(crate) struct Pool {
     pub(super) options: PostgresOptions,
-    tls: MakeRustlsConnect,
+    tls: Tls,
     idle: Mutex<Option<Vec<Connection>>>,
     constraints: Arc<Constraints>,
 }
@@ -138,7 +138,7 @@ impl Connection {
 }
 
 /// A connection as the login that the URL names, or why there is none.
-pub(super) async fn connect(options: &PostgresOptions, tls: &MakeRustlsConnect) -> Result<Client, String> {
+pub(super) async fn connect(options: &PostgresOptions, tls: &Tls) -> Result<Client, String> {
     let mut config = options.config.clone();
     config.connect_timeout(options.connect_timeout);
     config.tcp_user_timeout(options.statement_timeout.saturating_add(options.connect_timeout));

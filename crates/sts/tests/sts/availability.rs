@@ -132,7 +132,12 @@ mod t08_availability_of_mints {
         let sts = world.replica(StsConfig::for_issuer(ISSUER), Arc::new(Unreachable));
         let answer = send_to(&sts, Ask::bootstrap().request()).await;
         assert_eq!(told(&answer), ("503 sts_unavailable".to_owned(), "1"));
-        assert_eq!(Ask::bootstrap().send(&world).await.status, 200, "the fault is the counter's alone");
+        // Nothing was decided, so a mandate that was shown is not used up.
+        let mandate = world.mandate().await;
+        let config = StsConfig { gateway_key: Some(Arc::new(gateway_key())), ..StsConfig::for_issuer(ISSUER) };
+        let gateways = world.replica(config, Arc::new(Unreachable));
+        assert_eq!(send_to(&gateways, Signed::exchange(&world, &mandate).request()).await.status, 503);
+        assert_eq!(Signed::exchange(&world, &mandate).send(&world).await.status, 200);
     }
 
     #[tokio::test]
