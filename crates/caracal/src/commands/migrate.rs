@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use super::{Failure, runtime};
-use crate::settings::{Environment, database};
+use super::{Failure, environment, runtime};
+use crate::settings::database;
 
 /// Applies what is missing, or with `check` only says what that is: then exit 1 when anything is.
 pub fn migrate(check: bool, json: bool) -> Result<ExitCode, Failure> {
-    let options = database(&Environment::of_process())?.ok_or_else(|| {
+    let options = database(&environment())?.ok_or_else(|| {
         Failure(
             "DATABASE_URL is not set: it names the database to migrate, with a login that owns it. The embedded store is \
              migrated by `caracal up`"

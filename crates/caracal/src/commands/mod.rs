@@ -1,12 +1,14 @@
 //! One file per command. Results go to standard output, progress and failures to standard error.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the command line's own output")]
 
+mod config;
 mod migrate;
 mod status;
 mod up;
 mod verify;
 mod version;
 
+pub use config::check_config;
 pub use migrate::migrate;
 pub use status::status;
 pub use up::up;
@@ -17,6 +19,8 @@ pub use version::{VERSION, version};
 use std::process::ExitCode;
 
 use caracal_http::redact;
+
+use crate::settings::Environment;
 
 /// A command that did not do what it is for; the text says what happened, why, and what to do next.
 pub struct Failure(pub String);
@@ -44,6 +48,15 @@ pub fn say(text: &str) {
 /// Prints a failure on standard error, without anything that looks like a secret.
 pub fn say_failure(message: &str) {
     eprintln!("caracal: {}", redact::text(message.trim_end()));
+}
+
+/// The process's environment. What is odd about it is said on standard error, and stops nothing.
+fn environment() -> Environment {
+    let environment = Environment::of_process();
+    for warning in environment.warnings() {
+        eprintln!("caracal: warning: {}", redact::text(warning));
+    }
+    environment
 }
 
 /// Runs the demonstration.

@@ -3,14 +3,14 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{Failure, runtime};
+use super::{Failure, environment, runtime};
 use crate::logging;
-use crate::settings::{Environment, Settings, UpFlags};
+use crate::settings::{Settings, UpFlags};
 use crate::system::{Listeners, System};
 
 /// Runs everything until Ctrl-C or SIGTERM. Exit 0 when all work in flight was finished.
 pub fn up(flags: &UpFlags, json: bool) -> Result<ExitCode, Failure> {
-    let environment = Environment::of_process();
+    let environment = environment();
     let settings = Settings::read(flags, &environment)?;
     logging::start(&settings.log_level);
     let runtime = runtime()?;

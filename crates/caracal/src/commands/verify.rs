@@ -8,14 +8,14 @@ use std::process::ExitCode;
 use caracal_ledger::{Chain, ChainKey, LedgerReport, read_heads, verify_store};
 use caracal_store::{PostgresOptions, SqliteOptions, Store, inspect};
 
-use super::{Failure, runtime};
+use super::{Failure, environment, runtime};
 use crate::settings::{Environment, SecretFiles, database, default_data_dir};
 use crate::system::heads_dir;
 
 /// Verifies the store of a data directory, or, where none is named and `DATABASE_URL` is set, of that database. Exit 0
 /// only if everything verifies.
 pub fn verify(data_dir: Option<PathBuf>, json: bool) -> Result<ExitCode, Failure> {
-    let environment = Environment::of_process();
+    let environment = environment();
     let show_progress = !json && std::io::stderr().is_terminal();
     let progress = |chain: &Chain, rows: i64| {
         if show_progress {

@@ -1,5 +1,7 @@
 use super::*;
 
+mod distributed;
+
 fn flags(bind: &str) -> UpFlags {
     UpFlags { data_dir: Some(PathBuf::from("/nowhere")), bind: bind.parse().unwrap(), port_offset: 0, roles: None }
 }
@@ -60,8 +62,13 @@ fn times_need_a_unit_and_a_length_and_a_request_outlasts_its_parts() {
 /// not be found.
 #[test]
 fn the_operators_table_is_what_is_read() {
-    let source =
-        [include_str!("mod.rs"), include_str!("services.rs"), include_str!("secrets.rs"), include_str!("variables.rs")];
+    let source = [
+        include_str!("mod.rs"),
+        include_str!("engine.rs"),
+        include_str!("services.rs"),
+        include_str!("secrets.rs"),
+        include_str!("variables.rs"),
+    ];
     for variable in VARIABLES {
         let read = source.concat().matches(&format!("\"{}\"", variable.name)).count();
         assert!(read > 1, "{} is documented and not read", variable.name);
