@@ -45,8 +45,14 @@ impl Sts {
                 let (script, counted, alive) = (script.clone(), counted.clone(), alive.clone());
                 tokio::spawn(async move {
                     let mut heard = String::new();
-                    while !(heard.starts_with("GET") && heard.ends_with("\r\n\r\n")) && !heard.ends_with("zone_id=z-1")
-                    {
+                    let whole = |heard: &str| {
+                        if heard.starts_with("GET") {
+                            heard.ends_with("\r\n\r\n")
+                        } else {
+                            heard.ends_with("zone_id=z-1")
+                        }
+                    };
+                    while !whole(&heard) {
                         let mut some = [0; 4096];
                         match stream.read(&mut some).await {
                             Ok(read) if read > 0 => heard.push_str(&String::from_utf8_lossy(&some[..read])),
