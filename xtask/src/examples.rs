@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::client;
+use crate::services::Services;
 use crate::step::{Chore, Failed, succeeded};
 
 const PAGES: &[&str] = &["settings", "admin", "policy", "coordinator", "sts", "gateway", "ledger"];
@@ -37,6 +38,23 @@ url() { jq -er ".urls.$1" "$place/ready"; }
 API=$(url api) STS=$(url sts) GATEWAY=$(url gateway) COORDINATOR=$(url coordinator) UPSTREAM=$STS
 "#;
 
+/// The page that has servers and processes of its own.
+const ON_SERVERS: &str = "replicas";
+const SERVER_PREAMBLE: &str = r#"set -euo pipefail
+export PLACE=$(mktemp -d) REDIS_URL
+ln -s "$CARACAL" "$PLACE/caracal"
+export PATH=$PLACE:$PATH HOME=$PLACE
+finish() {
+  code=$?
+  if [ "$code" -ne 0 ]; then tail -n 40 "$PLACE/log"; fi
+  jobs -p | xargs -r kill 2>/dev/null || true
+  wait || true
+  rm -rf "$PLACE"
+  exit "$code"
+}
+trap finish EXIT
+"#;
+
 /// Builds the binary and runs the examples.
 pub(crate) fn build_and_run(chore: &Chore) -> Result<(), Failed> {
     client::build(chore)?;
@@ -64,6 +82,21 @@ pub(crate) fn run(chore: &Chore) -> Result<(), Failed> {
     let mut bash = chore.program("bash");
     bash.arg(&file).env("CARACAL", client::binary(chore)).env("OFFSET", free_offset()?.to_string());
     let what = "the examples of the book against a freshly started system";
+    let status = chore.watch(what, &mut bash, |_| ())?;
+    succeeded(what, status)?;
+    run_on_servers(chore)
+}
+
+/// The page about several processes, followed literally, on servers of its own.
+fn run_on_servers(chore: &Chore) -> Result<(), Failed> {
+    let services = Services::start(chore)?;
+    let page = fs::read_to_string(chore.root().join(format!("docs/{ON_SERVERS}.md")))?;
+    let file: PathBuf = chore.target().join("examples-on-servers.sh");
+    fs::write(&file, format!("{SERVER_PREAMBLE}{}", blocks(&page)))?;
+    let mut bash = chore.program("bash");
+    bash.arg(&file).env("CARACAL", client::binary(chore)).env("OFFSET", free_offset()?.to_string());
+    bash.env("POSTGRES", services.postgres_url()).env("REDIS_URL", services.redis_url());
+    let what = "the page about several processes, on PostgreSQL and Redis";
     let status = chore.watch(what, &mut bash, |_| ())?;
     succeeded(what, status)
 }

@@ -14,6 +14,7 @@ use caracal_crypto::chance::{uuid_v4, uuid_v7};
 use caracal_crypto::client_secret::SecretVerifier;
 use caracal_crypto::hmac::{HmacKey, KeyError};
 use caracal_custody::SealedSecrets;
+use caracal_http::health::{Probe, Probes};
 use caracal_http::{Face, FreshId, Problem, Profile};
 use caracal_ledger::{AnonymousDenials, Ledger};
 use caracal_store::Store;
@@ -105,10 +106,16 @@ pub struct Admin {
     pub(crate) limits: Limits,
     pub(crate) recorder: Recorder,
     pub(crate) fresh_id: FreshId,
+    pub(crate) probes: Probes,
     draining: AtomicBool,
 }
 
 impl Admin {
+    /// What readiness looks at beside the store.
+    pub fn probe_with(&self, probe: Arc<dyn Probe>) {
+        self.probes.set(probe);
+    }
+
     /// Sets the service up. Nothing is stored yet: see [`Admin::seed`].
     pub fn new(config: AdminConfig, capabilities: Capabilities) -> Result<Self, SetupError> {
         let account_key = config.bootstrap_token.as_ref().map(account::key).transpose()?;
@@ -129,6 +136,7 @@ impl Admin {
             limits,
             recorder: Recorder::new(),
             fresh_id,
+            probes: Probes::default(),
             draining: AtomicBool::new(false),
         })
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
+use caracal_http::health::Objection;
 use caracal_http::{Profile, health};
 
 use crate::{Admin, gate};
@@ -17,6 +18,14 @@ pub(crate) async fn alive() -> Response {
     health::ok(Profile::ADMIN).map(Body::new)
 }
 
+async fn beside_the_store(admin: &Admin) -> Response {
+    match admin.probes.objection().await {
+        None => health::ok(Profile::ADMIN).map(Body::new),
+        Some(Objection::RedisUnreachable) => health::dependency_down("redis_unreachable", "redis").into_response(),
+        Some(Objection::OutboxDead(dead)) => health::outbox_dead(dead, 0).into_response(),
+    }
+}
+
 /// Requests can be served: not going down, and the store reads and writes.
 pub(crate) async fn ready(admin: Arc<Admin>, request: Request) -> Response {
     if let Err(refusal) = admin.limits.probe(gate::source(&admin, &request), admin.store.now()) {
@@ -26,7 +35,7 @@ pub(crate) async fn ready(admin: Arc<Admin>, request: Request) -> Response {
         return health::draining().into_response();
     }
     match tokio::time::timeout(DEADLINE, admin.store.check()).await {
-        Ok(Ok(())) => return health::ok(Profile::ADMIN).map(Body::new),
+        Ok(Ok(())) => return beside_the_store(&admin).await,
         Ok(Err(error)) => tracing::warn!(%error, "not ready"),
         Err(_) => tracing::warn!("not ready, the store does not answer"),
     }

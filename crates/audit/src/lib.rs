@@ -11,6 +11,7 @@ mod sweep;
 use std::sync::Arc;
 
 use caracal_crypto::SecretText;
+use caracal_http::health::{Probe, Probes};
 use caracal_http::limits::Backoff;
 use caracal_ledger::{AnonymousDenials, LedgerReport};
 use caracal_store::Store;
@@ -47,6 +48,7 @@ pub struct Audit {
     /// this port.
     guesses: Backoff,
     sweeps: Sweeps,
+    probes: Probes,
 }
 
 impl Audit {
@@ -60,6 +62,19 @@ impl Audit {
         // Compared with nothing, an empty secret would be right.
         config.admin_token = config.admin_token.filter(|token| !token.expose().is_empty());
         config.metrics_bearer = config.metrics_bearer.filter(|bearer| !bearer.expose().is_empty());
-        Self { config, store, denials, verifier, guesses: Backoff::for_credentials(), sweeps: Sweeps::default() }
+        Self {
+            config,
+            store,
+            denials,
+            verifier,
+            guesses: Backoff::for_credentials(),
+            sweeps: Sweeps::default(),
+            probes: Probes::default(),
+        }
+    }
+
+    /// What readiness looks at beside the store.
+    pub fn probe_with(&self, probe: Arc<dyn Probe>) {
+        self.probes.set(probe);
     }
 }

@@ -12,9 +12,10 @@ use caracal_authority::ZoneId;
 use caracal_authority::exchange::Rate;
 use caracal_authority::resource::UpstreamCall;
 use caracal_gateway::{Directive, Exchange, ExchangeRefusal, ExchangeRequest, Permitted, RefusalKind, StsUnreachable};
+use caracal_http::health::{Objection, Probe};
 use caracal_ledger::{ChainKey, LedgerReport, read_heads, verify_store};
-use caracal_store::{BoxFuture, Clock, Store};
-use caracal_stream::Counters;
+use caracal_store::{BoxFuture, Clock, Store, outbox};
+use caracal_stream::{Counters, Redis};
 use caracal_sts::{Decision, ExchangeError, GatewayCall, Granted, MintKey, MintRate, Sts};
 
 use crate::commands::{Failure, verify_with_key};
@@ -156,6 +157,26 @@ impl MintRate for SharedMintRate {
                     mints.iter().map(|_| Rate::Unavailable).collect()
                 }
             }
+        })
+    }
+}
+
+/// What every service on servers looks at: Redis, and messages that nobody can send.
+pub(crate) struct SharedProbe {
+    pub(crate) redis: Arc<Redis>,
+    pub(crate) store: Store,
+}
+
+impl Probe for SharedProbe {
+    fn objection(&self) -> BoxFuture<'_, Option<Objection>> {
+        Box::pin(async move {
+            if self.redis.check().await.is_err() {
+                return Some(Objection::RedisUnreachable);
+            }
+            // That the store answers was found out before.
+            let mut snapshot = self.store.snapshot().await.ok()?;
+            let dead = outbox::count_dead(&mut snapshot.deployment()).await.ok()?;
+            (dead > 0).then_some(Objection::OutboxDead(dead.unsigned_abs()))
         })
     }
 }

@@ -6,7 +6,7 @@ mod support;
 use std::path::Path;
 
 use http::StatusCode;
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::{Addressed, Http, Running, Tenant, caracal, refused_up, run, upstream};
 
 #[test]
@@ -99,7 +99,7 @@ mod settings {
         let good = check(&[], &[]);
         assert_eq!(good.code, Some(0), "{}", good.stderr);
         assert!(good.stdout.starts_with("mode dev, engine embedded, roles api, sts, gateway, audit, coordinator\n"));
-        assert!(good.stdout.ends_with("No mistakes.\n") && good.stderr.is_empty(), "{}", good.stdout);
+        assert!(good.stdout.ends_with("Nothing is wrong.\n") && good.stderr.is_empty(), "{}", good.stdout);
         let wrong = [("CARACAL_MODE", "prod"), ("STS_TIMEOUT", "soon"), ("AUDIT_HMAC_KEY", "00ff")];
         let bad = check(&wrong, &[]);
         assert_eq!(bad.code, Some(1));
@@ -397,5 +397,81 @@ mod t08_availability {
         }
         let again = tenant.exchange(&http, &system, &[("scope", "agent:lifecycle")]).await.unwrap();
         assert_eq!(again.status, StatusCode::OK, "it heals when there is space again: {}", again.json());
+    }
+}
+
+mod config_check {
+    use super::*;
+
+    fn check(arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, Value) {
+        let mut command = caracal();
+        command.args(["config", "check", "--json"]).args(arguments).envs(environment.iter().copied());
+        let said = run(&mut command);
+        (said.code, serde_json::from_str(&said.stdout).unwrap_or_else(|_| panic!("{} {}", said.stdout, said.stderr)))
+    }
+
+    fn value<'r>(report: &'r Value, name: &str) -> (&'r str, &'r str) {
+        let lines = report["variables"].as_array().unwrap();
+        let line = lines.iter().find(|line| line["name"] == name).unwrap_or_else(|| panic!("no {name}"));
+        (line["value"].as_str().unwrap(), line["source"].as_str().unwrap())
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once_and_no_secret_is() {
+        let (code, report) = check(
+            &["--roles", "gateway,web"],
+            &[
+                ("CARACAL_MODE", "prod"),
+                ("TRUST_PROXY", "perhaps"),
+                ("DATABASE_URL", "postgres://app:hunter2@db.example/caracal"),
+                ("AUDIT_HMAC_KEY", "abc123"),
+            ],
+        );
+        assert_eq!((code, &report["ok"]), (Some(1), &json!(false)));
+        let names: Vec<_> = report["mistakes"].as_array().unwrap().iter().map(|said| said["name"].clone()).collect();
+        for name in ["CARACAL_MODE", "--roles", "REDIS_URL", "STS_URL", "TRUST_PROXY", "STREAMS_HMAC_KEY"] {
+            assert!(names.contains(&json!(name)), "{name} is not among {names:?}");
+        }
+        assert_eq!(value(&report, "DATABASE_URL"), ("set", "environment"));
+        let text = report.to_string();
+        assert!(!text.contains("hunter2") && !text.contains("abc123"), "{text}");
+    }
+
+    #[test]
+    fn what_is_set_is_shown_with_who_set_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let (key, file) = (directory.path().join("key"), directory.path().join("caracal.env"));
+        std::fs::write(&key, "0123456789abcdef".repeat(4)).unwrap();
+        std::fs::write(&file, "# limits\nexport SWEEPER_BATCH_SIZE=7\nLOG_LEVEL=\"debug\"\n\n").unwrap();
+        let environment = [
+            ("CARACAL_ENV_FILE", file.to_str().unwrap()),
+            ("AUDIT_HMAC_KEY_FILE", key.to_str().unwrap()),
+            ("LOG_LEVEL", "warn"),
+        ];
+        let (code, report) = check(&[], &environment);
+        assert_eq!((code, &report["engine"], &report["mode"]), (Some(0), &json!("embedded"), &json!("dev")));
+        assert_eq!(value(&report, "SWEEPER_BATCH_SIZE"), ("7", "environment file"));
+        assert_eq!(value(&report, "LOG_LEVEL"), ("warn", "environment"), "a file fills only what is not set");
+        assert_eq!(value(&report, "AUDIT_HMAC_KEY"), ("set", "file"));
+        assert_eq!(value(&report, "STS_TIMEOUT"), ("5s", "default"));
+        assert!(
+            run(caracal().args(["config", "check"]).env("HOME", directory.path())).stdout.contains("Nothing is wrong")
+        );
+        assert!(!directory.path().join(".local").exists(), "looking makes nothing");
+    }
+
+    /// Contract, control-cli-deploy.md §7.1: a malformed file is skipped, and one that lies around is never read.
+    #[test]
+    fn a_malformed_file_is_skipped_and_one_that_lies_around_is_not_read() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join(".env"), "SWEEPER_BATCH_SIZE=9\n").unwrap();
+        let malformed = directory.path().join("malformed.env");
+        std::fs::write(&malformed, "SWEEPER_BATCH_SIZE=8\nthis is no setting\n").unwrap();
+        let mut command = caracal();
+        command.current_dir(directory.path()).args(["config", "check", "--json"]).env("CARACAL_ENV_FILE", &malformed);
+        let said = run(&mut command);
+        assert!(said.stderr.contains("line 2"), "{}", said.stderr);
+        let report: Value = serde_json::from_str(&said.stdout).unwrap();
+        assert_eq!(value(&report, "SWEEPER_BATCH_SIZE"), ("500", "default"));
     }
 }

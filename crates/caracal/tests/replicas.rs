@@ -264,7 +264,17 @@ mod t03_gateway {
         let unused = [mint(&revoked).await.text("access_token"), mint(&kept).await.text("access_token")];
         let lifecycle = tenant.exchange(&http, &system, &[("scope", "agent:lifecycle")]).await.unwrap();
         let lifecycle = lifecycle.text("access_token");
+        let ready = async |service: &str| {
+            let answer = http.send(Method::GET, &format!("{}/ready", system.url(service)), &[], "").await.unwrap();
+            (
+                answer.status.as_u16(),
+                answer.json()["reason"].as_str().or(answer.json()["error"].as_str()).map(str::to_owned),
+            )
+        };
         redis.stop();
+        for service in ["api", "sts", "gateway", "audit", "coordinator"] {
+            assert_eq!(ready(service).await, (503, Some("redis_unreachable".to_owned())), "{service}");
+        }
         let url = format!("{}/zones/{}/delegations/{}/revoke", system.url("coordinator"), tenant.zone, revoked.1);
         assert_eq!(http.json(Method::PATCH, &url, &lifecycle, None).await.unwrap().status, 200);
         let refused = mint(&kept).await;
@@ -276,6 +286,9 @@ mod t03_gateway {
         let [stream, other] = streams;
         cut(stream).await;
         until("mints go on", async || mint(&kept).await.status == StatusCode::OK).await;
+        for service in ["api", "sts", "gateway", "audit", "coordinator"] {
+            assert_eq!(ready(service).await, (200, None), "{service}");
+        }
         assert_eq!(mint(&revoked).await.status, 403);
         for number in 0..2 {
             let answer = tenant.call(&http, &cluster.through(number), &unused[0]).await.unwrap();

@@ -10,6 +10,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse, Response};
 use caracal_authority::{AgentSessionId, EdgeId};
+use caracal_http::health::Objection;
 use caracal_http::limits::Source;
 use caracal_http::{PeerAddr, Problem, Profile, RequestId, body, health, json};
 use serde_json::Value;
@@ -163,8 +164,13 @@ impl Coordinator {
             return Err(health::draining());
         }
         match tokio::time::timeout(PROBE_DEADLINE, self.store.check()).await {
-            Ok(Ok(())) => Ok(health::ok(Profile::COORDINATOR).into_response()),
-            Ok(Err(_)) | Err(_) => Err(health::dependency_down("postgres_unreachable", "postgres")),
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return Err(health::dependency_down("postgres_unreachable", "postgres")),
+        }
+        match self.dependencies.objection().await {
+            None => Ok(health::ok(Profile::COORDINATOR).into_response()),
+            Some(Objection::OutboxDead(_)) => Err(health::dependency_down("outbox_dead", "outbox")),
+            Some(Objection::RedisUnreachable) => Err(health::dependency_down("redis_unreachable", "redis")),
         }
     }
 }

@@ -47,6 +47,7 @@ use axum::Router;
 use axum::extract::Request;
 use caracal_crypto::chance;
 use caracal_custody::SigningKeys;
+use caracal_http::health::{Probe, Probes};
 use caracal_http::limits::FixedWindow;
 use caracal_http::{Face, FreshId, Profile};
 use caracal_ledger::{AnonymousDenials, Ledger};
@@ -68,6 +69,7 @@ pub struct Coordinator {
     requests: FixedWindow,
     probes: FixedWindow,
     failures: FailureRecords,
+    dependencies: Probes,
     draining: AtomicBool,
 }
 
@@ -90,8 +92,14 @@ impl Coordinator {
             requests: FixedWindow::per_minute(),
             probes: FixedWindow::per_minute(),
             failures: FailureRecords::default(),
+            dependencies: Probes::default(),
             draining: AtomicBool::new(false),
         }
+    }
+
+    /// What readiness looks at beside the store.
+    pub fn probe_with(&self, probe: Arc<dyn Probe>) {
+        self.dependencies.set(probe);
     }
 
     /// Every route of the contract that is built, behind the service's [`Face`]: request ids and error bodies included.

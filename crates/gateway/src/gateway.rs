@@ -6,6 +6,7 @@ use caracal_crypto::chance;
 use caracal_custody::SigningKeys;
 use caracal_http::FreshId;
 use caracal_http::egress::{GuardedConnector, PoolSettings, client};
+use caracal_http::health::{Probe, Probes};
 use caracal_http::limits::Backoff;
 use caracal_http::server::{self, Ended, Limits};
 use caracal_ledger::{AnonymousDenials, Ledger};
@@ -55,6 +56,7 @@ pub struct Gateway {
     pub(crate) evidence: Arc<EvidenceLog>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) fresh: FreshId,
+    pub(crate) probes: Probes,
 }
 
 /// How a Gateway ended.
@@ -92,7 +94,13 @@ impl Gateway {
             metrics,
             // Without randomness there is no name; the shared face of a request says so itself.
             fresh: FreshId::new(|| chance::uuid_v4().map(|id| id.to_string()).unwrap_or_default()),
+            probes: Probes::default(),
         }))
+    }
+
+    /// What readiness looks at beside the store.
+    pub fn probe_with(&self, probe: Arc<dyn Probe>) {
+        self.probes.set(probe);
     }
 
     /// Reads revocation state, then serves `listener` until `shutdown` turns true (or its sender is gone), then drains:

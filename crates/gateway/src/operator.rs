@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use caracal_crypto::constant_time_eq;
+use caracal_http::health::Objection;
 use caracal_http::{PeerAddr, Profile, RequestId, health};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
@@ -46,6 +47,9 @@ async fn ready(gateway: &Gateway, id: &RequestId) -> Response<Full<Bytes>> {
         // One store stands in the place of the contract's two.
         if gateway.store.check().await.is_err() {
             return Some("store_unreachable");
+        }
+        if gateway.probes.objection().await == Some(Objection::RedisUnreachable) {
+            return Some("redis_unreachable");
         }
         if !gateway.revocations.is_fresh(gateway.store.now()) {
             return Some("revocation_snapshot_stale");

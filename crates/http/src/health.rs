@@ -4,12 +4,47 @@
 //! Two families: STS, Gateway and ledger answer with a `reason`, Admin API and Coordinator with an `error` and the
 //! dependency it is about. What is checked, and in which order, is each service's own; here is only how it is said.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body_util::Full;
 use serde_json::{Value, json};
 
 use crate::problem::{Problem, Profile};
+
+/// Why a service that has its store is not ready all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Objection {
+    /// Redis does not answer.
+    RedisUnreachable,
+    /// So many messages lie dead in the outbox.
+    OutboxDead(u64),
+}
+
+/// What a service can't do without beside its store.
+pub trait Probe: Send + Sync + 'static {
+    /// What there is to object, if anything.
+    fn objection(&self) -> Pin<Box<dyn Future<Output = Option<Objection>> + Send + '_>>;
+}
+
+/// The probe of a service, where whoever composes it has given one.
+#[derive(Default)]
+pub struct Probes(OnceLock<Arc<dyn Probe>>);
+
+impl Probes {
+    /// Gives the probe. The first one stays.
+    pub fn set(&self, probe: Arc<dyn Probe>) {
+        let _ = self.0.set(probe);
+    }
+
+    /// What the probe objects; nothing without one.
+    pub async fn objection(&self) -> Option<Objection> {
+        self.0.get()?.objection().await
+    }
+}
 
 /// `GET /health` of STS, Gateway and ledger: 200 with an empty body.
 pub fn alive_empty() -> Response<Full<Bytes>> {

@@ -184,6 +184,12 @@ pub async fn backlog(tx: &mut DeploymentRead<'_>) -> Result<Backlog, StoreError>
     })
 }
 
+/// How many messages are dead.
+pub async fn count_dead(tx: &mut DeploymentRead<'_>) -> Result<i64, StoreError> {
+    let row = tx.tx().query_one("SELECT count(*) FROM outbox WHERE dead_at IS NOT NULL", &[]).await?;
+    row.map_or(Ok(0), |row| row.columns("outbox").next())
+}
+
 /// Dead messages of the zone, oldest first, `limit` at most.
 pub async fn list_dead(tx: &mut ZoneRead<'_>, limit: i64) -> Result<Vec<OutboxRow>, StoreError> {
     let sql = format!(

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use caracal_authority::ZoneId;
 use caracal_store::{PostgresOptions, Store, StoreError, delegations, deployment, outbox, used_mandates};
 use caracal_testkit::{Database, Postgres};
@@ -226,11 +227,16 @@ mod starting {
     #[tokio::test]
     async fn tls_is_verified() {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let server = Postgres::start_with_tls(&made.cert.pem(), &made.signing_key.serialize_pem()).unwrap();
+        let pem = |label: &str, der: &[u8]| {
+            format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", BASE64_STANDARD.encode(der))
+        };
+        let certificate = pem("CERTIFICATE", made.cert.der());
+        let key = pem("PRIVATE KEY", &made.signing_key.serialize_der());
+        let server = Postgres::start_with_tls(&certificate, &key).unwrap();
         let database = Database::on(&server.url(), "d").unwrap();
         let directory = tempfile::tempdir().unwrap();
         let authority = directory.path().join("authority.pem");
-        std::fs::write(&authority, made.cert.pem()).unwrap();
+        std::fs::write(&authority, &certificate).unwrap();
         let url = |host: &str, rest: &str| {
             PostgresOptions::at(&format!("postgres://postgres@{host}:{}/d?{rest}", server.port())).unwrap()
         };

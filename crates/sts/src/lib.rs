@@ -32,6 +32,7 @@ use caracal_crypto::SecretText;
 use caracal_crypto::client_secret::SecretVerifier;
 use caracal_crypto::hmac::HmacKey;
 use caracal_custody::{SealedSecrets, SigningKeys};
+use caracal_http::health::{Probe, Probes};
 use caracal_http::limits::Backoff;
 use caracal_ledger::{AnonymousDenials, Ledger};
 use caracal_store::{Store, StoreError};
@@ -112,6 +113,7 @@ pub struct Sts {
     mint_rate: Arc<dyn MintRate>,
     guesses: Backoff,
     metrics: Metrics,
+    probes: Probes,
 }
 
 impl Sts {
@@ -130,7 +132,13 @@ impl Sts {
             mint_rate,
             guesses: Backoff::for_credentials(),
             metrics: Metrics::default(),
+            probes: Probes::default(),
         }
+    }
+
+    /// What readiness looks at beside the store.
+    pub fn probe_with(&self, probe: Arc<dyn Probe>) {
+        self.probes.set(probe);
     }
 
     /// What is in force in `zone` on this replica; `None` when its active version can't be loaded.

@@ -4,11 +4,13 @@
 //! Where a machine lacks a server, starting it fails and says what to install; nothing here skips a test.
 
 mod directory;
+mod place;
 mod postgres;
 mod proxy;
 mod redis;
 mod server;
 
+pub use place::Place;
 pub use postgres::{Database, Postgres};
 pub use proxy::{Cut, CuttingProxy};
 pub use redis::Redis;

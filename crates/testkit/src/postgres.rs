@@ -182,6 +182,20 @@ impl Database {
         &self.server
     }
 
+    /// Runs statements in it as the superuser, past every right, and gives what they answer, one line a row: rows as
+    /// text, changes as `UPDATE 1`.
+    pub fn run(&self, sql: &str) -> Result<String, NotStarted> {
+        let places: Vec<PathBuf> = programs().into_iter().collect();
+        let psql = server::find(&["psql"], &places).ok_or(NotStarted::Missing(MISSING))?;
+        server::answer(WHAT, Command::new(psql).args([&self.url(), "-XtA", "-v", "ON_ERROR_STOP=1", "-c", sql]))
+    }
+
+    /// Everything that is in it, as text.
+    pub fn dump(&self) -> Result<String, NotStarted> {
+        let program = programs().map(|place| place.join("pg_dump")).ok_or(NotStarted::Missing(MISSING))?;
+        server::answer(WHAT, Command::new(program).args(["--data-only", "--inserts", &self.url()]))
+    }
+
     fn tell(&self, sql: &str) -> Result<(), NotStarted> {
         let places: Vec<PathBuf> = programs().into_iter().collect();
         let psql = server::find(&["psql"], &places).ok_or(NotStarted::Missing(MISSING))?;

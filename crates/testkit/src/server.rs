@@ -134,12 +134,15 @@ pub(crate) fn command(program: &Path, directory: &Path) -> Command {
 
 /// Runs a command to its end and gives what it said when it failed.
 pub(crate) fn run(what: &'static str, command: &mut Command) -> Result<(), NotStarted> {
+    answer(what, command).map(|_| ())
+}
+
+/// The same, with what it said when it succeeded.
+pub(crate) fn answer(what: &'static str, command: &mut Command) -> Result<String, NotStarted> {
     let failed = |reason: String| NotStarted::Failed { what, reason };
     let output = command.output().map_err(|error| failed(error.to_string()))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(failed(String::from_utf8_lossy(&output.stderr).into_owned()))
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(failed(text(&output.stderr))) }
 }
 
 /// A server process and the file it writes its words to.

@@ -6,9 +6,7 @@ use serde_json::json;
 use crate::world::{EMPTY_GRANTS, World};
 
 fn archive(world: &World, table: &str, id: &str) {
-    let outside = rusqlite::Connection::open(world.directory.path().join("caracal.db")).unwrap();
-    let archived = outside.execute(&format!("UPDATE {table} SET archived_at = 1 WHERE id = ?1"), [id]).unwrap();
-    assert_eq!(archived, 1);
+    world.outside(&format!("UPDATE {table} SET archived_at = 1 WHERE id = '{id}'"));
 }
 
 #[tokio::test]

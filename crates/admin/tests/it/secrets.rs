@@ -83,8 +83,7 @@ mod t05_secrets_at_rest {
         let config = json!({"header_name": "A", "api_key": "sk-1"});
         let provider = json!({"name": "p", "kind": "api_key", "config_json": config});
         let id = world.create(&at("/providers"), provider.clone()).await;
-        let outside = rusqlite::Connection::open(world.directory.path().join("caracal.db")).unwrap();
-        outside.execute_batch("DROP TABLE sealed_secrets").unwrap();
+        world.outside("DROP TABLE sealed_secrets");
 
         let one = at(&format!("/applications/{app}"));
         let before = (world.get(&at("/applications")).await.text, world.get(&at("/providers")).await.text);

@@ -17,7 +17,8 @@ use caracal_ledger::{AnonymousDenials, Ledger};
 use caracal_store::admin_evidence::{self, AdminEvidenceRow, ZONELESS_CHAIN};
 use caracal_store::admin_tokens::{self, AdminToken};
 use caracal_store::evidence::ChainRow;
-use caracal_store::{BoxFuture, Committed, ManualClock, Message, SqliteOptions, Store, StoreError, policy_sets};
+use caracal_store::{BoxFuture, Committed, ManualClock, Message, Store, StoreError, conformance, outbox, policy_sets};
+use caracal_testkit::Place;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -43,7 +44,7 @@ pub(crate) struct World {
     pub(crate) messages: Arc<Mutex<Vec<Message>>>,
     stop: watch::Sender<bool>,
     recording: Mutex<Option<tokio::task::JoinHandle<()>>>,
-    pub(crate) directory: tempfile::TempDir,
+    pub(crate) directory: Place,
 }
 
 /// What came back.
@@ -88,9 +89,10 @@ impl World {
     }
 
     pub(crate) async fn with(config: AdminConfig) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = Place::new();
         let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(START)));
-        let store = Store::open(&SqliteOptions::in_directory(directory.path()), clock.clone()).unwrap();
+        let url = directory.database_url();
+        let store = conformance::open(directory.path(), url.as_deref(), clock.clone()).await;
         Self::over(store, clock, directory, config, BOOTSTRAP).await
     }
 
@@ -100,13 +102,7 @@ impl World {
         Self::over(store, clock, directory, AdminConfig::default(), token).await
     }
 
-    async fn over(
-        store: Store,
-        clock: Arc<ManualClock>,
-        directory: tempfile::TempDir,
-        config: AdminConfig,
-        token: &str,
-    ) -> Self {
+    async fn over(store: Store, clock: Arc<ManualClock>, directory: Place, config: AdminConfig, token: &str) -> Self {
         let sealed = SealedSecrets::new(Arc::new(KekRing::new(Kek::from_hex(KEK).unwrap(), None)));
         let secrets = Arc::new(SecretVerifier::new(2));
         let ledger = Ledger::new(Some(Arc::new(HmacKey::from_bytes(&KEY).unwrap())));
@@ -249,8 +245,38 @@ impl World {
 
     /// Everything the store holds on disk.
     pub(crate) fn bytes_on_disk(&self) -> Vec<u8> {
-        let files = std::fs::read_dir(self.directory.path()).unwrap();
-        files.flat_map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect()
+        self.directory.everything_stored()
+    }
+
+    /// Runs a statement behind the store's back.
+    pub(crate) fn outside(&self, sql: &str) {
+        if let Some(database) = self.directory.database() {
+            database.run(sql).unwrap();
+            return;
+        }
+        let outside = rusqlite::Connection::open(self.directory.path().join("caracal.db")).unwrap();
+        outside.execute_batch(sql).unwrap();
+    }
+
+    /// What a relay does, where messages wait for one: they are sent, and gone. Says whether they do.
+    pub(crate) async fn relay(&self) -> bool {
+        let mut snapshot = self.store.snapshot().await.unwrap();
+        let due = outbox::list_due(&mut snapshot.deployment(), 1_000).await.unwrap();
+        drop(snapshot);
+        let ids: Vec<_> = due.into_iter().map(|waiting| waiting.message.id).collect();
+        let sent: Result<(), StoreError> = self
+            .store
+            .commit_upkeep(ids, |tx, ids| {
+                Box::pin(async move {
+                    for id in ids {
+                        outbox::remove_sent(tx, id).await?;
+                    }
+                    Ok(())
+                })
+            })
+            .await;
+        sent.unwrap();
+        self.store.is_shared()
     }
 }
 

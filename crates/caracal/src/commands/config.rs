@@ -2,12 +2,13 @@
 
 use std::process::ExitCode;
 
-use super::{Failure, say_failure};
-use crate::settings::{Checked, Environment, UpFlags};
+use super::{Failure, environment, say_failure};
+use crate::settings::{Checked, UpFlags};
 
 /// Checks the settings of a start with the same flags. Exit 0 only if it would be accepted.
 pub fn check_config(flags: &UpFlags, json: bool) -> Result<ExitCode, Failure> {
-    let checked = Checked::of(flags, &Environment::of_process());
+    let environment = environment();
+    let checked = Checked::of(flags, &environment);
     if json {
         println!("{}", serde_json::to_string_pretty(&checked)?);
     } else {
@@ -16,7 +17,7 @@ pub fn check_config(flags: &UpFlags, json: bool) -> Result<ExitCode, Failure> {
         for shown in &checked.variables {
             println!("{:<40} {:<36} {}", shown.name, shown.value, shown.source);
         }
-        for note in &checked.notes {
+        for note in checked.notes.iter().filter(|note| !environment.warnings().contains(note)) {
             eprintln!("note: {note}");
         }
         for mistake in &checked.mistakes {
@@ -24,7 +25,7 @@ pub fn check_config(flags: &UpFlags, json: bool) -> Result<ExitCode, Failure> {
         }
         println!();
         match checked.mistakes.len() {
-            0 => println!("No mistakes."),
+            0 => println!("Nothing is wrong."),
             1 => println!("1 mistake."),
             many => println!("{many} mistakes."),
         }

@@ -64,10 +64,11 @@ fn times_need_a_unit_and_a_length_and_a_request_outlasts_its_parts() {
 fn the_operators_table_is_what_is_read() {
     let source = [
         include_str!("mod.rs"),
-        include_str!("engine.rs"),
         include_str!("services.rs"),
         include_str!("secrets.rs"),
         include_str!("variables.rs"),
+        include_str!("engine.rs"),
+        include_str!("environment.rs"),
     ];
     for variable in VARIABLES {
         let read = source.concat().matches(&format!("\"{}\"", variable.name)).count();
@@ -85,6 +86,86 @@ fn an_environment_of_the_documented_defaults_changes_nothing() {
     let said = Settings::read(&flags("127.0.0.1"), &Environment::from_iter(pairs)).unwrap();
     let unsaid = Settings::read(&flags("127.0.0.1"), &Environment::default()).unwrap();
     assert_eq!(format!("{said:?}"), format!("{unsaid:?}"));
+}
+
+const KEY: &str = "9d3c5e0f7a1b2c4d6e8fa0b1c2d3e4f5061728394a5b6c7d8e9fa0b1c2d3e4f5";
+
+/// What a process on servers is given at least.
+const SERVERS: [(&str, &str); 11] = [
+    ("DATABASE_URL", "postgres://app:hunter2@127.0.0.1/caracal"),
+    ("REDIS_URL", "redis://:hunter2@127.0.0.1/"),
+    ("ISSUER_URL", "https://sts.example"),
+    ("SECRET_STORE_KEK", KEY),
+    ("AUDIT_HMAC_KEY", KEY),
+    ("GATEWAY_STS_HMAC_KEY", KEY),
+    ("STREAMS_HMAC_KEY", KEY),
+    ("IDEMPOTENCY_HMAC_KEY", KEY),
+    ("ADMIN_TOKEN_HMAC_KEY", KEY),
+    ("CARACAL_ADMIN_TOKEN", KEY),
+    ("CARACAL_COORDINATOR_TOKEN", KEY),
+];
+
+fn on_servers(roles: &str, more: &[(&str, &str)]) -> Result<Settings, Vec<String>> {
+    let environment: Environment = SERVERS.iter().chain(more).copied().collect();
+    let flags = UpFlags { roles: Some(roles.to_owned()), ..flags("127.0.0.1") };
+    Settings::read(&flags, &environment).map_err(|mistakes| {
+        assert!(!mistakes.to_string().contains("hunter2"), "{mistakes}");
+        mistakes.0.into_iter().map(|mistake| mistake.name).collect()
+    })
+}
+
+#[test]
+fn roles_are_those_that_are_named() {
+    let settings = on_servers("gateway, sts,sts", &[]).unwrap();
+    assert_eq!(settings.roles, [Service::Sts, Service::Gateway]);
+    assert!(settings.runs(Service::Sts) && !settings.runs(Service::Api));
+    assert_eq!(on_servers("gateway,web", &[]).map(|_| ()).unwrap_err(), ["--roles", "STS_URL"]);
+    assert_eq!(on_servers(" , ", &[]).map(|_| ()).unwrap_err(), ["--roles"]);
+    assert_eq!(Settings::read(&flags("127.0.0.1"), &Environment::default()).unwrap().roles, Service::ALL);
+}
+
+#[test]
+fn the_embedded_store_is_not_split() {
+    let some = UpFlags { roles: Some("sts".to_owned()), ..flags("127.0.0.1") };
+    let mistakes = Settings::read(&some, &Environment::default()).unwrap_err();
+    assert!(mistakes.to_string().contains("DATABASE_URL"), "{mistakes}");
+    let all = UpFlags { roles: Some("api,sts,gateway,audit,coordinator".to_owned()), ..flags("127.0.0.1") };
+    assert!(Settings::read(&all, &Environment::default()).is_ok());
+}
+
+#[test]
+fn servers_come_together_and_with_an_issuer() {
+    let without = |name: &str| {
+        let environment: Environment = SERVERS.iter().filter(|(known, _)| *known != name).copied().collect();
+        let mistakes = Settings::read(&flags("127.0.0.1"), &environment).unwrap_err().0;
+        mistakes.into_iter().map(|mistake| mistake.name).collect::<Vec<_>>()
+    };
+    assert_eq!(without("DATABASE_URL"), ["REDIS_URL"]);
+    assert_eq!(without("REDIS_URL"), ["REDIS_URL"]);
+    assert_eq!(without("ISSUER_URL"), ["ISSUER_URL"]);
+    assert_eq!(
+        on_servers("sts", &[("DATABASE_URL", "mysql://u:hunter2@h/d")]).map(|_| ()).unwrap_err(),
+        ["DATABASE_URL"]
+    );
+    assert_eq!(on_servers("sts", &[("REDIS_URL", "http://:hunter2@h")]).map(|_| ()).unwrap_err(), ["REDIS_URL"]);
+}
+
+#[test]
+fn a_gateway_alone_is_told_where_an_sts_is_and_reaches_it_safely() {
+    assert_eq!(on_servers("gateway", &[]).map(|_| ()).unwrap_err(), ["STS_URL"]);
+    assert_eq!(on_servers("gateway", &[("STS_URL", "sts")]).map(|_| ()).unwrap_err(), ["STS_URL"]);
+    for (url, mode, accepted) in [
+        ("http://sts.example", "dev", true),
+        ("http://sts.example", "stable", false),
+        ("https://sts.example", "stable", true),
+        ("http://sts:8080", "stable", true),
+        ("http://127.0.0.1:8080", "rc", true),
+        ("http://10.0.0.1:8080", "rc", false),
+    ] {
+        let read = on_servers("gateway", &[("STS_URL", url), ("CARACAL_MODE", mode)]);
+        assert_eq!(read.is_ok(), accepted, "{url} {mode}");
+    }
+    assert_eq!(on_servers("gateway,sts", &[("STS_URL", "http://sts.example")]).unwrap().sts_url.map(drop), None);
 }
 
 #[test]
@@ -138,6 +219,39 @@ mod t05_secrets {
         assert!(error.contains("SECRET_STORE_KEK") && error.contains("AUDIT_HMAC_KEY"), "{error}");
         assert!(!error.contains(&weak) && !error.contains(short), "{error}");
     }
+
+    /// Replicas that made keys of their own would not understand each other.
+    #[test]
+    fn on_servers_every_key_that_a_role_uses_has_to_be_given() {
+        let missing = |roles: &[Service], given: &[(&str, &str)]| {
+            let environment: Environment = given.iter().copied().collect();
+            match SecretFiles::load_given(&environment, roles) {
+                Ok(_) => Vec::new(),
+                Err(SecretsError::Unusable(mistakes)) => mistakes.0.into_iter().map(|mistake| mistake.name).collect(),
+                Err(other) => panic!("{other}"),
+            }
+        };
+        assert_eq!(missing(&Service::ALL, &[]).len(), NAMES_OF_KEYS.len());
+        assert_eq!(missing(&[Service::Audit], &[]), ["AUDIT_HMAC_KEY", "STREAMS_HMAC_KEY"]);
+        assert_eq!(
+            missing(&[Service::Sts], &[]),
+            ["SECRET_STORE_KEK", "AUDIT_HMAC_KEY", "GATEWAY_STS_HMAC_KEY", "STREAMS_HMAC_KEY"]
+        );
+        let key = "0123456789abcdef".repeat(4);
+        let given = [("AUDIT_HMAC_KEY", key.as_str()), ("STREAMS_HMAC_KEY", key.as_str())];
+        assert!(missing(&[Service::Audit], &given).is_empty());
+    }
+
+    const NAMES_OF_KEYS: [&str; 8] = [
+        "CARACAL_ADMIN_TOKEN",
+        "CARACAL_COORDINATOR_TOKEN",
+        "SECRET_STORE_KEK",
+        "AUDIT_HMAC_KEY",
+        "GATEWAY_STS_HMAC_KEY",
+        "IDEMPOTENCY_HMAC_KEY",
+        "ADMIN_TOKEN_HMAC_KEY",
+        "STREAMS_HMAC_KEY",
+    ];
 
     #[test]
     fn an_empty_or_unreadable_key_file_stops_the_start() {

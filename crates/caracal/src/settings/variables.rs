@@ -66,6 +66,7 @@ const fn shared_secret(
 /// Every variable that `caracal up` and `caracal serve` read, but for the switches that only stop a start.
 pub const VARIABLES: &[Variable] = &[
     variable(ALL, "CARACAL_MODE", "dev on loopback, else stable", "dev, rc or stable: how strict to be"),
+    variable(ALL, "CARACAL_ENV_FILE", "none", "file of NAME=value lines for what the environment does not set"),
     variable(ALL, "CARACAL_HOME", "the platform's data directory", "data directory when --data-dir is not given"),
     variable(
         &[Sts, Coordinator],

@@ -13,6 +13,7 @@ use caracal_custody::{SealedSecrets, SigningKeys};
 use caracal_gateway::{Exchange, Gateway, GatewayConfig, RemoteSts, RemoteStsConfig};
 use caracal_http::FreshId;
 use caracal_http::egress::{AddressPolicy, GuardedConnector, PrivateHosts, SystemResolver, TlsTrust};
+use caracal_http::health::Probe;
 use caracal_http::server::{self, Ended, Limits};
 use caracal_ledger::{AnonymousDenials, ChainKey, Ledger};
 use caracal_store::{Message, Store};
@@ -24,7 +25,9 @@ use tokio::task::JoinSet;
 use super::listeners::Listeners;
 use super::opened::Opened;
 use super::{StartError, copy};
-use crate::adapters::{InProcessSts, OfflineVerifier, SharedMintRate, SharedVerifier, StoreTime, StsPolicyRuntime};
+use crate::adapters::{
+    InProcessSts, OfflineVerifier, SharedMintRate, SharedProbe, SharedVerifier, StoreTime, StsPolicyRuntime,
+};
 use crate::settings::{KeyMaterial, Mode, Service, Settings, SharedTuning};
 use crate::{elected, housekeeping};
 
@@ -114,7 +117,30 @@ impl Services {
             Arc::new(coordinator(settings, &parts, own, issuer))
         });
         let sts = sts.filter(|_| settings.runs(Service::Sts));
-        Ok(Self { store, ledger, denials, admin, sts, gateway, audit, coordinator, shared })
+        let services = Self { store, ledger, denials, admin, sts, gateway, audit, coordinator, shared };
+        services.probe();
+        Ok(services)
+    }
+
+    /// On servers, readiness looks at more than the store.
+    fn probe(&self) {
+        let Some(Shared { redis, .. }) = &self.shared else { return };
+        let probe: Arc<dyn Probe> = Arc::new(SharedProbe { redis: redis.clone(), store: self.store.clone() });
+        if let Some(admin) = &self.admin {
+            admin.probe_with(probe.clone());
+        }
+        if let Some(sts) = &self.sts {
+            sts.probe_with(probe.clone());
+        }
+        if let Some(gateway) = &self.gateway {
+            gateway.probe_with(probe.clone());
+        }
+        if let Some(audit) = &self.audit {
+            audit.probe_with(probe.clone());
+        }
+        if let Some(coordinator) = &self.coordinator {
+            coordinator.probe_with(probe);
+        }
     }
 
     /// What runs beside the listeners, until it is told to finish.

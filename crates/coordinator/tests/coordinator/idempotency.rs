@@ -262,10 +262,7 @@ mod t04_state_receipts {
         house.start_keyed(&token, "key-in-clear-0123456789", body.clone()).await.expect(201);
         house.start_keyed(&token, "key-in-clear-0123456789", json!({"application_id": "app-2"})).await.expect(403);
         house.store.close().await;
-        let mut stored = Vec::new();
-        for entry in std::fs::read_dir(house.directory.path()).unwrap() {
-            stored.extend(std::fs::read(entry.unwrap().path()).unwrap());
-        }
+        let stored = house.directory.everything_stored();
         let contains = |needle: &str| stored.windows(needle.len()).any(|window| window == needle.as_bytes());
         assert!(contains("session.start.v2"), "the store was looked at");
         for secret in ["key-in-clear-0123456789", proof, &token] {

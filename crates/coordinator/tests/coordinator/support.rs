@@ -20,9 +20,10 @@ use caracal_store::records::RecordRow;
 use caracal_store::resources::Resource;
 use caracal_store::sessions::SessionRow;
 use caracal_store::{
-    Attribution, Committed, ManualClock, Message, SqliteOptions, Store, StoreError, applications, delegations, records,
+    Attribution, Committed, ManualClock, Message, Store, StoreError, applications, conformance, delegations, records,
     resources, sessions,
 };
+use caracal_testkit::Place;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -40,7 +41,7 @@ pub(crate) struct House {
     pub(crate) router: Router,
     pub(crate) denials: Arc<AnonymousDenials>,
     pub(crate) ledger: Ledger,
-    pub(crate) directory: tempfile::TempDir,
+    pub(crate) directory: Place,
     messages: Arc<Mutex<Vec<Message>>>,
 }
 
@@ -103,9 +104,10 @@ impl House {
     }
 
     async fn empty(configure: impl FnOnce(&mut CoordinatorConfig)) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = Place::new();
         let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(START)));
-        let store = Store::open(&SqliteOptions::in_directory(directory.path()), clock.clone()).unwrap();
+        let url = directory.database_url();
+        let store = conformance::open(directory.path(), url.as_deref(), clock.clone()).await;
         let messages = Arc::new(Mutex::new(Vec::new()));
         let heard = messages.clone();
         store.observe(Arc::new(move |committed: &Committed| heard.lock().unwrap().extend(committed.messages.clone())));

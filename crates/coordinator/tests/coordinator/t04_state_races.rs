@@ -174,7 +174,7 @@ async fn revoked_meanwhile(house: &House, request: axum::http::Request<axum::bod
             .commit(&zone(), input, |tx, (waits, entered, record)| {
                 Box::pin(async move {
                     entered.send(()).unwrap();
-                    waits.lock().unwrap().recv().unwrap();
+                    tokio::task::block_in_place(|| waits.lock().unwrap().recv().unwrap());
                     records::revoke_with_descendants(tx, record, "test").await
                 })
             })
@@ -194,7 +194,7 @@ async fn revoked_meanwhile(house: &House, request: axum::http::Request<axum::bod
     asking.await.unwrap()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn no_change_is_made_for_a_caller_who_was_revoked_while_it_waited_its_turn() {
     for operation in ["start", "delegate", "terminate", "revoke"] {
         let house = House::open().await;

@@ -13,9 +13,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a case fails by panicking")]
 
 use std::any::Any;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::clock::Clock;
+use crate::postgres::PostgresOptions;
+use crate::sqlite::SqliteOptions;
 use crate::store::{BoxFuture, Store};
 
 pub mod decisions;
@@ -32,6 +35,15 @@ pub struct Fresh {
     pub store: Store,
     /// What holds its data, and goes away with it.
     pub kept: Box<dyn Any + Send + Sync>,
+}
+
+/// Opens the store of a test of another room: in `directory`, or in the database at `url` where there is one.
+pub async fn open(directory: &Path, url: Option<&str>, clock: Arc<dyn Clock>) -> Store {
+    let Some(url) = url else { return Store::open(&SqliteOptions::in_directory(directory), clock).unwrap() };
+    let mut options = PostgresOptions::at(url).unwrap();
+    options.clock = Some(clock);
+    options.connections = 6;
+    Box::pin(Store::open_postgres(options)).await.unwrap()
 }
 
 /// Makes a fresh store that takes its time from the given clock.

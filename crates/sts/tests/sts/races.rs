@@ -79,7 +79,7 @@ impl Held {
                         let head = change.make(tx).await?;
                         let gate = gate.lock().unwrap();
                         gate.0.send(()).unwrap();
-                        gate.1.recv().unwrap();
+                        tokio::task::block_in_place(|| gate.1.recv().unwrap());
                         Ok(head)
                     })
                 })
@@ -99,8 +99,8 @@ impl Held {
 }
 
 /// Runs `asked` until its commit waits behind the held change.
-async fn decide<F: Future>(mut asked: Pin<&mut F>) {
-    for _ in 0..20 {
+async fn decide<F: Future>(world: &World, mut asked: Pin<&mut F>) {
+    while world.store.waiting() == 0 {
         assert!(waits(asked.as_mut()).await, "answered without a commit");
         tokio::task::yield_now().await;
     }
@@ -154,7 +154,7 @@ mod t02_sts_overtaken {
             let held = Held::back(&world, change).await;
             let ask = Ask::mint().set("session_id", "rec-app");
             let mut asked = std::pin::pin!(ask.send(&world));
-            decide(asked.as_mut()).await;
+            decide(&world, asked.as_mut()).await;
             let head = held.let_go(&world).await;
             assert_eq!(asked.await.outcome(), expected, "{what}");
             assert_eq!(redecided(&world).await, 1, "{what}");
@@ -172,7 +172,7 @@ mod t02_sts_overtaken {
         let presented = claims_of(&mandate)["sid"].as_str().unwrap().to_owned();
         let held = Held::back(&world, revoke_record(&presented)).await;
         let mut asked = std::pin::pin!(world.sts.exchange_for_gateway(gateway_call(&mandate)));
-        decide(asked.as_mut()).await;
+        decide(&world, asked.as_mut()).await;
         held.let_go(&world).await;
         assert_eq!(asked.await.err().unwrap().status().as_u16(), 403);
         let again = world.sts.exchange_for_gateway(gateway_call(&mandate)).await.err().unwrap();
@@ -189,7 +189,7 @@ mod t02_sts_overtaken {
             let held = Held::back(&world, change).await;
             let ask = Ask::mint();
             let mut asked = std::pin::pin!(ask.send(&world));
-            decide(asked.as_mut()).await;
+            decide(&world, asked.as_mut()).await;
             held.let_go(&world).await;
             assert_eq!(asked.await.status, 200);
         }
@@ -213,7 +213,7 @@ mod t02_sts_overtaken {
         let held = Held::back(&world, revoke_edge("e-2")).await;
         let ask = more.clone().add("resource", DOCS);
         let mut asked = std::pin::pin!(ask.send(&world));
-        decide(asked.as_mut()).await;
+        decide(&world, asked.as_mut()).await;
         held.let_go(&world).await;
         assert_eq!(asked.await.json["target_resources"], json!(["resource://more"]));
         assert_eq!(redecided(&world).await, 1);
@@ -234,7 +234,7 @@ mod t08_availability_overtaken {
         let mut asked = std::pin::pin!(world.sts.exchange_for_gateway(gateway_call(&mandate)));
         for number in 0..16 {
             let held = Held::back(&world, revoke_edge(&format!("e-other-{number}"))).await;
-            decide(asked.as_mut()).await;
+            decide(&world, asked.as_mut()).await;
             held.let_go(&world).await;
         }
         let busy = asked.await.err().unwrap();

@@ -1,7 +1,5 @@
 //! Where secrets must not be (security property 8): evidence, refusals, logs, and the store's files.
 
-use std::fs;
-
 use serde_json::json;
 
 use crate::support::*;
@@ -85,11 +83,8 @@ mod t05_secrets_of_the_token_service {
             let text = format!("{:?} {}", refusal.headers, String::from_utf8_lossy(&refusal.body));
             places.push((format!("the answer {}", refusal.outcome()), text.into_bytes()));
         }
-        // Evidence lies in the store's files, together with everything else that is kept.
-        for entry in fs::read_dir(world.directory.path()).unwrap() {
-            let path = entry.unwrap().path();
-            places.push((path.display().to_string(), fs::read(&path).unwrap()));
-        }
+        // Evidence lies in the store, together with everything else that is kept.
+        places.push(("the store".to_owned(), world.directory.everything_stored()));
         for (place, bytes) in places {
             for secret in &secrets {
                 let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());

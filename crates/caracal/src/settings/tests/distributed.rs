@@ -2,8 +2,6 @@
 
 use super::*;
 
-const KEY: &str = "9d3c5e0f7a1b2c4d6e8fa0b1c2d3e4f5061728394a5b6c7d8e9fa0b1c2d3e4f5";
-
 fn serve(roles: &str) -> UpFlags {
     UpFlags { roles: Some(roles.to_owned()), ..flags("127.0.0.1") }
 }

@@ -19,13 +19,13 @@ use caracal_ledger::{AnonymousDenials, Ledger};
 use caracal_store::evidence::{self, ChainRow, EvidenceFilter, EvidenceRow};
 use caracal_store::records::{self, RecordRow};
 use caracal_store::{
-    Clock, ManualClock, Page, SqliteOptions, Store, StoreError, SystemClock, admin_evidence, used_mandates,
+    Clock, ManualClock, Page, SqliteOptions, Store, StoreError, SystemClock, admin_evidence, conformance, used_mandates,
 };
 use caracal_sts::{Capabilities, MintRate, ProcessMintRate, Sts, StsConfig};
+use caracal_testkit::Place;
 use http::Request;
 use http_body_util::BodyExt;
 use serde_json::Value;
-use tempfile::TempDir;
 use tower::ServiceExt;
 
 pub(crate) use ask::{Answer, Ask, Signed, claims_of, gateway_call};
@@ -56,7 +56,7 @@ pub(crate) struct World {
     pub(crate) sts: Arc<Sts>,
     ring: Arc<KekRing>,
     pub(crate) clock: Arc<ManualClock>,
-    pub(crate) directory: TempDir,
+    pub(crate) directory: Place,
 }
 
 pub(crate) fn gateway_key() -> HmacKey {
@@ -111,8 +111,9 @@ impl World {
         verifier: Arc<SecretVerifier>,
     ) -> Self {
         logs::capture();
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(&SqliteOptions::in_directory(directory.path()), time).unwrap();
+        let directory = Place::new();
+        let url = directory.database_url();
+        let store = conformance::open(directory.path(), url.as_deref(), time).await;
         let kek: String = (0..32).map(|index| format!("{:02x}", index * 7 + 3)).collect();
         let ring = Arc::new(KekRing::new(Kek::from_hex(&kek).unwrap(), None));
         let keys = Arc::new(SigningKeys::new(store.clone(), ring.clone()));
@@ -227,13 +228,22 @@ impl World {
 
     /// Ids of all authority records of the zone, as whoever holds the disk sees them.
     pub(crate) fn record_ids(&self) -> Vec<String> {
+        if let Some(database) = self.directory.database() {
+            let ids = database.run("SELECT id FROM authority_records WHERE zone_id = 'z-1'").unwrap();
+            return ids.lines().map(str::to_owned).collect();
+        }
         let database = self.database();
         let mut statement = database.prepare("SELECT id FROM authority_records WHERE zone_id = 'z-1'").unwrap();
         statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
     }
 
-    /// Changes the store's file behind its back: rows that no repository writes yet, or ever.
+    /// Changes the store behind its back: rows that no repository writes yet, or ever.
     pub(crate) fn tamper(&self, sql: &str) {
+        if let Some(database) = self.directory.database() {
+            let changed = database.run(&sql.replace("x'00'", r"'\x00'")).unwrap();
+            assert!(changed.trim().starts_with("UPDATE ") && changed.trim() != "UPDATE 0", "{sql}: {changed}");
+            return;
+        }
         assert!(self.database().execute(sql, []).unwrap() > 0, "{sql}");
     }
 
