@@ -4,6 +4,9 @@ use crate::services::Services;
 use crate::step::{Chore, Failed};
 use crate::{client, python};
 
+/// Rooms whose tests run a second time, with their stores on PostgreSQL.
+const ON_BOTH_ENGINES: &[&str] = &["caracal-sts", "caracal-coordinator", "caracal-admin"];
+
 /// What the closing lines of the test runner add up to.
 #[derive(Default, Debug, PartialEq, Eq)]
 struct Tally {
@@ -13,7 +16,7 @@ struct Tally {
     filtered: u64,
 }
 
-/// Runs every Rust test, then the published client's flows.
+/// Runs every Rust test, those of the services on both engines, then the published client's flows.
 pub(crate) fn run(chore: &Chore) -> Result<(), Failed> {
     // What is missing is said before minutes are spent on building.
     let python = python::find(chore)?;
@@ -23,7 +26,16 @@ pub(crate) fn run(chore: &Chore) -> Result<(), Failed> {
     let tests = ["test", "--locked", "--workspace", "--no-fail-fast"];
     let status =
         chore.watch("every Rust test", services.known_to(chore.cargo().args(tests)), |line| tally.add(line))?;
+    // Once more on the other engine, whatever speaks to a store through the seam alone.
+    let mut again = vec!["test", "--locked", "--no-fail-fast"];
+    again.extend(ON_BOTH_ENGINES.iter().flat_map(|room| ["--package", room]));
+    let mut suites = chore.cargo();
+    services.known_to(suites.args(again)).env("CARACAL_TEST_ENGINE", "postgresql");
+    let on_servers = chore.watch("the suites of the services on PostgreSQL", &mut suites, |line| tally.add(line))?;
     chore.say(&format!("Rust: {} passed, {} failed, {} ignored", tally.passed, tally.failed, tally.ignored));
+    if !on_servers.success() {
+        return Err(Failed(format!("Rust tests failed on PostgreSQL ({on_servers})")));
+    }
     if !status.success() || tally.failed > 0 {
         return Err(Failed(format!("{} Rust tests failed ({status})", tally.failed)));
     }

@@ -198,8 +198,8 @@ impl SecretVerifier {
     ) -> Result<T, VerifierUnavailable> {
         let derivations = Arc::clone(&self.derivations);
         tokio::task::spawn_blocking(move || {
-            let result = derivation();
             derivations.fetch_add(1, Ordering::Relaxed);
+            let result = derivation();
             drop(slot);
             result
         })
@@ -207,7 +207,7 @@ impl SecretVerifier {
         .map_err(|_| VerifierUnavailable::Failed)
     }
 
-    /// How many derivations this process has paid for.
+    /// How many derivations this process has begun.
     pub fn derivations(&self) -> u64 {
         self.derivations.load(Ordering::Relaxed)
     }

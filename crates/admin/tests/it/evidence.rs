@@ -179,7 +179,8 @@ mod t12_foothold_evidence {
         // Refusals are written in their own time.
         assert_eq!(actions, ["POST /v1/policies/validate", "POST /v1/zones", &refused]);
         let expected = json!({"rls_mode": "zone_scoped", "rls_zone_guc": own});
-        assert_eq!(payload(&own_rows[2]), expected);
+        let row = own_rows.iter().find(|row| row.action == refused).unwrap();
+        assert_eq!(payload(row), expected);
         assert_eq!(world.records(Some(&other)).await.len(), 1);
         assert_eq!(world.records(None).await.len(), 1);
     }
