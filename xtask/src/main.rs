@@ -21,8 +21,8 @@ const HELP: &str = "\
 cargo xtask <chore>
 
   test      the whole suite: every Rust test, then the published Python client against the built binary
-  services  [-- COMMAND…]: private PostgreSQL and Redis servers while the command runs, or until this is interrupted
   client    only the second half of that
+  services  [-- COMMAND…]: private PostgreSQL and Redis servers while the command runs, or until this is interrupted
   examples  the examples of docs/, against the built binary (they are written with curl and jq)
   tidy      what the compiler does not check: rooms, names, sizes, words, links, generated pages
   deny      licences, withdrawn and vulnerable crates, duplicates, sources
@@ -37,8 +37,11 @@ fn main() -> ExitCode {
     let chore = Chore::new(root);
     let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["test"] => suite::run(&chore),
-        ["services"] => services::run(&chore, &[]),
-        ["services", "--", ref command @ ..] => services::run(&chore, command),
+        ["services"] => services::wait(&chore),
+        ["services", "--", program, ref arguments @ ..] => match services::run(&chore, program, arguments) {
+            Ok(code) => return code,
+            Err(failed) => Err(failed),
+        },
         ["client"] => client::build_and_run(&chore),
         ["examples"] => examples::build_and_run(&chore),
         ["tidy"] => tidy::run(&chore),

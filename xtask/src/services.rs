@@ -2,11 +2,12 @@
 
 use std::io::Read;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::time::Duration;
 
 use caracal_testkit::{Missing, NotStarted, Postgres, Redis};
 
-use crate::step::{Chore, Failed, succeeded};
+use crate::step::{Chore, Failed};
 
 const POSTGRES: &str = "CARACAL_TEST_POSTGRES_URL";
 const REDIS: &str = "CARACAL_TEST_REDIS_URL";
@@ -22,8 +23,9 @@ pub(crate) struct Services {
 impl Services {
     /// Starts both, installing what is missing where that is allowed.
     pub(crate) fn start(chore: &Chore) -> Result<Self, Failed> {
-        let postgres = started(chore, Postgres::start)?;
-        let redis = started(chore, Redis::start)?;
+        let mut lists = Lists::Old;
+        let postgres = started(chore, &mut lists, Postgres::start)?;
+        let redis = started(chore, &mut lists, Redis::start)?;
         chore.say(&format!("{} and {}", postgres.version(), redis.version()));
         Ok(Self { postgres, redis })
     }
@@ -44,57 +46,98 @@ impl Services {
     }
 }
 
-/// `cargo xtask services`: with a command, for as long as it runs; without, until standard input ends.
-pub(crate) fn run(chore: &Chore, command: &[&str]) -> Result<(), Failed> {
+/// `cargo xtask services`: says where they are, and keeps them until standard input ends.
+pub(crate) fn wait(chore: &Chore) -> Result<(), Failed> {
     let services = Services::start(chore)?;
-    match command {
-        [] => {
-            println!("export {POSTGRES}={}", services.postgres.url());
-            println!("export {REDIS}={}", services.redis.url());
-            chore.say("both run until this is interrupted or its input ends");
-            let _ = std::io::stdin().read_to_end(&mut Vec::new());
-            Ok(())
-        }
-        [program, arguments @ ..] => {
-            let mut command = Command::new(program);
-            let status = services.known_to(command.args(arguments)).status();
-            succeeded(program, status.map_err(|error| Failed(format!("can't start `{program}`: {error}")))?)
-        }
-    }
+    println!("export {POSTGRES}={}", services.postgres.url());
+    println!("export {REDIS}={}", services.redis.url());
+    chore.say("both run until this is interrupted or its input ends");
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+    Ok(())
 }
 
-fn started<S>(chore: &Chore, start: impl Fn() -> Result<S, NotStarted>) -> Result<S, Failed> {
+/// `cargo xtask services -- COMMAND…`: keeps them while the command runs, whose exit code is ours.
+pub(crate) fn run(chore: &Chore, program: &str, arguments: &[&str]) -> Result<ExitCode, Failed> {
+    let services = Services::start(chore)?;
+    let mut command = Command::new(program);
+    let status = services.known_to(command.args(arguments)).status();
+    let status = status.map_err(|error| Failed(format!("can't start `{program}`: {error}")))?;
+    Ok(ExitCode::from(code(status)))
+}
+
+/// As a shell has it: 128 and the number of the signal, for a command that was ended by one.
+fn code(status: ExitStatus) -> u8 {
+    #[cfg(unix)]
+    if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
+        return u8::try_from(128 + signal).unwrap_or(u8::MAX);
+    }
+    status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
+}
+
+/// Whether Debian's lists of packages were fetched by this chore.
+#[derive(PartialEq, Eq)]
+enum Lists {
+    Old,
+    Fetched,
+}
+
+fn started<S>(chore: &Chore, lists: &mut Lists, start: impl Fn() -> Result<S, NotStarted>) -> Result<S, Failed> {
     match start() {
-        Err(NotStarted::Missing(missing)) if may_install() => {
-            install(chore, missing)?;
+        Err(NotStarted::Missing(missing)) if may_install(chore) => {
+            install(chore, lists, missing)?;
             start().map_err(|error| Failed(error.to_string()))
         }
         other => other.map_err(|error| Failed(error.to_string())),
     }
 }
 
-/// A machine that exists for this run may be changed by it; a person's is not, unasked.
-fn may_install() -> bool {
-    std::env::var_os("CI").is_some_and(|value| !value.is_empty()) && Path::new("/usr/bin/apt-get").exists()
+/// A machine that exists for this run may be changed by it; a person's is not, unasked. `.ci/run` asks.
+fn may_install(chore: &Chore) -> bool {
+    let asked = std::env::var_os("CI").is_some_and(|value| !value.is_empty());
+    let is_root = || chore.ask(Command::new("id").arg("-u"), Duration::from_secs(5)).is_some_and(|id| id.trim() == "0");
+    asked && Path::new("/usr/bin/apt-get").exists() && is_root()
 }
 
-fn install(chore: &Chore, missing: Missing) -> Result<(), Failed> {
-    let held_back = !Path::new(START_POLICY).exists();
-    if held_back {
-        std::fs::write(START_POLICY, "#!/bin/sh\nexit 101\n")?;
-        chore.run("no server of the system's own is started", Command::new("chmod").args(["755", START_POLICY]))?;
-    }
+fn install(chore: &Chore, lists: &mut Lists, missing: Missing) -> Result<(), Failed> {
     let apt = |arguments: &[&str]| {
         let mut command = Command::new("apt-get");
         command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null());
         command
     };
-    let installed = chore.run("fetching Debian's lists", &mut apt(&["update", "-qq"])).and_then(|()| {
-        let arguments = ["install", "-y", "-qq", "--no-install-recommends", missing.debian];
-        chore.run(&format!("installing {}", missing.what), &mut apt(&arguments))
-    });
+    if *lists == Lists::Old {
+        chore.run("fetching Debian's lists", &mut apt(&["update", "-qq"]))?;
+        *lists = Lists::Fetched;
+    }
+    // Where the machine has a policy already, it stays.
+    let held_back = !Path::new(START_POLICY).exists();
+    if held_back {
+        std::fs::write(START_POLICY, "#!/bin/sh\nexit 101\n")?;
+    }
+    let hold_back = || {
+        let mut command = Command::new("chmod");
+        chore.run("no server of the system's own is started", command.args(["755", START_POLICY]))
+    };
+    let arguments = ["install", "-y", "-qq", "--no-install-recommends", missing.debian];
+    let installed = if held_back { hold_back() } else { Ok(()) }
+        .and_then(|()| chore.run(&format!("installing {}", missing.what), &mut apt(&arguments)));
     if held_back {
         std::fs::remove_file(START_POLICY)?;
     }
     installed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(script: &str) -> u8 {
+        code(Command::new("sh").args(["-c", script]).status().unwrap())
+    }
+
+    #[test]
+    fn a_command_ends_as_a_shell_would_say() {
+        assert_eq!(ended("exit 0"), 0);
+        assert_eq!(ended("exit 7"), 7);
+        assert_eq!(ended("kill -s KILL $$"), 137);
+    }
 }

@@ -74,10 +74,12 @@ impl Postgres {
             format!("unix_socket_directories={sockets}"),
             "max_connections=400".to_owned(),
             "shared_buffers=64MB".to_owned(),
+            // In its directory, where what a killed server leaves behind goes away with the rest.
+            "dynamic_shared_memory_type=mmap".to_owned(),
         ] {
             command.arg("-c").arg(setting);
         }
-        let mut process = Process::spawn(WHAT, &mut command, self.directory.path().join("log"))?;
+        let mut process = Process::spawn(WHAT, &mut command, self.directory.path(), "QUIT")?;
         let ready = self.programs.join("pg_isready");
         process.wait_until(|| {
             let mut ask = Command::new(&ready);
@@ -86,6 +88,12 @@ impl Postgres {
         })?;
         self.process = Some(process);
         Ok(())
+    }
+
+    /// Ends it in order and starts it again, with what it had, on the same port.
+    pub fn restart(&mut self) -> Result<(), NotStarted> {
+        self.stop();
+        self.resume()
     }
 
     /// Its version, as its own program says.
@@ -104,6 +112,11 @@ impl Postgres {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
     }
 
+    /// The address of `database`, as `user` with `password`. Neither may need escaping in a URL.
+    pub fn url_of(&self, database: &str, user: &str, password: &str) -> String {
+        format!("postgres://{user}:{password}@127.0.0.1:{}/{database}", self.port)
+    }
+
     /// Ends it in order, cutting off whoever is connected.
     pub fn stop(&mut self) {
         if let Some(mut process) = self.process.take() {
@@ -111,19 +124,21 @@ impl Postgres {
         }
     }
 
-    /// Ends it as a power cut does: it recovers when it is started again.
+    /// Ends it as a power cut does: no process of it says a word to its clients or writes another byte. It recovers
+    /// when it is started again.
     pub fn kill(&mut self) {
-        // "Immediate shutdown": the processes quit at once and write nothing. Killing the first one alone would leave
-        // the others alive for a while, and they hold the data directory.
         if let Some(mut process) = self.process.take() {
-            process.end("QUIT");
+            process.kill_with_children();
         }
     }
 }
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        self.kill();
+        // "Immediate shutdown": quick, and unlike a kill it gives back the shared memory, of which a machine has few.
+        if let Some(mut process) = self.process.take() {
+            process.end("QUIT");
+        }
     }
 }
 

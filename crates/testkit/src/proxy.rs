@@ -1,26 +1,20 @@
 //! A proxy between a client and a server that can be cut: the partition between two machines, on one.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
 
 /// How a way is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
     /// Connections are closed, new ones are closed at once: a machine that is down behind a router that says so.
     Refuse,
-    /// Nothing comes through and nobody says so: a cable that was pulled.
+    /// Nothing comes through and nobody says so, not even that the other side has closed: a cable that was pulled. New
+    /// connections are made by the kernel and never answered.
     BlackHole,
 }
-
-const OPEN: u8 = 0;
-const REFUSING: u8 = 1;
-const SILENT: u8 = 2;
-/// How often a pipe looks whether it was cut.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// Listens on the loopback address and passes everything on, until it is cut.
 pub struct CuttingProxy {
@@ -30,9 +24,26 @@ pub struct CuttingProxy {
 
 struct Shared {
     target: SocketAddr,
-    state: AtomicU8,
-    /// Every open connection, to be closed when the way is cut.
-    open: Mutex<Vec<TcpStream>>,
+    way: Mutex<Way>,
+    /// The way has been cut otherwise, or healed.
+    changed: Condvar,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    Cut(Cut),
+    /// The proxy's value is gone.
+    Gone,
+}
+
+/// One lock for both: a connection that came in while the way was being healed would else stay held for ever.
+struct Way {
+    state: State,
+    /// Both ends of every connection, to be closed when the way is cut.
+    connections: HashMap<u64, Vec<TcpStream>>,
+    /// The number of the next one.
+    next: u64,
 }
 
 impl CuttingProxy {
@@ -40,12 +51,12 @@ impl CuttingProxy {
     pub fn start(target: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared { target, state: AtomicU8::new(OPEN), open: Mutex::default() });
+        let way = Way { state: State::Open, connections: HashMap::new(), next: 0 };
+        let shared = Arc::new(Shared { target, way: Mutex::new(way), changed: Condvar::new() });
         let serving = shared.clone();
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                // The proxy's own value holds the other one.
-                if Arc::strong_count(&serving) == 1 {
+                if serving.way().state == State::Gone {
                     return;
                 }
                 let shared = serving.clone();
@@ -62,81 +73,107 @@ impl CuttingProxy {
 
     /// Cuts the way until it is healed.
     pub fn cut(&self, how: Cut) {
-        let state = if how == Cut::Refuse { REFUSING } else { SILENT };
-        self.shared.state.store(state, Ordering::SeqCst);
-        if how == Cut::Refuse {
-            self.shared.close_all();
-        }
+        self.shared.set(State::Cut(how));
     }
 
     /// Opens the way again. Connections that hung are closed: nothing they held back is delivered late.
     pub fn heal(&self) {
-        self.shared.close_all();
-        self.shared.state.store(OPEN, Ordering::SeqCst);
+        self.shared.set(State::Open);
     }
 }
 
 impl Drop for CuttingProxy {
     fn drop(&mut self) {
-        self.shared.state.store(REFUSING, Ordering::SeqCst);
-        self.shared.close_all();
+        self.shared.set(State::Gone);
+        // The listener waits for a connection; this is one.
+        let _ = TcpStream::connect(self.address);
     }
 }
 
 impl Shared {
-    fn close_all(&self) {
-        for stream in self.open.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+    fn way(&self) -> MutexGuard<'_, Way> {
+        self.way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, state: State) {
+        let mut way = self.way();
+        let healed_unhurt = state == State::Open && way.state == State::Open;
+        if state != State::Cut(Cut::BlackHole) && !healed_unhurt {
+            for stream in way.connections.drain().flat_map(|(_, both)| both) {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        }
+        way.state = state;
+        self.changed.notify_all();
+    }
+
+    fn serve(self: Arc<Self>, client: TcpStream) {
+        let Some(number) = self.admit(&client) else { return };
+        let server = TcpStream::connect(self.target).ok().filter(|server| self.joins(number, server));
+        if let Some(server) = server {
+            let _ = (client.set_nodelay(true), server.set_nodelay(true));
+            if let (Ok(from_client), Ok(from_server)) = (client.try_clone(), server.try_clone()) {
+                let other = self.clone();
+                let back = thread::spawn(move || other.pipe(from_server, client));
+                self.pipe(from_client, server);
+                let _ = back.join();
+            }
+        }
+        for stream in self.way().connections.remove(&number).into_iter().flatten() {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
 
-    fn keep(&self, stream: &TcpStream) {
-        if let Ok(stream) = stream.try_clone() {
-            self.open.lock().unwrap_or_else(PoisonError::into_inner).push(stream);
+    /// The number of a new connection, if it may go on.
+    fn admit(&self, client: &TcpStream) -> Option<u64> {
+        let mut way = self.way();
+        if matches!(way.state, State::Cut(Cut::Refuse) | State::Gone) {
+            return None;
         }
+        let number = way.next;
+        way.next += 1;
+        way.connections.insert(number, vec![client.try_clone().ok()?]);
+        // Kept open and unanswered, if nothing comes through; the healing closes it.
+        (way.state == State::Open).then_some(number)
     }
 
-    fn serve(self: Arc<Self>, client: TcpStream) {
-        self.keep(&client);
-        match self.state.load(Ordering::SeqCst) {
-            OPEN => {}
-            REFUSING => {
-                let _ = client.shutdown(Shutdown::Both);
-                return;
-            }
-            // Accepted by the kernel already; held open, never answered, closed by the healing.
-            _ => return,
-        }
-        let Ok(server) = TcpStream::connect(self.target) else {
-            let _ = client.shutdown(Shutdown::Both);
-            return;
-        };
-        self.keep(&server);
-        let _ = (client.set_nodelay(true), server.set_nodelay(true));
-        let (Ok(from_client), Ok(from_server)) = (client.try_clone(), server.try_clone()) else { return };
-        let other = self.clone();
-        thread::spawn(move || other.pipe(from_server, client));
-        self.pipe(from_client, server);
+    /// Adds the other end to a connection, unless that was closed meanwhile.
+    fn joins(&self, number: u64, server: &TcpStream) -> bool {
+        let mut way = self.way();
+        let (Some(ends), Ok(server)) = (way.connections.get_mut(&number), server.try_clone()) else { return false };
+        ends.push(server);
+        true
     }
 
+    /// Passes on what one end says, until it has finished or the way was cut.
     fn pipe(&self, mut from: TcpStream, mut to: TcpStream) {
-        let _ = from.set_read_timeout(Some(LOOK));
         let mut buffer = vec![0; 64 * 1024];
         loop {
-            let read = match from.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(read) => read,
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => continue,
-                Err(_) => break,
-            };
-            if self.state.load(Ordering::SeqCst) == SILENT {
-                continue;
-            }
-            let Some(read) = buffer.get(..read) else { break };
-            if to.write_all(read).is_err() {
+            let read = from.read(&mut buffer);
+            if self.was_silent() {
                 break;
+            }
+            match read.map(|read| buffer.get(..read).unwrap_or_default()) {
+                // That end has finished and may still be told something.
+                Ok([]) => {
+                    let _ = to.shutdown(Shutdown::Write);
+                    return;
+                }
+                Ok(said) if to.write_all(said).is_ok() => {}
+                _ => break,
             }
         }
         let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+    }
+
+    /// Whether nothing came through just now. If so, waits until that is over: what was read, an end too, is not passed
+    /// on, and as nothing more is read, a sender finds after a while that nobody takes what it sends.
+    fn was_silent(&self) -> bool {
+        let mut way = self.way();
+        let silent = way.state == State::Cut(Cut::BlackHole);
+        while way.state == State::Cut(Cut::BlackHole) {
+            way = self.changed.wait(way).unwrap_or_else(PoisonError::into_inner);
+        }
+        silent
     }
 }

@@ -53,10 +53,16 @@ impl Redis {
         command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"]);
         command.args(["--appendfsync", "everysec", "--maxmemory-policy", "noeviction"]);
         command.args(&self.settings);
-        let mut process = Process::spawn(WHAT, &mut command, self.directory.path().join("log"))?;
+        let mut process = Process::spawn(WHAT, &mut command, self.directory.path(), "TERM")?;
         process.wait_until(|| answers(self.port))?;
         self.process = Some(process);
         Ok(())
+    }
+
+    /// Ends it in order and starts it again, with what it had, on the same port.
+    pub fn restart(&mut self) -> Result<(), NotStarted> {
+        self.stop();
+        self.resume()
     }
 
     /// Its version, as its own program says.

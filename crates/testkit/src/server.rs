@@ -1,6 +1,5 @@
 //! What the servers have in common: finding the program, a port, another user, waiting, ending.
 
-use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -12,6 +11,8 @@ use std::time::{Duration, Instant};
 
 /// How long a server may take to answer after it was started.
 const STARTING: Duration = Duration::from_secs(30);
+/// How long it may take to end after it was told to.
+const ENDING: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// A program that this machine lacks.
@@ -145,57 +146,229 @@ pub(crate) fn answer(what: &'static str, command: &mut Command) -> Result<String
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(failed(text(&output.stderr))) }
 }
 
-/// A server process and the file it writes its words to.
+/// What ends a server whose test process is gone: killed, it drops nothing. The pipe's other end is ours alone, so it
+/// ends with us however we end, and only then. The directory goes too, which nobody else knows of any more.
+const WATCHER: &str = r#"cat >/dev/null
+kill -s "$2" "$1"
+tries=0
+while kill -0 "$1" && [ "$tries" -lt 100 ]; do sleep 0.1; tries=$((tries + 1)); done
+kill -s KILL "$1"
+rm -rf "$3"
+"#;
+
+/// A server process, what it writes its words to, and its watcher.
 pub(crate) struct Process {
     what: &'static str,
     child: Child,
+    watcher: Child,
     log: PathBuf,
+    /// How long the log was before.
+    earlier: usize,
 }
 
 impl Process {
-    pub(crate) fn spawn(what: &'static str, command: &mut Command, log: PathBuf) -> Result<Self, NotStarted> {
+    /// Starts `command`, whose words go to the file `log` of `directory`. `signal` is what ends it quickly.
+    pub(crate) fn spawn(
+        what: &'static str,
+        command: &mut Command,
+        directory: &Path,
+        signal: &str,
+    ) -> Result<Self, NotStarted> {
         let failed = |error: io::Error| NotStarted::Failed { what, reason: error.to_string() };
+        let log = directory.join("log");
         let file = fs::File::options().create(true).append(true).open(&log).map_err(failed)?;
+        let earlier = fs::read(&log).map_err(failed)?.len();
         command.stdout(file.try_clone().map_err(failed)?).stderr(file);
-        let child = command.spawn().map_err(failed)?;
-        Ok(Self { what, child, log })
+        let mut child = command.spawn().map_err(failed)?;
+        match watch(child.id(), signal, directory) {
+            Ok(watcher) => Ok(Self { what, child, watcher, log, earlier }),
+            Err(error) => {
+                let _ = (child.kill(), child.wait());
+                Err(failed(error))
+            }
+        }
     }
 
-    /// Waits until `answers` says so, the process ends, or it takes too long.
+    /// Waits until the server says that it is ready and `answers` finds it so, the process ends, or it takes too long.
+    ///
+    /// Its own words count, since an answer alone can be another's: a server that was quicker to take the same port.
     #[allow(clippy::disallowed_methods, reason = "a deadline of a test's server")]
     pub(crate) fn wait_until(&mut self, mut answers: impl FnMut() -> bool) -> Result<(), NotStarted> {
         let until = Instant::now() + STARTING;
         loop {
-            if answers() {
+            let ended = self.child.try_wait().is_ok_and(|status| status.is_some());
+            let said = self.said();
+            if !ended && said.contains("eady to accept connections") && answers() {
                 return Ok(());
             }
-            let ended = self.child.try_wait().is_ok_and(|status| status.is_some());
             if ended || Instant::now() >= until {
-                let said = fs::read_to_string(&self.log).unwrap_or_default();
-                let from = said.len().saturating_sub(2_000);
-                let reason = said.get(from..).unwrap_or(&said).to_owned();
+                // The last words say why; what came before was in order.
+                let lines: Vec<&str> = said.lines().collect();
+                let reason = lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n");
                 return Err(NotStarted::Failed { what: self.what, reason });
             }
             thread::sleep(PAUSE);
         }
     }
 
-    /// Sends a signal and waits for the end.
+    /// What it has said since it was started.
+    fn said(&self) -> String {
+        let log = fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(log.get(self.earlier..).unwrap_or_default()).into_owned()
+    }
+
+    /// Sends a signal and waits for the end, but not for ever.
+    #[allow(clippy::disallowed_methods, reason = "a deadline of a test's server")]
     pub(crate) fn end(&mut self, signal: &str) {
-        let id = self.child.id().to_string();
-        let _ = Command::new("kill").args([OsStr::new("-s"), OsStr::new(signal), OsStr::new(&id)]).status();
-        let _ = self.child.wait();
+        send(signal, self.child.id());
+        self.dismiss_watcher();
+        let until = Instant::now() + ENDING;
+        while self.child.try_wait().is_ok_and(|status| status.is_none()) && Instant::now() < until {
+            thread::sleep(PAUSE);
+        }
+        self.kill();
     }
 
     /// Ends it at once, without a chance to tidy up.
     pub(crate) fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.dismiss_watcher();
+        let _ = (self.child.kill(), self.child.wait());
+    }
+
+    /// Before the server is waited for: from then on its id may become another's.
+    fn dismiss_watcher(&mut self) {
+        let _ = (self.watcher.kill(), self.watcher.wait());
+    }
+
+    /// Ends it and every process it has made at once, and waits until none is left.
+    #[allow(clippy::disallowed_methods, reason = "a deadline of a test's server")]
+    pub(crate) fn kill_with_children(&mut self) {
+        let id = self.child.id();
+        // Held first, so that it makes no further ones and none of them sees it go.
+        send("STOP", id);
+        let children: Vec<u32> = processes().into_iter().filter(|other| other.parent == id).map(|own| own.id).collect();
+        children.iter().for_each(|&child| send("KILL", child));
+        self.kill();
+        let until = Instant::now() + ENDING;
+        while processes().iter().any(|other| children.contains(&other.id)) && Instant::now() < until {
+            thread::sleep(PAUSE);
+        }
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// Starts the watcher of `server`. It is out of reach of the terminal's Ctrl-C, which would end it before its time.
+fn watch(server: u32, signal: &str, directory: &Path) -> io::Result<Child> {
+    let mut command = Command::new("sh");
+    command.args(["-c", WATCHER, "watcher", &server.to_string(), signal]).arg(directory);
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    command.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+}
+
+fn send(signal: &str, process: u32) {
+    let mut kill = Command::new("kill");
+    kill.args(["-s", signal, &process.to_string()]).stdout(Stdio::null()).stderr(Stdio::null());
+    let _ = kill.status();
+}
+
+struct Running {
+    id: u32,
+    parent: u32,
+}
+
+/// Every process of this machine that has not ended. One that nobody has waited for yet has ended.
+fn processes() -> Vec<Running> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        let listed = Command::new("ps").args(["-A", "-o", "pid=", "-o", "ppid=", "-o", "stat="]).output();
+        let listed = listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+        return listed
+            .lines()
+            .filter_map(|line| {
+                let mut fields = line.split_whitespace();
+                running(fields.next()?, fields.next()?, fields.next()?)
+            })
+            .collect();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let own = fs::read_to_string(entry.path().join("stat")).ok()?;
+            // `1234 (any name, with) brackets) S 1 …`
+            let (name, rest) = own.rsplit_once(')')?;
+            let mut fields = rest.split_whitespace();
+            let state = fields.next()?;
+            running(name.split_whitespace().next()?, fields.next()?, state)
+        })
+        .collect()
+}
+
+fn running(id: &str, parent: &str, state: &str) -> Option<Running> {
+    let ended = state.starts_with(['Z', 'X']);
+    if ended { None } else { Some(Running { id: id.parse().ok()?, parent: parent.parse().ok()? }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::directory::Directory;
+
+    /// Says at once what a server says, and stays.
+    fn server(directory: &Directory) -> Process {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo Ready to accept connections; exec sleep 1000"]);
+        let mut process = Process::spawn("a server", &mut command, directory.path(), "TERM").unwrap();
+        process.wait_until(|| true).unwrap();
+        process
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "a deadline of a test")]
+    fn comes_true(fact: impl Fn() -> bool) -> bool {
+        let until = Instant::now() + Duration::from_secs(20);
+        while !fact() && Instant::now() < until {
+            thread::sleep(PAUSE);
+        }
+        fact()
+    }
+
+    #[test]
+    fn a_server_does_not_outlive_the_process_that_wanted_it() {
+        let directory = Directory::create("watched").unwrap();
+        let mut process = server(&directory);
+        // What the system does when we are killed.
+        drop(process.watcher.stdin.take());
+        assert!(comes_true(|| !processes().iter().any(|other| other.id == process.child.id())));
+        // Ours to wait for; nobody's when we are gone.
+        process.child.wait().unwrap();
+        assert!(comes_true(|| !directory.path().exists()));
+    }
+
+    #[test]
+    fn a_server_that_was_ended_in_order_keeps_its_directory() {
+        let directory = Directory::create("ended").unwrap();
+        let mut process = server(&directory);
+        process.end("TERM");
+        assert!(process.watcher.try_wait().unwrap().is_some());
+        assert!(directory.path().exists());
+    }
+
+    #[test]
+    fn the_answer_of_another_server_is_not_taken_for_ones_own() {
+        let directory = Directory::create("late").unwrap();
+        let start = |says: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", &format!("echo {says}; exit 1")]);
+            let mut process = Process::spawn("a server", &mut command, directory.path(), "TERM").unwrap();
+            process.wait_until(|| true)
+        };
+        // The second finds the words of the first in the log that they share.
+        let _ = start("Ready to accept connections");
+        let refused = start("the port is taken").unwrap_err().to_string();
+        assert_eq!(refused, "a server did not start: the port is taken");
     }
 }

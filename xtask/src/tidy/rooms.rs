@@ -92,15 +92,17 @@ fn check_manifest(manifest: &File, findings: &mut Findings) {
     if !manifest.text.contains("[lints]\nworkspace = true") {
         findings.add(&manifest.path, "does not use the workspace's lints");
     }
-    let Some(name) = manifest.room() else { return };
-    for dependency in dependencies(&manifest.text) {
-        if dependency == "caracal-testkit" {
-            findings.add(&manifest.path, "nothing that ships may depend on `testkit`");
-        } else if name == "testkit" {
+    let Some(name) = manifest.room() else { return check_chores(manifest, findings) };
+    if name == "testkit" {
+        for dependency in dependencies(&manifest.text) {
             findings.add(&manifest.path, format!("`testkit` uses the standard library only: `{dependency}`"));
         }
+        return;
     }
-    if WIRING.contains(&name) || name == "testkit" {
+    if uses_beyond_tests(&manifest.text, "testkit") {
+        findings.add(&manifest.path, "nothing that ships may depend on `testkit`, but for its tests");
+    }
+    if WIRING.contains(&name) {
         return;
     }
     let Some(room) = ROOMS.iter().find(|known| known.name == name) else {
@@ -118,6 +120,25 @@ fn check_manifest(manifest: &File, findings: &mut Findings) {
             _ => {}
         }
     }
+}
+
+/// The chores must build in seconds, before anything else does.
+fn check_chores(manifest: &File, findings: &mut Findings) {
+    for dependency in dependencies(&manifest.text).filter(|name| *name != "caracal-testkit") {
+        findings.add(&manifest.path, format!("the chores use the standard library and `testkit` only: `{dependency}`"));
+    }
+}
+
+/// Whether any kind of dependency but those of tests mentions `room`, be it under another name.
+fn uses_beyond_tests(manifest: &str, room: &str) -> bool {
+    let mut section = "";
+    manifest.lines().filter(|line| !line.starts_with('#')).any(|line| {
+        if line.starts_with('[') {
+            section = line;
+        }
+        let counts = section.contains("dependencies") && !section.contains("dev-dependencies");
+        counts && line.contains(room)
+    })
 }
 
 /// Fuzz targets stand outside, and attack the room they lie in and no other.
@@ -193,9 +214,31 @@ mod tests {
 
     #[test]
     fn what_ships_does_not_depend_on_the_servers_of_tests() {
-        assert_eq!(found("crates/caracal/Cargo.toml", &manifest("caracal-testkit.workspace = true")).len(), 1);
+        let path = "crates/caracal/Cargo.toml";
+        assert_eq!(found(path, &manifest("caracal-testkit.workspace = true")).len(), 1);
+        for other in [
+            "kit = { package = \"caracal-testkit\", path = \"../testkit\" }",
+            "[dependencies.caracal-testkit]\nworkspace = true",
+            "[build-dependencies]\ncaracal-testkit.workspace = true",
+            "[target.'cfg(unix)'.dependencies]\ncaracal-testkit.workspace = true",
+        ] {
+            assert_eq!(found(path, &manifest(other)).len(), 1, "{other}");
+        }
+        for tests_only in [
+            "[dev-dependencies]\ncaracal-testkit.workspace = true",
+            "[target.'cfg(unix)'.dev-dependencies]\ncaracal-testkit.workspace = true",
+            "[dev-dependencies.caracal-testkit]\nworkspace = true",
+        ] {
+            assert!(found(path, &manifest(tests_only)).is_empty(), "{tests_only}");
+        }
         assert!(found("crates/testkit/Cargo.toml", &manifest("")).is_empty());
         assert_eq!(found("crates/testkit/Cargo.toml", &manifest("tokio.workspace = true")).len(), 1);
+    }
+
+    #[test]
+    fn the_chores_use_nothing_that_has_to_be_built_first() {
+        assert!(found("xtask/Cargo.toml", &manifest("caracal-testkit.workspace = true")).is_empty());
+        assert_eq!(found("xtask/Cargo.toml", &manifest("serde.workspace = true")).len(), 1);
     }
 
     #[test]
