@@ -11,12 +11,12 @@ use caracal_authority::Timestamp;
 use caracal_authority::ZoneId;
 use caracal_authority::exchange::Rate;
 use caracal_authority::resource::UpstreamCall;
-use caracal_gateway::{Directive, Exchange, ExchangeRefusal, ExchangeRequest, Permitted, StsUnreachable};
+use caracal_gateway::{Directive, Exchange, ExchangeRefusal, ExchangeRequest, Permitted, RefusalKind, StsUnreachable};
 use caracal_http::health::{Objection, Probe};
 use caracal_ledger::{ChainKey, LedgerReport, read_heads, verify_store};
 use caracal_store::{BoxFuture, Clock, Store, outbox};
 use caracal_stream::{Counters, Redis};
-use caracal_sts::{ExchangeError, GatewayCall, Granted, MintKey, MintRate, Sts};
+use caracal_sts::{Decision, ExchangeError, GatewayCall, Granted, MintKey, MintRate, Sts};
 
 use crate::commands::{Failure, verify_with_key};
 
@@ -69,10 +69,16 @@ fn permitted(granted: Granted, resource: &str) -> Permitted {
 }
 
 fn refusal(error: &ExchangeError) -> ExchangeRefusal {
-    match error {
-        ExchangeError::Replayed => ExchangeRefusal::replayed(),
-        ExchangeError::Unavailable | ExchangeError::Busy => ExchangeRefusal::unavailable(),
-        other => ExchangeRefusal::denied(other.status(), other.code(), other.to_string()),
+    ExchangeRefusal {
+        status: error.status(),
+        code: error.code().to_owned(),
+        description: error.to_string(),
+        kind: match error.decision() {
+            Decision::Denied => RefusalKind::Denied,
+            Decision::Replayed => RefusalKind::Replayed,
+            Decision::None => RefusalKind::Unavailable,
+        },
+        retry_after: error.retry_after(),
     }
 }
 

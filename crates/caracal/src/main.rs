@@ -33,7 +33,7 @@ enum Command {
         #[command(flatten)]
         up: Up,
     },
-    /// The settings.
+    /// The settings that a start would run on.
     #[command(subcommand)]
     Config(Config),
     /// Bring the schema of the database in DATABASE_URL up to date. Needs a login that owns the database.
@@ -88,24 +88,21 @@ struct Up {
     /// Added to each of the ports 3000 (api), 8080 (sts), 8081 (gateway), 9090 (audit) and 4000 (coordinator).
     #[arg(long, value_name = "N", default_value_t = 0)]
     port_offset: u16,
-    /// One line of JSON when ready, instead of text.
+    /// JSON instead of text.
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Subcommand)]
 enum Config {
-    /// Show what every variable is set to and by whom, and everything that is wrong at once: exit 0 when nothing is.
+    /// Say every mistake at once, and what every variable would be and why. Starts nothing, makes nothing: exit 0 when
+    /// `caracal up`, or `caracal serve` with the same roles, would accept it.
     Check {
-        /// The roles of `caracal serve`; all without it.
+        /// The roles of `caracal serve`; without them what `caracal up` would read.
         #[arg(long, value_name = "ROLES")]
         roles: Option<String>,
-        /// The address it would listen on.
-        #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
-        bind: IpAddr,
-        /// JSON instead of text.
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        up: Up,
     },
 }
 
@@ -136,7 +133,9 @@ fn main() -> ExitCode {
         Command::Serve { roles, up: Up { data_dir, bind, port_offset, json } } => {
             commands::up(&UpFlags { data_dir, bind, port_offset, roles: Some(roles) }, json)
         }
-        Command::Config(Config::Check { roles, bind, json }) => commands::config_check(bind, roles, json),
+        Command::Config(Config::Check { roles, up: Up { data_dir, bind, port_offset, json } }) => {
+            commands::check_config(&UpFlags { data_dir, bind, port_offset, roles }, json)
+        }
         Command::Migrate { check, json } => commands::migrate(check, json),
         Command::Demo { json } => commands::demo(json),
         Command::Status { ready, json, port_offset, bind } => commands::status(bind, port_offset, ready, json),

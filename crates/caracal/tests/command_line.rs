@@ -11,9 +11,15 @@ use support::{Addressed, Http, Running, Tenant, caracal, refused_up, run, upstre
 
 #[test]
 fn every_command_helps() {
-    for arguments in
-        [&["--help"][..], &["up", "--help"], &["demo", "--help"], &["status", "--help"], &["audit", "--help"]]
-    {
+    for arguments in [
+        &["--help"][..],
+        &["up", "--help"],
+        &["serve", "--help"],
+        &["config", "check", "--help"],
+        &["demo", "--help"],
+        &["status", "--help"],
+        &["audit", "--help"],
+    ] {
         let said = run(caracal().args(arguments));
         assert_eq!(said.code, Some(0), "{arguments:?}");
         assert!(said.stdout.contains("Usage:"), "{arguments:?}: {}", said.stdout);
@@ -77,6 +83,80 @@ fn a_busy_port_is_named_and_the_data_left_alone() {
     assert_eq!(said.code, Some(1));
     assert!(said.stderr.contains("the port is in use") && said.stderr.contains("--port-offset"), "{}", said.stderr);
     assert_eq!(std::fs::read_dir(other.path()).unwrap().count(), 0);
+}
+
+mod settings {
+    use super::*;
+
+    #[test]
+    fn config_check_says_every_mistake_and_what_would_be_read() {
+        let data = tempfile::tempdir().unwrap();
+        let check = |environment: &[(&str, &str)], more: &[&str]| {
+            let mut command = caracal();
+            command.envs(environment.iter().copied()).args(["config", "check", "--data-dir"]).arg(data.path());
+            run(command.args(more))
+        };
+        let good = check(&[], &[]);
+        assert_eq!(good.code, Some(0), "{}", good.stderr);
+        assert!(good.stdout.starts_with("mode dev, engine embedded, roles api, sts, gateway, audit, coordinator\n"));
+        assert!(good.stdout.ends_with("Nothing is wrong.\n") && good.stderr.is_empty(), "{}", good.stdout);
+        let wrong = [("CARACAL_MODE", "prod"), ("STS_TIMEOUT", "soon"), ("AUDIT_HMAC_KEY", "00ff")];
+        let bad = check(&wrong, &[]);
+        assert_eq!(bad.code, Some(1));
+        for (name, _) in wrong {
+            assert!(bad.stderr.contains(&format!("caracal: {name}: ")), "{}", bad.stderr);
+        }
+        let json = check(&wrong, &["--json"]);
+        assert_eq!((json.code, json.stderr.as_str()), (Some(1), ""));
+        let json: Value = serde_json::from_str(&json.stdout).unwrap();
+        assert_eq!((json["ok"].as_bool(), json["mistakes"].as_array().unwrap().len()), (Some(false), 3));
+        let shown = json["variables"].as_array().unwrap().iter().find(|shown| shown["name"] == "AUDIT_HMAC_KEY");
+        assert_eq!(
+            shown.unwrap(),
+            &serde_json::json!({"name": "AUDIT_HMAC_KEY", "value": "set", "source": "environment"})
+        );
+        let split = check(&[], &["--roles", "sts,nobody"]);
+        assert!(split.stderr.contains("`nobody` is none of api, sts, gateway, audit, coordinator"), "{}", split.stderr);
+        assert_eq!(std::fs::read_dir(data.path()).unwrap().count(), 0, "nothing was made");
+    }
+
+    #[test]
+    fn a_part_of_the_roles_is_refused_on_the_embedded_store() {
+        let said = run(caracal().args(["serve", "--roles", "sts,gateway", "--data-dir", "/nonexistent"]));
+        assert_eq!(said.code, Some(1));
+        assert!(said.stderr.contains("--roles: the embedded store belongs to one process"), "{}", said.stderr);
+        let said = run(caracal().args(["serve", "--roles", "web"]));
+        assert!(said.code == Some(1) && said.stderr.contains("`web` is none of"), "{}", said.stderr);
+    }
+
+    #[test]
+    fn files_of_the_current_directory_never_take_effect() {
+        let here = tempfile::tempdir().unwrap();
+        for name in [".env", ".env.local", ".env.production", ".env.development", "caracal.env", "local.env", "dev.env"]
+        {
+            std::fs::write(here.path().join(name), "CARACAL_MODE=prod\nCARACAL_ADMIN_TOKEN=cat_planted\n").unwrap();
+        }
+        let said = run(caracal().current_dir(here.path()).args(["config", "check"]));
+        assert_eq!(said.code, Some(0), "{}", said.stderr);
+    }
+
+    #[test]
+    fn an_environment_file_fills_in_and_a_malformed_one_is_skipped_with_a_warning() {
+        let here = tempfile::tempdir().unwrap();
+        let file = here.path().join("settings");
+        let check = |content: &str| {
+            std::fs::write(&file, content).unwrap();
+            run(caracal().env("CARACAL_ENV_FILE", &file).args(["config", "check"]))
+        };
+        let filled = check("CARACAL_MODE=prod\n");
+        assert!(filled.code == Some(1) && filled.stderr.contains("`prod` is none of"), "{}", filled.stderr);
+        let skipped = check("CARACAL_MODE=prod\nSECRET_STORE_KEK 0123456789\n");
+        assert_eq!(skipped.code, Some(0), "{}", skipped.stderr);
+        assert!(skipped.stderr.contains("line 2") && !skipped.stderr.contains("0123456789"), "{}", skipped.stderr);
+        // A start says so, too.
+        let started = run(caracal().env("CARACAL_ENV_FILE", &file).args(["serve", "--roles", "web"]));
+        assert!(started.stderr.contains("warning: CARACAL_ENV_FILE"), "{}", started.stderr);
+    }
 }
 
 mod t17_rollback {
@@ -349,8 +429,7 @@ mod config_check {
         );
         assert_eq!((code, &report["ok"]), (Some(1), &json!(false)));
         let names: Vec<_> = report["mistakes"].as_array().unwrap().iter().map(|said| said["name"].clone()).collect();
-        for name in ["CARACAL_MODE", "--roles", "REDIS_URL", "STS_URL", "TRUST_PROXY", "ISSUER_URL", "STREAMS_HMAC_KEY"]
-        {
+        for name in ["CARACAL_MODE", "--roles", "REDIS_URL", "STS_URL", "TRUST_PROXY", "STREAMS_HMAC_KEY"] {
             assert!(names.contains(&json!(name)), "{name} is not among {names:?}");
         }
         assert_eq!(value(&report, "DATABASE_URL"), ("set", "environment"));
@@ -371,7 +450,7 @@ mod config_check {
         ];
         let (code, report) = check(&[], &environment);
         assert_eq!((code, &report["engine"], &report["mode"]), (Some(0), &json!("embedded"), &json!("dev")));
-        assert_eq!(value(&report, "SWEEPER_BATCH_SIZE"), ("7", "environment"));
+        assert_eq!(value(&report, "SWEEPER_BATCH_SIZE"), ("7", "environment file"));
         assert_eq!(value(&report, "LOG_LEVEL"), ("warn", "environment"), "a file fills only what is not set");
         assert_eq!(value(&report, "AUDIT_HMAC_KEY"), ("set", "file"));
         assert_eq!(value(&report, "STS_TIMEOUT"), ("5s", "default"));

@@ -350,7 +350,7 @@ mod t03_gateway {
         let mint = async || tenant.mint(&http, &system, (&session, &edge)).await.unwrap().text("access_token");
         assert_eq!(tenant.call(&http, &system, &mint().await).await.unwrap().status, 200);
         let mandate = mint().await;
-        for (how, status) in [(Cut::BlackHole, 504), (Cut::Refuse, 502)] {
+        for (how, status) in [(Cut::BlackHole, 504), (Cut::Refuse, 503)] {
             way.cut(how);
             let answer = tenant.call(&http, &system, &mandate).await.unwrap();
             assert_eq!((answer.status.as_u16(), answer.text("error").as_str()), (status, "sts_unavailable"), "{how:?}");

@@ -20,6 +20,7 @@ use crate::auth::{Sources, Unauthenticated, authenticate};
 use crate::delegate::delegate;
 use crate::evidence::Caller;
 use crate::inbound::{list_inbound, read_inbound};
+use crate::outbox;
 use crate::read_session::read_session;
 use crate::revoke::revoke;
 use crate::route::{Recognised, Route, ZoneRoute, recognise};
@@ -94,6 +95,9 @@ async fn perform(coordinator: &Coordinator, route: ZoneRoute, call: Call) -> Res
         ZoneRoute::TerminateSession(id) => terminate(coordinator, caller, session(&id)?, query, body).await,
         ZoneRoute::RevokeDelegation(id) => revoke(coordinator, caller, edge(&id)?).await,
         ZoneRoute::ListInbound(id) => list_inbound(coordinator, &caller.principal, &session(&id)?, query).await,
+        ZoneRoute::ListDeadMessages => outbox::list_dead(coordinator, &caller.principal).await,
+        ZoneRoute::RequeueMessages => outbox::requeue_all(coordinator, caller).await,
+        ZoneRoute::RequeueMessage(id) => outbox::requeue(coordinator, caller, &id).await,
         ZoneRoute::ReadInbound(id, edge_id) => {
             read_inbound(coordinator, &caller.principal, &session(&id)?, &edge(&edge_id)?).await
         }

@@ -30,6 +30,7 @@ mod front;
 mod idempotency;
 mod inbound;
 mod outage;
+mod outbox;
 mod read_session;
 mod revoke;
 mod route;

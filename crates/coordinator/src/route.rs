@@ -36,6 +36,12 @@ pub(crate) enum ZoneRoute {
     ListInbound(String),
     /// `GET /zones/:zoneId/delegations/inbound/:sessionId/:id`.
     ReadInbound(String, String),
+    /// `GET /zones/:zoneId/outbox`.
+    ListDeadMessages,
+    /// `POST /zones/:zoneId/outbox/requeue`.
+    RequeueMessages,
+    /// `POST /zones/:zoneId/outbox/:id/requeue`.
+    RequeueMessage(String),
 }
 
 /// A recognised request line.
@@ -58,6 +64,9 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("PATCH", "/zones/:zoneId/delegations/:id/revoke"),
     ("GET", "/zones/:zoneId/delegations/inbound/:sessionId"),
     ("GET", "/zones/:zoneId/delegations/inbound/:sessionId/:id"),
+    ("GET", "/zones/:zoneId/outbox"),
+    ("POST", "/zones/:zoneId/outbox/requeue"),
+    ("POST", "/zones/:zoneId/outbox/:id/requeue"),
 ];
 
 /// Recognises a request. Slashes are significant, and a fixed segment is only itself, never an encoding of itself.
@@ -89,6 +98,9 @@ fn in_zone(method: &Method, reading: bool, below: &[&str]) -> Option<ZoneRoute> 
         ["delegations", "inbound", session, id] if reading => {
             Some(ZoneRoute::ReadInbound(decoded(session), decoded(id)))
         }
+        ["outbox"] if reading => Some(ZoneRoute::ListDeadMessages),
+        ["outbox", "requeue"] if *method == Method::POST => Some(ZoneRoute::RequeueMessages),
+        ["outbox", id, "requeue"] if *method == Method::POST => Some(ZoneRoute::RequeueMessage(decoded(id))),
         _ => None,
     }
 }
@@ -102,7 +114,10 @@ impl ZoneRoute {
             | Self::TerminateSession(_)
             | Self::RevokeDelegation(_)
             | Self::ListInbound(_)
-            | Self::ReadInbound(..) => true,
+            | Self::ReadInbound(..)
+            | Self::ListDeadMessages
+            | Self::RequeueMessages
+            | Self::RequeueMessage(_) => true,
             Self::StartSession | Self::CreateDelegation => false,
         }
     }

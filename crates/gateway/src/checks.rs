@@ -147,7 +147,7 @@ async fn exchange(gateway: &Gateway, caller: &Caller, question: ExchangeRequest)
             gateway.spent.note(&caller.zone, &caller.jti);
             return Ok(permitted);
         }
-        Ok(Ok(_)) => ExchangeRefusal::undecided(http::StatusCode::BAD_GATEWAY, "sts response invalid"),
+        Ok(Ok(_)) => ExchangeRefusal::unknown(http::StatusCode::BAD_GATEWAY, "sts response invalid"),
         Ok(Err(refusal)) => refusal,
         Err(_) => ExchangeRefusal::timed_out(),
     };

@@ -9,7 +9,8 @@
 //! A mandate is used up by the implementation, in the very commit that records its decision, allow or deny, with a
 //! uniqueness that the store enforces (README D35). An exchange that answers [`Permitted`] has therefore consumed
 //! `jti` durably, and of any number of concurrent exchanges with the same `jti` at most one does; the others answer
-//! [`RefusalKind::Replayed`]. An exchange that could not decide ([`RefusalKind::Unavailable`]) consumed nothing.
+//! [`RefusalKind::Replayed`]. An exchange that could not decide ([`RefusalKind::Unavailable`]) consumed nothing; of one
+//! whose answer was lost ([`RefusalKind::Unknown`]) nobody here knows, and it is not tried again.
 //!
 //! # The path
 //!
@@ -20,6 +21,8 @@
 //!
 //! The method is in the same spirit the one that will be sent: operations are declared in upper case and compared
 //! without case, so a caller's `get` is settled as `GET` before it is asked about and before it is sent.
+
+use std::time::Duration;
 
 use caracal_authority::{ApplicationId, MandateId, Timestamp, ZoneId};
 use caracal_crypto::SecretText;
@@ -114,6 +117,8 @@ pub struct ExchangeRefusal {
     pub description: String,
     /// What became of the decision and the mandate.
     pub kind: RefusalKind,
+    /// When trying again can succeed, where that is known (README D7).
+    pub retry_after: Option<Duration>,
 }
 
 /// What stands behind a refusal.
@@ -125,21 +130,27 @@ pub enum RefusalKind {
     Replayed,
     /// Not decided: nothing was consumed and nothing recorded.
     Unavailable,
+    /// Perhaps decided, perhaps not: no answer, or none that says so. The mandate may be used up.
+    Unknown,
 }
 
 impl ExchangeRefusal {
     /// A decision against the call.
     pub fn denied(status: StatusCode, code: impl Into<String>, description: impl Into<String>) -> Self {
-        Self { status, code: code.into(), description: description.into(), kind: RefusalKind::Denied }
+        Self {
+            status,
+            code: code.into(),
+            description: description.into(),
+            kind: RefusalKind::Denied,
+            retry_after: None,
+        }
     }
 
     /// The mandate was used before.
     pub fn replayed() -> Self {
         Self {
-            status: StatusCode::UNAUTHORIZED,
-            code: "invalid_token".to_owned(),
-            description: "token replay detected".to_owned(),
             kind: RefusalKind::Replayed,
+            ..Self::denied(StatusCode::UNAUTHORIZED, "invalid_token", "token replay detected")
         }
     }
 
@@ -148,19 +159,24 @@ impl ExchangeRefusal {
         Self::undecided(StatusCode::SERVICE_UNAVAILABLE, "sts unavailable")
     }
 
-    /// No decision within `STS_TIMEOUT`: 504 `sts_unavailable`.
+    /// No decision within `STS_TIMEOUT`: 504 `sts_unavailable`. Whether one came about afterwards is not known.
     pub fn timed_out() -> Self {
-        Self::undecided(StatusCode::GATEWAY_TIMEOUT, "sts timeout")
+        Self::unknown(StatusCode::GATEWAY_TIMEOUT, "sts timeout")
+    }
+
+    /// The question was sent, and the connection broke before the answer was complete: 503 `sts_unavailable`.
+    pub fn answer_lost() -> Self {
+        Self::unknown(StatusCode::SERVICE_UNAVAILABLE, "sts answer lost, the mandate may be used up")
     }
 
     /// No decision, told in the contract's words for a remote STS (gateway.md §11.2).
     pub fn undecided(status: StatusCode, description: impl Into<String>) -> Self {
-        Self {
-            status,
-            code: "sts_unavailable".to_owned(),
-            description: description.into(),
-            kind: RefusalKind::Unavailable,
-        }
+        Self { kind: RefusalKind::Unavailable, ..Self::denied(status, "sts_unavailable", description) }
+    }
+
+    /// The same, of a question that was sent.
+    pub fn unknown(status: StatusCode, description: impl Into<String>) -> Self {
+        Self { kind: RefusalKind::Unknown, ..Self::denied(status, "sts_unavailable", description) }
     }
 
     /// Whether this counts against the STS: its own trouble, never a decision (gateway.md §12).

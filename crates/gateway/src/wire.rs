@@ -137,8 +137,9 @@ impl Refusal {
             Self::Exchange(refusal) => match refusal.kind {
                 RefusalKind::Denied => "exchange_denied",
                 RefusalKind::Replayed => "replay_detected",
-                RefusalKind::Unavailable if refusal.status == StatusCode::GATEWAY_TIMEOUT => "sts_timeout",
                 RefusalKind::Unavailable => "sts_unavailable",
+                RefusalKind::Unknown if refusal.status == StatusCode::GATEWAY_TIMEOUT => "sts_timeout",
+                RefusalKind::Unknown => "sts_outcome_unknown",
             },
             Self::NoUpstream => "upstream_not_configured",
             Self::RevocationStale => "revocation_state_unavailable",
@@ -195,8 +196,13 @@ impl Refusal {
     pub(crate) fn render(&self, id: &RequestId) -> Response<Full<Bytes>> {
         let Seen { status, code, description } = self.seen();
         let mut problem = Problem::new(status, code.to_owned()).describe(description);
-        if let Self::CircuitOpen { retry_after } = self {
-            problem = problem.retry_after(*retry_after);
+        let retry_after = match self {
+            Self::CircuitOpen { retry_after } => Some(*retry_after),
+            Self::Exchange(refusal) => refusal.retry_after,
+            _ => None,
+        };
+        if let Some(wait) = retry_after {
+            problem = problem.retry_after(wait);
         }
         let mut response = problem.render(id, Profile::GATEWAY);
         let headers = response.headers_mut();
@@ -283,5 +289,11 @@ mod tests {
         }
         let (_, headers, _) = rendered(Refusal::CircuitOpen { retry_after: Duration::from_millis(6_500) }).await;
         assert_eq!(headers["retry-after"], "7");
+        let limited = ExchangeRefusal {
+            retry_after: Some(Duration::from_secs(60)),
+            ..ExchangeRefusal::denied(StatusCode::TOO_MANY_REQUESTS, "provider_rate_limited", "")
+        };
+        let (status, headers, _) = rendered(Refusal::Exchange(limited)).await;
+        assert_eq!((status, &headers["retry-after"]), (429, &HeaderValue::from_static("60")));
     }
 }

@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use caracal_authority::Timestamp;
 
-/// Where a store takes its time from. On PostgreSQL this will be the database server.
+/// Where a store takes its time from: the operating system on the embedded engine, the database server on PostgreSQL.
 pub trait Clock: Send + Sync + 'static {
     /// The current instant.
     fn now(&self) -> Timestamp;

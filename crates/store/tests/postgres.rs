@@ -9,7 +9,7 @@ use std::time::Duration;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use caracal_authority::ZoneId;
 use caracal_store::{PostgresOptions, Store, StoreError, delegations, deployment, outbox, used_mandates};
-use caracal_testkit::{Database, Postgres};
+use caracal_testkit::{Cut, CuttingProxy, Database, Postgres};
 use tokio_postgres::{Client, NoTls};
 
 /// A connection for what a test does behind the store's back.
@@ -380,6 +380,62 @@ mod t08_availability {
         store.close().await;
     }
 
+    /// The answer to a commit is lost. Whether the server went on to commit or gave up, the change is made once, and its
+    /// caller is told so.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_commit_whose_answer_is_lost_is_looked_up() {
+        for server_goes_on in [true, false] {
+            let database = Database::create().unwrap();
+            let direct = open(&database).await;
+            let client = connect(&database.url()).await;
+            let slow = "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS
+                          $$ BEGIN IF NEW.jti = 'slow' THEN PERFORM pg_sleep(0.5); END IF; RETURN NULL; END $$;
+                        CREATE CONSTRAINT TRIGGER dawdles AFTER INSERT ON used_mandates DEFERRABLE INITIALLY DEFERRED
+                          FOR EACH ROW EXECUTE FUNCTION dawdle()";
+            client.batch_execute(slow).await.unwrap();
+            let url = database.url();
+            let (login, rest) = url.split_once('@').unwrap();
+            let (address, name) = rest.split_once('/').unwrap();
+            let way = CuttingProxy::start(address.parse().unwrap()).unwrap();
+            let through = format!("{login}@{}/{name}", way.address());
+            let store = Store::open_postgres(PostgresOptions::at(&through).unwrap()).await.unwrap();
+            let z = zone("z-1");
+            let making = tokio::spawn({
+                let (store, z) = (store.clone(), z.clone());
+                async move {
+                    let made: Result<i64, StoreError> = store
+                        .commit(&z, (), |tx, ()| {
+                            Box::pin(async move {
+                                let expires_at = tx.now().plus(Duration::from_secs(60));
+                                assert!(used_mandates::consume(tx, "slow", "r", expires_at).await?);
+                                delegations::raise_epoch(tx).await
+                            })
+                        })
+                        .await;
+                    made
+                }
+            });
+            let committing = "SELECT pid FROM pg_stat_activity
+                              WHERE datname = current_database() AND state = 'active' AND query = 'COMMIT'";
+            let backend: i32 = loop {
+                if let Some(row) = client.query_opt(committing, &[]).await.unwrap() {
+                    break row.get(0);
+                }
+                tokio::task::yield_now().await;
+            };
+            if server_goes_on {
+                way.cut(Cut::Refuse);
+                way.heal();
+            } else {
+                client.execute("SELECT pg_terminate_backend($1)", &[&backend]).await.unwrap();
+            }
+            assert_eq!(making.await.unwrap().unwrap(), 1, "{server_goes_on}");
+            assert_eq!(epoch(&direct, &z).await, 1, "{server_goes_on}");
+            direct.close().await;
+            store.close().await;
+        }
+    }
+
     /// A replica that hangs inside a change keeps the zone's lock no longer than a transaction may be idle.
     #[tokio::test(flavor = "multi_thread")]
     async fn a_replica_that_was_cut_off_does_not_keep_a_zone_locked() {
@@ -459,6 +515,37 @@ mod two_replicas {
         }
         epochs.sort_unstable();
         assert_eq!(epochs, (1..=40).collect::<Vec<_>>());
+        one.close().await;
+        other.close().await;
+    }
+
+    /// What a change reads is still so when it writes: nobody else changes the zone in between.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nothing_changes_between_a_changes_reads_and_writes() {
+        let database = Database::create().unwrap();
+        let (one, other) = (open(&database).await, open(&database).await);
+        let z = zone("z-1");
+        let tasks: Vec<_> = (0..40)
+            .map(|number| {
+                let (store, z) = (if number % 2 == 0 { one.clone() } else { other.clone() }, z.clone());
+                tokio::spawn(async move {
+                    let taken: Result<bool, StoreError> = store
+                        .commit(&z, (), |tx, ()| {
+                            Box::pin(async move {
+                                let (found, expires_at) = (delegations::epoch(tx).await?, tx.now());
+                                let taken = used_mandates::consume(tx, &format!("at-{found}"), "r", expires_at).await?;
+                                delegations::raise_epoch(tx).await?;
+                                Ok(taken)
+                            })
+                        })
+                        .await;
+                    taken.unwrap()
+                })
+            })
+            .collect();
+        for task in tasks {
+            assert!(task.await.unwrap(), "two changes found the zone in the same state");
+        }
         one.close().await;
         other.close().await;
     }

@@ -44,7 +44,7 @@ pub use directive::Directive;
 pub use exchange::{GatewayCall, Granted};
 pub use policy::InForce;
 pub use rate::{MintKey, MintRate, ProcessMintRate};
-pub use wire::ExchangeError;
+pub use wire::{Decision, ExchangeError};
 
 /// Settings of the token service.
 pub struct StsConfig {

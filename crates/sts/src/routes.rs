@@ -18,7 +18,7 @@ use caracal_http::limits::{Source, Verdict};
 use caracal_http::{Face, FreshId, PeerAddr, Problem, Profile, RequestId, body, health};
 use caracal_store::Store;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -31,6 +31,9 @@ use crate::{Directive, ExchangeError, Sts};
 
 /// How long readiness waits for the store (§15).
 const READY_WITHIN: Duration = Duration::from_secs(2);
+
+/// Tells a Gateway what became of the mandate it presented; nobody else is told.
+const DECISION: HeaderName = HeaderName::from_static("x-caracal-gateway-decision");
 
 impl Sts {
     /// The service's router, with request ids and error bodies around it.
@@ -60,6 +63,7 @@ fn fresh_ids(store: Store) -> FreshId {
 async fn token(State(sts): State<Arc<Sts>>, id: RequestId, request: Request<Body>) -> Response {
     let peer = request.extensions().get::<PeerAddr>().map(|peer| peer.ip());
     let source = Source::of(request.headers(), peer, sts.config.trust_proxy);
+    let for_gateway = Presented::by(request.headers()).is_some();
     let ended = sts.token(&id, source, request).await;
     match &ended {
         Err(Ended::Form(_) | Ended::Request(_)) => sts.metrics.malformed(),
@@ -73,7 +77,14 @@ async fn token(State(sts): State<Arc<Sts>>, id: RequestId, request: Request<Body
             response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
             response
         }
-        Err(ended) => Problem::from(ended).into_response(),
+        Err(ended) => {
+            let decision = HeaderValue::from_static(ended.decision().as_str());
+            let mut response = Problem::from(ended).into_response();
+            if for_gateway {
+                response.headers_mut().insert(DECISION, decision);
+            }
+            response
+        }
     }
 }
 

@@ -77,14 +77,56 @@ impl ExchangeError {
     }
 }
 
+/// What became of a decision and of the mandate it would have used up. A Gateway is told: it records what the STS did
+/// not, and recognises a replay without reading prose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// Decided against, with evidence, and the mandate used up.
+    Denied,
+    /// The mandate was used before.
+    Replayed,
+    /// None was made: nothing is used up, nothing recorded.
+    None,
+}
+
+impl Decision {
+    /// Its name on the wire.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Denied => "denied",
+            Self::Replayed => "replayed",
+            Self::None => "none",
+        }
+    }
+}
+
+impl ExchangeError {
+    /// What became of the decision.
+    pub fn decision(&self) -> Decision {
+        match self {
+            Self::Refused(_) => Decision::Denied,
+            Self::Replayed => Decision::Replayed,
+            _ => Decision::None,
+        }
+    }
+
+    /// When trying again can succeed, where that is known (README D7).
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Locked { retry_after } => Some(*retry_after),
+            Self::Refused(Refusal::RateLimited) => Some(Duration::from_secs(60)),
+            Self::Unavailable | Self::Busy => Some(SHORTLY),
+            _ => None,
+        }
+    }
+}
+
 impl From<ExchangeError> for Problem {
     fn from(error: ExchangeError) -> Self {
         let problem = Self::new(error.status(), error.code()).describe(error.to_string());
-        match error {
-            ExchangeError::Locked { retry_after } => problem.retry_after(retry_after),
-            ExchangeError::Refused(Refusal::RateLimited) => problem.retry_after(Duration::from_secs(60)),
-            ExchangeError::Unavailable | ExchangeError::Busy => problem.retry_after(SHORTLY),
-            _ => problem,
+        match error.retry_after() {
+            Some(wait) => problem.retry_after(wait),
+            None => problem,
         }
     }
 }
@@ -147,6 +189,15 @@ pub(crate) enum Ended {
     Form(FormError),
     Request(RequestFault),
     Exchange(ExchangeError),
+}
+
+impl Ended {
+    pub(crate) fn decision(&self) -> Decision {
+        match self {
+            Self::Exchange(error) => error.decision(),
+            Self::Form(_) | Self::Request(_) => Decision::None,
+        }
+    }
 }
 
 impl From<FormError> for Ended {

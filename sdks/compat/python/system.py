@@ -41,6 +41,10 @@ class Answer:
 class Caracal:
     """A running `caracal up`."""
 
+    # Whether a Gateway knows of a revocation before whoever made it has an answer. In another process it hears of it a
+    # moment later; until then the STS, which knows, refuses instead.
+    told_at_once = True
+
     def __init__(self, binary: Path, place: Path):
         self.binary = binary
         self.data_dir = place / "data"
@@ -119,6 +123,7 @@ class Replicated(Caracal):
     """Two of everything on one PostgreSQL and one Redis. Clients speak to balancers that take turns, so that two calls
     one after the other meet different processes, and what one did has to be true for the other."""
 
+    told_at_once = False
     SERVED = (("api", "sts", "coordinator", "audit"), ("gateway",))
 
     def __init__(self, binary: Path, place: Path, postgres: str, redis: str):

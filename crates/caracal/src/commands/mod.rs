@@ -8,7 +8,7 @@ mod up;
 mod verify;
 mod version;
 
-pub use config::config_check;
+pub use config::check_config;
 pub use migrate::migrate;
 pub use status::status;
 pub use up::up;
@@ -40,15 +40,6 @@ impl<E: std::error::Error> From<E> for Failure {
     }
 }
 
-/// The settings' environment. A file of variables that can't be used is skipped, and said.
-fn environment() -> Environment {
-    let (environment, unusable) = Environment::of_process();
-    if let Some(unusable) = unusable {
-        say_failure(&unusable.to_string());
-    }
-    environment
-}
-
 /// Prints a text that was asked for.
 pub fn say(text: &str) {
     println!("{}", text.trim_end());
@@ -57,6 +48,15 @@ pub fn say(text: &str) {
 /// Prints a failure on standard error, without anything that looks like a secret.
 pub fn say_failure(message: &str) {
     eprintln!("caracal: {}", redact::text(message.trim_end()));
+}
+
+/// The process's environment. What is odd about it is said on standard error, and stops nothing.
+fn environment() -> Environment {
+    let environment = Environment::of_process();
+    for warning in environment.warnings() {
+        eprintln!("caracal: warning: {}", redact::text(warning));
+    }
+    environment
 }
 
 /// Runs the demonstration.

@@ -1,5 +1,6 @@
 //! On which engine a system runs: the embedded one, or a PostgreSQL and a Redis server shared by many processes.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use caracal_crypto::SecretText;
@@ -7,7 +8,7 @@ use caracal_store::{OpenError, PostgresOptions};
 use caracal_stream::{RedisOptions, RelayOptions};
 
 use super::variables::Reader;
-use super::{Environment, Mistakes, Mode};
+use super::{Environment, Mistakes, Mode, Service};
 
 /// The engine, with how it is used.
 #[derive(Debug, Clone)]
@@ -49,7 +50,7 @@ pub struct Servers {
 
 impl Engine {
     /// `DATABASE_URL` decides. One server without the other is a mistake: neither can stand for both.
-    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+    pub(super) fn read(reader: &mut Reader<'_>, mode: Mode) -> Self {
         let (database, redis) = (reader.secret("DATABASE_URL"), reader.secret("REDIS_URL"));
         let shared = match (database.is_some(), redis.is_some()) {
             (true, false) => {
@@ -64,16 +65,29 @@ impl Engine {
             }
             (both, _) => both,
         };
-        if let Some(url) = &database
-            && let Err(OpenError::Server { reason, .. }) = PostgresOptions::at(url)
-        {
-            reader.mistake("DATABASE_URL", reason);
+        if let Some(url) = &database {
+            match PostgresOptions::at(url) {
+                Ok(options) => {
+                    if mode.is_published() && options.clear_text_hosts().iter().any(|host| !is_near(host)) {
+                        let what = format!("needs sslmode=verify-full {UNLESS_NEAR}");
+                        reader.mistake("DATABASE_URL", what);
+                    }
+                }
+                Err(OpenError::Server { reason, .. }) => reader.mistake("DATABASE_URL", reason),
+                Err(other) => reader.mistake("DATABASE_URL", other.to_string()),
+            }
         }
-        if let Some(url) = &redis
-            && !url.starts_with("redis://")
-            && !url.starts_with("rediss://")
-        {
-            reader.mistake("REDIS_URL", "must begin with redis:// or rediss://".to_owned());
+        if let Some(url) = &redis {
+            match redis_host(url) {
+                None => {
+                    let what = "must be redis:// or rediss://, then user:password@ if there is one, and host:port";
+                    reader.mistake("REDIS_URL", what.to_owned());
+                }
+                Some((false, host)) if mode.is_published() && !is_near(host) => {
+                    reader.mistake("REDIS_URL", format!("must be rediss:// {UNLESS_NEAR}"));
+                }
+                Some(_) => {}
+            }
         }
         let tuning = SharedTuning::read(reader);
         if shared { Self::Shared(tuning) } else { Self::Embedded }
@@ -83,11 +97,20 @@ impl Engine {
 impl SharedTuning {
     fn read(reader: &mut Reader<'_>) -> Self {
         Self {
-            connections: reader.number("DB_POOL_MAX", 20, 2),
-            connect_timeout: reader.milliseconds("DB_CONNECTION_TIMEOUT_MS", 5_000, 1),
+            connections: reader.either(
+                ("DB_POOL_MAX", |reader| reader.number("DB_POOL_MAX", 20, 2)),
+                ("DB_MAX_CONNS", |reader| reader.number("DB_MAX_CONNS", 20, 2)),
+            ),
+            connect_timeout: reader.either(
+                ("DB_CONNECTION_TIMEOUT_MS", |reader| reader.milliseconds("DB_CONNECTION_TIMEOUT_MS", 5_000, 1)),
+                ("DB_CONNECT_TIMEOUT", |reader| reader.duration("DB_CONNECT_TIMEOUT", 5)),
+            ),
             statement_timeout: reader.milliseconds("DB_STATEMENT_TIMEOUT_MS", 10_000, 1),
             idle_in_transaction_timeout: reader.milliseconds("DB_IDLE_IN_TX_TIMEOUT_MS", 30_000, 1),
-            idle_timeout: reader.milliseconds("DB_IDLE_TIMEOUT_MS", 30_000, 1),
+            idle_timeout: reader.either(
+                ("DB_IDLE_TIMEOUT_MS", |reader| reader.milliseconds("DB_IDLE_TIMEOUT_MS", 30_000, 1)),
+                ("DB_MAX_CONN_IDLE", |reader| reader.duration("DB_MAX_CONN_IDLE", 30)),
+            ),
             max_lifetime: reader.duration("DB_MAX_CONN_LIFETIME", 1_800),
             redis_dial_timeout: reader.duration("REDIS_DIAL_TIMEOUT", 5),
             redis_read_timeout: reader.duration("REDIS_READ_TIMEOUT", 3),
@@ -126,7 +149,7 @@ impl Servers {
     /// Where they are, as the environment has it.
     pub fn read(environment: &Environment) -> Result<Self, Mistakes> {
         let mut mistakes = Vec::new();
-        let mut reader = Reader { environment, mistakes: &mut mistakes };
+        let mut reader = Reader { environment, roles: &Service::ALL, mistakes: &mut mistakes };
         let (database, redis) = (reader.secret("DATABASE_URL"), reader.secret("REDIS_URL"));
         match (database, redis) {
             (Some(database), Some(redis)) if mistakes.is_empty() => {
@@ -137,10 +160,39 @@ impl Servers {
     }
 }
 
+/// The one rule for every secret that crosses a network (contract: gateway.md §21, of `STS_URL`).
+const UNLESS_NEAR: &str =
+    "when CARACAL_MODE is rc or stable, unless its host is a loopback address, a socket or a name without a dot";
+
+/// Whether a host is on this machine, or on a private network by its name.
+fn is_near(host: &str) -> bool {
+    match host.parse::<IpAddr>() {
+        Ok(address) => address.is_loopback(),
+        Err(_) => host.starts_with('/') || !host.contains('.'),
+    }
+}
+
+/// Whether the address of a Redis server means TLS, and its host. `None` when it is no such address.
+fn redis_host(url: &str) -> Option<(bool, &str)> {
+    let (tls, rest) = match url.split_once("://")? {
+        ("redis", rest) => (false, rest),
+        ("rediss", rest) => (true, rest),
+        _ => return None,
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let place = authority.rsplit_once('@').map_or(authority, |(_, place)| place);
+    let (host, port) = match place.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').map(|(host, rest)| (host, rest.strip_prefix(':')))?,
+        None => place.split_once(':').map_or((place, None), |(host, port)| (host, Some(port))),
+    };
+    let good = !host.is_empty() && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
+    good.then_some((tls, host))
+}
+
 /// The database alone, for commands that work on nothing else.
 pub fn database(environment: &Environment) -> Result<Option<PostgresOptions>, Mistakes> {
     let mut mistakes = Vec::new();
-    let mut reader = Reader { environment, mistakes: &mut mistakes };
+    let mut reader = Reader { environment, roles: &Service::ALL, mistakes: &mut mistakes };
     let options = reader.secret("DATABASE_URL").map(|url| PostgresOptions::at(&url));
     let options = match options.transpose() {
         Ok(options) => options,

@@ -1,20 +1,26 @@
 //! Settings: environment and flags are read once into one complete value; only that value can be run. All mistakes are
 //! reported together. The operator's table in `docs/settings.md` is printed from [`VARIABLES`].
 
+mod check;
 mod engine;
+mod environment;
 mod secrets;
 mod services;
 mod variables;
 
+pub use check::{Checked, Shown};
 pub use engine::{Engine, Servers, SharedTuning, database};
+pub use environment::{Environment, Source};
 pub use secrets::{KeyMaterial, SecretFiles, SecretsError};
 pub use services::{ApiTuning, CoordinatorTuning, GatewayTuning};
-pub use variables::{Environment, Source, UnusableEnvFile, VARIABLES, Variable};
+pub use variables::{VARIABLES, Variable, WITHOUT_EFFECT};
 
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use caracal_gateway::StsUrl;
 
 /// How strict the deployment is (contract: audit-and-streams.md §10).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,6 +155,8 @@ pub struct Settings {
     pub bind: IpAddr,
     /// Added to every port.
     pub port_offset: u16,
+    /// `PORT`: the port of the only role of this process.
+    pub port: Option<u16>,
     /// How strict to be.
     pub mode: Mode,
     /// The services this process runs, in the order of [`Service::ALL`].
@@ -156,7 +164,7 @@ pub struct Settings {
     /// On what it runs.
     pub engine: Engine,
     /// `STS_URL`: where a Gateway asks an STS that is not in its own process.
-    pub sts_url: Option<String>,
+    pub sts_url: Option<StsUrl>,
     /// `ISSUER_URL`; without it, the STS's own address.
     pub issuer: Option<String>,
     /// `CARACAL_PRIVATE_EGRESS_HOSTS`: hosts that may be private addresses.
@@ -191,27 +199,18 @@ impl Settings {
     /// Reads flags and environment. Reports every mistake at once.
     pub fn read(flags: &UpFlags, environment: &Environment) -> Result<Self, Mistakes> {
         let mut mistakes = Vec::new();
-        let mut reader = variables::Reader { environment, mistakes: &mut mistakes };
-        let mode = match reader.text("CARACAL_MODE") {
-            // An embedded system on loopback is one person's machine; anything reachable is held to production rules.
-            None if flags.bind.is_loopback() => Mode::Dev,
-            None => Mode::Stable,
-            Some(text) => Mode::parse(&text).unwrap_or_else(|| {
-                reader.mistake("CARACAL_MODE", format!("`{text}` is none of dev, rc, stable"));
-                Mode::Stable
-            }),
-        };
+        let roles = roles(&mut mistakes, flags.roles.as_deref());
+        let mut reader = variables::Reader { environment, roles: &roles, mistakes: &mut mistakes };
+        let mode = mode(&mut reader, flags);
         if mode.is_published() {
-            for name in ["INSECURE_STS", "INSECURE_HTTP"] {
-                let set = reader.text(name).is_some_and(|text| matches!(text.as_str(), "true" | "1" | "yes"));
-                if set {
+            for name in ["INSECURE_STS", "INSECURE_HTTP", "JTI_FAIL_OPEN"] {
+                if reader.is_on(name) {
                     reader.mistake(name, "is not accepted when CARACAL_MODE is rc or stable; unset it".to_owned());
                 }
             }
         }
-        let roles = roles(&mut reader, flags.roles.as_deref());
-        let engine = Engine::read(&mut reader);
-        if roles.len() < Service::ALL.len() && matches!(engine, Engine::Embedded) {
+        let engine = Engine::read(&mut reader, mode);
+        if roles.len() < Service::ALL.len() && !roles.is_empty() && matches!(engine, Engine::Embedded) {
             let what = "the embedded store belongs to one process, which has to run all roles; set DATABASE_URL and \
                         REDIS_URL to split them";
             reader.mistake("--roles", what.to_owned());
@@ -227,8 +226,9 @@ impl Settings {
             bind: flags.bind,
             port_offset: flags.port_offset,
             mode,
-            sts_url: sts_url(&mut reader, &roles, mode),
-            roles,
+            port: port(&mut reader, flags, mode),
+            sts_url: sts_url(&mut reader, mode),
+            roles: roles.clone(),
             issuer: reader.issuer(),
             private_egress_hosts: reader.list("CARACAL_PRIVATE_EGRESS_HOSTS"),
             upstream_host_allowlist: reader.list("UPSTREAM_HOST_ALLOWLIST"),
@@ -245,17 +245,23 @@ impl Settings {
             extra_ca_file: reader.text("CARACAL_TLS_EXTRA_CA_FILE").map(PathBuf::from),
             engine,
         };
-        if matches!(settings.engine, Engine::Shared(_)) && settings.issuer.is_none() {
+        if matches!(settings.engine, Engine::Shared(_)) && settings.issuer.is_none() && reader.reads("ISSUER_URL") {
             // Replicas have addresses of their own, and a mandate must not depend on which one minted it.
             reader.mistake(
                 "ISSUER_URL",
                 "is needed with DATABASE_URL: every replica must name the same issuer".to_owned(),
             );
         }
-        let last = Service::ALL.iter().map(|service| service.port()).max().unwrap_or(0);
+        let last = roles.iter().map(|service| service.port()).max().unwrap_or(0);
         if last.checked_add(flags.port_offset).is_none() {
             reader.mistake("--port-offset", format!("{} puts port {last} past 65535", flags.port_offset));
         }
+        mistakes.extend(match settings.engine {
+            // Not known where: that is a mistake of its own, and no reason to look in the current directory.
+            Engine::Embedded if settings.data_dir.as_os_str().is_empty() => Vec::new(),
+            Engine::Embedded => SecretFiles::in_data_dir(&settings.data_dir).mistakes(environment),
+            Engine::Shared(_) => SecretFiles::mistakes_of_given(environment, &roles),
+        });
         if mistakes.is_empty() { Ok(settings) } else { Err(Mistakes(mistakes)) }
     }
 
@@ -266,57 +272,88 @@ impl Settings {
 
     /// The port of `service`.
     pub fn port(&self, service: Service) -> u16 {
-        service.port().saturating_add(self.port_offset)
+        self.port.unwrap_or_else(|| service.port().saturating_add(self.port_offset))
+    }
+}
+
+fn mode(reader: &mut variables::Reader<'_>, flags: &UpFlags) -> Mode {
+    match reader.text("CARACAL_MODE") {
+        // A system on loopback is one person's machine; anything reachable is held to production rules.
+        None if flags.bind.is_loopback() => Mode::Dev,
+        None => Mode::Stable,
+        Some(text) => Mode::parse(&text).unwrap_or_else(|| {
+            reader.mistake("CARACAL_MODE", format!("`{text}` is none of dev, rc, stable"));
+            Mode::Stable
+        }),
     }
 }
 
 /// The services of a comma-separated list, all without one.
-fn roles(reader: &mut variables::Reader<'_>, list: Option<&str>) -> Vec<Service> {
+fn roles(mistakes: &mut Vec<Mistake>, list: Option<&str>) -> Vec<Service> {
     let Some(list) = list else { return Service::ALL.to_vec() };
+    let mut mistake = |what: String| mistakes.push(Mistake { name: "--roles".to_owned(), what });
+    let known = Service::ALL.map(Service::name).join(", ");
+    let names: Vec<&str> = list.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+    if names.is_empty() {
+        mistake(format!("names none; give one or more of {known}"));
+    }
     let mut roles = Vec::new();
-    for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+    for name in names {
         match Service::named(name) {
             Some(service) => roles.push(service),
-            None => {
-                let known = Service::ALL.map(Service::name).join(", ");
-                reader.mistake("--roles", format!("`{name}` is none of {known}"));
-            }
+            None => mistake(format!("`{name}` is none of {known}")),
         }
-    }
-    if roles.is_empty() {
-        reader.mistake("--roles", "name at least one".to_owned());
     }
     roles.sort_unstable();
     roles.dedup();
     roles
 }
 
-/// Where a Gateway without an STS beside it asks one. In production over TLS, but within one machine or one cluster, whose
-/// names have no dots (contract: control-cli-deploy.md §7.2).
-fn sts_url(reader: &mut variables::Reader<'_>, roles: &[Service], mode: Mode) -> Option<String> {
-    let url = reader.text("STS_URL");
-    if !roles.contains(&Service::Gateway) || roles.contains(&Service::Sts) {
-        return None;
-    }
-    let Some(url) = url else {
-        let what =
-            "is needed by a gateway in a process without an sts: the address of one, or of what spreads over them";
-        reader.mistake("STS_URL", what.to_owned());
+/// `PORT`, which containers of one role are told. In published modes those whose port the contract fixes keep it: probes,
+/// network policies and neighbours count on it (control-cli-deploy.md §7.2).
+fn port(reader: &mut variables::Reader<'_>, flags: &UpFlags, mode: Mode) -> Option<u16> {
+    // `caracal up` runs all roles, and on one person's machine a PORT is often another program's.
+    flags.roles.as_ref()?;
+    let text = reader.text("PORT")?;
+    let [role] = reader.roles else {
+        reader.mistake("PORT", "is the port of one role; with several use --port-offset".to_owned());
         return None;
     };
-    let target = caracal_http::egress::TargetUrl::parse(&url);
-    match target {
-        Ok(target) => {
-            let host = target.host().to_string();
-            let near = !host.contains('.') || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-            if mode.is_published() && !target.is_https() && !near {
-                let what = "must be https when CARACAL_MODE is rc or stable, unless its host is loopback or has no dot";
-                reader.mistake("STS_URL", what.to_owned());
-            }
+    let port = text.trim().parse::<u16>().ok().filter(|port| *port > 0);
+    let fixed = matches!(role, Service::Sts | Service::Gateway | Service::Audit);
+    match port {
+        None => reader.mistake("PORT", format!("`{text}` is no port, which is a number from 1 to 65535")),
+        Some(_) if flags.port_offset > 0 => {
+            reader.mistake("PORT", "goes without --port-offset: give one of the two".to_owned());
         }
-        Err(error) => reader.mistake("STS_URL", format!("is no http or https URL: {error}")),
+        Some(port) if mode.is_published() && fixed && port != role.port() => {
+            let what = format!("must be {} for {} when CARACAL_MODE is rc or stable", role.port(), role.name());
+            reader.mistake("PORT", what);
+        }
+        Some(_) => {}
     }
-    Some(url)
+    port
+}
+
+/// Where a Gateway without an STS beside it asks one. One that is given is judged in every process that runs a Gateway:
+/// the same environment may be read by one that needs it.
+fn sts_url(reader: &mut variables::Reader<'_>, mode: Mode) -> Option<StsUrl> {
+    let url = reader.text("STS_URL");
+    let needed = reader.roles.contains(&Service::Gateway) && !reader.roles.contains(&Service::Sts);
+    let Some(url) = url else {
+        if needed {
+            let what = "is needed by a gateway in a process without an sts: the address of one, or a name of several";
+            reader.mistake("STS_URL", what.to_owned());
+        }
+        return None;
+    };
+    match StsUrl::parse(&url, mode.is_published()) {
+        Ok(url) => Some(url).filter(|_| needed),
+        Err(error) => {
+            reader.mistake("STS_URL", error.to_string());
+            None
+        }
+    }
 }
 
 /// `CARACAL_HOME`, else the platform's place for application data.

@@ -85,7 +85,7 @@ impl SecretFiles {
 
     /// Reads all keys, making those that are missing.
     pub fn load_or_create(&self, environment: &Environment) -> Result<KeyMaterial, SecretsError> {
-        let given = Given::read(environment)?;
+        let given = Given::read(environment, &Service::ALL)?;
         let mut values = Vec::new();
         for ((_, file), value) in NAMES.iter().zip(&given.values) {
             values.push(match value {
@@ -99,17 +99,17 @@ impl SecretFiles {
     /// Reads the keys that `roles` use, all from the environment: replicas that made their own would not understand each
     /// other. What no role here uses may be missing, and a worthless key stands in its place.
     pub fn load_given(environment: &Environment, roles: &[Service]) -> Result<KeyMaterial, SecretsError> {
-        let given = Given::read(environment)?;
+        let given = Given::read(environment, roles)?;
         let (mut values, mut mistakes) = (Vec::new(), Vec::new());
         for ((name, _), value) in NAMES.iter().zip(&given.values) {
-            let users = users_of(name);
+            let users: Vec<&str> =
+                needed_by(name).iter().filter(|role| roles.contains(role)).map(|role| role.name()).collect();
             values.push(match value {
                 Some(value) => SecretText::new(value.clone()),
-                None if roles.iter().any(|role| users.contains(role)) => {
-                    let named: Vec<_> =
-                        users.iter().filter(|role| roles.contains(role)).map(|role| role.name()).collect();
-                    mistakes.push(missing(name, &named.join(", ")));
-                    SecretText::new(String::new())
+                None if !users.is_empty() => {
+                    mistakes.push(missing(name, &users.join(", ")));
+                    // Of those that are there, the worthless ones are to be reported as well.
+                    SecretText::new(hex(&chance::random_bytes::<32>()?))
                 }
                 None => SecretText::new(hex(&chance::random_bytes::<32>()?)),
             });
@@ -117,44 +117,47 @@ impl SecretFiles {
         if given.streams.is_none() {
             mistakes.push(missing("STREAMS_HMAC_KEY", "every role"));
         }
-        if !mistakes.is_empty() {
-            return Err(Mistakes(mistakes).into());
-        }
-        given.checked(values, None, true)
-    }
-
-    /// Everything that is wrong with the keys the environment gives to `roles`, on an engine that makes missing ones or
-    /// on one that does not. Makes nothing.
-    pub fn check_given(environment: &Environment, roles: &[Service], makes_missing: bool) -> Vec<Mistake> {
-        let checked = if makes_missing {
-            Self::check_present(environment)
-        } else {
-            Self::load_given(environment, roles).map(|_| ())
-        };
-        match checked {
-            Ok(()) => Vec::new(),
-            Err(SecretsError::Unusable(Mistakes(mistakes))) => mistakes,
-            Err(other) => vec![Mistake { name: "keys".to_owned(), what: other.to_string() }],
+        match given.checked(values, None, true) {
+            Ok(keys) if mistakes.is_empty() => Ok(keys),
+            Err(SecretsError::Unusable(Mistakes(found))) => {
+                mistakes.extend(found);
+                Err(Mistakes(mistakes).into())
+            }
+            Ok(_) => Err(Mistakes(mistakes).into()),
+            Err(other) => Err(other),
         }
     }
 
-    /// The keys that are there, each for itself.
-    fn check_present(environment: &Environment) -> Result<(), SecretsError> {
-        let given = Given::read(environment)?;
-        let mut values = Vec::new();
-        for value in &given.values {
-            values.push(match value {
-                Some(value) => SecretText::new(value.clone()),
-                None => SecretText::new(hex(&chance::random_bytes::<32>()?)),
-            });
-        }
-        given.checked(values, None, false).map(|_| ())
+    /// What is wrong with the keys that `roles` are given.
+    pub(super) fn mistakes_of_given(environment: &Environment, roles: &[Service]) -> Vec<Mistake> {
+        told(Self::load_given(environment, roles))
+    }
+
+    /// What is wrong with the keys that are given or lie here. Makes none.
+    pub(super) fn mistakes(&self, environment: &Environment) -> Vec<Mistake> {
+        let looked_at = Given::read(environment, &Service::ALL).and_then(|given| {
+            let mut values = Vec::new();
+            for ((_, file), value) in NAMES.iter().zip(&given.values) {
+                let value = value.clone().map(SecretText::new);
+                values.push(match value.map_or_else(|| self.read(file), |value| Ok(Some(value)))? {
+                    Some(value) => value,
+                    None => SecretText::new(hex(&chance::random_bytes::<32>()?)),
+                });
+            }
+            given.checked(values, None, false)
+        });
+        told(looked_at)
+    }
+
+    /// Whether a key lies here under the file name of `variable`.
+    pub(super) fn holds(&self, variable: &str) -> bool {
+        NAMES.iter().any(|(name, file)| *name == variable && self.path(file).is_file())
     }
 
     /// The audit key alone, for the offline verifier. Makes nothing.
     pub fn load_audit_key(&self, environment: &Environment) -> Result<Option<Arc<HmacKey>>, SecretsError> {
         let mut mistakes = Vec::new();
-        let given = Reader { environment, mistakes: &mut mistakes }.secret("AUDIT_HMAC_KEY");
+        let given = Reader { environment, roles: &Service::ALL, mistakes: &mut mistakes }.secret("AUDIT_HMAC_KEY");
         if !mistakes.is_empty() {
             return Err(Mistakes(mistakes).into());
         }
@@ -229,16 +232,25 @@ const NAMES: [(&str, &str); 7] = [
     ("ADMIN_TOKEN_HMAC_KEY", "adminTokenHmacKey"),
 ];
 
-/// The roles that use a key. Gateway and Coordinator open zone keys to know that a public half is genuine.
-fn users_of(name: &str) -> &'static [Service] {
-    use Service::{Api, Audit, Coordinator, Gateway, Sts};
+/// The roles that can't do without a key. Gateway and Coordinator open zone keys to know that a public half is genuine.
+/// Without the bootstrap token, Gateway and audit service keep their operators' routes shut.
+fn needed_by(name: &str) -> &'static [Service] {
+    use Service::{Api, Coordinator, Gateway, Sts};
     match name {
-        "CARACAL_ADMIN_TOKEN" => &[Api, Gateway, Audit],
+        "CARACAL_ADMIN_TOKEN" | "ADMIN_TOKEN_HMAC_KEY" => &[Api],
         "CARACAL_COORDINATOR_TOKEN" | "IDEMPOTENCY_HMAC_KEY" => &[Coordinator],
         "SECRET_STORE_KEK" => &[Api, Sts, Gateway, Coordinator],
         "GATEWAY_STS_HMAC_KEY" => &[Sts, Gateway],
-        "ADMIN_TOKEN_HMAC_KEY" => &[Api],
         _ => &Service::ALL,
+    }
+}
+
+/// The mistakes of a look at the keys. A file that can't be read is one.
+fn told(looked_at: Result<KeyMaterial, SecretsError>) -> Vec<Mistake> {
+    match looked_at {
+        Ok(_) => Vec::new(),
+        Err(SecretsError::Unusable(Mistakes(found))) => found,
+        Err(other) => vec![Mistake { name: "--data-dir".to_owned(), what: other.to_string() }],
     }
 }
 
@@ -258,9 +270,9 @@ struct Given {
 }
 
 impl Given {
-    fn read(environment: &Environment) -> Result<Self, SecretsError> {
+    fn read(environment: &Environment, roles: &[Service]) -> Result<Self, SecretsError> {
         let mut mistakes = Vec::new();
-        let mut reader = Reader { environment, mistakes: &mut mistakes };
+        let mut reader = Reader { environment, roles, mistakes: &mut mistakes };
         let given = Self {
             values: NAMES.iter().map(|(variable, _)| reader.secret(variable)).collect(),
             previous_kek: reader.secret("SECRET_STORE_KEK_PREVIOUS"),

@@ -1,12 +1,13 @@
-//! Reading variables. `NAME_FILE` stands in for `NAME` when that is empty (contract: control-cli-deploy.md §7.1).
+//! The variables there are, who reads them, and how. `NAME_FILE` stands in for `NAME` when that is empty (contract: control-cli-deploy.md §7.1).
 
-use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::Mistake;
+use super::{Environment, Mistake, Service};
 
-/// A variable of the embedded system, for the operator's table.
+use Service::{Api, Audit, Coordinator, Gateway, Sts};
+
+/// A variable, for the operator's table and for who may read it.
 #[derive(Debug, Clone, Copy)]
 pub struct Variable {
     /// Its name.
@@ -15,204 +16,225 @@ pub struct Variable {
     pub default: &'static str,
     /// What it does.
     pub effect: &'static str,
-    /// Whether `NAME_FILE` may name a file with the value.
-    pub file: bool,
+    /// Whether it is a secret: never shown, and `NAME_FILE` may name a file with the value.
+    pub secret: bool,
+    /// The roles that read it. In a process of other roles it is as good as not set.
+    pub roles: &'static [Service],
+    /// Whether it is read with `DATABASE_URL` only.
+    pub shared: bool,
 }
 
-const fn variable(name: &'static str, default: &'static str, effect: &'static str) -> Variable {
-    Variable { name, default, effect, file: false }
+const ALL: &[Service] = &Service::ALL;
+const MADE: &str = "made at first start; needed with DATABASE_URL";
+
+const fn variable(
+    roles: &'static [Service],
+    name: &'static str,
+    default: &'static str,
+    effect: &'static str,
+) -> Variable {
+    Variable { name, default, effect, secret: false, roles, shared: false }
 }
 
-const fn secret(name: &'static str, default: &'static str, effect: &'static str) -> Variable {
-    Variable { name, default, effect, file: true }
+const fn secret(
+    roles: &'static [Service],
+    name: &'static str,
+    default: &'static str,
+    effect: &'static str,
+) -> Variable {
+    Variable { secret: true, ..variable(roles, name, default, effect) }
 }
 
-/// Every variable that `caracal up` and `caracal serve` read.
+const fn shared(
+    roles: &'static [Service],
+    name: &'static str,
+    default: &'static str,
+    effect: &'static str,
+) -> Variable {
+    Variable { shared: true, ..variable(roles, name, default, effect) }
+}
+
+const fn shared_secret(
+    roles: &'static [Service],
+    name: &'static str,
+    default: &'static str,
+    effect: &'static str,
+) -> Variable {
+    Variable { secret: true, ..shared(roles, name, default, effect) }
+}
+
+/// Every variable that `caracal up` and `caracal serve` read, but for the switches that only stop a start.
 pub const VARIABLES: &[Variable] = &[
-    variable("CARACAL_MODE", "dev on loopback, else stable", "dev, rc or stable: how strict to be"),
-    variable("CARACAL_ENV_FILE", "none", "file of NAME=value lines for what the environment does not set"),
-    variable("CARACAL_HOME", "the platform's data directory", "data directory when --data-dir is not given"),
-    variable("ISSUER_URL", "the STS's address", "issuer of every mandate; must be what clients and verifiers are told"),
-    secret("DATABASE_URL", "none: the embedded store", "postgres://user:password@host:port/database?sslmode=…"),
-    secret("REDIS_URL", "none", "redis:// or rediss://user:password@host:port; needed with DATABASE_URL"),
-    variable("STS_URL", "none", "where a gateway without an sts in its own process asks one"),
-    variable("DB_POOL_MAX", "20", "connections to the database, 2 or more; a third of them for changes"),
-    variable("DB_CONNECTION_TIMEOUT_MS", "5000", "connecting to the database"),
-    variable("DB_STATEMENT_TIMEOUT_MS", "10000", "one statement, its wait for a lock included"),
+    variable(ALL, "CARACAL_MODE", "dev on loopback, else stable", "dev, rc or stable: how strict to be"),
+    variable(ALL, "CARACAL_ENV_FILE", "none", "file of NAME=value lines for what the environment does not set"),
+    variable(ALL, "CARACAL_HOME", "the platform's data directory", "data directory when --data-dir is not given"),
     variable(
+        &[Sts, Coordinator],
+        "ISSUER_URL",
+        "the STS's address",
+        "issuer of every mandate; must be what clients and verifiers are told",
+    ),
+    variable(ALL, "PORT", "the contract's", "the port of `caracal serve` with one role"),
+    secret(ALL, "DATABASE_URL", "none: the embedded store", "postgres://user:password@host:port/database?sslmode=…"),
+    secret(ALL, "REDIS_URL", "none", "redis:// or rediss://user:password@host:port; needed with DATABASE_URL"),
+    variable(&[Gateway], "STS_URL", "none", "where a gateway without an sts in its own process asks one"),
+    shared(ALL, "DB_POOL_MAX", "20", "connections to the database, 2 or more; a third of them for changes"),
+    shared(ALL, "DB_MAX_CONNS", "–", "another name of DB_POOL_MAX"),
+    shared(ALL, "DB_CONNECTION_TIMEOUT_MS", "5000", "connecting to the database"),
+    shared(ALL, "DB_CONNECT_TIMEOUT", "–", "the same as DB_CONNECTION_TIMEOUT_MS, with a unit"),
+    shared(ALL, "DB_STATEMENT_TIMEOUT_MS", "10000", "one statement, its wait for a lock included"),
+    shared(
+        ALL,
         "DB_IDLE_IN_TX_TIMEOUT_MS",
         "30000",
         "after which the database ends a transaction of a process that hangs",
     ),
-    variable("DB_IDLE_TIMEOUT_MS", "30000", "how long an unused connection to the database is kept"),
-    variable("DB_MAX_CONN_LIFETIME", "30m", "after which age a connection to the database is replaced"),
-    variable("REDIS_DIAL_TIMEOUT", "5s", "connecting to Redis"),
-    variable("REDIS_READ_TIMEOUT", "3s", "one answer of Redis"),
-    variable("OUTBOX_POLL_MS", "250", "how often the relay looks for messages of other processes"),
-    variable("OUTBOX_BATCH_SIZE", "256", "messages published in one round trip"),
-    variable("OUTBOX_MAX_ATTEMPTS", "10", "tries of a message that Redis refuses; outages are not counted"),
-    variable("CARACAL_PRIVATE_EGRESS_HOSTS", "empty", "exact upstream hosts that may be private or loopback addresses"),
-    variable("UPSTREAM_HOST_ALLOWLIST", "empty", "when set, the only upstream hosts"),
-    variable("CARACAL_TLS_EXTRA_CA_FILE", "none", "PEM certificates trusted for upstreams beside the system's"),
-    variable("CONTROL_AUDIENCE", "caracal-control", "identifier of the control resource"),
+    shared(ALL, "DB_IDLE_TIMEOUT_MS", "30000", "how long an unused connection to the database is kept"),
+    shared(ALL, "DB_MAX_CONN_IDLE", "–", "the same as DB_IDLE_TIMEOUT_MS, with a unit"),
+    shared(ALL, "DB_MAX_CONN_LIFETIME", "30m", "after which age a connection to the database is replaced"),
+    shared(ALL, "REDIS_DIAL_TIMEOUT", "5s", "connecting to Redis"),
+    shared(ALL, "REDIS_READ_TIMEOUT", "3s", "one answer of Redis"),
+    shared(ALL, "OUTBOX_POLL_MS", "250", "how often the relay looks for messages of other processes"),
+    shared(ALL, "OUTBOX_BATCH_SIZE", "256", "messages published in one round trip"),
+    shared(ALL, "OUTBOX_MAX_ATTEMPTS", "10", "tries of a message that Redis refuses; outages are not counted"),
     variable(
+        &[Gateway],
+        "CARACAL_PRIVATE_EGRESS_HOSTS",
+        "empty",
+        "exact upstream hosts that may be private or loopback addresses",
+    ),
+    variable(&[Gateway], "UPSTREAM_HOST_ALLOWLIST", "empty", "when set, the only upstream hosts"),
+    variable(
+        &[Gateway],
+        "CARACAL_TLS_EXTRA_CA_FILE",
+        "none",
+        "PEM certificates trusted for upstreams beside the system's",
+    ),
+    variable(&[Api, Sts], "CONTROL_AUDIENCE", "caracal-control", "identifier of the control resource"),
+    variable(
+        ALL,
         "TRUST_PROXY",
         "false",
         "believe what the proxy before us writes into X-Forwarded-For and X-Forwarded-Proto",
     ),
-    variable("LOG_LEVEL", "info", "error, warn, info, debug or trace"),
+    variable(ALL, "LOG_LEVEL", "info", "error, warn, info, debug or trace"),
     variable(
+        &[Api, Coordinator],
         "REQUEST_TIMEOUT_MS",
         "30000",
         "how long the body of a management or Coordinator request may take to arrive",
     ),
-    variable("READY_RATE_LIMIT_PER_MIN", "120", "readiness probes per minute and address; 0 turns it off"),
-    variable("API_BODY_LIMIT_BYTES", "1048576", "largest body of a management request"),
-    variable("API_V1_RATE_LIMIT_PER_MIN", "600", "management requests per minute, address and token; 0 turns it off"),
-    variable("ADMIN_AUTH_FAIL_LIMIT_PER_MIN", "60", "refused admin tokens per minute and address; 0 turns it off"),
-    variable("API_MAX_RESOURCES_PER_ZONE", "100000", "resources of a zone; 0 turns it off"),
-    variable("STS_MINT_RATE_LIMIT_PER_MIN", "1000", "mints per minute, zone, resource and application"),
-    variable("STS_SECRET_VERIFY_CONCURRENCY", "2", "client secrets checked at once; each takes 64 MiB"),
-    variable("COORDINATOR_BODY_LIMIT_BYTES", "262144", "largest body of a Coordinator request"),
-    variable("COORDINATOR_RATE_LIMIT_PER_MIN", "600", "Coordinator requests per minute and address; 0 turns it off"),
-    variable("MAX_AGENTS_PER_ZONE", "10000", "live sessions in a zone"),
-    variable("MAX_AGENTS_PER_APP", "1000", "live sessions of an application"),
-    variable("IDEMPOTENCY_RETENTION_SECONDS", "604800", "how long an idempotency key counts"),
-    variable("GENERATED_IDEMPOTENCY_RETENTION_SECONDS", "86400", "the same of a key that a client library made up"),
     variable(
+        &[Api, Coordinator],
+        "READY_RATE_LIMIT_PER_MIN",
+        "120",
+        "readiness probes per minute and address; 0 turns it off",
+    ),
+    variable(&[Api], "API_BODY_LIMIT_BYTES", "1048576", "largest body of a management request"),
+    variable(
+        &[Api],
+        "API_V1_RATE_LIMIT_PER_MIN",
+        "600",
+        "management requests per minute, address and token; 0 turns it off",
+    ),
+    variable(
+        &[Api],
+        "ADMIN_AUTH_FAIL_LIMIT_PER_MIN",
+        "60",
+        "refused admin tokens per minute and address; 0 turns it off",
+    ),
+    variable(&[Api], "API_MAX_RESOURCES_PER_ZONE", "100000", "resources of a zone; 0 turns it off"),
+    variable(&[Sts], "STS_MINT_RATE_LIMIT_PER_MIN", "1000", "mints per minute, zone, resource and application"),
+    variable(&[Api, Sts], "STS_SECRET_VERIFY_CONCURRENCY", "2", "client secrets checked at once; each takes 64 MiB"),
+    variable(&[Coordinator], "COORDINATOR_BODY_LIMIT_BYTES", "262144", "largest body of a Coordinator request"),
+    variable(
+        &[Coordinator],
+        "COORDINATOR_RATE_LIMIT_PER_MIN",
+        "600",
+        "Coordinator requests per minute and address; 0 turns it off",
+    ),
+    variable(&[Coordinator], "MAX_AGENTS_PER_ZONE", "10000", "live sessions in a zone"),
+    variable(&[Coordinator], "MAX_AGENTS_PER_APP", "1000", "live sessions of an application"),
+    variable(&[Coordinator], "IDEMPOTENCY_RETENTION_SECONDS", "604800", "how long an idempotency key counts"),
+    variable(
+        &[Coordinator],
+        "GENERATED_IDEMPOTENCY_RETENTION_SECONDS",
+        "86400",
+        "the same of a key that a client library made up",
+    ),
+    variable(
+        &[Coordinator],
         "IDEMPOTENCY_MAX_RECEIPTS_PER_SCOPE",
         "10000",
         "live idempotency keys per operation, zone and application",
     ),
-    variable("TTL_SWEEP_INTERVAL_MS", "60000", "how often tasks whose time is up are marked as ended"),
-    variable("SWEEPER_BATCH_SIZE", "500", "tasks ended in one commit"),
-    variable("MAX_REQUEST_BYTES", "10485760", "largest request body the Gateway forwards"),
-    variable("STS_TIMEOUT", "5s", "one exchange of the Gateway"),
-    variable("UPSTREAM_TIMEOUT", "30s", "from the end of an upstream request to the head of its response"),
-    variable("READ_HEADER_TIMEOUT", "5s", "the head of a request to the Gateway"),
+    variable(&[Coordinator], "TTL_SWEEP_INTERVAL_MS", "60000", "how often tasks whose time is up are marked as ended"),
+    variable(&[Coordinator], "SWEEPER_BATCH_SIZE", "500", "tasks ended in one commit"),
+    variable(&[Gateway], "MAX_REQUEST_BYTES", "10485760", "largest request body the Gateway forwards"),
+    variable(&[Gateway], "STS_TIMEOUT", "5s", "one exchange of the Gateway"),
+    variable(&[Gateway], "UPSTREAM_TIMEOUT", "30s", "from the end of an upstream request to the head of its response"),
+    variable(&[Gateway], "READ_HEADER_TIMEOUT", "5s", "the head of a request to the Gateway"),
     variable(
+        &[Gateway],
         "READ_TIMEOUT",
         "45s",
         "a whole request to the Gateway; longer than STS_TIMEOUT and UPSTREAM_TIMEOUT together",
     ),
-    variable("WRITE_TIMEOUT", "60s", "a response of known length through the Gateway"),
-    variable("STREAM_IDLE_TIMEOUT", "60s", "silence within a response through the Gateway"),
-    variable("IDLE_TIMEOUT", "120s", "a connection to the Gateway between two requests"),
-    secret("CARACAL_ADMIN_TOKEN", "made at first start", "the bootstrap admin token"),
-    secret("CARACAL_COORDINATOR_TOKEN", "made at first start", "the Coordinator's operator token"),
-    secret("METRICS_BEARER", "none", "bearer for /metrics; without it open in dev, closed otherwise"),
-    secret("SECRET_STORE_KEK", "made at first start", "64 hex digits: seals every stored secret and signing key"),
-    secret("SECRET_STORE_KEK_PREVIOUS", "none", "the key before a rotation; opens what it sealed"),
-    secret("AUDIT_HMAC_KEY", "made at first start", "hex, 32 bytes or more: keys the ledger's chain"),
-    secret("GATEWAY_STS_HMAC_KEY", "made at first start", "hex, 32 bytes or more: signs exchanges between processes"),
-    secret("STREAMS_HMAC_KEY", "none; needed with DATABASE_URL", "hex, 32 bytes or more: signs messages to replicas"),
-    secret("IDEMPOTENCY_HMAC_KEY", "made at first start", "hex, 32 bytes or more: digests idempotency keys"),
-    secret("ADMIN_TOKEN_HMAC_KEY", "made at first start", "hex, 32 bytes or more: digests stored admin tokens"),
-    secret("IDEMPOTENCY_HMAC_KEY_PREVIOUS", "none", "the key before a rotation"),
+    variable(&[Gateway], "WRITE_TIMEOUT", "60s", "a response of known length through the Gateway"),
+    variable(&[Gateway], "STREAM_IDLE_TIMEOUT", "60s", "silence within a response through the Gateway"),
+    variable(&[Gateway], "IDLE_TIMEOUT", "120s", "a connection to the Gateway between two requests"),
+    secret(&[Api, Gateway, Audit], "CARACAL_ADMIN_TOKEN", MADE, "the bootstrap admin token"),
+    secret(&[Coordinator], "CARACAL_COORDINATOR_TOKEN", MADE, "the Coordinator's operator token"),
+    secret(
+        &[Sts, Gateway, Audit],
+        "METRICS_BEARER",
+        "none",
+        "bearer for /metrics; without it open in dev, closed otherwise",
+    ),
+    secret(
+        &[Api, Sts, Gateway, Coordinator],
+        "SECRET_STORE_KEK",
+        MADE,
+        "64 hex digits: seals every stored secret and signing key",
+    ),
+    secret(
+        &[Api, Sts, Gateway, Coordinator],
+        "SECRET_STORE_KEK_PREVIOUS",
+        "none",
+        "the key before a rotation; opens what it sealed",
+    ),
+    secret(ALL, "AUDIT_HMAC_KEY", MADE, "hex, 32 bytes or more: keys the ledger's chain"),
+    secret(&[Sts, Gateway], "GATEWAY_STS_HMAC_KEY", MADE, "hex, 32 bytes or more: signs exchanges between processes"),
+    shared_secret(
+        ALL,
+        "STREAMS_HMAC_KEY",
+        "none; needed with DATABASE_URL",
+        "hex, 32 bytes or more: signs messages to replicas",
+    ),
+    secret(&[Coordinator], "IDEMPOTENCY_HMAC_KEY", MADE, "hex, 32 bytes or more: digests idempotency keys"),
+    secret(&[Api], "ADMIN_TOKEN_HMAC_KEY", MADE, "hex, 32 bytes or more: digests stored admin tokens"),
+    secret(&[Coordinator], "IDEMPOTENCY_HMAC_KEY_PREVIOUS", "none", "the key before a rotation"),
 ];
 
-/// The environment as an argument.
-#[derive(Debug, Clone, Default)]
-pub struct Environment(BTreeMap<String, String>);
-
-impl Environment {
-    /// The process's own, and for what is not set there, the file that `CARACAL_ENV_FILE` names (contract:
-    /// control-cli-deploy.md §7.1). No other file is looked for: one that happens to lie where the process was started
-    /// must not decide how it behaves.
-    pub fn of_process() -> (Self, Option<UnusableEnvFile>) {
-        let own = Self(std::env::vars().collect());
-        let Some(path) = own.get("CARACAL_ENV_FILE") else { return (own, None) };
-        match read_env_file(path) {
-            Ok(mut variables) => {
-                variables.extend(own.0);
-                (Self(variables), None)
-            }
-            Err(reason) => {
-                let unusable = UnusableEnvFile { path: path.to_owned(), reason };
-                (own, Some(unusable))
-            }
-        }
-    }
-
-    /// From pairs.
-    pub fn of<const N: usize>(pairs: [(&str, &str); N]) -> Self {
-        pairs.into_iter().collect()
-    }
-
-    /// The value of `name`, if set and not empty.
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
-    }
-}
-
-/// A file of variables that was skipped, as the contract has it; somebody should know.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("CARACAL_ENV_FILE `{path}` is skipped: {reason}")]
-pub struct UnusableEnvFile {
-    path: String,
-    reason: String,
-}
-
-/// Lines `NAME=value`, optionally after `export` and with quotes around the value; blank lines and those that begin
-/// with `#` say nothing. One line that is something else makes the whole file unusable.
-fn read_env_file(path: &str) -> Result<BTreeMap<String, String>, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
-    let mut variables = BTreeMap::new();
-    for (number, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let pair = line.strip_prefix("export ").unwrap_or(line).split_once('=');
-        let named = |name: &str| {
-            name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-        };
-        let Some((name, value)) = pair.map(|(name, value)| (name.trim(), value.trim())).filter(|(name, _)| named(name))
-        else {
-            return Err(format!("line {} is not NAME=value", number + 1));
-        };
-        let quoted = |quote: char| value.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));
-        let value = quoted('"').or_else(|| quoted('\'')).unwrap_or(value);
-        variables.insert(name.to_owned(), value.to_owned());
-    }
-    Ok(variables)
-}
-
-impl<'p> FromIterator<(&'p str, &'p str)> for Environment {
-    fn from_iter<I: IntoIterator<Item = (&'p str, &'p str)>>(pairs: I) -> Self {
-        Self(pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
-    }
-}
-
-/// Where the value of a variable comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Source {
-    /// Nobody set it.
-    Default,
-    /// The environment, or the file of variables that fills it.
-    Environment,
-    /// The file that `NAME_FILE` names.
-    File,
-}
-
-impl Variable {
-    /// What it is set to, and by whom. A secret's value is never shown.
-    pub fn effective(&self, environment: &Environment) -> (String, Source) {
-        let from_file = self.file && environment.get(&format!("{}_FILE", self.name)).is_some();
-        match environment.get(self.name) {
-            Some(_) if self.file => ("set".to_owned(), Source::Environment),
-            Some(value) => (value.to_owned(), Source::Environment),
-            None if from_file => ("set".to_owned(), Source::File),
-            None => (self.default.to_owned(), Source::Default),
-        }
-    }
-}
+/// Names of the contract that other implementations read and this one has no use for.
+pub const WITHOUT_EFFECT: &[(&str, &str)] = &[
+    ("OUTBOX_LOCK_SEC", "the relay is elected and locks no rows"),
+    ("OUTBOX_STREAM_MAXLEN", "topics keep a day of history, whatever its length"),
+    ("STREAMS_MAXLEN", "topics keep a day of history, whatever its length"),
+    ("OUTBOX_INTERVAL_MS", "OUTBOX_POLL_MS is what counts"),
+    ("DB_MIN_CONNS", "connections are made when they are needed"),
+    ("DB_HEALTH_CHECK_PERIOD", "a connection is looked at when it is used"),
+    ("REDIS_WRITE_TIMEOUT", "REDIS_READ_TIMEOUT bounds a question with its answer"),
+    ("REDIS_POOL_SIZE", "one connection carries all questions"),
+    ("REDIS_MIN_IDLE_CONNS", "one connection carries all questions"),
+    ("REDIS_POOL_TIMEOUT", "one connection carries all questions"),
+];
 
 /// Reads typed values and collects mistakes.
 pub(super) struct Reader<'r> {
     pub(super) environment: &'r Environment,
+    /// Whose variables are read.
+    pub(super) roles: &'r [Service],
     pub(super) mistakes: &'r mut Vec<Mistake>,
 }
 
@@ -221,12 +243,27 @@ impl Reader<'_> {
         self.mistakes.push(Mistake { name: name.to_owned(), what });
     }
 
+    /// Whether any role of this process reads it.
+    pub(super) fn reads(&self, name: &str) -> bool {
+        let known = VARIABLES.iter().find(|variable| variable.name == name);
+        known.is_none_or(|variable| variable.roles.iter().any(|role| self.roles.contains(role)))
+    }
+
     pub(super) fn text(&self, name: &str) -> Option<String> {
-        self.environment.get(name).map(str::to_owned)
+        self.environment.get(name).filter(|_| self.reads(name)).map(str::to_owned)
+    }
+
+    /// Whether a switch that only weakens is turned on, in any spelling of any service of the contract.
+    pub(super) fn is_on(&self, name: &str) -> bool {
+        let text = self.text(name).unwrap_or_default();
+        matches!(text.trim().to_ascii_lowercase().as_str(), "1" | "t" | "true" | "yes" | "on")
     }
 
     /// The value of `NAME`, else the content of the file that `NAME_FILE` names, trailing white space removed.
     pub(super) fn secret(&mut self, name: &str) -> Option<String> {
+        if !self.reads(name) {
+            return None;
+        }
         if let Some(value) = self.text(name) {
             return Some(value);
         }
@@ -243,6 +280,24 @@ impl Reader<'_> {
                 None
             }
         }
+    }
+
+    /// One value under two names of the contract.
+    pub(super) fn either<T: PartialEq>(
+        &mut self,
+        (name, one): (&str, impl FnOnce(&mut Self) -> T),
+        (other_name, other): (&str, impl FnOnce(&mut Self) -> T),
+    ) -> T {
+        if self.text(other_name).is_none() {
+            return one(self);
+        }
+        let alone = self.text(name).is_none();
+        let before = self.mistakes.len();
+        let (value, other) = (one(self), other(self));
+        if !alone && value != other && self.mistakes.len() == before {
+            self.mistake(other_name, format!("says something else than {name}; set one of the two"));
+        }
+        if alone { other } else { value }
     }
 
     pub(super) fn list(&self, name: &str) -> Vec<String> {
@@ -305,10 +360,8 @@ impl Reader<'_> {
                 && !text.contains('#')
         });
         if !good {
-            self.mistake(
-                "ISSUER_URL",
-                format!("`{text}` is not an absolute http(s) URL without user, query and fragment"),
-            );
+            // Not repeated: what stands before an `@` may be a password.
+            self.mistake("ISSUER_URL", "is not an absolute http(s) URL without user, query and fragment".to_owned());
         }
         Some(text)
     }

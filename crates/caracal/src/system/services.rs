@@ -10,13 +10,13 @@ use caracal_crypto::chance;
 use caracal_crypto::client_secret::SecretVerifier;
 use caracal_crypto::hmac::HmacKey;
 use caracal_custody::{SealedSecrets, SigningKeys};
-use caracal_gateway::{Exchange, Gateway, GatewayConfig, RemoteSts};
+use caracal_gateway::{Exchange, Gateway, GatewayConfig, RemoteSts, RemoteStsConfig};
 use caracal_http::FreshId;
 use caracal_http::egress::{AddressPolicy, GuardedConnector, PrivateHosts, SystemResolver, TlsTrust};
 use caracal_http::health::Probe;
 use caracal_http::server::{self, Ended, Limits};
 use caracal_ledger::{AnonymousDenials, ChainKey, Ledger};
-use caracal_store::{Clock, Message, Store};
+use caracal_store::{Message, Store};
 use caracal_stream::{Counters, DELEGATIONS, REVOCATIONS, Redis, Relay, Tail};
 use caracal_sts::{Capabilities, MintRate, ProcessMintRate, Sts, StsConfig};
 use tokio::sync::watch;
@@ -320,10 +320,17 @@ fn exchange(
     if let Some(sts) = beside {
         return Ok(Arc::new(InProcessSts(sts.clone())));
     }
-    let url = settings.sts_url.as_deref().unwrap_or_default();
-    let clock: Arc<dyn Clock> = Arc::new(StoreTime(store.clone()));
-    let trust = TlsTrust::load(settings.extra_ca_file.as_deref());
-    let remote = RemoteSts::new(url, keys.gateway_sts.clone(), clock, trust, settings.gateway.sts_timeout);
+    let Some(url) = settings.sts_url.clone() else {
+        return Err(StartError::Setting("STS_URL is needed by a gateway in a process without an sts".to_owned()));
+    };
+    let remote = RemoteSts::new(RemoteStsConfig {
+        url,
+        key: Some(keys.gateway_sts.clone()),
+        timeout: settings.gateway.sts_timeout,
+        clock: Arc::new(StoreTime(store.clone())),
+        resolver: Arc::new(SystemResolver::new()),
+        trust: TlsTrust::load(settings.extra_ca_file.as_deref()),
+    });
     Ok(Arc::new(remote.map_err(|error| StartError::Setting(error.to_string()))?))
 }
 

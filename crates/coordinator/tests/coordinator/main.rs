@@ -8,6 +8,7 @@ mod face;
 mod idempotency;
 mod inbound;
 mod inheritance;
+mod outbox;
 mod revocation;
 mod sessions;
 mod socket;

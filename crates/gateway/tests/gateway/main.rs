@@ -11,6 +11,7 @@ mod world;
 
 mod evidence;
 mod operations;
+mod remote;
 mod t03_gateway_checks;
 mod t03_gateway_egress;
 mod t03_gateway_framing;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use caracal_authority::{OutboxId, Timestamp, ZoneId};
 use caracal_crypto::envelope::{Kek, KekRing};
 use caracal_custody::SigningKeys;
-use caracal_gateway::{Capabilities, Directive, Gateway, GatewayConfig, MetricsAccess, Served};
+use caracal_gateway::{Capabilities, Directive, Exchange, Gateway, GatewayConfig, MetricsAccess, Served};
 use caracal_http::egress::{AddressPolicy, GuardedConnector, PrivateHosts, Resolver, Timeouts, TlsTrust};
 use caracal_ledger::{AnonymousDenials, ChainKey, Ledger};
 use caracal_store::evidence::{self, EvidenceRow};
@@ -235,6 +235,16 @@ impl World {
 
     /// One more Gateway of a deployment.
     pub(crate) async fn join(deployment: Arc<Deployment>, config: GatewayConfig) -> Self {
+        let exchange = deployment.sts.clone();
+        Self::asking(exchange, deployment, config).await
+    }
+
+    /// The same, which asks another STS.
+    pub(crate) async fn asking(
+        exchange: Arc<dyn Exchange>,
+        deployment: Arc<Deployment>,
+        config: GatewayConfig,
+    ) -> Self {
         let private = PrivateHosts::parse("private.test").unwrap();
         let timeouts = Timeouts { connect: Duration::from_millis(200), ..Timeouts::default() };
         let connector = GuardedConnector::with_timeouts(
@@ -248,7 +258,7 @@ impl World {
             keys: deployment.keys.clone(),
             ledger: Ledger::new(Some(deployment.ledger_key.clone())),
             denials: deployment.denials.clone(),
-            exchange: deployment.sts.clone(),
+            exchange,
             connector,
         };
         let gateway = Gateway::new(config, capabilities).unwrap();

@@ -7,10 +7,11 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::{Builder, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::connect::GuardedConnector;
+use super::peer::{PeerClient, PeerConnector};
 use super::target::TargetUrl;
 use super::{EgressError, TargetError};
 
@@ -45,13 +46,28 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    Client::builder(TokioExecutor::new())
+    builder(settings).build(connector)
+}
+
+/// The same to replicas of a peer.
+pub fn peer_client<B>(connector: PeerConnector, settings: &PoolSettings) -> PeerClient<B>
+where
+    B: Body + Send + 'static + Unpin,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    builder(settings).build(connector)
+}
+
+fn builder(settings: &PoolSettings) -> Builder {
+    let mut builder = Client::builder(TokioExecutor::new());
+    builder
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(settings.idle)
         .pool_max_idle_per_host(settings.idle_per_host)
         .retry_canceled_requests(settings.retry_unsent)
-        .http1_max_buf_size(RESPONSE_BUFFER_BYTES)
-        .build(connector)
+        .http1_max_buf_size(RESPONSE_BUFFER_BYTES);
+    builder
 }
 
 /// One request whose answer is read whole.
@@ -111,12 +127,7 @@ pub struct SimpleClient(EgressClient<Full<Bytes>>);
 impl SimpleClient {
     /// A client with its own small pool.
     pub fn new(connector: GuardedConnector) -> Self {
-        Self::keeping(connector, 4)
-    }
-
-    /// A client that keeps up to `idle_per_host` connections to each host while nobody uses them.
-    pub fn keeping(connector: GuardedConnector, idle_per_host: usize) -> Self {
-        Self(client(connector, &PoolSettings { idle_per_host, ..PoolSettings::default() }))
+        Self(client(connector, &PoolSettings { idle_per_host: 4, ..PoolSettings::default() }))
     }
 
     /// Sends one request, reads the whole answer, follows nothing.

@@ -187,22 +187,29 @@ impl Inner {
     }
 
     async fn secure(&self, host: &Host, stream: TcpStream) -> Result<EgressStream, EgressError> {
-        let failed = |reason: String| EgressError::TlsFailed { host: host.to_string(), reason };
-        let config = self.trust.config().map_err(|error| failed(error.to_string()))?;
-        let name = match host {
-            Host::Name(name) => ServerName::try_from(name.clone()).map_err(|error| failed(error.to_string()))?,
-            Host::Address(address) => ServerName::from(*address),
-        };
-        let handshake = TlsConnector::from(config).connect(name, stream);
-        match timeout(self.timeouts.handshake, handshake).await {
-            Ok(Ok(stream)) => Ok(EgressStream::Tls(Box::new(stream))),
-            Ok(Err(error)) => Err(failed(error.to_string())),
-            Err(_) => Err(failed("handshake timed out".to_owned())),
+        match timeout(self.timeouts.handshake, secure(&self.trust, host, stream)).await {
+            Ok(secured) => secured.map(|stream| EgressStream::Tls(Box::new(stream))),
+            Err(_) => Err(EgressError::TlsFailed { host: host.to_string(), reason: "handshake timed out".to_owned() }),
         }
     }
 }
 
-async fn dial_one(address: SocketAddr) -> io::Result<TcpStream> {
+/// The TLS handshake with whoever has to prove to be `host`.
+pub(super) async fn secure(
+    trust: &TlsTrust,
+    host: &Host,
+    stream: TcpStream,
+) -> Result<TlsStream<TcpStream>, EgressError> {
+    let failed = |reason: String| EgressError::TlsFailed { host: host.to_string(), reason };
+    let config = trust.config().map_err(|error| failed(error.to_string()))?;
+    let name = match host {
+        Host::Name(name) => ServerName::try_from(name.clone()).map_err(|error| failed(error.to_string()))?,
+        Host::Address(address) => ServerName::from(*address),
+    };
+    TlsConnector::from(config).connect(name, stream).await.map_err(|error| failed(error.to_string()))
+}
+
+pub(super) async fn dial_one(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     Ok(stream)

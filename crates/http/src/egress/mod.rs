@@ -6,20 +6,24 @@
 //! parsed once, by the rules of browsers. Its name is resolved once. [`AddressPolicy`] judges every answer; one bad
 //! answer refuses them all. [`GuardedConnector`] dials only [`Admitted`] addresses, which nothing but that judgement can
 //! make: there is no second look-up for an attacker to win. Redirects are never followed, proxies from the environment
-//! never asked.
+//! never asked. Only a [`PeerConnector`] is not judged: where a deployment's own STS lies is its operator's word.
 
 mod address;
 mod client;
 mod connect;
 mod credential;
+mod peer;
 mod policy;
 mod target;
 mod tls;
 
 pub use address::{AddressClass, classify};
-pub use client::{EgressClient, PoolSettings, SimpleClient, SimpleError, SimpleRequest, SimpleResponse, client};
+pub use client::{
+    EgressClient, PoolSettings, SimpleClient, SimpleError, SimpleRequest, SimpleResponse, client, peer_client,
+};
 pub use connect::{EgressStream, GuardedConnector, Resolver, SystemResolver, Timeouts};
 pub use credential::{folded, may_carry_credential};
+pub use peer::{PeerClient, PeerConnector};
 pub use policy::{AddressPolicy, Admitted, BadPrivateHost, PrivateHosts};
 pub use target::{Host, Scheme, TargetError, TargetUrl};
 pub use tls::{TlsTrust, TlsTrustError};

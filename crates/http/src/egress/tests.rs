@@ -308,6 +308,39 @@ mod t03_gateway_egress {
         assert!(matches!(outcome, Err(SimpleError::Egress(EgressError::TlsFailed { .. }))), "{outcome:?}");
     }
 
+    /// A peer is dialled by address; whom it has to prove to be is the name all the same.
+    #[tokio::test]
+    async fn a_peer_is_asked_by_address_and_proves_its_name() {
+        let (port, pem) = tls_upstream("sts.test").await;
+        let ask = async |name: &str, bundle: Option<&str>, uri: String, patience| {
+            let trust = TlsTrust::from_pem(false, bundle.map(str::as_bytes));
+            let connector = PeerConnector::new(Host::parse(name).unwrap(), trust, patience);
+            let client: PeerClient<Full<Bytes>> = peer_client(connector, &PoolSettings::default());
+            let answer = client.request(Request::get(uri).body(Full::default()).unwrap()).await;
+            match answer {
+                Ok(answer) => Ok(answer.into_body().collect().await.unwrap().to_bytes()),
+                Err(error) => {
+                    assert!(error.is_connect(), "nothing was sent: {error:?}");
+                    Err(EgressError::find(&error).cloned().unwrap())
+                }
+            }
+        };
+        let (https, patience) = (format!("https://127.0.0.1:{port}/"), Duration::from_secs(5));
+        assert_eq!(ask("sts.test", Some(&pem), https.clone(), patience).await.unwrap(), "sts.test");
+        for outcome in
+            [ask("other.test", Some(&pem), https.clone(), patience).await, ask("sts.test", None, https, patience).await]
+        {
+            assert!(matches!(outcome, Err(EgressError::TlsFailed { .. })), "{outcome:?}");
+        }
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stalled = format!("https://{}/", silent.local_addr().unwrap());
+        let outcome = ask("sts.test", Some(&pem), stalled, Duration::from_millis(50)).await;
+        assert!(matches!(outcome, Err(EgressError::ConnectTimeout { .. })), "{outcome:?}");
+        // No name in a URI is ever resolved on this way.
+        let outcome = ask("sts.test", None, "http://localhost:1/".to_owned(), patience).await;
+        assert!(matches!(outcome, Err(EgressError::Target(_))), "{outcome:?}");
+    }
+
     #[tokio::test]
     async fn a_handshake_that_stalls_is_given_up() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

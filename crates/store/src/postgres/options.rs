@@ -95,6 +95,19 @@ impl PostgresOptions {
         self.config.get_ssl_mode() != SslMode::Disable
     }
 
+    /// The servers that are spoken to without TLS: names, addresses or the directory of a socket.
+    pub fn clear_text_hosts(&self) -> Vec<String> {
+        if self.uses_tls() {
+            return Vec::new();
+        }
+        let host = |host: &Host| match host {
+            Host::Tcp(name) => name.clone(),
+            #[cfg(unix)]
+            Host::Unix(path) => path.display().to_string(),
+        };
+        self.config.get_hosts().iter().map(host).collect()
+    }
+
     /// The server and the database, without login and password: for messages.
     pub fn place(&self) -> String {
         let host = match self.config.get_hosts().first() {

@@ -87,6 +87,31 @@ mod t02_sts_gateway_exchange {
         assert_eq!(world.evidence().await.len(), events);
     }
 
+    /// A Gateway records what was not recorded here, and knows a replay without reading prose.
+    #[tokio::test]
+    async fn a_gateway_is_told_what_became_of_the_mandate_and_nobody_else_is() {
+        let world = World::new().await;
+        let mandate = world.mandate().await;
+        let exchange = || Signed::exchange(&world, &mandate);
+        let told = async |signed: Signed| {
+            let answer = signed.send(&world).await;
+            (answer.status, answer.header("x-caracal-gateway-decision").to_owned())
+        };
+        assert_eq!(told(exchange().set("resource", "")).await, (400, "none".to_owned()));
+        assert_eq!(told(exchange().set("gateway_request_id", "another")).await, (401, "none".to_owned()));
+        assert_eq!(told(exchange().set("request_path", "/admin")).await, (403, "denied".to_owned()));
+        assert_eq!(told(exchange()).await, (401, "replayed".to_owned()));
+        let other = world.mandate().await;
+        let granted = Signed::exchange(&world, &other);
+        assert_eq!(told(granted).await, (200, String::new()));
+        let denied = Ask::mint().set("scope", "docs:write").send(&world).await;
+        assert_eq!((denied.status, denied.header("x-caracal-gateway-decision")), (403, ""));
+        let last = world.mandate().await;
+        let unable = Signed::exchange(&world, &last);
+        world.store.close().await;
+        assert_eq!(told(unable).await, (503, "none".to_owned()));
+    }
+
     #[tokio::test]
     async fn a_use_is_remembered_as_long_as_the_mandate_is_looked_at() {
         let world = World::new().await;
