@@ -1,5 +1,6 @@
 //! `cargo xtask services`, as whoever calls it sees it.
-#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpStream;
