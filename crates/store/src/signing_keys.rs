@@ -52,10 +52,11 @@ pub async fn lookup(tx: &mut ZoneRead<'_>, kid: &KeyId) -> Result<Option<Signing
     tx.tx.query_one(&sql, params![tx.zone, kid]).await?.map(read).transpose()
 }
 
+pub(crate) const FIND_NEWEST_ID: &str = "SELECT kid FROM signing_keys WHERE zone_id = ?1 ORDER BY version DESC LIMIT 1";
+
 /// Id of the zone's newest key.
 pub async fn find_newest_id(tx: &mut ZoneRead<'_>) -> Result<Option<KeyId>, StoreError> {
-    let sql = "SELECT kid FROM signing_keys WHERE zone_id = ?1 ORDER BY version DESC LIMIT 1";
-    let row = tx.tx.query_one(sql, params![tx.zone]).await?;
+    let row = tx.tx.query_one(FIND_NEWEST_ID, params![tx.zone]).await?;
     row.map(|row| row.columns("signing_keys").next()).transpose()
 }
 

@@ -103,6 +103,8 @@ macro_rules! conformance_suite {
                 evidence_comes_back_as_stored
                 a_crowd_under_one_request_id_is_cut_and_hides_no_denial
                 used_mandates_are_forgotten_once_expired
+                what_is_named_is_what_would_be_read
+                all_that_a_decision_names_is_read_in_one_round_trip
             }
         }
     };
