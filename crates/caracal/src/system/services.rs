@@ -64,7 +64,7 @@ pub(super) struct Services {
 }
 
 impl Services {
-    pub(super) fn compose(settings: &Settings, opened: Opened, issuer: String) -> Result<Self, StartError> {
+    pub(super) async fn compose(settings: &Settings, opened: Opened, issuer: String) -> Result<Self, StartError> {
         let Opened { store, keys, heads_dir, shared, .. } = opened;
         let audit_key: Arc<dyn ChainKey> = keys.audit.clone();
         let ledger = Ledger::new(Some(audit_key.clone()));
@@ -79,7 +79,7 @@ impl Services {
             open_metrics: settings.mode == Mode::Dev,
             mint_rate: match &shared {
                 Some((redis, _)) => Arc::new(SharedMintRate(Counters::new(redis.clone()))),
-                None => Arc::new(ProcessMintRate::default()),
+                None => Arc::new(ProcessMintRate::resumed(&store).await.map_err(StartError::Count)?),
             },
         };
         // The Admin API says what decides in a zone, and asks the code that decides, also where no STS is served.
