@@ -85,7 +85,7 @@ pub struct NewKey {
 pub struct Rotation {
     /// Its key id.
     pub kid: KeyId,
-    /// From when on it signs; in the past for a zone's first key.
+    /// From when on it signs.
     pub signs_from: Timestamp,
 }
 
@@ -103,7 +103,7 @@ impl NewKey {
         let published =
             turns.iter().map(|turn| turn.version).filter(|version| schedule::is_published(&turns, *version, now));
         signing_keys::purge_below(tx, published.min().unwrap_or(own.version)).await?;
-        Ok(Rotation { kid: row.kid, signs_from: row.signs_from })
+        Ok(Rotation { kid: row.kid, signs_from: row.signs_from.max(now) })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Rows to store: of each kind one with every optional column filled, and one with every optional column empty.
 
-use caracal_authority::ZoneId;
+use caracal_authority::{Timestamp, ZoneId};
 use serde_json::json;
 
 use crate::admin_evidence::AdminEvidenceRow;
