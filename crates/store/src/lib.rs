@@ -46,7 +46,7 @@ mod writer;
 pub mod zones;
 
 pub use attribution::Attribution;
-pub use clock::{Clock, ManualClock, SystemClock};
+pub use clock::{Clock, ManualClock, SystemClock, WrongClock};
 pub use effects::{ChainHead, ChainKind, Committed, Message, Observer};
 pub use error::{OpenError, StoreError};
 pub use migrations::known_version;

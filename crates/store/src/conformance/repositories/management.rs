@@ -442,7 +442,8 @@ pub async fn the_latest_key_whose_time_has_come_signs(make: Make) {
         signing_keys::find_signing_id(&mut snapshot.zone(&zone("z-1"))).await.unwrap()
     };
     assert_eq!(signs().await, None);
-    let from = |kid, version, signs_from| signing_keys::SigningKeyRow { signs_from, ..samples::signing_key(kid, version) };
+    let from =
+        |kid, version, signs_from| signing_keys::SigningKeyRow { signs_from, ..samples::signing_key(kid, version) };
     let later = start().plus(Duration::from_secs(600));
     let rows = [from("k-1", 1, Timestamp::EPOCH), from("k-2", 2, later), from("k-3", 3, later)];
     change!(fresh.store, rows, |tx, rows| {
