@@ -1,7 +1,8 @@
 //! Keys and secrets at rest, and what is done with them.
 //!
 //! - [`kek`]: that the key-encryption key at hand is the one this store was sealed with.
-//! - [`SigningKeys`]: one ES256 key pair per zone, made at the zone's first mint, sealed in the store, opened once.
+//! - [`SigningKeys`]: ES256 key pairs per zone, the first made at the zone's first mint, sealed in the store, opened once.
+//! - [`schedule`]: when each of a zone's keys signs, and for how long it is believed.
 //! - [`SealedSecrets`]: provider and application secrets in the built-in backend, bound to where they lie.
 //! - [`mandate`]: a token is trusted only after the key of the very zone it names has verified it.
 //!
@@ -9,11 +10,12 @@
 
 pub mod kek;
 pub mod mandate;
+pub mod schedule;
 mod sealed_secrets;
 mod signing_keys;
 
 pub use sealed_secrets::{SealedSecrets, application_secret_ref, provider_secret_ref};
-pub use signing_keys::{SigningKeys, ZoneKey};
+pub use signing_keys::{NewKey, Rotation, SigningKeys, ZoneKey};
 
 use caracal_crypto::chance::ChanceUnavailable;
 use caracal_crypto::envelope::{OpenError, SealError};
@@ -39,6 +41,14 @@ pub enum CustodyError {
     /// No randomness.
     #[error(transparent)]
     Chance(#[from] ChanceUnavailable),
+    /// A zone has as many keys as its verifiers can take in.
+    #[error("zone {zone} publishes as many keys as a key set may hold; none is added before one of them has retired")]
+    Crowded {
+        /// The zone.
+        zone: caracal_authority::ZoneId,
+        /// When that will be.
+        retry_after: std::time::Duration,
+    },
     /// What was opened is not what was sealed there.
     #[error("`{place}` does not hold what belongs there")]
     Foreign {

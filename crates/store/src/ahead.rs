@@ -122,7 +122,7 @@ impl Named<'_> {
             ));
             asks.push(of_zone(zones::lookup_sql().into()));
             asks.push(of_zone(policy_sets::FIND_ACTIVE.into()));
-            asks.push(of_zone(signing_keys::FIND_NEWEST_ID.into()));
+            asks.push(of_zone(signing_keys::TURNS.into()));
         }
         if self.record.is_some() || self.session.is_some() || self.delegation.is_some() {
             asks.push(self.records(&zone));

@@ -175,6 +175,8 @@ pub struct Settings {
     pub control_audience: String,
     /// `TRUST_PROXY`.
     pub trust_proxy: bool,
+    /// `CARACAL_DEV_CLOCK_OFFSET_MS`: how far this process's clock is put wrong.
+    pub clock_offset_ms: i64,
     /// `LOG_LEVEL`.
     pub log_level: String,
     /// `REQUEST_TIMEOUT_MS`: how long a body may take to arrive at the Admin API or the Coordinator.
@@ -234,6 +236,7 @@ impl Settings {
             upstream_host_allowlist: reader.list("UPSTREAM_HOST_ALLOWLIST"),
             control_audience: reader.text("CONTROL_AUDIENCE").unwrap_or_else(|| "caracal-control".to_owned()),
             trust_proxy: reader.flag("TRUST_PROXY", false),
+            clock_offset_ms: clock_offset_ms(&mut reader, mode),
             log_level: reader.text("LOG_LEVEL").unwrap_or_else(|| "info".to_owned()),
             body_deadline: reader.milliseconds("REQUEST_TIMEOUT_MS", 30_000, 1),
             ready_per_minute: reader.number("READY_RATE_LIMIT_PER_MIN", 120, 0),
@@ -285,6 +288,24 @@ fn mode(reader: &mut variables::Reader<'_>, flags: &UpFlags) -> Mode {
             reader.mistake("CARACAL_MODE", format!("`{text}` is none of dev, rc, stable"));
             Mode::Stable
         }),
+    }
+}
+
+/// For trying out, and for nothing else: a published system whose clock somebody put wrong would let authority live on.
+fn clock_offset_ms(reader: &mut variables::Reader<'_>, mode: Mode) -> i64 {
+    const A_DAY: i64 = 86_400_000;
+    let name = "CARACAL_DEV_CLOCK_OFFSET_MS";
+    let Some(text) = reader.text(name) else { return 0 };
+    if mode.is_published() {
+        reader.mistake(name, "is accepted only when CARACAL_MODE is dev; unset it".to_owned());
+        return 0;
+    }
+    match text.trim().parse::<i64>() {
+        Ok(offset) if (-A_DAY..=A_DAY).contains(&offset) => offset,
+        _ => {
+            reader.mistake(name, format!("`{text}` is not a whole number from -{A_DAY} to {A_DAY}"));
+            0
+        }
     }
 }
 

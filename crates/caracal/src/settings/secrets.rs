@@ -50,6 +50,8 @@ pub struct KeyMaterial {
     pub coordinator_token: SecretText,
     /// The metrics bearer, if one is set.
     pub metrics_bearer: Option<SecretText>,
+    /// The bearer of the STS's operators, if one is set.
+    pub sts_admin_token: Option<SecretText>,
     /// The key-encryption keys.
     pub kek: Arc<KekRing>,
     /// Keys the ledger's chain and its heads.
@@ -221,6 +223,9 @@ impl SecretFiles {
     }
 }
 
+/// Characters of a token that operators make up themselves, at least.
+const LEAST_TOKEN: usize = 32;
+
 /// Variable and file of each key that is made when it is missing.
 const NAMES: [(&str, &str); 7] = [
     ("CARACAL_ADMIN_TOKEN", "caracalAdminToken"),
@@ -266,6 +271,7 @@ struct Given {
     previous_kek: Option<String>,
     previous_idempotency: Option<String>,
     metrics_bearer: Option<SecretText>,
+    sts_admin_token: Option<SecretText>,
     streams: Option<String>,
 }
 
@@ -278,6 +284,7 @@ impl Given {
             previous_kek: reader.secret("SECRET_STORE_KEK_PREVIOUS"),
             previous_idempotency: reader.secret("IDEMPOTENCY_HMAC_KEY_PREVIOUS"),
             metrics_bearer: reader.secret("METRICS_BEARER").map(SecretText::new),
+            sts_admin_token: reader.secret("STS_ADMIN_TOKEN").map(SecretText::new),
             streams: reader.secret("STREAMS_HMAC_KEY"),
         };
         if mistakes.is_empty() { Ok(given) } else { Err(Mistakes(mistakes).into()) }
@@ -303,6 +310,11 @@ impl Given {
         let idempotency_previous =
             self.previous_idempotency.and_then(|text| check.hmac("IDEMPOTENCY_HMAC_KEY_PREVIOUS", &text));
         let streams = self.streams.filter(|_| with_streams).and_then(|text| check.hmac("STREAMS_HMAC_KEY", &text));
+        // Whoever guesses it is not slowed down, so there must be too much to guess.
+        if self.sts_admin_token.as_ref().is_some_and(|token| token.expose().len() < LEAST_TOKEN) {
+            let what = format!("has fewer than {LEAST_TOKEN} characters; give 32 random bytes in hex");
+            check.note("STS_ADMIN_TOKEN", what);
+        }
         match (kek, audit, gateway_sts, idempotency, admin_token_digests) {
             (Some(kek), Some(audit), Some(gateway_sts), Some(idempotency), Some(admin_token_digests))
                 if check.mistakes.is_empty() =>
@@ -312,6 +324,7 @@ impl Given {
                     admin_token_file,
                     coordinator_token,
                     metrics_bearer: self.metrics_bearer,
+                    sts_admin_token: self.sts_admin_token,
                     kek: Arc::new(KekRing::new(kek, previous_kek)),
                     audit: Arc::new(audit),
                     gateway_sts: Arc::new(gateway_sts),

@@ -117,6 +117,12 @@ pub const VARIABLES: &[Variable] = &[
         "false",
         "believe what the proxy before us writes into X-Forwarded-For and X-Forwarded-Proto",
     ),
+    variable(
+        ALL,
+        "CARACAL_DEV_CLOCK_OFFSET_MS",
+        "0",
+        "how far this process's clock is put wrong, to try out what that does; refused in rc and stable",
+    ),
     variable(ALL, "LOG_LEVEL", "info", "error, warn, info, debug or trace"),
     variable(
         &[Api, Coordinator],
@@ -190,6 +196,12 @@ pub const VARIABLES: &[Variable] = &[
         "METRICS_BEARER",
         "none",
         "bearer for /metrics; without it open in dev, closed otherwise",
+    ),
+    secret(
+        &[Sts],
+        "STS_ADMIN_TOKEN",
+        "none",
+        "bearer for the rotation of signing keys, 32 characters or more; without it that route is not there",
     ),
     secret(
         &[Api, Sts, Gateway, Coordinator],

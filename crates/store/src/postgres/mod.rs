@@ -60,7 +60,7 @@ pub(crate) struct Postgres {
 
 impl Postgres {
     pub(crate) async fn open(options: PostgresOptions) -> Result<Self, OpenError> {
-        let (time, clock) = ServerClock::new(options.clock.clone());
+        let (time, clock) = ServerClock::new(options.clock.clone(), options.local_clock.clone());
         let pool = Pool::open(options).await?;
         let (readers, writers) = pool.shares();
         let shared = Shared::new(clock);

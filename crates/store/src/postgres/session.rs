@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use super::pool::{Connection, Pool};
 use super::wire::{Failure, read};
 use crate::ahead::Ask;
-use crate::clock::{Clock, SystemClock};
+use crate::clock::Clock;
 use crate::error::StoreError;
 use crate::value::{Bind, Param, Row};
 use crate::version::{Versions, ZoneVersion};
@@ -327,12 +327,13 @@ pub(super) struct ServerClock {
     offset: Arc<AtomicI64>,
     /// What stands in for the server's time in tests.
     given: Option<Arc<dyn Clock>>,
+    local: Arc<dyn Clock>,
 }
 
 impl ServerClock {
     /// The clock for transactions, and the same for whoever asks the store for its time.
-    pub(super) fn new(given: Option<Arc<dyn Clock>>) -> (Self, Arc<dyn Clock>) {
-        let clock = Self { offset: Arc::default(), given };
+    pub(super) fn new(given: Option<Arc<dyn Clock>>, local: Arc<dyn Clock>) -> (Self, Arc<dyn Clock>) {
+        let clock = Self { offset: Arc::default(), given, local };
         (clock.clone(), Arc::new(clock))
     }
 
@@ -341,7 +342,7 @@ impl ServerClock {
         if let Some(given) = &self.given {
             return given.now();
         }
-        self.offset.store(micros.saturating_sub(SystemClock.now().as_micros()), Ordering::Relaxed);
+        self.offset.store(micros.saturating_sub(self.local.now().as_micros()), Ordering::Relaxed);
         Timestamp::from_micros(micros)
     }
 }
@@ -351,7 +352,7 @@ impl Clock for ServerClock {
         match &self.given {
             Some(given) => given.now(),
             None => {
-                let local = SystemClock.now().as_micros();
+                let local = self.local.now().as_micros();
                 Timestamp::from_micros(local.saturating_add(self.offset.load(Ordering::Relaxed)))
             }
         }

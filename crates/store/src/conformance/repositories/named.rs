@@ -80,7 +80,7 @@ async fn look(snapshot: &mut Snapshot) -> Vec<String> {
         format!("{:?}", applications::lookup(read, &id!("app-1")).await.unwrap()),
         format!("{:?}", zones::lookup(read).await.unwrap()),
         format!("{:?}", policy_sets::find_active(read).await.unwrap()),
-        format!("{:?}", signing_keys::find_newest_id(read).await.unwrap()),
+        format!("{:?}", signing_keys::find_signing_id(read).await.unwrap()),
         format!("{:?}", delegations::epoch(read).await.unwrap()),
     ];
     for record in ["rec-1", "rec-2", "none"] {
@@ -174,6 +174,6 @@ pub async fn all_that_a_decision_names_is_read_in_one_round_trip(make: Make) {
     let secret = sealed_secrets::lookup(read, "zones/z-1/providers/prov-1/secretConfig").await.unwrap();
     assert_eq!(secret.as_deref(), Some(b"sealed".as_slice()));
     assert!(policy_sets::find_active(read).await.unwrap().is_some());
-    assert_eq!(signing_keys::find_newest_id(read).await.unwrap(), Some(id!("k-2")));
+    assert_eq!(signing_keys::find_signing_id(read).await.unwrap(), Some(id!("k-2")));
     assert_eq!(store.round_trips() - before, u64::from(store.is_shared()));
 }
