@@ -2,6 +2,7 @@
 //!
 //! - [`kek`]: that the key-encryption key at hand is the one this store was sealed with.
 //! - [`SigningKeys`]: ES256 key pairs per zone, the first made at the zone's first mint, sealed in the store, opened once.
+//! - [`KeySets`]: the public halves, from the STS, where there is no key-encryption key.
 //! - [`schedule`]: when each of a zone's keys signs, and for how long it is believed.
 //! - [`SealedSecrets`]: provider and application secrets in the built-in backend, bound to where they lie.
 //! - [`mandate`]: a token is trusted only after the key of the very zone it names has verified it.
@@ -9,11 +10,13 @@
 //! Absent on purpose: HTTP, policy, and any opinion on what a mandate may be used for.
 
 pub mod kek;
+mod key_sets;
 pub mod mandate;
 pub mod schedule;
 mod sealed_secrets;
 mod signing_keys;
 
+pub use key_sets::{FetchKeySet, KeySetUnreachable, KeySets, VerificationKeys};
 pub use sealed_secrets::{SealedSecrets, application_secret_ref, provider_secret_ref};
 pub use signing_keys::{NewKey, Rotation, SigningKeys, ZoneKey};
 
@@ -27,6 +30,9 @@ pub enum CustodyError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Public keys are had from the STS, and it can't be reached.
+    #[error(transparent)]
+    Unreachable(#[from] KeySetUnreachable),
     /// An envelope did not open.
     #[error("can't open `{place}`: {reason}")]
     Sealed {

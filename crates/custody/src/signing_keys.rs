@@ -15,12 +15,12 @@ use caracal_crypto::encoding::{base64url, from_base64url};
 use caracal_crypto::envelope::KekRing;
 use caracal_crypto::jws::{Jwk, Jwks, PublicKey, SignError, SigningKey};
 use caracal_store::signing_keys::{self, SigningKeyRow};
-use caracal_store::{Store, ZoneRead, ZoneWrite};
+use caracal_store::{BoxFuture, Store, ZoneRead, ZoneWrite};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::CustodyError;
 use crate::schedule::{self, CACHE_PERIOD, Crowded, Turn};
+use crate::{CustodyError, VerificationKeys};
 
 /// Opened pairs and public keys remembered at most; beyond it the memory starts afresh.
 const REMEMBERED: usize = 16_384;
@@ -177,24 +177,11 @@ impl SigningKeys {
             self.note_unknown(place, now);
             return Ok(None);
         };
-        // Whoever can write to the store but has no key-encryption key could otherwise put a key of their own there and
-        // have what it signed believed. The private half sealed beside it is opened each time that it is looked up.
-        let key = self.open(row)?.public().clone();
-        let until = schedule::retires_at(&turns, row.version)
-            .map_or(now.plus(CACHE_PERIOD), |end| end.min(now.plus(CACHE_PERIOD)));
-        let known = Known { key: key.clone(), from: now, until };
-        let mut remembered = self.public.write().unwrap_or_else(PoisonError::into_inner);
-        if remembered.len() >= REMEMBERED {
-            remembered.clear();
-        }
-        let of_zone = remembered.entry(zone.clone()).or_default();
-        // What retired is never asked for again.
-        of_zone.retain(|_, known| now < known.until);
-        of_zone.insert(kid.as_str().to_owned(), known);
-        Ok(Some(key))
+        self.checked(row, &turns, now).map(Some)
     }
 
-    /// The zone's published keys, newest first; `None` before its first mint. Reads public halves only.
+    /// The zone's published keys, newest first; `None` before its first mint. Only those whose sealed halves open: others
+    /// take what is published here for this zone's.
     pub async fn jwks(&self, zone: &ZoneId) -> Result<Option<Jwks>, CustodyError> {
         let mut snapshot = self.store.snapshot().await?;
         let now = snapshot.now();
@@ -205,7 +192,7 @@ impl SigningKeys {
         let turns: Vec<Turn> = rows.iter().map(turn).collect();
         let published = rows.iter().filter(|row| schedule::is_published(&turns, row.version, now));
         // A damaged key is left out; what it signed can't be verified, everything else still can.
-        let keys = published.filter_map(|row| match public_key(row) {
+        let keys = published.filter_map(|row| match self.checked(row, &turns, now) {
             Ok(key) => Some(Jwk::new(row.kid.as_str(), &key)),
             Err(error) => {
                 tracing::error!(zone = %zone, kid = %row.kid, %error, "a signing key is left out of the key set");
@@ -242,6 +229,29 @@ impl SigningKeys {
         let pkcs8 = sealed.map_err(|reason| CustodyError::Sealed { place: place.clone(), reason })?;
         let key = SigningKey::from_pkcs8(pkcs8.expose()).map_err(|_| CustodyError::Foreign { place: place.clone() })?;
         if public_key(row)? == *key.public() { Ok(key) } else { Err(CustodyError::Foreign { place }) }
+    }
+
+    /// The public key of `row`, one of `turns`. Whoever can write to the store but has no key-encryption key could
+    /// otherwise put a key of their own there and have what it signed believed; so the private half sealed beside it is
+    /// opened, unless that was done a while ago.
+    fn checked(&self, row: &SigningKeyRow, turns: &[Turn], now: Timestamp) -> Result<PublicKey, CustodyError> {
+        let key = public_key(row)?;
+        if self.remembered(&row.zone_id, row.kid.as_str(), now).is_some_and(|known| known == key) {
+            return Ok(key);
+        }
+        let key = self.open(row)?.public().clone();
+        let longest = now.plus(CACHE_PERIOD);
+        let until = schedule::retires_at(turns, row.version).map_or(longest, |end| end.min(longest));
+        let known = Known { key: key.clone(), from: now, until };
+        let mut remembered = self.public.write().unwrap_or_else(PoisonError::into_inner);
+        if remembered.len() >= REMEMBERED {
+            remembered.clear();
+        }
+        let of_zone = remembered.entry(row.zone_id.clone()).or_default();
+        // What retired is never asked for again.
+        of_zone.retain(|_, known| now < known.until);
+        of_zone.insert(row.kid.as_str().to_owned(), known);
+        Ok(key)
     }
 
     fn remembered(&self, zone: &ZoneId, kid: &str, now: Timestamp) -> Option<PublicKey> {
@@ -289,4 +299,14 @@ fn public_key(row: &SigningKeyRow) -> Result<PublicKey, CustodyError> {
     let x = coordinate(&row.public_x).ok_or_else(foreign)?;
     let y = coordinate(&row.public_y).ok_or_else(foreign)?;
     PublicKey::from_coordinates(&x, &y).map_err(|_| foreign())
+}
+
+impl VerificationKeys for SigningKeys {
+    fn verification_key<'a>(
+        &'a self,
+        zone: &'a ZoneId,
+        kid: &'a str,
+    ) -> BoxFuture<'a, Result<Option<PublicKey>, CustodyError>> {
+        Box::pin(self.verification_key(zone, kid))
+    }
 }

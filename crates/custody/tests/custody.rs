@@ -149,6 +149,8 @@ mod t02_sts_keys {
         assert!(matches!(signing_key(&store, &reopened, &z).await, Err(CustodyError::Foreign { .. })));
         let forged = theirs.sign(&kid, &json!({"zone_id": "z-1"})).unwrap();
         assert!(matches!(mandate::verify(&reopened, &forged).await, Err(VerifyError::Unavailable(_))));
+        let published = serde_json::to_value(reopened.jwks(&z).await.unwrap().unwrap()).unwrap();
+        assert_eq!(published["keys"], json!([]), "nor is it given to those who can't look");
     }
 
     #[tokio::test]

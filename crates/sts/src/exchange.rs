@@ -179,7 +179,7 @@ impl Sts {
             tracing::info!(zone = %request.zone, application = %request.application, %why, "a subject token is refused");
             Ok(None)
         };
-        let signed = match verify(&self.keys, bearer).await {
+        let signed = match verify(self.keys.as_ref(), bearer).await {
             Ok(signed) => signed,
             Err(VerifyError::Unavailable(error)) => return Err(error.into()),
             Err(error) => return not_accepted(&error),

@@ -163,7 +163,7 @@ pub struct Settings {
     pub roles: Vec<Service>,
     /// On what it runs.
     pub engine: Engine,
-    /// `STS_URL`: where a Gateway asks an STS that is not in its own process.
+    /// `STS_URL`: where an STS is asked that is not in the same process.
     pub sts_url: Option<StsUrl>,
     /// `ISSUER_URL`; without it, the STS's own address.
     pub issuer: Option<String>,
@@ -273,6 +273,12 @@ impl Settings {
         self.roles.contains(&service)
     }
 
+    /// Whether this process holds the key-encryption key. One that strangers talk to first, and that only verifies, does
+    /// not.
+    pub fn holds_kek(&self) -> bool {
+        self.runs(Service::Sts) || self.runs(Service::Api)
+    }
+
     /// The port of `service`.
     pub fn port(&self, service: Service) -> u16 {
         self.port.unwrap_or_else(|| service.port().saturating_add(self.port_offset))
@@ -356,14 +362,17 @@ fn port(reader: &mut variables::Reader<'_>, flags: &UpFlags, mode: Mode) -> Opti
     port
 }
 
-/// Where a Gateway without an STS beside it asks one. One that is given is judged in every process that runs a Gateway:
-/// the same environment may be read by one that needs it.
+/// Where an STS is asked that is not in the same process: by a Gateway, and for the keys of zones by whoever holds no
+/// key-encryption key. One that is given is judged in every process that may need it: the same environment may be read by
+/// one that does.
 fn sts_url(reader: &mut variables::Reader<'_>, mode: Mode) -> Option<StsUrl> {
     let url = reader.text("STS_URL");
-    let needed = reader.roles.contains(&Service::Gateway) && !reader.roles.contains(&Service::Sts);
+    let runs = |service| reader.roles.contains(&service);
+    let for_keys = runs(Service::Coordinator) && !runs(Service::Api);
+    let needed = (runs(Service::Gateway) || for_keys) && !runs(Service::Sts);
     let Some(url) = url else {
         if needed {
-            let what = "is needed by a gateway in a process without an sts: the address of one, or a name of several";
+            let what = "is needed by a gateway or coordinator in a process without an sts: the address of one, or a name of several";
             reader.mistake("STS_URL", what.to_owned());
         }
         return None;

@@ -244,7 +244,7 @@ fn needed_by(name: &str) -> &'static [Service] {
     match name {
         "CARACAL_ADMIN_TOKEN" | "ADMIN_TOKEN_HMAC_KEY" => &[Api],
         "CARACAL_COORDINATOR_TOKEN" | "IDEMPOTENCY_HMAC_KEY" => &[Coordinator],
-        "SECRET_STORE_KEK" => &[Api, Sts, Gateway, Coordinator],
+        "SECRET_STORE_KEK" => &[Api, Sts],
         "GATEWAY_STS_HMAC_KEY" => &[Sts, Gateway],
         _ => &Service::ALL,
     }

@@ -10,7 +10,7 @@ use caracal_store::{Clock, SqliteOptions, Store, SystemClock, WrongClock};
 use caracal_stream::Redis;
 
 use super::StartError;
-use crate::settings::{Engine, Environment, KeyMaterial, SecretFiles, Servers, Service, Settings, SharedTuning};
+use crate::settings::{Engine, Environment, KeyMaterial, SecretFiles, Servers, Settings, SharedTuning};
 
 /// What services are made of.
 pub(super) struct Opened {
@@ -59,7 +59,7 @@ impl Opened {
         options.local_clock = clock(settings);
         let place = options.place();
         let store = Store::open_postgres(options).await?;
-        if settings.roles.iter().any(|role| *role != Service::Audit) {
+        if settings.holds_kek() {
             check_kek(&store, &keys).await?;
         }
         // Each process is a witness of its own: it remembers the heads of what it committed, and none of what others

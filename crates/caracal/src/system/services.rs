@@ -9,7 +9,7 @@ use caracal_crypto::SecretText;
 use caracal_crypto::chance;
 use caracal_crypto::client_secret::SecretVerifier;
 use caracal_crypto::hmac::HmacKey;
-use caracal_custody::{SealedSecrets, SigningKeys};
+use caracal_custody::{KeySets, SealedSecrets, SigningKeys, VerificationKeys};
 use caracal_gateway::{Exchange, Gateway, GatewayConfig, RemoteSts, RemoteStsConfig};
 use caracal_http::FreshId;
 use caracal_http::egress::{AddressPolicy, GuardedConnector, PrivateHosts, SystemResolver, TlsTrust};
@@ -85,12 +85,22 @@ impl Services {
         // The Admin API says what decides in a zone, and asks the code that decides, also where no STS is served.
         let decides = settings.runs(Service::Sts) || settings.runs(Service::Api);
         let sts = decides.then(|| Arc::new(sts(settings, &parts, &keys, &issuer)));
-        let gateway = match settings.runs(Service::Gateway) {
-            true => {
-                let exchange = exchange(settings, &keys, &store, sts.as_ref().filter(|_| settings.runs(Service::Sts)))?;
-                Some(gateway(settings, &keys, &parts, exchange)?)
+        let remote = remote_sts(settings, &keys, &store)?;
+        let verification: Arc<dyn VerificationKeys> = match &remote {
+            Some(remote) if !settings.holds_kek() => {
+                Arc::new(KeySets::new(remote.clone(), Arc::new(StoreTime(store.clone()))))
             }
-            false => None,
+            _ => parts.signing_keys.clone(),
+        };
+        let beside = sts.clone().filter(|_| settings.runs(Service::Sts));
+        let exchange = beside.map(|sts| -> Arc<dyn Exchange> { Arc::new(InProcessSts(sts)) });
+        let exchange = exchange.or_else(|| remote.map(|remote| -> Arc<dyn Exchange> { remote }));
+        let gateway = match (settings.runs(Service::Gateway), exchange) {
+            (true, Some(exchange)) => Some(gateway(settings, &keys, &parts, verification.clone(), exchange)?),
+            (true, None) => {
+                return Err(StartError::Setting("STS_URL is needed by a gateway without an sts".to_owned()));
+            }
+            (false, _) => None,
         };
         let audit = settings.runs(Service::Audit).then(|| {
             let verifier: Arc<dyn Verifier> = match &shared {
@@ -114,7 +124,7 @@ impl Services {
                 idempotency: keys.idempotency,
                 previous: keys.idempotency_previous,
             };
-            Arc::new(coordinator(settings, &parts, own, issuer))
+            Arc::new(coordinator(settings, &parts, verification, own, issuer))
         });
         let sts = sts.filter(|_| settings.runs(Service::Sts));
         let services = Self { store, ledger, denials, admin, sts, gateway, audit, coordinator, shared };
@@ -271,7 +281,13 @@ struct CoordinatorKeys {
     previous: Option<HmacKey>,
 }
 
-fn coordinator(settings: &Settings, parts: &Parts, keys: CoordinatorKeys, issuer: String) -> Coordinator {
+fn coordinator(
+    settings: &Settings,
+    parts: &Parts,
+    verification: Arc<dyn VerificationKeys>,
+    keys: CoordinatorKeys,
+    issuer: String,
+) -> Coordinator {
     Coordinator::new(
         CoordinatorConfig {
             operator_token: Some(keys.token),
@@ -291,7 +307,7 @@ fn coordinator(settings: &Settings, parts: &Parts, keys: CoordinatorKeys, issuer
             ..CoordinatorConfig::new(issuer, keys.idempotency)
         },
         parts.store.clone(),
-        parts.signing_keys.clone(),
+        verification,
         parts.ledger.clone(),
         parts.denials.clone(),
     )
@@ -312,18 +328,9 @@ fn audit(settings: &Settings, parts: &Parts, keys: &KeyMaterial, verifier: Arc<d
 }
 
 /// The STS, as the Gateway asks it: a function in the same process, signed requests to another.
-fn exchange(
-    settings: &Settings,
-    keys: &KeyMaterial,
-    store: &Store,
-    beside: Option<&Arc<Sts>>,
-) -> Result<Arc<dyn Exchange>, StartError> {
-    if let Some(sts) = beside {
-        return Ok(Arc::new(InProcessSts(sts.clone())));
-    }
-    let Some(url) = settings.sts_url.clone() else {
-        return Err(StartError::Setting("STS_URL is needed by a gateway in a process without an sts".to_owned()));
-    };
+/// The STS in another process, where settings say that it is needed.
+fn remote_sts(settings: &Settings, keys: &KeyMaterial, store: &Store) -> Result<Option<Arc<RemoteSts>>, StartError> {
+    let Some(url) = settings.sts_url.clone() else { return Ok(None) };
     let remote = RemoteSts::new(RemoteStsConfig {
         url,
         key: Some(keys.gateway_sts.clone()),
@@ -332,13 +339,14 @@ fn exchange(
         resolver: Arc::new(SystemResolver::new()),
         trust: TlsTrust::load(settings.extra_ca_file.as_deref()),
     });
-    Ok(Arc::new(remote.map_err(|error| StartError::Setting(error.to_string()))?))
+    remote.map(|remote| Some(Arc::new(remote))).map_err(|error| StartError::Setting(error.to_string()))
 }
 
 fn gateway(
     settings: &Settings,
     keys: &KeyMaterial,
     parts: &Parts,
+    verification: Arc<dyn VerificationKeys>,
     exchange: Arc<dyn Exchange>,
 ) -> Result<Arc<Gateway>, StartError> {
     let private = PrivateHosts::parse(&settings.private_egress_hosts.join(","))
@@ -374,7 +382,7 @@ fn gateway(
         config,
         caracal_gateway::Capabilities {
             store: parts.store.clone(),
-            keys: parts.signing_keys.clone(),
+            keys: verification,
             ledger: parts.ledger.clone(),
             denials: parts.denials.clone(),
             exchange,
