@@ -76,6 +76,8 @@ impl Wired {
         for (name, value) in [
             ("DB_STATEMENT_TIMEOUT_MS", "1000"),
             ("DB_CONNECTION_TIMEOUT_MS", "1000"),
+            // Until then a zone waits for a process that was cut off in the middle of a change.
+            ("DB_IDLE_IN_TX_TIMEOUT_MS", "1000"),
             ("REDIS_DIAL_TIMEOUT", "1s"),
             ("REDIS_READ_TIMEOUT", "1s"),
         ] {
