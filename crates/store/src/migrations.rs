@@ -42,6 +42,13 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("migrations/0002_outbox.sqlite.sql"),
         postgres: include_str!("migrations/0002_outbox.postgres.sql"),
     },
+    Migration {
+        version: 3,
+        name: "streams",
+        shared: include_str!("migrations/0003_streams.sql"),
+        sqlite: include_str!("migrations/0003_streams.sqlite.sql"),
+        postgres: "",
+    },
 ];
 
 /// The schema version this binary writes.
