@@ -83,6 +83,7 @@ impl RelayState {
 }
 
 /// Brings messages from a store's outbox to the topics.
+#[derive(Clone)]
 pub struct Relay {
     store: Store,
     streams: Streams,

@@ -205,12 +205,7 @@ pub const VARIABLES: &[Variable] = &[
     ),
     secret(ALL, "AUDIT_HMAC_KEY", MADE, "hex, 32 bytes or more: keys the ledger's chain"),
     secret(&[Sts, Gateway], "GATEWAY_STS_HMAC_KEY", MADE, "hex, 32 bytes or more: signs exchanges between processes"),
-    shared_secret(
-        ALL,
-        "STREAMS_HMAC_KEY",
-        "none; needed with DATABASE_URL",
-        "hex, 32 bytes or more: signs messages to replicas",
-    ),
+    secret(ALL, "STREAMS_HMAC_KEY", MADE, "hex, 32 bytes or more: signs what is published on topics"),
     secret(&[Coordinator], "IDEMPOTENCY_HMAC_KEY", MADE, "hex, 32 bytes or more: digests idempotency keys"),
     secret(&[Api], "ADMIN_TOKEN_HMAC_KEY", MADE, "hex, 32 bytes or more: digests stored admin tokens"),
     secret(&[Coordinator], "IDEMPOTENCY_HMAC_KEY_PREVIOUS", "none", "the key before a rotation"),
