@@ -75,11 +75,7 @@ fn entry(row: Row) -> Result<StreamEntry, StoreError> {
 }
 
 /// Adds an entry behind all others of its topic.
-pub async fn add(
-    tx: &mut DeploymentWrite<'_>,
-    topic: &str,
-    fields: &[(String, String)],
-) -> Result<i64, StoreError> {
+pub async fn add(tx: &mut DeploymentWrite<'_>, topic: &str, fields: &[(String, String)]) -> Result<i64, StoreError> {
     let now = u64::try_from(tx.now().as_micros() / 1_000).ok().and_then(|millis| position(millis, 0)).unwrap_or(0);
     let sql = "INSERT INTO stream_topics (topic, position) VALUES (?1, ?2)
                ON CONFLICT (topic) DO UPDATE SET
@@ -100,7 +96,8 @@ pub async fn list(
     after: i64,
     limit: i64,
 ) -> Result<Vec<StreamEntry>, StoreError> {
-    let sql = "SELECT position, fields FROM stream_entries WHERE topic = ?1 AND position > ?2 ORDER BY position LIMIT ?3";
+    let sql =
+        "SELECT position, fields FROM stream_entries WHERE topic = ?1 AND position > ?2 ORDER BY position LIMIT ?3";
     tx.tx().query(sql, params![topic, after, limit]).await?.into_iter().map(entry).collect()
 }
 
@@ -142,7 +139,8 @@ pub async fn add_group(
 
 /// Whether something waits to be handed to the group; none when there is no such group.
 pub async fn has_news(tx: &mut DeploymentRead<'_>, topic: &str, group: &str) -> Result<Option<bool>, StoreError> {
-    let sql = "SELECT CASE WHEN EXISTS (SELECT 1 FROM stream_entries e WHERE e.topic = g.topic AND e.position > g.position)
+    let sql =
+        "SELECT CASE WHEN EXISTS (SELECT 1 FROM stream_entries e WHERE e.topic = g.topic AND e.position > g.position)
                       THEN 1 ELSE 0 END
                FROM stream_groups g WHERE g.topic = ?1 AND g.name = ?2";
     tx.tx().query_one(sql, params![topic, group]).await?.map(|row| row.columns("stream_groups").next()).transpose()

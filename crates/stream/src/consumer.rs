@@ -279,7 +279,12 @@ impl Consumer {
                     Err(Failed::Outage(reason)) => {
                         if !self.state.blocked.swap(true, Ordering::Relaxed) {
                             let (topic, group) = (&self.options.topic, &self.options.group);
-                            tracing::warn!(topic, group, reason, "messages can't be handled; it is tried until they can");
+                            tracing::warn!(
+                                topic,
+                                group,
+                                reason,
+                                "messages can't be handled; it is tried until they can"
+                            );
                         }
                         tokio::select! {
                             _ = shutdown.wait_for(|stop| *stop) => return Err(Cut::Stopping),
@@ -316,7 +321,8 @@ impl Consumer {
             }
         };
         let identities = identities(&message);
-        if identities.iter().any(|identity| self.known.contains(identity)) || self.member.is_handled(&identities).await?
+        if identities.iter().any(|identity| self.known.contains(identity))
+            || self.member.is_handled(&identities).await?
         {
             self.member.settle(delivery.id(), identities).await?;
             count(&self.state.repeated);

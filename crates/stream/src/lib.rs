@@ -28,7 +28,10 @@ pub use counters::Counters;
 pub use entry::{Rejection, dead_letter_topic};
 pub use redis::{OpenError, Redis, RedisOptions, StreamError};
 pub use relay::{Relay, RelayOptions, RelayState};
-pub use streams::{Begin, DeadLetter, Delivery, GroupState, Member, Patience, PublishError, Retried, Streams};
+pub use streams::{
+    Begin, DeadLetter, Delivery, GroupState, Member, Patience, PublishError, Retried, Streams, TopicState, Topics,
+    dead_letters_of, state_of,
+};
 pub use tail::{Tail, TailState};
 
 /// What was revoked: sessions, records and delegations by their anchors.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caracal_store::streams::{self, Delivered, Pending, StreamEntry, id_of, position};
-use caracal_store::{DeploymentWrite, Store, StoreError};
+use caracal_store::{DeploymentRead, DeploymentWrite, Store, StoreError};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
@@ -59,6 +59,27 @@ fn limit(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
+/// Entries behind `after`, oldest first.
+pub(crate) async fn list_entries(
+    tx: &mut DeploymentRead<'_>,
+    topic: &str,
+    after: Option<&str>,
+    count: usize,
+) -> Result<Vec<Entry>, StoreError> {
+    let found = streams::list(tx, topic, after.map_or(0, position_of), limit(count)).await?;
+    Ok(found.into_iter().map(entry).collect())
+}
+
+pub(crate) async fn list_groups(tx: &mut DeploymentRead<'_>, topic: &str) -> Result<Vec<GroupState>, StoreError> {
+    let state = |group: streams::GroupRow| GroupState {
+        name: group.name,
+        pending: group.pending.unsigned_abs(),
+        oldest_pending: group.oldest_pending.map(wire_id),
+        lag: group.lag.unsigned_abs(),
+    };
+    Ok(streams::list_groups(tx, topic).await?.into_iter().map(state).collect())
+}
+
 impl StoreTopics {
     pub(crate) fn new(store: Store) -> Self {
         Self { store, added: Arc::default() }
@@ -68,10 +89,7 @@ impl StoreTopics {
     where
         I: Send + Sync + 'static,
         T: Send + 'static,
-        F: for<'t> Fn(
-                &'t mut DeploymentWrite<'_>,
-                &'t I,
-            ) -> caracal_store::BoxFuture<'t, Result<T, StoreError>>
+        F: for<'t> Fn(&'t mut DeploymentWrite<'_>, &'t I) -> caracal_store::BoxFuture<'t, Result<T, StoreError>>
             + Send
             + Sync
             + 'static,
@@ -79,7 +97,10 @@ impl StoreTopics {
         self.store.commit_upkeep(input, change).await.map_err(failure)
     }
 
-    pub(crate) async fn add_all(&self, entries: Vec<(String, Vec<(String, String)>)>) -> Result<Vec<String>, StreamError> {
+    pub(crate) async fn add_all(
+        &self,
+        entries: Vec<(String, Vec<(String, String)>)>,
+    ) -> Result<Vec<String>, StreamError> {
         let added: Vec<i64> = self
             .commit(entries, |tx, entries| {
                 Box::pin(async move {
@@ -97,19 +118,12 @@ impl StoreTopics {
 
     pub(crate) async fn create_group(&self, topic: &str, group: &str, begin: Begin) -> Result<(), StreamError> {
         let input = (topic.to_owned(), group.to_owned(), begin == Begin::Start);
-        self.commit(input, |tx, (topic, group, from_start)| {
-            Box::pin(streams::add_group(tx, topic, group, *from_start))
-        })
-        .await
+        self.commit(input, |tx, (topic, group, from_start)| Box::pin(streams::add_group(tx, topic, group, *from_start)))
+            .await
     }
 
     /// The group's next entries, waited for.
-    pub(crate) async fn read(
-        &self,
-        place: &Place,
-        count: usize,
-        wait: Duration,
-    ) -> Result<Vec<Delivery>, StreamError> {
+    pub(crate) async fn read(&self, place: &Place, count: usize, wait: Duration) -> Result<Vec<Delivery>, StreamError> {
         let until = Instant::now() + wait;
         loop {
             // Registered before looking: an entry that is added in between wakes.
@@ -266,9 +280,7 @@ impl StoreTopics {
         count: usize,
     ) -> Result<Vec<Entry>, StreamError> {
         let mut snapshot = self.store.snapshot().await.map_err(failure)?;
-        let after = after.map_or(0, position_of);
-        let found = streams::list(&mut snapshot.deployment(), topic, after, limit(count)).await.map_err(failure)?;
-        Ok(found.into_iter().map(entry).collect())
+        list_entries(&mut snapshot.deployment(), topic, after, count).await.map_err(failure)
     }
 
     pub(crate) async fn lookup(&self, topic: &str, id: &str) -> Result<Option<Entry>, StreamError> {
@@ -291,14 +303,7 @@ impl StoreTopics {
 
     pub(crate) async fn list_groups(&self, topic: &str) -> Result<Vec<GroupState>, StreamError> {
         let mut snapshot = self.store.snapshot().await.map_err(failure)?;
-        let groups = streams::list_groups(&mut snapshot.deployment(), topic).await.map_err(failure)?;
-        let state = |group: streams::GroupRow| GroupState {
-            name: group.name,
-            pending: group.pending.unsigned_abs(),
-            oldest_pending: group.oldest_pending.map(wire_id),
-            lag: group.lag.unsigned_abs(),
-        };
-        Ok(groups.into_iter().map(state).collect())
+        list_groups(&mut snapshot.deployment(), topic).await.map_err(failure)
     }
 
     /// Removes what is older than `oldest_millis` and was handed to, and acknowledged by, every group there is.

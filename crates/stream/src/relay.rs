@@ -17,8 +17,8 @@ use caracal_store::outbox::{self, Waiting};
 use caracal_store::{Committed, Election, Observer, Store, StoreError};
 use tokio::sync::{Notify, watch};
 
-use crate::entry::to_wire;
 use crate::TOPICS;
+use crate::entry::to_wire;
 use crate::redis::StreamError;
 use crate::streams::Streams;
 

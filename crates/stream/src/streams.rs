@@ -8,17 +8,18 @@
 //! What nobody can act on becomes a dead letter, one per group: written first, acknowledged after, so that it is in one
 //! place or the other whatever is cut off. Nothing is [trimmed](Streams::trim) that a group has not acknowledged.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
 use caracal_crypto::hmac::{HmacKey, UnsignableMessage, stream_signature};
-use caracal_store::Store;
+use caracal_store::{DeploymentRead, Store, StoreError, streams};
 
 use crate::entry::{Entry, Rejection, SIGNATURE, dead_letter, dead_letter_topic, fields_of_payload, from_wire};
-use crate::on_redis;
 use crate::on_store::StoreTopics;
 use crate::redis::{Redis, StreamError, id_of};
+use crate::{on_redis, on_store};
 
 /// Dead letters of a topic that are kept, the newest; a server may keep a few more.
 pub(crate) const DEAD_LETTERS: usize = 10_000;
@@ -135,11 +136,37 @@ pub enum Retried {
     Empty,
 }
 
+/// A topic and who reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicState {
+    /// Its name.
+    pub topic: String,
+    /// Entries it has.
+    pub entries: u64,
+    /// Entries that were put aside.
+    pub dead: u64,
+    /// Its groups.
+    pub groups: Vec<GroupState>,
+}
+
+/// All topics of a deployment, as far as nothing has to be signed or verified.
+#[derive(Clone)]
+pub struct Topics {
+    engine: Engine,
+}
+
 /// All topics of a deployment.
 #[derive(Clone)]
 pub struct Streams {
-    engine: Engine,
+    topics: Topics,
     key: Arc<HmacKey>,
+}
+
+impl Deref for Streams {
+    type Target = Topics;
+    fn deref(&self) -> &Topics {
+        &self.topics
+    }
 }
 
 #[derive(Clone)]
@@ -151,12 +178,12 @@ enum Engine {
 impl Streams {
     /// On a server that processes share. Entries are signed and verified with `key`.
     pub fn on_redis(redis: Arc<Redis>, key: Arc<HmacKey>) -> Self {
-        Self { engine: Engine::Redis(redis), key }
+        Self { topics: Topics::on_redis(redis), key }
     }
 
     /// In the store of one process. Clones of this value wake each other's members.
     pub fn in_store(store: Store, key: Arc<HmacKey>) -> Self {
-        Self { engine: Engine::Store(StoreTopics::new(store)), key }
+        Self { topics: Topics::in_store(store), key }
     }
 
     pub(crate) fn key(&self) -> &HmacKey {
@@ -176,6 +203,24 @@ impl Streams {
         // Judged as consumers will, so that what is accepted here is acted on there.
         from_wire(topic, &entry, &self.key).map_err(PublishError::Unacceptable)?;
         Ok(self.add(topic, entry.fields.unwrap_or_default()).await?)
+    }
+
+    /// A member of a group. Two members of one name are one member that is in two places: give each process its own.
+    pub fn member(&self, topic: &str, group: &str, consumer: &str) -> Member {
+        let place = Place { topic: topic.to_owned(), group: group.to_owned(), consumer: consumer.to_owned() };
+        Member { topics: self.topics.clone(), place, connection: None }
+    }
+}
+
+impl Topics {
+    /// On a server that processes share.
+    pub fn on_redis(redis: Arc<Redis>) -> Self {
+        Self { engine: Engine::Redis(redis) }
+    }
+
+    /// In the store of one process.
+    pub fn in_store(store: Store) -> Self {
+        Self { engine: Engine::Store(StoreTopics::new(store)) }
     }
 
     async fn add(&self, topic: &str, fields: Vec<(String, String)>) -> Result<String, StreamError> {
@@ -210,12 +255,6 @@ impl Streams {
         }
     }
 
-    /// A member of a group. Two members of one name are one member that is in two places: give each process its own.
-    pub fn member(&self, topic: &str, group: &str, consumer: &str) -> Member {
-        let place = Place { topic: topic.to_owned(), group: group.to_owned(), consumer: consumer.to_owned() };
-        Member { streams: self.clone(), place, connection: None }
-    }
-
     /// The topic's groups. A topic that is not there has none.
     pub async fn list_groups(&self, topic: &str) -> Result<Vec<GroupState>, StreamError> {
         match &self.engine {
@@ -244,6 +283,16 @@ impl Streams {
     /// How many dead letters a topic has.
     pub async fn count_dead(&self, topic: &str) -> Result<u64, StreamError> {
         self.count(&dead_letter_topic(topic)).await
+    }
+
+    /// What there is to know of a topic.
+    pub async fn state(&self, topic: &str) -> Result<TopicState, StreamError> {
+        Ok(TopicState {
+            topic: topic.to_owned(),
+            entries: self.count(topic).await?,
+            dead: self.count_dead(topic).await?,
+            groups: self.list_groups(topic).await?,
+        })
     }
 
     /// Dead letters of a topic behind the one named `after`, oldest first, `count` at most.
@@ -284,6 +333,27 @@ impl Streams {
     }
 }
 
+/// What there is to know of a topic in a store that is looked at from outside.
+pub async fn state_of(tx: &mut DeploymentRead<'_>, topic: &str) -> Result<TopicState, StoreError> {
+    Ok(TopicState {
+        topic: topic.to_owned(),
+        entries: streams::count(tx, topic).await?.unsigned_abs(),
+        dead: streams::count(tx, &dead_letter_topic(topic)).await?.unsigned_abs(),
+        groups: on_store::list_groups(tx, topic).await?,
+    })
+}
+
+/// Dead letters of a topic in a store that is looked at from outside: see [`Topics::list_dead`].
+pub async fn dead_letters_of(
+    tx: &mut DeploymentRead<'_>,
+    topic: &str,
+    after: Option<&str>,
+    count: usize,
+) -> Result<Vec<DeadLetter>, StoreError> {
+    let entries = on_store::list_entries(tx, &dead_letter_topic(topic), after, count).await?;
+    Ok(entries.into_iter().map(letter_of).collect())
+}
+
 fn letter_of(entry: Entry) -> DeadLetter {
     let value = |name: &str| {
         let fields = entry.fields.iter().flatten();
@@ -300,7 +370,7 @@ fn letter_of(entry: Entry) -> DeadLetter {
 
 /// One consumer of a group.
 pub struct Member {
-    streams: Streams,
+    topics: Topics,
     place: Place,
     /// For reads that wait; everything else goes over the connection that all share.
     connection: Option<MultiplexedConnection>,
@@ -310,7 +380,7 @@ impl Member {
     /// The next entries that nobody of the group was handed yet, `count` at most, waited for. They are this member's from
     /// then on. Dropped while it waits, it may have been handed entries that it never saw: they are reclaimed later.
     pub async fn read(&mut self, count: usize, wait: Duration) -> Result<Vec<Delivery>, StreamError> {
-        match &self.streams.engine {
+        match &self.topics.engine {
             Engine::Redis(redis) => on_redis::read(redis, &mut self.connection, &self.place, count, wait).await,
             Engine::Store(store) => store.read(&self.place, count, wait).await,
         }
@@ -319,7 +389,7 @@ impl Member {
     /// Entries of the group that whoever holds them has held for too long, `count` at most. They are this member's from
     /// then on.
     pub async fn reclaim(&self, patience: Patience, count: usize) -> Result<Vec<Delivery>, StreamError> {
-        match &self.streams.engine {
+        match &self.topics.engine {
             Engine::Redis(redis) => on_redis::reclaim(redis, &self.place, patience, count).await,
             Engine::Store(store) => store.reclaim(&self.place, patience, count).await,
         }
@@ -330,7 +400,7 @@ impl Member {
         if ids.is_empty() {
             return Ok(());
         }
-        match &self.streams.engine {
+        match &self.topics.engine {
             Engine::Redis(redis) => on_redis::keep(redis, &self.place, ids).await,
             Engine::Store(store) => store.keep(&self.place, ids).await,
         }
@@ -343,7 +413,7 @@ impl Member {
 
     /// Lets go of an entry whose message was handled, and remembers it for the group by these identities.
     pub(crate) async fn settle(&self, id: &str, identities: Vec<String>) -> Result<(), StreamError> {
-        match &self.streams.engine {
+        match &self.topics.engine {
             Engine::Redis(redis) => {
                 // Only the order counts, so the entry's own time will do.
                 let millis = i64::try_from(id_of(id).0).unwrap_or(i64::MAX);
@@ -355,7 +425,7 @@ impl Member {
 
     /// Whether the group has handled a message with one of these identities.
     pub(crate) async fn is_handled(&self, identities: &[String]) -> Result<bool, StreamError> {
-        match &self.streams.engine {
+        match &self.topics.engine {
             Engine::Redis(redis) => on_redis::is_handled(redis, &self.place, identities).await,
             Engine::Store(store) => store.is_handled(&self.place, identities).await,
         }
@@ -363,7 +433,7 @@ impl Member {
 
     /// Keeps what the group remembers within its bounds; a server does that by itself.
     pub(crate) async fn forget_handled(&self) -> Result<(), StreamError> {
-        match &self.streams.engine {
+        match &self.topics.engine {
             Engine::Redis(_) => Ok(()),
             Engine::Store(store) => store.forget_handled(&self.place).await,
         }
@@ -374,7 +444,7 @@ impl Member {
     pub async fn dead_letter(&self, delivery: &Delivery, reason: &str) -> Result<bool, StreamError> {
         let letter = dead_letter(&delivery.entry, Some(&self.place.group), reason);
         let topic = dead_letter_topic(&self.place.topic);
-        match &self.streams.engine {
+        match &self.topics.engine {
             Engine::Redis(redis) => on_redis::put_aside(redis, &self.place, &topic, delivery.id(), &letter).await,
             Engine::Store(store) => store.put_aside(&self.place, topic, delivery.id(), letter).await,
         }

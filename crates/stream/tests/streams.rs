@@ -182,8 +182,7 @@ mod redis_alone {
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .to_vec()
         };
-        let expected =
-            [letter(&garbage, "not_text", ""), letter(&unsigned, "invalid_signature", r#"{"reason":"x"}"#)];
+        let expected = [letter(&garbage, "not_text", ""), letter(&unsigned, "invalid_signature", r#"{"reason":"x"}"#)];
         assert_eq!(dead.into_iter().map(|(_, fields)| fields).collect::<Vec<_>>(), expected);
     }
 

@@ -280,11 +280,7 @@ impl Given {
     }
 
     /// The keys of `values`, in the order of [`NAMES`], ready for use.
-    fn checked(
-        self,
-        values: Vec<SecretText>,
-        admin_token_file: Option<PathBuf>,
-    ) -> Result<KeyMaterial, SecretsError> {
+    fn checked(self, values: Vec<SecretText>, admin_token_file: Option<PathBuf>) -> Result<KeyMaterial, SecretsError> {
         let [admin_token, coordinator_token, kek, audit, gateway_sts, idempotency, admin_token_digests, streams] =
             <[SecretText; 8]>::try_from(values)
                 .unwrap_or_else(|_| std::array::from_fn(|_| SecretText::new(String::new())));
@@ -306,22 +302,19 @@ impl Given {
                 Some(idempotency),
                 Some(admin_token_digests),
                 Some(streams),
-            ) if check.mistakes.is_empty() =>
-            {
-                Ok(KeyMaterial {
-                    admin_token,
-                    admin_token_file,
-                    coordinator_token,
-                    metrics_bearer: self.metrics_bearer,
-                    kek: Arc::new(KekRing::new(kek, previous_kek)),
-                    audit: Arc::new(audit),
-                    gateway_sts: Arc::new(gateway_sts),
-                    idempotency,
-                    idempotency_previous,
-                    admin_token_digests,
-                    streams: Arc::new(streams),
-                })
-            }
+            ) if check.mistakes.is_empty() => Ok(KeyMaterial {
+                admin_token,
+                admin_token_file,
+                coordinator_token,
+                metrics_bearer: self.metrics_bearer,
+                kek: Arc::new(KekRing::new(kek, previous_kek)),
+                audit: Arc::new(audit),
+                gateway_sts: Arc::new(gateway_sts),
+                idempotency,
+                idempotency_previous,
+                admin_token_digests,
+                streams: Arc::new(streams),
+            }),
             _ => Err(Mistakes(check.mistakes).into()),
         }
     }

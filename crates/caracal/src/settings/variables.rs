@@ -54,15 +54,6 @@ const fn shared(
     Variable { shared: true, ..variable(roles, name, default, effect) }
 }
 
-const fn shared_secret(
-    roles: &'static [Service],
-    name: &'static str,
-    default: &'static str,
-    effect: &'static str,
-) -> Variable {
-    Variable { secret: true, ..shared(roles, name, default, effect) }
-}
-
 /// Every variable that `caracal up` and `caracal serve` read, but for the switches that only stop a start.
 pub const VARIABLES: &[Variable] = &[
     variable(ALL, "CARACAL_MODE", "dev on loopback, else stable", "dev, rc or stable: how strict to be"),

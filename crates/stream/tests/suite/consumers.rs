@@ -155,9 +155,8 @@ pub(crate) async fn a_message_that_keeps_failing_becomes_a_dead_letter(Fresh { s
 pub(crate) async fn a_message_that_is_refused_becomes_a_dead_letter_at_once(Fresh { streams, .. }: Fresh) {
     streams.publish("t", &message("m-1")).await.unwrap();
     let consumer = Consumer::new(streams.clone(), options("t", "g", "one"));
-    let consuming = Consuming::with(consumer, |_| {
-        Box::pin(async { Err(Failed::Never("missing_revocation_anchor".to_owned())) })
-    });
+    let consuming =
+        Consuming::with(consumer, |_| Box::pin(async { Err(Failed::Never("missing_revocation_anchor".to_owned())) }));
     until("dead", async || consuming.state.dead() == 1).await;
     assert_eq!((consuming.heard().len(), consuming.state.failed()), (1, 0));
     consuming.stop().await;

@@ -23,8 +23,6 @@ pub(crate) struct Fresh {
     pub(crate) kept: Box<dyn Any + Send + Sync>,
 }
 
-
-
 /// The way behind our back: entries that none of us made.
 pub(crate) enum Raw {
     Redis(MultiplexedConnection),

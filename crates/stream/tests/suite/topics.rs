@@ -167,8 +167,10 @@ pub(crate) async fn groups_say_what_they_hold_and_what_they_lack(Fresh { streams
     member.acknowledge(&published[0]).await.unwrap();
     let mut groups = streams.list_groups("t").await.unwrap();
     groups.sort_by(|one, other| one.name.cmp(&other.name));
-    let said: Vec<_> =
-        groups.iter().map(|group| (group.name.as_str(), group.pending, group.oldest_pending.as_deref(), group.lag)).collect();
+    let said: Vec<_> = groups
+        .iter()
+        .map(|group| (group.name.as_str(), group.pending, group.oldest_pending.as_deref(), group.lag))
+        .collect();
     assert_eq!(said, [("busy", 2, Some(published[1].as_str()), 2), ("late", 0, None, 5)]);
     assert_eq!(streams.count("t").await.unwrap(), 5);
 }
@@ -316,7 +318,12 @@ pub(crate) async fn a_dead_letter_that_is_tried_again_is_as_it_was(Fresh { strea
     let again = raw.entries("t").await.split_off(2);
     let verifies = |entry: &[(String, String)]| {
         let signature = &entry.iter().find(|(name, _)| name == "_sig").unwrap().1;
-        verify_stream_signature(&key(), "t", entry.iter().map(|(name, value)| (name.as_str(), value.as_str())), signature)
+        verify_stream_signature(
+            &key(),
+            "t",
+            entry.iter().map(|(name, value)| (name.as_str(), value.as_str())),
+            signature,
+        )
     };
     assert_eq!(again.iter().map(|entry| verifies(entry)).collect::<Vec<_>>(), [true, false]);
     assert_eq!(member.read(10, Duration::ZERO).await.unwrap().len(), 2);
