@@ -7,9 +7,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use caracal_crypto::SecretText;
 use caracal_crypto::hmac::HmacKey;
-use caracal_store::{Message, SqliteOptions, Store, StoreError, SystemClock, streams};
-use caracal_stream::{Consumer, ConsumerOptions, REVOCATIONS, Streams};
+use caracal_store::{Message, SqliteOptions, Store, StoreError, SystemClock, outbox, streams};
+use caracal_stream::{Begin, Consumer, ConsumerOptions, REVOCATIONS, Redis, RedisOptions, Streams};
 use serde_json::{Value, json};
 use support::{Http, Running, Said, Tenant, caracal, run, upstream};
 use tokio::sync::watch;
@@ -38,6 +39,9 @@ async fn consumed(data_dir: &Path) -> Vec<Message> {
     let text = std::fs::read_to_string(data_dir.join("secrets/streamsHmacKey")).unwrap();
     let key = Arc::new(HmacKey::from_hex(text.trim_end()).unwrap());
     let store = Store::open(&SqliteOptions::in_directory(data_dir), Arc::new(SystemClock)).unwrap();
+    // What was sent is kept there and nowhere else (difference D27).
+    let backlog = outbox::backlog(&mut store.snapshot().await.unwrap().deployment()).await.unwrap();
+    assert_eq!((backlog.pending, backlog.dead), (0, 0));
     let forged: Result<i64, StoreError> = store
         .commit_upkeep(vec![("reason".to_owned(), "\u{1b}[2Jx".to_owned())], |tx, fields| {
             Box::pin(streams::add(tx, REVOCATIONS, fields))
@@ -102,4 +106,31 @@ async fn t07_streams_what_an_embedded_system_publishes_can_be_consumed_and_looke
     let nowhere = directory.path().join("nowhere");
     assert_eq!(command(&nowhere, &["retry", REVOCATIONS, id]).code, Some(1));
     assert!(!nowhere.exists());
+}
+
+/// The same command, where the topics are on a server.
+#[tokio::test(flavor = "multi_thread")]
+async fn t07_streams_dead_letters_on_a_server_are_listed_and_tried_again() {
+    let server = caracal_testkit::Redis::start().unwrap();
+    let redis = Redis::open(RedisOptions::at(SecretText::new(server.url()))).await.unwrap();
+    let streams = Streams::on_redis(redis, Arc::new(HmacKey::from_bytes(&[7; 32]).unwrap()));
+    let fields = [("outbox_id", "m-1"), ("zone_id", "z-1")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    streams.publish(REVOCATIONS, &fields).await.unwrap();
+    streams.create_group(REVOCATIONS, "g", Begin::Start).await.unwrap();
+    let mut member = streams.member(REVOCATIONS, "g", "c");
+    let held = member.read(1, Duration::ZERO).await.unwrap();
+    assert!(member.dead_letter(&held[0], "not today").await.unwrap());
+    let said = |arguments: &[&str]| run(caracal().env("REDIS_URL", server.url()).arg("streams").args(arguments));
+    let dead: Value = serde_json::from_str(&said(&["dead", REVOCATIONS, "--json"]).stdout).unwrap();
+    assert_eq!((&dead[0]["group"], &dead[0]["reason"]), (&json!("g"), &json!("not today")));
+    let id = dead[0]["id"].as_str().unwrap();
+    assert_eq!(said(&["retry", REVOCATIONS, id, "1-1"]).code, Some(1), "one of two is not there");
+    let shown = said(&["show"]);
+    assert!(shown.stdout.contains(&format!("{REVOCATIONS}: 2 entries, 0 dead letters")), "{}", shown.stdout);
+    assert!(shown.stdout.contains("  g: 0 pending, 1 to come"), "{}", shown.stdout);
+    assert_eq!(member.read(1, Duration::ZERO).await.unwrap().len(), 1);
+    // Where nobody listens, it says so, and no password.
+    drop(server);
+    let refused = run(caracal().env("REDIS_URL", "redis://:hunter2@127.0.0.1:1/").args(["streams", "show"]));
+    assert!(refused.code == Some(1) && !refused.stderr.contains("hunter2"), "{}", refused.stderr);
 }
