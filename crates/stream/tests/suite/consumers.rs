@@ -48,8 +48,8 @@ pub(crate) async fn hostile_entries_are_put_aside_once_and_never_acted_on(Fresh 
         raw.add("t", &entry).await;
     }
     streams.publish("t", &message("m-2")).await.unwrap();
-    let consuming =
-        [Consuming::start(&streams, options("t", "g", "one")), Consuming::start(&streams, options("t", "g", "other"))];
+    let unhurried = |name: &str| ConsumerOptions { patience: VERY_PATIENT, ..options("t", "g", name) };
+    let consuming = ["one", "other"].map(|name| Consuming::start(&streams, unhurried(name)));
     let sum = |count: fn(&caracal_stream::ConsumerState) -> u64| consuming.iter().map(|c| count(&c.state)).sum::<u64>();
     until("handled", async || sum(|state| state.handled()) == 2 && sum(|state| state.dead()) == 9).await;
     assert_eq!((sum(|state| state.rejected()), sum(|state| state.bad_signatures())), (9, 6));
