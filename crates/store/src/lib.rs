@@ -40,6 +40,7 @@ pub mod sessions;
 pub mod signing_keys;
 mod sqlite;
 mod store;
+pub mod streams;
 mod tx;
 pub mod used_mandates;
 mod value;

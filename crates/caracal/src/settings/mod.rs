@@ -9,7 +9,7 @@ mod services;
 mod variables;
 
 pub use check::{Checked, Shown};
-pub use engine::{Engine, Servers, SharedTuning, database};
+pub use engine::{Engine, Servers, SharedTuning, database, topics};
 pub use environment::{Environment, Source};
 pub use secrets::{KeyMaterial, SecretFiles, SecretsError};
 pub use services::{ApiTuning, CoordinatorTuning, GatewayTuning};

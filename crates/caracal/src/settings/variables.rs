@@ -54,15 +54,6 @@ const fn shared(
     Variable { shared: true, ..variable(roles, name, default, effect) }
 }
 
-const fn shared_secret(
-    roles: &'static [Service],
-    name: &'static str,
-    default: &'static str,
-    effect: &'static str,
-) -> Variable {
-    Variable { secret: true, ..shared(roles, name, default, effect) }
-}
-
 /// Every variable that `caracal up` and `caracal serve` read, but for the switches that only stop a start.
 pub const VARIABLES: &[Variable] = &[
     variable(ALL, "CARACAL_MODE", "dev on loopback, else stable", "dev, rc or stable: how strict to be"),
@@ -212,12 +203,7 @@ pub const VARIABLES: &[Variable] = &[
     secret(&[Api, Sts], "SECRET_STORE_KEK_PREVIOUS", "none", "the key before a rotation; opens what it sealed"),
     secret(ALL, "AUDIT_HMAC_KEY", MADE, "hex, 32 bytes or more: keys the ledger's chain"),
     secret(&[Sts, Gateway], "GATEWAY_STS_HMAC_KEY", MADE, "hex, 32 bytes or more: signs exchanges between processes"),
-    shared_secret(
-        ALL,
-        "STREAMS_HMAC_KEY",
-        "none; needed with DATABASE_URL",
-        "hex, 32 bytes or more: signs messages to replicas",
-    ),
+    secret(ALL, "STREAMS_HMAC_KEY", MADE, "hex, 32 bytes or more: signs what is published on topics"),
     secret(&[Coordinator], "IDEMPOTENCY_HMAC_KEY", MADE, "hex, 32 bytes or more: digests idempotency keys"),
     secret(&[Api], "ADMIN_TOKEN_HMAC_KEY", MADE, "hex, 32 bytes or more: digests stored admin tokens"),
     secret(&[Coordinator], "IDEMPOTENCY_HMAC_KEY_PREVIOUS", "none", "the key before a rotation"),

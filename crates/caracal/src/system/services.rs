@@ -17,7 +17,7 @@ use caracal_http::health::Probe;
 use caracal_http::server::{self, Ended, Limits};
 use caracal_ledger::{AnonymousDenials, ChainKey, Ledger};
 use caracal_store::{Message, Store};
-use caracal_stream::{Counters, DELEGATIONS, REVOCATIONS, Redis, Relay, Tail};
+use caracal_stream::{Counters, DELEGATIONS, REVOCATIONS, Redis, Relay, RelayOptions, Streams, Tail};
 use caracal_sts::{Capabilities, MintRate, ProcessMintRate, Sts, StsConfig};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -26,9 +26,9 @@ use super::listeners::Listeners;
 use super::opened::Opened;
 use super::{StartError, copy};
 use crate::adapters::{
-    InProcessSts, OfflineVerifier, SharedMintRate, SharedProbe, SharedVerifier, StoreTime, StsPolicyRuntime,
+    InProcessSts, OfflineVerifier, SharedMintRate, SharedVerifier, StoreTime, StreamsProbe, StsPolicyRuntime,
 };
-use crate::settings::{KeyMaterial, Mode, Service, Settings, SharedTuning};
+use crate::settings::{KeyMaterial, Mode, Service, Settings};
 use crate::{elected, housekeeping};
 
 /// What every service is made of.
@@ -47,7 +47,6 @@ struct Parts {
 struct Shared {
     redis: Arc<Redis>,
     key: Arc<HmacKey>,
-    tuning: SharedTuning,
 }
 
 /// The services that this process runs, and what they share.
@@ -61,6 +60,7 @@ pub(super) struct Services {
     audit: Option<Arc<Audit>>,
     pub(super) coordinator: Option<Arc<Coordinator>>,
     shared: Option<Shared>,
+    relay: Relay,
 }
 
 impl Services {
@@ -111,7 +111,13 @@ impl Services {
             };
             Arc::new(audit(settings, &parts, &keys, verifier))
         });
-        let shared = shared.zip(keys.streams.clone()).map(|((redis, tuning), key)| Shared { redis, key, tuning });
+        let streams = match &shared {
+            Some((redis, _)) => Streams::on_redis(redis.clone(), keys.streams.clone()),
+            None => Streams::in_store(store.clone(), keys.streams.clone()),
+        };
+        let relaying = shared.as_ref().map_or_else(RelayOptions::default, |(_, tuning)| tuning.relay);
+        let relay = Relay::new(store.clone(), streams, relaying);
+        let shared = shared.map(|(redis, _)| Shared { redis, key: keys.streams.clone() });
         let runtime = sts.clone().filter(|_| settings.runs(Service::Api));
         let admin_keys = (copy(&keys.admin_token), keys.admin_token_digests);
         let admin = match runtime {
@@ -127,15 +133,15 @@ impl Services {
             Arc::new(coordinator(settings, &parts, verification, own, issuer))
         });
         let sts = sts.filter(|_| settings.runs(Service::Sts));
-        let services = Self { store, ledger, denials, admin, sts, gateway, audit, coordinator, shared };
+        let services = Self { store, ledger, denials, admin, sts, gateway, audit, coordinator, shared, relay };
         services.probe();
         Ok(services)
     }
 
-    /// On servers, readiness looks at more than the store.
+    /// Readiness looks at more than whether the store answers.
     fn probe(&self) {
-        let Some(Shared { redis, .. }) = &self.shared else { return };
-        let probe: Arc<dyn Probe> = Arc::new(SharedProbe { redis: redis.clone(), store: self.store.clone() });
+        let redis = self.shared.as_ref().map(|shared| shared.redis.clone());
+        let probe: Arc<dyn Probe> = Arc::new(StreamsProbe { redis, store: self.store.clone() });
         if let Some(admin) = &self.admin {
             admin.probe_with(probe.clone());
         }
@@ -183,10 +189,7 @@ impl Services {
             let on = stop();
             jobs.spawn(async move { gateway.run_snapshot_refresh(on).await });
         }
-        if let Some(Shared { redis, key, tuning }) = &self.shared {
-            let relay = Relay::new(self.store.clone(), redis.clone(), key.clone(), tuning.relay);
-            jobs.spawn(relay.run(stop()));
-        }
+        jobs.spawn(self.relay.clone().run(stop()));
         let (denials, of, ledger, on) = (self.denials.clone(), self.store.clone(), self.ledger.clone(), stop());
         jobs.spawn(async move { denials.run(&of, &ledger, on).await });
         let of = self.store.clone();
