@@ -65,7 +65,7 @@ impl Place {
     /// What is signed now, and by which key.
     async fn sign(&self, by: &SigningKeys) -> Signed {
         let mut snapshot = self.store.snapshot().await.unwrap();
-        let key = by.signing_key(&mut snapshot.zone(&zone())).await.unwrap().expect("some key signs");
+        let key = by.signing_key(&mut snapshot.zone(&zone())).await.unwrap().unwrap();
         let token = key.sign(&json!({"zone_id": "z-1"})).unwrap();
         Signed { kid: key.kid().as_str().to_owned(), token, at: self.now() }
     }
