@@ -10,7 +10,7 @@ use crate::client;
 use crate::services::Services;
 use crate::step::{Chore, Failed, succeeded};
 
-const PAGES: &[&str] = &["settings", "admin", "policy", "coordinator", "sts", "gateway", "ledger"];
+const PAGES: &[&str] = &["settings", "admin", "policy", "coordinator", "sts", "gateway", "ledger", "streams"];
 /// What the examples are written with.
 const TOOLS: &[&str] = &["bash", "curl", "jq"];
 const PORTS: [u16; 5] = [3000, 4000, 8080, 8081, 9090];
@@ -19,6 +19,7 @@ const PORTS: [u16; 5] = [3000, 4000, 8080, 8081, 9090];
 const PREAMBLE: &str = r#"set -euo pipefail
 place=$(mktemp -d)
 export DATA=$place/data
+export STS_ADMIN_TOKEN=$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n')
 "$CARACAL" up --data-dir "$DATA" --port-offset "$OFFSET" --json >"$place/ready" 2>"$place/log" &
 system=$!
 finish() {

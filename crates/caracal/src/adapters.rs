@@ -161,16 +161,18 @@ impl MintRate for SharedMintRate {
     }
 }
 
-/// What every service on servers looks at: Redis, and messages that nobody can send.
-pub(crate) struct SharedProbe {
-    pub(crate) redis: Arc<Redis>,
+/// What every service looks at: Redis, where there is one, and messages that nobody can send.
+pub(crate) struct StreamsProbe {
+    pub(crate) redis: Option<Arc<Redis>>,
     pub(crate) store: Store,
 }
 
-impl Probe for SharedProbe {
+impl Probe for StreamsProbe {
     fn objection(&self) -> BoxFuture<'_, Option<Objection>> {
         Box::pin(async move {
-            if self.redis.check().await.is_err() {
+            if let Some(redis) = &self.redis
+                && redis.check().await.is_err()
+            {
                 return Some(Objection::RedisUnreachable);
             }
             // That the store answers was found out before.

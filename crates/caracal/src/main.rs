@@ -69,6 +69,9 @@ enum Command {
     /// The evidence ledger.
     #[command(subcommand)]
     Audit(Audit),
+    /// The topics: who reads them, and what nobody could act on.
+    #[command(subcommand)]
+    Streams(Streams),
     /// Say which version this is.
     Version {
         /// One line of JSON.
@@ -119,6 +122,43 @@ enum Audit {
     },
 }
 
+/// Where the topics are: those of DATABASE_URL and REDIS_URL, unless a data directory is named or neither is set.
+#[derive(Args)]
+struct Topics {
+    /// The data directory of an embedded store.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// JSON instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Streams {
+    /// Show every topic: entries, dead letters, and how far each group is. Works beside a running system.
+    Show {
+        #[command(flatten)]
+        topics: Topics,
+    },
+    /// List a topic's dead letters, oldest first. Works beside a running system.
+    Dead {
+        /// The topic, without `.dead`.
+        topic: String,
+        #[command(flatten)]
+        topics: Topics,
+    },
+    /// Add the entry of a dead letter to its topic once more, as it was. An embedded store must not be in use.
+    Retry {
+        /// The topic, without `.dead`.
+        topic: String,
+        /// Ids of dead letters.
+        #[arg(required = true)]
+        ids: Vec<String>,
+        #[command(flatten)]
+        topics: Topics,
+    },
+}
+
 fn main() -> ExitCode {
     let command = match CommandLine::try_parse() {
         Ok(CommandLine { version: true, .. }) => Command::Version { json: false },
@@ -140,6 +180,13 @@ fn main() -> ExitCode {
         Command::Demo { json } => commands::demo(json),
         Command::Status { ready, json, port_offset, bind } => commands::status(bind, port_offset, ready, json),
         Command::Audit(Audit::Verify { data_dir, json }) => commands::verify(data_dir, json),
+        Command::Streams(Streams::Show { topics: Topics { data_dir, json } }) => commands::show_streams(data_dir, json),
+        Command::Streams(Streams::Dead { topic, topics: Topics { data_dir, json } }) => {
+            commands::list_dead_letters(data_dir, &topic, json)
+        }
+        Command::Streams(Streams::Retry { topic, ids, topics: Topics { data_dir, json } }) => {
+            commands::retry_dead_letters(data_dir, &topic, &ids, json)
+        }
         Command::Version { json } => commands::version(json),
     };
     match done {

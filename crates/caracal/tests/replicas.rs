@@ -5,135 +5,16 @@
 
 mod support;
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use caracal_testkit::{Cut, CuttingProxy, Database, Postgres, Redis};
 use http::{Method, StatusCode};
-use support::{Addressed, Answer, Http, NOTES, Running, Tenant, caracal, run, upstream};
+use support::cluster::{Cluster, Deployment, PATIENCE, REPLAYED, Through, description, until};
+use support::{Addressed, Http, NOTES, Running, Tenant, upstream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-
-/// How long to wait for something that happens soon. The next reading of what is revoked is thirty seconds away, so what
-/// happens within this was heard of.
-const PATIENCE: Duration = Duration::from_secs(15);
-
-/// What all processes of a deployment are told.
-struct Deployment {
-    directory: tempfile::TempDir,
-    environment: Vec<(String, String)>,
-    admin_token: String,
-}
-
-impl Deployment {
-    fn new(database: &str, redis: &str) -> Self {
-        let key = |byte: u8| format!("{:02x}", byte).repeat(16) + &"9d".repeat(16);
-        let mut environment: Vec<(String, String)> = [
-            ("SECRET_STORE_KEK", "00010203040506070809a0b0c0d0e0f1112131415161718191a2a3a4a5a6a7a8".to_owned()),
-            ("AUDIT_HMAC_KEY", key(2)),
-            ("GATEWAY_STS_HMAC_KEY", key(3)),
-            ("IDEMPOTENCY_HMAC_KEY", key(4)),
-            ("ADMIN_TOKEN_HMAC_KEY", key(5)),
-            ("STREAMS_HMAC_KEY", key(6)),
-            ("CARACAL_COORDINATOR_TOKEN", key(7)),
-            ("CARACAL_ADMIN_TOKEN", key(8)),
-            ("ISSUER_URL", "http://issuer.test".to_owned()),
-            ("DATABASE_URL", database.to_owned()),
-            ("REDIS_URL", redis.to_owned()),
-            ("STS_TIMEOUT", "2s".to_owned()),
-            ("API_V1_RATE_LIMIT_PER_MIN", "0".to_owned()),
-            ("STS_MINT_RATE_LIMIT_PER_MIN", "1000000".to_owned()),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .to_vec();
-        environment.sort();
-        Self { directory: tempfile::tempdir().unwrap(), environment, admin_token: key(8) }
-    }
-
-    fn serve(&self, name: &str, roles: &str) -> Running {
-        Running::serve(roles, &self.place(name), &self.environment)
-    }
-
-    fn gateway(&self, name: &str, sts: &str) -> Running {
-        let mut environment = self.environment.clone();
-        environment.push(("STS_URL".to_owned(), sts.to_owned()));
-        Running::serve("gateway", &self.place(name), &environment)
-    }
-
-    fn place(&self, name: &str) -> std::path::PathBuf {
-        Path::new(self.directory.path()).join(name)
-    }
-
-    /// The ledger in the database, read by an outsider.
-    fn verify_ledger(&self) {
-        let mut verify = caracal();
-        verify.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        let said = run(verify.env("HOME", self.directory.path()).args(["audit", "verify", "--json"]));
-        assert_eq!(said.code, Some(0), "{} {}", said.stdout, said.stderr);
-    }
-}
-
-/// One process each for management and sessions, two that decide, two that enforce.
-struct Cluster {
-    deployment: Deployment,
-    control: Running,
-    sts: [Running; 2],
-    gateways: [Running; 2],
-}
-
-impl Cluster {
-    fn start(database: &str, redis: &str) -> Self {
-        let deployment = Deployment::new(database, redis);
-        let control = deployment.serve("control", "api,coordinator,audit");
-        let sts = [deployment.serve("sts-0", "sts"), deployment.serve("sts-1", "sts")];
-        let gateways =
-            [deployment.gateway("gateway-0", &sts[0].url("sts")), deployment.gateway("gateway-1", &sts[1].url("sts"))];
-        Self { deployment, control, sts, gateways }
-    }
-
-    /// As seen through one of the STSs and one of the Gateways.
-    fn through(&self, number: usize) -> Through {
-        Through {
-            control: self.control.urls.clone(),
-            sts: self.sts[number].url("sts"),
-            gateway: self.gateways[number].url("gateway"),
-            admin_token: self.deployment.admin_token.clone(),
-        }
-    }
-}
-
-#[derive(Clone)]
-struct Through {
-    control: serde_json::Value,
-    sts: String,
-    gateway: String,
-    admin_token: String,
-}
-
-impl Addressed for Through {
-    fn url(&self, service: &str) -> String {
-        match service {
-            "sts" => self.sts.clone(),
-            "gateway" => self.gateway.clone(),
-            other => self.control[other].as_str().unwrap().to_owned(),
-        }
-    }
-
-    fn admin_token(&self) -> String {
-        self.admin_token.clone()
-    }
-}
-
-async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let waiting = async {
-        while !condition().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE * 2, waiting).await.unwrap_or_else(|_| panic!("waited in vain: {what}"));
-}
 
 /// An upstream that says one thing to each caller and then nothing more.
 async fn silent_upstream() -> String {
@@ -182,12 +63,6 @@ async fn cut(mut stream: TcpStream) {
         rest.extend_from_slice(&buffer[..read]);
     }
 }
-
-fn description(answer: &Answer) -> String {
-    answer.json()["error_description"].as_str().unwrap_or_default().to_owned()
-}
-
-const REPLAYED: &str = "token replay detected";
 
 mod t03_gateway {
     use super::*;

@@ -5,8 +5,6 @@
 //! transaction: it may have waited for its turn, and a revocation that was acknowledged meanwhile comes before it. Or the
 //! caller shows the operator's token, which opens a short list of routes and lends no application's authority.
 
-use std::sync::Arc;
-
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, Method, StatusCode};
 use caracal_authority::mandate::{Expected, MAX_TOKEN_BYTES, Use};
@@ -15,7 +13,7 @@ use caracal_authority::scope::Scopes;
 use caracal_authority::{ApplicationId, AuthorityRecordId, Timestamp, ZoneId};
 use caracal_crypto::constant_time_eq;
 use caracal_custody::mandate::{VerifyError, verify};
-use caracal_custody::{CustodyError, SigningKeys};
+use caracal_custody::{CustodyError, VerificationKeys};
 use caracal_http::Problem;
 use caracal_store::{Store, StoreError, ZoneRead, applications, records};
 
@@ -163,7 +161,7 @@ impl From<Unauthenticated> for Problem {
 pub(crate) struct Sources<'a> {
     pub(crate) config: &'a CoordinatorConfig,
     pub(crate) store: &'a Store,
-    pub(crate) keys: &'a Arc<SigningKeys>,
+    pub(crate) keys: &'a dyn VerificationKeys,
 }
 
 /// Authenticates a request for `route` (none when there is no such route) in the zone its path names.

@@ -59,7 +59,7 @@ async fn answer(coordinator: &Coordinator, request: Request) -> Result<Response,
         Route::InZone(route) => Some(route),
         Route::Unknown => None,
     };
-    let sources = Sources { config: &coordinator.config, store: &coordinator.store, keys: &coordinator.keys };
+    let sources = Sources { config: &coordinator.config, store: &coordinator.store, keys: coordinator.keys.as_ref() };
     let principal = authenticate(&sources, &parts.headers, &parts.method, route.as_ref(), zone.as_deref()).await;
     let principal = principal.map_err(|refused| coordinator.unheard(refused))?;
     let request_id = parts.extensions.get::<RequestId>().cloned().ok_or_else(Problem::internal)?;

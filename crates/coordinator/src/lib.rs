@@ -47,7 +47,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::Router;
 use axum::extract::Request;
 use caracal_crypto::chance;
-use caracal_custody::SigningKeys;
+use caracal_custody::VerificationKeys;
 use caracal_http::health::{Probe, Probes};
 use caracal_http::limits::FixedWindow;
 use caracal_http::{Face, FreshId, Profile};
@@ -64,7 +64,7 @@ use evidence::FailureRecords;
 pub struct Coordinator {
     config: CoordinatorConfig,
     store: Store,
-    keys: Arc<SigningKeys>,
+    keys: Arc<dyn VerificationKeys>,
     ledger: Ledger,
     denials: Arc<AnonymousDenials>,
     requests: FixedWindow,
@@ -80,7 +80,7 @@ impl Coordinator {
     pub fn new(
         config: CoordinatorConfig,
         store: Store,
-        keys: Arc<SigningKeys>,
+        keys: Arc<dyn VerificationKeys>,
         ledger: Ledger,
         denials: Arc<AnonymousDenials>,
     ) -> Self {

@@ -160,7 +160,7 @@ pub(crate) async fn start(
     let zone = caller.principal.zone().clone();
     let proof = match &anchor {
         Some(anchor) if *anchor != own.record => SubjectProof::judge(
-            &coordinator.keys,
+            coordinator.keys.as_ref(),
             &coordinator.config.issuer,
             &zone,
             subject_token.as_deref(),

@@ -9,7 +9,7 @@ use caracal_authority::mandate::{Expected, MAX_TOKEN_BYTES, Use};
 use caracal_authority::record::SubjectKind;
 use caracal_authority::{AuthorityRecordId, Timestamp, ZoneId};
 use caracal_custody::mandate::{VerifyError, verify};
-use caracal_custody::{CustodyError, SigningKeys};
+use caracal_custody::{CustodyError, VerificationKeys};
 use caracal_http::Problem;
 
 use crate::wire::refusal;
@@ -49,7 +49,7 @@ impl From<ProofFault> for Problem {
 impl SubjectProof {
     /// Judges `token` as proof of control of `anchor` for `application`. An outage of the keys is no verdict.
     pub(crate) async fn judge(
-        keys: &SigningKeys,
+        keys: &dyn VerificationKeys,
         issuer: &str,
         zone: &ZoneId,
         token: Option<&str>,

@@ -1,19 +1,24 @@
 //! Keys and secrets at rest, and what is done with them.
 //!
 //! - [`kek`]: that the key-encryption key at hand is the one this store was sealed with.
-//! - [`SigningKeys`]: one ES256 key pair per zone, made at the zone's first mint, sealed in the store, opened once.
+//! - [`SigningKeys`]: ES256 key pairs per zone, the first made at the zone's first mint, sealed in the store, opened once.
+//! - [`KeySets`]: the public halves, from the STS, where there is no key-encryption key.
+//! - [`schedule`]: when each of a zone's keys signs, and for how long it is believed.
 //! - [`SealedSecrets`]: provider and application secrets in the built-in backend, bound to where they lie.
 //! - [`mandate`]: a token is trusted only after the key of the very zone it names has verified it.
 //!
 //! Absent on purpose: HTTP, policy, and any opinion on what a mandate may be used for.
 
 pub mod kek;
+mod key_sets;
 pub mod mandate;
+pub mod schedule;
 mod sealed_secrets;
 mod signing_keys;
 
+pub use key_sets::{FetchKeySet, KeySetUnreachable, KeySets, VerificationKeys};
 pub use sealed_secrets::{SealedSecrets, application_secret_ref, provider_secret_ref};
-pub use signing_keys::{SigningKeys, ZoneKey};
+pub use signing_keys::{NewKey, Rotation, SigningKeys, ZoneKey};
 
 use caracal_crypto::chance::ChanceUnavailable;
 use caracal_crypto::envelope::{OpenError, SealError};
@@ -25,6 +30,9 @@ pub enum CustodyError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Public keys are had from the STS, and it can't be reached.
+    #[error(transparent)]
+    Unreachable(#[from] KeySetUnreachable),
     /// An envelope did not open.
     #[error("can't open `{place}`: {reason}")]
     Sealed {
@@ -39,6 +47,14 @@ pub enum CustodyError {
     /// No randomness.
     #[error(transparent)]
     Chance(#[from] ChanceUnavailable),
+    /// A zone has as many keys as its verifiers can take in.
+    #[error("zone {zone} publishes as many keys as a key set may hold; none is added before one of them has retired")]
+    Crowded {
+        /// The zone.
+        zone: caracal_authority::ZoneId,
+        /// When that will be.
+        retry_after: std::time::Duration,
+    },
     /// What was opened is not what was sealed there.
     #[error("`{place}` does not hold what belongs there")]
     Foreign {

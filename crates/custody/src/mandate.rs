@@ -10,7 +10,7 @@ use caracal_authority::{Timestamp, ZoneId};
 use caracal_crypto::jws::{ALG, UnverifiedToken};
 use serde_json::{Map, Value};
 
-use crate::{CustodyError, SigningKeys};
+use crate::{CustodyError, VerificationKeys};
 
 /// A token that was not verified.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +37,7 @@ pub struct SignedClaims {
 }
 
 /// Verifies the signature of `token` with the key of the zone it names.
-pub async fn verify(keys: &SigningKeys, token: &str) -> Result<SignedClaims, VerifyError> {
+pub async fn verify(keys: &dyn VerificationKeys, token: &str) -> Result<SignedClaims, VerifyError> {
     let token = UnverifiedToken::parse(token).map_err(|_| VerifyError::Malformed)?;
     let zone = token.claims().get("zone_id").and_then(Value::as_str).ok_or(VerifyError::Malformed)?;
     let zone = ZoneId::parse(zone).map_err(|_| VerifyError::Malformed)?;

@@ -125,7 +125,7 @@ mod t02_sts_keys {
         let place = Place::new();
         let store = place.open();
         let original = keys(&store).create(&zone("z-1")).await.unwrap();
-        let sql = "INSERT INTO signing_keys SELECT 'z-2', kid, version, public_x, public_y, sealed_private, created_at FROM signing_keys";
+        let sql = "INSERT INTO signing_keys SELECT 'z-2', kid, version, public_x, public_y, sealed_private, created_at, signs_from FROM signing_keys";
         let store = place.tampered(store, sql).await;
         let moved = signing_key(&store, &keys(&store), &zone("z-2")).await;
         assert!(matches!(moved, Err(CustodyError::Sealed { .. })));
@@ -149,6 +149,8 @@ mod t02_sts_keys {
         assert!(matches!(signing_key(&store, &reopened, &z).await, Err(CustodyError::Foreign { .. })));
         let forged = theirs.sign(&kid, &json!({"zone_id": "z-1"})).unwrap();
         assert!(matches!(mandate::verify(&reopened, &forged).await, Err(VerifyError::Unavailable(_))));
+        let published = serde_json::to_value(reopened.jwks(&z).await.unwrap().unwrap()).unwrap();
+        assert_eq!(published["keys"], json!([]), "nor is it given to those who can't look");
     }
 
     #[tokio::test]
@@ -166,6 +168,7 @@ mod t02_sts_keys {
                 public_y: x.to_owned(),
                 sealed_private: vec![1, 2, 3],
                 created_at: store.now(),
+                signs_from: store.now(),
             };
             let added: Result<(), StoreError> =
                 store.commit(&z, row, |tx, row| Box::pin(async move { signing_keys::add(tx, row).await })).await;

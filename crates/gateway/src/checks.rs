@@ -14,7 +14,7 @@ use caracal_authority::{ApplicationId, MandateId, Timestamp, ZoneId};
 use caracal_crypto::encoding::hex;
 use caracal_crypto::jws::UnverifiedToken;
 use caracal_crypto::{Secret, SecretText};
-use caracal_custody::SigningKeys;
+use caracal_custody::VerificationKeys;
 use caracal_http::{RequestId, path};
 use http::header::AUTHORIZATION;
 use http::request::Parts;
@@ -93,7 +93,7 @@ async fn verify<'r>(gateway: &Gateway, request: &'r Parts, id: &RequestId) -> Re
     let resource = routing(&request.headers)?;
     let (zone, client) = (presented.zone()?, presented.client()?);
     path::check(request.uri.path()).map_err(|_| Refusal::UnsafePath)?;
-    presented.verify(&gateway.keys, zone, client, resource, request.method.as_str(), id).await
+    presented.verify(gateway.keys.as_ref(), zone, client, resource, request.method.as_str(), id).await
 }
 
 /// Rows 12–15: whether this mandate may do this now.
@@ -227,7 +227,7 @@ impl<'b> PresentedMandate<'b> {
     /// Row 11: the key is one of the zone's own, whatever keys other zones have under that `kid`.
     async fn verify(
         self,
-        keys: &SigningKeys,
+        keys: &dyn VerificationKeys,
         zone: ZoneId,
         client: ApplicationId,
         resource: &str,

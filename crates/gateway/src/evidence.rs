@@ -73,7 +73,7 @@ impl Caller {
     }
 }
 
-/// An event whose id is drawn when it is committed, so that a moment without randomness loses nothing.
+/// An event whose id is drawn when it is first to be committed, so that a moment without randomness loses nothing.
 struct Draft {
     zone: ZoneId,
     event_type: EventType,
@@ -86,19 +86,30 @@ struct Draft {
 }
 
 impl Draft {
-    fn to_evidence(&self) -> Result<Evidence, StoreError> {
-        let unavailable = |reason: String| StoreError::Unavailable { reason };
-        let id = chance::uuid_v7(self.occurred_at).map_err(|error| unavailable(error.to_string()))?;
-        let id = EventId::parse(&id.to_string()).map_err(|error| unavailable(error.to_string()))?;
+    fn to_evidence(&self) -> Option<Evidence> {
+        let id = chance::uuid_v7(self.occurred_at).ok()?;
+        let id = EventId::parse(&id.to_string()).ok()?;
         let (event_type, decision) = (self.event_type.clone(), self.decision.clone());
         let event =
             Evidence::new(id, self.zone.clone(), event_type, decision, self.evaluation_status, self.occurred_at)
                 .request(self.request_id.as_str())
                 .with_metadata(self.metadata.clone());
-        Ok(match &self.reason {
+        Some(match &self.reason {
             Some(reason) => event.because(reason.as_str()),
             None => event,
         })
+    }
+}
+
+/// Drafts with their ids, as soon as there is randomness for them.
+async fn drawn(drafts: &[Draft]) -> Vec<Evidence> {
+    loop {
+        let events: Option<Vec<Evidence>> = drafts.iter().map(Draft::to_evidence).collect();
+        if let Some(events) = events {
+            return events;
+        }
+        tracing::warn!("evidence could not be committed yet: there is no randomness");
+        tokio::time::sleep(LONGEST_PAUSE).await;
     }
 }
 
@@ -294,14 +305,19 @@ impl EvidenceLog {
         join_all(zones.iter().map(|(zone, events)| self.commit_zone(zone, events))).await.into_iter().sum()
     }
 
-    async fn commit_zone(&self, zone: &ZoneId, events: &[Draft]) -> usize {
-        match self.commit_at_last(zone, events).await {
+    async fn commit_zone(&self, zone: &ZoneId, drafts: &[Draft]) -> usize {
+        let events = drawn(drafts).await;
+        self.commit_events(zone, &events).await
+    }
+
+    async fn commit_events(&self, zone: &ZoneId, events: &[Evidence]) -> usize {
+        match self.commit_at_last(zone, events, false).await {
             Ok(()) => 0,
             // One of them has no place in the chain; it must not take the others with it.
             Err(_) if events.len() > 1 => {
                 let mut lost = 0;
                 for event in events {
-                    lost += Box::pin(self.commit_zone(zone, std::slice::from_ref(event))).await;
+                    lost += Box::pin(self.commit_events(zone, std::slice::from_ref(event))).await;
                 }
                 lost
             }
@@ -313,14 +329,18 @@ impl EvidenceLog {
         }
     }
 
-    /// Tries again while the store is unavailable. Any other failure is for good.
-    async fn commit_at_last(&self, zone: &ZoneId, events: &[Draft]) -> Result<(), StoreError> {
+    /// Tries again while the store is unavailable. Any other failure is for good. A store that was lost in the middle of a
+    /// commit may have made it: the events keep their ids, so that another try then finds them there, and no call is on
+    /// record twice.
+    async fn commit_at_last(&self, zone: &ZoneId, events: &[Evidence], mut tried: bool) -> Result<(), StoreError> {
         let mut pause = FIRST_PAUSE;
         loop {
             let error = match self.try_commit(zone, events).await {
+                Err(error) if tried && error.is_conflict_on("audit_events.id") => return Ok(()),
                 Err(error @ StoreError::Unavailable { .. }) => error,
                 outcome => return outcome,
             };
+            tried = true;
             self.sink_errors.up();
             tracing::warn!(zone = %zone, %error, "evidence could not be committed yet");
             tokio::time::sleep(pause).await;
@@ -328,10 +348,9 @@ impl EvidenceLog {
         }
     }
 
-    async fn try_commit(&self, zone: &ZoneId, events: &[Draft]) -> Result<(), StoreError> {
-        let events = events.iter().map(Draft::to_evidence).collect::<Result<Vec<_>, _>>()?;
+    async fn try_commit(&self, zone: &ZoneId, events: &[Evidence]) -> Result<(), StoreError> {
         self.store
-            .commit(zone, (self.ledger.clone(), events), |tx, (ledger, events)| {
+            .commit(zone, (self.ledger.clone(), events.to_vec()), |tx, (ledger, events)| {
                 Box::pin(async move { ledger.record(tx, events).await })
             })
             .await

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use caracal_crypto::chance;
-use caracal_custody::SigningKeys;
+use caracal_custody::VerificationKeys;
 use caracal_http::FreshId;
 use caracal_http::egress::{GuardedConnector, PoolSettings, client};
 use caracal_http::health::{Probe, Probes};
@@ -29,7 +29,7 @@ pub struct Capabilities {
     /// Used mandates, revocations and evidence.
     pub store: Store,
     /// The keys that mandates are verified with.
-    pub keys: Arc<SigningKeys>,
+    pub keys: Arc<dyn VerificationKeys>,
     /// The evidence chains.
     pub ledger: Ledger,
     /// Where refusals of callers who proved nothing are counted.
@@ -44,7 +44,7 @@ pub struct Capabilities {
 pub struct Gateway {
     pub(crate) config: GatewayConfig,
     pub(crate) store: Store,
-    pub(crate) keys: Arc<SigningKeys>,
+    pub(crate) keys: Arc<dyn VerificationKeys>,
     pub(crate) exchange: Arc<dyn Exchange>,
     pub(crate) connector: GuardedConnector,
     pub(crate) client: UpstreamClient,

@@ -72,6 +72,11 @@ impl FixedWindow {
         if slot.count <= limit { Verdict::Allowed } else { slot.limited(self.window, now) }
     }
 
+    /// Goes on with a window that began at `born`, from what was counted in it elsewhere. Tell of the oldest first.
+    pub fn resume(&self, key: &(impl Hash + ?Sized), count: u32, born: Timestamp) {
+        lock(&self.slots).begin(self.hasher.hash_one(key), Slot { born, count, blocked: false });
+    }
+
     /// What [`hit`](Self::hit) would say, without counting.
     pub fn peek(&self, key: &(impl Hash + ?Sized), limit: u32, now: Timestamp) -> Verdict {
         let slots = lock(&self.slots);

@@ -2,6 +2,7 @@
 
 use caracal_authority::{ApplicationId, Timestamp, ZoneId};
 
+use crate::ahead::by_id;
 use crate::attribution::Attribution;
 use crate::error::StoreError;
 use crate::page::Page;
@@ -58,7 +59,7 @@ pub(crate) fn read(row: Row) -> Result<Application, StoreError> {
 
 /// The application, archived or not.
 pub async fn lookup(tx: &mut ZoneRead<'_>, id: &ApplicationId) -> Result<Option<Application>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} FROM applications WHERE zone_id = ?1 AND id = ?2");
+    let sql = by_id("applications", COLUMNS);
     tx.tx.query_one(&sql, params![tx.zone, id]).await?.map(read).transpose()
 }
 

@@ -22,6 +22,20 @@ impl Clock for SystemClock {
     }
 }
 
+/// The operating system's clock, made wrong by a fixed amount: for trying out what a machine whose clock is off does to the
+/// others.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct WrongClock {
+    /// How far it is ahead; behind when below zero.
+    pub ahead_millis: i64,
+}
+
+impl Clock for WrongClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(SystemClock.now().as_micros().saturating_add(self.ahead_millis.saturating_mul(1_000)))
+    }
+}
+
 /// A clock that stands where it is put: time as an argument for whole-system tests.
 #[derive(Debug)]
 pub struct ManualClock(std::sync::atomic::AtomicI64);

@@ -6,6 +6,7 @@ use caracal_authority::scope::{Scope, Scopes};
 use caracal_authority::{AgentSessionId, ApplicationId, EdgeId, ResourceId, Timestamp, ZoneId};
 use serde_json::{Map, Value};
 
+use crate::ahead::by_id;
 use crate::error::StoreError;
 use crate::tx::{ZoneRead, ZoneWrite};
 use crate::value::{Bind, Row, params};
@@ -103,7 +104,7 @@ pub(crate) fn read(row: Row) -> Result<EdgeRow, StoreError> {
 
 /// One edge.
 pub async fn lookup(tx: &mut ZoneRead<'_>, id: &EdgeId) -> Result<Option<EdgeRow>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} FROM delegation_edges WHERE zone_id = ?1 AND id = ?2");
+    let sql = by_id("delegation_edges", COLUMNS);
     tx.tx.query_one(&sql, params![tx.zone, id]).await?.map(read).transpose()
 }
 
@@ -124,9 +125,11 @@ pub async fn lineage(tx: &mut ZoneRead<'_>, id: &EdgeId, limit: usize) -> Result
     Ok(edges)
 }
 
+pub(crate) const EPOCH: &str = "SELECT epoch FROM delegation_epochs WHERE zone_id = ?1";
+
 /// The zone's delegation graph epoch; 0 before the first change that shrank authority.
 pub async fn epoch(tx: &mut ZoneRead<'_>) -> Result<i64, StoreError> {
-    let row = tx.tx.query_one("SELECT epoch FROM delegation_epochs WHERE zone_id = ?1", params![tx.zone]).await?;
+    let row = tx.tx.query_one(EPOCH, params![tx.zone]).await?;
     row.map_or(Ok(0), |row| row.columns("delegation_epochs").next())
 }
 

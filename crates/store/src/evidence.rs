@@ -1,7 +1,7 @@
 //! Rows of the evidence ledger. Append and read only; the storage refuses change and removal. Only the `ledger` room
 //! calls [`append`]: it alone writes chain columns.
 
-use caracal_authority::{Timestamp, ZoneId};
+use caracal_authority::{ApplicationId, ResourceId, Timestamp, ZoneId};
 
 use crate::effects::{ChainHead, ChainKind};
 use crate::error::StoreError;
@@ -247,6 +247,48 @@ pub async fn search(
     let bound = vec![zone.bind(), Param::Int(after)];
     let (sql, bound) = narrowed(tx, "chain_seq > ?2", bound, filter, "chain_seq", limit);
     tx.tx.query(&sql, &bound).await?.into_iter().map(read).collect()
+}
+
+/// How often an application was granted a resource, and when first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grants {
+    /// The zone.
+    pub zone_id: ZoneId,
+    /// The resource.
+    pub resource_id: ResourceId,
+    /// The application.
+    pub application_id: ApplicationId,
+    /// How often.
+    pub count: i64,
+    /// When first.
+    pub first: Timestamp,
+}
+
+/// What was granted since `since` of resources that are live, in every zone, by whose first was earliest.
+pub async fn count_grants(tx: &mut DeploymentRead<'_>, since: Timestamp) -> Result<Vec<Grants>, StoreError> {
+    let tx = tx.tx();
+    let (resource, application) =
+        (tx.json_member("e.metadata", "resource"), tx.json_member("e.metadata", "application_id"));
+    // Zone by zone, which is how events can be found by their time.
+    let sql = format!(
+        "SELECT e.zone_id, r.id, a.id, count(*), min(e.occurred_at) FROM zones z
+         JOIN audit_events e ON e.zone_id = z.id AND e.occurred_at >= ?1
+           AND e.event_type = 'token_exchange' AND e.decision = 'allow'
+         JOIN resources r ON r.zone_id = e.zone_id AND r.archived_at IS NULL AND r.identifier = {resource}
+         JOIN applications a ON a.zone_id = e.zone_id AND a.id = {application}
+         GROUP BY e.zone_id, r.id, a.id ORDER BY min(e.occurred_at), e.zone_id, r.id, a.id"
+    );
+    let read = |row: Row| {
+        let mut columns = row.columns("audit_events");
+        Ok(Grants {
+            zone_id: columns.next()?,
+            resource_id: columns.next()?,
+            application_id: columns.next()?,
+            count: columns.next()?,
+            first: columns.next()?,
+        })
+    };
+    tx.query(&sql, params![since]).await?.into_iter().map(read).collect()
 }
 
 /// The statement for events that satisfy `start` and everything in `filter`, with its parameters. Not a future: one

@@ -4,12 +4,14 @@
 //! - [`Store`], [`Snapshot`], [`ZoneRead`], [`ZoneWrite`], [`DeploymentRead`], [`DeploymentWrite`]: transactions.
 //! - One module per kind of row, each a handful of functions over a transaction. They speak one vocabulary: `lookup`
 //!   by id, `find_by_…`, `list`, `add`, `update`, `archive`, `revoke`, `consume`, `purge_…`.
+//! - [`Named`]: what a decision will look at, as far as it is known before, so that a server is asked once.
 //! - [`Committed`] and [`Observer`]: what a commit means to those who do not read the store.
 //!
 //! No statement leaves this crate, and no function here decides anything: it stores and finds.
 
 pub mod admin_evidence;
 pub mod admin_tokens;
+mod ahead;
 pub mod applications;
 mod attribution;
 pub mod clock;
@@ -39,6 +41,7 @@ pub mod sessions;
 pub mod signing_keys;
 mod sqlite;
 mod store;
+pub mod streams;
 mod tx;
 pub mod used_mandates;
 mod value;
@@ -46,8 +49,9 @@ mod version;
 mod writer;
 pub mod zones;
 
+pub use ahead::Named;
 pub use attribution::Attribution;
-pub use clock::{Clock, ManualClock, SystemClock};
+pub use clock::{Clock, ManualClock, SystemClock, WrongClock};
 pub use effects::{ChainHead, ChainKind, Committed, Message, Observer};
 pub use error::{OpenError, StoreError};
 pub use migrations::known_version;

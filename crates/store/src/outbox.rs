@@ -1,14 +1,13 @@
 //! The outbox: messages that leave with the change that caused them.
 //!
-//! In the embedded engine the committing writer hands them to every observer before it answers, so a committed message
-//! is a dispatched one. On a shared store they wait here for the relay, which publishes them in the order of
-//! [`list_due`] and removes what was sent.
+//! The committing writer hands them to every observer of its own process before it answers. For everybody else they wait
+//! here for the relay, which publishes them in the order of [`list_due`] and removes what was sent.
 
 use caracal_authority::{OutboxId, Timestamp, ZoneId};
 
 use crate::effects::Message;
 use crate::error::StoreError;
-use crate::tx::{DeploymentRead, DeploymentWrite, Engine, ZoneRead, ZoneWrite};
+use crate::tx::{DeploymentRead, DeploymentWrite, ZoneRead, ZoneWrite};
 use crate::value::{Bind, Row, params};
 
 /// What became of a message.
@@ -28,8 +27,6 @@ pub struct OutboxRow {
     pub last_error: Option<String>,
     /// When it was added.
     pub created_at: Timestamp,
-    /// When it was handed over.
-    pub dispatched_at: Option<Timestamp>,
     /// When it was given up, until somebody asks for another try.
     pub dead_at: Option<Timestamp>,
 }
@@ -52,16 +49,11 @@ pub async fn add(
         return Err(StoreError::Statement { reason: format!("a message on `{topic}` has a control character") });
     }
     let (zone, now) = (tx.zone.clone(), tx.now());
-    let dispatched_at = match tx.tx.engine {
-        Engine::Sqlite(_) => Some(now),
-        Engine::Postgres(_) => None,
-    };
     let payload = crate::json_text(&fields);
     let urgency = i64::from(!URGENT.contains(&topic));
-    let sql =
-        "INSERT INTO outbox (id, zone_id, topic, dedupe_key, payload, attempts, created_at, dispatched_at, urgency)
-               VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7, ?8) ON CONFLICT (topic, dedupe_key) DO NOTHING";
-    let params = params![id, zone, topic, dedupe_key, payload, now, dispatched_at, urgency];
+    let sql = "INSERT INTO outbox (id, zone_id, topic, dedupe_key, payload, attempts, created_at, urgency)
+               VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7) ON CONFLICT (topic, dedupe_key) DO NOTHING";
+    let params = params![id, zone, topic, dedupe_key, payload, now, urgency];
     let added = tx.tx.append(sql, params).await? == 1;
     if added {
         let message =
@@ -71,7 +63,7 @@ pub async fn add(
     Ok(added)
 }
 
-const COLUMNS: &str = "id, zone_id, topic, payload, attempts, last_error, created_at, dispatched_at, dead_at";
+const COLUMNS: &str = "id, zone_id, topic, payload, attempts, last_error, created_at, dead_at";
 
 fn read(row: Row) -> Result<OutboxRow, StoreError> {
     let mut columns = row.columns("outbox");
@@ -83,7 +75,6 @@ fn read(row: Row) -> Result<OutboxRow, StoreError> {
         attempts: columns.next()?,
         last_error: columns.next()?,
         created_at: columns.next()?,
-        dispatched_at: columns.next()?,
         dead_at: columns.next()?,
     })
 }

@@ -116,11 +116,13 @@ pub async fn lookup_version(
     tx.tx.query_one(&sql, params![tx.zone, id]).await?.map(read_version).transpose()
 }
 
+pub(crate) const FIND_ACTIVE: &str = "SELECT a.policy_set_id, a.version_id, v.manifest_sha256, a.activated_at
+    FROM active_policy_sets a JOIN policy_set_versions v ON v.zone_id = a.zone_id AND v.id = a.version_id
+    WHERE a.zone_id = ?1";
+
 /// What decides in the transaction's zone; `None` denies everything.
 pub async fn find_active(tx: &mut ZoneRead<'_>) -> Result<Option<ActivePolicySet>, StoreError> {
-    let sql = "SELECT a.policy_set_id, a.version_id, v.manifest_sha256, a.activated_at FROM active_policy_sets a
-               JOIN policy_set_versions v ON v.zone_id = a.zone_id AND v.id = a.version_id WHERE a.zone_id = ?1";
-    let Some(row) = tx.tx.query_one(sql, params![tx.zone]).await? else {
+    let Some(row) = tx.tx.query_one(FIND_ACTIVE, params![tx.zone]).await? else {
         return Ok(None);
     };
     let mut columns = row.columns("active_policy_sets");

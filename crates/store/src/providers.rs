@@ -3,6 +3,7 @@
 use caracal_authority::{ProviderId, Timestamp, ZoneId};
 use serde_json::{Map, Value};
 
+use crate::ahead::by_id;
 use crate::attribution::Attribution;
 use crate::error::StoreError;
 use crate::page::Page;
@@ -56,7 +57,7 @@ pub(crate) fn read(row: Row) -> Result<Provider, StoreError> {
 
 /// The provider, archived or not.
 pub async fn lookup(tx: &mut ZoneRead<'_>, id: &ProviderId) -> Result<Option<Provider>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} FROM providers WHERE zone_id = ?1 AND id = ?2");
+    let sql = by_id("providers", COLUMNS);
     tx.tx.query_one(&sql, params![tx.zone, id]).await?.map(read).transpose()
 }
 

@@ -3,6 +3,7 @@
 use caracal_authority::record::{RecordFacts, RecordStatus, SubjectKind};
 use caracal_authority::{AgentSessionId, ApplicationId, AuthorityRecordId, EdgeId, Timestamp, ZoneId};
 
+use crate::ahead::by_id;
 use crate::error::StoreError;
 use crate::tx::{ZoneRead, ZoneWrite};
 use crate::value::{Bind, Row, params};
@@ -62,7 +63,7 @@ impl RecordRow {
     }
 }
 
-const COLUMNS: &str = "zone_id, id, kind, subject_id, client_id, use_class, jti, status, parent_id, agent_session_id, \
+pub(crate) const COLUMNS: &str = "zone_id, id, kind, subject_id, client_id, use_class, jti, status, parent_id, agent_session_id, \
                        delegation_edge_id, expires_at, created_at, revoked_at, revoked_reason";
 
 fn read(row: Row) -> Result<RecordRow, StoreError> {
@@ -88,7 +89,7 @@ fn read(row: Row) -> Result<RecordRow, StoreError> {
 
 /// One record.
 pub async fn lookup(tx: &mut ZoneRead<'_>, id: &AuthorityRecordId) -> Result<Option<RecordRow>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} FROM authority_records WHERE zone_id = ?1 AND id = ?2");
+    let sql = by_id("authority_records", COLUMNS);
     tx.tx.query_one(&sql, params![tx.zone, id]).await?.map(read).transpose()
 }
 

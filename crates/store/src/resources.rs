@@ -3,6 +3,7 @@
 use caracal_authority::{ProviderId, ResourceId, Timestamp, ZoneId};
 use serde::{Deserialize, Serialize};
 
+use crate::ahead::by_id;
 use crate::attribution::Attribution;
 use crate::error::StoreError;
 use crate::page::Page;
@@ -71,17 +72,20 @@ pub(crate) fn read(row: Row) -> Result<Resource, StoreError> {
 
 /// The resource, archived or not.
 pub async fn lookup(tx: &mut ZoneRead<'_>, id: &ResourceId) -> Result<Option<Resource>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} FROM resources WHERE zone_id = ?1 AND id = ?2");
+    let sql = by_id("resources", COLUMNS);
     tx.tx.query_one(&sql, params![tx.zone, id]).await?.map(read).transpose()
+}
+
+pub(crate) fn find_by_name_sql() -> String {
+    format!(
+        "SELECT {COLUMNS} FROM resources WHERE zone_id = ?1 AND archived_at IS NULL AND (identifier = ?2 OR id = ?2)
+         ORDER BY identifier = ?2 DESC LIMIT 1"
+    )
 }
 
 /// The live resource that `name` means: by identifier, else by id (contract: sts.md §3.2 `resource`).
 pub async fn find_by_name(tx: &mut ZoneRead<'_>, name: &str) -> Result<Option<Resource>, StoreError> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM resources WHERE zone_id = ?1 AND archived_at IS NULL AND (identifier = ?2 OR id = ?2)
-         ORDER BY identifier = ?2 DESC LIMIT 1"
-    );
-    tx.tx.query_one(&sql, params![tx.zone, name]).await?.map(read).transpose()
+    tx.tx.query_one(&find_by_name_sql(), params![tx.zone, name]).await?.map(read).transpose()
 }
 
 /// Adds a resource. Conflicts on `resources.identifier`.

@@ -4,10 +4,16 @@ use crate::error::StoreError;
 use crate::tx::{ZoneRead, ZoneWrite};
 use crate::value::{Bind, params};
 
+pub(crate) const LOOKUP: &str = "SELECT envelope FROM sealed_secrets WHERE zone_id = ?1 AND reference = ?2";
+
+/// Reference and envelope of the secret documents of the provider behind the resource named at ?2.
+pub(crate) const OF_A_RESOURCE: &str = "SELECT reference, envelope FROM sealed_secrets WHERE zone_id = ?1
+    AND reference IN (SELECT 'zones/' || r.zone_id || '/providers/' || r.credential_provider_id || '/secretConfig'
+      FROM resources r WHERE r.zone_id = ?1 AND r.archived_at IS NULL AND (r.identifier = ?2 OR r.id = ?2))";
+
 /// The envelope stored under `reference`.
 pub async fn lookup(tx: &mut ZoneRead<'_>, reference: &str) -> Result<Option<Vec<u8>>, StoreError> {
-    let sql = "SELECT envelope FROM sealed_secrets WHERE zone_id = ?1 AND reference = ?2";
-    let row = tx.tx.query_one(sql, params![tx.zone, reference]).await?;
+    let row = tx.tx.query_one(LOOKUP, params![tx.zone, reference]).await?;
     row.map(|row| row.columns("sealed_secrets").next()).transpose()
 }
 

@@ -6,6 +6,7 @@ use caracal_authority::session::{Lease, Life, SessionFacts, SessionStatus};
 use caracal_authority::{AgentSessionId, ApplicationId, AuthorityRecordId, Timestamp, ZoneId};
 use serde_json::{Map, Value};
 
+use crate::ahead::by_id;
 use crate::error::StoreError;
 use crate::tx::{DeploymentRead, ZoneRead, ZoneWrite};
 use crate::value::{Bind, Row, params};
@@ -123,7 +124,7 @@ pub(crate) fn read(row: Row) -> Result<SessionRow, StoreError> {
 
 /// One session.
 pub async fn lookup(tx: &mut ZoneRead<'_>, id: &AgentSessionId) -> Result<Option<SessionRow>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} FROM agent_sessions WHERE zone_id = ?1 AND id = ?2");
+    let sql = by_id("agent_sessions", COLUMNS);
     tx.tx.query_one(&sql, params![tx.zone, id]).await?.map(read).transpose()
 }
 

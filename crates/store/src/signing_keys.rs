@@ -21,11 +21,13 @@ pub struct SigningKeyRow {
     pub public_y: String,
     /// Envelope around the PKCS#8 private key.
     pub sealed_private: Vec<u8>,
-    /// When it was made.
+    /// When it was made, and so published.
     pub created_at: Timestamp,
+    /// From when on it signs, until a later version does.
+    pub signs_from: Timestamp,
 }
 
-const COLUMNS: &str = "zone_id, kid, version, public_x, public_y, sealed_private, created_at";
+const COLUMNS: &str = "zone_id, kid, version, public_x, public_y, sealed_private, created_at, signs_from";
 
 fn read(row: Row) -> Result<SigningKeyRow, StoreError> {
     let mut columns = row.columns("signing_keys");
@@ -37,6 +39,7 @@ fn read(row: Row) -> Result<SigningKeyRow, StoreError> {
         public_y: columns.next()?,
         sealed_private: columns.next()?,
         created_at: columns.next()?,
+        signs_from: columns.next()?,
     })
 }
 
@@ -52,18 +55,37 @@ pub async fn lookup(tx: &mut ZoneRead<'_>, kid: &KeyId) -> Result<Option<Signing
     tx.tx.query_one(&sql, params![tx.zone, kid]).await?.map(read).transpose()
 }
 
-/// Id of the zone's newest key.
-pub async fn find_newest_id(tx: &mut ZoneRead<'_>) -> Result<Option<KeyId>, StoreError> {
-    let sql = "SELECT kid FROM signing_keys WHERE zone_id = ?1 ORDER BY version DESC LIMIT 1";
-    let row = tx.tx.query_one(sql, params![tx.zone]).await?;
-    row.map(|row| row.columns("signing_keys").next()).transpose()
+/// Asked without a time, so that it can be asked before the store has said what time it is.
+pub(crate) const TURNS: &str = "SELECT kid, signs_from FROM signing_keys WHERE zone_id = ?1 ORDER BY version DESC";
+
+/// Id of the key that signs now: the latest version whose time has come.
+pub async fn find_signing_id(tx: &mut ZoneRead<'_>) -> Result<Option<KeyId>, StoreError> {
+    let now = tx.now();
+    for row in tx.tx.query(TURNS, params![tx.zone]).await? {
+        let mut columns = row.columns("signing_keys");
+        let (kid, signs_from): (KeyId, Timestamp) = (columns.next()?, columns.next()?);
+        if signs_from <= now {
+            return Ok(Some(kid));
+        }
+    }
+    Ok(None)
 }
 
 /// Adds a key. Conflicts on `signing_keys.version` when another was added meanwhile.
 pub async fn add(tx: &mut ZoneWrite<'_>, key: &SigningKeyRow) -> Result<(), StoreError> {
-    let sql = "INSERT INTO signing_keys (zone_id, kid, version, public_x, public_y, sealed_private, created_at)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    let sql = "INSERT INTO signing_keys
+                 (zone_id, kid, version, public_x, public_y, sealed_private, created_at, signs_from)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
     let zone = tx.zone.clone();
-    let params = params![zone, key.kid, key.version, key.public_x, key.public_y, key.sealed_private, key.created_at];
+    let SigningKeyRow { kid, version, public_x, public_y, sealed_private, created_at, signs_from, .. } = key;
+    let params = params![zone, kid, version, public_x, public_y, sealed_private, created_at, signs_from];
     tx.tx.append(sql, params).await.map(|_| ())
+}
+
+/// Removes the keys of versions below `version`, and says how many there were. Nothing that is accepted may be signed
+/// by one of them.
+pub async fn purge_below(tx: &mut ZoneWrite<'_>, version: i64) -> Result<usize, StoreError> {
+    let sql = "DELETE FROM signing_keys WHERE zone_id = ?1 AND version < ?2";
+    let zone = tx.zone.clone();
+    tx.tx.append(sql, params![zone, version]).await
 }

@@ -23,6 +23,7 @@ use std::sync::{Arc, PoisonError};
 use caracal_authority::{Timestamp, ZoneId};
 use tokio::sync::oneshot;
 
+use crate::ahead::Named;
 use crate::clock::Clock;
 use crate::directory;
 use crate::effects::Observer;
@@ -97,8 +98,12 @@ impl Store {
     }
 
     /// Opens a read transaction to decide something of `zone` in, with the version that the decision has to be
-    /// committed at: see [`ZoneWrite::is_at`].
-    pub async fn decision_snapshot(&self, zone: &ZoneId) -> Result<(ZoneVersion, Snapshot), StoreError> {
+    /// committed at: see [`ZoneWrite::is_at`]. What is `named` costs no further round trip to a server.
+    pub async fn decision_snapshot(
+        &self,
+        zone: &ZoneId,
+        named: &Named<'_>,
+    ) -> Result<(ZoneVersion, Snapshot), StoreError> {
         match &self.engine {
             Handle::Embedded(embedded) => {
                 // Taken first: the facts may be newer than the version, never older.
@@ -106,7 +111,7 @@ impl Store {
                 Ok((version, self.snapshot().await?))
             }
             Handle::Postgres(postgres) => {
-                let (tx, version) = Box::pin(postgres.begin(Some(zone))).await?;
+                let (tx, version) = Box::pin(postgres.begin(Some((zone, named)))).await?;
                 Ok((version, Snapshot { tx: Some(tx), reader: None }))
             }
         }
@@ -192,6 +197,14 @@ impl Store {
     /// Changes made durable since the store was opened. Divided by [`Store::commits`]: how many shared one sync.
     pub fn changes(&self) -> u64 {
         self.shared().counts.changes.load(Ordering::Relaxed)
+    }
+
+    /// How often a transaction waited for an answer of a database server since the store was opened; 0 embedded.
+    pub fn round_trips(&self) -> u64 {
+        match &self.engine {
+            Handle::Embedded(_) => 0,
+            Handle::Postgres(postgres) => postgres.round_trips(),
+        }
     }
 
     /// Changes that wait for their turn now.

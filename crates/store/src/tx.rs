@@ -6,6 +6,7 @@ use std::ops::{Deref, DerefMut};
 
 use caracal_authority::{Timestamp, ZoneId};
 
+use crate::ahead::Ahead;
 use crate::effects::Committed;
 use crate::error::StoreError;
 use crate::postgres::Session;
@@ -25,6 +26,8 @@ pub(crate) struct Tx {
     /// Whether a statement of the running change failed. Such a change can't succeed any more: an engine may have given
     /// up everything since its savepoint.
     pub(crate) failed: bool,
+    /// What was asked together with the opening of the transaction; empty where it can change the store.
+    pub(crate) ahead: Ahead,
     /// Whether the running change is upkeep: it holds no lock, so it must not touch what decisions are made on.
     pub(crate) upkeep: bool,
 }
@@ -38,11 +41,24 @@ pub(crate) enum Engine {
 impl Tx {
     pub(crate) fn new(engine: Engine, now: Timestamp, versions: Versions) -> Self {
         let (effects, moved) = (Committed::default(), Moved::default());
-        Self { engine, now, effects, scope: None, versions, moved, failed: false, upkeep: false }
+        Self {
+            engine,
+            now,
+            effects,
+            scope: None,
+            versions,
+            moved,
+            failed: false,
+            ahead: Ahead::default(),
+            upkeep: false,
+        }
     }
 
     /// Runs a statement that returns rows.
     pub(crate) async fn query(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
+        if let Some(rows) = self.ahead.find(sql, params) {
+            return Ok(rows);
+        }
         let rows = match &mut self.engine {
             Engine::Sqlite(connection) => sqlite::query(connection, sql, params),
             // Boxed, so that the futures of everything above stay as small as the embedded engine needs them.

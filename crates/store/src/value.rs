@@ -87,7 +87,7 @@ macro_rules! params {
 }
 pub(crate) use params;
 
-/// An owned value of a result row.
+/// An owned value: of a result row, or to be bound.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Value {
     Null,
@@ -96,8 +96,40 @@ pub(crate) enum Value {
     Blob(Vec<u8>),
 }
 
+impl Value {
+    pub(crate) fn from_param(param: Param<'_>) -> Self {
+        match param {
+            Param::Null => Self::Null,
+            Param::Int(number) => Self::Int(number),
+            Param::Text(text) => Self::Text(text.to_owned()),
+            Param::Blob(bytes) => Self::Blob(bytes.to_owned()),
+        }
+    }
+
+    pub(crate) fn is_bound_as(&self, param: Param<'_>) -> bool {
+        match (self, param) {
+            (Self::Null, Param::Null) => true,
+            (Self::Int(own), Param::Int(other)) => *own == other,
+            (Self::Text(own), Param::Text(other)) => own == other,
+            (Self::Blob(own), Param::Blob(other)) => own == other,
+            _ => false,
+        }
+    }
+}
+
+impl Bind for Value {
+    fn bind(&self) -> Param<'_> {
+        match self {
+            Self::Null => Param::Null,
+            Self::Int(number) => Param::Int(*number),
+            Self::Text(text) => Param::Text(text),
+            Self::Blob(bytes) => Param::Blob(bytes),
+        }
+    }
+}
+
 /// One result row.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Row {
     pub(crate) values: Vec<Value>,
 }

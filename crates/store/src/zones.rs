@@ -46,10 +46,13 @@ fn read(row: Row) -> Result<Zone, StoreError> {
     })
 }
 
+pub(crate) fn lookup_sql() -> String {
+    format!("SELECT {COLUMNS} FROM zones WHERE id = ?1")
+}
+
 /// The transaction's zone, archived or not.
 pub async fn lookup(tx: &mut ZoneRead<'_>) -> Result<Option<Zone>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} FROM zones WHERE id = ?1");
-    tx.tx.query_one(&sql, params![tx.zone]).await?.map(read).transpose()
+    tx.tx.query_one(&lookup_sql(), params![tx.zone]).await?.map(read).transpose()
 }
 
 /// Zones that are not archived, newest first.

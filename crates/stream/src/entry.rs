@@ -8,7 +8,7 @@ use caracal_store::Message;
 
 /// Bytes of names and values together, beyond which an entry is not looked at: what we publish is far smaller.
 const LARGEST: usize = 64 * 1024;
-const SIGNATURE: &str = "_sig";
+pub(crate) const SIGNATURE: &str = "_sig";
 
 /// Where a topic's entries go that nobody can act on.
 pub fn dead_letter_topic(topic: &str) -> String {
@@ -64,7 +64,7 @@ pub(crate) fn to_wire(message: &Message, key: &HmacKey) -> Result<Vec<(String, S
 /// The message of an entry, if one of us signed it.
 pub(crate) fn from_wire(topic: &str, entry: &Entry, key: &HmacKey) -> Result<Message, Rejection> {
     let fields = entry.fields.as_ref().ok_or(Rejection::NotText)?;
-    if fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > LARGEST {
+    if size(fields) > LARGEST {
         return Err(Rejection::Oversized);
     }
     let value = |name: &str| fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
@@ -86,6 +86,29 @@ pub(crate) fn from_wire(topic: &str, entry: &Entry, key: &HmacKey) -> Result<Mes
         fields: fields.iter().filter(|(name, _)| name != SIGNATURE).cloned().collect(),
         created_at: published_at(&entry.id),
     })
+}
+
+/// The fields of an entry that is put aside (contract: audit-and-streams.md §6.3), with the group that did so.
+pub(crate) fn dead_letter(entry: &Entry, group: Option<&str>, reason: &str) -> Vec<(String, String)> {
+    let fields = entry.fields.as_ref().filter(|fields| size(fields) <= LARGEST);
+    let payload = fields.map(|fields| {
+        let fields = fields.iter().map(|(name, value)| (name.clone(), value.clone().into()));
+        serde_json::Value::Object(fields.collect()).to_string()
+    });
+    let mut letter = vec![("source_id", entry.id.clone()), ("reason", reason.to_owned())];
+    letter.extend(group.map(|group| ("group", group.to_owned())));
+    letter.push(("payload", payload.unwrap_or_default()));
+    letter.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// The fields that a dead letter holds; none when it holds no object of texts.
+pub(crate) fn fields_of_payload(payload: &str) -> Vec<(String, String)> {
+    let fields: std::collections::BTreeMap<String, String> = serde_json::from_str(payload).unwrap_or_default();
+    fields.into_iter().collect()
+}
+
+fn size(fields: &[(String, String)]) -> usize {
+    fields.iter().map(|(name, value)| name.len() + value.len()).sum()
 }
 
 /// When the stream took an entry: its id begins with that.

@@ -57,6 +57,9 @@ pub enum StreamError {
     /// The server answered that it won't.
     #[error("redis refused: {0}")]
     Refused(String),
+    /// The topic has no such group: it was never made, or went away with what the server held.
+    #[error("there is no such group: {0}")]
+    NoGroup(String),
 }
 
 /// A server that was found usable.
@@ -207,6 +210,11 @@ impl Redis {
         T::from_redis_value(answer).map_err(|error| StreamError::Refused(error.to_string()))
     }
 
+    /// Adds an entry, and gives its id. Where the answer was lost it may be there twice.
+    pub(crate) async fn add(&self, topic: &str, fields: &[(String, String)]) -> Result<String, StreamError> {
+        self.ask(&addition(topic, fields)).await
+    }
+
     /// Adds entries in one round trip, and says of each whether the server took it. An error says nothing about any.
     pub(crate) async fn add_all(
         &self,
@@ -233,33 +241,6 @@ impl Redis {
         let entries: Value = self.ask(command.arg(topic).arg("+").arg("-").arg("COUNT").arg(1)).await?;
         Ok(entries_of(entries).into_iter().next().map_or_else(|| "0-0".to_owned(), |entry| entry.id))
     }
-
-    /// Removes what is older than `oldest_millis` and was handed to, and acknowledged by, every group there is.
-    pub(crate) async fn trim(&self, topic: &str, oldest_millis: i64) -> Result<(), StreamError> {
-        let groups = match self
-            .ask::<Vec<std::collections::HashMap<String, Value>>>(::redis::cmd("XINFO").arg("GROUPS").arg(topic))
-            .await
-        {
-            Ok(groups) => groups,
-            // There is no such topic yet.
-            Err(StreamError::Refused(_)) => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        let mut oldest = id_of(&format!("{oldest_millis}-0"));
-        for group in groups {
-            let text = |name: &str| group.get(name).and_then(|value| String::from_redis_value(value.clone()).ok());
-            let (Some(name), Some(delivered)) = (text("name"), text("last-delivered-id")) else { return Ok(()) };
-            oldest = oldest.min(id_of(&delivered));
-            // The summary of what was delivered and not acknowledged: count, first, last, consumers.
-            let pending: Vec<Value> = self.ask(::redis::cmd("XPENDING").arg(topic).arg(&name)).await?;
-            if let Some(first) = pending.get(1).and_then(|first| String::from_redis_value(first.clone()).ok()) {
-                oldest = oldest.min(id_of(&first));
-            }
-        }
-        let (millis, number) = oldest;
-        let mut command = ::redis::cmd("XTRIM");
-        self.ask::<Value>(command.arg(topic).arg("MINID").arg("~").arg(format!("{millis}-{number}"))).await.map(|_| ())
-    }
 }
 
 /// `XADD topic * name value …`.
@@ -273,7 +254,7 @@ fn addition(topic: &str, fields: &[(String, String)]) -> Cmd {
 }
 
 /// Entry ids are two numbers, compared as such.
-fn id_of(id: &str) -> (u64, u64) {
+pub(crate) fn id_of(id: &str) -> (u64, u64) {
     let (millis, number) = id.split_once('-').unwrap_or((id, "0"));
     (millis.parse().unwrap_or(0), number.parse().unwrap_or(0))
 }
@@ -312,10 +293,10 @@ pub(crate) fn failure(error: &RedisError) -> StreamError {
 fn of_server(code: &str, text: &str) -> StreamError {
     let later =
         ["LOADING", "READONLY", "MASTERDOWN", "OOM", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MISCONF", "NOREPLICAS"];
-    if later.contains(&code) {
-        StreamError::Unavailable(text.to_owned())
-    } else {
-        StreamError::Refused(text.to_owned())
+    match code {
+        "NOGROUP" => StreamError::NoGroup(text.to_owned()),
+        code if later.contains(&code) => StreamError::Unavailable(text.to_owned()),
+        _ => StreamError::Refused(text.to_owned()),
     }
 }
 

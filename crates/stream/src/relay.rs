@@ -13,14 +13,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use caracal_authority::OutboxId;
-use caracal_crypto::hmac::HmacKey;
 use caracal_store::outbox::{self, Waiting};
 use caracal_store::{Committed, Election, Observer, Store, StoreError};
 use tokio::sync::{Notify, watch};
 
+use crate::TOPICS;
 use crate::entry::to_wire;
-use crate::redis::{Redis, StreamError};
-use crate::{DELEGATIONS, REVOCATIONS};
+use crate::redis::StreamError;
+use crate::streams::Streams;
 
 const JOB: &str = "outbox-relay";
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -83,10 +83,10 @@ impl RelayState {
 }
 
 /// Brings messages from a store's outbox to the topics.
+#[derive(Clone)]
 pub struct Relay {
     store: Store,
-    redis: Arc<Redis>,
-    key: Arc<HmacKey>,
+    streams: Streams,
     options: RelayOptions,
     woken: Arc<Notify>,
     state: Arc<RelayState>,
@@ -109,11 +109,11 @@ enum Failed {
 }
 
 impl Relay {
-    /// Signs with `key`. Does nothing until it is [run](Self::run).
-    pub fn new(store: Store, redis: Arc<Redis>, key: Arc<HmacKey>, options: RelayOptions) -> Self {
+    /// Does nothing until it is [run](Self::run).
+    pub fn new(store: Store, streams: Streams, options: RelayOptions) -> Self {
         let woken = Arc::new(Notify::new());
         store.observe(Arc::new(Waker(woken.clone())));
-        Self { store, redis, key, options, woken, state: Arc::default() }
+        Self { store, streams, options, woken, state: Arc::default() }
     }
 
     /// What there is to know of it.
@@ -202,14 +202,14 @@ impl Relay {
         let count = u32::try_from(due.len()).unwrap_or(u32::MAX);
         let (mut signed, mut sent, mut refused) = (Vec::with_capacity(due.len()), Vec::new(), Vec::new());
         for waiting in due {
-            match to_wire(&waiting.message, &self.key) {
+            match to_wire(&waiting.message, self.streams.key()) {
                 Ok(fields) => signed.push((waiting, fields)),
                 Err(error) => refused.push((waiting, error.to_string())),
             }
         }
         let entries: Vec<_> =
             signed.iter().map(|(waiting, fields)| (waiting.message.topic.as_str(), &fields[..])).collect();
-        let taken = self.redis.add_all(&entries).await.map_err(Failed::Stream)?;
+        let taken = self.streams.add_signed(&entries).await.map_err(Failed::Stream)?;
         let mut outage = None;
         for ((waiting, _), taken) in signed.into_iter().zip(taken) {
             match taken {
@@ -265,8 +265,8 @@ impl Relay {
 
     async fn trim(&self) {
         let oldest = self.store.now().minus(HISTORY).as_micros() / 1_000;
-        for topic in [REVOCATIONS, DELEGATIONS, "caracal.agents.lifecycle", "caracal.policy.invalidate"] {
-            if let Err(error) = self.redis.trim(topic, oldest).await {
+        for topic in TOPICS {
+            if let Err(error) = self.streams.trim(topic, oldest).await {
                 tracing::warn!(topic, %error, "a topic could not be trimmed");
             }
         }

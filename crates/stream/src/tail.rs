@@ -4,7 +4,6 @@
 //! those after it, also after the way to the server was lost for a while. What it misses beyond what topics keep, it
 //! finds in the store: whoever acts on messages reads that again now and then.
 
-use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,8 +15,10 @@ use caracal_store::Message;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::entry::{Entry, Rejection, dead_letter_topic, from_wire};
+use crate::entry::{Entry, Rejection, dead_letter, dead_letter_topic, from_wire};
+use crate::known::Known;
 use crate::redis::{Redis, StreamError, entries_of, failure};
+use crate::streams::DEAD_LETTERS;
 
 /// How long one read waits for something new.
 const WAIT: Duration = Duration::from_secs(1);
@@ -26,12 +27,8 @@ const GRACE: Duration = Duration::from_secs(2);
 const ENTRIES: usize = 256;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// Messages whose repetition is recognised.
-const REMEMBERED: usize = 10_000;
 /// How long a rejected entry is known as one that somebody has put aside already.
 const PUT_ASIDE: Duration = Duration::from_secs(24 * 60 * 60);
-/// Dead letters of a topic, about.
-const DEAD_LETTERS: usize = 10_000;
 
 /// What there is to know of a follower.
 #[derive(Default)]
@@ -160,14 +157,11 @@ impl Tail {
         if self.redis.ask::<Option<String>>(&first).await?.is_none() {
             return Ok(());
         }
-        let payload = entry.fields.as_ref().map(|fields| {
-            let fields = fields.iter().map(|(name, value)| (name.clone(), value.clone().into()));
-            serde_json::Value::Object(fields.collect()).to_string()
-        });
         let mut add = ::redis::cmd("XADD");
         add.arg(dead_letter_topic(topic)).arg("MAXLEN").arg("~").arg(DEAD_LETTERS).arg("*");
-        add.arg("source_id").arg(&entry.id).arg("reason").arg(rejection.to_string());
-        add.arg("payload").arg(payload.unwrap_or_default());
+        for (name, value) in dead_letter(entry, None, &rejection.to_string()) {
+            add.arg(name).arg(value);
+        }
         self.redis.ask::<Value>(&add).await.map(|_| ())
     }
 }
@@ -202,26 +196,4 @@ async fn read(
         found.extend(entries_of(entries).into_iter().map(|entry| (name.clone(), entry)));
     }
     Ok(found)
-}
-
-/// The last messages, by their ids.
-#[derive(Default)]
-struct Known {
-    ids: HashSet<String>,
-    order: VecDeque<String>,
-}
-
-impl Known {
-    fn is_new(&mut self, id: &str) -> bool {
-        if !self.ids.insert(id.to_owned()) {
-            return false;
-        }
-        self.order.push_back(id.to_owned());
-        if self.order.len() > REMEMBERED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.ids.remove(&oldest);
-        }
-        true
-    }
 }

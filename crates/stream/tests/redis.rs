@@ -9,14 +9,14 @@ use caracal_authority::ZoneId;
 use caracal_crypto::SecretText;
 use caracal_crypto::hmac::{HmacKey, verify_stream_signature};
 use caracal_store::{Message, PostgresOptions, Store, StoreError, outbox};
-use caracal_stream::{DELEGATIONS, REVOCATIONS, Redis, RedisOptions, Relay, RelayOptions, RelayState, Tail, TailState};
+use caracal_stream::{
+    DELEGATIONS, LIFECYCLE, REVOCATIONS, Redis, RedisOptions, Relay, RelayOptions, RelayState, Streams, Tail, TailState,
+};
 use caracal_testkit::Database;
 use caracal_testkit::Redis as Server;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-
-const LIFECYCLE: &str = "caracal.agents.lifecycle";
 
 fn key() -> Arc<HmacKey> {
     Arc::new(HmacKey::from_bytes(&[7; 32]).unwrap())
@@ -79,7 +79,7 @@ struct Relaying {
 impl Relaying {
     async fn start(store: &Store, server: &Server) -> Self {
         let options = RelayOptions { poll: Duration::from_millis(20), batch: 16, max_attempts: 2 };
-        let relay = Relay::new(store.clone(), open(server).await, key(), options);
+        let relay = Relay::new(store.clone(), Streams::on_redis(open(server).await, key()), options);
         let (stop, stopping) = watch::channel(false);
         Self { state: relay.state(), stop, task: tokio::spawn(relay.run(stopping)) }
     }

@@ -15,7 +15,9 @@ use caracal_crypto::SecretBytes;
 use caracal_custody::{CustodyError, SealedSecrets, SigningKeys, ZoneKey, provider_secret_ref};
 use caracal_store::applications::{self, Application};
 use caracal_store::providers::{self, Provider};
-use caracal_store::{Store, StoreError, ZoneRead, ZoneVersion, delegations, records, resources, sessions, zones};
+use caracal_store::{
+    Named, Store, StoreError, ZoneRead, ZoneVersion, delegations, records, resources, sessions, zones,
+};
 
 use crate::client::AuthenticatedClient;
 use crate::directive::needs_secret;
@@ -63,7 +65,17 @@ impl Sources<'_> {
         client: &AuthenticatedClient,
         subject: Option<Claims>,
     ) -> Result<Loaded, CustodyError> {
-        let (version, mut snapshot) = self.store.decision_snapshot(&request.zone).await?;
+        let references = References::of(request, subject.as_ref());
+        let resources: Vec<&str> = request.resources.iter().collect();
+        let named = Named {
+            application: Some(&request.application),
+            record: references.record.as_ref(),
+            session: references.session.as_ref(),
+            delegation: references.delegation.as_ref(),
+            resources: &resources,
+            secrets: request.is_gateway(),
+        };
+        let (version, mut snapshot) = self.store.decision_snapshot(&request.zone, &named).await?;
         let now = snapshot.now();
         let mut tx = snapshot.zone(&request.zone);
         let mut facts = Facts::none(self.control_audience);
@@ -77,7 +89,6 @@ impl Sources<'_> {
             zone: application.zone_id.clone(),
             expires_at: application.expires_at,
         });
-        let references = References::of(request, subject.as_ref());
         facts.subject = subject;
         if let Some(id) = &references.record {
             add_record(&mut tx, &mut facts, id).await?;

@@ -5,6 +5,7 @@
 //! - `facts`, `policy`: what a decision knows and whom it asks. The decision itself is `caracal_authority::exchange`.
 //! - `directive`: how a Gateway reaches an upstream. `evidence`: what is recorded. `commit`: what becomes durable, and
 //!   is signed only then.
+//! - `rotate`: a zone's next signing key, for operators.
 //! - `routes`, `wire`, `metrics`: the HTTP face.
 //!
 //! Absent on purpose: sessions and delegations are read here, never changed; no upstream is ever called; nothing that
@@ -21,6 +22,7 @@ mod metrics;
 mod policy;
 mod rate;
 mod request;
+mod rotate;
 mod routes;
 mod wire;
 
@@ -56,6 +58,8 @@ pub struct StsConfig {
     pub mint_rate_limit_per_min: u32,
     /// `GATEWAY_STS_HMAC_KEY`: proves a Gateway in another process. Without it none is believed.
     pub gateway_key: Option<Arc<HmacKey>>,
+    /// `STS_ADMIN_TOKEN`: the operators' bearer. Without it their routes are not there.
+    pub admin_token: Option<SecretText>,
     /// `METRICS_BEARER`.
     pub metrics_bearer: Option<SecretText>,
     /// Whether metrics are open without a bearer: in dev only.
@@ -74,6 +78,7 @@ impl StsConfig {
             control_audience: "caracal-control".to_owned(),
             mint_rate_limit_per_min: 1_000,
             gateway_key: None,
+            admin_token: None,
             metrics_bearer: None,
             open_metrics: false,
             trust_proxy: false,

@@ -4,10 +4,14 @@
 //! The decision is pure and can't wait for a counter. So it is made once as if every mint were within its limit, which
 //! shows what would have to be counted; that is counted; and only where something was not within, it is made again.
 
+use std::time::Duration;
+
 use caracal_authority::exchange::Rate;
 use caracal_authority::{ApplicationId, ResourceId, Timestamp, ZoneId};
 use caracal_http::limits::FixedWindow;
-use caracal_store::BoxFuture;
+use caracal_store::{BoxFuture, Store, StoreError, evidence};
+
+const WINDOW: Duration = Duration::from_secs(60);
 
 /// What is counted together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -28,7 +32,26 @@ pub trait MintRate: Send + Sync + 'static {
 }
 
 /// Counts in this process alone.
+///
+/// A process that is started again knows what it granted: every grant is in the ledger. So what was granted in the last
+/// minute counts against the limit of a window that began with the first of it. Attempts that were counted but not
+/// granted are forgotten, and two windows that met in that minute are taken for one.
 pub struct ProcessMintRate(FixedWindow);
+
+impl ProcessMintRate {
+    /// Goes on counting where the process that had this store before left off.
+    pub async fn resumed(store: &Store) -> Result<Self, StoreError> {
+        let windows = FixedWindow::per_minute();
+        let mut snapshot = store.snapshot().await?;
+        let since = snapshot.now().minus(WINDOW);
+        for grants in evidence::count_grants(&mut snapshot.deployment(), since).await? {
+            let key =
+                MintKey { zone: grants.zone_id, resource: grants.resource_id, application: grants.application_id };
+            windows.resume(&key, u32::try_from(grants.count).unwrap_or(u32::MAX), grants.first);
+        }
+        Ok(Self(windows))
+    }
+}
 
 impl Default for ProcessMintRate {
     fn default() -> Self {

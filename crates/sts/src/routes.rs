@@ -11,7 +11,7 @@ use axum::routing::{get, post};
 use caracal_authority::ZoneId;
 use caracal_authority::exchange::Refusal;
 use caracal_authority::resource::UpstreamCall;
-use caracal_crypto::{chance, constant_time_eq};
+use caracal_crypto::{SecretText, chance, constant_time_eq};
 use caracal_http::form::{self, Form, FormError};
 use caracal_http::health::Objection;
 use caracal_http::limits::{Source, Verdict};
@@ -26,6 +26,7 @@ use crate::client::{AuthenticatedClient, Credentials, NotAuthenticated};
 use crate::exchange::{Asked, Granted};
 use crate::gateway_auth::{Presented, SignedRequest};
 use crate::request::{Screened, TokenRequest};
+use crate::rotate::rotate;
 use crate::wire::Ended;
 use crate::{Directive, ExchangeError, Sts};
 
@@ -42,6 +43,7 @@ impl Sts {
         let router = Router::new()
             .route("/oauth/2/token", post(token))
             .route("/.well-known/jwks.json", get(jwks))
+            .route("/internal/zones/{zone_id}/signing-key/rotate", post(rotate))
             .route("/health", get(|| async { health::alive_empty() }))
             .route("/ready", get(ready))
             .route("/metrics", get(metrics))
@@ -326,8 +328,13 @@ fn unauthorized() -> Response {
 impl Sts {
     fn may_read_metrics(&self, headers: &HeaderMap) -> bool {
         let Some(bearer) = &self.config.metrics_bearer else { return self.config.open_metrics };
-        let expected = zeroize::Zeroizing::new(format!("Bearer {}", bearer.expose()));
-        let presented = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
-        constant_time_eq(presented, expected.as_bytes())
+        bears(headers, bearer)
     }
+}
+
+/// Whether the request bears `token`, compared in a time that does not hang on how much of it is right.
+pub(crate) fn bears(headers: &HeaderMap, token: &SecretText) -> bool {
+    let expected = zeroize::Zeroizing::new(format!("Bearer {}", token.expose()));
+    let presented = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+    constant_time_eq(presented, expected.as_bytes())
 }

@@ -140,9 +140,8 @@ async fn announcement(
 
 impl Announcement {
     fn of(row: OutboxRow) -> Self {
-        let state = if row.dispatched_at.is_some() { "dispatched" } else { "pending" };
-        let OutboxRow { id, attempts, last_error, dispatched_at, .. } = row;
-        Self { id: Some(id), state, attempts, last_error, dispatched_at }
+        let OutboxRow { id, attempts, last_error, .. } = row;
+        Self { id: Some(id), state: "pending", attempts, last_error, dispatched_at: None }
     }
 
     fn without_row(id: Option<OutboxId>, state: &'static str) -> Self {

@@ -18,7 +18,7 @@ mod t01_control_plane_search {
 
     #[tokio::test]
     async fn the_token_is_asked_for_before_the_parameters() {
-        let world = World::new();
+        let world = World::new().await;
         for line in [
             None,
             Some("Bearer wrong"),
@@ -43,13 +43,13 @@ mod t01_control_plane_search {
 
     #[tokio::test]
     async fn a_bare_token_opens_too() {
-        let world = World::new();
+        let world = World::new().await;
         world.ask("GET", "/api/audit/search?zone_id=z-1", Some(TOKEN)).await.is(200);
     }
 
     #[tokio::test]
     async fn two_authorization_lines_open_nothing() {
-        let world = World::new();
+        let world = World::new().await;
         for lines in [[TOKEN, TOKEN], [TOKEN, "wrong"], ["wrong", TOKEN]] {
             let request = Request::get("/api/audit/search?zone_id=z-1");
             let request = request.header("authorization", lines[0]).header("authorization", lines[1]);
@@ -60,7 +60,7 @@ mod t01_control_plane_search {
     #[tokio::test]
     async fn without_a_token_there_is_no_search() {
         for admin_token in [None, Some(Secret::new(String::new()))] {
-            let world = World::with(AuditConfig { admin_token, ..configured() });
+            let world = World::with(AuditConfig { admin_token, ..configured() }).await;
             for line in [None, Some(""), Some("Bearer "), Some(TOKEN)] {
                 for method in ["GET", "POST", "HEAD"] {
                     let answer = world.ask(method, "/api/audit/search?zone_id=z-1", line).await;
@@ -75,7 +75,7 @@ mod t01_control_plane_search {
 
     #[tokio::test]
     async fn no_spelling_of_the_target_gets_around_the_token() {
-        let world = World::new();
+        let world = World::new().await;
         for target in [
             "http://elsewhere/api/audit/search?zone_id=z-1",
             "/api/audit/%73earch?zone_id=z-1",
@@ -92,7 +92,7 @@ mod t01_control_plane_search {
 
 #[tokio::test]
 async fn t08_availability_guessing_the_token_is_made_to_wait_for_and_counted() {
-    let world = World::new();
+    let world = World::new().await;
     let from = |address: [u8; 4], token: &str| {
         let request = Request::get("/api/audit/search?zone_id=z-1").header("authorization", token);
         let mut request = request.body(Body::empty()).unwrap();
@@ -122,7 +122,7 @@ async fn t08_availability_guessing_the_token_is_made_to_wait_for_and_counted() {
 
 #[tokio::test]
 async fn t08_availability_behind_a_proxy_only_the_guesser_waits() {
-    let world = World::with(AuditConfig { trust_proxy: true, ..configured() });
+    let world = World::with(AuditConfig { trust_proxy: true, ..configured() }).await;
     let forwarded = |line: &str, token: &str| {
         let request = Request::get("/api/audit/search?zone_id=z-1").header("authorization", token);
         let mut request = request.header("x-forwarded-for", line).body(Body::empty()).unwrap();
@@ -143,7 +143,7 @@ mod t05_secrets_metrics {
 
     #[tokio::test]
     async fn metrics_open_to_the_exact_bearer_only() {
-        let world = World::new();
+        let world = World::new().await;
         for path in ["/metrics", "/metrics.json"] {
             for line in [None, Some(BEARER), Some("bearer metrics-bearer"), Some("Bearer metrics-bearer "), Some(TOKEN)]
             {
@@ -158,19 +158,19 @@ mod t05_secrets_metrics {
     #[tokio::test]
     async fn without_a_bearer_they_are_open_in_dev_and_closed_when_published() {
         for metrics_bearer in [None, Some(Secret::new(String::new()))] {
-            let world = World::with(AuditConfig { metrics_bearer, open_metrics: false, ..configured() });
+            let world = World::with(AuditConfig { metrics_bearer, open_metrics: false, ..configured() }).await;
             for line in [None, Some(""), Some("Bearer "), Some("Bearer")] {
                 world.ask("GET", "/metrics", line).await.is_refused(401, "unauthorized");
             }
         }
-        let dev = World::with(AuditConfig { metrics_bearer: None, open_metrics: true, ..configured() });
+        let dev = World::with(AuditConfig { metrics_bearer: None, open_metrics: true, ..configured() }).await;
         assert_eq!(dev.ask("GET", "/metrics", None).await.status, 200);
     }
 }
 
 #[tokio::test]
 async fn health_is_empty_and_asks_nobody() {
-    let world = World::new();
+    let world = World::new().await;
     world.store.close().await;
     let health = world.ask("GET", "/health", None).await;
     assert_eq!((health.status.as_u16(), health.text.as_str()), (200, ""));
@@ -179,7 +179,7 @@ async fn health_is_empty_and_asks_nobody() {
 
 #[tokio::test]
 async fn readiness_follows_the_store() {
-    let world = World::new();
+    let world = World::new().await;
     let ready = world.ask("GET", "/ready", None).await;
     assert_eq!((ready.is(200), ready.text.ends_with('\n')), (json!({"ready": true}), true));
     world.store.close().await;
@@ -195,7 +195,7 @@ async fn readiness_follows_the_store() {
 
 #[tokio::test]
 async fn a_search_without_a_store_fails_and_says_nothing_of_why() {
-    let world = World::new();
+    let world = World::new().await;
     world.store.close().await;
     let answer = world.search("zone_id=z-1").await;
     answer.is_refused(500, "internal_error");
@@ -204,7 +204,7 @@ async fn a_search_without_a_store_fails_and_says_nothing_of_why() {
 
 #[tokio::test]
 async fn other_methods_and_other_paths_are_refused_in_the_one_form() {
-    let world = World::new();
+    let world = World::new().await;
     for path in ["/health", "/ready", "/metrics", "/metrics.json", SEARCH] {
         for method in ["POST", "PUT", "DELETE", "OPTIONS", "TRACE"] {
             world.ask(method, path, Some(TOKEN)).await.is_refused(405, "method_not_allowed");
@@ -217,7 +217,7 @@ async fn other_methods_and_other_paths_are_refused_in_the_one_form() {
 
 #[tokio::test]
 async fn a_request_id_is_kept_when_well_formed_and_replaced_otherwise() {
-    let world = World::new();
+    let world = World::new().await;
     world.record(vec![event("z-1", "e-1", 0)]).await;
     let ask = |id: &str| {
         let request = Request::get("/nowhere").header("x-request-id", id).body(Body::empty()).unwrap();

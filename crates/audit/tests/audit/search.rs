@@ -11,7 +11,7 @@ use crate::world::{World, event};
 
 /// Three events of a zone, a second apart, and one of another.
 async fn world() -> World {
-    let world = World::new();
+    let world = World::new().await;
     let version = PolicySetVersionId::parse("psv-1").unwrap();
     let first = event("z-1", "e-1", 0)
         .request("req-1")
@@ -211,7 +211,7 @@ async fn without_a_range_it_is_the_last_day() {
 
 #[tokio::test]
 async fn pages_follow_the_chain_and_are_never_larger_than_a_thousand() {
-    let world = World::new();
+    let world = World::new().await;
     let events = (1..=1_050).map(|number| event("z-1", &format!("e-{number}"), number)).collect();
     world.record(events).await;
     world.clock.advance(1);

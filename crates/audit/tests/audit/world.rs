@@ -13,7 +13,8 @@ use caracal_ledger::{
     AnonymousDenials, ChainKey, Decision, EventType, Evidence, HeadsObserver, Ledger, LedgerReport, read_heads,
     verify_store,
 };
-use caracal_store::{ManualClock, SqliteOptions, Store, StoreError, inspect};
+use caracal_store::{ManualClock, SqliteOptions, Store, StoreError, conformance, inspect};
+use caracal_testkit::Place;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -31,7 +32,7 @@ pub(crate) struct World {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) denials: Arc<AnonymousDenials>,
     pub(crate) ledger: Ledger,
-    pub(crate) directory: tempfile::TempDir,
+    pub(crate) place: Place,
     /// Makes the next verification fail, which sets it back.
     pub(crate) fails: Arc<AtomicBool>,
 }
@@ -81,19 +82,23 @@ pub(crate) fn configured() -> AuditConfig {
 }
 
 impl World {
-    pub(crate) fn new() -> Self {
-        Self::with(configured())
+    pub(crate) async fn new() -> Self {
+        Self::with(configured()).await
     }
 
-    pub(crate) fn with(config: AuditConfig) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+    pub(crate) async fn with(config: AuditConfig) -> Self {
+        let place = Place::new();
         let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(NOON)));
-        let store = Store::open(&SqliteOptions::in_directory(directory.path()), clock.clone()).unwrap();
-        store.observe(Arc::new(HeadsObserver::open(directory.path(), key()).unwrap()));
+        let store = conformance::open(place.path(), place.database_url().as_deref(), clock.clone()).await;
+        store.observe(Arc::new(HeadsObserver::open(place.path(), key()).unwrap()));
         let (denials, fails) = (Arc::new(AnonymousDenials::default()), Arc::new(AtomicBool::new(false)));
-        let verifier = Arc::new(Outsider { data_dir: directory.path().to_owned(), fails: fails.clone() });
+        let verifier = Arc::new(Outsider {
+            data_dir: place.path().to_owned(),
+            shared: store.is_shared().then(|| store.clone()),
+            fails: fails.clone(),
+        });
         let audit = Arc::new(Audit::new(config, store.clone(), denials.clone(), verifier));
-        Self { audit, store, clock, denials, ledger: Ledger::new(Some(key())), directory, fails }
+        Self { audit, store, clock, denials, ledger: Ledger::new(Some(key())), place, fails }
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
@@ -149,10 +154,17 @@ impl World {
         sweeping.await.unwrap();
     }
 
-    /// What somebody does who has the file.
+    /// What somebody does who has the file, or the database as its owner.
     pub(crate) fn tamper(&self, sql: &str) {
-        let outside = rusqlite::Connection::open(self.directory.path().join("caracal.db")).unwrap();
-        let free = "DROP TRIGGER audit_events_are_not_changed; DROP TRIGGER audit_events_are_not_removed;";
+        if let Some(database) = self.place.database() {
+            let free =
+                "ALTER TABLE audit_events DISABLE TRIGGER USER; ALTER TABLE audit_events NO FORCE ROW LEVEL SECURITY;";
+            database.run(&format!("{free} {sql}")).unwrap();
+            return;
+        }
+        let outside = rusqlite::Connection::open(self.place.path().join("caracal.db")).unwrap();
+        let free =
+            "DROP TRIGGER IF EXISTS audit_events_are_not_changed; DROP TRIGGER IF EXISTS audit_events_are_not_removed;";
         outside.execute_batch(&format!("{free} {sql}")).unwrap();
     }
 }
@@ -171,6 +183,8 @@ pub(crate) fn event(zone: &str, id: &str, micros: i64) -> Evidence {
 /// Verifies as the command does: opens the store without its lock, heads first.
 struct Outsider {
     data_dir: PathBuf,
+    /// The store, where it is a server's: whoever looks is one more client.
+    shared: Option<Store>,
     fails: Arc<AtomicBool>,
 }
 
@@ -182,6 +196,19 @@ impl Verifier for Outsider {
         let said = |error: &dyn std::error::Error| error.to_string();
         let key = key();
         let heads = read_heads(&self.data_dir, key.as_ref()).map_err(|error| said(&error))?.unwrap_or_default();
+        if let Some(store) = &self.shared {
+            let reading = async {
+                let mut snapshot = store.snapshot().await?;
+                verify_store(
+                    &mut snapshot.deployment(),
+                    Some(key.as_ref()),
+                    &heads,
+                    &mut |_: &caracal_ledger::Chain, _: i64| {},
+                )
+                .await
+            };
+            return tokio::runtime::Handle::current().block_on(reading).map_err(|error| said(&error));
+        }
         let database = SqliteOptions::in_directory(&self.data_dir).database();
         let mut inspection = inspect(&database).map_err(|error| said(&error))?;
         let verified = inspection.run(async |tx| verify_store(tx, Some(key.as_ref()), &heads, |_, _| {}).await);

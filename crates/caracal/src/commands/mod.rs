@@ -4,6 +4,7 @@
 mod config;
 mod migrate;
 mod status;
+mod streams;
 mod up;
 mod verify;
 mod version;
@@ -11,6 +12,7 @@ mod version;
 pub use config::check_config;
 pub use migrate::migrate;
 pub use status::status;
+pub use streams::{list_dead_letters, retry_dead_letters, show_streams};
 pub use up::up;
 pub(crate) use verify::verify_with_key;
 pub use verify::{verify, verify_data_dir};

@@ -1,12 +1,18 @@
 //! The operator's part: what is provisioned through the Admin API.
 
+use std::time::Duration;
+
 use http::Method;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::client::{Answer, HttpClient};
 use super::upstream::{KEY_HEADER, Upstream};
 use crate::commands::Failure;
 use crate::system::System;
+
+/// How long the announcement of a policy may take.
+const ANNOUNCED_WITHIN: Duration = Duration::from_secs(10);
 
 /// The resource as agents name it.
 pub(super) const NOTES: &str = "resource://notes";
@@ -48,6 +54,24 @@ impl<'d> Operator<'d> {
         self.call(Method::POST, path, Some(&body)).await?.expect_success(&format!("POST {path}"))
     }
 
+    /// Waits until a policy that was activated decides, and its announcement is out.
+    async fn in_force(&self, status_url: &str) -> Result<(), Failure> {
+        let until = Instant::now() + ANNOUNCED_WITHIN;
+        loop {
+            let status = self.call(Method::GET, status_url, None).await?.expect_success("the status")?;
+            match status.text("propagation_status")?.as_str() {
+                "loaded" => return Ok(()),
+                "failed" => {}
+                _ if Instant::now() < until => {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    continue;
+                }
+                _ => {}
+            }
+            return Err(Failure(format!("the policy was activated but is not in force: {}", status.json())));
+        }
+    }
+
     /// A zone with one application, one resource behind the upstream's key, and a policy that says who may do what.
     pub(super) async fn provision(&self, upstream: &Upstream, upstream_key: &str) -> Result<Provisioned, Failure> {
         let zone = self.create("/v1/zones", json!({"name": "Demo"})).await?.text("id")?;
@@ -82,11 +106,7 @@ impl<'d> Operator<'d> {
         let version = version.text("version_id")?;
         let activated =
             self.create(&of_zone(&format!("/policy-sets/{set}/activate")), json!({"version_id": version})).await?;
-        let status =
-            self.call(Method::GET, &activated.text("status_url")?, None).await?.expect_success("the status")?;
-        if status.text("propagation_status")? != "loaded" {
-            return Err(Failure(format!("the policy was activated but is not in force: {}", status.json())));
-        }
+        self.in_force(&activated.text("status_url")?).await?;
         Ok(Provisioned {
             zone,
             application: application_id,

@@ -207,3 +207,11 @@ pub fn database(environment: &Environment) -> Result<Option<PostgresOptions>, Mi
     };
     if mistakes.is_empty() { Ok(options) } else { Err(Mistakes(mistakes)) }
 }
+
+/// The Redis server alone, for commands that work on nothing else.
+pub fn topics(environment: &Environment) -> Result<Option<RedisOptions>, Mistakes> {
+    let mut mistakes = Vec::new();
+    let mut reader = Reader { environment, roles: &Service::ALL, mistakes: &mut mistakes };
+    let options = reader.secret("REDIS_URL").map(|url| RedisOptions::at(SecretText::new(url)));
+    if mistakes.is_empty() { Ok(options) } else { Err(Mistakes(mistakes)) }
+}

@@ -9,7 +9,7 @@ mod services;
 mod variables;
 
 pub use check::{Checked, Shown};
-pub use engine::{Engine, Servers, SharedTuning, database};
+pub use engine::{Engine, Servers, SharedTuning, database, topics};
 pub use environment::{Environment, Source};
 pub use secrets::{KeyMaterial, SecretFiles, SecretsError};
 pub use services::{ApiTuning, CoordinatorTuning, GatewayTuning};
@@ -163,7 +163,7 @@ pub struct Settings {
     pub roles: Vec<Service>,
     /// On what it runs.
     pub engine: Engine,
-    /// `STS_URL`: where a Gateway asks an STS that is not in its own process.
+    /// `STS_URL`: where an STS is asked that is not in the same process.
     pub sts_url: Option<StsUrl>,
     /// `ISSUER_URL`; without it, the STS's own address.
     pub issuer: Option<String>,
@@ -175,6 +175,8 @@ pub struct Settings {
     pub control_audience: String,
     /// `TRUST_PROXY`.
     pub trust_proxy: bool,
+    /// `CARACAL_DEV_CLOCK_OFFSET_MS`: how far this process's clock is put wrong.
+    pub clock_offset_ms: i64,
     /// `LOG_LEVEL`.
     pub log_level: String,
     /// `REQUEST_TIMEOUT_MS`: how long a body may take to arrive at the Admin API or the Coordinator.
@@ -234,6 +236,7 @@ impl Settings {
             upstream_host_allowlist: reader.list("UPSTREAM_HOST_ALLOWLIST"),
             control_audience: reader.text("CONTROL_AUDIENCE").unwrap_or_else(|| "caracal-control".to_owned()),
             trust_proxy: reader.flag("TRUST_PROXY", false),
+            clock_offset_ms: clock_offset_ms(&mut reader, mode),
             log_level: reader.text("LOG_LEVEL").unwrap_or_else(|| "info".to_owned()),
             body_deadline: reader.milliseconds("REQUEST_TIMEOUT_MS", 30_000, 1),
             ready_per_minute: reader.number("READY_RATE_LIMIT_PER_MIN", 120, 0),
@@ -270,6 +273,12 @@ impl Settings {
         self.roles.contains(&service)
     }
 
+    /// Whether this process holds the key-encryption key. One that strangers talk to first, and that only verifies, does
+    /// not.
+    pub fn holds_kek(&self) -> bool {
+        self.runs(Service::Sts) || self.runs(Service::Api)
+    }
+
     /// The port of `service`.
     pub fn port(&self, service: Service) -> u16 {
         self.port.unwrap_or_else(|| service.port().saturating_add(self.port_offset))
@@ -285,6 +294,24 @@ fn mode(reader: &mut variables::Reader<'_>, flags: &UpFlags) -> Mode {
             reader.mistake("CARACAL_MODE", format!("`{text}` is none of dev, rc, stable"));
             Mode::Stable
         }),
+    }
+}
+
+/// For trying out, and for nothing else: a published system whose clock somebody put wrong would let authority live on.
+fn clock_offset_ms(reader: &mut variables::Reader<'_>, mode: Mode) -> i64 {
+    const A_DAY: i64 = 86_400_000;
+    let name = "CARACAL_DEV_CLOCK_OFFSET_MS";
+    let Some(text) = reader.text(name) else { return 0 };
+    if mode.is_published() {
+        reader.mistake(name, "is accepted only when CARACAL_MODE is dev; unset it".to_owned());
+        return 0;
+    }
+    match text.trim().parse::<i64>() {
+        Ok(offset) if (-A_DAY..=A_DAY).contains(&offset) => offset,
+        _ => {
+            reader.mistake(name, format!("`{text}` is not a whole number from -{A_DAY} to {A_DAY}"));
+            0
+        }
     }
 }
 
@@ -335,14 +362,17 @@ fn port(reader: &mut variables::Reader<'_>, flags: &UpFlags, mode: Mode) -> Opti
     port
 }
 
-/// Where a Gateway without an STS beside it asks one. One that is given is judged in every process that runs a Gateway:
-/// the same environment may be read by one that needs it.
+/// Where an STS is asked that is not in the same process: by a Gateway, and for the keys of zones by whoever holds no
+/// key-encryption key. One that is given is judged in every process that may need it: the same environment may be read by
+/// one that does.
 fn sts_url(reader: &mut variables::Reader<'_>, mode: Mode) -> Option<StsUrl> {
     let url = reader.text("STS_URL");
-    let needed = reader.roles.contains(&Service::Gateway) && !reader.roles.contains(&Service::Sts);
+    let runs = |service| reader.roles.contains(&service);
+    let for_keys = runs(Service::Coordinator) && !runs(Service::Api);
+    let needed = (runs(Service::Gateway) || for_keys) && !runs(Service::Sts);
     let Some(url) = url else {
         if needed {
-            let what = "is needed by a gateway in a process without an sts: the address of one, or a name of several";
+            let what = "is needed by a gateway or coordinator in a process without an sts: the address of one, or a name of several";
             reader.mistake("STS_URL", what.to_owned());
         }
         return None;

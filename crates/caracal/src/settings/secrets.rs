@@ -50,6 +50,8 @@ pub struct KeyMaterial {
     pub coordinator_token: SecretText,
     /// The metrics bearer, if one is set.
     pub metrics_bearer: Option<SecretText>,
+    /// The bearer of the STS's operators, if one is set.
+    pub sts_admin_token: Option<SecretText>,
     /// The key-encryption keys.
     pub kek: Arc<KekRing>,
     /// Keys the ledger's chain and its heads.
@@ -62,8 +64,8 @@ pub struct KeyMaterial {
     pub idempotency_previous: Option<HmacKey>,
     /// Digests admin tokens.
     pub admin_token_digests: HmacKey,
-    /// Signs messages to other processes; none on the embedded engine, which has no others.
-    pub streams: Option<Arc<HmacKey>>,
+    /// Signs what is published on topics.
+    pub streams: Arc<HmacKey>,
 }
 
 impl SecretFiles {
@@ -93,7 +95,7 @@ impl SecretFiles {
                 None => self.read_or_create(file)?,
             });
         }
-        given.checked(values, self.admin_token_file(environment), false)
+        given.checked(values, self.admin_token_file(environment))
     }
 
     /// Reads the keys that `roles` use, all from the environment: replicas that made their own would not understand each
@@ -114,10 +116,7 @@ impl SecretFiles {
                 None => SecretText::new(hex(&chance::random_bytes::<32>()?)),
             });
         }
-        if given.streams.is_none() {
-            mistakes.push(missing("STREAMS_HMAC_KEY", "every role"));
-        }
-        match given.checked(values, None, true) {
+        match given.checked(values, None) {
             Ok(keys) if mistakes.is_empty() => Ok(keys),
             Err(SecretsError::Unusable(Mistakes(found))) => {
                 mistakes.extend(found);
@@ -144,7 +143,7 @@ impl SecretFiles {
                     None => SecretText::new(hex(&chance::random_bytes::<32>()?)),
                 });
             }
-            given.checked(values, None, false)
+            given.checked(values, None)
         });
         told(looked_at)
     }
@@ -221,8 +220,11 @@ impl SecretFiles {
     }
 }
 
+/// Characters of a token that operators make up themselves, at least.
+const LEAST_TOKEN: usize = 32;
+
 /// Variable and file of each key that is made when it is missing.
-const NAMES: [(&str, &str); 7] = [
+const NAMES: [(&str, &str); 8] = [
     ("CARACAL_ADMIN_TOKEN", "caracalAdminToken"),
     ("CARACAL_COORDINATOR_TOKEN", "caracalCoordinatorToken"),
     ("SECRET_STORE_KEK", "secretStoreKek"),
@@ -230,6 +232,7 @@ const NAMES: [(&str, &str); 7] = [
     ("GATEWAY_STS_HMAC_KEY", "gatewayStsHmacKey"),
     ("IDEMPOTENCY_HMAC_KEY", "idempotencyHmacKey"),
     ("ADMIN_TOKEN_HMAC_KEY", "adminTokenHmacKey"),
+    ("STREAMS_HMAC_KEY", "streamsHmacKey"),
 ];
 
 /// The roles that can't do without a key. Gateway and Coordinator open zone keys to know that a public half is genuine.
@@ -239,7 +242,7 @@ fn needed_by(name: &str) -> &'static [Service] {
     match name {
         "CARACAL_ADMIN_TOKEN" | "ADMIN_TOKEN_HMAC_KEY" => &[Api],
         "CARACAL_COORDINATOR_TOKEN" | "IDEMPOTENCY_HMAC_KEY" => &[Coordinator],
-        "SECRET_STORE_KEK" => &[Api, Sts, Gateway, Coordinator],
+        "SECRET_STORE_KEK" => &[Api, Sts],
         "GATEWAY_STS_HMAC_KEY" => &[Sts, Gateway],
         _ => &Service::ALL,
     }
@@ -266,7 +269,7 @@ struct Given {
     previous_kek: Option<String>,
     previous_idempotency: Option<String>,
     metrics_bearer: Option<SecretText>,
-    streams: Option<String>,
+    sts_admin_token: Option<SecretText>,
 }
 
 impl Given {
@@ -278,20 +281,15 @@ impl Given {
             previous_kek: reader.secret("SECRET_STORE_KEK_PREVIOUS"),
             previous_idempotency: reader.secret("IDEMPOTENCY_HMAC_KEY_PREVIOUS"),
             metrics_bearer: reader.secret("METRICS_BEARER").map(SecretText::new),
-            streams: reader.secret("STREAMS_HMAC_KEY"),
+            sts_admin_token: reader.secret("STS_ADMIN_TOKEN").map(SecretText::new),
         };
         if mistakes.is_empty() { Ok(given) } else { Err(Mistakes(mistakes).into()) }
     }
 
     /// The keys of `values`, in the order of [`NAMES`], ready for use.
-    fn checked(
-        self,
-        values: Vec<SecretText>,
-        admin_token_file: Option<PathBuf>,
-        with_streams: bool,
-    ) -> Result<KeyMaterial, SecretsError> {
-        let [admin_token, coordinator_token, kek, audit, gateway_sts, idempotency, admin_token_digests] =
-            <[SecretText; 7]>::try_from(values)
+    fn checked(self, values: Vec<SecretText>, admin_token_file: Option<PathBuf>) -> Result<KeyMaterial, SecretsError> {
+        let [admin_token, coordinator_token, kek, audit, gateway_sts, idempotency, admin_token_digests, streams] =
+            <[SecretText; 8]>::try_from(values)
                 .unwrap_or_else(|_| std::array::from_fn(|_| SecretText::new(String::new())));
         let mut check = Check { mistakes: Vec::new() };
         let kek = check.kek("SECRET_STORE_KEK", kek.expose());
@@ -302,25 +300,34 @@ impl Given {
         let admin_token_digests = check.hmac("ADMIN_TOKEN_HMAC_KEY", admin_token_digests.expose());
         let idempotency_previous =
             self.previous_idempotency.and_then(|text| check.hmac("IDEMPOTENCY_HMAC_KEY_PREVIOUS", &text));
-        let streams = self.streams.filter(|_| with_streams).and_then(|text| check.hmac("STREAMS_HMAC_KEY", &text));
-        match (kek, audit, gateway_sts, idempotency, admin_token_digests) {
-            (Some(kek), Some(audit), Some(gateway_sts), Some(idempotency), Some(admin_token_digests))
-                if check.mistakes.is_empty() =>
-            {
-                Ok(KeyMaterial {
-                    admin_token,
-                    admin_token_file,
-                    coordinator_token,
-                    metrics_bearer: self.metrics_bearer,
-                    kek: Arc::new(KekRing::new(kek, previous_kek)),
-                    audit: Arc::new(audit),
-                    gateway_sts: Arc::new(gateway_sts),
-                    idempotency,
-                    idempotency_previous,
-                    admin_token_digests,
-                    streams: streams.map(Arc::new),
-                })
-            }
+        let streams = check.hmac("STREAMS_HMAC_KEY", streams.expose());
+        // Whoever guesses it is not slowed down, so there must be too much to guess.
+        if self.sts_admin_token.as_ref().is_some_and(|token| token.expose().len() < LEAST_TOKEN) {
+            let what = format!("has fewer than {LEAST_TOKEN} characters; give 32 random bytes in hex");
+            check.note("STS_ADMIN_TOKEN", what);
+        }
+        match (kek, audit, gateway_sts, idempotency, admin_token_digests, streams) {
+            (
+                Some(kek),
+                Some(audit),
+                Some(gateway_sts),
+                Some(idempotency),
+                Some(admin_token_digests),
+                Some(streams),
+            ) if check.mistakes.is_empty() => Ok(KeyMaterial {
+                admin_token,
+                admin_token_file,
+                coordinator_token,
+                metrics_bearer: self.metrics_bearer,
+                sts_admin_token: self.sts_admin_token,
+                kek: Arc::new(KekRing::new(kek, previous_kek)),
+                audit: Arc::new(audit),
+                gateway_sts: Arc::new(gateway_sts),
+                idempotency,
+                idempotency_previous,
+                admin_token_digests,
+                streams: Arc::new(streams),
+            }),
             _ => Err(Mistakes(check.mistakes).into()),
         }
     }

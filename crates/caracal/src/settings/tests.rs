@@ -58,6 +58,31 @@ fn times_need_a_unit_and_a_length_and_a_request_outlasts_its_parts() {
     }
 }
 
+#[test]
+fn a_clock_is_put_wrong_in_development_only() {
+    let read = |mode, offset| {
+        let environment = Environment::of([("CARACAL_MODE", mode), ("CARACAL_DEV_CLOCK_OFFSET_MS", offset)]);
+        Settings::read(&flags("127.0.0.1"), &environment).map(|settings| settings.clock_offset_ms).map_err(|mistakes| {
+            let names: Vec<_> = mistakes.0.into_iter().map(|mistake| mistake.name).collect();
+            names.join(",")
+        })
+    };
+    assert_eq!((read("dev", "-60000"), read("dev", "60000")), (Ok(-60_000), Ok(60_000)));
+    let refused = || Err("CARACAL_DEV_CLOCK_OFFSET_MS".to_owned());
+    for (mode, offset) in [("rc", "1"), ("stable", "-60000"), ("stable", "0"), ("dev", "1s"), ("dev", "86400001")] {
+        assert_eq!(read(mode, offset), refused(), "{mode} {offset}");
+    }
+}
+
+#[test]
+fn a_token_that_can_be_guessed_is_refused() {
+    let read = |token| Settings::read(&flags("127.0.0.1"), &Environment::of([("STS_ADMIN_TOKEN", token)]));
+    let mistakes = read("letmein").unwrap_err();
+    assert_eq!(mistakes.0[0].name, "STS_ADMIN_TOKEN");
+    assert!(!mistakes.to_string().contains("letmein"));
+    assert!(read(KEY).is_ok());
+}
+
 /// A variable that is documented and read by nobody would be set in vain, and one that is read and not documented would
 /// not be found.
 #[test]

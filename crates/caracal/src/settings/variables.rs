@@ -54,15 +54,6 @@ const fn shared(
     Variable { shared: true, ..variable(roles, name, default, effect) }
 }
 
-const fn shared_secret(
-    roles: &'static [Service],
-    name: &'static str,
-    default: &'static str,
-    effect: &'static str,
-) -> Variable {
-    Variable { secret: true, ..shared(roles, name, default, effect) }
-}
-
 /// Every variable that `caracal up` and `caracal serve` read, but for the switches that only stop a start.
 pub const VARIABLES: &[Variable] = &[
     variable(ALL, "CARACAL_MODE", "dev on loopback, else stable", "dev, rc or stable: how strict to be"),
@@ -77,7 +68,12 @@ pub const VARIABLES: &[Variable] = &[
     variable(ALL, "PORT", "the contract's", "the port of `caracal serve` with one role"),
     secret(ALL, "DATABASE_URL", "none: the embedded store", "postgres://user:password@host:port/database?sslmode=…"),
     secret(ALL, "REDIS_URL", "none", "redis:// or rediss://user:password@host:port; needed with DATABASE_URL"),
-    variable(&[Gateway], "STS_URL", "none", "where a gateway without an sts in its own process asks one"),
+    variable(
+        &[Gateway, Coordinator],
+        "STS_URL",
+        "none",
+        "where a process without an sts asks one: a gateway for authority, and both for the keys of zones",
+    ),
     shared(ALL, "DB_POOL_MAX", "20", "connections to the database, 2 or more; a third of them for changes"),
     shared(ALL, "DB_MAX_CONNS", "–", "another name of DB_POOL_MAX"),
     shared(ALL, "DB_CONNECTION_TIMEOUT_MS", "5000", "connecting to the database"),
@@ -116,6 +112,12 @@ pub const VARIABLES: &[Variable] = &[
         "TRUST_PROXY",
         "false",
         "believe what the proxy before us writes into X-Forwarded-For and X-Forwarded-Proto",
+    ),
+    variable(
+        ALL,
+        "CARACAL_DEV_CLOCK_OFFSET_MS",
+        "0",
+        "how far this process's clock is put wrong, to try out what that does; refused in rc and stable",
     ),
     variable(ALL, "LOG_LEVEL", "info", "error, warn, info, debug or trace"),
     variable(
@@ -171,7 +173,7 @@ pub const VARIABLES: &[Variable] = &[
     variable(&[Coordinator], "TTL_SWEEP_INTERVAL_MS", "60000", "how often tasks whose time is up are marked as ended"),
     variable(&[Coordinator], "SWEEPER_BATCH_SIZE", "500", "tasks ended in one commit"),
     variable(&[Gateway], "MAX_REQUEST_BYTES", "10485760", "largest request body the Gateway forwards"),
-    variable(&[Gateway], "STS_TIMEOUT", "5s", "one exchange of the Gateway"),
+    variable(&[Gateway, Coordinator], "STS_TIMEOUT", "5s", "one question to the STS"),
     variable(&[Gateway], "UPSTREAM_TIMEOUT", "30s", "from the end of an upstream request to the head of its response"),
     variable(&[Gateway], "READ_HEADER_TIMEOUT", "5s", "the head of a request to the Gateway"),
     variable(
@@ -192,25 +194,16 @@ pub const VARIABLES: &[Variable] = &[
         "bearer for /metrics; without it open in dev, closed otherwise",
     ),
     secret(
-        &[Api, Sts, Gateway, Coordinator],
-        "SECRET_STORE_KEK",
-        MADE,
-        "64 hex digits: seals every stored secret and signing key",
-    ),
-    secret(
-        &[Api, Sts, Gateway, Coordinator],
-        "SECRET_STORE_KEK_PREVIOUS",
+        &[Sts],
+        "STS_ADMIN_TOKEN",
         "none",
-        "the key before a rotation; opens what it sealed",
+        "bearer for the rotation of signing keys, 32 characters or more; without it that route is not there",
     ),
+    secret(&[Api, Sts], "SECRET_STORE_KEK", MADE, "64 hex digits: seals every stored secret and signing key"),
+    secret(&[Api, Sts], "SECRET_STORE_KEK_PREVIOUS", "none", "the key before a rotation; opens what it sealed"),
     secret(ALL, "AUDIT_HMAC_KEY", MADE, "hex, 32 bytes or more: keys the ledger's chain"),
     secret(&[Sts, Gateway], "GATEWAY_STS_HMAC_KEY", MADE, "hex, 32 bytes or more: signs exchanges between processes"),
-    shared_secret(
-        ALL,
-        "STREAMS_HMAC_KEY",
-        "none; needed with DATABASE_URL",
-        "hex, 32 bytes or more: signs messages to replicas",
-    ),
+    secret(ALL, "STREAMS_HMAC_KEY", MADE, "hex, 32 bytes or more: signs what is published on topics"),
     secret(&[Coordinator], "IDEMPOTENCY_HMAC_KEY", MADE, "hex, 32 bytes or more: digests idempotency keys"),
     secret(&[Api], "ADMIN_TOKEN_HMAC_KEY", MADE, "hex, 32 bytes or more: digests stored admin tokens"),
     secret(&[Coordinator], "IDEMPOTENCY_HMAC_KEY_PREVIOUS", "none", "the key before a rotation"),

@@ -57,6 +57,9 @@ pub enum StartError {
          former one as SECRET_STORE_KEK_PREVIOUS. Nothing was changed"
     )]
     WrongKek(CustodyError),
+    /// What was granted in the last minute can't be read.
+    #[error("what was granted in the last minute, which counts against rate limits, can't be read: {0}")]
+    Count(caracal_store::StoreError),
     /// The ledger's heads can't be kept.
     #[error("the ledger's heads can't be kept")]
     Heads(#[from] HeadsError),
@@ -125,7 +128,7 @@ impl System {
         let urls = listeners.urls();
         let issuer = settings.issuer.clone().unwrap_or_else(|| urls.sts.clone());
         let (admin_token, admin_token_file) = (copy(&opened.keys.admin_token), opened.keys.admin_token_file.clone());
-        let services = Services::compose(&settings, opened, issuer)?;
+        let services = Services::compose(&settings, opened, issuer).await?;
         if let Some(admin) = &services.admin {
             admin.seed().await.map_err(|error| StartError::Setting(error.to_string()))?;
         }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use caracal_custody::{CustodyError, kek};
 use caracal_ledger::{ChainKey, HeadsObserver, find_rollback, heads};
-use caracal_store::{SqliteOptions, Store, SystemClock};
+use caracal_store::{Clock, SqliteOptions, Store, SystemClock, WrongClock};
 use caracal_stream::Redis;
 
 use super::StartError;
-use crate::settings::{Engine, Environment, KeyMaterial, SecretFiles, Servers, Service, Settings, SharedTuning};
+use crate::settings::{Engine, Environment, KeyMaterial, SecretFiles, Servers, Settings, SharedTuning};
 
 /// What services are made of.
 pub(super) struct Opened {
@@ -34,7 +34,7 @@ impl Opened {
     async fn embedded(settings: &Settings, environment: &Environment) -> Result<Self, StartError> {
         // The store's lock is taken before keys are made, so that two first starts can't both make them.
         let options = SqliteOptions::in_directory(&settings.data_dir);
-        let store = Store::open(&options, Arc::new(SystemClock))?;
+        let store = Store::open(&options, clock(settings))?;
         let keys = SecretFiles::in_data_dir(&settings.data_dir).load_or_create(environment)?;
         check_kek(&store, &keys).await?;
         let mut snapshot = store.snapshot().await?;
@@ -55,10 +55,11 @@ impl Opened {
         let keys = SecretFiles::load_given(environment, &settings.roles)?;
         let servers = Servers::read(environment).map_err(|mistakes| StartError::Setting(mistakes.to_string()))?;
         let redis = Redis::open(tuning.redis(&servers)).await?;
-        let options = tuning.postgres(&servers, settings.mode)?;
+        let mut options = tuning.postgres(&servers, settings.mode)?;
+        options.local_clock = clock(settings);
         let place = options.place();
         let store = Store::open_postgres(options).await?;
-        if settings.roles.iter().any(|role| *role != Service::Audit) {
+        if settings.holds_kek() {
             check_kek(&store, &keys).await?;
         }
         // Each process is a witness of its own: it remembers the heads of what it committed, and none of what others
@@ -69,6 +70,17 @@ impl Opened {
         })?;
         let heads = open_heads(&store, &keys, &heads_dir).await?;
         Ok(Self { store, keys, heads, heads_dir, shared: Some((redis, tuning.clone())) })
+    }
+}
+
+/// This machine's clock, wrong by what was asked for.
+fn clock(settings: &Settings) -> Arc<dyn Clock> {
+    match settings.clock_offset_ms {
+        0 => Arc::new(SystemClock),
+        ahead_millis => {
+            tracing::warn!(ahead_millis, "this process runs with a clock that is wrong on purpose");
+            Arc::new(WrongClock { ahead_millis })
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use caracal_crypto::SecretText;
 use caracal_crypto::chance;
 use caracal_crypto::client_secret::SecretVerifier;
 use caracal_crypto::hmac::HmacKey;
-use caracal_custody::{SealedSecrets, SigningKeys};
+use caracal_custody::{KeySets, SealedSecrets, SigningKeys, VerificationKeys};
 use caracal_gateway::{Exchange, Gateway, GatewayConfig, RemoteSts, RemoteStsConfig};
 use caracal_http::FreshId;
 use caracal_http::egress::{AddressPolicy, GuardedConnector, PrivateHosts, SystemResolver, TlsTrust};
@@ -17,7 +17,7 @@ use caracal_http::health::Probe;
 use caracal_http::server::{self, Ended, Limits};
 use caracal_ledger::{AnonymousDenials, ChainKey, Ledger};
 use caracal_store::{Message, Store};
-use caracal_stream::{Counters, DELEGATIONS, REVOCATIONS, Redis, Relay, Tail};
+use caracal_stream::{Counters, DELEGATIONS, REVOCATIONS, Redis, Relay, RelayOptions, Streams, Tail};
 use caracal_sts::{Capabilities, MintRate, ProcessMintRate, Sts, StsConfig};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -26,9 +26,9 @@ use super::listeners::Listeners;
 use super::opened::Opened;
 use super::{StartError, copy};
 use crate::adapters::{
-    InProcessSts, OfflineVerifier, SharedMintRate, SharedProbe, SharedVerifier, StoreTime, StsPolicyRuntime,
+    InProcessSts, OfflineVerifier, SharedMintRate, SharedVerifier, StoreTime, StreamsProbe, StsPolicyRuntime,
 };
-use crate::settings::{KeyMaterial, Mode, Service, Settings, SharedTuning};
+use crate::settings::{KeyMaterial, Mode, Service, Settings};
 use crate::{elected, housekeeping};
 
 /// What every service is made of.
@@ -47,7 +47,6 @@ struct Parts {
 struct Shared {
     redis: Arc<Redis>,
     key: Arc<HmacKey>,
-    tuning: SharedTuning,
 }
 
 /// The services that this process runs, and what they share.
@@ -61,10 +60,11 @@ pub(super) struct Services {
     audit: Option<Arc<Audit>>,
     pub(super) coordinator: Option<Arc<Coordinator>>,
     shared: Option<Shared>,
+    relay: Relay,
 }
 
 impl Services {
-    pub(super) fn compose(settings: &Settings, opened: Opened, issuer: String) -> Result<Self, StartError> {
+    pub(super) async fn compose(settings: &Settings, opened: Opened, issuer: String) -> Result<Self, StartError> {
         let Opened { store, keys, heads_dir, shared, .. } = opened;
         let audit_key: Arc<dyn ChainKey> = keys.audit.clone();
         let ledger = Ledger::new(Some(audit_key.clone()));
@@ -79,18 +79,28 @@ impl Services {
             open_metrics: settings.mode == Mode::Dev,
             mint_rate: match &shared {
                 Some((redis, _)) => Arc::new(SharedMintRate(Counters::new(redis.clone()))),
-                None => Arc::new(ProcessMintRate::default()),
+                None => Arc::new(ProcessMintRate::resumed(&store).await.map_err(StartError::Count)?),
             },
         };
         // The Admin API says what decides in a zone, and asks the code that decides, also where no STS is served.
         let decides = settings.runs(Service::Sts) || settings.runs(Service::Api);
         let sts = decides.then(|| Arc::new(sts(settings, &parts, &keys, &issuer)));
-        let gateway = match settings.runs(Service::Gateway) {
-            true => {
-                let exchange = exchange(settings, &keys, &store, sts.as_ref().filter(|_| settings.runs(Service::Sts)))?;
-                Some(gateway(settings, &keys, &parts, exchange)?)
+        let remote = remote_sts(settings, &keys, &store)?;
+        let verification: Arc<dyn VerificationKeys> = match &remote {
+            Some(remote) if !settings.holds_kek() => {
+                Arc::new(KeySets::new(remote.clone(), Arc::new(StoreTime(store.clone()))))
             }
-            false => None,
+            _ => parts.signing_keys.clone(),
+        };
+        let beside = sts.clone().filter(|_| settings.runs(Service::Sts));
+        let exchange = beside.map(|sts| -> Arc<dyn Exchange> { Arc::new(InProcessSts(sts)) });
+        let exchange = exchange.or_else(|| remote.map(|remote| -> Arc<dyn Exchange> { remote }));
+        let gateway = match (settings.runs(Service::Gateway), exchange) {
+            (true, Some(exchange)) => Some(gateway(settings, &keys, &parts, verification.clone(), exchange)?),
+            (true, None) => {
+                return Err(StartError::Setting("STS_URL is needed by a gateway without an sts".to_owned()));
+            }
+            (false, _) => None,
         };
         let audit = settings.runs(Service::Audit).then(|| {
             let verifier: Arc<dyn Verifier> = match &shared {
@@ -101,7 +111,13 @@ impl Services {
             };
             Arc::new(audit(settings, &parts, &keys, verifier))
         });
-        let shared = shared.zip(keys.streams.clone()).map(|((redis, tuning), key)| Shared { redis, key, tuning });
+        let streams = match &shared {
+            Some((redis, _)) => Streams::on_redis(redis.clone(), keys.streams.clone()),
+            None => Streams::in_store(store.clone(), keys.streams.clone()),
+        };
+        let relaying = shared.as_ref().map_or_else(RelayOptions::default, |(_, tuning)| tuning.relay);
+        let relay = Relay::new(store.clone(), streams, relaying);
+        let shared = shared.map(|(redis, _)| Shared { redis, key: keys.streams.clone() });
         let runtime = sts.clone().filter(|_| settings.runs(Service::Api));
         let admin_keys = (copy(&keys.admin_token), keys.admin_token_digests);
         let admin = match runtime {
@@ -114,18 +130,18 @@ impl Services {
                 idempotency: keys.idempotency,
                 previous: keys.idempotency_previous,
             };
-            Arc::new(coordinator(settings, &parts, own, issuer))
+            Arc::new(coordinator(settings, &parts, verification, own, issuer))
         });
         let sts = sts.filter(|_| settings.runs(Service::Sts));
-        let services = Self { store, ledger, denials, admin, sts, gateway, audit, coordinator, shared };
+        let services = Self { store, ledger, denials, admin, sts, gateway, audit, coordinator, shared, relay };
         services.probe();
         Ok(services)
     }
 
-    /// On servers, readiness looks at more than the store.
+    /// Readiness looks at more than whether the store answers.
     fn probe(&self) {
-        let Some(Shared { redis, .. }) = &self.shared else { return };
-        let probe: Arc<dyn Probe> = Arc::new(SharedProbe { redis: redis.clone(), store: self.store.clone() });
+        let redis = self.shared.as_ref().map(|shared| shared.redis.clone());
+        let probe: Arc<dyn Probe> = Arc::new(StreamsProbe { redis, store: self.store.clone() });
         if let Some(admin) = &self.admin {
             admin.probe_with(probe.clone());
         }
@@ -173,10 +189,7 @@ impl Services {
             let on = stop();
             jobs.spawn(async move { gateway.run_snapshot_refresh(on).await });
         }
-        if let Some(Shared { redis, key, tuning }) = &self.shared {
-            let relay = Relay::new(self.store.clone(), redis.clone(), key.clone(), tuning.relay);
-            jobs.spawn(relay.run(stop()));
-        }
+        jobs.spawn(self.relay.clone().run(stop()));
         let (denials, of, ledger, on) = (self.denials.clone(), self.store.clone(), self.ledger.clone(), stop());
         jobs.spawn(async move { denials.run(&of, &ledger, on).await });
         let of = self.store.clone();
@@ -215,6 +228,7 @@ fn sts(settings: &Settings, parts: &Parts, keys: &KeyMaterial, issuer: &str) -> 
             control_audience: settings.control_audience.clone(),
             mint_rate_limit_per_min: settings.mint_rate_limit_per_min,
             gateway_key: Some(keys.gateway_sts.clone()),
+            admin_token: keys.sts_admin_token.as_ref().map(copy),
             metrics_bearer: keys.metrics_bearer.as_ref().map(copy),
             open_metrics: parts.open_metrics,
             trust_proxy: settings.trust_proxy,
@@ -270,7 +284,13 @@ struct CoordinatorKeys {
     previous: Option<HmacKey>,
 }
 
-fn coordinator(settings: &Settings, parts: &Parts, keys: CoordinatorKeys, issuer: String) -> Coordinator {
+fn coordinator(
+    settings: &Settings,
+    parts: &Parts,
+    verification: Arc<dyn VerificationKeys>,
+    keys: CoordinatorKeys,
+    issuer: String,
+) -> Coordinator {
     Coordinator::new(
         CoordinatorConfig {
             operator_token: Some(keys.token),
@@ -290,7 +310,7 @@ fn coordinator(settings: &Settings, parts: &Parts, keys: CoordinatorKeys, issuer
             ..CoordinatorConfig::new(issuer, keys.idempotency)
         },
         parts.store.clone(),
-        parts.signing_keys.clone(),
+        verification,
         parts.ledger.clone(),
         parts.denials.clone(),
     )
@@ -311,18 +331,9 @@ fn audit(settings: &Settings, parts: &Parts, keys: &KeyMaterial, verifier: Arc<d
 }
 
 /// The STS, as the Gateway asks it: a function in the same process, signed requests to another.
-fn exchange(
-    settings: &Settings,
-    keys: &KeyMaterial,
-    store: &Store,
-    beside: Option<&Arc<Sts>>,
-) -> Result<Arc<dyn Exchange>, StartError> {
-    if let Some(sts) = beside {
-        return Ok(Arc::new(InProcessSts(sts.clone())));
-    }
-    let Some(url) = settings.sts_url.clone() else {
-        return Err(StartError::Setting("STS_URL is needed by a gateway in a process without an sts".to_owned()));
-    };
+/// The STS in another process, where settings say that it is needed.
+fn remote_sts(settings: &Settings, keys: &KeyMaterial, store: &Store) -> Result<Option<Arc<RemoteSts>>, StartError> {
+    let Some(url) = settings.sts_url.clone() else { return Ok(None) };
     let remote = RemoteSts::new(RemoteStsConfig {
         url,
         key: Some(keys.gateway_sts.clone()),
@@ -331,13 +342,14 @@ fn exchange(
         resolver: Arc::new(SystemResolver::new()),
         trust: TlsTrust::load(settings.extra_ca_file.as_deref()),
     });
-    Ok(Arc::new(remote.map_err(|error| StartError::Setting(error.to_string()))?))
+    remote.map(|remote| Some(Arc::new(remote))).map_err(|error| StartError::Setting(error.to_string()))
 }
 
 fn gateway(
     settings: &Settings,
     keys: &KeyMaterial,
     parts: &Parts,
+    verification: Arc<dyn VerificationKeys>,
     exchange: Arc<dyn Exchange>,
 ) -> Result<Arc<Gateway>, StartError> {
     let private = PrivateHosts::parse(&settings.private_egress_hosts.join(","))
@@ -373,7 +385,7 @@ fn gateway(
         config,
         caracal_gateway::Capabilities {
             store: parts.store.clone(),
-            keys: parts.signing_keys.clone(),
+            keys: verification,
             ledger: parts.ledger.clone(),
             denials: parts.denials.clone(),
             exchange,

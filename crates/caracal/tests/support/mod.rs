@@ -1,6 +1,9 @@
 //! A built `caracal` as an outsider has it: a process, ports, and HTTP. Nothing here uses the system's own code.
 #![allow(dead_code, reason = "each test file uses the part it needs")]
 
+pub(crate) mod cluster;
+pub(crate) mod load;
+
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};

@@ -85,6 +85,21 @@ mod t06_evidence {
         assert_eq!(log.drained.get(), 40);
     }
 
+    /// The store was lost before it could say that it had committed.
+    #[tokio::test]
+    async fn events_that_are_there_already_are_not_added_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = log(directory.path(), CAPACITY);
+        (0..3).for_each(|n| log.attempt(caller("z-1", n)).end(Outcome::Executed));
+        let (zone, events) = (ZoneId::parse("z-1").unwrap(), drawn(&log.take()).await);
+        log.try_commit(&zone, &events).await.unwrap();
+        log.commit_at_last(&zone, &events, true).await.unwrap();
+        // Whoever has not tried before and finds them there has lost something else.
+        assert!(log.commit_at_last(&zone, &events, false).await.unwrap_err().is_conflict());
+        let mut snapshot = log.store.snapshot().await.unwrap();
+        assert_eq!(evidence::list_chain(&mut snapshot.zone(&zone), 1, 100).await.unwrap().len(), 3);
+    }
+
     #[test]
     fn an_attempt_that_is_dropped_says_how_far_it_came() {
         let directory = tempfile::tempdir().unwrap();

@@ -61,7 +61,7 @@ pub(super) async fn read(response: Response<Incoming>, resource: &str) -> Result
     let body = if declared.is_some_and(|length| length > MOST_BYTES) {
         None
     } else {
-        collect(body).await.map_err(|_| ExchangeRefusal::answer_lost())?
+        collect(body, MOST_BYTES).await.map_err(|_| ExchangeRefusal::answer_lost())?
     };
     let json = body.filter(|_| is_json(&head.headers));
     let json = json.as_ref().map(|body| body.expose().as_slice());
@@ -110,8 +110,9 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// The whole body in a buffer that is wiped: it carries credentials. `None` when there is too much of it.
-async fn collect(mut body: Incoming) -> Result<Option<Secret<Vec<u8>>>, hyper::Error> {
-    let mut bytes = Vec::with_capacity(MOST_BYTES);
+pub(super) async fn collect(mut body: Incoming, most_bytes: usize) -> Result<Option<Secret<Vec<u8>>>, hyper::Error> {
+    // Room for all of it from the start: what outgrows its place leaves a copy behind that nobody wipes.
+    let mut bytes = Vec::with_capacity(most_bytes);
     while let Some(frame) = body.frame().await {
         let frame = match frame {
             Ok(frame) => frame,
@@ -121,7 +122,7 @@ async fn collect(mut body: Incoming) -> Result<Option<Secret<Vec<u8>>>, hyper::E
             }
         };
         let Some(data) = frame.data_ref() else { continue };
-        if bytes.len() + data.len() > MOST_BYTES {
+        if bytes.len() + data.len() > most_bytes {
             drop(Secret::new(bytes));
             return Ok(None);
         }

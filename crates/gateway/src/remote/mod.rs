@@ -24,14 +24,17 @@ mod replicas;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use caracal_authority::ZoneId;
 use caracal_crypto::chance;
 use caracal_crypto::encoding::hex;
 use caracal_crypto::hmac::{HmacKey, gateway_signature};
+use caracal_custody::{FetchKeySet, KeySetUnreachable};
 use caracal_http::egress::{Host, PeerClient, PeerConnector, PoolSettings, Resolver, TargetUrl, TlsTrust, peer_client};
 use caracal_http::{RequestId, form, request_id};
 use caracal_store::{BoxFuture, Clock};
@@ -50,6 +53,10 @@ const SIGNATURE: HeaderName = HeaderName::from_static("x-caracal-gateway-signatu
 
 const GRANT: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+
+const KEY_SET: &str = "/.well-known/jwks.json";
+/// A longer document is no key set.
+const MOST_KEY_SET_BYTES: usize = 256 * 1024;
 
 /// Exchanges under way at a time (gateway.md §11.1). Further ones wait within their deadline.
 const MOST_AT_ONCE: usize = 200;
@@ -148,7 +155,7 @@ pub struct RemoteSts {
 /// What is asked; signed when it is an exchange, which has an id.
 struct Question {
     method: Method,
-    path: &'static str,
+    path: Cow<'static, str>,
     body: Bytes,
     id: Option<RequestId>,
 }
@@ -196,7 +203,8 @@ impl RemoteSts {
     async fn ask(&self, request: ExchangeRequest) -> Result<Permitted, ExchangeRefusal> {
         let _slot = self.slots.acquire().await.map_err(|_| ExchangeRefusal::unavailable())?;
         let body = Bytes::from(body(&request));
-        let question = Question { method: Method::POST, path: "/oauth/2/token", body, id: Some(request.request_id) };
+        let question =
+            Question { method: Method::POST, path: "/oauth/2/token".into(), body, id: Some(request.request_id) };
         match self.send(&question).await {
             Ok(response) => answer::read(response, &request.resource).await,
             Err(Unanswered::NotSent) => Err(ExchangeRefusal::undecided(StatusCode::BAD_GATEWAY, "sts unavailable")),
@@ -206,8 +214,26 @@ impl RemoteSts {
         }
     }
 
+    /// The published keys of a zone (contract: gateway.md §8). Anything but the document or "no such" is no answer.
+    async fn key_set(&self, zone: &ZoneId) -> Result<Option<Vec<u8>>, KeySetUnreachable> {
+        let path = format!("{KEY_SET}?{}", form::encode([("zone_id", zone.as_str())]));
+        let question = Question { method: Method::GET, path: path.into(), body: Bytes::new(), id: None };
+        let response = self.send(&question).await.map_err(|_| KeySetUnreachable)?;
+        match response.status() {
+            StatusCode::OK => {
+                let document = answer::collect(response.into_body(), MOST_KEY_SET_BYTES).await;
+                document.ok().flatten().map(|document| Some(document.expose().clone())).ok_or(KeySetUnreachable)
+            }
+            StatusCode::NOT_FOUND => Ok(None),
+            status => {
+                tracing::warn!(%status, "the sts did not give out a key set");
+                Err(KeySetUnreachable)
+            }
+        }
+    }
+
     async fn is_alive(&self) -> bool {
-        let question = Question { method: Method::GET, path: "/health", body: Bytes::new(), id: None };
+        let question = Question { method: Method::GET, path: "/health".into(), body: Bytes::new(), id: None };
         matches!(self.send(&question).await, Ok(response) if response.status().is_success())
     }
 
@@ -280,6 +306,15 @@ impl Exchange for RemoteSts {
         Box::pin(async move {
             let asked = tokio::time::timeout(CHECK_WITHIN.min(self.timeout), self.is_alive()).await;
             if asked == Ok(true) { Ok(()) } else { Err(StsUnreachable) }
+        })
+    }
+}
+
+impl FetchKeySet for RemoteSts {
+    fn fetch<'a>(&'a self, zone: &'a ZoneId) -> BoxFuture<'a, Result<Option<Vec<u8>>, KeySetUnreachable>> {
+        Box::pin(async move {
+            let asked = tokio::time::timeout(self.timeout, self.key_set(zone)).await;
+            asked.unwrap_or(Err(KeySetUnreachable))
         })
     }
 }

@@ -107,7 +107,7 @@ async fn world(url: &str, config: GatewayConfig) -> World {
         resolver: Arc::new(SystemResolver::new()),
         trust: TlsTrust::from_pem(false, None),
     });
-    World::asking(Arc::new(exchange.unwrap()), Deployment::new(|_| Said::Hang), config).await
+    World::asking(Arc::new(exchange.unwrap()), Deployment::new(|_| Said::Hang).await, config).await
 }
 
 #[tokio::test]

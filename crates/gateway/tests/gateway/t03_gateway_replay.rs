@@ -44,7 +44,7 @@ async fn the_second_presentation_is_refused_and_leaves_one_event() {
 async fn of_fifty_presentations_at_two_gateways_exactly_one_passes() {
     let upstream = Upstream::ok().await;
     let url = upstream.url("");
-    let deployment = Deployment::new(move |_| Said::Go(to(url.clone())));
+    let deployment = Deployment::new(move |_| Said::Go(to(url.clone()))).await;
     let one = World::join(deployment.clone(), config()).await;
     let two = World::join(deployment.clone(), config()).await;
     let mandate = deployment.mandate(json!({})).await;
@@ -71,7 +71,7 @@ async fn of_fifty_presentations_at_two_gateways_exactly_one_passes() {
 async fn a_used_mandate_stays_used_when_the_gateway_forgets() {
     let upstream = Upstream::ok().await;
     let url = upstream.url("");
-    let deployment = Deployment::new(move |_| Said::Go(to(url.clone())));
+    let deployment = Deployment::new(move |_| Said::Go(to(url.clone()))).await;
     let first = World::join(deployment.clone(), config()).await;
     let mandate = deployment.mandate(json!({})).await;
     assert_eq!(first.ask(&request("GET", "/x", &mandate, "")).await.status(), 200);

@@ -159,7 +159,7 @@ async fn what_the_store_says_is_revoked_is_learnt_with_the_next_reading() {
 async fn a_gateway_knows_what_was_revoked_before_it_started() {
     let upstream = Upstream::ok().await;
     let url = upstream.url("");
-    let deployment = crate::world::Deployment::new(move |_| Said::Go(to(url.clone())));
+    let deployment = crate::world::Deployment::new(move |_| Said::Go(to(url.clone()))).await;
     add_revoked_record(&deployment.store, "r-1").await;
     let world = World::join(deployment, config()).await;
     assert_eq!(world.get("/x").await.refusal().2, REVOKED);

@@ -1,4 +1,4 @@
-//! One deployment in a temporary directory, and one Gateway on a port of its own.
+//! One deployment with a store of its own, and one Gateway on a port of its own.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -16,7 +16,8 @@ use caracal_gateway::{Capabilities, Directive, Exchange, Gateway, GatewayConfig,
 use caracal_http::egress::{AddressPolicy, GuardedConnector, PrivateHosts, Resolver, Timeouts, TlsTrust};
 use caracal_ledger::{AnonymousDenials, ChainKey, Ledger};
 use caracal_store::evidence::{self, EvidenceRow};
-use caracal_store::{ManualClock, SqliteOptions, Store, StoreError, outbox};
+use caracal_store::{ManualClock, Store, StoreError, conformance, outbox};
+use caracal_testkit::Place;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
@@ -71,7 +72,7 @@ pub(crate) struct Deployment {
     pub(crate) ledger_key: Arc<LedgerKey>,
     committed: Arc<Notify>,
     minted: AtomicUsize,
-    _directory: tempfile::TempDir,
+    _place: Place,
 }
 
 pub(crate) struct World {
@@ -91,11 +92,13 @@ impl std::ops::Deref for World {
 }
 
 impl Deployment {
-    pub(crate) fn new(script: impl Fn(&caracal_gateway::ExchangeRequest) -> Said + Send + Sync + 'static) -> Arc<Self> {
+    pub(crate) async fn new(
+        script: impl Fn(&caracal_gateway::ExchangeRequest) -> Said + Send + Sync + 'static,
+    ) -> Arc<Self> {
         crate::logs::capture();
-        let directory = tempfile::tempdir().unwrap();
+        let place = Place::new();
         let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(NOW)));
-        let store = Store::open(&SqliteOptions::in_directory(directory.path()), clock.clone()).unwrap();
+        let store = conformance::open(place.path(), place.database_url().as_deref(), clock.clone()).await;
         let committed = Arc::new(Notify::new());
         let told = committed.clone();
         store.observe(Arc::new(move |_: &caracal_store::Committed| told.notify_waiters()));
@@ -110,7 +113,7 @@ impl Deployment {
             clock,
             committed,
             minted: AtomicUsize::new(0),
-            _directory: directory,
+            _place: place,
         })
     }
 
@@ -230,7 +233,7 @@ impl World {
         config: GatewayConfig,
         script: impl Fn(&caracal_gateway::ExchangeRequest) -> Said + Send + Sync + 'static,
     ) -> Self {
-        Self::join(Deployment::new(script), config).await
+        Self::join(Deployment::new(script).await, config).await
     }
 
     /// One more Gateway of a deployment.

@@ -10,7 +10,7 @@ use super::fixtures::{Held, at, fresh, id, zone};
 use crate::error::StoreError;
 use crate::store::{Snapshot, Store};
 use crate::version::ZoneVersion;
-use crate::{delegations, deployment, sealed_secrets, used_mandates};
+use crate::{Named, delegations, deployment, sealed_secrets, used_mandates};
 
 /// Commits something under the condition that the decision made at `version` still holds; says whether it did.
 async fn mint(store: &Store, zone: &ZoneId, version: ZoneVersion, jti: &str) -> bool {
@@ -35,20 +35,20 @@ pub async fn what_takes_authority_away_voids_decisions_of_its_zone(make: Make) {
     let fresh = fresh(make).await;
     let store = &fresh.store;
     let (z1, z2) = (zone("z-1"), zone("z-2"));
-    let (version, _snapshot) = store.decision_snapshot(&z1).await.unwrap();
+    let (version, _snapshot) = store.decision_snapshot(&z1, &Named::default()).await.unwrap();
     shrink(store, &z2).await;
     assert!(mint(store, &z1, version, "after another zone's").await);
     shrink(store, &z1).await;
     assert!(!mint(store, &z1, version, "after its own").await);
-    let (version, _snapshot) = store.decision_snapshot(&z1).await.unwrap();
+    let (version, _snapshot) = store.decision_snapshot(&z1, &Named::default()).await.unwrap();
     assert!(mint(store, &z1, version, "decided anew").await);
     let done: Result<(), StoreError> =
         store.commit_deployment((), |tx, ()| Box::pin(async move { deployment::put(tx, "name", "value").await })).await;
     done.unwrap();
     assert!(!mint(store, &z1, version, "after everybody's").await);
     // Within one change that spans zones, a zone's part counts for that zone alone.
-    let (first, _snapshot) = store.decision_snapshot(&z1).await.unwrap();
-    let (second, _snapshot) = store.decision_snapshot(&z2).await.unwrap();
+    let (first, _snapshot) = store.decision_snapshot(&z1, &Named::default()).await.unwrap();
+    let (second, _snapshot) = store.decision_snapshot(&z2, &Named::default()).await.unwrap();
     let done: Result<i64, StoreError> = store
         .commit_deployment(z2.clone(), |tx, z2| {
             Box::pin(async move { delegations::raise_epoch(&mut tx.zone_write(z2)).await })
@@ -64,7 +64,7 @@ pub async fn what_only_adds_voids_no_decision(make: Make) {
     let fresh = fresh(make).await;
     let store = &fresh.store;
     let z = zone("z-1");
-    let (version, _snapshot) = store.decision_snapshot(&z).await.unwrap();
+    let (version, _snapshot) = store.decision_snapshot(&z, &Named::default()).await.unwrap();
     for round in 0..3 {
         assert!(mint(store, &z, version, &format!("jti-{round}")).await);
     }
@@ -105,7 +105,7 @@ pub async fn a_change_that_ran_counts_before_it_is_committed(make: Make) {
         }
     });
     has_run.await.unwrap();
-    let (version, mut snapshot) = store.decision_snapshot(&z).await.unwrap();
+    let (version, mut snapshot) = store.decision_snapshot(&z, &Named::default()).await.unwrap();
     assert_eq!(delegations::epoch(&mut snapshot.zone(&z)).await.unwrap(), 0, "it is not committed");
     let minted = tokio::spawn({
         let (store, z) = (store.clone(), z.clone());
@@ -141,7 +141,7 @@ pub async fn no_decision_outlives_a_change_of_its_facts(make: Make) {
         let (held, voided) = (held.clone(), voided.clone());
         minters.push(tokio::spawn(async move {
             while !over.load(Ordering::SeqCst) {
-                let (version, mut snapshot) = store.decision_snapshot(&z).await.unwrap();
+                let (version, mut snapshot) = store.decision_snapshot(&z, &Named::default()).await.unwrap();
                 let decided_on = facts(&mut snapshot, &z).await;
                 drop(snapshot);
                 if held.load(Ordering::SeqCst).is_multiple_of(3) {
@@ -218,7 +218,7 @@ pub async fn upkeep_takes_no_authority_away(make: Make) {
     let fresh = fresh(make).await;
     let store = &fresh.store;
     let z = zone("z-1");
-    let (version, _) = store.decision_snapshot(&z).await.unwrap();
+    let (version, _) = store.decision_snapshot(&z, &Named::default()).await.unwrap();
     let refused: Result<i64, StoreError> = store
         .commit_upkeep(z.clone(), |tx, z| {
             Box::pin(async move { delegations::raise_epoch(&mut tx.zone_write(z)).await })

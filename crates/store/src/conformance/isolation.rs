@@ -93,7 +93,7 @@ async fn holdings(fresh: &Fresh, name: &str) -> Vec<(&'static str, bool)> {
         ("announcement", policy_sets::find_announcement(read).await.unwrap().is_some()),
         ("signing key", signing_keys::lookup(read, &id!("k-1")).await.unwrap().is_some()),
         ("signing keys", !signing_keys::list(read).await.unwrap().is_empty()),
-        ("newest key", signing_keys::find_newest_id(read).await.unwrap().is_some()),
+        ("signing key of now", signing_keys::find_signing_id(read).await.unwrap().is_some()),
         ("secret", sealed_secrets::lookup(read, "secret").await.unwrap().is_some()),
         ("session", sessions::lookup(read, &id!("s-1")).await.unwrap().is_some()),
         ("capacity", sessions::count_holding_capacity(read, Among::Zone, 9).await.unwrap() > 0),
@@ -164,6 +164,7 @@ pub async fn another_zones_rows_cannot_be_changed(make: Make) {
                 assert!(!policy_sets::deactivate(tx, &id!("s-1")).await?);
                 policy_sets::touch(tx, &id!("s-1"), "x").await?;
                 sealed_secrets::remove(tx, "secret").await?;
+                assert_eq!(signing_keys::purge_below(tx, 99).await?, 0);
                 assert!(!sessions::end(tx, &id!("s-1"), SessionStatus::Terminated, "x").await?);
                 assert!(!delegations::revoke(tx, &id!("e-1")).await?);
                 assert!(records::revoke_with_descendants(tx, &id!("rec-1"), "x").await?.is_empty());

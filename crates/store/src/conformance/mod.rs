@@ -100,9 +100,12 @@ macro_rules! conformance_suite {
                 receipts_come_back_as_stored
                 admin_tokens_come_back_as_stored
                 keys_and_secrets_come_back_as_stored
+                the_latest_key_whose_time_has_come_signs
                 evidence_comes_back_as_stored
                 a_crowd_under_one_request_id_is_cut_and_hides_no_denial
                 used_mandates_are_forgotten_once_expired
+                what_is_named_is_what_would_be_read
+                all_that_a_decision_names_is_read_in_one_round_trip
             }
         }
     };

@@ -27,6 +27,7 @@ mod tls;
 mod wire;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use caracal_authority::ZoneId;
 use tokio::sync::Semaphore;
@@ -38,6 +39,7 @@ pub use options::PostgresOptions;
 pub use schema::MigrationReport;
 pub(crate) use session::Session;
 
+use crate::ahead::Named;
 use crate::error::{OpenError, StoreError};
 use crate::tx::{Engine, Tx};
 use crate::version::{Versions, ZoneVersion};
@@ -61,7 +63,7 @@ pub(crate) struct Postgres {
 
 impl Postgres {
     pub(crate) async fn open(options: PostgresOptions) -> Result<Self, OpenError> {
-        let (time, clock) = ServerClock::new(options.clock.clone());
+        let (time, clock) = ServerClock::new(options.clock.clone(), options.local_clock.clone());
         let pool = Pool::open(options).await?;
         let (readers, writers) = pool.shares();
         let shared = Shared::new(clock);
@@ -73,12 +75,22 @@ impl Postgres {
         &self.shared
     }
 
-    /// Opens a read transaction, and reads the version of `zone` in it.
-    pub(crate) async fn begin(&self, zone: Option<&ZoneId>) -> Result<(Tx, ZoneVersion), StoreError> {
+    /// Opens a read transaction; for a decision, with the version of its zone and what is named of it.
+    pub(crate) async fn begin(&self, decision: Option<(&ZoneId, &Named<'_>)>) -> Result<(Tx, ZoneVersion), StoreError> {
         let permit = self.readers.clone().acquire_owned().await.map_err(|_| stopped())?;
-        let (session, begun) = Session::begin_read(&self.pool, permit, zone, &self.time).await?;
+        let zone = decision.map(|(zone, _)| zone);
+        let asks = decision.map_or_else(Vec::new, |(zone, named)| named.asks(zone));
+        let (session, begun, answers) = Session::begin_read(&self.pool, permit, zone, &asks, &self.time).await?;
         let version = begun.version();
-        Ok((Tx::new(Engine::Postgres(Box::new(session)), begun.now, Versions::default()), version))
+        let mut tx = Tx::new(Engine::Postgres(Box::new(session)), begun.now, Versions::default());
+        if let Some(zone) = zone {
+            asks.into_iter().zip(answers).for_each(|(ask, rows)| tx.ahead.keep(zone, ask, rows));
+        }
+        Ok((tx, version))
+    }
+
+    pub(crate) fn round_trips(&self) -> u64 {
+        self.pool.round_trips.load(Ordering::Relaxed)
     }
 
     pub(crate) async fn submit(&self, lane: Lane, job: Box<dyn Job>) -> Result<(), StoreError> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, SystemClock};
 use crate::error::OpenError;
 
 /// How a store on PostgreSQL is reached, and within which bounds.
@@ -34,6 +34,8 @@ pub struct PostgresOptions {
     pub migrate: bool,
     /// The store's time, for tests; without it, the server's.
     pub clock: Option<Arc<dyn Clock>>,
+    /// This machine's clock, by which time passes between two looks at the server's. It may be wrong.
+    pub local_clock: Arc<dyn Clock>,
 }
 
 impl PostgresOptions {
@@ -87,6 +89,7 @@ impl PostgresOptions {
             refuse_powerful_login: false,
             migrate: true,
             clock: None,
+            local_clock: Arc::new(SystemClock),
         })
     }
 

@@ -1,6 +1,7 @@
 //! Connections to the server.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -23,6 +24,8 @@ pub(crate) struct Pool {
     tls: Tls,
     idle: Mutex<Option<Vec<Connection>>>,
     constraints: Arc<Constraints>,
+    /// How often a transaction waited for an answer.
+    pub(super) round_trips: AtomicU64,
 }
 
 /// A connection, usable by one transaction at a time.
@@ -45,7 +48,8 @@ impl Pool {
         schema::prepare(&client, &options).await?;
         let constraints = Arc::new(schema::constraints(&client).await.map_err(|error| server(whole(&error)))?);
         drop(client);
-        let pool = Self { options, tls, idle: Mutex::new(Some(Vec::new())), constraints };
+        let pool =
+            Self { options, tls, idle: Mutex::new(Some(Vec::new())), constraints, round_trips: AtomicU64::new(0) };
         // The first connection as it will be used: a role that can't be taken is said now.
         let first = pool
             .connect()

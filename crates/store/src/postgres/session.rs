@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use caracal_authority::{Timestamp, ZoneId};
 use futures_util::FutureExt;
-use futures_util::future::join;
+use futures_util::future::{join, join_all};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::pool::{Connection, Pool};
 use super::wire::{Failure, read};
-use crate::clock::{Clock, SystemClock};
+use crate::ahead::Ask;
+use crate::clock::Clock;
 use crate::error::StoreError;
-use crate::value::{Param, Row};
+use crate::value::{Bind, Param, Row};
 use crate::version::{Versions, ZoneVersion};
 
 /// Beyond its own limit the server gets this long to say that a statement ran out of time.
@@ -91,17 +92,18 @@ impl Session {
         pool: &Arc<Pool>,
         permit: OwnedSemaphorePermit,
         zone: Option<&ZoneId>,
+        asks: &[Ask],
         time: &ServerClock,
-    ) -> Result<(Self, Begun), StoreError> {
+    ) -> Result<(Self, Begun, Vec<Vec<Row>>), StoreError> {
         let mut session = Self::on(pool, permit).await.map_err(|failure| failure.error)?;
-        match session.begin(READ, STATE, zone, time).await {
-            Ok(begun) => Ok((session, begun)),
+        match session.begin(READ, STATE, zone, asks, time).await {
+            Ok((begun, answers)) => Ok((session, begun, answers)),
             // An idle connection can have died without a word, as when the server was restarted. Nothing was read yet.
             Err(_) if session.fault.as_ref().is_some_and(|fault| fault.again) => {
                 session.connection = Some(pool.connect().await.map_err(|failure| failure.error)?);
                 session.fault = None;
-                let begun = session.begin(READ, STATE, zone, time).await?;
-                Ok((session, begun))
+                let (begun, answers) = session.begin(READ, STATE, zone, asks, time).await?;
+                Ok((session, begun, answers))
             }
             Err(error) => Err(error),
         }
@@ -122,44 +124,55 @@ impl Session {
         zone: Option<&ZoneId>,
         time: &ServerClock,
     ) -> Result<Begun, StoreError> {
-        self.begin(begin, STATE_TO_CHANGE, zone, time).await
+        self.begin(begin, STATE_TO_CHANGE, zone, &[], time).await.map(|(begun, _)| begun)
     }
 
-    /// Runs `begin`, then reads the state of things, in one round trip.
+    /// Runs `begin`, then reads the state of things and what is asked besides, in one round trip.
     async fn begin(
         &mut self,
         begin: &str,
         state: &str,
         zone: Option<&ZoneId>,
+        asks: &[Ask],
         time: &ServerClock,
-    ) -> Result<Begun, StoreError> {
+    ) -> Result<(Begun, Vec<Vec<Row>>), StoreError> {
         self.zone.clear();
         let id = zone.map_or("", ZoneId::as_str);
-        let rows = self
+        let params: Vec<Vec<Param<'_>>> = asks.iter().map(|ask| ask.params.iter().map(Bind::bind).collect()).collect();
+        let params: Vec<_> = params.iter().map(|params| as_wire(params)).collect();
+        let (rows, answers) = self
             .run(async |connection: &mut Connection| {
                 let state = connection.statement(state).await?;
                 let set = connection.statement(SET_ZONE).await?;
+                let mut statements = Vec::with_capacity(asks.len());
+                for ask in asks {
+                    statements.push(connection.statement(&ask.sql).await?);
+                }
                 let scope = zone.map_or(EVERY_ZONE, ZoneId::as_str);
                 let client = &connection.client;
                 let begun = client.batch_execute(begin);
                 let (scope, id): (Params<'_, 1>, Params<'_, 1>) = ([&scope], [&id]);
                 let scoped = client.execute(&set, &scope);
                 let read = client.query(&state, &id);
-                let (begun, (scoped, read)) = join(begun, join(scoped, read)).await;
+                // Polled in this order, and so sent in it.
+                let asked = join_all(statements.iter().zip(&params).map(|(ask, params)| client.query(ask, params)));
+                let (begun, (scoped, (read, asked))) = join(begun, join(scoped, join(read, asked))).await;
                 begun?;
                 scoped?;
-                read
+                Ok((read?, asked.into_iter().collect::<Result<Vec<_>, _>>()?))
             })
             .await?;
         self.zone = zone.map_or(EVERY_ZONE, ZoneId::as_str).to_owned();
         let row = rows.first().ok_or_else(|| StoreError::Statement { reason: "the store has no state".to_owned() })?;
         let mut columns = read(row)?.columns("zone_versions");
-        Ok(Begun {
+        let begun = Begun {
             now: time.at(columns.next()?),
             deployment: columns.next::<i64>()?.unsigned_abs(),
             zone: columns.next::<i64>()?.unsigned_abs(),
             transaction: columns.next()?,
-        })
+        };
+        let answers = answers.iter().map(|rows| rows.iter().map(read).collect());
+        Ok((begun, answers.collect::<Result<_, _>>()?))
     }
 
     pub(crate) async fn query(
@@ -282,6 +295,7 @@ impl Session {
         let Some(connection) = &mut self.connection else {
             return Err(StoreError::Unavailable { reason: "the transaction has ended".to_owned() });
         };
+        self.pool.round_trips.fetch_add(1, Ordering::Relaxed);
         let constraints = connection.constraints.clone();
         let failure = match timeout(self.limit, statement(connection)).await {
             Ok(Ok(done)) => return Ok(done),
@@ -322,12 +336,13 @@ pub(super) struct ServerClock {
     offset: Arc<AtomicI64>,
     /// What stands in for the server's time in tests.
     given: Option<Arc<dyn Clock>>,
+    local: Arc<dyn Clock>,
 }
 
 impl ServerClock {
     /// The clock for transactions, and the same for whoever asks the store for its time.
-    pub(super) fn new(given: Option<Arc<dyn Clock>>) -> (Self, Arc<dyn Clock>) {
-        let clock = Self { offset: Arc::default(), given };
+    pub(super) fn new(given: Option<Arc<dyn Clock>>, local: Arc<dyn Clock>) -> (Self, Arc<dyn Clock>) {
+        let clock = Self { offset: Arc::default(), given, local };
         (clock.clone(), Arc::new(clock))
     }
 
@@ -336,7 +351,7 @@ impl ServerClock {
         if let Some(given) = &self.given {
             return given.now();
         }
-        self.offset.store(micros.saturating_sub(SystemClock.now().as_micros()), Ordering::Relaxed);
+        self.offset.store(micros.saturating_sub(self.local.now().as_micros()), Ordering::Relaxed);
         Timestamp::from_micros(micros)
     }
 }
@@ -346,7 +361,7 @@ impl Clock for ServerClock {
         match &self.given {
             Some(given) => given.now(),
             None => {
-                let local = SystemClock.now().as_micros();
+                let local = self.local.now().as_micros();
                 Timestamp::from_micros(local.saturating_add(self.offset.load(Ordering::Relaxed)))
             }
         }

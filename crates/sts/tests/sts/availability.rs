@@ -6,7 +6,7 @@ use std::sync::Arc;
 use caracal_authority::Timestamp;
 use caracal_authority::exchange::Rate;
 use caracal_store::BoxFuture;
-use caracal_sts::{MintKey, MintRate, ProcessMintRate, StsConfig};
+use caracal_sts::{MintKey, MintRate, ProcessMintRate, Sts, StsConfig};
 use serde_json::json;
 
 use crate::support::*;
@@ -152,6 +152,33 @@ mod t08_availability_of_mints {
             granted += u32::from(answer.status == 200);
         }
         assert_eq!(granted, 3);
+    }
+
+    /// Who can make the process fall over must not get a second budget by it.
+    #[tokio::test]
+    async fn a_restart_forgets_no_grant_of_the_last_minute() {
+        let world = World::new().await;
+        let restarted = async || {
+            let limited = StsConfig { mint_rate_limit_per_min: 3, ..StsConfig::for_issuer(ISSUER) };
+            world.replica(limited, Arc::new(ProcessMintRate::resumed(&world.store).await.unwrap()))
+        };
+        let status = async |sts: &Arc<Sts>, ask: Ask| send_to(sts, ask.request()).await.status;
+        assert_eq!(status(&restarted().await, Ask::bootstrap()).await, 200);
+        world.clock.advance(20);
+        assert_eq!(status(&restarted().await, Ask::bootstrap()).await, 200);
+        let third = restarted().await;
+        assert_eq!(status(&third, Ask::bootstrap()).await, 200);
+        let limited = send_to(&third, Ask::bootstrap().request()).await;
+        assert_eq!(told(&limited), ("429 provider_rate_limited".to_owned(), "60"));
+        // Another application's budget is its own, and denials use none of anybody's.
+        let fourth = restarted().await;
+        let notes = || Ask::bootstrap().set("application_id", "app-notes").set("resource", NOTES);
+        assert_eq!(status(&fourth, Ask::bootstrap()).await, 429);
+        assert_eq!(status(&fourth, notes()).await, 200);
+        world.clock.advance(40);
+        assert_eq!(status(&fourth, Ask::bootstrap()).await, 200);
+        world.clock.advance(60);
+        assert_eq!(status(&restarted().await, Ask::bootstrap()).await, 200);
     }
 
     #[tokio::test]

@@ -34,3 +34,22 @@ async fn a_mint_is_one_change_and_so_is_an_exchange_and_strangers_cause_none() {
     assert_eq!(world.get("/ready").await.status, 200);
     changes("strangers", 0);
 }
+
+/// On a server, what a decision names costs one round trip, however long its line of delegations; the rest is the client
+/// and the commit.
+#[tokio::test]
+async fn a_decision_waits_for_its_facts_once() {
+    let world = World::new().await;
+    let spare = world.mandate().await;
+    let mandate = world.mandate().await;
+    // Statements are known to the server once they were asked.
+    assert!(world.sts.exchange_for_gateway(gateway_call(&spare)).await.is_ok());
+    let before = world.store.round_trips();
+    assert_eq!(Ask::mint().send(&world).await.status, 200);
+    let mint = world.store.round_trips() - before;
+    let before = world.store.round_trips();
+    assert!(world.sts.exchange_for_gateway(gateway_call(&mandate)).await.is_ok());
+    let exchange = world.store.round_trips() - before;
+    // Two for the client, one for all facts, six for the commit; one, and seven with the mark of the mandate's use.
+    assert_eq!((mint, exchange), if world.store.is_shared() { (9, 8) } else { (0, 0) });
+}

@@ -176,34 +176,3 @@ mod t02_sts_direct_exchange {
         assert_eq!(ask.send(&world).await.outcome(), "403 access_denied");
     }
 }
-
-mod t02_sts_key_rotation {
-    use caracal_custody::SigningKeys;
-
-    use super::*;
-
-    /// Makes the zone's keys older and lets it make a newer one, as a rotation would.
-    async fn rotate(world: &World) {
-        world.tamper("UPDATE signing_keys SET version = version + 1");
-        // Version 1 is free again for the next one; then the order is turned round.
-        SigningKeys::create(&world.keys, &zone()).await.unwrap();
-        world.tamper("UPDATE signing_keys SET version = version + 10 WHERE version = 1");
-    }
-
-    #[tokio::test]
-    async fn tokens_of_the_key_before_verify_for_their_whole_life_and_the_newest_signs() {
-        let world = World::new().await;
-        let old = world.mandate().await;
-        rotate(&world).await;
-        let new = world.mandate().await;
-        let kid = |token: &str| token.split('.').next().unwrap().to_owned();
-        assert_ne!(kid(&old), kid(&new));
-        rotate(&world).await;
-        world.clock.advance(890);
-        for mandate in [old, new] {
-            assert_eq!(Signed::exchange(&world, &mandate).send(&world).await.status, 200);
-        }
-        let keys = world.get("/.well-known/jwks.json?zone_id=z-1").await;
-        assert_eq!(keys.json["keys"].as_array().unwrap().len(), 3);
-    }
-}

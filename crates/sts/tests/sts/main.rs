@@ -16,7 +16,7 @@
 //! | 11 a delegation bounds scopes and life | `delegated_mint` |
 //! | 12 external subjects: no identity provider yet, and none is believed | `bootstrap` |
 //! | 13 everything fails closed | `availability`, `gateway_signature` |
-//! | 15 keys that were rotated away still verify | `direct_exchange`: `t02_sts_key_rotation` |
+//! | 15 keys that were rotated away still verify | `rotation` |
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
@@ -37,4 +37,5 @@ mod jwks;
 mod operations;
 mod over_a_socket;
 mod races;
+mod rotation;
 mod secrets;

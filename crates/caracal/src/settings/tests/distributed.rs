@@ -84,12 +84,9 @@ fn every_role_asks_for_its_own_keys_and_no_other() {
     for (role, mut needs) in [
         ("api", vec!["CARACAL_ADMIN_TOKEN", "SECRET_STORE_KEK", "AUDIT_HMAC_KEY", "ADMIN_TOKEN_HMAC_KEY"]),
         ("sts", vec!["SECRET_STORE_KEK", "AUDIT_HMAC_KEY", "GATEWAY_STS_HMAC_KEY"]),
-        ("gateway", vec!["SECRET_STORE_KEK", "AUDIT_HMAC_KEY", "GATEWAY_STS_HMAC_KEY"]),
+        ("gateway", vec!["AUDIT_HMAC_KEY", "GATEWAY_STS_HMAC_KEY"]),
         ("audit", vec!["AUDIT_HMAC_KEY"]),
-        (
-            "coordinator",
-            vec!["CARACAL_COORDINATOR_TOKEN", "SECRET_STORE_KEK", "AUDIT_HMAC_KEY", "IDEMPOTENCY_HMAC_KEY"],
-        ),
+        ("coordinator", vec!["CARACAL_COORDINATOR_TOKEN", "AUDIT_HMAC_KEY", "IDEMPOTENCY_HMAC_KEY"]),
     ] {
         needs.push("STREAMS_HMAC_KEY");
         let found = mistakes(&serve(role), &given(&none, &[]));
@@ -110,13 +107,14 @@ fn a_role_reads_no_variable_of_another() {
         ("READ_TIMEOUT", "1s"),
         ("IDEMPOTENCY_HMAC_KEY", "weak"),
         ("SECRET_STORE_KEK_FILE", "/nowhere"),
+        ("GATEWAY_STS_HMAC_KEY_FILE", "/nowhere"),
         ("STS_URL", "nonsense"),
         ("ISSUER_URL", "nonsense"),
     ];
-    let environment = given(&["SECRET_STORE_KEK"], &foreign);
+    let environment = given(&["SECRET_STORE_KEK", "GATEWAY_STS_HMAC_KEY"], &foreign);
     assert_eq!(wrong(&serve("audit"), &environment), Vec::<String>::new());
     let gateway = wrong(&serve("gateway"), &environment);
-    assert_eq!(gateway, ["STS_URL", "READ_TIMEOUT", "SECRET_STORE_KEK_FILE"]);
+    assert_eq!(gateway, ["STS_URL", "READ_TIMEOUT", "GATEWAY_STS_HMAC_KEY_FILE"]);
 }
 
 #[test]
@@ -199,6 +197,9 @@ fn switches_that_weaken_stop_a_published_start() {
 fn a_gateway_asks_the_sts_beside_it_or_the_one_it_is_told() {
     let environment = given(&["STS_URL"], &[]);
     assert_eq!(wrong(&serve("gateway"), &environment), ["STS_URL"]);
+    // Whoever holds no key-encryption key has the keys of zones from the STS.
+    assert_eq!(wrong(&serve("coordinator,audit"), &environment), ["STS_URL"]);
+    assert!(Settings::read(&serve("coordinator,api"), &environment).unwrap().sts_url.is_none());
     assert!(Settings::read(&serve("gateway,sts"), &environment).unwrap().sts_url.is_none());
     assert!(Settings::read(&serve("gateway"), &given(&[], &[])).unwrap().sts_url.is_some());
     assert!(Settings::read(&serve("gateway,sts"), &given(&[], &[])).unwrap().sts_url.is_none());

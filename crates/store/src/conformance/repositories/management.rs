@@ -1,6 +1,12 @@
 //! What operators manage.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use caracal_authority::Timestamp;
+
 use crate::attribution::Attribution;
+use crate::clock::ManualClock;
 use crate::conformance::Make;
 use crate::conformance::fixtures::{at, fresh, id, same, start, touched, zone};
 use crate::conformance::repositories::samples;
@@ -423,8 +429,35 @@ pub async fn keys_and_secrets_come_back_as_stored(make: Make) {
     }
     let [first, second] = rows;
     same(&signing_keys::list(&mut read).await.unwrap(), &vec![second, first]);
-    assert_eq!(signing_keys::find_newest_id(&mut read).await.unwrap(), Some(id!("k-2")));
     for (reference, envelope) in [("a", Some(vec![0, 255, 39])), ("b", Some(vec![1])), ("c", None)] {
         assert_eq!(sealed_secrets::lookup(&mut read, reference).await.unwrap(), envelope, "{reference}");
     }
+}
+
+pub async fn the_latest_key_whose_time_has_come_signs(make: Make) {
+    let clock = Arc::new(ManualClock::at(start()));
+    let fresh = make(clock.clone()).await;
+    let signs = async || {
+        let mut snapshot = fresh.store.snapshot().await.unwrap();
+        signing_keys::find_signing_id(&mut snapshot.zone(&zone("z-1"))).await.unwrap()
+    };
+    assert_eq!(signs().await, None);
+    let from =
+        |kid, version, signs_from| signing_keys::SigningKeyRow { signs_from, ..samples::signing_key(kid, version) };
+    let later = start().plus(Duration::from_secs(600));
+    let rows = [from("k-1", 1, Timestamp::EPOCH), from("k-2", 2, later), from("k-3", 3, later)];
+    change!(fresh.store, rows, |tx, rows| {
+        for row in rows {
+            signing_keys::add(tx, row).await?;
+        }
+        Ok(())
+    })
+    .unwrap();
+    clock.advance(599);
+    assert_eq!(signs().await, Some(id!("k-1")));
+    clock.advance(1);
+    assert_eq!(signs().await, Some(id!("k-3")), "k-2 was overtaken before its time had come");
+    let purged = change!(fresh.store, 3, |tx, version| signing_keys::purge_below(tx, *version).await);
+    assert_eq!(purged.unwrap(), 2);
+    assert_eq!(signs().await, Some(id!("k-3")));
 }

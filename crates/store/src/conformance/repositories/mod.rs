@@ -5,8 +5,10 @@ pub(super) mod samples;
 
 mod evidence;
 mod management;
+mod named;
 mod runtime;
 
 pub use evidence::*;
 pub use management::*;
+pub use named::*;
 pub use runtime::*;

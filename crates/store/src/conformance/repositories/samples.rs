@@ -1,6 +1,6 @@
 //! Rows to store: of each kind one with every optional column filled, and one with every optional column empty.
 
-use caracal_authority::ZoneId;
+use caracal_authority::{Timestamp, ZoneId};
 use serde_json::json;
 
 use crate::admin_evidence::AdminEvidenceRow;
@@ -246,6 +246,7 @@ pub(crate) fn signing_key(kid: &str, version: i64) -> SigningKeyRow {
         public_y: "y".to_owned(),
         sealed_private: vec![0, 255, 39, 92, 10],
         created_at: at(1),
+        signs_from: Timestamp::from_seconds(version),
     }
 }
 

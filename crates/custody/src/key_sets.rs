@@ -1,0 +1,187 @@
+//! The keys of all zones, as a process knows them that holds no key-encryption key.
+//!
+//! A Gateway is what strangers talk to first. If it could open what the store has sealed, whoever takes it over could sign
+//! mandates for every zone. So it is given the public halves by the STS, as every verifier is (contract: sts.md §6), and
+//! the STS publishes only those whose sealed halves it can open: somebody who can write to the store, and no more, can't
+//! have a key of their own believed.
+//!
+//! A set is used for five minutes, and for ten when the STS does not answer; a key is published longer than that before it
+//! signs. Only who shows a `kid` that is in no set makes us ask at once: one question for each zone at a time and
+//! [`AT_ONCE`] in all, and no second one for that `kid` within [`COOL_DOWN`]. A `kid` is chance that nobody guesses, so
+//! what strangers make up keeps nobody else's key out.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hash};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use caracal_authority::{Timestamp, ZoneId};
+use caracal_crypto::jws::{KeySet, PublicKey};
+use caracal_store::{BoxFuture, Clock};
+use tokio::sync::Mutex as Turnstile;
+
+use crate::CustodyError;
+use crate::schedule::CACHE_PERIOD;
+
+/// Whoever knows the public keys of zones.
+pub trait VerificationKeys: Send + Sync + 'static {
+    /// The public key that `kid` names in `zone`; `None` when the zone has no such key, or has it no more. An error is
+    /// no verdict: the keys could not be had.
+    fn verification_key<'a>(
+        &'a self,
+        zone: &'a ZoneId,
+        kid: &'a str,
+    ) -> BoxFuture<'a, Result<Option<PublicKey>, CustodyError>>;
+}
+
+/// Where key sets come from.
+pub trait FetchKeySet: Send + Sync + 'static {
+    /// The published document of `zone`; `None` when it has none. The document is no longer than a verifier takes.
+    fn fetch<'a>(&'a self, zone: &'a ZoneId) -> BoxFuture<'a, Result<Option<Vec<u8>>, KeySetUnreachable>>;
+}
+
+/// The STS did not answer, or with something else than a key set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the sts publishes the zone's keys and can't be reached")]
+pub struct KeySetUnreachable;
+
+/// Within this a set that is at hand is used without asking (contract: gateway.md §8).
+const FRESH: Duration = Duration::from_secs(300);
+/// A set that was fetched just now is not asked for again, whatever `kid` it lacks.
+const JUST_NOW: Duration = Duration::from_secs(1);
+/// A `kid` that is in no set is not asked for again within this.
+const COOL_DOWN: Duration = Duration::from_secs(30);
+/// Questions under way at a time.
+const AT_ONCE: usize = 64;
+/// Zones, and unknown keys, remembered at most; beyond it the memory starts afresh.
+const REMEMBERED: usize = 16_384;
+
+/// Key sets that were fetched.
+pub struct KeySets {
+    source: Arc<dyn FetchKeySet>,
+    clock: Arc<dyn Clock>,
+    sets: RwLock<HashMap<ZoneId, Fetched>>,
+    unknown: Mutex<HashMap<(ZoneId, String), Timestamp>>,
+    hasher: RandomState,
+    /// A zone's questions pass one of these, each with the time of its last failure.
+    turnstiles: [Turnstile<Option<Timestamp>>; AT_ONCE],
+}
+
+struct Fetched {
+    set: KeySet,
+    at: Timestamp,
+}
+
+/// What is known without asking.
+enum AtHand {
+    /// The answer.
+    Known(Option<PublicKey>),
+    /// It is time to ask; until there is an answer, this one stands.
+    Stale(PublicKey),
+    Nothing,
+}
+
+impl KeySets {
+    /// Sets from `source`, which have the age that `clock` says.
+    pub fn new(source: Arc<dyn FetchKeySet>, clock: Arc<dyn Clock>) -> Self {
+        let turnstiles = std::array::from_fn(|_| Turnstile::new(None));
+        let (sets, unknown) = (RwLock::default(), Mutex::default());
+        Self { source, clock, sets, unknown, hasher: RandomState::new(), turnstiles }
+    }
+
+    fn at_hand(&self, zone: &ZoneId, kid: &str) -> AtHand {
+        let now = self.clock.now();
+        let sets = self.sets.read().unwrap_or_else(PoisonError::into_inner);
+        // A clock that was put back would else make a set last for longer.
+        let within = |at: Timestamp, age: Duration| at <= now && now < at.plus(age);
+        if let Some(Fetched { set, at }) = sets.get(zone) {
+            match set.get(kid) {
+                Some(key) if within(*at, FRESH) => return AtHand::Known(Some(key.clone())),
+                Some(key) if within(*at, CACHE_PERIOD) => return AtHand::Stale(key.clone()),
+                None if within(*at, JUST_NOW) => return AtHand::Known(None),
+                _ => {}
+            }
+        }
+        drop(sets);
+        let unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
+        match unknown.get(&(zone.clone(), kid.to_owned())) {
+            Some(since) if within(*since, COOL_DOWN) => AtHand::Known(None),
+            _ => AtHand::Nothing,
+        }
+    }
+
+    async fn find(&self, zone: &ZoneId, kid: &str) -> Result<Option<PublicKey>, CustodyError> {
+        let mut known = match self.at_hand(zone, kid) {
+            AtHand::Known(answer) => return Ok(answer),
+            AtHand::Stale(key) => Some(key),
+            AtHand::Nothing => None,
+        };
+        let turnstile = &self.turnstiles[self.turnstile_of(zone)];
+        let mut last_failure = match (turnstile.try_lock(), known.take()) {
+            (Ok(passed), stale) => {
+                known = stale;
+                passed
+            }
+            // Somebody asks already.
+            (Err(_), Some(key)) => return Ok(Some(key)),
+            (Err(_), None) => turnstile.lock().await,
+        };
+        // Who was before us may have asked for the same.
+        if let AtHand::Known(answer) = self.at_hand(zone, kid) {
+            return Ok(answer);
+        }
+        let unreachable = || CustodyError::Unreachable(KeySetUnreachable);
+        let now = self.clock.now();
+        if last_failure.is_some_and(|at| at <= now && now < at.plus(JUST_NOW)) {
+            return known.map(Some).ok_or_else(unreachable);
+        }
+        let Ok(document) = self.source.fetch(zone).await else {
+            *last_failure = Some(self.clock.now());
+            return known.map(Some).ok_or_else(unreachable);
+        };
+        // As old as the question: the answer may have been on its way for a while.
+        let key = self.keep(zone, document, now).and_then(|set| set.get(kid).cloned());
+        if key.is_none() {
+            let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
+            if unknown.len() >= REMEMBERED {
+                unknown.clear();
+            }
+            unknown.insert((zone.clone(), kid.to_owned()), now);
+        }
+        Ok(key)
+    }
+
+    /// Puts what was fetched in the place of what was there. A document without a usable key is no reason to keep an
+    /// older one.
+    fn keep(&self, zone: &ZoneId, document: Option<Vec<u8>>, at: Timestamp) -> Option<KeySet> {
+        let set = document.and_then(|document| {
+            let read = KeySet::from_jwks(&document);
+            read.inspect_err(|error| tracing::error!(zone_id = %zone, %error, "a published key set can't be used")).ok()
+        });
+        let mut sets = self.sets.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(set) = set else {
+            sets.remove(zone);
+            return None;
+        };
+        if sets.len() >= REMEMBERED {
+            sets.clear();
+        }
+        sets.insert(zone.clone(), Fetched { set: set.clone(), at });
+        Some(set)
+    }
+
+    fn turnstile_of(&self, zone: &(impl Hash + ?Sized)) -> usize {
+        usize::try_from(self.hasher.hash_one(zone) % AT_ONCE as u64).unwrap_or_default()
+    }
+}
+
+impl VerificationKeys for KeySets {
+    fn verification_key<'a>(
+        &'a self,
+        zone: &'a ZoneId,
+        kid: &'a str,
+    ) -> BoxFuture<'a, Result<Option<PublicKey>, CustodyError>> {
+        Box::pin(self.find(zone, kid))
+    }
+}

@@ -1,0 +1,179 @@
+//! What a decision names beforehand is what it would have read by itself, and costs one round trip.
+
+use super::management::change;
+use crate::ahead::Named;
+use crate::conformance::Make;
+use crate::conformance::fixtures::{fresh, id, zone};
+use crate::conformance::repositories::samples;
+use crate::error::StoreError;
+use crate::store::{Snapshot, Store};
+use crate::{
+    applications, delegations, policies, policy_sets, providers, records, resources, sealed_secrets, sessions,
+    signing_keys, zones,
+};
+
+/// A zone with a line of delegations, resources behind providers, a policy, a key and secrets; and another zone with
+/// secrets under the same names.
+async fn fill(store: &Store) {
+    let root = delegations::EdgeRow { resource_id: Some(id!("r-2")), ..samples::edge("e-1", false) };
+    let middle = delegations::EdgeRow { parent_edge_id: Some(id!("e-1")), ..samples::edge("e-2", true) };
+    let leaf = delegations::EdgeRow { parent_edge_id: Some(id!("e-2")), ..samples::edge("e-3", true) };
+    // A line without an end, which nothing of ours writes.
+    let ring = delegations::EdgeRow { parent_edge_id: Some(id!("e-9")), ..samples::edge("e-9", true) };
+    let sessions = [
+        samples::session("s-1", true),
+        sessions::SessionRow { subject_record_id: id!("rec-2"), ..samples::session("s-2", false) },
+    ];
+    // A resource whose identifier is another one's id: the identifier wins.
+    let twin = resources::Resource { identifier: "r-1".to_owned(), ..samples::resource("r-3", false) };
+    let gone = resources::Resource {
+        archived_at: Some(crate::conformance::fixtures::at(1)),
+        ..samples::resource("r-4", true)
+    };
+    let rows = (
+        [root, middle, leaf, ring],
+        sessions,
+        [samples::resource("r-1", true), samples::resource("r-2", true), twin, gone],
+    );
+    change!(store, rows, |tx, rows| {
+        let (edges, sessions, resources) = rows;
+        applications::add(tx, &samples::application("app-1", true)).await?;
+        for record in ["rec-1", "rec-2"] {
+            records::add(tx, &samples::record(record, false)).await?;
+        }
+        for session in sessions {
+            sessions::add(tx, session).await?;
+        }
+        for provider in [samples::provider("prov-1", true), samples::provider("prov-2", false)] {
+            providers::add(tx, &provider).await?;
+        }
+        for resource in resources {
+            resources::add(tx, resource).await?;
+        }
+        for edge in edges {
+            delegations::add(tx, edge).await?;
+        }
+        signing_keys::add(tx, &samples::signing_key("k-1", 1)).await?;
+        signing_keys::add(tx, &samples::signing_key("k-2", 2)).await?;
+        policies::add(tx, &samples::policy("p-1", true)).await?;
+        policies::add_version(tx, &samples::policy_version("p-1", 1)).await?;
+        policy_sets::add(tx, &samples::policy_set("set-1", true)).await?;
+        policy_sets::add_version(tx, &samples::policy_set_version("set-1", 1)).await?;
+        policy_sets::activate(tx, &id!("set-1"), &id!("set-1-v1")).await?;
+        delegations::raise_epoch(tx).await?;
+        sealed_secrets::put(tx, "zones/z-1/providers/prov-1/secretConfig", b"sealed").await
+    })
+    .unwrap();
+    let other: Result<(), StoreError> = store
+        .commit(&zone("z-2"), (), |tx, ()| {
+            Box::pin(async move { sealed_secrets::put(tx, "zones/z-1/providers/prov-1/secretConfig", b"other").await })
+        })
+        .await;
+    other.unwrap();
+}
+
+/// Everything that a decision may look at, as text.
+async fn look(snapshot: &mut Snapshot) -> Vec<String> {
+    let mut read = snapshot.zone(&zone("z-1"));
+    let read = &mut read;
+    let mut seen = vec![
+        format!("{:?}", applications::lookup(read, &id!("app-1")).await.unwrap()),
+        format!("{:?}", zones::lookup(read).await.unwrap()),
+        format!("{:?}", policy_sets::find_active(read).await.unwrap()),
+        format!("{:?}", signing_keys::find_signing_id(read).await.unwrap()),
+        format!("{:?}", delegations::epoch(read).await.unwrap()),
+    ];
+    for record in ["rec-1", "rec-2", "none"] {
+        seen.push(format!("{:?}", records::lookup(read, &id!(record)).await.unwrap()));
+    }
+    for session in ["s-1", "s-2", "none"] {
+        seen.push(format!("{:?}", sessions::lookup(read, &id!(session)).await.unwrap()));
+    }
+    for edge in ["e-1", "e-2", "e-3", "e-9", "none"] {
+        seen.push(format!("{:?}", delegations::lineage(read, &id!(edge), 12).await.unwrap()));
+    }
+    for resource in ["r-1", "r-2", "r-3", "r-4", "none"] {
+        seen.push(format!("{:?}", resources::lookup(read, &id!(resource)).await.unwrap()));
+        seen.push(format!("{:?}", resources::find_by_name(read, resource).await.unwrap()));
+    }
+    for provider in ["prov-1", "prov-2", "none"] {
+        seen.push(format!("{:?}", providers::lookup(read, &id!(provider)).await.unwrap()));
+        let reference = format!("zones/z-1/providers/{provider}/secretConfig");
+        seen.push(format!("{:?}", sealed_secrets::lookup(read, &reference).await.unwrap()));
+    }
+    seen
+}
+
+/// Whatever is named, the facts are the same.
+pub async fn what_is_named_is_what_would_be_read(make: Make) {
+    let fresh = fresh(make).await;
+    let store = &fresh.store;
+    fill(store).await;
+    let z = zone("z-1");
+    let (_, mut alone) = store.decision_snapshot(&z, &Named::default()).await.unwrap();
+    let expected = look(&mut alone).await;
+    drop(alone);
+    let names = ["r-1", "resource://r-2", "r-4", "none", "O'Neil"];
+    for application in [Some(id!("app-1")), Some(id!("none")), None] {
+        for record in [Some(id!("rec-1")), Some(id!("none")), None] {
+            for (session, secrets) in [(Some(id!("s-2")), true), (Some(id!("none")), false), (None, true)] {
+                for delegation in ["e-3", "e-1", "e-9", "none", ""] {
+                    let delegation = (!delegation.is_empty()).then(|| id!(delegation));
+                    let named = Named {
+                        application: application.as_ref(),
+                        record: record.as_ref(),
+                        session: session.as_ref(),
+                        delegation: delegation.as_ref(),
+                        resources: if secrets { &names } else { &[] },
+                        secrets,
+                    };
+                    let (_, mut snapshot) = store.decision_snapshot(&z, &named).await.unwrap();
+                    let seen = look(&mut snapshot).await;
+                    assert_eq!(seen, expected, "{named:?}");
+                }
+            }
+        }
+    }
+}
+
+/// A decision on a delegated session with two resources, read as the token service reads it.
+pub async fn all_that_a_decision_names_is_read_in_one_round_trip(make: Make) {
+    let fresh = fresh(make).await;
+    let store = &fresh.store;
+    fill(store).await;
+    let (application, record, session, delegation) = (id!("app-1"), id!("rec-1"), id!("s-2"), id!("e-3"));
+    let named = Named {
+        application: Some(&application),
+        record: Some(&record),
+        session: Some(&session),
+        delegation: Some(&delegation),
+        resources: &["resource://r-1", "resource://r-2"],
+        secrets: true,
+    };
+    let before = store.round_trips();
+    let (_, mut snapshot) = store.decision_snapshot(&zone("z-1"), &named).await.unwrap();
+    let mut read = snapshot.zone(&zone("z-1"));
+    let read = &mut read;
+    assert!(applications::lookup(read, &application).await.unwrap().is_some());
+    assert!(zones::lookup(read).await.unwrap().is_none(), "the zone has no row here");
+    assert!(records::lookup(read, &record).await.unwrap().is_some());
+    let own = sessions::lookup(read, &session).await.unwrap().unwrap();
+    assert!(records::lookup(read, &own.subject_record_id).await.unwrap().is_some());
+    let line = delegations::lineage(read, &delegation, 12).await.unwrap();
+    assert_eq!(line.len(), 3);
+    for edge in &line {
+        assert!(resources::lookup(read, edge.resource_id.as_ref().unwrap()).await.unwrap().is_some());
+    }
+    let source = sessions::lookup(read, &line[2].source_session_id).await.unwrap().unwrap();
+    assert!(records::lookup(read, &source.subject_record_id).await.unwrap().is_some());
+    assert_eq!(delegations::epoch(read).await.unwrap(), 1);
+    for name in named.resources {
+        let resource = resources::find_by_name(read, name).await.unwrap().unwrap();
+        assert!(providers::lookup(read, resource.credential_provider_id.as_ref().unwrap()).await.unwrap().is_some());
+    }
+    let secret = sealed_secrets::lookup(read, "zones/z-1/providers/prov-1/secretConfig").await.unwrap();
+    assert_eq!(secret.as_deref(), Some(b"sealed".as_slice()));
+    assert!(policy_sets::find_active(read).await.unwrap().is_some());
+    assert_eq!(signing_keys::find_signing_id(read).await.unwrap(), Some(id!("k-2")));
+    assert_eq!(store.round_trips() - before, u64::from(store.is_shared()));
+}
