@@ -236,11 +236,11 @@ async fn messages_that_wait_keep_the_order_in_which_they_were_added() {
     let connection = rusqlite::Connection::open(directory.path().join("caracal.db")).unwrap();
     // Later ones have smaller ids and were added in the same instant.
     for number in 0..600 {
-        let sql = "INSERT INTO outbox (id, zone_id, topic, dedupe_key, payload, attempts, created_at, dispatched_at)
+        let sql = "INSERT INTO outbox (id, zone_id, topic, dedupe_key, payload, attempts, created_at, dead_at)
                    VALUES (?1, 'z', 't', ?1, '[]', 0, 1, ?2)";
-        let sent = (number % 2 == 1).then_some(1);
+        let dead = (number % 2 == 1).then_some(1);
         let id = format!("00000000-0000-7000-8000-{:012}", 1_000 - number);
-        connection.execute(sql, (id, sent)).unwrap();
+        connection.execute(sql, (id, dead)).unwrap();
     }
     drop(connection);
     move_over(directory.path(), &database.url()).await.unwrap();

@@ -174,11 +174,15 @@ impl Source {
         mark::read(&self.directory)
     }
 
-    /// Marks the directory, once what it holds stands on the server at `place`: it is not opened any more. Gives the
-    /// file that says so.
+    /// The file that says so.
+    pub fn mark(&self) -> PathBuf {
+        mark::path(&self.directory)
+    }
+
+    /// Marks the directory, once what it holds stands on the server at `place`: it is not opened any more.
     pub fn mark_moved_to(&self, place: &str) -> Result<PathBuf, OpenError> {
         mark::write(&self.directory, place)?;
-        Ok(mark::path(&self.directory))
+        Ok(self.mark())
     }
 
     /// Refuses a source that has moved.

@@ -48,7 +48,7 @@ impl Arrival {
         options.idle_in_transaction_timeout = IDLE;
         let place = options.place();
         let refused = |error: StoreError| OpenError::Server { server: place.clone(), reason: error.to_string() };
-        let (time, _) = ServerClock::new(options.clock.clone());
+        let (time, _) = ServerClock::new(options.clock.clone(), options.local_clock.clone());
         let pool = Pool::open(options).await?;
         let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.map_err(|_| refused(stopped()))?;
         let mut session = Session::on(&pool, permit).await.map_err(|failure| refused(failure.error))?;
