@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use caracal::commands::{self, Failure};
 use caracal::settings::UpFlags;
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 /// Decides what an AI agent may do before it does it, proves what it did, and takes authority back at once.
 #[derive(Parser)]
@@ -36,11 +36,22 @@ enum Command {
     /// The settings that a start would run on.
     #[command(subcommand)]
     Config(Config),
-    /// Bring the schema of the database in DATABASE_URL up to date. Needs a login that owns the database.
+    /// Bring the schema of the database in DATABASE_URL up to date, or move a whole embedded store there. Needs a login
+    /// that owns the database.
     Migrate {
         /// Only say what is missing: exit 0 when nothing is.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "from")]
         check: bool,
+        /// Move everything out of a data directory whose system is stopped. It is not changed, but for a mark that keeps
+        /// it from being started again.
+        #[arg(long, value_name = "ENGINE", requires = "to")]
+        from: Option<MovesFrom>,
+        /// Where to: the database in DATABASE_URL, which must be empty.
+        #[arg(long, value_name = "ENGINE", requires = "from")]
+        to: Option<MovesTo>,
+        /// The data directory that moves.
+        #[arg(long, value_name = "DIR", requires = "from")]
+        data_dir: Option<PathBuf>,
         /// JSON instead of text.
         #[arg(long)]
         json: bool,
@@ -78,6 +89,18 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// The engine that a store can leave.
+#[derive(Clone, Copy, ValueEnum)]
+enum MovesFrom {
+    Sqlite,
+}
+
+/// The engine that a store can move to.
+#[derive(Clone, Copy, ValueEnum)]
+enum MovesTo {
+    Postgres,
 }
 
 #[derive(Args)]
@@ -176,7 +199,10 @@ fn main() -> ExitCode {
         Command::Config(Config::Check { roles, up: Up { data_dir, bind, port_offset, json } }) => {
             commands::check_config(&UpFlags { data_dir, bind, port_offset, roles }, json)
         }
-        Command::Migrate { check, json } => commands::migrate(check, json),
+        Command::Migrate { from: Some(MovesFrom::Sqlite), to: Some(MovesTo::Postgres), data_dir, json, .. } => {
+            commands::move_to_postgres(data_dir, json)
+        }
+        Command::Migrate { check, json, .. } => commands::migrate(check, json),
         Command::Demo { json } => commands::demo(json),
         Command::Status { ready, json, port_offset, bind } => commands::status(bind, port_offset, ready, json),
         Command::Audit(Audit::Verify { data_dir, json }) => commands::verify(data_dir, json),

@@ -17,6 +17,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::clock::Clock;
 use crate::error::OpenError;
 use crate::migrations;
+use crate::moving;
 use crate::sqlite::{self, SqliteOptions};
 
 /// "CRCL": marks a database file as ours in SQLite's header.
@@ -39,6 +40,8 @@ pub(crate) fn open(options: &SqliteOptions, clock: &dyn Clock) -> Result<OpenDir
         recognise(&path)?;
     }
     let lock = lock(lock_path)?;
+    // Behind the lock: a move that was under way a moment ago has made its mark before it let go.
+    moving::refuse_moved(&options.directory)?;
     match recognise(&path)? {
         Found::Nothing => create(&path, &options.directory, clock)?,
         Found::Ours => drop(open_for_inspection(&path)?),
@@ -47,6 +50,17 @@ pub(crate) fn open(options: &SqliteOptions, clock: &dyn Clock) -> Result<OpenDir
     migrations::apply(&mut writer, &path, clock)?;
     let readers = (0..options.readers.max(1)).map(|_| sqlite::connect_reader(&path)).collect::<Result<_, _>>();
     Ok(OpenDirectory { lock, writer, readers: readers.map_err(engine(&path))? })
+}
+
+/// Opens the store of a directory to be moved away: with the lock, which is to be held until it has arrived, and without
+/// a change to anything.
+pub(crate) fn open_to_move(options: &SqliteOptions) -> Result<(Connection, File), OpenError> {
+    let path = options.database();
+    if let Found::Nothing = recognise(&path)? {
+        return Err(OpenError::Unusable { path, reason: "there is no store here".to_owned() });
+    }
+    let lock = lock(options.directory.join("lock"))?;
+    Ok((open_for_inspection(&path)?, lock))
 }
 
 /// Opens a database for an outsider's look, such as the offline verifier's: no lock, no migration, no change, not even

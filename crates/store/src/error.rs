@@ -95,6 +95,19 @@ pub enum OpenError {
         /// The database file.
         path: PathBuf,
     },
+    /// The store has moved to a database server; the one that was left must not live on beside it.
+    #[error(
+        "the store in `{directory}` has moved to the database `{to}`: start with DATABASE_URL. To go back, as long as no \
+         process has run on that database, drop it and remove `{mark}`"
+    )]
+    Moved {
+        /// The data directory.
+        directory: PathBuf,
+        /// Host, port and database.
+        to: String,
+        /// The file that says so.
+        mark: PathBuf,
+    },
     /// The store was written by a newer version.
     #[error("`{path}` has schema {found}, this version knows up to {known}; start it with the newer version")]
     Newer {

@@ -25,6 +25,7 @@ mod embedded;
 mod error;
 pub mod evidence;
 mod migrations;
+pub mod moving;
 pub mod outbox;
 mod page;
 pub mod policies;

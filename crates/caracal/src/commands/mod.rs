@@ -3,6 +3,7 @@
 
 mod config;
 mod migrate;
+mod moving;
 mod status;
 mod streams;
 mod up;
@@ -11,6 +12,7 @@ mod version;
 
 pub use config::check_config;
 pub use migrate::migrate;
+pub use moving::move_to_postgres;
 pub use status::status;
 pub use streams::{list_dead_letters, retry_dead_letters, show_streams};
 pub use up::up;

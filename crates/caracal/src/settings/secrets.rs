@@ -153,6 +153,12 @@ impl SecretFiles {
         NAMES.iter().any(|(name, file)| *name == variable && self.path(file).is_file())
     }
 
+    /// The variables whose keys lie here, each with its file.
+    pub fn present(&self) -> Vec<(&'static str, PathBuf)> {
+        let files = NAMES.iter().map(|(name, file)| (*name, self.path(file)));
+        files.filter(|(_, path)| path.is_file()).collect()
+    }
+
     /// The audit key alone, for the offline verifier. Makes nothing.
     pub fn load_audit_key(&self, environment: &Environment) -> Result<Option<Arc<HmacKey>>, SecretsError> {
         let mut mistakes = Vec::new();

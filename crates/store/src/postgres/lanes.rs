@@ -311,7 +311,7 @@ fn failed(session: &Session, error: StoreError) -> Failed {
 
 /// Opens a transaction of a lane. A zone's takes the deployment's lock together with other zones' and its own alone; the
 /// deployment's takes the former alone. Two zones may have one number; then they wait for each other, nothing more.
-fn begin(lane: &Lane) -> String {
+pub(super) fn begin(lane: &Lane) -> String {
     match lane {
         Lane::Zone(zone) => {
             let number = number(zone.as_str());

@@ -12,8 +12,10 @@
 //! - [`lanes`]: group commit. Changes of a zone that wait in this process share one transaction and one sync.
 //! - [`election`]: jobs that one process does at a time.
 //! - [`fate`]: what became of a commit whose answer was lost.
+//! - [`arrival`]: the transaction in which a whole store moves in.
 //! - [`schema`]: migrations, roles and rights; what a server must be like.
 
+mod arrival;
 mod election;
 mod fate;
 mod lanes;
@@ -30,6 +32,7 @@ use std::sync::atomic::Ordering;
 use caracal_authority::ZoneId;
 use tokio::sync::Semaphore;
 
+pub(crate) use arrival::{Arrival, Array, Arrived};
 pub(crate) use election::Seat;
 pub(crate) use lanes::Lane;
 pub use options::PostgresOptions;

@@ -52,7 +52,8 @@ impl PostgresOptions {
         Ok(self.report(applied))
     }
 
-    async fn owner(&self) -> Result<Client, OpenError> {
+    /// A connection as the login itself.
+    pub(super) async fn owner(&self) -> Result<Client, OpenError> {
         let tls = tls::connector(self.root_certificates.as_deref()).map_err(|reason| self.refused(reason))?;
         pool::connect(self, &tls).await.map_err(|reason| self.refused(reason))
     }
@@ -130,7 +131,7 @@ pub(super) async fn prepare(client: &Client, options: &PostgresOptions) -> Resul
 }
 
 /// Refuses a server that can't keep what is promised.
-async fn inspect(client: &Client, options: &PostgresOptions) -> Result<(), OpenError> {
+pub(super) async fn inspect(client: &Client, options: &PostgresOptions) -> Result<(), OpenError> {
     let sql = "SELECT CAST(current_setting('server_version_num') AS int), current_setting('server_version'),
                       current_setting('server_encoding'), current_setting('fsync'), pg_is_in_recovery(),
                       current_schema() IS NOT NULL";

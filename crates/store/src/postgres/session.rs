@@ -209,19 +209,28 @@ impl Session {
         sql: &str,
         params: &[Param<'_>],
     ) -> Result<usize, StoreError> {
+        self.execute_with(scope, sql, &as_wire(params)).await
+    }
+
+    /// The same, with parameters of any type that the server has.
+    pub(super) async fn execute_with(
+        &mut self,
+        scope: Option<&ZoneId>,
+        sql: &str,
+        params: &[&(dyn tokio_postgres::types::ToSql + Sync)],
+    ) -> Result<usize, StoreError> {
         let scope = scope.map_or(EVERY_ZONE, ZoneId::as_str);
-        let params = as_wire(params);
         let moves = self.zone != scope;
         let changed = self
             .run(async |connection: &mut Connection| {
                 let statement = connection.statement(sql).await?;
                 if !moves {
-                    return connection.client.execute(&statement, &params).await;
+                    return connection.client.execute(&statement, params).await;
                 }
                 let set = connection.statement(SET_ZONE).await?;
                 let scope: Params<'_, 1> = [&scope];
                 let set = connection.client.execute(&set, &scope);
-                let (set, changed) = join(set, connection.client.execute(&statement, &params)).await;
+                let (set, changed) = join(set, connection.client.execute(&statement, params)).await;
                 set.and(changed)
             })
             .await?;
