@@ -12,6 +12,7 @@ pub mod admin_evidence;
 pub mod admin_tokens;
 pub mod applications;
 mod attribution;
+pub mod backup;
 pub mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;

@@ -72,6 +72,16 @@ impl SecretFiles {
         Self { directory: data_dir.join("secrets") }
     }
 
+    /// The key files of the directory that holds them.
+    pub fn in_directory(directory: &Path) -> Self {
+        Self { directory: directory.to_owned() }
+    }
+
+    /// The names that a key file can have.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        NAMES.iter().map(|(_, file)| *file)
+    }
+
     /// Path of the file called `name`.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
@@ -163,7 +173,7 @@ impl SecretFiles {
         }
         let text = match given {
             Some(text) => Some(SecretText::new(text)),
-            None => self.read("auditHmacKey")?,
+            None => self.read(AUDIT_KEY_FILE)?,
         };
         let Some(text) = text else { return Ok(None) };
         let mut check = Check { mistakes: Vec::new() };
@@ -221,12 +231,14 @@ impl SecretFiles {
     }
 }
 
+const AUDIT_KEY_FILE: &str = "auditHmacKey";
+
 /// Variable and file of each key that is made when it is missing.
 const NAMES: [(&str, &str); 7] = [
     ("CARACAL_ADMIN_TOKEN", "caracalAdminToken"),
     ("CARACAL_COORDINATOR_TOKEN", "caracalCoordinatorToken"),
     ("SECRET_STORE_KEK", "secretStoreKek"),
-    ("AUDIT_HMAC_KEY", "auditHmacKey"),
+    ("AUDIT_HMAC_KEY", AUDIT_KEY_FILE),
     ("GATEWAY_STS_HMAC_KEY", "gatewayStsHmacKey"),
     ("IDEMPOTENCY_HMAC_KEY", "idempotencyHmacKey"),
     ("ADMIN_TOKEN_HMAC_KEY", "adminTokenHmacKey"),
