@@ -45,7 +45,13 @@ impl Host {
     /// Reads the host of a URL (IPv6 addresses in brackets).
     pub fn parse(text: &str) -> Result<Self, TargetError> {
         match url::Host::parse(text).map_err(|_| TargetError::Host)? {
-            url::Host::Domain(name) => Ok(Self::Name(name)),
+            // The URL standard lets quotes and other signs stand in a name; no DNS name has them and no HTTP client sends them.
+            url::Host::Domain(name)
+                if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)) =>
+            {
+                Ok(Self::Name(name))
+            }
+            url::Host::Domain(_) => Err(TargetError::Host),
             url::Host::Ipv4(address) => Ok(Self::Address(address.into())),
             url::Host::Ipv6(address) => Ok(Self::Address(address.into())),
         }
@@ -229,6 +235,8 @@ mod t03_gateway_egress {
             ("http://1.2.3.4.5/", TargetError::Host),
             ("http://256.1.1.1/", TargetError::Host),
             ("http://a%00b/", TargetError::Host),
+            ("http://%22/", TargetError::Host),
+            ("http://a'b;c/", TargetError::Host),
             ("http://user:pass@host/", TargetError::UserInfo),
             ("http://user@host/", TargetError::UserInfo),
             ("http://@host/", TargetError::UserInfo),
