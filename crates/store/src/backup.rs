@@ -78,7 +78,8 @@ pub fn copy(
     let marked = "INSERT INTO deployment (name, value) VALUES (?1, ?2)
                   ON CONFLICT (name) DO UPDATE SET value = excluded.value";
     copy.execute(marked, (MARK, now.to_millis_text())).map_err(&written)?;
-    let schema = copy.query_one("SELECT max(version) FROM schema_migrations", [], |row| row.get(0)).map_err(&written)?;
+    let schema =
+        copy.query_one("SELECT max(version) FROM schema_migrations", [], |row| row.get(0)).map_err(&written)?;
     copy.close().map_err(|(_, error)| written(error))?;
     Ok(schema)
 }
@@ -86,9 +87,8 @@ pub fn copy(
 /// Looks through every page and index of a database that nobody uses.
 pub fn check_integrity(path: &Path) -> Result<(), OpenError> {
     let connection = directory::open_for_inspection(path)?;
-    let first: String = connection
-        .query_one("PRAGMA integrity_check(1)", [], |row| row.get(0))
-        .map_err(directory::engine(path))?;
+    let first: String =
+        connection.query_one("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(directory::engine(path))?;
     if first == "ok" { Ok(()) } else { Err(OpenError::Damaged { path: path.to_owned(), what: first }) }
 }
 
@@ -117,6 +117,12 @@ pub async fn list_zones(tx: &mut DeploymentRead<'_>) -> Result<Vec<ZoneId>, Stor
                ORDER BY 1";
     let rows = tx.tx().query(sql, &[]).await?;
     rows.into_iter().map(|row| row.columns("zones").next()).collect()
+}
+
+/// Forgets the admin tokens that are in force: one of them may have been revoked since. The next start puts those in
+/// force again that the operator gives it. Says how many there were.
+pub async fn forget_admin_tokens(tx: &mut DeploymentWrite<'_>) -> Result<usize, StoreError> {
+    tx.tx().execute("DELETE FROM admin_tokens WHERE revoked_at IS NULL", &[]).await
 }
 
 /// How much was ended.

@@ -16,14 +16,14 @@
 //!
 //! **What vouches for it.** The ledger vouches for itself, but most of a store is no ledger: a stolen archive that came
 //! back with one more grant in a policy would bring somebody to power. So the manifest is sealed with the audit key, and
-//! a key that lies in the same archive vouches for nothing.
+//! a key that lies in the same archive vouches for nothing: without another one a restore has to be told to go ahead.
 //!
-//! **Whole or not at all.** Both ways are prepared in a [`Workshop`] beside the target, synced, and become visible by
-//! one rename. Whatever kills the process before leaves the target as it was; the next run clears the workshop away.
+//! **Whole or not at all.** Both ways are prepared in a directory beside the target, synced, and become visible by
+//! one rename. Whatever kills the process before leaves the target as it was; the next run clears that directory away.
 //!
 //! **A backup is the past.** What was revoked since is in force in it, and a mandate that was used since is unused. So
 //! [`restore()`] ends everything that was alive in it, in the transaction that makes the copy a store
-//! (docs/decisions/0016-a-restore-ends-authority.md).
+//! (docs/decisions/0016-a-restore-ends-what-was-alive.md).
 
 mod archive;
 mod make;
@@ -40,11 +40,10 @@ use caracal_ledger::{Chain, Head, HeadsError, LedgerReport, read_heads, verify_s
 use caracal_store::{OpenError, StoreError, inspect};
 
 pub use archive::ArchiveError;
-pub use make::{Made, Making, make};
+pub use make::{BackupError, Made, Making, make};
 pub use manifest::{ChainSummary, LedgerSummary, Manifest, Part};
-pub use restore::{Restored, Restoring, RestoreError, restore};
+pub use restore::{RestoreError, Restored, Restoring, Vouched, restore};
 pub use workshop::WorkshopError;
-use workshop::Workshop;
 
 /// Where a backup or a restore is. Told before each step begins.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,12 +5,17 @@
 //! transaction ends every authority record, session and delegation in it, writes that down in the management chain of
 //! each zone, and removes the mark that keeps a copy from being started. A mandate rests on a record: those that the copy
 //! knows are revoked, and one that it never heard of is unknown; both are refused. What agents need they start anew.
+//!
+//! What was used up stays so: used mandates are kept, and so are the receipts of idempotency keys. A key whose session or
+//! delegation has ended is refused, where forgetting it would bring its effect about a second time. Admin tokens in force
+//! are forgotten; the next start knows those it is given.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use caracal_authority::Timestamp;
 use caracal_crypto::chance::{ChanceUnavailable, uuid_v7};
 use caracal_crypto::hmac::HmacKey;
 use caracal_ledger::{AdminRecord, ChainKey, HeadsError, HeadsObserver, Ledger};
@@ -35,7 +40,7 @@ pub struct Restoring<'a> {
     pub data_dir: &'a Path,
     /// A directory of key files to put into it.
     pub secrets: Option<&'a Path>,
-    /// Whether an archive that no key vouches for is accepted.
+    /// Whether an archive is accepted that no key from elsewhere vouches for.
     pub accept_unsealed: bool,
     /// Where the audit key may come from.
     pub environment: &'a Environment,
@@ -93,8 +98,16 @@ pub enum RestoreError {
         data_dir: PathBuf,
     },
     /// Keys were given and are in the archive too.
-    #[error("the backup has its own key files; leave out --secrets, or keep those that are in it and give AUDIT_HMAC_KEY")]
+    #[error(
+        "the backup has its own key files; leave out --secrets, or keep those that are in it and give AUDIT_HMAC_KEY"
+    )]
     TwoSecrets,
+    /// The directory that was given holds no keys.
+    #[error("`{}` has none of the key files; name the directory that they lie in, for example DATA-DIR/secrets", secrets.display())]
+    NoKeyFiles {
+        /// The directory.
+        secrets: PathBuf,
+    },
     /// The archive.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
@@ -123,6 +136,12 @@ pub enum RestoreError {
          it. If you know that it is the one you made, say --accept-unsealed"
     )]
     Unsealed,
+    /// The only key lies in the archive.
+    #[error(
+        "the only audit key at hand came with the backup, and whoever could write the one could write the other. Give the \
+         AUDIT_HMAC_KEY that is kept elsewhere, or, if you know that it is the backup you made, say --accept-unsealed"
+    )]
+    OnlyItself,
     /// There is no key.
     #[error(
         "the audit key is not at hand: without it the ledger can't be verified, nor the end of what was alive be put on \
@@ -164,8 +183,13 @@ pub async fn restore(restoring: &Restoring<'_>, progress: Progress<'_>) -> Resul
         return Err(RestoreError::TwoSecrets);
     }
     // A key that came with the archive can't vouch for it, so it is not looked for there yet.
-    let outside = SecretFiles::in_directory(restoring.secrets.unwrap_or(Path::new("")));
-    let outside = outside.load_audit_key(restoring.environment)?;
+    let outside = match restoring.secrets {
+        Some(given) if SecretFiles::names().any(|name| given.join(name).is_file()) => {
+            SecretFiles::in_directory(given).load_audit_key(restoring.environment)?
+        }
+        Some(given) => return Err(RestoreError::NoKeyFiles { secrets: given.to_owned() }),
+        None => SecretFiles::given_audit_key(restoring.environment)?,
+    };
     let vouched = vouched(&cover, outside.as_deref(), restoring.accept_unsealed)?;
 
     let workshop = Workshop::beside(restoring.data_dir, "restore")?;
@@ -175,7 +199,8 @@ pub async fn restore(restoring: &Restoring<'_>, progress: Progress<'_>) -> Resul
     let key = match outside {
         Some(key) => key,
         None => {
-            let key = SecretFiles::in_data_dir(&data).load_audit_key(restoring.environment)?.ok_or(RestoreError::NoKey)?;
+            let key =
+                SecretFiles::in_data_dir(&data).load_audit_key(restoring.environment)?.ok_or(RestoreError::NoKey)?;
             if cover.seal.as_ref().is_some_and(|seal| !is_sealed_by(&key, &cover.text, seal)) {
                 return Err(RestoreError::WrongKey);
             }
@@ -224,8 +249,9 @@ fn vouched(cover: &Cover, outside: Option<&HmacKey>, accept_unsealed: bool) -> R
     match (&cover.seal, outside) {
         (Some(seal), Some(key)) if is_sealed_by(key, &cover.text, seal) => Ok(Vouched::ByKey),
         (Some(_), Some(_)) => Err(RestoreError::WrongKey),
-        (Some(_), None) if cover.manifest.with_secrets => Ok(Vouched::ByItself),
-        (Some(_), None) => Err(RestoreError::NoKey),
+        (Some(_), None) if !cover.manifest.with_secrets => Err(RestoreError::NoKey),
+        (Some(_), None) if accept_unsealed => Ok(Vouched::ByItself),
+        (Some(_), None) => Err(RestoreError::OnlyItself),
         (None, _) if accept_unsealed => Ok(Vouched::ByNobody),
         (None, _) => Err(RestoreError::Unsealed),
     }
@@ -245,15 +271,12 @@ fn unpack(restoring: &Restoring<'_>, cover: &Cover, data: &Path) -> Result<bool,
         None if name == STORE => database.clone(),
         None => data.join(HEADS),
     };
-    archive::unpack(
-        restoring.from,
-        cover,
-        |part| private_file(&place(&part.name)),
-        |file: File| file.sync_all(),
-    )?;
+    archive::unpack(restoring.from, cover, |part| private_file(&place(&part.name)), |file: File| file.sync_all())?;
     let mut has_secrets = cover.manifest.with_secrets;
     for name in SecretFiles::names() {
-        let Some(from) = restoring.secrets.map(|given| given.join(name)).filter(|from| from.is_file()) else { continue };
+        let Some(from) = restoring.secrets.map(|given| given.join(name)).filter(|from| from.is_file()) else {
+            continue;
+        };
         let to = keys.path(name);
         let copy = || -> io::Result<()> {
             let mut file = private_file(&to)?;
@@ -308,16 +331,12 @@ impl End {
         }
         let record = self.record(&request_id, tx.now(), all)?;
         self.ledger.record_zoneless_change(tx, &record).await?;
+        backup::forget_admin_tokens(tx).await?;
         backup::remove_mark(tx).await?;
         Ok(all)
     }
 
-    fn record(
-        &self,
-        request_id: &str,
-        at: caracal_authority::Timestamp,
-        ended: Ended,
-    ) -> Result<AdminRecord, RestoreError> {
+    fn record(&self, request_id: &str, at: Timestamp, ended: Ended) -> Result<AdminRecord, RestoreError> {
         let mut payload = Map::new();
         payload.insert("backup_created_at".to_owned(), self.backup_created_at.clone().into());
         for (name, count) in [("records", ended.records), ("sessions", ended.sessions), ("delegations", ended.edges)] {

@@ -1,15 +1,19 @@
 //! One file per command. Results go to standard output, progress and failures to standard error.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the command line's own output")]
 
+mod backup;
 mod config;
 mod migrate;
+mod restore;
 mod status;
 mod up;
 mod verify;
 mod version;
 
+pub use backup::{BackupFlags, backup};
 pub use config::check_config;
 pub use migrate::migrate;
+pub use restore::{RestoreFlags, restore};
 pub use status::status;
 pub use up::up;
 pub(crate) use verify::verify_with_key;

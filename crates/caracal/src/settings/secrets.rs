@@ -166,19 +166,20 @@ impl SecretFiles {
 
     /// The audit key alone, for the offline verifier. Makes nothing.
     pub fn load_audit_key(&self, environment: &Environment) -> Result<Option<Arc<HmacKey>>, SecretsError> {
+        match Self::given_audit_key(environment)? {
+            Some(key) => Ok(Some(key)),
+            None => self.read(AUDIT_KEY_FILE)?.map(|text| audit_key(&text)).transpose(),
+        }
+    }
+
+    /// The audit key, if the environment gives it or names its file.
+    pub fn given_audit_key(environment: &Environment) -> Result<Option<Arc<HmacKey>>, SecretsError> {
         let mut mistakes = Vec::new();
         let given = Reader { environment, roles: &Service::ALL, mistakes: &mut mistakes }.secret("AUDIT_HMAC_KEY");
         if !mistakes.is_empty() {
             return Err(Mistakes(mistakes).into());
         }
-        let text = match given {
-            Some(text) => Some(SecretText::new(text)),
-            None => self.read(AUDIT_KEY_FILE)?,
-        };
-        let Some(text) = text else { return Ok(None) };
-        let mut check = Check { mistakes: Vec::new() };
-        let key = check.hmac("AUDIT_HMAC_KEY", text.expose());
-        if check.mistakes.is_empty() { Ok(key.map(Arc::new)) } else { Err(Mistakes(check.mistakes).into()) }
+        given.map(|text| audit_key(&SecretText::new(text))).transpose()
     }
 
     fn read_or_create(&self, name: &str) -> Result<SecretText, SecretsError> {
@@ -229,6 +230,12 @@ impl SecretFiles {
         std::fs::rename(&part, &path).map_err(failed)?;
         File::open(&self.directory).and_then(|directory| directory.sync_all()).map_err(failed)
     }
+}
+
+fn audit_key(text: &SecretText) -> Result<Arc<HmacKey>, SecretsError> {
+    let mut check = Check { mistakes: Vec::new() };
+    let key = check.hmac("AUDIT_HMAC_KEY", text.expose());
+    key.map(Arc::new).ok_or(SecretsError::Unusable(Mistakes(check.mistakes)))
 }
 
 const AUDIT_KEY_FILE: &str = "auditHmacKey";
