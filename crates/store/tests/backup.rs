@@ -99,6 +99,7 @@ async fn a_copy_is_one_instant_though_the_store_goes_on() {
     let version = tokio::task::block_in_place(|| {
         backup::copy(&options(directory.path()), &to, now(), |_, _| {
             later += 1;
+            assert!(later < 100, "it starts over after every commit");
             tokio::runtime::Handle::current().block_on(put(&store, format!("later-{later}")));
         })
     });
