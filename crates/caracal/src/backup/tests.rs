@@ -551,7 +551,7 @@ mod t06_evidence {
     }
 }
 
-mod t09_input {
+mod t17_rollback_archives {
     use super::*;
 
     #[tokio::test]
