@@ -18,6 +18,8 @@ fn every_command_helps() {
         &["config", "check", "--help"],
         &["demo", "--help"],
         &["status", "--help"],
+        &["backup", "--help"],
+        &["restore", "--help"],
         &["audit", "--help"],
     ] {
         let said = run(caracal().args(arguments));
