@@ -23,7 +23,7 @@
 //!
 //! **A backup is the past.** What was revoked since is in force in it, and a mandate that was used since is unused. So
 //! [`restore()`] ends everything that was alive in it, in the transaction that makes the copy a store
-//! (docs/decisions/0016-a-restore-ends-what-was-alive.md).
+//! (docs/decisions/0019-a-restore-ends-what-was-alive.md).
 
 mod archive;
 mod make;

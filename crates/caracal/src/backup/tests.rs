@@ -247,6 +247,23 @@ async fn a_backup_under_load_has_every_acknowledged_change_and_verifies() {
     }
 }
 
+/// The heads must not know of a commit that the copy has not: it would look like an end that was cut off.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_made_at_any_step_leave_the_ledger_in_it_whole() {
+    let world = World::with_records(1).await;
+    let (data, to) = (world.data(), world.path("out/archive.tar"));
+    let mut made = 1;
+    let made_by = tokio::task::block_in_place(|| {
+        make(&world.making(&data, &to), &mut |_| {
+            made += 1;
+            tokio::runtime::Handle::current().block_on(world.record());
+        })
+    });
+    let events = made_by.unwrap().manifest.ledger.events;
+    assert!(1 < events && events < made, "{events} of {made}: some came before the copy, some after");
+    world.bring_back(&to).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_restored_directory_is_a_store_with_the_same_ledger_and_one_record_more() {
     let world = World::with_records(3).await;
