@@ -88,7 +88,8 @@ impl Held {
             (mint(&delegation).await, mint(&delegation).await, mint(&other).await);
         assert_eq!(tenant.call(http, system, &used).await.unwrap().status, 200);
         assert_eq!(tenant.revoke(http, system, &other.1).await.unwrap().status, 200);
-        let lifecycle = tenant.exchange(http, system, &[("scope", "agent:lifecycle")]).await.unwrap().text("access_token");
+        let lifecycle =
+            tenant.exchange(http, system, &[("scope", "agent:lifecycle")]).await.unwrap().text("access_token");
         let session = start_once(http, system, &tenant, &lifecycle).await;
         Self { tenant, delegation, used, unused, revoked, request, lifecycle, session }
     }
@@ -124,7 +125,8 @@ fn heads(report: &Value) -> std::collections::BTreeMap<(String, String), (i64, S
 
 /// How many rows the database has; no table, no rows.
 fn rows(database: &Database) -> u64 {
-    let sql = "SELECT COALESCE(sum((xpath('/row/n/text()', query_to_xml(format('SELECT count(*) AS n FROM %I', relname),
+    let sql =
+        "SELECT COALESCE(sum((xpath('/row/n/text()', query_to_xml(format('SELECT count(*) AS n FROM %I', relname),
                false, true, '')))[1]::text::bigint), 0) FROM pg_class
                WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname <> 'schema_migrations'";
     database.run(sql).unwrap().trim().parse().unwrap()
@@ -180,7 +182,8 @@ async fn a_system_goes_on_from_the_server_where_it_stopped() {
     // What the embedded system knew of the ends of its chains is still a witness.
     assert!(arrived["chains"].as_array().unwrap().iter().all(|chain| chain["recorded_head"] == chain["head"]));
 
-    let served = Served { running: Running::serve("api,sts,gateway,coordinator,audit", &data_dir, &environment), admin_token };
+    let served =
+        Served { running: Running::serve("api,sts,gateway,coordinator,audit", &data_dir, &environment), admin_token };
     for held in &held {
         let tenant = &held.tenant;
         let call = async |mandate: &str| tenant.call(&http, &served, mandate).await.unwrap();

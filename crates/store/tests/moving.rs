@@ -18,7 +18,8 @@ use tokio_postgres::{Client, NoTls};
 const ROWS: usize = 300;
 
 /// Values that engines have been known to disagree on.
-const TEXTS: [&str; 8] = ["", " ", "O'Neil \"\\%_\n\t\r", "ß\u{1F600}\u{10FFFF}", "\u{1}\u{7f}", "Å A\u{30a}", "{}", "\\x00"];
+const TEXTS: [&str; 8] =
+    ["", " ", "O'Neil \"\\%_\n\t\r", "ß\u{1F600}\u{10FFFF}", "\u{1}\u{7f}", "Å A\u{30a}", "{}", "\\x00"];
 const NUMBERS: [i64; 5] = [i64::MIN, i64::MAX, 0, -1, 1];
 
 fn open(directory: &Path) -> Result<Store, OpenError> {
@@ -33,9 +34,8 @@ fn tables(connection: &rusqlite::Connection) -> BTreeMap<String, Vec<Column>> {
                JOIN pragma_table_info(t.name) c WHERE t.type = 'table' AND t.name <> 'schema_migrations'";
     let mut tables: BTreeMap<String, Vec<Column>> = BTreeMap::new();
     let mut statement = connection.prepare(sql).unwrap();
-    let rows = statement.query_map([], |row| {
-        Ok((row.get::<_, String>(0)?, (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))
-    });
+    let rows = statement
+        .query_map([], |row| Ok((row.get::<_, String>(0)?, (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))));
     for row in rows.unwrap() {
         let (table, column) = row.unwrap();
         tables.entry(table).or_default().push(column);
@@ -87,7 +87,8 @@ fn source_rows(directory: &Path) -> BTreeMap<String, Vec<String>> {
     let connection = rusqlite::Connection::open(directory.join("caracal.db")).unwrap();
     let mut all = BTreeMap::new();
     for (table, columns) in tables(&connection) {
-        let names: Vec<&str> = columns.iter().map(|column| column.0.as_str()).filter(|name| *name != "position").collect();
+        let names: Vec<&str> =
+            columns.iter().map(|column| column.0.as_str()).filter(|name| *name != "position").collect();
         let mut statement = connection.prepare(&format!("SELECT {} FROM {table}", names.join(", "))).unwrap();
         let rows = statement.query_map([], |row| {
             let values = (0..names.len()).map(|index| match row.get_ref(index).unwrap() {
@@ -225,7 +226,8 @@ async fn the_server_has_no_other_tables_than_the_source() {
     };
     assert_eq!(sorted(there), sorted(expected));
     // Tables go over by name: none may point at another that comes later.
-    let keys: i64 = client.query_one("SELECT count(*) FROM pg_constraint WHERE contype = 'f'", &[]).await.unwrap().get(0);
+    let keys: i64 =
+        client.query_one("SELECT count(*) FROM pg_constraint WHERE contype = 'f'", &[]).await.unwrap().get(0);
     assert_eq!(keys, 0);
 }
 
@@ -341,7 +343,10 @@ async fn a_row_that_appears_meanwhile_is_seen_behind_the_lock() {
 #[tokio::test]
 async fn text_that_the_server_cannot_keep_is_refused_before_anything_is_copied() {
     for (sql, what) in [
-        ("UPDATE providers SET name = 'a' || char(0) || 'b' WHERE rowid IS NULL OR name LIKE '%987'", "a NUL character"),
+        (
+            "UPDATE providers SET name = 'a' || char(0) || 'b' WHERE rowid IS NULL OR name LIKE '%987'",
+            "a NUL character",
+        ),
         ("UPDATE providers SET name = CAST(x'ff41' AS TEXT) WHERE name LIKE '%987'", "text that is not UTF-8"),
     ] {
         let (directory, database) = (filled().await, Database::create().unwrap());

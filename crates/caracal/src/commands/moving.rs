@@ -24,9 +24,7 @@ use crate::system::heads_dir;
 pub fn move_to_postgres(data_dir: Option<PathBuf>, json: bool) -> Result<ExitCode, Failure> {
     let environment = environment();
     let target = database(&environment)?.ok_or_else(|| {
-        Failure(
-            "DATABASE_URL is not set: it names the empty database to move to, with a login that owns it".to_owned(),
-        )
+        Failure("DATABASE_URL is not set: it names the empty database to move to, with a login that owns it".to_owned())
     })?;
     let data_dir = data_dir.map_or_else(|| default_data_dir(&environment), Ok)?;
     let secrets = SecretFiles::in_data_dir(&data_dir);
@@ -150,7 +148,8 @@ impl House {
     fn check_heads(&self, dir: &Path, ledger: &LedgerReport) -> Result<(), Failure> {
         let remembered = read_heads(dir, self.key.as_ref())?.unwrap_or_default();
         for (chain, remembered) in remembered {
-            let moving = ledger.chains.iter().find(|report| report.chain == chain).and_then(|report| report.head.as_ref());
+            let moving =
+                ledger.chains.iter().find(|report| report.chain == chain).and_then(|report| report.head.as_ref());
             let ahead = moving.is_none_or(|head| {
                 head.chain_seq < remembered.chain_seq || (head.chain_seq == remembered.chain_seq && *head != remembered)
             });
@@ -201,14 +200,18 @@ impl Moved {
         for (variable, file) in keys {
             println!("  {variable}_FILE={}", file.display());
         }
-        println!("Those that the environment gave stay as they were, and so does ISSUER_URL, or what was minted is void.");
+        println!(
+            "Those that the environment gave stay as they were, and so does ISSUER_URL, or what was minted is void."
+        );
         println!("Next: the login that runs, Redis, and `caracal serve`, as docs/replicas.md says");
     }
 
     fn as_json(&self, house: &House, keys: &[(&'static str, PathBuf)]) -> serde_json::Value {
-        let tables = self.contents.tables.iter().map(|table| {
-            serde_json::json!({ "name": table.name, "rows": table.rows, "sha256": table.sha256 })
-        });
+        let tables = self
+            .contents
+            .tables
+            .iter()
+            .map(|table| serde_json::json!({ "name": table.name, "rows": table.rows, "sha256": table.sha256 }));
         let keys = keys.iter().map(|(variable, file)| serde_json::json!({ "variable": variable, "file": file }));
         serde_json::json!({
             "moved": !self.already, "already_there": self.already, "data_dir": house.data_dir,

@@ -29,7 +29,7 @@ pub use contents::{Contents, TableContents};
 pub(crate) use mark::refuse_moved;
 
 use crate::error::{OpenError, StoreError};
-use crate::postgres::{Arrival, Arrived, Array, PostgresOptions};
+use crate::postgres::{Array, Arrival, Arrived, PostgresOptions};
 use crate::sqlite::SqliteOptions;
 use crate::tx::{DeploymentRead, Engine, Tx};
 use crate::value::{Param, Row, Value};

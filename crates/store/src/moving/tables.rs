@@ -61,9 +61,7 @@ impl Table {
         for row in tx.query(sql, &[]).await.map_err(MoveError::Source)? {
             let mut columns = row.columns("sqlite_schema");
             let mut next = || columns.next::<String>();
-            let (name, column, ty) = next()
-                .and_then(|name| Ok((name, next()?, next()?)))
-                .map_err(MoveError::Source)?;
+            let (name, column, ty) = next().and_then(|name| Ok((name, next()?, next()?))).map_err(MoveError::Source)?;
             let place: i64 = columns.next().map_err(MoveError::Source)?;
             if name == MIGRATIONS {
                 continue;
@@ -148,8 +146,7 @@ pub(super) async fn check_target(tx: &mut Tx, tables: &[Table]) -> Result<(), Mo
     for row in tx.query(sql, &[]).await.map_err(MoveError::Target)? {
         let mut columns = row.columns("pg_attribute");
         let mut text = || columns.next::<String>();
-        let (table, column, ty) =
-            text().and_then(|table| Ok((table, text()?, text()?))).map_err(MoveError::Target)?;
+        let (table, column, ty) = text().and_then(|table| Ok((table, text()?, text()?))).map_err(MoveError::Target)?;
         found.push((table, column, ty, columns.next().map_err(MoveError::Target)?));
     }
     let refused = |table: &str, what: String| Err(MoveError::Schema { table: table.to_owned(), what });
@@ -164,7 +161,10 @@ pub(super) async fn check_target(tx: &mut Tx, tables: &[Table]) -> Result<(), Mo
             match there {
                 None => return refused(&table.name, format!("has the column `{name}`, which the database lacks")),
                 Some((.., other, _)) if other != ty => {
-                    return refused(&table.name, format!("has the column `{name}`, which is `{other}` in the database"));
+                    return refused(
+                        &table.name,
+                        format!("has the column `{name}`, which is `{other}` in the database"),
+                    );
                 }
                 Some((.., true)) => {
                     return refused(&table.name, format!("has the column `{name}`, which the database counts itself"));

@@ -110,8 +110,7 @@ impl PostgresOptions {
                    ORDER BY t.relname";
         let mut found = Found { filled: None, note: None };
         for row in client.query(sql, &[]).await.map_err(failed)? {
-            let (name, quoted): (String, String) =
-                (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
+            let (name, quoted): (String, String) = (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
             let filled = client.query(&format!("SELECT 1 FROM {quoted} LIMIT 1"), &[]).await.map_err(failed)?;
             if !filled.is_empty() && name == "deployment" {
                 let value = client.query_opt("SELECT value FROM deployment WHERE name = $1", &[&note]).await;

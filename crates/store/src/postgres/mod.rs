@@ -32,7 +32,7 @@ use std::sync::atomic::Ordering;
 use caracal_authority::ZoneId;
 use tokio::sync::Semaphore;
 
-pub(crate) use arrival::{Arrival, Array, Arrived};
+pub(crate) use arrival::{Array, Arrival, Arrived};
 pub(crate) use election::Seat;
 pub(crate) use lanes::Lane;
 pub use options::PostgresOptions;
