@@ -16,6 +16,7 @@ fn every_command_helps() {
         &["up", "--help"],
         &["serve", "--help"],
         &["config", "check", "--help"],
+        &["migrate", "--help"],
         &["demo", "--help"],
         &["status", "--help"],
         &["backup", "--help"],

@@ -71,6 +71,8 @@ struct Held {
     /// Minted under a delegation that was taken back.
     revoked: String,
     request: String,
+    lifecycle: String,
+    /// What was started with it, under a key.
     session: String,
 }
 
@@ -86,15 +88,16 @@ impl Held {
             (mint(&delegation).await, mint(&delegation).await, mint(&other).await);
         assert_eq!(tenant.call(http, system, &used).await.unwrap().status, 200);
         assert_eq!(tenant.revoke(http, system, &other.1).await.unwrap().status, 200);
-        let session = start_once(http, system, &tenant).await;
-        Self { tenant, delegation, used, unused, revoked, request, session }
+        let lifecycle =
+            tenant.exchange(http, system, &[("scope", "agent:lifecycle")]).await.unwrap().text("access_token");
+        let session = start_once(http, system, &tenant, &lifecycle).await;
+        Self { tenant, delegation, used, unused, revoked, request, lifecycle, session }
     }
 }
 
 /// Starts a session under a key of its own, or gives the one that was started under it before.
-async fn start_once(http: &Http, system: &impl Addressed, tenant: &Tenant) -> String {
-    let lifecycle = tenant.exchange(http, system, &[("scope", "agent:lifecycle")]).await.unwrap();
-    let bearer = format!("Bearer {}", lifecycle.text("access_token"));
+async fn start_once(http: &Http, system: &impl Addressed, tenant: &Tenant, lifecycle: &str) -> String {
+    let bearer = format!("Bearer {lifecycle}");
     let body = json!({"application_id": tenant.application, "labels": ["reader"], "ttl_seconds": 3600});
     let headers =
         [("authorization", bearer.as_str()), ("content-type", "application/json"), ("idempotency-key", "once-0001")];
@@ -194,7 +197,7 @@ async fn a_system_goes_on_from_the_server_where_it_stopped() {
         assert_eq!((second.status.as_u16(), description(&second).as_str()), (401, "token replay detected"));
         let (session, edge) = (&held.delegation.0, &held.delegation.1);
         assert_eq!(tenant.mint(&http, &served, (session, edge)).await.unwrap().status, StatusCode::OK);
-        assert_eq!(start_once(&http, &served, tenant).await, held.session);
+        assert_eq!(start_once(&http, &served, tenant, &held.lifecycle).await, held.session);
         assert_ne!(tenant.evidence(&http, &served, &held.request).await, Value::Null);
     }
     let after = heads(&verified(&environment, None));

@@ -180,8 +180,9 @@ pub(super) async fn check_target(tx: &mut Tx, tables: &[Table]) -> Result<(), Mo
         let Some(known) = tables.iter().find(|known| known.name == *table) else {
             return refused(table, "is in the database only; name a database that nothing else uses".to_owned());
         };
-        let ours = known.columns.iter().any(|known| known.name == *column);
-        if !ours && !(*counted && NUMBERED.contains(&(table.as_str(), column.as_str()))) {
+        let carried = known.columns.iter().any(|known| known.name == *column);
+        let left_out = *counted && NUMBERED.contains(&(table.as_str(), column.as_str()));
+        if !carried && !left_out {
             return refused(table, format!("has the column `{column}` in the database only"));
         }
     }
