@@ -575,7 +575,7 @@ mod t17_rollback_archives {
     async fn what_is_no_backup_is_said_to_be_none() {
         let world = World::with_records(1).await;
         let file = world.path("foreign");
-        let other = vec![("manifest.json".to_owned(), br#"{"product": "other", "format": 1}"#.to_vec())];
+        let other = [("manifest.json".to_owned(), br#"{"product": "other", "format": 1}"#.to_vec())];
         for content in [Vec::new(), b"somebody else's data".to_vec(), vec![0; 4096], vec![0xFF; 4096]] {
             fs::write(&file, content).unwrap();
             let message = world.refused(&file).await;
