@@ -2,6 +2,7 @@
 //! tests start the same system on ports of their own.
 
 mod adapters;
+pub mod backup;
 pub mod commands;
 pub mod demo;
 mod elected;

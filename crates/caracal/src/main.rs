@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use caracal::commands::{self, Failure};
+use caracal::commands::{self, BackupFlags, Failure, RestoreFlags};
 use caracal::settings::UpFlags;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -52,6 +52,42 @@ enum Command {
         /// The data directory that moves.
         #[arg(long, value_name = "DIR", requires = "from")]
         data_dir: Option<PathBuf>,
+        /// JSON instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Copy the embedded store into one archive, while it runs or not. A database on a server has its own tools.
+    Backup {
+        /// The data directory.
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+        /// The archive to make.
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+        /// Put the key files into it. Then the archive is as secret as all of them.
+        #[arg(long)]
+        with_secrets: bool,
+        /// Replace an archive that is there already.
+        #[arg(long)]
+        force: bool,
+        /// JSON instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a data directory out of an archive. Everything that was alive in it is ended: agents start anew.
+    Restore {
+        /// The archive.
+        #[arg(long, value_name = "FILE")]
+        from: PathBuf,
+        /// The data directory to make; must not be there, or be empty.
+        #[arg(long, value_name = "DIR")]
+        data_dir: PathBuf,
+        /// A directory of key files to put into it, for an archive that has none.
+        #[arg(long, value_name = "DIR")]
+        secrets: Option<PathBuf>,
+        /// Accept an archive that no key from elsewhere vouches for.
+        #[arg(long)]
+        accept_unsealed: bool,
         /// JSON instead of text.
         #[arg(long)]
         json: bool,
@@ -203,6 +239,12 @@ fn main() -> ExitCode {
             commands::move_to_postgres(data_dir, json)
         }
         Command::Migrate { check, json, .. } => commands::migrate(check, json),
+        Command::Backup { data_dir, to, with_secrets, force, json } => {
+            commands::backup(&BackupFlags { data_dir, to, with_secrets, force, json })
+        }
+        Command::Restore { from, data_dir, secrets, accept_unsealed, json } => {
+            commands::restore(&RestoreFlags { from, data_dir, secrets, accept_unsealed, json })
+        }
         Command::Demo { json } => commands::demo(json),
         Command::Status { ready, json, port_offset, bind } => commands::status(bind, port_offset, ready, json),
         Command::Audit(Audit::Verify { data_dir, json }) => commands::verify(data_dir, json),

@@ -19,6 +19,8 @@ fn every_command_helps() {
         &["migrate", "--help"],
         &["demo", "--help"],
         &["status", "--help"],
+        &["backup", "--help"],
+        &["restore", "--help"],
         &["audit", "--help"],
     ] {
         let said = run(caracal().args(arguments));

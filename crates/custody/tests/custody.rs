@@ -1,18 +1,18 @@
 //! Keys and secrets in a real store, against whoever can write to its file, and tokens against whoever can write text.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use caracal_authority::{ProviderId, ZoneId};
-use caracal_crypto::encoding::base64url;
+use caracal_crypto::encoding::{base64url, hex};
 use caracal_crypto::envelope::{Kek, KekRing, OpenError};
 use caracal_crypto::jws::SigningKey;
 use caracal_custody::mandate::{self, SignedClaims, VerifyError};
 use caracal_custody::{CustodyError, SealedSecrets, SigningKeys, application_secret_ref, kek, provider_secret_ref};
-use caracal_store::{SqliteOptions, Store, StoreError, SystemClock, deployment, sealed_secrets, signing_keys};
+use caracal_store::{
+    SqliteOptions, Store, StoreError, SystemClock, conformance, deployment, sealed_secrets, signing_keys,
+};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 const KEK: &str = "74190d855af0d7a58a9fd83666def0af6efb915cf14cccd8ac4a0adca6eeff31";
 const OTHER_KEK: &str = "9f3a4c1d22e07b58a1c6d4e8f70b39255d1e8a6c47f2903b6ae1d5c8047b92f6";
@@ -27,29 +27,29 @@ fn zone(name: &str) -> ZoneId {
 }
 
 /// A store that can be closed, written to behind its back, and opened again.
-struct Place {
-    directory: TempDir,
-}
+struct Place(caracal_testkit::Place);
 
 impl Place {
     fn new() -> Self {
-        Self { directory: tempfile::tempdir().unwrap() }
+        Self(caracal_testkit::Place::new())
     }
 
-    fn open(&self) -> Store {
-        Store::open(&SqliteOptions::in_directory(self.directory.path()), Arc::new(SystemClock)).unwrap()
+    async fn open(&self) -> Store {
+        conformance::open(self.0.path(), self.0.database_url().as_deref(), Arc::new(SystemClock)).await
     }
 
-    fn database(&self) -> PathBuf {
-        self.directory.path().join("caracal.db")
-    }
-
-    /// Closes `store`, does `sql` to its file, and opens it again.
+    /// Closes `store`, does `sql` to what it has written, and opens it again.
     async fn tampered(&self, store: Store, sql: &str) -> Store {
         store.close().await;
         drop(store);
-        rusqlite::Connection::open(self.database()).unwrap().execute_batch(sql).unwrap();
-        self.open()
+        match self.0.database() {
+            Some(database) => drop(database.run(sql).unwrap()),
+            None => {
+                let file = SqliteOptions::in_directory(self.0.path()).database();
+                rusqlite::Connection::open(file).unwrap().execute_batch(sql).unwrap();
+            }
+        }
+        self.open().await
     }
 }
 
@@ -69,7 +69,7 @@ mod t02_sts_keys {
     #[tokio::test(flavor = "multi_thread")]
     async fn twenty_racing_creators_make_one_key() {
         let place = Place::new();
-        let store = place.open();
+        let store = place.open().await;
         let z = zone("z-1");
         // Half of them share what they remember, half remember nothing.
         let shared = Arc::new(keys(&store));
@@ -105,7 +105,7 @@ mod t02_sts_keys {
     #[tokio::test]
     async fn keys_survive_a_restart() {
         let place = Place::new();
-        let store = place.open();
+        let store = place.open().await;
         let z = zone("z-1");
         let made = keys(&store).create(&z).await.unwrap();
         let token = made.sign(&json!({"zone_id": "z-1", "n": 1})).unwrap();
@@ -123,7 +123,7 @@ mod t02_sts_keys {
     #[tokio::test]
     async fn a_key_sealed_for_one_zone_does_not_open_in_another() {
         let place = Place::new();
-        let store = place.open();
+        let store = place.open().await;
         let original = keys(&store).create(&zone("z-1")).await.unwrap();
         let sql = "INSERT INTO signing_keys SELECT 'z-2', kid, version, public_x, public_y, sealed_private, created_at, signs_from FROM signing_keys";
         let store = place.tampered(store, sql).await;
@@ -138,7 +138,7 @@ mod t02_sts_keys {
     #[tokio::test]
     async fn an_exchanged_public_half_is_refused_by_signer_and_verifier() {
         let place = Place::new();
-        let store = place.open();
+        let store = place.open().await;
         let z = zone("z-1");
         let kid = keys(&store).create(&z).await.unwrap().kid().as_str().to_owned();
         let (theirs, _) = SigningKey::generate().unwrap();
@@ -156,7 +156,7 @@ mod t02_sts_keys {
     #[tokio::test]
     async fn one_damaged_key_does_not_take_the_others_with_it() {
         let place = Place::new();
-        let store = place.open();
+        let store = place.open().await;
         let z = zone("z-1");
         let good = keys(&store).create(&z).await.unwrap();
         for (kid, x) in [("not-base64", "!"), ("short", "AAAA"), ("off-the-curve", &"A".repeat(43))] {
@@ -185,28 +185,17 @@ mod t02_sts_keys {
 mod t05_secrets {
     use super::*;
 
-    /// Every file below the directory.
-    fn bytes(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-        let mut files: Vec<_> = std::fs::read_dir(directory)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .map(|path| (path.clone(), std::fs::read(path).unwrap()))
-            .collect();
-        files.sort();
-        files
-    }
-
     #[tokio::test]
     async fn a_wrong_key_encryption_key_is_refused_at_the_start_and_changes_nothing() {
         let place = Place::new();
-        let store = place.open();
+        let store = place.open().await;
         let right = ring(KEK, None);
         kek::check(&store, &right).await.unwrap();
         kek::check(&store, &right).await.unwrap();
         store.close().await;
         drop(store);
-        let before = bytes(place.directory.path());
-        let store = place.open();
+        let before = place.0.everything_stored();
+        let store = place.open().await;
         let refused = kek::check(&store, &ring(OTHER_KEK, None)).await.unwrap_err();
         let CustodyError::Sealed { reason, .. } = &refused else { panic!("{refused}") };
         assert_eq!(*reason, OpenError::UnknownKek);
@@ -217,9 +206,9 @@ mod t05_secrets {
         assert_eq!((commits, changes), (0, 0));
         store.close().await;
         drop(store);
-        assert!(bytes(place.directory.path()) == before, "the store was changed");
+        assert!(place.0.everything_stored() == before, "the store was changed");
         // The right one is still right, also as the previous one of a rotation.
-        let store = place.open();
+        let store = place.open().await;
         kek::check(&store, &ring(OTHER_KEK, Some(KEK))).await.unwrap();
         kek::check(&store, &right).await.unwrap();
         store.close().await;
@@ -228,7 +217,7 @@ mod t05_secrets {
     #[tokio::test]
     async fn a_damaged_check_is_no_consent() {
         let place = Place::new();
-        let store = place.open();
+        let store = place.open().await;
         let right = ring(KEK, None);
         let elsewhere = base64url(&right.seal("caracal/elsewhere", b"caracal").unwrap());
         let other_text = base64url(&right.seal("caracal/deployment/kekCheck", b"lynx").unwrap());
@@ -265,7 +254,7 @@ mod t05_secrets {
     #[tokio::test]
     async fn a_sealed_secret_opens_where_it_was_sealed_and_nowhere_else() {
         let place = Place::new();
-        let store = place.open();
+        let store = place.open().await;
         let (z1, z2) = (zone("z-1"), zone("z-2"));
         let provider: ProviderId = "p-1".parse().unwrap();
         let here = provider_secret_ref(&z1, &provider);
@@ -303,7 +292,7 @@ mod t05_secrets {
     #[tokio::test]
     async fn every_changed_byte_of_an_envelope_keeps_it_shut() {
         let place = Place::new();
-        let store = place.open();
+        let store = place.open().await;
         let z = zone("z-1");
         put(&store, &z, "ref", b"secret").await;
         let mut snapshot = store.snapshot().await.unwrap();
@@ -325,14 +314,16 @@ mod t05_secrets {
     #[tokio::test]
     async fn neither_secrets_nor_private_keys_lie_in_the_files() {
         let place = Place::new();
-        let store = place.open();
+        let store = place.open().await;
         let z = zone("z-1");
         put(&store, &z, "ref", b"sk-very-secret-0123456789").await;
         keys(&store).create(&z).await.unwrap();
         let pkcs8_of_p256 = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
         let visible = |needle: &[u8]| {
-            let found = |bytes: &[u8]| bytes.windows(needle.len()).any(|window| window == needle);
-            bytes(place.directory.path()).iter().any(|(_, bytes)| found(bytes))
+            let stored = place.0.everything_stored();
+            // A dump of a database writes bytes in hex.
+            let hex = hex(needle);
+            [needle, hex.as_bytes()].iter().any(|needle| stored.windows(needle.len()).any(|window| window == *needle))
         };
         let (_, pkcs8) = SigningKey::generate().unwrap();
         assert!(pkcs8.expose().windows(pkcs8_of_p256.len()).any(|window| window == pkcs8_of_p256));
@@ -350,7 +341,7 @@ mod t16_verify {
     /// Two zones with a key each.
     async fn two_zones() -> (Place, Store, SigningKeys) {
         let place = Place::new();
-        let store = place.open();
+        let store = place.open().await;
         let keys = keys(&store);
         for name in ["z-1", "z-2"] {
             keys.create(&zone(name)).await.unwrap();

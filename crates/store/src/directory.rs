@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 
+use crate::backup;
 use crate::clock::Clock;
 use crate::error::OpenError;
 use crate::migrations;
@@ -30,8 +31,16 @@ pub(crate) struct OpenDirectory {
     pub(crate) readers: Vec<Connection>,
 }
 
+/// What a database may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Store,
+    /// Also a copy that was made for a backup.
+    StoreOrCopy,
+}
+
 /// Locks the directory, recognises what is in it, creates or migrates the database.
-pub(crate) fn open(options: &SqliteOptions, clock: &dyn Clock) -> Result<OpenDirectory, OpenError> {
+pub(crate) fn open(options: &SqliteOptions, clock: &dyn Clock, kind: Kind) -> Result<OpenDirectory, OpenError> {
     let path = options.database();
     create_directory(&options.directory)?;
     let lock_path = options.directory.join("lock");
@@ -44,7 +53,12 @@ pub(crate) fn open(options: &SqliteOptions, clock: &dyn Clock) -> Result<OpenDir
     moving::refuse_moved(&options.directory)?;
     match recognise(&path)? {
         Found::Nothing => create(&path, &options.directory, clock)?,
-        Found::Ours => drop(open_for_inspection(&path)?),
+        Found::Ours => {
+            let found = open_for_inspection(&path)?;
+            if kind == Kind::Store && backup::is_marked(&found).map_err(engine(&path))? {
+                return Err(OpenError::Copy { path });
+            }
+        }
     }
     let mut writer = sqlite::connect_writer(&path, options.max_pages).map_err(engine(&path))?;
     migrations::apply(&mut writer, &path, clock)?;
@@ -60,7 +74,12 @@ pub(crate) fn open_to_move(options: &SqliteOptions) -> Result<(Connection, File)
         return Err(OpenError::Unusable { path, reason: "there is no store here".to_owned() });
     }
     let lock = lock(options.directory.join("lock"))?;
-    Ok((open_for_inspection(&path)?, lock))
+    let found = open_for_inspection(&path)?;
+    // On a server it would be in force again as it would be here.
+    if backup::is_marked(&found).map_err(engine(&path))? {
+        return Err(OpenError::Copy { path });
+    }
+    Ok((found, lock))
 }
 
 /// Opens a database for an outsider's look, such as the offline verifier's: no lock, no migration, no change, not even
@@ -77,13 +96,36 @@ pub(crate) fn open_for_inspection(path: &Path) -> Result<Connection, OpenError> 
         sqlite::connect_inspector(path, !index)
     };
     let connection = connection.map_err(engine(path))?;
-    let foreign = || OpenError::Foreign { path: path.to_owned() };
+    check_ours(&connection, path)?;
+    Ok(connection)
+}
+
+/// Opens the database of a directory to be copied: a store in use as one more of its readers, any other one with the
+/// directory's lock, which is to be held until the copy is made.
+pub(crate) fn open_to_copy(options: &SqliteOptions) -> Result<(Connection, Option<File>), OpenError> {
+    let path = options.database();
+    if let Found::Nothing = recognise(&path)? {
+        return Err(OpenError::Unusable { path, reason: "there is no store here".to_owned() });
+    }
+    match lock(options.directory.join("lock")) {
+        Ok(held) => Ok((open_for_inspection(&path)?, Some(held))),
+        Err(OpenError::Locked { .. }) => {
+            // Its owner may be about to make the WAL: a look that trusted the one file would miss what is written next.
+            let connection = sqlite::connect_inspector(&path, false).map_err(engine(&path))?;
+            check_ours(&connection, &path)?;
+            Ok((connection, None))
+        }
+        Err(other) => Err(other),
+    }
+}
+
+/// Refuses a database that is not a store of ours, or one of another version.
+fn check_ours(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     let id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(engine(path))?;
     if id != APPLICATION_ID || !connection.table_exists(None, "schema_migrations").map_err(engine(path))? {
-        return Err(foreign());
+        return Err(OpenError::Foreign { path: path.to_owned() });
     }
-    migrations::verify(&connection, path)?;
-    Ok(connection)
+    migrations::verify(connection, path)
 }
 
 fn immutable(path: &Path) -> rusqlite::Result<Connection> {
@@ -198,11 +240,11 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn unusable(path: &Path) -> impl Fn(io::Error) -> OpenError {
+pub(crate) fn unusable(path: &Path) -> impl Fn(io::Error) -> OpenError {
     move |error| OpenError::Unusable { path: path.to_owned(), reason: error.to_string() }
 }
 
-fn engine(path: &Path) -> impl Fn(rusqlite::Error) -> OpenError {
+pub(crate) fn engine(path: &Path) -> impl Fn(rusqlite::Error) -> OpenError {
     move |error| match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::NotADatabase) => OpenError::Foreign { path: path.to_owned() },
         _ => OpenError::Engine { path: path.to_owned(), reason: error.to_string() },

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::clock::Clock;
-use crate::directory::{self, OpenDirectory};
+use crate::directory::{self, Kind, OpenDirectory};
 use crate::error::{OpenError, StoreError};
 use crate::sqlite::SqliteOptions;
 use crate::tx::{Engine, Tx};
@@ -33,8 +33,8 @@ struct Readers {
 }
 
 impl Embedded {
-    pub(crate) fn open(options: &SqliteOptions, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        let OpenDirectory { lock, writer: connection, readers } = directory::open(options, clock.as_ref())?;
+    pub(crate) fn open(options: &SqliteOptions, clock: Arc<dyn Clock>, kind: Kind) -> Result<Self, OpenError> {
+        let OpenDirectory { lock, writer: connection, readers } = directory::open(options, clock.as_ref(), kind)?;
         let (orders, waiting) = mpsc::channel(WAITING);
         let (end, ended) = watch::channel(());
         let shared = Shared::new(clock);

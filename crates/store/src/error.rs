@@ -108,6 +108,23 @@ pub enum OpenError {
         /// The file that says so.
         mark: PathBuf,
     },
+    /// The database is the copy that a backup holds, put in a store's place by hand.
+    #[error(
+        "`{path}` is the copy out of a backup: everything that was revoked or used since it was made would be in force \
+         again. Bring the backup back with `caracal restore`, which ends what was alive in it; nothing was changed"
+    )]
+    Copy {
+        /// The database file.
+        path: PathBuf,
+    },
+    /// The engine finds the file inconsistent.
+    #[error("`{path}` is damaged: {what}")]
+    Damaged {
+        /// The database file.
+        path: PathBuf,
+        /// The first thing that is wrong with it.
+        what: String,
+    },
     /// The store was written by a newer version.
     #[error("`{path}` has schema {found}, this version knows up to {known}; start it with the newer version")]
     Newer {

@@ -14,6 +14,7 @@ pub mod admin_tokens;
 mod ahead;
 pub mod applications;
 mod attribution;
+pub mod backup;
 pub mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;

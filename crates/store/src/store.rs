@@ -53,7 +53,15 @@ enum Handle {
 impl Store {
     /// Opens the embedded store, creating it when the directory has none. Blocks; call it before serving.
     pub fn open(options: &SqliteOptions, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        Embedded::open(options, clock).map(|embedded| Self { engine: Handle::Embedded(Arc::new(embedded)) })
+        Self::open_kind(options, clock, directory::Kind::Store)
+    }
+
+    pub(crate) fn open_kind(
+        options: &SqliteOptions,
+        clock: Arc<dyn Clock>,
+        kind: directory::Kind,
+    ) -> Result<Self, OpenError> {
+        Embedded::open(options, clock, kind).map(|embedded| Self { engine: Handle::Embedded(Arc::new(embedded)) })
     }
 
     /// Opens a store on a PostgreSQL server, bringing its schema up to date where this login may.

@@ -1,18 +1,22 @@
 //! One file per command. Results go to standard output, progress and failures to standard error.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the command line's own output")]
 
+mod backup;
 mod config;
 mod migrate;
 mod moving;
+mod restore;
 mod status;
 mod streams;
 mod up;
 mod verify;
 mod version;
 
+pub use backup::{BackupFlags, backup};
 pub use config::check_config;
 pub use migrate::migrate;
 pub use moving::move_to_postgres;
+pub use restore::{RestoreFlags, restore};
 pub use status::status;
 pub use streams::{list_dead_letters, retry_dead_letters, show_streams};
 pub use up::up;

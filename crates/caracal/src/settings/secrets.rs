@@ -74,6 +74,16 @@ impl SecretFiles {
         Self { directory: data_dir.join("secrets") }
     }
 
+    /// The key files of the directory that holds them.
+    pub fn in_directory(directory: &Path) -> Self {
+        Self { directory: directory.to_owned() }
+    }
+
+    /// The names that a key file can have.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        NAMES.iter().map(|(_, file)| *file)
+    }
+
     /// Path of the file called `name`.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
@@ -161,19 +171,20 @@ impl SecretFiles {
 
     /// The audit key alone, for the offline verifier. Makes nothing.
     pub fn load_audit_key(&self, environment: &Environment) -> Result<Option<Arc<HmacKey>>, SecretsError> {
+        match Self::given_audit_key(environment)? {
+            Some(key) => Ok(Some(key)),
+            None => self.read(AUDIT_KEY_FILE)?.map(|text| audit_key(&text)).transpose(),
+        }
+    }
+
+    /// The audit key, if the environment gives it or names its file.
+    pub fn given_audit_key(environment: &Environment) -> Result<Option<Arc<HmacKey>>, SecretsError> {
         let mut mistakes = Vec::new();
         let given = Reader { environment, roles: &Service::ALL, mistakes: &mut mistakes }.secret("AUDIT_HMAC_KEY");
         if !mistakes.is_empty() {
             return Err(Mistakes(mistakes).into());
         }
-        let text = match given {
-            Some(text) => Some(SecretText::new(text)),
-            None => self.read("auditHmacKey")?,
-        };
-        let Some(text) = text else { return Ok(None) };
-        let mut check = Check { mistakes: Vec::new() };
-        let key = check.hmac("AUDIT_HMAC_KEY", text.expose());
-        if check.mistakes.is_empty() { Ok(key.map(Arc::new)) } else { Err(Mistakes(check.mistakes).into()) }
+        given.map(|text| audit_key(&SecretText::new(text))).transpose()
     }
 
     fn read_or_create(&self, name: &str) -> Result<SecretText, SecretsError> {
@@ -229,12 +240,20 @@ impl SecretFiles {
 /// Characters of a token that operators make up themselves, at least.
 const LEAST_TOKEN: usize = 32;
 
+fn audit_key(text: &SecretText) -> Result<Arc<HmacKey>, SecretsError> {
+    let mut check = Check { mistakes: Vec::new() };
+    let key = check.hmac("AUDIT_HMAC_KEY", text.expose());
+    key.map(Arc::new).ok_or(SecretsError::Unusable(Mistakes(check.mistakes)))
+}
+
+const AUDIT_KEY_FILE: &str = "auditHmacKey";
+
 /// Variable and file of each key that is made when it is missing.
 const NAMES: [(&str, &str); 8] = [
     ("CARACAL_ADMIN_TOKEN", "caracalAdminToken"),
     ("CARACAL_COORDINATOR_TOKEN", "caracalCoordinatorToken"),
     ("SECRET_STORE_KEK", "secretStoreKek"),
-    ("AUDIT_HMAC_KEY", "auditHmacKey"),
+    ("AUDIT_HMAC_KEY", AUDIT_KEY_FILE),
     ("GATEWAY_STS_HMAC_KEY", "gatewayStsHmacKey"),
     ("IDEMPOTENCY_HMAC_KEY", "idempotencyHmacKey"),
     ("ADMIN_TOKEN_HMAC_KEY", "adminTokenHmacKey"),
