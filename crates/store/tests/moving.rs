@@ -306,6 +306,16 @@ mod t17_rollback {
     }
 
     #[tokio::test]
+    async fn a_copy_out_of_a_backup_does_not_move() {
+        let (directory, database) = (filled().await, Database::create().unwrap());
+        let connection = rusqlite::Connection::open(directory.path().join("caracal.db")).unwrap();
+        connection.execute("INSERT INTO deployment VALUES ('copied_for_backup_at', '1')", []).unwrap();
+        drop(connection);
+        let said = refused(directory.path(), &database).await;
+        assert!(said.contains("caracal restore"), "{said}");
+    }
+
+    #[tokio::test]
     async fn a_target_with_a_row_in_it_is_refused() {
         let (directory, database) = (filled().await, Database::create().unwrap());
         at(&database.url()).apply_migrations().await.unwrap();
