@@ -6,9 +6,9 @@
 //! have a key of their own believed.
 //!
 //! A set is used for five minutes, and for ten when the STS does not answer; a key is published longer than that before it
-//! signs. Only who shows a `kid` that is in no set makes us ask at once: one question for each zone at a time and
-//! [`AT_ONCE`] in all, and no second one for that `kid` within [`COOL_DOWN`]. A `kid` is chance that nobody guesses, so
-//! what strangers make up keeps nobody else's key out.
+//! signs. Only who shows a `kid` that is in no set makes us ask at once: one question for each zone at a time, which
+//! answers all who wait for it, [`AT_ONCE`] in all, and no second one for that `kid` within [`COOL_DOWN`]. A `kid` is chance
+//! that nobody guesses, so what strangers make up keeps nobody else's key out.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -48,8 +48,8 @@ pub struct KeySetUnreachable;
 
 /// Within this a set that is at hand is used without asking (contract: gateway.md §8).
 const FRESH: Duration = Duration::from_secs(300);
-/// A set that was fetched just now is not asked for again, whatever `kid` it lacks.
-const JUST_NOW: Duration = Duration::from_secs(1);
+/// Who finds the STS away does not ask it again within this.
+const AWAY: Duration = Duration::from_secs(1);
 /// A `kid` that is in no set is not asked for again within this.
 const COOL_DOWN: Duration = Duration::from_secs(30);
 /// Questions under way at a time.
@@ -99,7 +99,6 @@ impl KeySets {
             match set.get(kid) {
                 Some(key) if within(*at, FRESH) => return AtHand::Known(Some(key.clone())),
                 Some(key) if within(*at, CACHE_PERIOD) => return AtHand::Stale(key.clone()),
-                None if within(*at, JUST_NOW) => return AtHand::Known(None),
                 _ => {}
             }
         }
@@ -111,7 +110,12 @@ impl KeySets {
         }
     }
 
+    fn was_fetched_after(&self, zone: &ZoneId, arrived: Timestamp) -> bool {
+        self.sets.read().unwrap_or_else(PoisonError::into_inner).get(zone).is_some_and(|fetched| arrived < fetched.at)
+    }
+
     async fn find(&self, zone: &ZoneId, kid: &str) -> Result<Option<PublicKey>, CustodyError> {
+        let arrived = self.clock.now();
         let mut known = match self.at_hand(zone, kid) {
             AtHand::Known(answer) => return Ok(answer),
             AtHand::Stale(key) => Some(key),
@@ -127,13 +131,16 @@ impl KeySets {
             (Err(_), Some(key)) => return Ok(Some(key)),
             (Err(_), None) => turnstile.lock().await,
         };
-        // Who was before us may have asked for the same.
+        // Who was before us may have asked for the same, and a question that was put after we came answers ours, too.
         if let AtHand::Known(answer) = self.at_hand(zone, kid) {
             return Ok(answer);
         }
+        if self.was_fetched_after(zone, arrived) {
+            return Ok(None);
+        }
         let unreachable = || CustodyError::Unreachable(KeySetUnreachable);
         let now = self.clock.now();
-        if last_failure.is_some_and(|at| at <= now && now < at.plus(JUST_NOW)) {
+        if last_failure.is_some_and(|at| at <= now && now < at.plus(AWAY)) {
             return known.map(Some).ok_or_else(unreachable);
         }
         let Ok(document) = self.source.fetch(zone).await else {
