@@ -74,7 +74,7 @@ fn tell(restored: &Restored, from: &Path, data_dir: &Path) {
     }
     println!();
     println!(
-        "What was changed after the backup is not in it: secrets that were rotated, applications that were archived,"
+        "What was changed after the backup is not in it: secrets and keys that were rotated, applications that were archived,"
     );
     println!("policies that were activated. See to those before agents come back.");
 }
