@@ -15,6 +15,7 @@ use caracal_crypto::client_secret::SecretVerifier;
 use caracal_crypto::hmac::{HmacKey, KeyError};
 use caracal_custody::SealedSecrets;
 use caracal_http::health::{Probe, Probes};
+use caracal_http::rate::SharedWindows;
 use caracal_http::{Face, FreshId, Problem, Profile};
 use caracal_ledger::{AnonymousDenials, Ledger};
 use caracal_store::Store;
@@ -114,6 +115,11 @@ impl Admin {
     /// What readiness looks at beside the store.
     pub fn probe_with(&self, probe: Arc<dyn Probe>) {
         self.probes.set(probe);
+    }
+
+    /// Counts requests together with the other replicas.
+    pub fn count_with(&self, windows: &Arc<dyn SharedWindows>) {
+        self.limits.share(windows);
     }
 
     /// Sets the service up. Nothing is stored yet: see [`Admin::seed`].

@@ -207,17 +207,18 @@ async fn turn_away(admin: &Arc<Admin>, request: Request, visit: &mut Visit) -> R
     let (parts, body) = request.into_parts();
     enter(admin, &parts, body, visit).await?;
     let mut snapshot = admin.store.snapshot().await?;
-    let token = authenticate(admin, &mut snapshot, &parts.headers, visit).await?;
+    let token = authenticate(admin, &mut snapshot, &parts.headers).await?;
     drop(snapshot);
+    let Some(token) = token else { return Err(unauthenticated(admin, visit).await) };
     let actor = token.id.clone();
     visit.know(Trace::of_unmatched(&admin.ledger, visit, &parts, &token)?);
-    admin.limits.by_actor(&actor, visit.now)?;
+    admin.limits.by_actor(&actor, visit.now).await?;
     Err(Refusal::missing("not_found"))
 }
 
 /// What comes before anybody is asked who they are: the address's limit, then the body.
 async fn enter(admin: &Admin, parts: &Parts, body: Body, visit: &Visit) -> Result<Option<Value>, Refusal> {
-    admin.limits.by_source(visit.source, visit.now)?;
+    admin.limits.by_source(visit.source, visit.now).await?;
     let bytes = body::read(body, admin.config.body_limit, admin.config.body_deadline).await.map_err(Problem::from)?;
     if matches!(parts.method, Method::GET | Method::HEAD) {
         // Clients send content types on reads, too. Their bodies mean nothing.
@@ -242,7 +243,11 @@ async fn admit(
     visit: &mut Visit,
 ) -> Result<Admitted, Refusal> {
     let mut snapshot = admin.store.snapshot().await?;
-    let token = authenticate(admin, &mut snapshot, &parts.headers, visit).await?;
+    let Some(token) = authenticate(admin, &mut snapshot, &parts.headers).await? else {
+        // Counting may ask another server, and nobody keeps a snapshot meanwhile.
+        drop(snapshot);
+        return Err(unauthenticated(admin, visit).await);
+    };
     let zone_id = zone.and_then(|zone| ZoneId::parse(zone).ok());
     let (mut row, mut owner) = (None, None);
     if let Some(zone) = &zone_id {
@@ -262,7 +267,7 @@ async fn admit(
     if let Some(account) = caller.account() {
         visit.name_operator(account);
     }
-    admin.limits.by_actor(&caller.token.id, visit.now)?;
+    admin.limits.by_actor(&caller.token.id, visit.now).await?;
     let is_live = row.is_some_and(|row| row.archived_at.is_none());
     Ok(Admitted { caller, zone: zone_id.map(|zone| InZone { zone, is_live }) })
 }
@@ -272,8 +277,7 @@ async fn authenticate(
     admin: &Admin,
     snapshot: &mut caracal_store::Snapshot,
     headers: &HeaderMap,
-    visit: &Visit,
-) -> Result<AdminToken, Refusal> {
+) -> Result<Option<AdminToken>, Refusal> {
     let found = match bearer(headers) {
         None => None,
         Some(token) => {
@@ -281,12 +285,13 @@ async fn authenticate(
             admin_tokens::find_by_digest(&mut snapshot.deployment(), &digest).await?
         }
     };
-    match found {
-        Some(token) if token.revoked_at.is_none() && is_known_kind(&token) => Ok(token),
-        _ => {
-            admin.limits.failed(visit.source, visit.now)?;
-            Err(Refusal::unauthenticated("invalid_admin_token"))
-        }
+    Ok(found.filter(|token| token.revoked_at.is_none() && is_known_kind(token)))
+}
+
+async fn unauthenticated(admin: &Admin, visit: &Visit) -> Refusal {
+    match admin.limits.failed(visit.source, visit.now).await {
+        Ok(()) => Refusal::unauthenticated("invalid_admin_token"),
+        Err(limited) => limited,
     }
 }
 

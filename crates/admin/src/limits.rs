@@ -2,54 +2,58 @@
 //!
 //! Every refusal says when to come back. A limit of 0 is none.
 
+use std::sync::Arc;
+
 use caracal_authority::{AdminTokenId, Timestamp};
 use caracal_http::Problem;
-use caracal_http::limits::{FixedWindow, Source};
+use caracal_http::limits::{FixedWindow, Source, Verdict};
+use caracal_http::rate::{RateLimit, SharedWindows};
 
 use crate::AdminConfig;
 use crate::problem::Refusal;
 
 pub(crate) struct Limits {
-    sources: Limit,
-    actors: Limit,
-    failures: Limit,
-    probes: Limit,
+    sources: RateLimit,
+    actors: RateLimit,
+    failures: RateLimit,
+    probes: RateLimit,
     refusals: FixedWindow,
 }
 
 /// Refusals for rate that one token gets records of its own for, per minute.
 const RECORDED_REFUSALS: u32 = 10;
 
-struct Limit {
-    window: FixedWindow,
-    per_minute: u32,
-}
-
 impl Limits {
     pub(crate) fn new(config: &AdminConfig) -> Self {
-        let limit = |per_minute| Limit { window: FixedWindow::per_minute(), per_minute };
         Self {
-            sources: limit(config.requests_per_minute),
-            actors: limit(config.requests_per_minute),
-            failures: limit(config.auth_failures_per_minute),
-            probes: limit(config.ready_per_minute),
+            sources: RateLimit::per_minute("admin:source", config.requests_per_minute),
+            actors: RateLimit::per_minute("admin:actor", config.requests_per_minute),
+            failures: RateLimit::per_minute("admin:failure", config.auth_failures_per_minute),
+            probes: RateLimit::per_minute("admin:probe", config.ready_per_minute),
             refusals: FixedWindow::per_minute(),
         }
     }
 
+    /// Counts together with the other replicas: all but probes, which ask about this process.
+    pub(crate) fn share(&self, windows: &Arc<dyn SharedWindows>) {
+        for limit in [&self.sources, &self.actors, &self.failures] {
+            limit.share(windows.clone());
+        }
+    }
+
     /// Counts a request of this address.
-    pub(crate) fn by_source(&self, source: Source, now: Timestamp) -> Result<(), Refusal> {
-        self.sources.hit(&source, now)
+    pub(crate) async fn by_source(&self, source: Source, now: Timestamp) -> Result<(), Refusal> {
+        within(self.sources.hit(&source, now).await)
     }
 
     /// Counts a request of this token.
-    pub(crate) fn by_actor(&self, actor: &AdminTokenId, now: Timestamp) -> Result<(), Refusal> {
-        self.actors.hit(actor, now)
+    pub(crate) async fn by_actor(&self, actor: &AdminTokenId, now: Timestamp) -> Result<(), Refusal> {
+        within(self.actors.hit(actor, now).await)
     }
 
     /// Counts a failed authentication from this address. Successes are never counted.
-    pub(crate) fn failed(&self, source: Source, now: Timestamp) -> Result<(), Refusal> {
-        self.failures.hit(&source, now)
+    pub(crate) async fn failed(&self, source: Source, now: Timestamp) -> Result<(), Refusal> {
+        within(self.failures.hit(&source, now).await)
     }
 
     /// Counts a refusal for rate of this token; whether it is one of the few that get a record each.
@@ -59,16 +63,10 @@ impl Limits {
 
     /// Counts a readiness probe from this address.
     pub(crate) fn probe(&self, source: Source, now: Timestamp) -> Result<(), Refusal> {
-        self.probes.hit(&source, now)
+        within(self.probes.hit_here(&source, now))
     }
 }
 
-impl Limit {
-    fn hit(&self, key: &impl std::hash::Hash, now: Timestamp) -> Result<(), Refusal> {
-        if self.per_minute == 0 {
-            return Ok(());
-        }
-        let verdict = self.window.hit(key, self.per_minute, now).into_result();
-        verdict.map_err(|wait| Problem::limited("rate_limited", wait).into())
-    }
+fn within(verdict: Verdict) -> Result<(), Refusal> {
+    verdict.into_result().map_err(|wait| Problem::limited("rate_limited", wait).into())
 }

@@ -3,20 +3,18 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use caracal_admin::{Loaded, PolicyRuntime, RuntimeState};
 use caracal_audit::Verifier;
 use caracal_authority::Timestamp;
 use caracal_authority::ZoneId;
-use caracal_authority::exchange::Rate;
 use caracal_authority::resource::UpstreamCall;
 use caracal_gateway::{Directive, Exchange, ExchangeRefusal, ExchangeRequest, Permitted, RefusalKind, StsUnreachable};
 use caracal_http::health::{Objection, Probe};
 use caracal_ledger::{ChainKey, LedgerReport, read_heads, verify_store};
 use caracal_store::{BoxFuture, Clock, Store, outbox};
-use caracal_stream::{Counters, Redis};
-use caracal_sts::{Decision, ExchangeError, GatewayCall, Granted, MintKey, MintRate, Sts};
+use caracal_stream::Redis;
+use caracal_sts::{Decision, ExchangeError, GatewayCall, Granted, Sts};
 
 use crate::commands::{Failure, verify_with_key};
 
@@ -135,29 +133,6 @@ impl Verifier for SharedVerifier {
         };
         // The sweep runs this on a thread of its own.
         tokio::runtime::Handle::current().block_on(reading).map_err(|error| error.to_string())
-    }
-}
-
-/// Mints counted by all replicas together.
-pub(crate) struct SharedMintRate(pub(crate) Counters);
-
-impl MintRate for SharedMintRate {
-    fn count<'a>(&'a self, mints: &'a [MintKey], limit: u32, _: Timestamp) -> BoxFuture<'a, Vec<Rate>> {
-        Box::pin(async move {
-            let name =
-                |mint: &MintKey| format!("caracal:rate:mint:{}:{}:{}", mint.zone, mint.resource, mint.application);
-            let names: Vec<String> = mints.iter().map(name).collect();
-            match self.0.hit_all(&names, Duration::from_secs(60)).await {
-                Ok(counts) => {
-                    let within = |count| if count <= u64::from(limit) { Rate::Within } else { Rate::Exceeded };
-                    counts.into_iter().map(within).collect()
-                }
-                Err(error) => {
-                    tracing::error!(%error, "mints can't be counted, so none is made");
-                    mints.iter().map(|_| Rate::Unavailable).collect()
-                }
-            }
-        })
     }
 }
 

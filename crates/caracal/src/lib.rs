@@ -9,4 +9,5 @@ mod elected;
 mod housekeeping;
 mod logging;
 pub mod settings;
+mod shared_counters;
 pub mod system;

@@ -175,9 +175,9 @@ mod t03_gateway {
         cluster.deployment.verify_ledger();
     }
 
-    /// Two STSs, one limit.
+    /// Two STSs, one limit of mints, one of wrong secrets.
     #[tokio::test(flavor = "multi_thread")]
-    async fn replicas_count_mints_together() {
+    async fn replicas_count_mints_and_wrong_secrets_together() {
         let (database, redis) = (Database::create().unwrap(), Redis::start().unwrap());
         let mut deployment = Deployment::new(&database.url(), &redis.url());
         deployment.environment.retain(|(name, _)| name != "STS_MINT_RATE_LIMIT_PER_MIN");
@@ -203,6 +203,16 @@ mod t03_gateway {
             }
         }
         assert_eq!(granted, 4, "the first of five was for the mandate that the sessions were started with");
+        let guess = async |number: usize, by: &Tenant| {
+            let answer = by.exchange(&http, &systems[number % 2], &[("scope", "agent:lifecycle")]).await;
+            answer.unwrap().status.as_u16()
+        };
+        let guessing = Tenant { client_secret: String::new(), ..tenant.clone() };
+        for number in 0..60 {
+            assert_eq!(guess(number, &guessing).await, 401);
+        }
+        assert_eq!(guess(0, &guessing).await, 429);
+        assert_eq!(guess(1, &tenant).await, 429, "the right secret included");
     }
 
     /// The Gateway can't reach its STS, and nobody says so. The mandate was not used up, so it works once the way is open.

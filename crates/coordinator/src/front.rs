@@ -51,7 +51,7 @@ pub(crate) async fn serve(coordinator: Arc<Coordinator>, request: Request) -> Re
 async fn answer(coordinator: &Coordinator, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let Recognised { route, zone } = recognise(&parts.method, parts.uri.path());
-    coordinator.check_rate(&parts, &route)?;
+    coordinator.check_rate(&parts, &route).await?;
     let body = document(coordinator, &parts, body).await?;
     let route = match route {
         Route::Health => return Ok(health::ok(Profile::COORDINATOR).into_response()),
@@ -124,22 +124,18 @@ async fn document(coordinator: &Coordinator, parts: &Parts, body: Body) -> Resul
 
 impl Coordinator {
     /// Every route has one limit, readiness a second; liveness has none, but only in its plainest form.
-    fn check_rate(&self, parts: &Parts, route: &Route) -> Result<(), Problem> {
+    async fn check_rate(&self, parts: &Parts, route: &Route) -> Result<(), Problem> {
         if *route == Route::Health && parts.uri.query().is_none() {
             return Ok(());
         }
-        let (source, now) = (self.source(parts), self.store.now());
-        let mut limits = vec![(&self.requests, self.config.rate_limit_per_minute)];
-        if *route == Route::Ready {
-            limits.push((&self.probes, self.config.ready_rate_limit_per_minute));
+        let now = self.store.now();
+        let source = self.source(parts).map(|source| source.to_string()).unwrap_or_default();
+        let limited = |wait| Problem::limited("rate_limited", wait);
+        if *route != Route::Ready {
+            return self.requests.hit(&source, now).await.into_result().map_err(limited);
         }
-        for (window, limit) in limits {
-            if limit > 0 {
-                let verdict = window.hit(&source, limit, now).into_result();
-                verdict.map_err(|wait| Problem::limited("rate_limited", wait))?;
-            }
-        }
-        Ok(())
+        self.requests.hit_here(&source, now).into_result().map_err(limited)?;
+        self.probes.hit_here(&source, now).into_result().map_err(limited)
     }
 
     /// Where the request comes from; none when nobody can say, and then all such requests share one budget.

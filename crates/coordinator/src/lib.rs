@@ -49,7 +49,7 @@ use axum::extract::Request;
 use caracal_crypto::chance;
 use caracal_custody::VerificationKeys;
 use caracal_http::health::{Probe, Probes};
-use caracal_http::limits::FixedWindow;
+use caracal_http::rate::{RateLimit, SharedWindows};
 use caracal_http::{Face, FreshId, Profile};
 use caracal_ledger::{AnonymousDenials, Ledger};
 use caracal_store::Store;
@@ -67,8 +67,8 @@ pub struct Coordinator {
     keys: Arc<dyn VerificationKeys>,
     ledger: Ledger,
     denials: Arc<AnonymousDenials>,
-    requests: FixedWindow,
-    probes: FixedWindow,
+    requests: RateLimit,
+    probes: RateLimit,
     failures: FailureRecords,
     dependencies: Probes,
     draining: AtomicBool,
@@ -85,17 +85,22 @@ impl Coordinator {
         denials: Arc<AnonymousDenials>,
     ) -> Self {
         Self {
+            requests: RateLimit::per_minute("coordinator:source", config.rate_limit_per_minute),
+            probes: RateLimit::per_minute("coordinator:probe", config.ready_rate_limit_per_minute),
             config,
             store,
             keys,
             ledger,
             denials,
-            requests: FixedWindow::per_minute(),
-            probes: FixedWindow::per_minute(),
             failures: FailureRecords::default(),
             dependencies: Probes::default(),
             draining: AtomicBool::new(false),
         }
+    }
+
+    /// Counts requests together with the other replicas: all but probes, which ask about this process.
+    pub fn count_with(&self, windows: &Arc<dyn SharedWindows>) {
+        self.requests.share(windows.clone());
     }
 
     /// What readiness looks at beside the store.

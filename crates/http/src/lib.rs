@@ -19,6 +19,7 @@ pub mod limits;
 pub mod path;
 mod percent;
 pub mod problem;
+pub mod rate;
 pub mod redact;
 pub mod request_id;
 pub mod server;

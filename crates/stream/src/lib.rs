@@ -24,7 +24,7 @@ mod streams;
 mod tail;
 
 pub use consumer::{Consumer, ConsumerOptions, ConsumerState, Failed};
-pub use counters::Counters;
+pub use counters::{Counters, FailureLimit};
 pub use entry::{Rejection, dead_letter_topic};
 pub use redis::{OpenError, Redis, RedisOptions, StreamError};
 pub use relay::{Relay, RelayOptions, RelayState};

@@ -1,7 +1,7 @@
 //! The token service: it decides, and signs what it decided.
 //!
 //! - [`exchange`]: the exchange from request to mandate. Read this first.
-//! - `request`: every malformed form ends there. `client`, `gateway_auth`: who is asking.
+//! - `request`: every malformed form ends there. `client`, `gateway_auth`: who is asking. `rate`, `guesses`: how often.
 //! - `facts`, `policy`: what a decision knows and whom it asks. The decision itself is `caracal_authority::exchange`.
 //! - `directive`: how a Gateway reaches an upstream. `evidence`: what is recorded. `commit`: what becomes durable, and
 //!   is signed only then.
@@ -18,6 +18,7 @@ mod evidence;
 pub mod exchange;
 mod facts;
 mod gateway_auth;
+pub mod guesses;
 mod metrics;
 mod policy;
 mod rate;
@@ -35,7 +36,6 @@ use caracal_crypto::client_secret::SecretVerifier;
 use caracal_crypto::hmac::HmacKey;
 use caracal_custody::{SealedSecrets, SigningKeys};
 use caracal_http::health::{Probe, Probes};
-use caracal_http::limits::Backoff;
 use caracal_ledger::{AnonymousDenials, Ledger};
 use caracal_store::{Store, StoreError};
 
@@ -44,6 +44,7 @@ use policy::PolicyRuntime;
 
 pub use directive::Directive;
 pub use exchange::{GatewayCall, Granted};
+pub use guesses::{CountUnavailable, Guesser, Guesses, ProcessGuesses};
 pub use policy::InForce;
 pub use rate::{MintKey, MintRate, ProcessMintRate};
 pub use wire::{Decision, ExchangeError};
@@ -103,6 +104,8 @@ pub struct Capabilities {
     pub verifier: Arc<SecretVerifier>,
     /// The counter of mints.
     pub mint_rate: Arc<dyn MintRate>,
+    /// The counter of wrong client secrets.
+    pub guesses: Arc<dyn Guesses>,
 }
 
 /// The token service.
@@ -116,7 +119,7 @@ pub struct Sts {
     verifier: Arc<SecretVerifier>,
     policy: PolicyRuntime,
     mint_rate: Arc<dyn MintRate>,
-    guesses: Backoff,
+    guesses: Arc<dyn Guesses>,
     metrics: Metrics,
     probes: Probes,
 }
@@ -124,7 +127,7 @@ pub struct Sts {
 impl Sts {
     /// A token service; nothing is opened or started.
     pub fn new(config: StsConfig, capabilities: Capabilities) -> Self {
-        let Capabilities { store, keys, secrets, ledger, denials, verifier, mint_rate } = capabilities;
+        let Capabilities { store, keys, secrets, ledger, denials, verifier, mint_rate, guesses } = capabilities;
         Self {
             config,
             store,
@@ -135,7 +138,7 @@ impl Sts {
             verifier,
             policy: PolicyRuntime::default(),
             mint_rate,
-            guesses: Backoff::for_credentials(),
+            guesses,
             metrics: Metrics::default(),
             probes: Probes::default(),
         }

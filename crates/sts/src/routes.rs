@@ -25,6 +25,7 @@ use serde_json::{Map, Value};
 use crate::client::{AuthenticatedClient, Credentials, NotAuthenticated};
 use crate::exchange::{Asked, Granted};
 use crate::gateway_auth::{Presented, SignedRequest};
+use crate::guesses::Guesser;
 use crate::request::{Screened, TokenRequest};
 use crate::rotate::rotate;
 use crate::wire::Ended;
@@ -151,9 +152,8 @@ impl Sts {
         id: &RequestId,
         source: Option<Source>,
     ) -> Result<Granted, ExchangeError> {
-        let name = request.application.clone().unwrap_or_default();
-        let guesser = (name, source);
-        if let Verdict::Limited { retry_after } = self.guesses.check(&guesser, self.store.now()) {
+        let guesser = Guesser { application: request.application.clone().unwrap_or_default(), source };
+        if let Verdict::Limited { retry_after } = self.guesses.check(&guesser, self.store.now()).await? {
             self.denials.count("sts", "credential_lockout");
             return Err(ExchangeError::Locked { retry_after });
         }
@@ -166,13 +166,13 @@ impl Sts {
             Ok(client) => self.carry_out(asked(request, client, None), id.as_str()).await,
             Err(NotAuthenticated::Unproven) => {
                 self.denials.count("sts", "client_unauthenticated");
-                Err(self.guessed_wrong(&guesser))
+                Err(self.guessed_wrong(&guesser).await)
             }
             Err(NotAuthenticated::Misplaced { client, requested }) => {
                 let refused = self.refuse_misplaced(asked(request, client, None), requested, id.as_str()).await;
                 match refused {
                     // On the wire a wrong guess, so it has to count like one.
-                    ExchangeError::Refused(Refusal::ClientUnauthenticated) => Err(self.guessed_wrong(&guesser)),
+                    ExchangeError::Refused(Refusal::ClientUnauthenticated) => Err(self.guessed_wrong(&guesser).await),
                     other => Err(other),
                 }
             }
@@ -181,10 +181,11 @@ impl Sts {
         }
     }
 
-    fn guessed_wrong(&self, guesser: &(String, Option<Source>)) -> ExchangeError {
-        match self.guesses.failed(guesser, self.store.now()) {
-            Verdict::Allowed => Refusal::ClientUnauthenticated.into(),
-            Verdict::Limited { retry_after } => ExchangeError::Locked { retry_after },
+    async fn guessed_wrong(&self, guesser: &Guesser) -> ExchangeError {
+        match self.guesses.failed(guesser, self.store.now()).await {
+            Ok(Verdict::Allowed) => Refusal::ClientUnauthenticated.into(),
+            Ok(Verdict::Limited { retry_after }) => ExchangeError::Locked { retry_after },
+            Err(error) => error.into(),
         }
     }
 }

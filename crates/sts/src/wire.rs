@@ -12,6 +12,7 @@ use caracal_store::StoreError;
 use http::StatusCode;
 
 use crate::gateway_auth::NotAGateway;
+use crate::guesses::CountUnavailable;
 use crate::request::RequestFault;
 
 /// How long a caller who was refused for a lack of time or room is asked to wait.
@@ -128,6 +129,13 @@ impl From<ExchangeError> for Problem {
             Some(wait) => problem.retry_after(wait),
             None => problem,
         }
+    }
+}
+
+/// Why is in the log already, told by who could not count.
+impl From<CountUnavailable> for ExchangeError {
+    fn from(_: CountUnavailable) -> Self {
+        Self::Unavailable
     }
 }
 

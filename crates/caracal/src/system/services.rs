@@ -14,21 +14,21 @@ use caracal_gateway::{Exchange, Gateway, GatewayConfig, RemoteSts, RemoteStsConf
 use caracal_http::FreshId;
 use caracal_http::egress::{AddressPolicy, GuardedConnector, PrivateHosts, SystemResolver, TlsTrust};
 use caracal_http::health::Probe;
+use caracal_http::rate::SharedWindows;
 use caracal_http::server::{self, Ended, Limits};
 use caracal_ledger::{AnonymousDenials, ChainKey, Ledger};
 use caracal_store::{Message, Store};
 use caracal_stream::{Counters, DELEGATIONS, REVOCATIONS, Redis, Relay, RelayOptions, Streams, Tail};
-use caracal_sts::{Capabilities, MintRate, ProcessMintRate, Sts, StsConfig};
+use caracal_sts::{Capabilities, Guesses, MintRate, ProcessGuesses, ProcessMintRate, Sts, StsConfig};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::listeners::Listeners;
 use super::opened::Opened;
 use super::{StartError, copy};
-use crate::adapters::{
-    InProcessSts, OfflineVerifier, SharedMintRate, SharedVerifier, StoreTime, StreamsProbe, StsPolicyRuntime,
-};
+use crate::adapters::{InProcessSts, OfflineVerifier, SharedVerifier, StoreTime, StreamsProbe, StsPolicyRuntime};
 use crate::settings::{KeyMaterial, Mode, Service, Settings};
+use crate::shared_counters::{SharedGuesses, SharedMintRate, SharedRequests};
 use crate::{elected, housekeeping};
 
 /// What every service is made of.
@@ -41,6 +41,7 @@ struct Parts {
     verifier: Arc<SecretVerifier>,
     open_metrics: bool,
     mint_rate: Arc<dyn MintRate>,
+    guesses: Arc<dyn Guesses>,
 }
 
 /// The way to other processes.
@@ -80,6 +81,10 @@ impl Services {
             mint_rate: match &shared {
                 Some((redis, _)) => Arc::new(SharedMintRate(Counters::new(redis.clone()))),
                 None => Arc::new(ProcessMintRate::resumed(&store).await.map_err(StartError::Count)?),
+            },
+            guesses: match &shared {
+                Some((redis, _)) => Arc::new(SharedGuesses(Counters::new(redis.clone()))),
+                None => Arc::new(ProcessGuesses::default()),
             },
         };
         // The Admin API says what decides in a zone, and asks the code that decides, also where no STS is served.
@@ -135,6 +140,7 @@ impl Services {
         let sts = sts.filter(|_| settings.runs(Service::Sts));
         let services = Self { store, ledger, denials, admin, sts, gateway, audit, coordinator, shared, relay };
         services.probe();
+        services.count_together();
         Ok(services)
     }
 
@@ -156,6 +162,18 @@ impl Services {
         }
         if let Some(coordinator) = &self.coordinator {
             coordinator.probe_with(probe);
+        }
+    }
+
+    /// Where there are other replicas, requests are counted together with theirs.
+    fn count_together(&self) {
+        let Some(shared) = &self.shared else { return };
+        let requests: Arc<dyn SharedWindows> = Arc::new(SharedRequests(Counters::new(shared.redis.clone())));
+        if let Some(admin) = &self.admin {
+            admin.count_with(&requests);
+        }
+        if let Some(coordinator) = &self.coordinator {
+            coordinator.count_with(&requests);
         }
     }
 
@@ -242,6 +260,7 @@ fn sts(settings: &Settings, parts: &Parts, keys: &KeyMaterial, issuer: &str) -> 
             denials: parts.denials.clone(),
             verifier: parts.verifier.clone(),
             mint_rate: parts.mint_rate.clone(),
+            guesses: parts.guesses.clone(),
         },
     )
 }

@@ -307,6 +307,7 @@ fn escaped(value: &str) -> String {
 }
 
 /// A zone in which one application may read `resource://notes` at `upstream`.
+#[derive(Clone)]
 pub(crate) struct Tenant {
     pub(crate) zone: String,
     pub(crate) application: String,

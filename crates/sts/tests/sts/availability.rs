@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use caracal_authority::Timestamp;
 use caracal_authority::exchange::Rate;
+use caracal_http::limits::Verdict;
 use caracal_store::BoxFuture;
-use caracal_sts::{MintKey, MintRate, ProcessMintRate, Sts, StsConfig};
+use caracal_sts::{
+    CountUnavailable, Guesser, Guesses, MintKey, MintRate, ProcessGuesses, ProcessMintRate, Sts, StsConfig,
+};
 use serde_json::json;
 
 use crate::support::*;
@@ -198,5 +201,52 @@ mod t08_availability_of_mints {
         assert_eq!(told(&answer), ("429 provider_rate_limited".to_owned(), "60"));
         world.clock.advance(60);
         assert_eq!(Signed::exchange(&world, &other).send(&world).await.status, 200);
+    }
+}
+
+mod t08_availability_of_clients {
+    use super::*;
+
+    /// A counter that nobody can ask.
+    struct Unreachable;
+
+    impl Guesses for Unreachable {
+        fn check<'a>(&'a self, _: &'a Guesser, _: Timestamp) -> BoxFuture<'a, Result<Verdict, CountUnavailable>> {
+            Box::pin(std::future::ready(Err(CountUnavailable)))
+        }
+
+        fn failed<'a>(&'a self, _: &'a Guesser, _: Timestamp) -> BoxFuture<'a, Result<Verdict, CountUnavailable>> {
+            Box::pin(std::future::ready(Err(CountUnavailable)))
+        }
+    }
+
+    fn replica(world: &World, guesses: Arc<dyn Guesses>) -> Arc<Sts> {
+        world.replica_counting(StsConfig::for_issuer(ISSUER), Arc::new(ProcessMintRate::default()), guesses)
+    }
+
+    /// Difference D7: a guess that nobody counts would be a free one.
+    #[tokio::test]
+    async fn while_guesses_cannot_be_counted_no_secret_is_looked_at() {
+        let world = World::new().await;
+        let sts = replica(&world, Arc::new(Unreachable));
+        for ask in [Ask::bootstrap(), Ask::bootstrap().set("client_secret", "x")] {
+            let answer = send_to(&sts, ask.request()).await;
+            assert_eq!(told(&answer), (OUTAGE.0.to_owned(), OUTAGE.1));
+        }
+        assert_eq!(world.record_ids(), ["rec-app"]);
+    }
+
+    #[tokio::test]
+    async fn replicas_that_share_a_count_of_guesses_are_no_second_chance() {
+        let world = World::new().await;
+        let shared: Arc<dyn Guesses> = Arc::new(ProcessGuesses::default());
+        let replicas = [replica(&world, shared.clone()), replica(&world, shared)];
+        let wrong = || Ask::bootstrap().set("client_secret", "").request();
+        for number in 0..60 {
+            assert_eq!(send_to(&replicas[number % 2], wrong()).await.status, 401);
+        }
+        assert_eq!(send_to(&replicas[0], wrong()).await.status, 429);
+        let right = send_to(&replicas[1], Ask::bootstrap().request()).await;
+        assert_eq!(told(&right), ("429 provider_rate_limited".to_owned(), "60"));
     }
 }

@@ -21,7 +21,7 @@ use caracal_store::records::{self, RecordRow};
 use caracal_store::{
     Clock, ManualClock, Page, SqliteOptions, Store, StoreError, SystemClock, admin_evidence, conformance, used_mandates,
 };
-use caracal_sts::{Capabilities, MintRate, ProcessMintRate, Sts, StsConfig};
+use caracal_sts::{Capabilities, Guesses, MintRate, ProcessGuesses, ProcessMintRate, Sts, StsConfig};
 use caracal_testkit::Place;
 use http::Request;
 use http_body_util::BodyExt;
@@ -132,6 +132,7 @@ impl World {
             denials: denials.clone(),
             verifier: verifier.clone(),
             mint_rate: Arc::new(ProcessMintRate::default()),
+            guesses: Arc::new(ProcessGuesses::default()),
         };
         let sts = Arc::new(Sts::new(config, capabilities));
         let world = Self { store, secrets, keys, ledger, denials, verifier, sts, ring, clock, directory };
@@ -146,6 +147,16 @@ impl World {
 
     /// Another token service over the same store, with a counter of mints that it may share.
     pub(crate) fn replica(&self, config: StsConfig, mint_rate: Arc<dyn MintRate>) -> Arc<Sts> {
+        self.replica_counting(config, mint_rate, Arc::new(ProcessGuesses::default()))
+    }
+
+    /// Another token service over the same store, with counters that it may share.
+    pub(crate) fn replica_counting(
+        &self,
+        config: StsConfig,
+        mint_rate: Arc<dyn MintRate>,
+        guesses: Arc<dyn Guesses>,
+    ) -> Arc<Sts> {
         let capabilities = Capabilities {
             store: self.store.clone(),
             keys: Arc::new(SigningKeys::new(self.store.clone(), self.ring.clone())),
@@ -154,6 +165,7 @@ impl World {
             denials: self.denials.clone(),
             verifier: self.verifier.clone(),
             mint_rate,
+            guesses,
         };
         Arc::new(Sts::new(config, capabilities))
     }

@@ -1,0 +1,129 @@
+//! How often somebody may ask a service (contract: admin-api.md §1.6, coordinator.md §3), counted by all its replicas
+//! together where there is a counter that they share.
+//!
+//! Each process counts for itself first, so a flood is turned away without asking anybody. What it lets pass is counted
+//! together with the others'. When that can't be done the process's own count is the limit: a service is never without
+//! one, and losing the counter never stops somebody from taking authority back through it. Limits on which authority
+//! hangs, those of mints and of wrong secrets, are not of this kind: they refuse (difference D7).
+
+use std::fmt::Display;
+use std::future::Future;
+use std::hash::Hash;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use caracal_authority::Timestamp;
+
+use crate::limits::{FixedWindow, Verdict};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Windows that several processes count in.
+pub trait SharedWindows: Send + Sync + 'static {
+    /// Counts one hit of `key` in the window that began with its first, and gives how many there were by then; `None`
+    /// when nobody can say.
+    fn hit<'a>(&'a self, key: &'a str, window: Duration) -> Pin<Box<dyn Future<Output = Option<u64>> + Send + 'a>>;
+}
+
+/// At most so many requests per key and minute.
+pub struct RateLimit {
+    name: &'static str,
+    most: u32,
+    own: FixedWindow,
+    shared: OnceLock<Arc<dyn SharedWindows>>,
+}
+
+impl RateLimit {
+    /// `most` per minute; 0 is no limit. `name` keeps its keys apart from those of other limits.
+    pub fn per_minute(name: &'static str, most: u32) -> Self {
+        Self { name, most, own: FixedWindow::per_minute(), shared: OnceLock::new() }
+    }
+
+    /// Counts together with whoever else counts in `windows` under the same name. The first stays.
+    pub fn share(&self, windows: Arc<dyn SharedWindows>) {
+        let _ = self.shared.set(windows);
+    }
+
+    /// Counts one request of `key`, refused ones included.
+    pub async fn hit(&self, key: &(impl Hash + Display + ?Sized), now: Timestamp) -> Verdict {
+        let verdict = self.hit_here(key, now);
+        let Some(shared) = self.shared.get().filter(|_| self.most > 0 && verdict.is_allowed()) else { return verdict };
+        match shared.hit(&format!("{}:{key}", self.name), MINUTE).await {
+            Some(count) if count > u64::from(self.most) => Verdict::Limited { retry_after: MINUTE },
+            Some(_) | None => verdict,
+        }
+    }
+
+    /// Counts in this process alone, for requests that are about this process.
+    pub fn hit_here(&self, key: &(impl Hash + ?Sized), now: Timestamp) -> Verdict {
+        if self.most == 0 { Verdict::Allowed } else { self.own.hit(key, self.most, now) }
+    }
+}
+
+#[cfg(test)]
+mod t08_availability {
+    use std::collections::HashMap;
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Together {
+        counts: Mutex<HashMap<String, u64>>,
+        is_down: bool,
+    }
+
+    impl SharedWindows for Together {
+        fn hit<'a>(&'a self, key: &'a str, _: Duration) -> Pin<Box<dyn Future<Output = Option<u64>> + Send + 'a>> {
+            let mut counts = self.counts.lock().unwrap();
+            let count = counts.entry(key.to_owned()).or_default();
+            *count += 1;
+            Box::pin(std::future::ready((!self.is_down).then_some(*count)))
+        }
+    }
+
+    fn replicas(most: u32, windows: Together) -> ([RateLimit; 2], Arc<Together>) {
+        let shared = Arc::new(windows);
+        let replicas = [RateLimit::per_minute("a", most), RateLimit::per_minute("a", most)];
+        for replica in &replicas {
+            replica.share(shared.clone());
+        }
+        (replicas, shared)
+    }
+
+    async fn allowed(replicas: &[RateLimit], hits: usize) -> usize {
+        let mut allowed = 0;
+        for number in 0..hits {
+            let verdict = replicas[number % replicas.len()].hit("key", Timestamp::from_seconds(1)).await;
+            allowed += usize::from(verdict.is_allowed());
+        }
+        allowed
+    }
+
+    #[tokio::test]
+    async fn replicas_have_one_budget_together() {
+        let (replicas, _) = replicas(4, Together::default());
+        assert_eq!(allowed(&replicas, 20).await, 4);
+    }
+
+    #[tokio::test]
+    async fn without_the_shared_counter_each_replica_keeps_its_own_limit() {
+        let (replicas, _) = replicas(4, Together { is_down: true, ..Together::default() });
+        assert_eq!(allowed(&replicas, 20).await, 8);
+    }
+
+    #[tokio::test]
+    async fn a_flood_does_not_reach_the_shared_counter() {
+        let (replicas, shared) = replicas(4, Together::default());
+        allowed(&replicas, 1_000).await;
+        assert!(shared.counts.lock().unwrap().values().sum::<u64>() <= 8);
+    }
+
+    #[tokio::test]
+    async fn zero_is_no_limit_and_nothing_is_counted() {
+        let (replicas, shared) = replicas(0, Together::default());
+        assert_eq!(allowed(&replicas, 1_000).await, 1_000);
+        assert!(shared.counts.lock().unwrap().is_empty());
+    }
+}
