@@ -5,8 +5,15 @@ use crate::step::{Chore, Failed};
 use crate::{client, python};
 
 /// Rooms whose tests run a second time, with their stores on PostgreSQL.
-const ON_BOTH_ENGINES: &[&str] =
-    &["caracal-custody", "caracal-sts", "caracal-gateway", "caracal-coordinator", "caracal-admin", "caracal-audit"];
+const ON_BOTH_ENGINES: &[&str] = &[
+    "caracal-custody",
+    "caracal-ledger",
+    "caracal-sts",
+    "caracal-gateway",
+    "caracal-coordinator",
+    "caracal-admin",
+    "caracal-audit",
+];
 
 /// What the closing lines of the test runner add up to.
 #[derive(Default, Debug, PartialEq, Eq)]

@@ -232,27 +232,8 @@ impl Trace {
         record
     }
 
-    async fn write_refusal(&self, store: &Store, status: StatusCode) -> Result<(), StoreError> {
-        let mut record = self.record.clone();
-        record.status_code = status.as_u16();
-        record.zone = self.chain.clone();
-        let input = (self.ledger.clone(), record);
-        match &self.chain {
-            Some(zone) => {
-                store
-                    .commit(zone, input, |tx, (ledger, record)| {
-                        Box::pin(async move { ledger.record_change(tx, record).await })
-                    })
-                    .await
-            }
-            None => {
-                store
-                    .commit_deployment(input, |tx, (ledger, record)| {
-                        Box::pin(async move { ledger.record_zoneless_change(tx, record).await })
-                    })
-                    .await
-            }
-        }
+    fn refusal(&self, status: StatusCode) -> AdminRecord {
+        AdminRecord { status_code: status.as_u16(), zone: self.chain.clone(), ..self.record.clone() }
     }
 }
 
@@ -389,19 +370,20 @@ impl Recorder {
                 _ = shutdown.wait_for(|stop| *stop) => break,
             };
             match next {
-                Some((trace, status)) => write(store, &trace, status).await,
+                Some((trace, status)) => write(store, &trace, status, &shutdown).await,
                 None => return,
             }
         }
         waiting.close();
         while let Some((trace, status)) = waiting.recv().await {
-            write(store, &trace, status).await;
+            write(store, &trace, status, &shutdown).await;
         }
     }
 }
 
-async fn write(store: &Store, trace: &Trace, status: StatusCode) {
-    if let Err(error) = trace.write_refusal(store, status).await {
+async fn write(store: &Store, trace: &Trace, status: StatusCode, stopping: &watch::Receiver<bool>) {
+    let (zone, records) = (trace.chain.as_ref(), vec![trace.refusal(status)]);
+    if let Err(error) = trace.ledger.record_afterwards(store, zone, records, stopping).await {
         tracing::error!(request_id = trace.record.request_id, %error, "a refusal could not be recorded");
     }
 }

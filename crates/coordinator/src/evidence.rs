@@ -129,12 +129,12 @@ impl FailureRecords {
             if received == 0 {
                 return;
             }
-            write(store, ledger, &mut batch).await;
+            write(store, ledger, &mut batch, &shutdown).await;
         }
     }
 }
 
-async fn write(store: &Store, ledger: &Ledger, batch: &mut Vec<Failure>) {
+async fn write(store: &Store, ledger: &Ledger, batch: &mut Vec<Failure>, stopping: &watch::Receiver<bool>) {
     let mut by_zone: BTreeMap<Option<ZoneId>, Vec<AdminRecord>> = BTreeMap::new();
     for failure in batch.drain(..) {
         match failure.caller.record(failure.status, failure.at) {
@@ -144,34 +144,7 @@ async fn write(store: &Store, ledger: &Ledger, batch: &mut Vec<Failure>) {
     }
     for (zone, records) in by_zone {
         let count = records.len();
-        let input = (ledger.clone(), records);
-        let written: Result<(), Outage> = match zone {
-            Some(zone) => {
-                store
-                    .commit(&zone, input, |tx, (ledger, records)| {
-                        Box::pin(async move {
-                            for record in records {
-                                ledger.record_change(tx, record).await?;
-                            }
-                            Ok(())
-                        })
-                    })
-                    .await
-            }
-            None => {
-                store
-                    .commit_deployment(input, |tx, (ledger, records)| {
-                        Box::pin(async move {
-                            for record in records {
-                                ledger.record_zoneless_change(tx, record).await?;
-                            }
-                            Ok(())
-                        })
-                    })
-                    .await
-            }
-        };
-        if let Err(error) = written {
+        if let Err(error) = ledger.record_afterwards(store, zone.as_ref(), records, stopping).await {
             tracing::error!(%error, count, "records of refused requests could not be written");
         }
     }

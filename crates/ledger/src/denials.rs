@@ -2,7 +2,7 @@
 //! row per anonymous request would let anyone on the network write to the ledger as fast as they can ask (D11).
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use caracal_authority::Timestamp;
@@ -17,43 +17,59 @@ use crate::append::Ledger;
 /// How often a summary is written, when there is something to summarise.
 const INTERVAL: Duration = Duration::from_secs(60);
 
+type Counts = BTreeMap<(&'static str, &'static str), u64>;
+
 /// Counts by service and reason. Both are written in our source, so the memory is bounded by it.
 #[derive(Default)]
 pub struct AnonymousDenials {
-    counts: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
+    counts: Mutex<Counts>,
+    /// A summary that may or may not be there, because its commit was not answered. It is settled before the next.
+    unsettled: tokio::sync::Mutex<Option<AdminRecord>>,
 }
 
 impl AnonymousDenials {
     /// Counts one denial by `service` for `reason`.
     pub fn count(&self, service: &'static str, reason: &'static str) {
-        *self.counts.lock().unwrap_or_else(PoisonError::into_inner).entry((service, reason)).or_insert(0) += 1;
+        *self.counts().entry((service, reason)).or_insert(0) += 1;
     }
 
-    /// Writes what was counted since the last summary as one record; nothing when nothing was. After a failure the
-    /// counts are kept for the next one.
+    /// Writes what was counted since the last summary as one record; nothing when nothing was. What could not be written
+    /// is kept for the next time, and is never there twice.
     pub async fn summarise(&self, store: &Store, ledger: &Ledger) -> Result<(), StoreError> {
-        let counts = std::mem::take(&mut *self.counts.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut unsettled = self.unsettled.lock().await;
+        if let Some(record) = unsettled.as_ref() {
+            ledger.try_afterwards(store, None, std::slice::from_ref(record), true).await?;
+            *unsettled = None;
+        }
+        let counts = std::mem::take(&mut *self.counts());
         if counts.is_empty() {
             return Ok(());
         }
-        let record = summary(&counts, store.now());
-        let written: Result<(), StoreError> = match record {
-            Ok(record) => {
-                store
-                    .commit_deployment((ledger.clone(), record), |tx, (ledger, record)| {
-                        Box::pin(async move { ledger.record_zoneless_change(tx, record).await })
-                    })
-                    .await
+        let record = match summary(&counts, store.now()) {
+            Ok(record) => record,
+            Err(error) => {
+                self.keep(counts);
+                return Err(StoreError::Unavailable { reason: error.to_string() });
             }
-            Err(error) => Err(StoreError::Unavailable { reason: error.to_string() }),
         };
-        if written.is_err() {
-            let mut kept = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-            for (what, count) in counts {
-                *kept.entry(what).or_insert(0) += count;
-            }
+        let written = ledger.try_afterwards(store, None, std::slice::from_ref(&record), false).await;
+        match &written {
+            Ok(()) => {}
+            Err(StoreError::Unavailable { .. }) => *unsettled = Some(record),
+            Err(_) => self.keep(counts),
         }
         written
+    }
+
+    fn keep(&self, counts: Counts) {
+        let mut kept = self.counts();
+        for (what, count) in counts {
+            *kept.entry(what).or_insert(0) += count;
+        }
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes a summary every minute, and a last one when `shutdown` turns true.
@@ -73,10 +89,7 @@ impl AnonymousDenials {
     }
 }
 
-fn summary(
-    counts: &BTreeMap<(&'static str, &'static str), u64>,
-    now: Timestamp,
-) -> Result<AdminRecord, chance::ChanceUnavailable> {
+fn summary(counts: &Counts, now: Timestamp) -> Result<AdminRecord, chance::ChanceUnavailable> {
     let mut payload = Map::new();
     for ((service, reason), count) in counts {
         let of_service = payload.entry(*service).or_insert_with(|| Value::Object(Map::new()));

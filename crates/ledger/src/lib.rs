@@ -18,6 +18,7 @@
 //! plain values. Only this crate computes chain columns, and nothing rewrites them.
 
 pub mod admin_chain;
+mod afterwards;
 mod append;
 pub mod canonical;
 pub mod chain;

@@ -170,12 +170,25 @@ pub struct Database {
 impl Database {
     /// Makes one. Fails, saying how to run the suite, where no server was given.
     pub fn create() -> Result<Self, NotStarted> {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
         let server = std::env::var("CARACAL_TEST_POSTGRES_URL").map_err(|_| NotStarted::Failed {
             what: WHAT,
             reason: "CARACAL_TEST_POSTGRES_URL is not set; run `cargo xtask services -- cargo test …`".to_owned(),
         })?;
-        Self::on(&server, &format!("t{}_{}", process::id(), NUMBER.fetch_add(1, Ordering::Relaxed)))
+        Self::on(&server, &Self::fresh_name())
+    }
+
+    fn fresh_name() -> String {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        format!("t{}_{}", process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A copy of it. Whoever is still connected to it is cut off.
+    pub fn copy(&self) -> Result<Self, NotStarted> {
+        let copy = Self { server: self.server.clone(), name: Self::fresh_name() };
+        let connected = format!("FROM pg_stat_activity WHERE datname = '{}'", self.name);
+        copy.tell(&format!("SELECT pg_terminate_backend(pid) {connected}"))?;
+        copy.tell(&format!("CREATE DATABASE {} TEMPLATE {}", copy.name, self.name))?;
+        Ok(copy)
     }
 
     /// Makes one on the server at `server`, the URL of its superuser.
