@@ -6,7 +6,6 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use caracal_http::health::Objection;
 use caracal_http::{Profile, health};
 
 use crate::{Admin, gate};
@@ -19,10 +18,13 @@ pub(crate) async fn alive() -> Response {
 }
 
 async fn beside_the_store(admin: &Admin) -> Response {
-    match admin.probes.objection().await {
-        None => health::ok(Profile::ADMIN).map(Body::new),
-        Some(Objection::RedisUnreachable) => health::dependency_down("redis_unreachable", "redis").into_response(),
-        Some(Objection::OutboxDead(dead)) => health::outbox_dead(dead, 0).into_response(),
+    let objections = admin.probes.objections().await;
+    if objections.redis_unreachable {
+        return health::dependency_down("redis_unreachable", "redis").into_response();
+    }
+    match objections.outbox_dead {
+        0 => health::ok(Profile::ADMIN).map(Body::new),
+        dead => health::outbox_dead(dead, 0).into_response(),
     }
 }
 

@@ -10,7 +10,6 @@ use axum::routing::get;
 use axum::{Extension, Router};
 use caracal_authority::ZoneId;
 use caracal_crypto::{SecretText, chance, constant_time_eq};
-use caracal_http::health::Objection;
 use caracal_http::limits::{Source, Verdict};
 use caracal_http::{Face, FreshId, PeerAddr, Problem, Profile, health};
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
@@ -73,7 +72,7 @@ async fn ready(State(audit): State<Arc<Audit>>) -> Response {
         // The contract's name for "the store does not answer", whichever engine it is.
         return health::not_ready("postgres_unreachable").into_response();
     }
-    if audit.probes.objection().await == Some(Objection::RedisUnreachable) {
+    if audit.probes.objections().await.redis_unreachable {
         return health::not_ready("redis_unreachable").into_response();
     }
     if let Some(objection) = audit.sweeps.objection() {

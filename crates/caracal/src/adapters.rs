@@ -10,9 +10,9 @@ use caracal_authority::Timestamp;
 use caracal_authority::ZoneId;
 use caracal_authority::resource::UpstreamCall;
 use caracal_gateway::{Directive, Exchange, ExchangeRefusal, ExchangeRequest, Permitted, RefusalKind, StsUnreachable};
-use caracal_http::health::{Objection, Probe};
+use caracal_http::health::{Objections, Probe};
 use caracal_ledger::{ChainKey, LedgerReport, read_heads, verify_store};
-use caracal_store::{BoxFuture, Clock, Store, outbox};
+use caracal_store::{BoxFuture, Clock, Store, StoreError, outbox};
 use caracal_stream::Redis;
 use caracal_sts::{Decision, ExchangeError, GatewayCall, Granted, Sts};
 
@@ -143,19 +143,23 @@ pub(crate) struct StreamsProbe {
 }
 
 impl Probe for StreamsProbe {
-    fn objection(&self) -> BoxFuture<'_, Option<Objection>> {
+    fn objections(&self) -> BoxFuture<'_, Objections> {
         Box::pin(async move {
-            if let Some(redis) = &self.redis
-                && redis.check().await.is_err()
-            {
-                return Some(Objection::RedisUnreachable);
-            }
+            let redis_answers = async {
+                match &self.redis {
+                    Some(redis) => redis.check().await.is_ok(),
+                    None => true,
+                }
+            };
             // That the store answers was found out before.
-            let mut snapshot = self.store.snapshot().await.ok()?;
-            let dead = outbox::count_dead(&mut snapshot.deployment()).await.ok()?;
-            (dead > 0).then_some(Objection::OutboxDead(dead.unsigned_abs()))
+            let (redis_answers, dead) = tokio::join!(redis_answers, count_dead(&self.store));
+            Objections { redis_unreachable: !redis_answers, outbox_dead: dead.unwrap_or(0).unsigned_abs() }
         })
     }
+}
+
+async fn count_dead(store: &Store) -> Result<i64, StoreError> {
+    outbox::count_dead(&mut store.snapshot().await?.deployment()).await
 }
 
 /// The store's time, which on servers is the database's: what one process signs, another judges by the same clock.

@@ -10,7 +10,6 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse, Response};
 use caracal_authority::{AgentSessionId, EdgeId};
-use caracal_http::health::Objection;
 use caracal_http::limits::Source;
 use caracal_http::{PeerAddr, Problem, Profile, RequestId, body, health, json};
 use serde_json::Value;
@@ -167,10 +166,13 @@ impl Coordinator {
             Ok(Ok(())) => {}
             Ok(Err(_)) | Err(_) => return Err(health::dependency_down("postgres_unreachable", "postgres")),
         }
-        match self.dependencies.objection().await {
-            None => Ok(health::ok(Profile::COORDINATOR).into_response()),
-            Some(Objection::OutboxDead(_)) => Err(health::dependency_down("outbox_dead", "outbox")),
-            Some(Objection::RedisUnreachable) => Err(health::dependency_down("redis_unreachable", "redis")),
+        let objections = self.dependencies.objections().await;
+        if objections.outbox_dead > 0 {
+            return Err(health::dependency_down("outbox_dead", "outbox"));
         }
+        if objections.redis_unreachable {
+            return Err(health::dependency_down("redis_unreachable", "redis"));
+        }
+        Ok(health::ok(Profile::COORDINATOR).into_response())
     }
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use caracal_crypto::constant_time_eq;
-use caracal_http::health::Objection;
 use caracal_http::{PeerAddr, Profile, RequestId, health};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
@@ -48,7 +47,7 @@ async fn ready(gateway: &Gateway, id: &RequestId) -> Response<Full<Bytes>> {
         if gateway.store.check().await.is_err() {
             return Some("store_unreachable");
         }
-        if gateway.probes.objection().await == Some(Objection::RedisUnreachable) {
+        if gateway.probes.objections().await.redis_unreachable {
             return Some("redis_unreachable");
         }
         if !gateway.revocations.is_fresh(gateway.store.now()) {

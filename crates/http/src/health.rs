@@ -15,19 +15,19 @@ use serde_json::{Value, json};
 
 use crate::problem::{Problem, Profile};
 
-/// Why a service that has its store is not ready all the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Objection {
+/// What there is to object to a service that has its store. Which objection comes first is each service's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Objections {
     /// Redis does not answer.
-    RedisUnreachable,
+    pub redis_unreachable: bool,
     /// So many messages lie dead in the outbox.
-    OutboxDead(u64),
+    pub outbox_dead: u64,
 }
 
 /// What a service can't do without beside its store.
 pub trait Probe: Send + Sync + 'static {
-    /// What there is to object, if anything.
-    fn objection(&self) -> Pin<Box<dyn Future<Output = Option<Objection>> + Send + '_>>;
+    /// What there is to object.
+    fn objections(&self) -> Pin<Box<dyn Future<Output = Objections> + Send + '_>>;
 }
 
 /// The probe of a service, where whoever composes it has given one.
@@ -41,8 +41,11 @@ impl Probes {
     }
 
     /// What the probe objects; nothing without one.
-    pub async fn objection(&self) -> Option<Objection> {
-        self.0.get()?.objection().await
+    pub async fn objections(&self) -> Objections {
+        match self.0.get() {
+            Some(probe) => probe.objections().await,
+            None => Objections::default(),
+        }
     }
 }
 

@@ -13,7 +13,6 @@ use caracal_authority::exchange::Refusal;
 use caracal_authority::resource::UpstreamCall;
 use caracal_crypto::{SecretText, chance, constant_time_eq};
 use caracal_http::form::{self, Form, FormError};
-use caracal_http::health::Objection;
 use caracal_http::limits::{Source, Verdict};
 use caracal_http::{Face, FreshId, PeerAddr, Problem, Profile, RequestId, body, health};
 use caracal_store::Store;
@@ -295,7 +294,7 @@ async fn jwks(
 
 async fn ready(State(sts): State<Arc<Sts>>) -> Response {
     let why = match tokio::time::timeout(READY_WITHIN, sts.check()).await {
-        Ok(Ok(())) if sts.probes.objection().await == Some(Objection::RedisUnreachable) => {
+        Ok(Ok(())) if sts.probes.objections().await.redis_unreachable => {
             return health::not_ready("redis_unreachable").into_response();
         }
         Ok(Ok(())) => return health::ready(Profile::STS).into_response(),
