@@ -63,7 +63,15 @@ const ROOMS: &[Room] = &[
     Room { name: "coordinator", may_use: WITHOUT_POLICY, without: ENGINE },
     Room { name: "admin", may_use: SERVICE, without: ENGINE },
     Room { name: "audit", may_use: WITHOUT_POLICY, without: ENGINE },
+    Room { name: "oracle", may_use: &["policy"], without: PURE },
 ];
+
+/// Rooms that nothing which ships may depend on: what supports tests, and the second opinion, which must never be what
+/// decides.
+const FOR_TESTS_ONLY: &[&str] = &["testkit", "oracle"];
+
+/// The decision contract as Rego text.
+const ORACLES_TEXT: &str = "decision.rego";
 
 /// Rooms that may use every other.
 const WIRING: &[&str] = &["caracal"];
@@ -99,8 +107,8 @@ fn check_manifest(manifest: &File, findings: &mut Findings) {
         }
         return;
     }
-    if uses_beyond_tests(&manifest.text, "testkit") {
-        findings.add(&manifest.path, "nothing that ships may depend on `testkit`, but for its tests");
+    for room in FOR_TESTS_ONLY.iter().filter(|room| uses_beyond_tests(&manifest.text, &format!("caracal-{room}"))) {
+        findings.add(&manifest.path, format!("nothing that ships may depend on `{room}`, but for its tests"));
     }
     if WIRING.contains(&name) {
         return;
@@ -175,8 +183,11 @@ fn check_source(file: &File, findings: &mut Findings) {
     let code = || file.text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"));
     for (number, line) in code() {
         let place = format!("{}:{}", file.path, number + 1);
-        if line.contains("std::env::") && !["caracal", "testkit"].contains(&room) {
+        if line.contains("std::env::") && !["caracal", "testkit", "oracle"].contains(&room) {
             findings.add(&place, "settings are arguments; only `caracal` reads the environment");
+        }
+        if room != "oracle" && line.contains(ORACLES_TEXT) {
+            findings.add(&place, "the oracle's text decides nothing: no other room reads it");
         }
         if room != "store"
             && ["\"SELECT ", "\"INSERT INTO ", "\"UPDATE ", "\"DELETE FROM "].iter().any(|sql| line.contains(sql))
@@ -231,6 +242,9 @@ mod tests {
         ] {
             assert!(found(path, &manifest(tests_only)).is_empty(), "{tests_only}");
         }
+        assert_eq!(found(path, &manifest("caracal-oracle.workspace = true")).len(), 1);
+        assert!(found("crates/oracle/Cargo.toml", &manifest("caracal-policy.workspace = true")).is_empty());
+        assert_eq!(found("crates/oracle/Cargo.toml", &manifest("caracal-sts.workspace = true")).len(), 1);
         assert!(found("crates/testkit/Cargo.toml", &manifest("")).is_empty());
         assert_eq!(found("crates/testkit/Cargo.toml", &manifest("tokio.workspace = true")).len(), 1);
     }
@@ -261,6 +275,13 @@ mod tests {
     #[test]
     fn a_new_room_has_to_be_introduced() {
         assert_eq!(found("crates/attic/Cargo.toml", &manifest("")).len(), 1);
+    }
+
+    #[test]
+    fn the_second_opinion_is_read_by_no_other_room() {
+        let text = "//! A story.\nconst TEXT: &str = include_str!(\"../../oracle/src/decision.rego\");\n";
+        assert_eq!(found("crates/sts/src/lib.rs", text).len(), 1);
+        assert!(found("crates/oracle/src/lib.rs", text).is_empty());
     }
 
     #[test]
