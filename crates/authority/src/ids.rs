@@ -110,6 +110,8 @@ ids! {
     KeyId;
     /// One issued mandate (`jti`).
     MandateId;
+    /// A hold that waits for a human (`approval_id` on the wire, `challenge_id` in evidence).
+    ApprovalId;
     /// An evidence event.
     EventId;
     /// An outbox message.

@@ -1,9 +1,9 @@
 //! Forgetting what no decision can need any more: used mandates and nonces past their end, idempotency receipts past
-//! their retention. In small commits, so that nobody waits for it.
+//! their retention, approvals a day after they were over. In small commits, so that nobody waits for it.
 
 use std::time::Duration;
 
-use caracal_store::{Store, StoreError, receipts, used_mandates};
+use caracal_store::{Store, StoreError, approvals, receipts, used_mandates};
 use tokio::sync::watch;
 
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -11,6 +11,8 @@ const INTERVAL: Duration = Duration::from_secs(60);
 const BATCH: i64 = 500;
 /// A mandate is accepted up to a minute past its end, for the skew of clocks; its use is remembered for longer.
 const MARGIN: Duration = Duration::from_secs(300);
+/// How long an approval that is over can still be looked at (contract: sts.md §7.1).
+const APPROVALS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Cleans up every minute until `shutdown` turns true.
 pub(crate) async fn run(store: Store, mut shutdown: watch::Receiver<bool>) {
@@ -38,7 +40,9 @@ async fn forget_a_batch(store: &Store) -> Result<usize, StoreError> {
             Box::pin(async move {
                 let before = tx.now().minus(MARGIN);
                 let used = used_mandates::purge_expired(tx, before, BATCH).await?;
-                Ok(used + receipts::purge_expired(tx, before, BATCH).await?)
+                let over = tx.now().minus(APPROVALS_KEPT);
+                let approvals = approvals::purge_terminal(tx, over, BATCH).await?;
+                Ok(used + approvals + receipts::purge_expired(tx, before, BATCH).await?)
             })
         })
         .await

@@ -127,6 +127,20 @@ impl Metadata {
         self.0.insert(key.to_owned(), value.into());
     }
 
+    /// These attributes, and those of `other`, which replace ones of the same key.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
+    /// Leaves one attribute out.
+    #[must_use]
+    pub fn without(mut self, key: &str) -> Self {
+        self.0.remove(key);
+        self
+    }
+
     /// The attribute of that key.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.0.get(key)

@@ -27,6 +27,7 @@ pub mod event;
 pub mod heads;
 mod heads_observer;
 mod hex;
+mod holds;
 pub mod report;
 mod stored;
 pub mod verify;

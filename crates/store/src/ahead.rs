@@ -12,12 +12,12 @@
 
 use std::borrow::Cow;
 
-use caracal_authority::{AgentSessionId, ApplicationId, AuthorityRecordId, EdgeId, ZoneId};
+use caracal_authority::{AgentSessionId, ApplicationId, ApprovalId, AuthorityRecordId, EdgeId, ZoneId};
 
 use crate::value::{Bind, Param, Row, Value};
 use crate::{
-    applications, delegations, policy_sets, providers, records, resources, sealed_secrets, sessions, signing_keys,
-    zones,
+    applications, approvals, delegations, policy_sets, providers, records, resources, sealed_secrets, sessions,
+    signing_keys, zones,
 };
 
 /// What is known of a decision before anything was read. Whatever is named here may be missing, or be somebody else's.
@@ -36,6 +36,8 @@ pub struct Named<'n> {
     pub resources: &'n [&'n str],
     /// Whether the providers' secrets are needed too.
     pub secrets: bool,
+    /// The approval it brings.
+    pub approval: Option<&'n ApprovalId>,
 }
 
 /// A statement by a table's key. Used by the lookups themselves too, so that one can stand for the other.
@@ -151,6 +153,9 @@ impl Named<'_> {
                 answers: Answers::Lookups { sql: by_id("resources", bound), named: Vec::new() },
             });
             asks.push(of_zone(delegations::EPOCH.into()));
+        }
+        if let Some(approval) = self.approval {
+            asks.push(itself(by_id("approvals", approvals::COLUMNS).into(), vec![zone.clone(), text(approval)]));
         }
         for name in self.resources {
             let params = || vec![zone.clone(), Value::Text((*name).to_owned())];

@@ -114,6 +114,7 @@ pub async fn list_zones(tx: &mut DeploymentRead<'_>) -> Result<Vec<ZoneId>, Stor
                UNION SELECT zone_id FROM authority_records WHERE status = 'active'
                UNION SELECT zone_id FROM agent_sessions WHERE status IN ('active', 'suspended')
                UNION SELECT zone_id FROM delegation_edges WHERE status = 'active'
+               UNION SELECT zone_id FROM approvals WHERE is_live = 1
                ORDER BY 1";
     let rows = tx.tx().query(sql, &[]).await?;
     rows.into_iter().map(|row| row.columns("zones").next()).collect()
@@ -136,7 +137,7 @@ pub struct Ended {
     pub edges: usize,
 }
 
-/// Ends every record, session and delegation of the zone that is not ended, those that only ran out included: whether
+/// Ends every record, session, delegation and unspent approval of the zone that is not ended, those that only ran out included: whether
 /// something ran out is a question to a clock.
 ///
 /// The delegation epoch moves past every number that the store can have told since the copy was made. It rises by one
@@ -151,6 +152,9 @@ pub async fn end_authority(tx: &mut ZoneWrite<'_>, reason: &str) -> Result<Ended
     let counts = "UPDATE session_counts SET running = 0 WHERE zone_id = ?1";
     let edges = "UPDATE delegation_edges SET status = 'revoked', revoked_at = ?2, edge_version = edge_version + 1
                  WHERE zone_id = ?1 AND status = 'active'";
+    let approvals = "UPDATE approvals SET is_live = 0,
+                       expires_at = CASE WHEN expires_at > ?2 THEN ?2 ELSE expires_at END
+                     WHERE zone_id = ?1 AND consumed_at IS NULL";
     let epoch = "INSERT INTO delegation_epochs (zone_id, epoch) VALUES (?1, ?2)
                  ON CONFLICT (zone_id) DO UPDATE SET epoch = CASE WHEN delegation_epochs.epoch < excluded.epoch
                    THEN excluded.epoch ELSE delegation_epochs.epoch + 1 END";
@@ -159,6 +163,8 @@ pub async fn end_authority(tx: &mut ZoneWrite<'_>, reason: &str) -> Result<Ended
         sessions: tx.tx.execute(sessions, params![zone, now, reason]).await?,
         edges: tx.tx.execute(edges, params![zone, now]).await?,
     };
+    // One of them may have been spent, or rejected, since the copy was made.
+    tx.tx.execute(approvals, params![zone, now]).await?;
     tx.tx.execute(counts, params![zone]).await?;
     tx.tx.execute(epoch, params![zone, now.as_seconds()]).await?;
     Ok(ended)

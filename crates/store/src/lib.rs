@@ -13,6 +13,7 @@ pub mod admin_evidence;
 pub mod admin_tokens;
 mod ahead;
 pub mod applications;
+pub mod approvals;
 mod attribution;
 pub mod backup;
 pub mod clock;

@@ -142,3 +142,18 @@ pub async fn revoke_with_descendants(
     }
     Ok(ids)
 }
+
+/// The record and its ancestors, itself first, and itself alone when the zone has none of that id.
+pub async fn line(tx: &mut ZoneRead<'_>, id: &AuthorityRecordId) -> Result<Vec<AuthorityRecordId>, StoreError> {
+    // `UNION` drops what was met already, so it ends whatever the parents say.
+    let sql = "WITH RECURSIVE line (id, parent) AS (
+                 SELECT id, parent_id FROM authority_records WHERE zone_id = ?1 AND id = ?2
+                 UNION SELECT r.id, r.parent_id FROM line l JOIN authority_records r
+                   ON r.zone_id = ?1 AND r.id = l.parent)
+               SELECT id FROM line WHERE id <> ?2";
+    let mut ids = vec![id.clone()];
+    for row in tx.tx.query(sql, params![tx.zone, id]).await? {
+        ids.push(row.columns("authority_records").next()?);
+    }
+    Ok(ids)
+}

@@ -2,8 +2,8 @@
 //! statement text: [`Param`] borrows what is bound, [`Columns`] hands out owned results in the order selected.
 
 use caracal_authority::{
-    AdminTokenId, AgentSessionId, ApplicationId, AuthorityRecordId, EdgeId, EventId, KeyId, OutboxId, PolicyId,
-    PolicySetId, PolicySetVersionId, PolicyVersionId, ProviderId, ResourceId, Timestamp, ZoneId,
+    AdminTokenId, AgentSessionId, ApplicationId, ApprovalId, AuthorityRecordId, EdgeId, EventId, KeyId, OutboxId,
+    PolicyId, PolicySetId, PolicySetVersionId, PolicyVersionId, ProviderId, ResourceId, Timestamp, ZoneId,
 };
 use serde::de::DeserializeOwned;
 
@@ -252,6 +252,7 @@ id_values!(
     AdminTokenId,
     AgentSessionId,
     ApplicationId,
+    ApprovalId,
     AuthorityRecordId,
     EdgeId,
     EventId,

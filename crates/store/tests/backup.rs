@@ -146,7 +146,8 @@ mod t17_rollback {
     /// What is not ended comes back as it was. So whoever adds a table says here which it is to be.
     #[tokio::test]
     async fn every_table_is_either_ended_or_may_come_back_as_it_was() {
-        let ended = ["admin_tokens", "agent_sessions", "authority_records", "delegation_edges", "session_counts"];
+        let ended =
+            ["admin_tokens", "agent_sessions", "approvals", "authority_records", "delegation_edges", "session_counts"];
         // Moved on, so that no number stands for two things.
         let moved = ["delegation_epochs", "deployment"];
         // What was used up or answered stays so.
@@ -235,7 +236,8 @@ mod t17_rollback {
                           + (SELECT count(*) FROM agent_sessions WHERE status NOT IN ('terminated', 'expired')
                                OR terminated_at IS NULL OR capacity_until IS NOT NULL)
                           + (SELECT count(*) FROM delegation_edges WHERE status <> 'revoked' OR revoked_at IS NULL)
-                          + (SELECT sum(running) FROM session_counts)";
+                          + (SELECT sum(running) FROM session_counts)
+                          + (SELECT count(*) FROM approvals WHERE is_live = 1 OR consumed_at IS NULL AND expires_at > 9e15)";
         assert_eq!(count(alive), 0);
         assert_eq!(count("SELECT count(*) FROM authority_records WHERE revoked_reason = 'earlier'"), 1, "as it was");
         assert_eq!(count("SELECT min(epoch) FROM delegation_epochs"), NOW);
@@ -264,6 +266,13 @@ mod t17_rollback {
                 i64::MAX
             )
         };
+        let approval = |zone: &str, id: &str, marks: &str, live: i64| {
+            format!(
+                "INSERT INTO approvals VALUES ('{zone}', '{zone}-{id}', 'app', 'application', '', 'app', NULL, NULL, '[]', 't',
+                   'any', 'identified', NULL, '{id}', '{{}}', 1, {}, {marks}, NULL, NULL, NULL, NULL, NULL, {live});",
+                i64::MAX
+            )
+        };
         let zone = "INSERT INTO zones VALUES ('known', 'n', 's', 0, 0, 0, NULL, 0, NULL, NULL, 1, 1, NULL);";
         [
             zone.to_owned(),
@@ -275,6 +284,10 @@ mod t17_rollback {
             session("known", "waiting", "suspended", "NULL, NULL", "9000000000000000"),
             session("known", "ended", "expired", "2, 'earlier'", "NULL"),
             session("lost", "running", "active", "NULL, NULL", "9000000000000000"),
+            approval("known", "waiting", "NULL, NULL", 1),
+            approval("known", "given", "1, NULL", 1),
+            approval("known", "rejected", "NULL, 1", 1),
+            approval("lost", "waiting", "NULL, NULL", 1),
             edge("known", "running", "active", "NULL"),
             edge("known", "another", "active", "NULL"),
             edge("known", "ended", "revoked", "2"),

@@ -44,6 +44,7 @@ fn every_case_of_the_suite_is_listed() {
         include_str!("../src/conformance/ledger.rs"),
         include_str!("../src/conformance/isolation.rs"),
         include_str!("../src/conformance/pages.rs"),
+        include_str!("../src/conformance/repositories/approvals.rs"),
         include_str!("../src/conformance/repositories/management.rs"),
         include_str!("../src/conformance/repositories/runtime.rs"),
         include_str!("../src/conformance/repositories/evidence.rs"),

@@ -42,5 +42,7 @@ pub const DELEGATIONS: &str = "caracal.delegations.invalidate";
 pub const LIFECYCLE: &str = "caracal.agents.lifecycle";
 /// Which version of a policy set decides.
 pub const POLICIES: &str = "caracal.policy.invalidate";
+/// Approvals that were decided: wakes those who wait for one.
+pub const APPROVALS: &str = caracal_store::approvals::DECIDED;
 /// Every topic that is published on.
-pub const TOPICS: [&str; 4] = [REVOCATIONS, DELEGATIONS, LIFECYCLE, POLICIES];
+pub const TOPICS: [&str; 5] = [REVOCATIONS, DELEGATIONS, LIFECYCLE, POLICIES, APPROVALS];

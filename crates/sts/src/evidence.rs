@@ -2,8 +2,9 @@
 //! looked at, and one for the exchange when it was refused as a whole. Beside what the contract asks for, an event
 //! says what the decision saw, so that a denial can be explained and tried again (D33).
 
+use caracal_authority::approval::Hold;
 use caracal_authority::exchange::{
-    Context, Decision as Ruled, Finding, Found, Grant, Outcome, PolicyAnswer, Refusal, Request,
+    Context, Decision as Ruled, Finding, Found, Grant, Outcome, PolicyAnswer, Refusal, Request, Wanted,
 };
 use caracal_authority::mandate::DelegationClaims;
 use caracal_authority::session::SessionFacts;
@@ -41,8 +42,29 @@ impl Account<'_> {
         &self,
         outcome: &Outcome,
         minted: Option<&Minted<'_>>,
+        hold: Option<&Hold>,
     ) -> Result<Vec<Evidence>, ChanceUnavailable> {
-        outcome.findings.iter().map(|finding| self.of_finding(finding, &outcome.context, minted)).collect()
+        let of = |finding| {
+            let mut event = self.of_finding(finding, &outcome.context, minted)?;
+            if let Some(hold) = hold.filter(|_| finding.resource.is_none()) {
+                event.metadata = event.metadata.and(Metadata::of_hold(hold));
+            }
+            Ok(event)
+        };
+        outcome.findings.iter().map(of).collect()
+    }
+
+    /// The event for a hold that was raised, or spent.
+    pub(crate) fn of_hold(
+        &self,
+        event_type: EventType,
+        decision: Decision,
+        hold: &Hold,
+        context: &Context,
+    ) -> Result<Evidence, ChanceUnavailable> {
+        let mut event = self.event(event_type, decision, "complete")?;
+        event.metadata = self.base(context).and(Metadata::of_hold(hold));
+        Ok(event)
     }
 
     /// The event for an exchange that was refused before or after its decision; `reason` where a token says more than
@@ -54,11 +76,14 @@ impl Account<'_> {
         reason: Option<&'static str>,
         context: &Context,
     ) -> Result<Evidence, ChanceUnavailable> {
-        let mut event = self.event(Decision::Deny, refusal.evaluation_status())?;
+        let mut event = self.event(EventType::TokenExchange, Decision::Deny, refusal.evaluation_status())?;
         let mut metadata = self.base(context).with_known("reason", reason).with("refusal", refusal.name());
         match resource {
             Some(resource) => metadata.set("resource", resource),
             None => metadata.set("requested", self.requested()),
+        }
+        if let Some(hold) = held(refusal) {
+            metadata = metadata.and(Metadata::of_hold(hold));
         }
         if let Refusal::ClientOfAnotherZone { requested, .. } = refusal {
             metadata.set("requested_zone_id", requested.as_str());
@@ -77,7 +102,7 @@ impl Account<'_> {
             Ruled::Allow => Decision::Allow,
             Ruled::Deny => Decision::Deny,
         };
-        let mut event = self.event(decision, finding.evaluation_status)?;
+        let mut event = self.event(EventType::TokenExchange, decision, finding.evaluation_status)?;
         let mut metadata = self.base(context).with_known("resource", finding.resource.as_deref());
         if finding.resource.is_none() {
             metadata.set("requested", self.requested());
@@ -100,10 +125,15 @@ impl Account<'_> {
         Ok(event)
     }
 
-    fn event(&self, decision: Decision, evaluation_status: &'static str) -> Result<Evidence, ChanceUnavailable> {
+    fn event(
+        &self,
+        event_type: EventType,
+        decision: Decision,
+        evaluation_status: &'static str,
+    ) -> Result<Evidence, ChanceUnavailable> {
         let zone = self.request.zone.clone();
         let id = event_id(self.occurred_at)?;
-        let event = Evidence::new(id, zone, EventType::TokenExchange, decision, evaluation_status, self.occurred_at);
+        let event = Evidence::new(id, zone, event_type, decision, evaluation_status, self.occurred_at);
         Ok(event.request(self.request_id))
     }
 
@@ -168,6 +198,16 @@ impl Account<'_> {
     fn delegation_id(&self, context: &Context) -> String {
         let validated = context.delegation.as_ref().map(|delegation| &delegation.edge);
         validated.or(self.request.delegation.id()).map(ToString::to_string).unwrap_or_default()
+    }
+}
+
+/// The hold that a refusal is about.
+pub(crate) fn held(refusal: &Refusal) -> Option<&Hold> {
+    match refusal {
+        Refusal::ApprovalRequired { wanted: Wanted::Known(hold) }
+        | Refusal::ApprovalRejected { hold }
+        | Refusal::ApprovalConsumed { lost_to: Some(hold) } => Some(hold),
+        _ => None,
     }
 }
 

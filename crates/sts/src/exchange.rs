@@ -22,6 +22,9 @@
 //! On a database server the snapshot of all facts costs one round trip, because what the decision names is asked together
 //! with its opening; the client's costs two, the commit six, or seven where it uses a mandate up.
 //!
+//! A request that policy holds for a human costs a commit more than a refusal does not: the hold is raised with the
+//! evidence of the refusal, and one that was approved meanwhile is spent by deciding once more with it.
+//!
 //! Any other secret costs one Argon2id derivation, and a zone's very first mint a commit for its key. The client's
 //! snapshot stays apart from that of the facts, because between them may lie a derivation, and a snapshot that waited
 //! for it would keep a reader from everybody else. A decision made anew costs one more snapshot and one more commit.
@@ -30,8 +33,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use caracal_authority::approval::{Hold, NewHold};
 use caracal_authority::exchange::{
-    Asserted, Caller, Grant, Outcome, Rate, Refusal, Request, ResourceNames, SubjectToken,
+    Asserted, Caller, Grant, Outcome, Rate, Refusal, Request, ResourceNames, Spending, SubjectToken, Wanted,
 };
 use caracal_authority::mandate::{Claims, Expected, Use};
 use caracal_authority::resource::UpstreamCall;
@@ -39,15 +43,16 @@ use caracal_authority::scope::{Requested, Scopes};
 use caracal_authority::{ApplicationId, AuthorityRecordId, MandateId, ResourceId, Timestamp, ZoneId};
 use caracal_crypto::{SecretText, chance};
 use caracal_custody::mandate::{SignedClaims, VerifyError, verify};
-use caracal_ledger::Evidence;
+use caracal_ledger::{Decision, EventType, Evidence};
 use caracal_store::applications;
 use caracal_store::records::RecordRow;
 use zeroize::Zeroizing;
 
+use crate::approvals::holds;
 use crate::client::{AuthenticatedClient, misplaced};
-use crate::commit::{self, Denial, Mint, NotCommitted, UsedMandate};
+use crate::commit::{self, Authority, Denial, Mint, NotCommitted, Raise, UsedMandate};
 use crate::directive::{self, Directive, NoDirective};
-use crate::evidence::{Account, Minted};
+use crate::evidence::{Account, Minted, held};
 use crate::facts::{Loaded, Sources};
 use crate::policy::Advice;
 use crate::rate::MintKey;
@@ -111,9 +116,11 @@ impl Sts {
             control_audience: &self.config.control_audience,
         };
         let mut rated = HashMap::new();
+        let mut answering: Option<Box<Hold>> = None;
         for _ in 0..ATTEMPTS {
             let claims = presented.as_ref().map(|presented| presented.claims.clone());
-            let loaded = sources.load(&request, &asked.client, claims).await?;
+            let mut loaded = sources.load(&request, &asked.client, claims).await?;
+            loaded.facts.holds.extend(answering.take().map(|hold| *hold));
             let outcome = loop {
                 let mut advice = Advice {
                     zone: &request.zone,
@@ -139,6 +146,7 @@ impl Sts {
                 Case { sts: self, request: &request, request_id, loaded: &loaded, presented: presented.as_ref() };
             match case.conclude(&outcome).await {
                 Err(Unsettled::Stale) => self.metrics.redecided.up(),
+                Err(Unsettled::Answered(hold)) => answering = Some(hold),
                 Err(Unsettled::Failed(error)) => return Err(error),
                 Ok(granted) => return Ok(granted),
             }
@@ -247,12 +255,27 @@ impl Sts {
 enum Unsettled {
     /// It has to be made anew.
     Stale,
+    /// It has to be made anew with this hold, which was decided before the request came.
+    Answered(Box<Hold>),
     Failed(ExchangeError),
 }
 
 impl<E: Into<ExchangeError>> From<E> for Unsettled {
     fn from(error: E) -> Self {
         Self::Failed(error.into())
+    }
+}
+
+impl Unsettled {
+    /// What is left to do when a commit did not happen.
+    fn by(failed: NotCommitted) -> Self {
+        match failed {
+            NotCommitted::Stale => Self::Stale,
+            NotCommitted::Answered(hold) => Self::Answered(hold),
+            NotCommitted::Spent(hold) => Self::Failed(Refusal::ApprovalConsumed { lost_to: Some(hold) }.into()),
+            NotCommitted::Replayed => Self::Failed(ExchangeError::Replayed),
+            NotCommitted::Store(error) => Self::Failed(error.into()),
+        }
     }
 }
 
@@ -281,8 +304,9 @@ impl Case<'_> {
                 self.sts.denials.count("sts", "client_unauthenticated");
                 Err(refusal.clone().into())
             }
+            Err(Refusal::ApprovalRequired { wanted: Wanted::New(new) }) => Err(self.raise(outcome, new).await),
             Err(refusal) => {
-                self.deny(self.account().of_outcome(outcome, None)?).await?;
+                self.deny(self.account().of_outcome(outcome, None, held(refusal))?).await?;
                 Err(refusal.clone().into())
             }
         }
@@ -300,8 +324,12 @@ impl Case<'_> {
             None => self.sts.keys.create(&self.request.zone).await?,
         };
         let now = self.account().occurred_at;
-        let record =
-            AuthorityRecordId::parse(&chance::uuid_v7(now)?.to_string()).map_err(|_| ExchangeError::Internal)?;
+        let record = match grant.spending() {
+            Some(Spending::Reissue { record, .. }) => record.clone(),
+            Some(Spending::Spend(_)) | None => {
+                AuthorityRecordId::parse(&chance::uuid_v7(now)?.to_string()).map_err(|_| ExchangeError::Internal)?
+            }
+        };
         let jti = MandateId::parse(&chance::uuid_v7(now)?.to_string()).map_err(|_| ExchangeError::Internal)?;
         let claims = grant.claims(&self.sts.config.issuer, &record, &jti);
         // Too large is known before anything is recorded.
@@ -309,19 +337,32 @@ impl Case<'_> {
             return Err(self.withhold(outcome, Refusal::MandateTooLarge, None, None).await);
         };
         let minted = Minted { grant, record: &record, jti: jti.as_str() };
+        let mut evidence = self.account().of_outcome(outcome, Some(&minted), None)?;
+        evidence.extend(self.consumed(outcome, &minted)?);
+        let (authority, spends) = match grant.spending() {
+            Some(Spending::Reissue { .. }) => (Authority::Again(record.clone()), None),
+            Some(Spending::Spend(hold)) => {
+                let row = record_row(outcome, grant, &record, &jti, now);
+                (Authority::New(Box::new(row)), Some((hold.id.clone(), hold.binding.clone())))
+            }
+            None => (Authority::New(Box::new(record_row(outcome, grant, &record, &jti, now))), None),
+        };
         let mint = Mint {
             version: self.loaded.version,
             ledger: self.sts.ledger.clone(),
-            evidence: self.account().of_outcome(outcome, Some(&minted))?,
+            evidence,
             used: self.used(),
-            record: record_row(outcome, grant, &record, &jti, now),
+            authority,
+            spends,
             request_id: self.request_id.to_owned(),
         };
         let committed = match commit::mint(&self.sts.store, &self.request.zone, mint).await {
             Ok(committed) => committed,
-            Err(NotCommitted::Stale) => return Err(Unsettled::Stale),
-            Err(NotCommitted::Replayed) => return Err(ExchangeError::Replayed.into()),
-            Err(NotCommitted::Store(error)) => return Err(error.into()),
+            Err(NotCommitted::Spent(hold)) => {
+                let refusal = Refusal::ApprovalConsumed { lost_to: Some(hold) };
+                return Err(self.withhold(outcome, refusal, None, None).await);
+            }
+            Err(other) => return Err(Unsettled::by(other)),
         };
         let access_token = commit::sign(&key, &committed, payload)?;
         Ok(Granted {
@@ -331,6 +372,36 @@ impl Case<'_> {
             target_resources: grant.targets().iter().map(|target| target.identifier.to_string()).collect(),
             upstreams,
         })
+    }
+
+    /// Step 11: raises the hold, and refuses until it is approved.
+    async fn raise(&self, outcome: &Outcome, new: &NewHold) -> Unsettled {
+        let account = self.account();
+        let raise = match holds::raise(self.loaded.version, &self.sts.ledger, new, &account, outcome) {
+            Ok(raise) => Raise { used: self.used(), ..raise },
+            Err(error) => return error.into(),
+        };
+        match commit::raise(&self.sts.store, &self.request.zone, raise).await {
+            Ok(hold) => Refusal::ApprovalRequired { wanted: Wanted::Known(hold) }.into(),
+            Err(other) => Unsettled::by(other),
+        }
+    }
+
+    /// The event of an approval that is spent, or was a moment ago.
+    fn consumed(&self, outcome: &Outcome, minted: &Minted<'_>) -> Result<Option<Evidence>, ExchangeError> {
+        let (hold, again) = match minted.grant.spending() {
+            None => return Ok(None),
+            Some(Spending::Spend(hold)) => (hold, false),
+            Some(Spending::Reissue { hold, .. }) => (hold, true),
+        };
+        let consumed = EventType::StepUpConsumed;
+        let mut event = self.account().of_hold(consumed, Decision::Consumed, hold, &outcome.context)?;
+        event.metadata.set("authority_record_id", minted.record.as_str());
+        event.metadata.set("mandate_id", minted.jti);
+        if again {
+            event.metadata.set("reissued", true);
+        }
+        Ok(Some(event))
     }
 
     /// The one-shot mandate that this exchange uses up, whatever becomes of it.
@@ -399,10 +470,7 @@ impl Case<'_> {
             delegation_scopes: lends.iter().map(|scope| scope.as_str()).collect(),
             active: governing.active.as_ref(),
             // The version that could not be loaded is the one that failed the decision.
-            manifest: match (&governing.bundle, &governing.active) {
-                (Ok(bundle), _) => Some(bundle.manifest()),
-                (Err(_), active) => active.as_ref().map(|active| active.manifest_sha256.as_str()),
-            },
+            manifest: governing.manifest(),
             occurred_at: self.loaded.facts.now.unwrap_or_else(|| self.sts.store.now()),
         }
     }

@@ -10,13 +10,13 @@ use caracal_authority::resource::{
 };
 use caracal_authority::scope::{Scope, Scopes};
 use caracal_authority::session::SessionFacts;
-use caracal_authority::{AuthorityRecordId, ResourceId};
+use caracal_authority::{ApprovalId, AuthorityRecordId, ResourceId};
 use caracal_crypto::SecretBytes;
 use caracal_custody::{CustodyError, SealedSecrets, SigningKeys, ZoneKey, provider_secret_ref};
 use caracal_store::applications::{self, Application};
 use caracal_store::providers::{self, Provider};
 use caracal_store::{
-    Named, Store, StoreError, ZoneRead, ZoneVersion, delegations, records, resources, sessions, zones,
+    Named, Store, StoreError, ZoneRead, ZoneVersion, approvals, delegations, records, resources, sessions, zones,
 };
 
 use crate::client::AuthenticatedClient;
@@ -67,6 +67,8 @@ impl Sources<'_> {
     ) -> Result<Loaded, CustodyError> {
         let references = References::of(request, subject.as_ref());
         let resources: Vec<&str> = request.resources.iter().collect();
+        // What is no id names nothing; the decision says so.
+        let approval = request.approval_id.as_deref().and_then(|id| ApprovalId::parse(id).ok());
         let named = Named {
             application: Some(&request.application),
             record: references.record.as_ref(),
@@ -74,6 +76,7 @@ impl Sources<'_> {
             delegation: references.delegation.as_ref(),
             resources: &resources,
             secrets: request.is_gateway(),
+            approval: approval.as_ref(),
         };
         let (version, mut snapshot) = self.store.decision_snapshot(&request.zone, &named).await?;
         let now = snapshot.now();
@@ -105,7 +108,11 @@ impl Sources<'_> {
         }
         let session = facts.sessions.iter().find(|session| Some(&session.id) == references.session.as_ref()).cloned();
         let upstreams = self.add_resources(&mut tx, &mut facts, request).await?;
+        if let Some(id) = &approval {
+            add_hold(&mut tx, &mut facts, id).await?;
+        }
         let governing = self.policy.governing(&mut tx).await?;
+        facts.policy = governing.stamp();
         let key = self.keys.signing_key(&mut tx).await?;
         Ok(Loaded { version, facts, application, session, governing, upstreams, key })
     }
@@ -128,10 +135,12 @@ impl Sources<'_> {
                 Some(provider) => self.secret(tx, provider).await?,
                 None => None,
             };
-            upstreams.push(Upstream { resource: resource.name.clone(), url: row.upstream_url, provider, secret });
+            let url = row.upstream_url;
+            upstreams.push(Upstream { resource: resource.name.clone(), url: url.clone(), provider, secret });
             facts.resources.push(ResourceFacts {
                 requested: requested.to_owned(),
                 resource,
+                upstream: url,
                 connection: Connection::NotProvisioned,
             });
         }
@@ -149,6 +158,16 @@ impl Sources<'_> {
             }
         }
     }
+}
+
+/// A hold comes with the record it was spent on: the same mandate may be asked for once more.
+async fn add_hold(tx: &mut ZoneRead<'_>, facts: &mut Facts, id: &ApprovalId) -> Result<(), StoreError> {
+    let Some(row) = approvals::lookup(tx, id).await? else { return Ok(()) };
+    if let Some(record) = &row.consumed_record_id {
+        add_record(tx, facts, record).await?;
+    }
+    facts.holds.push(row.facts()?);
+    Ok(())
 }
 
 async fn add_record(tx: &mut ZoneRead<'_>, facts: &mut Facts, id: &AuthorityRecordId) -> Result<(), StoreError> {

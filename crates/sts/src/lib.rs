@@ -5,12 +5,14 @@
 //! - `facts`, `policy`: what a decision knows and whom it asks. The decision itself is `caracal_authority::exchange`.
 //! - `directive`: how a Gateway reaches an upstream. `evidence`: what is recorded. `commit`: what becomes durable, and
 //!   is signed only then.
+//! - `approvals`: what waits for a human, who asks after it, and who decides it.
 //! - `rotate`: a zone's next signing key, for operators.
 //! - `routes`, `wire`, `metrics`: the HTTP face.
 //!
 //! Absent on purpose: sessions and delegations are read here, never changed; no upstream is ever called; nothing that
 //! grants authority is remembered between requests, but for bundles and keys, which never change under their hash.
 
+mod approvals;
 mod client;
 mod commit;
 mod directive;
@@ -37,11 +39,14 @@ use caracal_crypto::hmac::HmacKey;
 use caracal_custody::{SealedSecrets, SigningKeys};
 use caracal_http::health::{Probe, Probes};
 use caracal_ledger::{AnonymousDenials, Ledger};
-use caracal_store::{Store, StoreError};
+use caracal_store::{Message, Store, StoreError};
+use tokio::sync::watch;
 
+use approvals::waiters::Waiters;
 use metrics::Metrics;
 use policy::PolicyRuntime;
 
+pub use approvals::waiters::Waiting;
 pub use directive::Directive;
 pub use exchange::{GatewayCall, Granted};
 pub use guesses::{CountUnavailable, Guesser, Guesses, ProcessGuesses};
@@ -69,6 +74,8 @@ pub struct StsConfig {
     pub trust_proxy: bool,
     /// How long a request's body may take to arrive.
     pub body_deadline: Duration,
+    /// How those wait who ask after an approval.
+    pub waiting: Waiting,
 }
 
 impl StsConfig {
@@ -84,6 +91,7 @@ impl StsConfig {
             open_metrics: false,
             trust_proxy: false,
             body_deadline: Duration::from_secs(5),
+            waiting: Waiting::default(),
         }
     }
 }
@@ -122,12 +130,14 @@ pub struct Sts {
     guesses: Arc<dyn Guesses>,
     metrics: Metrics,
     probes: Probes,
+    waiters: Arc<Waiters>,
 }
 
 impl Sts {
     /// A token service; nothing is opened or started.
     pub fn new(config: StsConfig, capabilities: Capabilities) -> Self {
         let Capabilities { store, keys, secrets, ledger, denials, verifier, mint_rate, guesses } = capabilities;
+        let waiters = Waiters::over(store.clone(), config.waiting);
         Self {
             config,
             store,
@@ -141,6 +151,7 @@ impl Sts {
             guesses,
             metrics: Metrics::default(),
             probes: Probes::default(),
+            waiters,
         }
     }
 
@@ -152,6 +163,16 @@ impl Sts {
     /// What is in force in `zone` on this replica; `None` when its active version can't be loaded.
     pub async fn in_force(&self, zone: &ZoneId) -> Result<Option<InForce>, StoreError> {
         self.policy.in_force(&self.store, zone).await
+    }
+
+    /// Notes what another process committed: who waits here for an approval that was decided there is told at once.
+    pub fn hear(&self, message: &Message) {
+        self.waiters.hear(message);
+    }
+
+    /// From when `stopping` turns true, whoever waits for an approval is answered at once. Called once, before serving.
+    pub fn end_waits_on(&self, stopping: watch::Receiver<bool>) {
+        self.waiters.end_on(stopping);
     }
 
     /// Whether exchanges can be expected to succeed.

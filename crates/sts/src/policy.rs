@@ -6,12 +6,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use caracal_authority::approval::PolicyStamp;
 use caracal_authority::exchange::{ApprovalTier, Approver, Counsel, PolicyAnswer, PolicyQuestion, Privacy, Rate};
 use caracal_authority::resource::Resource;
 use caracal_authority::{PolicySetVersionId, ResourceId, Timestamp, ZoneId};
 use caracal_policy::{
-    Action, ActionId, Bundle, ContentSha256, Context, DelegationEdge, Input, ManifestSha256, PolicyCache, Principal,
-    PrincipalKind, SchemaVersion, Session, StoredDocument, Verdict, decide,
+    Action, ActionId, Bundle, ContentSha256, Context, DECISION_CONTRACT_VERSION, DelegationEdge, Input, ManifestSha256,
+    PolicyCache, Principal, PrincipalKind, SchemaVersion, Session, StoredDocument, Verdict, decide,
+    decision_contract_sha256,
 };
 use caracal_store::policy_sets::{self, ActivePolicySet};
 use caracal_store::{Store, StoreError, ZoneRead, policies};
@@ -25,6 +27,26 @@ pub(crate) struct Governing {
     pub(crate) active: Option<ActivePolicySet>,
     /// Its bundle, or why there is none: then nothing is decided.
     pub(crate) bundle: Result<Arc<Bundle>, String>,
+}
+
+impl Governing {
+    /// The hash of the manifest that decides, or of the one that could not be loaded; `no_active_policy_set` for none.
+    pub(crate) fn manifest(&self) -> Option<&str> {
+        match (&self.bundle, &self.active) {
+            (Ok(bundle), _) => Some(bundle.manifest()),
+            (Err(_), active) => active.as_ref().map(|active| active.manifest_sha256.as_str()),
+        }
+    }
+
+    /// What an approval is bound to of it: the very bundle that is asked.
+    pub(crate) fn stamp(&self) -> PolicyStamp {
+        PolicyStamp {
+            version: self.active.as_ref().map(|active| active.version_id.to_string()).unwrap_or_default(),
+            manifest: self.manifest().unwrap_or_default().to_owned(),
+            contract: DECISION_CONTRACT_VERSION.to_owned(),
+            contract_sha: decision_contract_sha256().to_owned(),
+        }
+    }
 }
 
 /// What is in force in a zone, for the activation status.
@@ -204,7 +226,7 @@ impl Advice<'_> {
                 session_id: question.record.map(ToString::to_string),
                 agent_session_id: session.map(|session| session.id.to_string()),
                 delegation_edge_id: edge.as_ref().map(|edge| edge.id.clone()),
-                challenge_resolved: false,
+                challenge_resolved: question.approved,
                 requested_scopes: question.requested.listed().iter().map(text_of_scope).collect(),
             },
             delegation_edge: edge,

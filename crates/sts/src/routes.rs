@@ -16,11 +16,12 @@ use caracal_http::form::{self, Form, FormError};
 use caracal_http::limits::{Source, Verdict};
 use caracal_http::{Face, FreshId, PeerAddr, Problem, Profile, RequestId, body, health};
 use caracal_store::Store;
-use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::approvals;
 use crate::client::{AuthenticatedClient, Credentials, NotAuthenticated};
 use crate::exchange::{Asked, Granted};
 use crate::gateway_auth::{Presented, SignedRequest};
@@ -43,6 +44,8 @@ impl Sts {
         let router = Router::new()
             .route("/oauth/2/token", post(token))
             .route("/.well-known/jwks.json", get(jwks))
+            .route("/approvals/{id}", get(approvals::status::status))
+            .route("/approvals/{id}/decision", post(approvals::decision::decide))
             .route("/internal/zones/{zone_id}/signing-key/rotate", post(rotate))
             .route("/health", get(|| async { health::alive_empty() }))
             .route("/ready", get(ready))
@@ -81,7 +84,11 @@ async fn token(State(sts): State<Arc<Sts>>, id: RequestId, request: Request<Body
         }
         Err(ended) => {
             let decision = HeaderValue::from_static(ended.decision().as_str());
+            let challenge = ended.waits_for_approval().then_some(HeaderValue::from_static(approvals::CHALLENGE));
             let mut response = Problem::from(ended).into_response();
+            if let Some(challenge) = challenge {
+                response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+            }
             if for_gateway {
                 response.headers_mut().insert(DECISION, decision);
             }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use caracal_authority::exchange::Refusal;
+use caracal_authority::approval::Hold;
+use caracal_authority::exchange::{Refusal, Wanted};
 use caracal_crypto::chance::ChanceUnavailable;
 use caracal_crypto::client_secret::VerifierUnavailable;
 use caracal_custody::CustodyError;
@@ -11,6 +12,7 @@ use caracal_http::form::FormError;
 use caracal_store::StoreError;
 use http::StatusCode;
 
+use crate::approvals;
 use crate::gateway_auth::NotAGateway;
 use crate::guesses::CountUnavailable;
 use crate::request::RequestFault;
@@ -111,6 +113,14 @@ impl ExchangeError {
         }
     }
 
+    /// The hold that the caller has to wait for.
+    pub(crate) fn hold(&self) -> Option<&Hold> {
+        match self {
+            Self::Refused(Refusal::ApprovalRequired { wanted: Wanted::Known(hold) }) => Some(hold),
+            _ => None,
+        }
+    }
+
     /// When trying again can succeed, where that is known (README D7).
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -124,7 +134,10 @@ impl ExchangeError {
 
 impl From<ExchangeError> for Problem {
     fn from(error: ExchangeError) -> Self {
-        let problem = Self::new(error.status(), error.code()).describe(error.to_string());
+        let mut problem = Self::new(error.status(), error.code()).describe(error.to_string());
+        if let Some(hold) = error.hold() {
+            problem = approvals::holds::describe(problem, hold);
+        }
         match error.retry_after() {
             Some(wait) => problem.retry_after(wait),
             None => problem,
@@ -205,6 +218,11 @@ impl Ended {
             Self::Exchange(error) => error.decision(),
             Self::Form(_) | Self::Request(_) => Decision::None,
         }
+    }
+
+    /// Whether a human has to agree first.
+    pub(crate) fn waits_for_approval(&self) -> bool {
+        matches!(self, Self::Exchange(error) if error.hold().is_some())
     }
 }
 

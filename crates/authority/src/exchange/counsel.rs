@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::Client;
 use crate::AuthorityRecordId;
+pub use crate::approval::{ApprovalTier, Approver, Privacy};
 use crate::delegation::Lineage;
 use crate::mandate::Claims;
 use crate::resource::{Resource, UpstreamCall};
@@ -43,43 +44,8 @@ pub struct PolicyQuestion<'q> {
     pub epoch: u64,
     /// What will go upstream, from the Gateway only.
     pub call: Option<&'q UpstreamCall>,
-}
-
-/// Who may approve a held mint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Approver {
-    /// An operator, through the Admin API.
-    #[default]
-    Operator,
-    /// The user it is done for.
-    Subject,
-    /// Either.
-    Any,
-}
-
-/// How much of the approver is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub enum Privacy {
-    /// The name.
-    #[default]
-    Identified,
-    /// A pseudonym.
-    Pseudonymous,
-    /// Nothing.
-    Anonymous,
-}
-
-/// A declaration that a mint must be approved by a human (contract: sts.md §7.2).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ApprovalTier {
-    /// The zone's own name for it.
-    pub tier: String,
-    /// Who may approve; `None` when not declared.
-    pub approver: Option<Approver>,
-    /// How long the hold waits, in seconds; `None` when not declared.
-    pub ttl_seconds: Option<u64>,
-    /// How much of the approver is kept; `None` when not declared.
-    pub privacy: Option<Privacy>,
+    /// Whether the caller presented an approval that was given and can be spent, or was spent a moment ago.
+    pub approved: bool,
 }
 
 /// What policy answers. Whatever is neither a complete allow nor a complete deny is a failure.

@@ -1,5 +1,6 @@
 //! What is known when an exchange is decided: one consistent snapshot. What is not in it denies.
 
+use crate::approval::{Hold, PolicyStamp};
 use crate::delegation::Edge;
 use crate::mandate::Claims;
 use crate::record::RecordFacts;
@@ -59,6 +60,8 @@ pub struct ResourceFacts {
     pub requested: String,
     /// The resource.
     pub resource: Resource,
+    /// Where it lies: an approval is good for that place only.
+    pub upstream: Option<String>,
     /// The subject's connection, for providers that need one.
     pub connection: Connection,
 }
@@ -84,6 +87,10 @@ pub struct Facts {
     pub resources: Vec<ResourceFacts>,
     /// The audience that only control keys may ask for. Always known, so that it can never be forgotten.
     pub control_audience: String,
+    /// Holds found: the one that the request brings, and the one that answers for it.
+    pub holds: Vec<Hold>,
+    /// The policy that is asked.
+    pub policy: PolicyStamp,
 }
 
 impl Facts {
@@ -99,6 +106,8 @@ impl Facts {
             epoch: None,
             resources: Vec::new(),
             control_audience: control_audience.into(),
+            holds: Vec::new(),
+            policy: PolicyStamp::default(),
         }
     }
 

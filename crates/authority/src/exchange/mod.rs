@@ -13,10 +13,13 @@
 //! Not decided here: whether the client's secret, the Gateway's signature and the subject token's signature are
 //! genuine (their results are facts), and what happens afterwards: insert the record, sign, build the directive.
 //!
+//! Where policy wants a human to agree first, a grant says which hold it spends, and a refusal which hold to wait for.
+//!
 //! Served: bootstrap, session-bound, delegated mint, Gateway exchange. Shapes this build does not serve end as the
 //! contract lets them end where their counterpart does not exist: a federation without registered issuer (401), the
-//! control audience without control keys (403), an approval id without holds (401), a gated mint (403).
+//! control audience without control keys (403).
 
+mod approvals;
 mod counsel;
 mod facts;
 mod outcome;
@@ -25,6 +28,7 @@ mod request;
 mod resources;
 mod standing;
 
+pub use approvals::{Spending, Wanted};
 pub use counsel::{ApprovalTier, Approver, Counsel, PolicyAnswer, PolicyQuestion, Privacy, Rate};
 pub use facts::{Client, Connection, Facts, RefreshFailure, ResourceFacts};
 pub use outcome::{Context, Decision, Finding, Found, Grant, NewRecord, Outcome, ProviderReason, Skip};
@@ -71,12 +75,10 @@ fn weigh(
     if standing.subject.is_some() && !request.is_gateway() {
         return Err(Refusal::SubjectTokenOutsideGateway); // 13
     }
-    // 11 comes after 12 and 13: an exchange that can never be minted must not hold a human up.
-    if !reach.tiers.is_empty() {
-        return Err(Refusal::ApprovalRequired { tiers: reach.tiers });
-    }
     let lifetime = lifetime(request, &standing)?; // 14, 15
-    Ok(Grant::new(request, &standing, reach, lifetime))
+    // 11 comes last: an exchange that can never be minted must not hold a human up.
+    let spending = approvals::gate(request, facts, &standing, &reach)?;
+    Ok(Grant::new(request, &standing, reach, lifetime, spending))
 }
 
 /// Step 1. That a client is among the facts means that it exists, unarchived, and proved who it is: with its secret,
@@ -129,7 +131,8 @@ fn lifetime(request: &Request, standing: &Standing<'_>) -> Result<lifetime::Life
         .until(standing.client.expires_at)
         .until(presented)
         .until(standing.record.map(|record| record.facts().expires_at))
-        .until(standing.session.and_then(|session| session.bound()));
+        .until(standing.session.and_then(|session| session.bound()))
+        .until(standing.brought.bound());
     if let Some(delegation) = &standing.delegation {
         bounds = bounds
             .until(delegation.source.bound())

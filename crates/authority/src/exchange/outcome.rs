@@ -1,7 +1,7 @@
 //! What a decision ends in: a grant or a refusal, and the evidence of how it came about.
 
 use super::standing::Standing;
-use super::{Class, PolicyAnswer, Reach, RefreshFailure, Refusal, Request};
+use super::{Class, PolicyAnswer, Reach, RefreshFailure, Refusal, Request, Spending};
 use crate::lifetime::Lifetime;
 use crate::mandate::{Core, DelegationClaims, MandateClaims, Use};
 use crate::record::SubjectKind;
@@ -281,6 +281,7 @@ pub struct Grant {
     scopes: Granted<Scopes>,
     targets: Vec<ResourceRef>,
     lifetime: Lifetime,
+    spending: Option<Spending>,
 }
 
 /// What only some classes of mandate say.
@@ -292,7 +293,13 @@ enum Form {
 }
 
 impl Grant {
-    pub(super) fn new(request: &Request, standing: &Standing<'_>, reach: Reach, lifetime: Lifetime) -> Self {
+    pub(super) fn new(
+        request: &Request,
+        standing: &Standing<'_>,
+        reach: Reach,
+        lifetime: Lifetime,
+        spending: Option<Spending>,
+    ) -> Self {
         let session = standing.session.map(|session| session.facts().id.clone());
         let form = match (standing.subject, standing.delegation_claims(), session) {
             (Some(presented), delegation, session) => {
@@ -310,7 +317,7 @@ impl Grant {
             parent: standing.record_id().cloned(),
             expires_at: lifetime.ends_at(),
         };
-        Self { record, form, scopes: Granted::new(standing.scopes.clone()), targets: reach.granted, lifetime }
+        Self { record, form, scopes: Granted::new(standing.scopes.clone()), targets: reach.granted, lifetime, spending }
     }
 
     /// The class of mandate.
@@ -337,7 +344,13 @@ impl Grant {
         self.lifetime
     }
 
-    /// The record to insert in the transaction that makes the mandate real.
+    /// What it does to the approval it was given, if it needed one.
+    pub fn spending(&self) -> Option<&Spending> {
+        self.spending.as_ref()
+    }
+
+    /// The record to insert in the transaction that makes the mandate real; a grant that is told once more
+    /// ([`Spending::Reissue`]) has its record already.
     pub fn record(&self) -> &NewRecord {
         &self.record
     }

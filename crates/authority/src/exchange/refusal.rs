@@ -6,8 +6,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::{ApprovalTier, ProviderReason};
+use super::{ProviderReason, Wanted};
 use crate::ZoneId;
+use crate::approval::Hold;
 use crate::delegation::LineageFault;
 use crate::record::DeadRecord;
 use crate::resource::OperationRefused;
@@ -118,8 +119,23 @@ refusals! {
         "delegation_edge_id is not that of the subject_token";
 
     // Step 8.
-    /// No such approval: wrong id, zone, principal or binding, and in this build any.
-    ApprovalUnknown => 401 "access_denied", "approval_invalid", "the approval is not valid for this request";
+    /// No such approval: wrong id, zone, principal, record or binding.
+    ApprovalUnknown => 401 "access_denied", "approval_invalid",
+        "the approval is not valid for this request; ask again without approval_id for one that is";
+    /// Somebody said no.
+    ApprovalRejected {
+        /// To what.
+        hold: Box<Hold>,
+    } => 403 "access_denied", "approval_rejected", "the approval was rejected";
+    /// Nobody approved in time, or what was approved was not used in time.
+    ApprovalExpired => 401 "access_denied", "approval_expired",
+        "the approval has expired; ask again without approval_id for a new one";
+    /// The approval was spent on something, or is being spent by somebody else at this moment.
+    ApprovalConsumed {
+        /// The hold, where another exchange spent it between this one's decision and its commit.
+        lost_to: Option<Box<Hold>>,
+    } => 409 "approval_consumed", "approval_already_consumed",
+        "the approval was used already; ask again without approval_id for a new one";
 
     // Step 9: references.
     /// A user's record, asserted without presenting the user's mandate.
@@ -167,11 +183,15 @@ refusals! {
     PolicyFailed => 503 "policy_eval_failed", "policy_eval_failed", "policy evaluation failed";
 
     // Steps 11 to 15.
-    /// A human has to agree first. Without holds there is nothing to wait for: denied.
+    /// A human has to agree first.
     ApprovalRequired {
-        /// The declarations that ask for it, in the order of the resources.
-        tiers: Vec<ApprovalTier>,
-    } => 403 "access_denied", "approval_required", "the request requires a human approval";
+        /// The hold to wait for.
+        wanted: Wanted,
+    } => 401 "interaction_required", "approval_required",
+        "a human has to approve this request; wait until the approval is decided and send the request again";
+    /// Different declarations want different approvers.
+    ApprovalClassConflict => 403 "access_denied", "approval_class_conflict",
+        "the approval tiers of this request name both an operator and the subject as approver";
     /// The only reason was a provider account that cannot be used.
     ProviderCredentialUnavailable {
         /// Which.

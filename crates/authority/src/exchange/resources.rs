@@ -128,6 +128,7 @@ fn question<'q>(request: &'q Request, standing: &'q Standing<'_>, resource: &'q 
         lineage: standing.delegation.as_ref().map(|delegation| &delegation.lineage),
         epoch: standing.delegation.as_ref().map_or(0, |delegation| delegation.epoch),
         call: request.upstream_call(),
+        approved: standing.brought.is_given(),
     }
 }
 

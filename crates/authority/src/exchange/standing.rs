@@ -3,6 +3,7 @@
 //!
 //! Whose something is comes before how it is: about another's record or session a caller learns nothing but "no".
 
+use super::approvals::{self, Brought, Referred};
 use super::{Asserted, Client, Context, Facts, Refusal, Request, SubjectToken};
 use crate::delegation::{Ends, Lineage, validate_lineage};
 use crate::mandate::{Claims, DelegationClaims, Use};
@@ -19,6 +20,7 @@ pub(super) struct Standing<'f> {
     pub(super) record: Option<LiveRecord<'f>>,
     pub(super) session: Option<LiveSession<'f>>,
     pub(super) delegation: Option<Delegation<'f>>,
+    pub(super) brought: Brought<'f>,
     /// What a mandate would say: the requested scopes, or for a Gateway exchange without any the presented ones.
     pub(super) scopes: &'f Scopes,
 }
@@ -91,9 +93,13 @@ pub(super) fn find<'f>(
         Refusal::DelegationUnknown,
         Refusal::DelegationDiffersFromToken,
     )?;
-    if request.approval_id.is_some() {
-        return Err(Refusal::ApprovalUnknown); // 8: there are no holds
-    }
+    let referred = Referred {
+        subject,
+        record: presented.map(|record| &record.facts().id).or(request.record.id()),
+        session: session_id,
+        edge: edge_id,
+    };
+    let brought = approvals::brought(request, facts, referred, now)?; // 8
     let record = match presented {
         Some(record) => Some(record),
         None => asserted_record(request, facts, client, now)?, // 9, rule 1
@@ -114,7 +120,7 @@ pub(super) fn find<'f>(
         (Some(_), None) => return Err(Refusal::DelegationWithoutSession), //                    9, rule 3
         (Some(edge), Some(target)) => Some(delegation(request, facts, edge, target, scopes, now)?), // rules 4–10
     };
-    Ok(Standing { now, client, subject, record, session, delegation, scopes })
+    Ok(Standing { now, client, subject, record, session, delegation, brought, scopes })
 }
 
 /// Step 5. The signature and the rest of [`Claims::accept`] are verified where the keys are; class and zone are

@@ -358,19 +358,6 @@ fn only_the_rate_is_429_and_a_lost_counter_503() {
 }
 
 #[test]
-fn a_gated_mint_is_refused_with_its_tiers_and_leaves_no_allow() {
-    let mut case = mint();
-    case.advice.answer = allow_if_approved("payments");
-    let outcome = case.decide();
-    let Some(Refusal::ApprovalRequired { tiers }) = outcome.refusal() else { panic!("{:?}", outcome.refusal()) };
-    assert_eq!(tiers[0].tier, "payments");
-    let kept: Vec<_> = outcome.findings.iter().map(|finding| (finding.decision, finding.evaluation_status)).collect();
-    assert_eq!(kept, [(Decision::Deny, "approval_required"), (Decision::Deny, "approval_required")]);
-    assert_eq!(outcome.findings[0].found, Found::Refused("ApprovalRequired"));
-    assert!(outcome.findings[0].policy.is_some(), "what policy saw is kept");
-}
-
-#[test]
 fn a_failed_policy_ends_the_exchange_even_after_an_allow() {
     let mut case = bootstrap();
     case.request.resources = ResourceNames::parse(["resource://docs", "resource://more"]).unwrap();

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use serde_json::{Value, json};
 
 use crate::Timestamp;
+use crate::approval::{Approver, Binding, Hold, Privacy};
 use crate::delegation::{Constraints, Edge, EdgeStatus};
 use crate::exchange::{
     ApprovalTier, Asserted, Caller, Client, Connection, Counsel, Facts, Outcome, PolicyAnswer, PolicyQuestion, Rate,
@@ -117,7 +118,12 @@ pub(super) fn resource(row_id: &str, name: &str) -> Resource {
 }
 
 pub(super) fn found(requested: &str, resource: Resource) -> ResourceFacts {
-    ResourceFacts { requested: requested.into(), resource, connection: Connection::NotProvisioned }
+    ResourceFacts {
+        requested: requested.into(),
+        resource,
+        upstream: Some("https://docs.example".into()),
+        connection: Connection::NotProvisioned,
+    }
 }
 
 /// What policy and the limiter say, and what they were asked.
@@ -151,6 +157,30 @@ pub(super) fn allow_if_approved(tier: &str) -> PolicyAnswer {
 
 pub(super) fn deny(reason: &str) -> PolicyAnswer {
     PolicyAnswer::Deny { reason: reason.into(), determining: vec![], diagnostics: json!([{"reason": reason}]) }
+}
+
+/// A hold of `app-1` for session `s-2` that waits for an operator for an hour.
+pub(super) fn hold() -> Hold {
+    Hold {
+        id: id("0b9f7a9e-8f52-4a51-9d2c-6f3f5d1f0a11"),
+        zone: id("z-1"),
+        principal: "app-1".into(),
+        record: None,
+        application: Some(id("app-1")),
+        session: Some(id("s-2")),
+        delegation: Some(id("e-1")),
+        labels: vec!["reader".into()],
+        requesting: vec![id("rec-anchor")],
+        tier: "payments".into(),
+        approver: Approver::Operator,
+        privacy: Privacy::Identified,
+        subject_anchor: None,
+        binding: Binding::parse(&"a".repeat(64)).unwrap(),
+        expires_at: later(3_600),
+        approved_at: None,
+        rejected_at: None,
+        consumed: None,
+    }
 }
 
 /// A request, the facts it meets and the advice given: change one thing and see.

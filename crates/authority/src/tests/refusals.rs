@@ -2,12 +2,12 @@
 //! and §9 with D7, not from the code.
 
 use crate::delegation::LineageFault;
-use crate::exchange::{ProviderReason, RefreshFailure, Refusal};
+use crate::exchange::{ProviderReason, RefreshFailure, Refusal, Wanted};
 use crate::record::DeadRecord;
 use crate::resource::OperationRefused;
 use crate::session::DeadSession;
 
-use super::fixtures::id;
+use super::fixtures::{hold, id};
 
 fn table() -> Vec<(Refusal, u16, &'static str)> {
     let credential = |reason| Refusal::ProviderCredentialUnavailable { reason };
@@ -29,6 +29,9 @@ fn table() -> Vec<(Refusal, u16, &'static str)> {
         (Refusal::SessionDiffersFromToken, 403, "access_denied"),
         (Refusal::DelegationDiffersFromToken, 403, "access_denied"),
         (Refusal::ApprovalUnknown, 401, "access_denied"),
+        (Refusal::ApprovalRejected { hold: Box::new(hold()) }, 403, "access_denied"),
+        (Refusal::ApprovalExpired, 401, "access_denied"),
+        (Refusal::ApprovalConsumed { lost_to: None }, 409, "approval_consumed"),
         (Refusal::RecordNotOfApplication, 403, "access_denied"),
         (Refusal::SessionUnknown, 403, "access_denied"),
         (Refusal::SessionNotLive { why: DeadSession::Lapsed }, 403, "access_denied"),
@@ -44,7 +47,8 @@ fn table() -> Vec<(Refusal, u16, &'static str)> {
         (Refusal::RateUnavailable, 503, "sts_unavailable"),
         (Refusal::ControlResourceRequiresControlKey, 403, "access_denied"),
         (Refusal::PolicyFailed, 503, "policy_eval_failed"),
-        (Refusal::ApprovalRequired { tiers: vec![] }, 403, "access_denied"),
+        (Refusal::ApprovalRequired { wanted: Wanted::Known(Box::new(hold())) }, 401, "interaction_required"),
+        (Refusal::ApprovalClassConflict, 403, "access_denied"),
         (credential(ProviderReason::NoUserPrincipal), 403, "access_denied"),
         (credential(ProviderReason::NoProviderConnection), 403, "access_denied"),
         (refresh(RefreshFailure::NotRenewable), 403, "credential_expired_not_renewable"),

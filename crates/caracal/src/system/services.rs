@@ -18,7 +18,7 @@ use caracal_http::rate::SharedWindows;
 use caracal_http::server::{self, Ended, Limits};
 use caracal_ledger::{AnonymousDenials, ChainKey, Ledger};
 use caracal_store::{Message, Store};
-use caracal_stream::{Counters, DELEGATIONS, REVOCATIONS, Redis, Relay, RelayOptions, Streams, Tail};
+use caracal_stream::{APPROVALS, Counters, DELEGATIONS, REVOCATIONS, Redis, Relay, RelayOptions, Streams, Tail};
 use caracal_sts::{Capabilities, Guesses, MintRate, ProcessGuesses, ProcessMintRate, Sts, StsConfig};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -207,6 +207,12 @@ impl Services {
             let on = stop();
             jobs.spawn(async move { gateway.run_snapshot_refresh(on).await });
         }
+        if let (Some(sts), Some(shared)) = (self.sts.clone(), &self.shared) {
+            let tail = Tail::begin(shared.redis.clone(), shared.key.clone(), &[APPROVALS]);
+            let tail = tail.await.map_err(|error| StartError::Setting(error.to_string()))?;
+            let on = stop();
+            jobs.spawn(async move { tail.run(on, move |message: &Message| sts.hear(message)).await });
+        }
         jobs.spawn(self.relay.clone().run(stop()));
         let (denials, of, ledger, on) = (self.denials.clone(), self.store.clone(), self.ledger.clone(), stop());
         jobs.spawn(async move { denials.run(&of, &ledger, on).await });
@@ -218,6 +224,9 @@ impl Services {
 
     pub(super) fn serve(self, mut listeners: Listeners, stopping: &watch::Receiver<bool>) -> JoinSet<bool> {
         let mut serving = JoinSet::new();
+        if let Some(sts) = &self.sts {
+            sts.end_waits_on(stopping.clone());
+        }
         let fresh = || FreshId::new(|| chance::uuid_v4().map(|id| id.to_string()).unwrap_or_default());
         let routers = [
             (Service::Api, self.admin.map(Admin::router)),

@@ -1,18 +1,20 @@
 //! A zone is a type: what belongs to one is absent in every other, under whichever id it is asked for.
 
+use caracal_authority::approval::Binding;
 use caracal_authority::session::SessionStatus;
 
 use super::fixtures::{at, fresh, id, same, zone};
 use super::repositories::samples;
 use super::{Fresh, Make};
+use crate::approvals::ApprovalFilter;
 use crate::error::StoreError;
 use crate::evidence::EvidenceFilter;
 use crate::page::Page;
 use crate::resources::ResourceFilter;
 use crate::sessions::Among;
 use crate::{
-    admin_evidence, applications, delegations, evidence, outbox, policies, policy_sets, providers, receipts, records,
-    resources, sealed_secrets, sessions, signing_keys, used_mandates, zones,
+    admin_evidence, applications, approvals, delegations, evidence, outbox, policies, policy_sets, providers, receipts,
+    records, resources, sealed_secrets, sessions, signing_keys, used_mandates, zones,
 };
 
 /// Zone `z-1` has one of everything, `z-2` exists and has nothing.
@@ -43,6 +45,7 @@ async fn one_zone_has_it_all(make: Make) -> Fresh {
                 records::add(zone, &samples::record("rec-1", true)).await?;
                 receipts::add(zone, &samples::receipt("key", false)).await?;
                 used_mandates::consume(zone, "jti-1", "r-1", at(60)).await?;
+                approvals::add(zone, &samples::approval("ap-1", true)).await?;
                 outbox::add(zone, id!("m-1"), "topic", "key", Vec::new()).await?;
                 evidence::append(zone, &samples::evidence(1)).await?;
                 admin_evidence::append(zone, &samples::admin_evidence("z-1", 1)).await
@@ -113,6 +116,14 @@ async fn holdings(fresh: &Fresh, name: &str) -> Vec<(&'static str, bool)> {
         ("receipt", receipts::find_live(read, "session.start.v2", &app, &keys).await.unwrap().is_some()),
         ("receipts", receipts::count_live_explicit(read, "session.start.v2", &app, 9).await.unwrap() > 0),
         ("used mandate", used_mandates::is_used(read, "jti-1").await.unwrap()),
+        ("approval", approvals::lookup(read, &id!("ap-1")).await.unwrap().is_some()),
+        ("live approval", {
+            let row = samples::approval("ap-1", true);
+            let live = approvals::find_live(read, &row.principal_id, row.record_id.as_ref(), &row.binding);
+            live.await.unwrap().is_some()
+        }),
+        ("approvals", !approvals::list(read, &ApprovalFilter::default(), &page).await.unwrap().is_empty()),
+        ("approval counts", !approvals::count_by_state(read).await.unwrap().is_empty()),
         ("message", outbox::lookup(read, &id!("m-1")).await.unwrap().is_some()),
         ("newest message", outbox::find_newest(read, "topic", "").await.unwrap().is_some()),
         ("head", evidence::head(read).await.unwrap().is_some()),
@@ -169,6 +180,16 @@ pub async fn another_zones_rows_cannot_be_changed(make: Make) {
                 assert!(!delegations::revoke(tx, &id!("e-1")).await?);
                 assert!(records::revoke_with_descendants(tx, &id!("rec-1"), "x").await?.is_empty());
                 assert!(used_mandates::consume(tx, "jti-1", "r-1", at(60)).await?);
+                let verdict = approvals::Verdict {
+                    approved: true,
+                    approver: "x".to_owned(),
+                    approver_record: None,
+                    reason: None,
+                    message: id!("m-9"),
+                };
+                assert!(!approvals::decide(tx, &id!("ap-1"), &verdict).await?);
+                let binding = Binding::parse(&samples::approval("ap-1", true).binding).unwrap();
+                assert!(!approvals::consume(tx, &id!("ap-1"), &binding, None).await?);
                 Ok(())
             })
         })

@@ -98,6 +98,15 @@ macro_rules! conformance_suite {
                 records_come_back_as_stored
                 all_that_descends_from_a_record_falls_however_deep
                 receipts_come_back_as_stored
+                holds_come_back_as_stored
+                a_request_has_one_hold_while_one_answers_for_it
+                a_hold_is_decided_and_spent_under_its_conditions_only
+                of_those_who_race_for_a_hold_one_wins
+                a_change_that_fails_leaves_a_hold_unspent_and_undecided
+                holds_are_listed_and_counted_by_the_state_they_are_in_now
+                holds_are_forgotten_a_while_after_everything_is_over
+                marks_that_cannot_be_are_corruption
+                the_line_of_a_record_is_itself_and_its_ancestors
                 admin_tokens_come_back_as_stored
                 keys_and_secrets_come_back_as_stored
                 the_latest_key_whose_time_has_come_signs

@@ -10,7 +10,7 @@ use crate::evidence::{EvidenceFilter, EvidenceRow};
 use crate::page::{Page, Position};
 use crate::resources::ResourceFilter;
 use crate::zones::ZoneFilter;
-use crate::{applications, evidence, policies, policy_sets, providers, resources, zones};
+use crate::{applications, approvals, evidence, policies, policy_sets, providers, resources, zones};
 
 const ROWS: usize = 600;
 /// Not a divisor of [`ROWS`], so that the last page is a short one.
@@ -56,6 +56,9 @@ pub async fn rows_of_one_instant_are_each_on_one_page(make: Make) {
                     resources::add(&mut zone, &samples::resource(&name, true)).await?;
                     policies::add(&mut zone, &samples::policy(&name, true)).await?;
                     policy_sets::add(&mut zone, &samples::policy_set(&name, true)).await?;
+                    let binding = format!("{number:064x}");
+                    let hold = approvals::ApprovalRow { binding, ..samples::approval(&name, true) };
+                    approvals::add(&mut zone, &hold).await?;
                     let number = i64::try_from(number).unwrap() + 1;
                     let version = policy_sets::PolicySetVersion {
                         id: id!(name),
@@ -108,6 +111,11 @@ pub async fn rows_of_one_instant_are_each_on_one_page(make: Make) {
     check!(
         "set versions",
         |page| policy_sets::list_versions(&mut snapshot.zone(&z), &id!("s-1"), &page).await.unwrap(),
+        |row| (row.created_at, row.id.as_str())
+    );
+    check!(
+        "approvals",
+        |page| approvals::list(&mut snapshot.zone(&z), &approvals::ApprovalFilter::default(), &page).await.unwrap(),
         |row| (row.created_at, row.id.as_str())
     );
     check!("evidence", |page| evidence::list(&mut snapshot.zone(&z), &everywhere, &page).await.unwrap(), |row| (

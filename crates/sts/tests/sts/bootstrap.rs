@@ -185,23 +185,6 @@ mod t02_sts_bootstrap {
     }
 
     #[tokio::test]
-    async fn an_approval_that_nobody_can_have_given_is_refused_and_a_gated_mint_is_not_minted() {
-        let world = World::new().await;
-        let answer = Ask::bootstrap().set("approval_id", "b2c1a9b0-0000-4000-8000-000000000000").send(&world).await;
-        assert_eq!(answer.outcome(), "401 access_denied");
-        assert_eq!(world.last_event().await.outcome(), "deny approval_invalid");
-        let gated = r#"
-risk := [{"scope": "docs:read", "tier": "reading"}]
-approval_tiers := [{"tier": "reading", "approver": "operator"}]
-"#;
-        world.activate(&format!("{POLICY}{gated}")).await;
-        assert_eq!(Ask::mint().send(&world).await.outcome(), "403 access_denied");
-        let event = world.last_event().await;
-        assert_eq!((event.outcome().as_str(), event.text("refusal")), ("deny approval_required", "ApprovalRequired"));
-        assert!(world.evidence().await.iter().all(|event| event.row.decision == "deny"));
-    }
-
-    #[tokio::test]
     async fn the_control_audience_is_not_for_ordinary_applications() {
         let world = World::new().await;
         world

@@ -12,7 +12,8 @@
 //! | 6 the control audience | `bootstrap` |
 //! | 7 existence is not disclosed | `clients` |
 //! | 8 secrets | `secrets`, `clients` |
-//! | 9, 10 approvals: nobody can give one yet, and none is believed | `bootstrap` |
+//! | 9 an approval releases one record, for one request | `approvals` |
+//! | 10 who may approve | `approval_decisions` |
 //! | 11 a delegation bounds scopes and life | `delegated_mint` |
 //! | 12 external subjects: no identity provider yet, and none is believed | `bootstrap` |
 //! | 13 everything fails closed | `availability`, `gateway_signature` |
@@ -22,6 +23,9 @@
 
 mod support;
 
+mod approval_decisions;
+mod approval_waits;
+mod approvals;
 mod availability;
 mod bootstrap;
 mod clients;

@@ -3,11 +3,13 @@
 
 pub(super) mod samples;
 
+mod approvals;
 mod evidence;
 mod management;
 mod named;
 mod runtime;
 
+pub use approvals::*;
 pub use evidence::*;
 pub use management::*;
 pub use named::*;

@@ -8,8 +8,8 @@ use crate::conformance::repositories::samples;
 use crate::error::StoreError;
 use crate::store::{Snapshot, Store};
 use crate::{
-    applications, delegations, policies, policy_sets, providers, records, resources, sealed_secrets, sessions,
-    signing_keys, zones,
+    applications, approvals, delegations, policies, policy_sets, providers, records, resources, sealed_secrets,
+    sessions, signing_keys, zones,
 };
 
 /// A zone with a line of delegations, resources behind providers, a policy, a key and secrets; and another zone with
@@ -53,6 +53,7 @@ async fn fill(store: &Store) {
         for edge in edges {
             delegations::add(tx, edge).await?;
         }
+        approvals::add(tx, &samples::approval("ap-1", true)).await?;
         signing_keys::add(tx, &samples::signing_key("k-1", 1)).await?;
         signing_keys::add(tx, &samples::signing_key("k-2", 2)).await?;
         policies::add(tx, &samples::policy("p-1", true)).await?;
@@ -85,6 +86,9 @@ async fn look(snapshot: &mut Snapshot) -> Vec<String> {
     ];
     for record in ["rec-1", "rec-2", "none"] {
         seen.push(format!("{:?}", records::lookup(read, &id!(record)).await.unwrap()));
+    }
+    for approval in ["ap-1", "none"] {
+        seen.push(format!("{:?}", approvals::lookup(read, &id!(approval)).await.unwrap()));
     }
     for session in ["s-1", "s-2", "none"] {
         seen.push(format!("{:?}", sessions::lookup(read, &id!(session)).await.unwrap()));
@@ -126,6 +130,7 @@ pub async fn what_is_named_is_what_would_be_read(make: Make) {
                         delegation: delegation.as_ref(),
                         resources: if secrets { &names } else { &[] },
                         secrets,
+                        approval: Some(&id!(if secrets { "ap-1" } else { "none" })),
                     };
                     let (_, mut snapshot) = store.decision_snapshot(&z, &named).await.unwrap();
                     let seen = look(&mut snapshot).await;
@@ -142,6 +147,7 @@ pub async fn all_that_a_decision_names_is_read_in_one_round_trip(make: Make) {
     let store = &fresh.store;
     fill(store).await;
     let (application, record, session, delegation) = (id!("app-1"), id!("rec-1"), id!("s-2"), id!("e-3"));
+    let approval = id!("ap-1");
     let named = Named {
         application: Some(&application),
         record: Some(&record),
@@ -149,6 +155,7 @@ pub async fn all_that_a_decision_names_is_read_in_one_round_trip(make: Make) {
         delegation: Some(&delegation),
         resources: &["resource://r-1", "resource://r-2"],
         secrets: true,
+        approval: Some(&approval),
     };
     let before = store.round_trips();
     let (_, mut snapshot) = store.decision_snapshot(&zone("z-1"), &named).await.unwrap();
@@ -173,6 +180,7 @@ pub async fn all_that_a_decision_names_is_read_in_one_round_trip(make: Make) {
     }
     let secret = sealed_secrets::lookup(read, "zones/z-1/providers/prov-1/secretConfig").await.unwrap();
     assert_eq!(secret.as_deref(), Some(b"sealed".as_slice()));
+    assert!(approvals::lookup(read, &approval).await.unwrap().is_some());
     assert!(policy_sets::find_active(read).await.unwrap().is_some());
     assert_eq!(signing_keys::find_signing_id(read).await.unwrap(), Some(id!("k-2")));
     assert_eq!(store.round_trips() - before, u64::from(store.is_shared()));

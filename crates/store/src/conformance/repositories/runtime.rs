@@ -301,3 +301,26 @@ pub async fn used_mandates_are_forgotten_once_expired(make: Make) {
         assert_eq!(is_used, used, "{jti}");
     }
 }
+
+pub async fn the_line_of_a_record_is_itself_and_its_ancestors(make: Make) {
+    let fresh = fresh(make).await;
+    change!(fresh.store, (), |tx, _unused| {
+        for (name, parent) in [("r-1", None), ("r-2", Some("r-1")), ("r-3", Some("r-2")), ("r-9", Some("r-9"))] {
+            let parent_id = parent.map(|parent| id!(parent));
+            records::add(tx, &records::RecordRow { parent_id, ..samples::record(name, false) }).await?;
+        }
+        Ok(())
+    })
+    .unwrap();
+    let mut snapshot = fresh.store.snapshot().await.unwrap();
+    let read = &mut snapshot.zone(&zone("z-1"));
+    for (name, expected) in
+        [("r-3", vec!["r-1", "r-2", "r-3"]), ("r-1", vec!["r-1"]), ("r-9", vec!["r-9"]), ("gone", vec!["gone"])]
+    {
+        let line = records::line(read, &id!(name)).await.unwrap();
+        assert_eq!(line[0].as_str(), name);
+        let mut line: Vec<&str> = line.iter().map(AsRef::as_ref).collect();
+        line.sort_unstable();
+        assert_eq!(line, expected);
+    }
+}

@@ -6,6 +6,7 @@ use serde_json::json;
 use crate::admin_evidence::AdminEvidenceRow;
 use crate::admin_tokens::AdminToken;
 use crate::applications::Application;
+use crate::approvals::ApprovalRow;
 use crate::conformance::fixtures::{at, attribution, id, zone};
 use crate::delegations::EdgeRow;
 use crate::evidence::EvidenceRow;
@@ -298,5 +299,36 @@ pub(crate) fn admin_evidence(chain: &str, seq: i64) -> AdminEvidenceRow {
         content_sha256: format!("{seq:064x}"),
         prev_content_sha256: (seq > 1).then(|| format!("{:064x}", seq - 1)),
         chain_hmac: "00".to_owned(),
+    }
+}
+
+/// A hold that waits for a minute.
+pub(crate) fn approval(name: &str, full: bool) -> ApprovalRow {
+    let metadata = json!({"agent_labels": ["reader", ODD], "resources": [ODD]});
+    ApprovalRow {
+        zone_id: z(),
+        id: id!(name),
+        principal_id: if full { ODD.to_owned() } else { "app-1".to_owned() },
+        principal_kind: if full { "user" } else { "application" }.to_owned(),
+        record_id: full.then(|| id!("rec-1")),
+        application_id: full.then(|| id!("app-1")),
+        agent_session_id: full.then(|| id!("s-1")),
+        delegation_edge_id: full.then(|| id!("e-1")),
+        requesting: if full { vec![id!("rec-1"), id!("rec-2")] } else { Vec::new() },
+        tier: if full { ODD.to_owned() } else { String::new() },
+        approver_class: if full { "subject" } else { "operator" }.to_owned(),
+        privacy_mode: if full { "anonymous" } else { "identified" }.to_owned(),
+        subject_anchor: full.then(|| ODD.to_owned()),
+        binding: if full { "a" } else { "b" }.repeat(64),
+        metadata: metadata.as_object().filter(|_| full).cloned().unwrap_or_default(),
+        created_at: at(1),
+        expires_at: at(50),
+        approved_at: None,
+        rejected_at: None,
+        approver_id: None,
+        approver_record_id: None,
+        decision_reason: None,
+        consumed_at: None,
+        consumed_record_id: None,
     }
 }

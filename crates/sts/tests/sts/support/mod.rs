@@ -1,6 +1,7 @@
 //! A whole token service over a real store in a temporary directory, and a zone in which `app-docs` owns
 //! `resource://docs` and works through the delegation `e-1` from session `s-root` to session `s-1`.
 
+mod approvals;
 mod ask;
 mod logs;
 mod rows;
@@ -28,6 +29,7 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
 
+pub(crate) use approvals::*;
 pub(crate) use ask::{Answer, Ask, Signed, claims_of, gateway_call};
 pub(crate) use logs::logged;
 pub(crate) use rows::*;
