@@ -5,6 +5,7 @@
 //! Ids of applications are unique in the deployment, so one look by id finds the application wherever it is, and one
 //! derivation judges the secret whatever was found.
 
+use caracal_authority::control::ControlKey;
 use caracal_authority::exchange::Refusal;
 use caracal_authority::{ApplicationId, ZoneId};
 use caracal_crypto::client_secret::{SecretVerifier, VerifierUnavailable};
@@ -32,6 +33,8 @@ pub(crate) enum NotAuthenticated {
     Unproven,
     /// It proved itself in a zone that is not the one it named, which was `requested`, if it was one.
     Misplaced { client: AuthenticatedClient, requested: Option<ZoneId> },
+    /// It proved itself and named no zone, which is for control keys alone: it is one by its traits.
+    Zoneless(AuthenticatedClient),
     /// Says nothing about the secret, and is no guess.
     Verifier(VerifierUnavailable),
     /// Likewise.
@@ -97,15 +100,18 @@ impl AuthenticatedClient {
         };
         let known = found
             .filter(|application| application.is_live(now))
-            .and_then(|Application { zone_id, id, secret_hash, .. }| Some((zone_id, id, secret_hash?)));
-        let stored = known.as_ref().map(|(_, _, stored)| stored.as_str());
+            .and_then(|Application { zone_id, id, secret_hash, traits, .. }| Some((zone_id, id, secret_hash?, traits)));
+        let stored = known.as_ref().map(|(_, _, stored, _)| stored.as_str());
         let proven = verifier.verify(stored, secret, now).await?;
-        let Some((zone, application, stored)) = known.filter(|_| proven) else {
+        let Some((zone, application, stored, traits)) = known.filter(|_| proven) else {
             return Err(NotAuthenticated::Unproven);
         };
         let client = Self { zone, application, proof: Proof::Secret(stored) };
         if requested.as_ref() == Some(&client.zone) {
             return Ok(client);
+        }
+        if presented.zone.is_none() && ControlKey::of(&traits).is_some() {
+            return Err(NotAuthenticated::Zoneless(client));
         }
         Err(NotAuthenticated::Misplaced { client, requested })
     }
@@ -121,8 +127,8 @@ impl AuthenticatedClient {
     }
 }
 
-/// What a client in another zone than the one it named is told. Without a zone only a control key may come, and there
-/// are none to come: the generic answer.
+/// What a client in another zone than the one it named is told. Without a zone only a control key may come: the generic
+/// answer.
 pub(crate) fn misplaced(actual: &ZoneId, requested: Option<ZoneId>) -> Refusal {
     match requested {
         Some(requested) => Refusal::ClientOfAnotherZone { actual: actual.clone(), requested },

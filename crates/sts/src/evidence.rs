@@ -119,10 +119,11 @@ impl Account<'_> {
                 .with("use", minted.grant.r#use().as_str());
         }
         event.metadata = metadata;
-        if let Some(answer) = &finding.policy {
-            event = self.under_policy(event, answer);
-        }
-        Ok(event)
+        Ok(match &finding.policy {
+            Some(answer) => self.under_policy(event, answer),
+            None if finding.decision == Ruled::Allow => event.determined_by("control-key"),
+            None => event,
+        })
     }
 
     fn event(

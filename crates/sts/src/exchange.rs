@@ -96,6 +96,13 @@ pub(crate) struct Asked {
     pub(crate) approval: Option<String>,
 }
 
+impl Asked {
+    /// Whether it is what a control key may ask for without naming its zone (§3.5).
+    pub(crate) fn is_for_control(&self, control_audience: &str) -> bool {
+        request(self).is_for_control(control_audience)
+    }
+}
+
 /// A presented mandate that was accepted: its claims, typed and with all their members.
 struct Presented {
     claims: Claims,

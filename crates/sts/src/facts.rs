@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use caracal_authority::control::ControlKey;
 use caracal_authority::delegation::{Edge, MAX_LINEAGE};
 use caracal_authority::exchange::{Client, Connection, Facts, References, Request, ResourceFacts};
 use caracal_authority::mandate::Claims;
@@ -91,6 +92,7 @@ impl Sources<'_> {
             id: application.id.clone(),
             zone: application.zone_id.clone(),
             expires_at: application.expires_at,
+            control: ControlKey::of(&application.traits),
         });
         facts.subject = subject;
         if let Some(id) = &references.record {

@@ -174,6 +174,14 @@ impl Sts {
                 self.denials.count("sts", "client_unauthenticated");
                 Err(self.guessed_wrong(&guesser).await)
             }
+            Err(NotAuthenticated::Zoneless(client)) => {
+                let asked = asked(request, client, None);
+                if asked.is_for_control(&self.config.control_audience) {
+                    return self.carry_out(asked, id.as_str()).await;
+                }
+                self.denials.count("sts", "client_unauthenticated");
+                Err(self.guessed_wrong(&guesser).await)
+            }
             Err(NotAuthenticated::Misplaced { client, requested }) => {
                 let refused = self.refuse_misplaced(asked(request, client, None), requested, id.as_str()).await;
                 match refused {

@@ -1,6 +1,7 @@
 //! What is known when an exchange is decided: one consistent snapshot. What is not in it denies.
 
 use crate::approval::{Hold, PolicyStamp};
+use crate::control::ControlKey;
 use crate::delegation::Edge;
 use crate::mandate::Claims;
 use crate::record::RecordFacts;
@@ -17,6 +18,8 @@ pub struct Client {
     pub zone: ZoneId,
     /// When its registration ends, if it does.
     pub expires_at: Option<Timestamp>,
+    /// The key to the Control endpoint that it is, if it is one.
+    pub control: Option<ControlKey>,
 }
 
 /// How far the subject's account at an upstream provider is usable (contract: sts.md §3.8 rows 8b and 8c).

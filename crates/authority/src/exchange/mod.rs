@@ -15,9 +15,8 @@
 //!
 //! Where policy wants a human to agree first, a grant says which hold it spends, and a refusal which hold to wait for.
 //!
-//! Served: bootstrap, session-bound, delegated mint, Gateway exchange. Shapes this build does not serve end as the
-//! contract lets them end where their counterpart does not exist: a federation without registered issuer (401), the
-//! control audience without control keys (403).
+//! Served: bootstrap, session-bound, delegated mint, Gateway exchange, control key. Shapes this build does not serve end
+//! as the contract lets them end where their counterpart does not exist: a federation without registered issuer (401).
 
 mod approvals;
 mod counsel;
@@ -35,6 +34,7 @@ pub use outcome::{Context, Decision, Finding, Found, Grant, NewRecord, Outcome, 
 pub use refusal::Refusal;
 pub use request::{Asserted, Caller, Class, EmptyResource, References, Request, ResourceNames, SubjectToken};
 
+use crate::control::ControlKey;
 use crate::lifetime::{self, Bounds, LifetimeClass, LifetimeFault};
 use outcome::Trail;
 use resources::Reach;
@@ -75,7 +75,7 @@ fn weigh(
     if standing.subject.is_some() && !request.is_gateway() {
         return Err(Refusal::SubjectTokenOutsideGateway); // 13
     }
-    let lifetime = lifetime(request, &standing)?; // 14, 15
+    let lifetime = lifetime(request, &standing, reach.control.as_ref())?; // 14, 15
     // 11 comes last: an exchange that can never be minted must not hold a human up.
     let spending = approvals::gate(request, facts, &standing, &reach)?;
     Ok(Grant::new(request, &standing, reach, lifetime, spending))
@@ -124,7 +124,11 @@ fn nothing_granted(findings: &[Finding]) -> Refusal {
 }
 
 /// Steps 14 and 15: the minimum of everything the mandate hangs on.
-fn lifetime(request: &Request, standing: &Standing<'_>) -> Result<lifetime::Lifetime, Refusal> {
+fn lifetime(
+    request: &Request,
+    standing: &Standing<'_>,
+    control: Option<&ControlKey>,
+) -> Result<lifetime::Lifetime, Refusal> {
     let class = if request.is_gateway() { LifetimeClass::Gateway } else { LifetimeClass::Direct };
     let presented = standing.subject.map(|claims| crate::Timestamp::from_seconds(claims.expires_at));
     let mut bounds = Bounds::none()
@@ -138,6 +142,10 @@ fn lifetime(request: &Request, standing: &Standing<'_>) -> Result<lifetime::Life
             .until(delegation.source.bound())
             .until(delegation.lineage.expires_at())
             .at_most(delegation.lineage.ttl_cap());
+    }
+    if let Some(key) = control {
+        let seconds = key.max_ttl().map(|ttl| u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX));
+        bounds = bounds.until(key.ends_at()).at_most(seconds);
     }
     lifetime::fix(class, request.ttl_seconds, bounds, standing.now).map_err(|fault| match fault {
         LifetimeFault::Negative => Refusal::TtlNegative,

@@ -108,7 +108,7 @@ pub struct Finding {
     pub evaluation_status: &'static str,
     /// What was found.
     pub found: Found,
-    /// What policy answered, where it was asked.
+    /// What policy answered, where it was asked. What is granted without was granted to a control key.
     pub policy: Option<PolicyAnswer>,
 }
 
@@ -126,13 +126,13 @@ pub enum Found {
 }
 
 impl Finding {
-    pub(super) fn granted(resource: &str, policy: PolicyAnswer) -> Self {
+    pub(super) fn granted(resource: &str, policy: Option<PolicyAnswer>) -> Self {
         Self {
             resource: Some(resource.to_owned()),
             decision: Decision::Allow,
             evaluation_status: "complete",
             found: Found::Granted,
-            policy: Some(policy),
+            policy,
         }
     }
 
@@ -306,6 +306,7 @@ impl Grant {
                 let root = presented.root_record.clone().or_else(|| presented.record.clone());
                 Form::Resource { root, session, delegation }
             }
+            (None, _, _) if reach.control.is_some() => Form::Resource { root: None, session: None, delegation: None },
             (None, Some(delegation), Some(session)) => Form::Gateway { session, delegation },
             (None, _, session) => Form::Session { session },
         };

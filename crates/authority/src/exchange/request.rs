@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use crate::control::SCOPE_PREFIX;
 use crate::mandate::{Claims, Use};
 use crate::resource::UpstreamCall;
 use crate::scope::{Requested, Scopes};
@@ -125,7 +126,8 @@ pub struct Request {
     pub approval_id: Option<String>,
 }
 
-/// The shape of an exchange (contract: sts.md §3.6). A control key's request has the shape of a bootstrap.
+/// The shape of an exchange (contract: sts.md §3.6). A control key's request has the shape of a bootstrap, and ends in a
+/// resource mandate for the control audience.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
     /// An application asks for itself.
@@ -166,6 +168,17 @@ impl Request {
             Caller::Gateway(call) => Some(call),
             Caller::Application => None,
         }
+    }
+
+    /// Whether it has the shape of a control key's request: an application asks for itself alone, for nothing but the
+    /// control audience and control scopes (contract: sts.md §3.5).
+    pub fn is_for_control(&self, control_audience: &str) -> bool {
+        self.class() == Class::Bootstrap
+            && self.record.is_absent()
+            && !self.resources.is_empty()
+            && self.resources.iter().all(|name| name == control_audience)
+            && !self.scope.get().is_empty()
+            && self.scope.get().listed().iter().all(|scope| scope.as_str().starts_with(SCOPE_PREFIX))
     }
 
     /// Its shape.

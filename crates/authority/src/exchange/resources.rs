@@ -4,9 +4,10 @@
 use std::collections::HashSet;
 
 use super::{
-    ApprovalTier, Caller, Connection, Counsel, Facts, Finding, PolicyAnswer, PolicyQuestion, ProviderReason, Rate,
-    Refusal, Request, ResourceFacts, Skip, Standing,
+    ApprovalTier, Caller, Class, Connection, Counsel, Facts, Finding, PolicyAnswer, PolicyQuestion, ProviderReason,
+    Rate, Refusal, Request, ResourceFacts, Skip, Standing,
 };
+use crate::control::ControlKey;
 use crate::resource::{ProviderKind, Resource, ResourceRef, operation_floor};
 
 /// What may be granted.
@@ -14,6 +15,14 @@ use crate::resource::{ProviderKind, Resource, ResourceRef, operation_floor};
 pub(super) struct Reach {
     pub(super) granted: Vec<ResourceRef>,
     pub(super) tiers: Vec<ApprovalTier>,
+    /// The control key that the control audience was granted to; then nothing else was granted.
+    pub(super) control: Option<ControlKey>,
+}
+
+/// What a resource that came through rows 2 to 8 is granted by.
+enum Ground {
+    Policy,
+    ControlKey(ControlKey),
 }
 
 /// Why a resource does not get as far as policy.
@@ -56,7 +65,13 @@ pub(super) fn walk(
         }
         let identifier = resource.name.identifier.as_str();
         match before_policy(request, facts, standing, found, counsel) {
-            Ok(()) => {}
+            Ok(Ground::Policy) => {}
+            Ok(Ground::ControlKey(key)) => {
+                reach.granted.push(resource.name.clone()); // 6
+                reach.control = Some(key);
+                findings.push(Finding::granted(identifier, None));
+                continue;
+            }
             Err(Halt::Skip(skip)) => {
                 findings.push(Finding::skipped(identifier, skip, None));
                 continue;
@@ -75,7 +90,7 @@ pub(super) fn walk(
                 reach.granted.push(resource.name.clone()); // 10
                 reach.tiers.extend(tiers.iter().cloned());
                 let answer = PolicyAnswer::Allow { determining, diagnostics, tiers };
-                findings.push(Finding::granted(identifier, answer));
+                findings.push(Finding::granted(identifier, Some(answer)));
             }
             PolicyAnswer::Deny { reason, determining, diagnostics } => {
                 let skip = Skip::PolicyDenied { reason: reason.clone() };
@@ -83,6 +98,10 @@ pub(super) fn walk(
                 findings.push(Finding::skipped(identifier, skip, Some(answer)));
             }
         }
+    }
+    if reach.control.is_some() && reach.granted.len() > 1 {
+        // A mandate for the control audience is good there and nowhere else.
+        return Err(Refusal::ControlResourceRequiresControlKey);
     }
     Ok(reach)
 }
@@ -94,7 +113,7 @@ fn before_policy(
     standing: &Standing<'_>,
     found: &ResourceFacts,
     counsel: &mut (impl Counsel + ?Sized),
-) -> Result<(), Halt> {
+) -> Result<Ground, Halt> {
     let resource = &found.resource;
     ensure(resource.offers(request.scope.get()), Skip::ScopeMismatch)?; // 2
     let admitted = standing.delegation.as_ref().is_none_or(|delegation| delegation.lineage.admits(resource));
@@ -109,12 +128,21 @@ fn before_policy(
         Rate::Unavailable => return Err(Refusal::RateUnavailable.into()),
     }
     if resource.name.identifier.as_str() == facts.control_audience {
-        return Err(Refusal::ControlResourceRequiresControlKey.into()); // 6, 7
+        let key = control_key(request, standing).ok_or(Refusal::ControlResourceRequiresControlKey)?; // 7
+        return Ok(Ground::ControlKey(key.clone())); // 6
     }
     if request.is_gateway() {
         provider_can_serve(resource, found.connection, standing.subject())?; // 8
     }
-    Ok(())
+    Ok(Ground::Policy)
+}
+
+/// The key that the request is made with: an application that asks for itself alone, for scopes that its traits list
+/// (contract: sts.md §3.10).
+fn control_key<'f>(request: &Request, standing: &Standing<'f>) -> Option<&'f ControlKey> {
+    let alone = request.class() == Class::Bootstrap && request.record.is_absent();
+    let key = standing.client.control.as_ref().filter(|_| alone)?;
+    key.admits(request.scope.get(), standing.now).then_some(key)
 }
 
 fn question<'q>(request: &'q Request, standing: &'q Standing<'_>, resource: &'q Resource) -> PolicyQuestion<'q> {

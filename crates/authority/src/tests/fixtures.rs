@@ -225,7 +225,7 @@ impl Case {
 pub(super) fn bootstrap() -> Case {
     let mut facts = Facts::none("caracal-control");
     facts.now = Some(now());
-    facts.client = Some(Client { id: id("app-1"), zone: id("z-1"), expires_at: None });
+    facts.client = Some(Client { id: id("app-1"), zone: id("z-1"), expires_at: None, control: None });
     facts.resources = vec![found("resource://docs", resource("res-1", "resource://docs"))];
     let request = Request {
         zone: id("z-1"),

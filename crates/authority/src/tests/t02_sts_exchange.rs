@@ -3,9 +3,11 @@
 use serde_json::json;
 
 use super::fixtures::*;
-use crate::exchange::{Asserted, Refusal, SubjectToken};
+use crate::control::ControlKey;
+use crate::exchange::{Asserted, Refusal, ResourceNames, SubjectToken};
 use crate::mandate::Use;
 use crate::record::{RecordFacts, SubjectKind};
+use crate::scope::{Requested, Scopes};
 use crate::session::Life;
 
 type Change = fn(&mut Case);
@@ -130,5 +132,57 @@ mod t02_sts_use_classes {
         assert_eq!(outcome.refusal(), Some(&Refusal::ControlResourceRequiresControlKey));
         assert_eq!(outcome.findings[0].evaluation_status, "control_resource_requires_control_key");
         assert!(case.advice.asked.is_empty());
+    }
+
+    /// A control key that asks for the control audience, which is `resource://docs` here.
+    fn control() -> Case {
+        let mut case = bootstrap();
+        case.facts.control_audience = "resource://docs".into();
+        case.resource().scopes = scopes("control:app:read control:app:write");
+        case.request.scope = Requested::new(Scopes::from_text("control:app:read"));
+        let traits = ["control:invoke", "control:scope:control:app:read", "control:max-ttl:120"];
+        let traits: Vec<String> = traits.iter().map(|name| (*name).to_owned()).collect();
+        case.facts.client.as_mut().unwrap().control = ControlKey::of(&traits);
+        case
+    }
+
+    #[test]
+    fn a_control_key_is_granted_the_control_audience_without_policy_and_within_its_bound() {
+        let mut case = control();
+        let outcome = case.decide();
+        let grant = outcome.grant().unwrap();
+        assert_eq!((grant.r#use(), grant.lifetime().expires_in()), (Use::Resource, 120));
+        assert!(case.advice.asked.is_empty() && !case.advice.counted.is_empty());
+        let claims = serde_json::to_value(grant.claims("http://issuer", &id("rec-new"), &id("jti-new"))).unwrap();
+        assert_eq!((&claims["aud"], &claims["root_sid"]), (&json!(["resource://docs"]), &json!("rec-new")));
+    }
+
+    #[test]
+    fn whatever_else_a_control_request_brings_it_is_refused() {
+        let rows: [fn(&mut Case); 5] = [
+            |case| case.facts.client.as_mut().unwrap().control = None,
+            |case| case.request.scope = Requested::new(Scopes::from_text("control:app:write")),
+            |case| {
+                case.request.record = Asserted::Id(id("rec-anchor"));
+                case.facts.records = vec![record("rec-anchor")];
+            },
+            |case| {
+                case.request.session = Asserted::Id(id("s-2"));
+                case.facts.records = vec![record("rec-anchor")];
+                case.facts.sessions = vec![session("s-2")];
+            },
+            |case| {
+                // Policy would allow the other one.
+                case.request.resources = ResourceNames::parse(["resource://docs", "resource://more"]).unwrap();
+                let mut more = resource("res-2", "resource://more");
+                more.scopes = scopes("control:app:read");
+                case.facts.resources.push(found("resource://more", more));
+            },
+        ];
+        for (number, change) in rows.into_iter().enumerate() {
+            let mut case = control();
+            change(&mut case);
+            assert_eq!(case.name(), "ControlResourceRequiresControlKey", "row {number}");
+        }
     }
 }

@@ -9,7 +9,7 @@
 //! | 3 an unsigned caller's operation is not heard | `delegated_mint` |
 //! | 4 what a Gateway's signature is bound to | `gateway_signature` |
 //! | 5 undeclared operations | `gateway_exchange`: `t02_sts_operations` |
-//! | 6 the control audience | `bootstrap` |
+//! | 6 the control audience | `control_keys`, `bootstrap` |
 //! | 7 existence is not disclosed | `clients` |
 //! | 8 secrets | `secrets`, `clients` |
 //! | 9 an approval releases one record, for one request | `approvals` |
@@ -29,6 +29,7 @@ mod approvals;
 mod availability;
 mod bootstrap;
 mod clients;
+mod control_keys;
 mod cost;
 mod delegated_mint;
 mod direct_exchange;
