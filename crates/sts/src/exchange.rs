@@ -22,6 +22,9 @@
 //! On a database server the snapshot of all facts costs one round trip, because what the decision names is asked together
 //! with its opening; the client's costs two, the commit six, or seven where it uses a mandate up.
 //!
+//! Documents of policy that must be evaluated are, for each resource, between the snapshot and the commit, on threads of
+//! their own: nothing is held while that takes its time.
+//!
 //! Any other secret costs one Argon2id derivation, and a zone's very first mint a commit for its key. The client's
 //! snapshot stays apart from that of the facts, because between them may lie a derivation, and a snapshot that waited
 //! for it would keep a reader from everybody else. A decision made anew costs one more snapshot and one more commit.
@@ -114,6 +117,7 @@ impl Sts {
         for _ in 0..ATTEMPTS {
             let claims = presented.as_ref().map(|presented| presented.claims.clone());
             let loaded = sources.load(&request, &asked.client, claims).await?;
+            let mut answered = Vec::new();
             let outcome = loop {
                 let mut advice = Advice {
                     zone: &request.zone,
@@ -123,16 +127,23 @@ impl Sts {
                     raw_claims: presented.as_ref().map(|presented| presented.signed.raw()),
                     rated: &rated,
                     uncounted: Vec::new(),
+                    answered: &answered,
+                    unanswered: Vec::new(),
                     metrics: &self.policy.metrics,
                 };
                 let outcome = caracal_authority::exchange::decide(&request, &loaded.facts, &mut advice);
-                let uncounted = advice.uncounted;
-                if uncounted.is_empty() {
-                    break outcome;
+                let Advice { uncounted, unanswered, .. } = advice;
+                if !uncounted.is_empty() {
+                    let now = loaded.facts.now.unwrap_or(Timestamp::EPOCH);
+                    if !self.count_mints(&request, uncounted, now, &mut rated).await? {
+                        continue;
+                    }
                 }
-                let now = loaded.facts.now.unwrap_or(Timestamp::EPOCH);
-                if self.count_mints(&request, uncounted, now, &mut rated).await? {
-                    break outcome;
+                match &loaded.governing.bundle {
+                    Ok(bundle) if !unanswered.is_empty() => {
+                        answered.extend(self.policy.evaluate(&request.zone, bundle, unanswered).await);
+                    }
+                    _ => break outcome,
                 }
             };
             let case =

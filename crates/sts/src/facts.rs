@@ -105,8 +105,11 @@ impl Sources<'_> {
         }
         let session = facts.sessions.iter().find(|session| Some(&session.id) == references.session.as_ref()).cloned();
         let upstreams = self.add_resources(&mut tx, &mut facts, request).await?;
-        let governing = self.policy.governing(&mut tx).await?;
+        let found = self.policy.find(&mut tx).await?;
         let key = self.keys.signing_key(&mut tx).await?;
+        // Documents take their time, and a snapshot keeps a reader from everybody else.
+        drop(snapshot);
+        let governing = self.policy.read(&request.zone, found).await;
         Ok(Loaded { version, facts, application, session, governing, upstreams, key })
     }
 
