@@ -78,7 +78,8 @@ impl PolicyCache {
         self.bundles.get(&manifest)
     }
 
-    /// Verifies and loads a stored set version, and holds it. `promised` is the version's manifest hash.
+    /// Verifies and loads a stored set version, and holds it. `promised` is the version's manifest hash. Documents may have
+    /// to be evaluated: run it on a thread of [`crate::Evaluators`].
     pub fn load(&self, promised: ManifestSha256, documents: &[StoredDocument<'_>]) -> Result<Arc<Bundle>, LoadError> {
         let ids: Vec<&str> = documents.iter().map(|document| document.policy_version_id).collect();
         let found = ManifestSha256::of(ids.iter().copied());
@@ -104,19 +105,40 @@ impl PolicyCache {
             }
         }
         defects.none_or(()).map_err(LoadError::Defective)?;
-        let parsed: Vec<&ParsedDocument> = parsed.iter().map(Arc::as_ref).collect();
         let weight = scale.weight();
-        let bundle = Bundle::assemble(&ids, &parsed, Tolerance::Stored, weight).map_err(LoadError::Defective)?;
+        let bundle = Bundle::assemble(&ids, parsed, Tolerance::Stored, weight).map_err(LoadError::Defective)?;
         let bundle = Arc::new(bundle);
         self.bundles.put(promised, bundle.clone(), bundle.weight());
         Ok(bundle)
+    }
+
+    /// The same where every document is literal data, which takes neither a deep stack nor long; else `None`.
+    pub fn load_literals(
+        &self,
+        promised: ManifestSha256,
+        documents: &[StoredDocument<'_>],
+    ) -> Option<Result<Arc<Bundle>, LoadError>> {
+        let literal = documents.iter().all(|document| match self.documents.get(&document.content_sha256) {
+            Some(parsed) => !parsed.must_be_evaluated(),
+            None => match ParsedDocument::parse_literal(document.content) {
+                Ok(parsed) => {
+                    if ContentSha256::of(document.content) == document.content_sha256 {
+                        let weight = parsed.weight;
+                        self.documents.put(document.content_sha256, Arc::new(parsed), weight);
+                    }
+                    true
+                }
+                Err(refusal) => !refusal.kind.is_outside_subset(),
+            },
+        });
+        literal.then(|| self.load(promised, documents))
     }
 
     fn document(&self, document: &StoredDocument<'_>) -> Result<Arc<ParsedDocument>, Refusal> {
         if let Some(parsed) = self.documents.get(&document.content_sha256) {
             return Ok(parsed);
         }
-        let parsed = Arc::new(ParsedDocument::parse(document.content)?);
+        let parsed = Arc::new(ParsedDocument::parse_stored(document.content)?);
         self.documents.put(document.content_sha256, parsed.clone(), parsed.weight);
         Ok(parsed)
     }

@@ -5,16 +5,17 @@ use std::sync::Arc;
 
 use crate::verdict::{ClassifiedScope, StepUp, TierDeclaration};
 
-/// What the six roots of a bundle say. The default authorises nothing but workload launches.
-#[derive(Debug, Default)]
+/// What the six roots of a bundle say. The default authorises nothing but workload launches. Cheap to clone: what depends on
+/// the question replaces its part of a copy.
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Data {
     /// `restrict` has an element.
     pub(crate) frozen: bool,
     /// `grants` by resource identifier, owners resolved through `app_ids`.
-    pub(crate) grants: HashMap<Box<str>, Grant>,
-    pub(crate) confinement: Confinement,
-    pub(crate) risk: Risk,
-    pub(crate) approvals: Approvals,
+    pub(crate) grants: Arc<HashMap<Box<str>, Grant>>,
+    pub(crate) confinement: Arc<Confinement>,
+    pub(crate) risk: Arc<Risk>,
+    pub(crate) approvals: Arc<Approvals>,
 }
 
 /// One entry of `grants`.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::ladder::EvaluationError;
 use crate::literal::Position;
 use crate::refusal::RefusalKind;
 use crate::root::Root;
@@ -39,7 +40,7 @@ pub enum DefectKind {
     /// A document fails the text check of policy.md §7.1.
     #[error("{}", .0.explanation())]
     Text(TextCode),
-    /// A document is not ground data.
+    /// A document can't be read.
     #[error(transparent)]
     Refused(#[from] RefusalKind),
     /// With this document the bundle becomes larger than one may be.
@@ -110,6 +111,32 @@ pub enum DefectKind {
     /// No entry of `grants` has this member, so the whole document grants nothing.
     #[error("no entry of `grants` has `{0}`, so none can grant anything")]
     NoGrantHas(&'static str),
+    /// A root whose rules, or those they read, read it.
+    #[error("`{root}` depends on itself; a root may not read a root that reads it")]
+    Recursive {
+        /// The root.
+        root: Root,
+    },
+    /// A root that depends on `input` is read where `input` is replaced.
+    #[error("`{root}` depends on `input`, so it can't be read in a statement that replaces `input` by `with`")]
+    ReplacedInput {
+        /// The root that is read.
+        root: Root,
+    },
+    /// Evaluating a root had no answer.
+    #[error("`{root}` can't be evaluated: {error}")]
+    NotEvaluated {
+        /// The root.
+        root: Root,
+        /// Why.
+        error: EvaluationError,
+    },
+    /// A root's value holds a number that documents can't compute with.
+    #[error("`{root}` is read by a document that must be evaluated, and holds a number that is not computed with")]
+    NumberTooLarge {
+        /// The root.
+        root: Root,
+    },
     /// `risk` classifies one scope twice.
     #[error("scope `{scope}` is classified as `{first}` and as `{second}`; a scope has one tier")]
     DoublyClassified {
@@ -123,11 +150,6 @@ pub enum DefectKind {
 }
 
 impl DefectKind {
-    /// Whether the documents may be good Rego that only an evaluator could read.
-    pub fn is_outside_subset(&self) -> bool {
-        matches!(self, DefectKind::Refused(kind) if kind.is_outside_subset())
-    }
-
     /// A stable word for machines.
     pub fn code(&self) -> &'static str {
         match self {
@@ -141,6 +163,9 @@ impl DefectKind {
             DefectKind::Malformed { .. } => "malformed_data",
             DefectKind::NoGrantHas(_) => "defective_grants",
             DefectKind::DoublyClassified { .. } => "doubly_classified_scope",
+            DefectKind::Recursive { .. } => "recursive_definition",
+            DefectKind::ReplacedInput { .. } | DefectKind::NumberTooLarge { .. } => "not_evaluable",
+            DefectKind::NotEvaluated { .. } => "evaluation_failed",
         }
     }
 }
@@ -169,6 +194,15 @@ impl<'d> Defects<'d> {
 
     pub(crate) fn is_full(&self) -> bool {
         self.found.len() >= MAX_DEFECTS
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    /// What was found first.
+    pub(crate) fn into_first(self) -> Option<BundleDefect> {
+        self.found.into_iter().next()
     }
 
     /// The value, if nothing was found.

@@ -5,13 +5,15 @@
 //! them, and one single label must hold them all. Documents only ever narrow this: rows 1 to 8 deny, and what
 //! row 9 allows, a tier can still hold for a human.
 
-use crate::bundle::Bundle;
-use crate::data::{Approvals, DoublyClassified, Grant, Risk};
+use crate::bundle::{Bundle, RootValues};
+use crate::data::{Approvals, Data, DoublyClassified, Grant, Risk};
 use crate::input::{ActionId, DelegationEdge, Input, LIFECYCLE_SCOPE, PrincipalKind, is_absent};
+use crate::root::Root;
 use crate::verdict::{Allowance, DenyReason, Verdict};
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
@@ -27,16 +29,55 @@ pub enum EvaluationError {
         /// The scope.
         scope: String,
     },
+    /// Documents of the bundle depend on the question, and were not evaluated for this one.
+    #[error("the documents of the policy were not evaluated for this question")]
+    NotEvaluated,
+    /// The evaluation was given up.
+    #[error("evaluating the documents of the policy took more than {} ms", most.as_millis())]
+    TookTooLong {
+        /// How long it may take.
+        most: Duration,
+    },
+    /// Something became larger than a value may be.
+    #[error("evaluating `{root}` made more of its data than fits a decision")]
+    TooLarge {
+        /// Which root.
+        root: Root,
+    },
+    /// The engine has no answer.
+    #[error("evaluating the documents of the policy failed: {0}")]
+    Failed(String),
+    /// What came out is no data of its root, or contradicts what is written.
+    #[error("the documents of the policy came to no usable data: {0}")]
+    Unusable(String),
+    /// There was nobody to evaluate: too many evaluations wait, of this zone or of all.
+    #[error("too many evaluations of policy documents are waiting")]
+    Overloaded,
+    /// The evaluation broke off.
+    #[error("the evaluation of the documents of the policy broke off")]
+    BrokenOff,
 }
 
-/// Decides one question by one bundle. Pure: the same bundle and input always get the same answer.
+/// Decides one question by one bundle whose data do not depend on it. Pure: the same bundle and input always get the same
+/// answer.
 pub fn decide(bundle: &Bundle, input: &Input) -> Result<Verdict, EvaluationError> {
+    if bundle.is_no_active_policy_set() {
+        return deny(DenyReason::NoActivePolicySet);
+    }
+    if bundle.must_be_evaluated() {
+        return Err(EvaluationError::NotEvaluated);
+    }
+    climb(&bundle.data, input)
+}
+
+/// Decides one question by one bundle, with what its documents came to for this very question.
+pub fn decide_evaluated(bundle: &Bundle, values: &RootValues, input: &Input) -> Result<Verdict, EvaluationError> {
+    climb(values.data_for(bundle, input).ok_or(EvaluationError::NotEvaluated)?, input)
+}
+
+fn climb(data: &Data, input: &Input) -> Result<Verdict, EvaluationError> {
     use DenyReason::*;
 
-    if bundle.is_no_active_policy_set() {
-        return deny(NoActivePolicySet);
-    }
-    let data = &bundle.data;
     let labels = &input.principal.labels;
     let wanted = &input.context.requested_scopes;
     let grant = data.grants.get(input.resource.identifier.as_str());
@@ -56,8 +97,8 @@ pub fn decide(bundle: &Bundle, input: &Input) -> Result<Verdict, EvaluationError
         return allow(BOOTSTRAP_POLICY.into());
     }
     // 3, 4
-    let malformed_risk = matches!(data.risk, Risk::Malformed);
-    let malformed_approvals = matches!(data.approvals, Approvals::Malformed);
+    let malformed_risk = matches!(*data.risk, Risk::Malformed);
+    let malformed_approvals = matches!(*data.approvals, Approvals::Malformed);
     if classified && malformed_risk {
         return deny(MalformedRiskData);
     }
@@ -78,11 +119,11 @@ pub fn decide(bundle: &Bundle, input: &Input) -> Result<Verdict, EvaluationError
         if !grant.covers(labels, wanted.iter().map(String::as_str)) {
             return deny(RoleScopeMismatch);
         }
-        return allow_gated(bundle, owner.mint_policy.clone(), wanted);
+        return allow_gated(data, owner.mint_policy.clone(), wanted);
     }
     // 10
     if workload && !malformed_risk && !malformed_approvals {
-        return allow_gated(bundle, WORKLOAD_POLICY.into(), wanted);
+        return allow_gated(data, WORKLOAD_POLICY.into(), wanted);
     }
     // 11 to 14
     if let Some(presented) = presented(input) {
@@ -110,13 +151,12 @@ fn allow(policy: Arc<str>) -> Result<Verdict, EvaluationError> {
 }
 
 /// An allowed mint with its diagnostics: perhaps held for a human (policy.md §4.4).
-fn allow_gated(bundle: &Bundle, policy: Arc<str>, wanted: &[String]) -> Result<Verdict, EvaluationError> {
-    let risk = bundle
-        .data
+fn allow_gated(data: &Data, policy: Arc<str>, wanted: &[String]) -> Result<Verdict, EvaluationError> {
+    let risk = data
         .risk
         .classify(wanted)
         .map_err(|DoublyClassified(scope)| EvaluationError::DoublyClassified { scope: scope.to_owned() })?;
-    let step_up = bundle.data.approvals.step_up(&risk);
+    let step_up = data.approvals.step_up(&risk);
     Ok(Verdict::Allow(Allowance { policy, step_up, risk }))
 }
 

@@ -7,14 +7,18 @@
 //! by a named policy, perhaps held for a human, or one of ten reasons to deny. An evaluation that has no answer is
 //! an [`EvaluationError`], and an error is a denial.
 //!
-//! What must stay absent here: clock, chance, network, storage, and any code of a tenant that runs. Documents that
-//! would have to be evaluated are refused with a sentence that says so.
+//! Most documents are literals, and cost a decision a few lookups. One with conditions, comprehensions or calls is a tenant's
+//! program: it is read, checked and evaluated by `rego`, on a thread of [`Evaluators`], within bounds, and what comes out
+//! is data again ([`RootValues`], for [`decide_evaluated`]).
+//!
+//! What must stay absent here: chance, network, storage, and any time but that by which an evaluation is given up.
 
 mod bundle;
 mod cache;
 mod contract;
 mod data;
 mod defect;
+mod evaluators;
 mod hashes;
 mod input;
 mod ladder;
@@ -23,6 +27,7 @@ mod merge;
 mod number;
 mod parse;
 mod refusal;
+mod rego;
 mod root;
 mod scan;
 mod shape;
@@ -30,20 +35,22 @@ mod templates;
 pub mod text;
 mod verdict;
 
-pub use bundle::{Bundle, Document, NO_ACTIVE_POLICY_SET};
+pub use bundle::{Bundle, Document, NO_ACTIVE_POLICY_SET, RootValues};
 pub use cache::{LoadError, PolicyCache, StoredDocument};
 pub use contract::{DECISION_CONTRACT_STATEMENT, DECISION_CONTRACT_VERSION, decision_contract_sha256};
 pub use defect::{BundleDefect, DefectKind};
+pub use evaluators::{Evaluators, Overloaded};
 pub use hashes::{ContentSha256, ManifestSha256, NotASha256};
 pub use input::{
     Action, ActionId, Context, DelegationEdge, INPUT_SCHEMA_VERSION, Input, LIFECYCLE_SCOPE, Principal, PrincipalKind,
     Resource, SchemaVersion, Session, SimulationInputError,
 };
-pub use ladder::{EvaluationError, decide};
+pub use ladder::{EvaluationError, decide, decide_evaluated};
 pub use literal::{Literal, Member, Position, Value};
 pub use number::Number;
 pub use parse::{MAX_DEPTH, ParsedDocument};
 pub use refusal::{Refusal, RefusalKind};
+pub use rego::Budget;
 pub use root::Root;
 pub use templates::{TEMPLATES, Template};
 pub use verdict::{

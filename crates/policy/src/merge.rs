@@ -2,11 +2,30 @@
 //!
 //! Complete rules must agree, partial rules merge, the two do not mix, and a root has at most one default. Every
 //! contradiction is a defect here, whichever root it is in: the reference notices some only at run time (D31).
+//!
+//! What was evaluated comes in as the rules that would have said it, so the same holds between it and what is written.
+
+use std::sync::Arc;
 
 use crate::defect::{DefectKind, Defects};
-use crate::literal::{Literal, Position, Value};
+use crate::literal::{Literal, Member, Position, Value};
 use crate::parse::{Form, ParsedDocument, Rule, shortened};
+use crate::rego::{Evaluation, Given, PartForm};
 use crate::root::Root;
+
+/// The documents of a bundle, and what evaluating them gave: once for all, and for one question.
+#[derive(Clone, Copy)]
+pub(crate) struct Sources<'d> {
+    pub(crate) documents: &'d [Arc<ParsedDocument>],
+    pub(crate) ground: &'d Evaluation,
+    pub(crate) fresh: Option<&'d Evaluation>,
+}
+
+impl<'d> Sources<'d> {
+    fn given(&self, root: Root) -> Option<&'d Given> {
+        self.fresh.and_then(|fresh| fresh.of(root)).or_else(|| self.ground.of(root))
+    }
+}
 
 /// A root's value with the document every part came from.
 pub(crate) struct Merged<'d> {
@@ -33,6 +52,26 @@ pub(crate) struct Item<'d> {
     pub(crate) value: &'d Literal,
 }
 
+impl Merged<'_> {
+    /// The whole as one value, in whatever order.
+    pub(crate) fn to_literal(&self) -> Literal {
+        let values = || self.items.iter().map(|item| item.value.clone()).collect();
+        let value = match self.kind {
+            // A scalar has no items; who reads one reads nothing of use.
+            Kind::Scalar(_) => Value::Null,
+            Kind::Array => Value::Array(values()),
+            Kind::Set => Value::Set(values()),
+            Kind::Object => Value::Object(
+                self.items
+                    .iter()
+                    .filter_map(|item| Some(Member { key: item.key?.clone(), value: item.value.clone() }))
+                    .collect(),
+            ),
+        };
+        Literal { at: self.at, value }
+    }
+}
+
 impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -45,23 +84,27 @@ impl Kind {
 }
 
 /// The value of a root, `None` if no document defines it or its definitions contradict each other.
-pub(crate) fn merge<'d>(root: Root, documents: &[&'d ParsedDocument], defects: &mut Defects<'_>) -> Option<Merged<'d>> {
+pub(crate) fn merge<'d>(root: Root, sources: &Sources<'d>, defects: &mut Defects<'_>) -> Option<Merged<'d>> {
     let mut rules = Rules::default();
-    for (document, parsed) in documents.iter().enumerate() {
+    for (document, parsed) in sources.documents.iter().enumerate() {
         for rule in parsed.rules.iter().filter(|rule| rule.root == root) {
             rules.add(document, rule, defects);
         }
     }
-    if let Some((document, value)) = rules.complete {
+    let given = sources.given(root);
+    for given in given.iter() {
+        given.rules.iter().for_each(|rule| rules.add(given.document, rule, defects));
+    }
+    if let Some((document, value)) = rules.complete.or(rules.default) {
         return Some(whole(document, value));
     }
-    if let Some((document, value)) = rules.default {
-        return Some(whole(document, value));
-    }
-    let (document, at) = rules.first_part?;
-    let (kind, items) = match rules.elements.is_empty() {
-        false => (Kind::Set, rules.elements),
-        true => (Kind::Object, one_per_key(root, rules.members, defects)),
+    // Rules that add to a root make it one, even if none of them holds.
+    let added_to = given.filter(|given| given.form != PartForm::Whole);
+    let (document, at) = rules.first_part.or(added_to.map(|given| (given.document, given.at)))?;
+    let is_set = !rules.elements.is_empty() || added_to.is_some_and(|given| given.form == PartForm::Elements);
+    let (kind, items) = match is_set {
+        true => (Kind::Set, rules.elements),
+        false => (Kind::Object, one_per_key(root, rules.members, defects)),
     };
     Some(Merged { kind, items, document, at })
 }

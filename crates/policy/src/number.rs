@@ -22,6 +22,11 @@ impl Number {
         is_json_number(text.as_bytes()).then(|| Self(Box::from(text)))
     }
 
+    /// As it was written.
+    pub(crate) fn text(&self) -> &str {
+        &self.0
+    }
+
     /// The value, if it is an integer from 1 to 2^53. Larger ones differ between engines, so they count as
     /// unreadable (policy.md §14.2 row 10).
     pub fn as_positive_integer(&self) -> Option<u64> {

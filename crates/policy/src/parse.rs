@@ -1,7 +1,7 @@
 //! Our own parser for data documents that are ground literals (contract: policy.md §14.4, D31).
 //!
-//! Why not a Rego parser: a tenant's text must never abort, hang or slow the process that signs tokens, and what
-//! is not data must be refused rather than half understood. The subset is small enough to read here at a glance:
+//! Why not a Rego parser: nearly every document is data, and data must never abort, hang or slow the process that signs
+//! tokens. What is not data is left to `crate::rego` rather than half understood. The subset fits on a glance:
 //!
 //! ```text
 //! document  = { comment } "package caracal.authz" { import } { rule }
@@ -19,6 +19,7 @@
 
 use crate::literal::{Literal, Member, Position, Value};
 use crate::refusal::{Refusal, RefusalKind};
+use crate::rego::Evaluated;
 use crate::root::Root;
 use crate::scan::Cursor;
 
@@ -29,7 +30,7 @@ pub const MAX_DEPTH: usize = 64;
 const MAX_REPEATED_KEYS: usize = 32;
 
 /// Bytes that a value takes beside its text, about: `[1,1,1]` is many times larger read than written.
-const VALUE_BYTES: usize = 96;
+pub(crate) const VALUE_BYTES: usize = 96;
 
 /// A document read as ground data: its rules in text order.
 #[derive(Debug)]
@@ -39,6 +40,8 @@ pub struct ParsedDocument {
     pub(crate) repeated_keys: Vec<(Position, String)>,
     /// Bytes it takes as it is here, about.
     pub(crate) weight: usize,
+    /// What of it must be evaluated.
+    pub(crate) evaluated: Option<Evaluated>,
 }
 
 /// One rule of a document.
@@ -62,9 +65,35 @@ pub(crate) enum Form {
 }
 
 impl ParsedDocument {
-    /// Reads a document. The text check of policy.md §7.1 is another matter: see [`crate::text::check`].
+    /// Reads a document: as literal data if it is, else as one that must be evaluated. The text check of policy.md §7.1
+    /// is another matter: see [`crate::text::check`].
+    ///
+    /// The second way takes a deep stack and its time: run it on a thread of [`crate::Evaluators`].
     pub fn parse(content: &str) -> Result<Self, Refusal> {
+        match Self::parse_literal(content) {
+            Err(refusal) if refusal.kind.is_outside_subset() => crate::rego::read(content),
+            read => read,
+        }
+    }
+
+    /// Reads a document that is literal data.
+    pub fn parse_literal(content: &str) -> Result<Self, Refusal> {
         parse_counting(content).0
+    }
+
+    /// Reads a stored document. One of another package says nothing here, and is no error (policy.md §7.3).
+    pub(crate) fn parse_stored(content: &str) -> Result<Self, Refusal> {
+        match Self::parse(content) {
+            Err(Refusal { kind: RefusalKind::ForeignPackage(_), .. }) => {
+                Ok(Self { rules: Vec::new(), repeated_keys: Vec::new(), weight: content.len(), evaluated: None })
+            }
+            read => read,
+        }
+    }
+
+    /// Whether it has rules that must be evaluated.
+    pub fn must_be_evaluated(&self) -> bool {
+        self.evaluated.is_some()
     }
 
     /// The value of the first complete rule of a root, without defaults and parts.
@@ -82,7 +111,12 @@ pub(crate) fn parse_counting(content: &str) -> (Result<ParsedDocument, Refusal>,
         cursor: Cursor::new(content),
         imports: Vec::new(),
         contains_is_keyword: false,
-        document: ParsedDocument { rules: Vec::new(), repeated_keys: Vec::new(), weight: content.len() },
+        document: ParsedDocument {
+            rules: Vec::new(),
+            repeated_keys: Vec::new(),
+            weight: content.len(),
+            evaluated: None,
+        },
     };
     if crate::text::is_too_long(content) {
         return (Err(parser.cursor.refuse(RefusalKind::TooLong)), 0);
@@ -364,7 +398,7 @@ impl<'t> Parser<'t> {
             self.separator(b'}', "`,` or `}`")?;
             self.cursor.skip_blank();
             if self.cursor.take(b'}') {
-                return Ok(Value::Object(self.sorted(members)));
+                return Ok(Value::Object(sorted_members(members, &mut self.document.repeated_keys)));
             }
             key = self.value(depth + 1)?;
             self.cursor.skip_blank();
@@ -410,25 +444,25 @@ impl<'t> Parser<'t> {
     fn colon(&mut self) -> bool {
         !self.cursor.rest_starts_with(":=") && self.cursor.take(b':')
     }
+}
 
-    /// Members by key. Of equal keys the last wins, as in the language; a differing one is remembered for authors.
-    fn sorted(&mut self, mut members: Vec<Member>) -> Vec<Member> {
-        members.sort_by(|a, b| a.key.cmp(&b.key));
-        let mut kept: Vec<Member> = Vec::with_capacity(members.len());
-        for member in members {
-            match kept.last_mut() {
-                Some(last) if last.key == member.key => {
-                    if last.value != member.value && self.document.repeated_keys.len() < MAX_REPEATED_KEYS {
-                        let key = serde_json::to_string(&member.key).unwrap_or_default();
-                        self.document.repeated_keys.push((member.key.at, shortened(&key)));
-                    }
-                    *last = member;
+/// Members by key. Of equal keys the last wins, as in the language; a differing one is remembered for authors.
+pub(crate) fn sorted_members(mut members: Vec<Member>, repeated_keys: &mut Vec<(Position, String)>) -> Vec<Member> {
+    members.sort_by(|a, b| a.key.cmp(&b.key));
+    let mut kept: Vec<Member> = Vec::with_capacity(members.len());
+    for member in members {
+        match kept.last_mut() {
+            Some(last) if last.key == member.key => {
+                if last.value != member.value && repeated_keys.len() < MAX_REPEATED_KEYS {
+                    let key = serde_json::to_string(&member.key).unwrap_or_default();
+                    repeated_keys.push((member.key.at, shortened(&key)));
                 }
-                _ => kept.push(member),
+                *last = member;
             }
+            _ => kept.push(member),
         }
-        kept
     }
+    kept
 }
 
 fn starts_expression(byte: u8) -> bool {

@@ -1,8 +1,11 @@
-//! Why a document is not in the literal subset: one enum, each case with what to do about it.
+//! Why a document is not read: one enum, each case with what to do about it.
+//!
+//! The first half is what the literal parser stops at. Some of it is good Rego all the same ([`RefusalKind::is_outside_subset`]);
+//! such a text is read a second time, by the reader of `crate::rego`, and the second half is what that one refuses.
 
 use crate::literal::Position;
 
-/// A document the literal parser does not take, and where it stopped.
+/// A document that is not read, and where reading stopped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {}, column {}: {kind}", at.line, at.column)]
 pub struct Refusal {
@@ -12,7 +15,7 @@ pub struct Refusal {
     pub kind: RefusalKind,
 }
 
-/// What stands in the way of reading a document as ground data.
+/// What stands in the way of reading a document.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RefusalKind {
@@ -100,32 +103,107 @@ pub enum RefusalKind {
     #[error("an expression must be evaluated, and only literal data is read; write its result")]
     Expression,
     /// A template string.
-    #[error("a template string must be evaluated, and only literal data is read; write a plain string")]
+    #[error("template strings are not available; write a plain string, or `sprintf`")]
     TemplateString,
+
+    // What stands in the way of evaluating a document.
+    /// The text is longer than one that is evaluated may be.
+    #[error(
+        "a document that must be evaluated may have {max} bytes; move what is literal to a document of its own",
+        max = crate::rego::MAX_TEXT
+    )]
+    TooLongToEvaluate,
+    /// Brackets nested beyond what may be evaluated: reading costs twice as much per level.
+    #[error(
+        "nested deeper than {max} levels, which a document that must be evaluated may not be; flatten it",
+        max = crate::rego::MAX_NESTING
+    )]
+    TooDeepToEvaluate,
+    /// Too much text inside of nested brackets.
+    #[error(
+        "too much nested text for a document that must be evaluated; move what is literal to a document of its own"
+    )]
+    TooMuchToEvaluate,
+    /// More operators than one expression may have.
+    #[error("an expression with more than {max} operators; split it", max = crate::rego::MAX_OPERATORS)]
+    ExpressionTooLong,
+    /// More statements than one body may have.
+    #[error("a body with more than {max} statements; split the rule", max = crate::rego::MAX_STATEMENTS)]
+    BodyTooLong,
+    /// A number that can't be computed with in bounded time.
+    #[error("a number of this size is not computed with; write one of at most 40 digits and an exponent below 100")]
+    NumberTooLarge,
+    /// A name that evaluation uses for itself.
+    #[error("`{0}`: names that start with two underscores are not available")]
+    ReservedName(String),
+    /// A function that is not available.
+    #[error("`{0}` is not a function available to policy")]
+    UnknownFunction(String),
+    /// A function that is available, called in a way that is not.
+    #[error("`{function}` is called with {found} arguments, and takes {takes}; assign its result with `:=`")]
+    WrongArguments {
+        /// The function.
+        function: &'static str,
+        /// How many it takes.
+        takes: usize,
+        /// How many there are.
+        found: usize,
+    },
+    /// An argument that must be written out, so that the result is bounded.
+    #[error("`{function}` needs {needs} written out here, so that its result is bounded")]
+    UnboundedArgument {
+        /// The function.
+        function: &'static str,
+        /// What it needs.
+        needs: &'static str,
+    },
+    /// A reference into `data` that is none to a root by its name.
+    #[error(
+        "a document refers to nothing in `data` but the roots, by name: `data.caracal.authz.grants`, or `grants` \
+         (app_ids, grants, confinement, restrict, risk, approval_tiers)"
+    )]
+    ForeignData,
+    /// `with` for something else than `input`.
+    #[error("`with` replaces `input` or a member of it, and nothing else")]
+    WithTarget,
+    /// A local name that hides a root, `input`, `data` or an import.
+    #[error("the name `{0}` would hide what it stands for elsewhere; choose another")]
+    HidingName(String),
+    /// What stands left of `:=`, or behind `some`, is no name.
+    #[error("only names, or arrays and objects of names, are assigned here")]
+    NotAssignable,
+    /// Two sides of `=`, both of which may be patterns.
+    #[error("which side of this `=` is assigned is not clear; write `pattern := value`, or `==` to compare")]
+    UnclearUnification,
+    /// `not` in front of what is not plain enough, or together with `with`.
+    #[error("this can't be negated as it stands; assign it with `:=` first, and negate the name")]
+    Negation,
+    /// `else` for a rule that adds to a root.
+    #[error("`else` takes a rule that gives `{0}` as a whole, not one that adds to it")]
+    ElseOnPart(&'static str),
+    /// A root whose rules give it a value it can't have.
+    #[error("`{0}` must be {1}")]
+    WrongShape(&'static str, &'static str),
+    /// What the evaluator itself says.
+    #[error("{0}")]
+    NotEvaluable(String),
 }
 
 impl RefusalKind {
     /// Whether the text may be good Rego that only an evaluator could read. The rest is refused whoever reads it.
     pub fn is_outside_subset(&self) -> bool {
         use RefusalKind::*;
-        match self {
-            ForeignPackage(_) | UnknownImport(_) | Condition | DeepHead(_) | HeadWithoutValue(_) | Reference(_)
-            | Call(_) | Comprehension | Expression | TemplateString | TooDeep => true,
-            TooLong
-            | Unexpected { .. }
-            | UnterminatedString
-            | BadEscape
-            | ControlCharacter
-            | BadNumber
-            | MissingPackage
-            | SecondPackage
-            | RepeatedImport(_)
-            | LateImport
-            | ContainsWithoutImport
-            | ForeignRule(_)
-            | BadDefault(_)
-            | Function(_) => false,
-        }
+        matches!(
+            self,
+            UnknownImport(_)
+                | Condition
+                | DeepHead(_)
+                | HeadWithoutValue(_)
+                | Reference(_)
+                | Call(_)
+                | Comprehension
+                | Expression
+        )
     }
 
     /// A stable word for machines.
@@ -134,7 +212,28 @@ impl RefusalKind {
             RefusalKind::ForeignRule(_) => "rule_not_allowed",
             RefusalKind::Function(_) => "root_is_a_function",
             RefusalKind::TooLong => "document_too_long",
-            RefusalKind::TooDeep => "nested_too_deep",
+            RefusalKind::TooDeep | RefusalKind::TooDeepToEvaluate => "nested_too_deep",
+            RefusalKind::TooLongToEvaluate | RefusalKind::TooMuchToEvaluate => "document_too_long",
+            RefusalKind::UnknownFunction(_)
+            | RefusalKind::WrongArguments { .. }
+            | RefusalKind::UnboundedArgument { .. } => "function_not_available",
+            RefusalKind::ForeignPackage(_) => "foreign_package",
+            RefusalKind::ForeignData => "foreign_reference",
+            RefusalKind::WrongShape(..) => "malformed_data",
+            RefusalKind::ExpressionTooLong
+            | RefusalKind::BodyTooLong
+            | RefusalKind::NumberTooLarge
+            | RefusalKind::ReservedName(_)
+            | RefusalKind::WithTarget
+            | RefusalKind::HidingName(_)
+            | RefusalKind::NotAssignable
+            | RefusalKind::UnclearUnification
+            | RefusalKind::Negation
+            | RefusalKind::ElseOnPart(_)
+            | RefusalKind::DeepHead(_)
+            | RefusalKind::HeadWithoutValue(_)
+            | RefusalKind::TemplateString
+            | RefusalKind::NotEvaluable(_) => "not_evaluable",
             kind if kind.is_outside_subset() => "outside_literal_subset",
             _ => "syntax_error",
         }

@@ -47,3 +47,29 @@ impl fmt::Display for Root {
         f.write_str(self.name())
     }
 }
+
+/// Some of the roots.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Roots(u8);
+
+impl Roots {
+    pub(crate) fn add(&mut self, root: Root) {
+        self.0 |= 1 << root as u8;
+    }
+
+    pub(crate) fn add_all(&mut self, roots: Roots) {
+        self.0 |= roots.0;
+    }
+
+    pub(crate) fn has(self, root: Root) -> bool {
+        self.0 & (1 << root as u8) != 0
+    }
+
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(crate) fn iter(self) -> impl Iterator<Item = Root> {
+        Root::ALL.into_iter().filter(move |root| self.has(*root))
+    }
+}

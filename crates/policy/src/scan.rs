@@ -26,6 +26,16 @@ impl<'t> Cursor<'t> {
         self.at
     }
 
+    /// Where it stands, in bytes from the start of the text.
+    pub(crate) fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// The text from `start` to where it stands.
+    pub(crate) fn passed(&self, start: usize) -> &'t str {
+        &self.text[start..self.offset]
+    }
+
     pub(crate) fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.offset).copied()
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::data::{Approvals, Cap, Confinement, Data, Grant, Owner, Risk, Tier};
 use crate::defect::{DefectKind, Defects};
 use crate::literal::{Literal, Position, Value};
-use crate::merge::{Item, Kind, Merged, merge};
+use crate::merge::{Item, Kind, Merged, Sources, merge};
 use crate::parse::{ParsedDocument, shortened};
 use crate::root::Root;
 use crate::verdict::{Approver, Privacy, TierDeclaration};
@@ -25,25 +25,46 @@ pub(crate) enum Tolerance {
     Stored,
 }
 
-/// The data of a bundle. What it returns counts only if no defect was added.
-pub(crate) fn index(documents: &[&ParsedDocument], tolerance: Tolerance, defects: &mut Defects<'_>) -> Data {
+/// The data of a bundle: `roots` from their sources, the others as they are in `data`. What it returns counts only if no
+/// defect was added.
+pub(crate) fn index(
+    sources: &Sources<'_>,
+    roots: impl Fn(Root) -> bool,
+    data: &Data,
+    tolerance: Tolerance,
+    defects: &mut Defects<'_>,
+) -> Data {
     let strict = tolerance == Tolerance::Authored;
-    if strict {
-        for (document, parsed) in documents.iter().enumerate() {
-            for (at, key) in &parsed.repeated_keys {
-                defects.add(document, *at, DefectKind::RepeatedKey(key.clone()));
-            }
-        }
+    let mut data = data.clone();
+    // Who owns a resource is resolved through `app_ids`.
+    if roots(Root::Grants) || roots(Root::AppIds) {
+        let app_ids = Walk::of(Root::AppIds, sources, strict, defects).map(Walk::app_ids).unwrap_or_default();
+        let grants = Walk::of(Root::Grants, sources, strict, defects).map(|walk| walk.grants(&app_ids));
+        data.grants = Arc::new(grants.unwrap_or_default());
     }
-    let app_ids = Walk::of(Root::AppIds, documents, strict, defects).map(Walk::app_ids).unwrap_or_default();
-    Data {
-        grants: Walk::of(Root::Grants, documents, strict, defects)
-            .map(|walk| walk.grants(&app_ids))
-            .unwrap_or_default(),
-        confinement: Walk::of(Root::Confinement, documents, strict, defects).map(Walk::confinement).unwrap_or_default(),
-        frozen: Walk::of(Root::Restrict, documents, strict, defects).is_some_and(Walk::restrict),
-        risk: Walk::of(Root::Risk, documents, strict, defects).map(Walk::risk).unwrap_or_default(),
-        approvals: Walk::of(Root::ApprovalTiers, documents, strict, defects).map(Walk::approvals).unwrap_or_default(),
+    if roots(Root::Confinement) {
+        let confinement = Walk::of(Root::Confinement, sources, strict, defects).map(Walk::confinement);
+        data.confinement = Arc::new(confinement.unwrap_or_default());
+    }
+    if roots(Root::Restrict) {
+        data.frozen = Walk::of(Root::Restrict, sources, strict, defects).is_some_and(Walk::restrict);
+    }
+    if roots(Root::Risk) {
+        data.risk = Arc::new(Walk::of(Root::Risk, sources, strict, defects).map(Walk::risk).unwrap_or_default());
+    }
+    if roots(Root::ApprovalTiers) {
+        let approvals = Walk::of(Root::ApprovalTiers, sources, strict, defects).map(Walk::approvals);
+        data.approvals = Arc::new(approvals.unwrap_or_default());
+    }
+    data
+}
+
+/// Keys that documents write twice, for an author.
+pub(crate) fn repeated_keys(documents: &[Arc<ParsedDocument>], defects: &mut Defects<'_>) {
+    for (document, parsed) in documents.iter().enumerate() {
+        for (at, key) in &parsed.repeated_keys {
+            defects.add(document, *at, DefectKind::RepeatedKey(key.clone()));
+        }
     }
 }
 
@@ -56,8 +77,8 @@ struct Walk<'w, 'd, 'i> {
 }
 
 impl<'w, 'd, 'i> Walk<'w, 'd, 'i> {
-    fn of(root: Root, documents: &[&'d ParsedDocument], strict: bool, defects: &'w mut Defects<'i>) -> Option<Self> {
-        merge(root, documents, defects).map(|merged| Walk { root, merged, strict, defects })
+    fn of(root: Root, sources: &Sources<'d>, strict: bool, defects: &'w mut Defects<'i>) -> Option<Self> {
+        merge(root, sources, defects).map(|merged| Walk { root, merged, strict, defects })
     }
 
     /// A shape refused whoever asks.

@@ -215,14 +215,13 @@ fn messages_say_what_is_wrong_and_where() {
          is missing"
     );
     assert_eq!(
-        message("restrict contains \"x\" if input.principal.id == \"a\""),
-        "policy version `pv-1`, line 6, column 23: a rule with a condition (`if`, `else` or a body) must be \
-         evaluated, and only literal data is read; write the value without the condition"
+        message("restrict contains \"x\" if regex.match(\"a\", input.principal.id)"),
+        "policy version `pv-1`, line 6, column 26: `regex.match` is not a function available to policy"
     );
     assert_eq!(
         message("grants := {r: {} | some r in [1]}"),
-        "policy version `pv-1`, line 6, column 12: `r` refers to something else, and only literal data is read; write \
-         the value itself"
+        "policy version `pv-1`, line 6, column 1: `a key of grants` must be a resource identifier, a string, and is a \
+         number"
     );
 }
 
@@ -230,7 +229,7 @@ fn messages_say_what_is_wrong_and_where() {
 fn all_defects_are_told_at_once_up_to_a_bound() {
     let found = build(&["risk := [1]", "helper := 1", "restrict := {x}"]).unwrap_err();
     let codes: Vec<_> = found.iter().map(|defect| (defect.document, defect.kind.code())).collect();
-    assert_eq!(codes, [(1, "text_check_failed"), (2, "outside_literal_subset")]);
+    assert_eq!(codes, [(1, "text_check_failed"), (2, "not_evaluable")]);
     let many = format!("risk := [{}]", "1, ".repeat(50_000));
     assert_eq!(build(&[&many]).unwrap_err().len(), 32);
 }
@@ -243,10 +242,10 @@ fn what_only_looks_valid_is_refused_by_the_bundle() {
         ("result[\"a\"] := 1\nrisk := []", "rule_not_allowed"),
         ("helper[\"a\"] := 1\nrisk := []", "rule_not_allowed"),
         ("risk := []\npackage other", "syntax_error"),
-        ("restrict := {http[\"send\"]({})}", "outside_literal_subset"),
-        ("restrict := {time.now_ns}", "outside_literal_subset"),
-        ("restrict := {} if true", "outside_literal_subset"),
-        ("restrict := {restrict}", "outside_literal_subset"),
+        ("restrict := {http[\"send\"]({})}", "function_not_available"),
+        ("restrict := {time.now_ns}", "not_evaluable"),
+        ("restrict := 5 if true", "malformed_data"),
+        ("restrict := {restrict}", "recursive_definition"),
     ] {
         assert!(text::check(&document(rules)).is_ok(), "{rules}");
         assert_eq!(build(&[rules]).unwrap_err()[0].kind.code(), expected, "{rules}");

@@ -25,6 +25,9 @@
 //! A request that policy holds for a human costs a commit more than a refusal does not: the hold is raised with the
 //! evidence of the refusal, and one that was approved meanwhile is spent by deciding once more with it.
 //!
+//! Documents of policy that must be evaluated are, for each resource, between the snapshot and the commit, on threads of
+//! their own: nothing is held while that takes its time.
+//!
 //! Any other secret costs one Argon2id derivation, and a zone's very first mint a commit for its key. The client's
 //! snapshot stays apart from that of the facts, because between them may lie a derivation, and a snapshot that waited
 //! for it would keep a reader from everybody else. A decision made anew costs one more snapshot and one more commit.
@@ -128,6 +131,7 @@ impl Sts {
             let claims = presented.as_ref().map(|presented| presented.claims.clone());
             let mut loaded = sources.load(&request, &asked.client, claims).await?;
             loaded.facts.holds.extend(answering.take().map(|hold| *hold));
+            let mut answered = Vec::new();
             let outcome = loop {
                 let mut advice = Advice {
                     zone: &request.zone,
@@ -137,16 +141,23 @@ impl Sts {
                     raw_claims: presented.as_ref().map(|presented| presented.signed.raw()),
                     rated: &rated,
                     uncounted: Vec::new(),
+                    answered: &answered,
+                    unanswered: Vec::new(),
                     metrics: &self.policy.metrics,
                 };
                 let outcome = caracal_authority::exchange::decide(&request, &loaded.facts, &mut advice);
-                let uncounted = advice.uncounted;
-                if uncounted.is_empty() {
-                    break outcome;
+                let Advice { uncounted, unanswered, .. } = advice;
+                if !uncounted.is_empty() {
+                    let now = loaded.facts.now.unwrap_or(Timestamp::EPOCH);
+                    if !self.count_mints(&request, uncounted, now, &mut rated).await? {
+                        continue;
+                    }
                 }
-                let now = loaded.facts.now.unwrap_or(Timestamp::EPOCH);
-                if self.count_mints(&request, uncounted, now, &mut rated).await? {
-                    break outcome;
+                match &loaded.governing.bundle {
+                    Ok(bundle) if !unanswered.is_empty() => {
+                        answered.extend(self.policy.evaluate(&request.zone, bundle, unanswered).await);
+                    }
+                    _ => break outcome,
                 }
             };
             let case =

@@ -113,9 +113,12 @@ impl Sources<'_> {
         if let Some(id) = &approval {
             add_hold(&mut tx, &mut facts, id).await?;
         }
-        let governing = self.policy.governing(&mut tx).await?;
-        facts.policy = governing.stamp();
+        let found = self.policy.find(&mut tx).await?;
         let key = self.keys.signing_key(&mut tx).await?;
+        // Documents take their time, and a snapshot keeps a reader from everybody else.
+        drop(snapshot);
+        let governing = self.policy.read(&request.zone, found).await;
+        facts.policy = governing.stamp();
         Ok(Loaded { version, facts, application, session, governing, upstreams, key })
     }
 

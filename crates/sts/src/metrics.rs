@@ -54,8 +54,20 @@ pub(crate) struct Timed {
 impl Timed {
     /// Does it.
     pub(crate) fn count<T, E>(&self, what: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        self.count_if(what, |_| false)
+    }
+
+    /// Does it, and counts it unless it turns out to be none.
+    pub(crate) fn count_if<T, E>(
+        &self,
+        what: impl FnOnce() -> Result<T, E>,
+        is_none: impl FnOnce(&Result<T, E>) -> bool,
+    ) -> Result<T, E> {
         let started = Instant::now();
         let done = what();
+        if is_none(&done) {
+            return done;
+        }
         self.nanos.add(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX));
         self.total.up();
         if done.is_err() {

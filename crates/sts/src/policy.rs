@@ -2,6 +2,10 @@
 //!
 //! The active version is read in the decision's own snapshot, so an activation reaches the next decision of every
 //! replica without being told. Only the bundle is remembered, by the hash of its manifest, and that never changes.
+//!
+//! Documents that are programs are read and evaluated on the threads of [`Evaluators`], never on one that serves requests
+//! and never while a snapshot is held. The decision can't wait for that, so it is made once as if such a question were
+//! denied, which shows what is to be evaluated; that is evaluated; and the decision is made again, like with mint rates.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,13 +15,17 @@ use caracal_authority::exchange::{ApprovalTier, Approver, Counsel, PolicyAnswer,
 use caracal_authority::resource::Resource;
 use caracal_authority::{PolicySetVersionId, ResourceId, Timestamp, ZoneId};
 use caracal_policy::{
-    Action, ActionId, Bundle, ContentSha256, Context, DECISION_CONTRACT_VERSION, DelegationEdge, Input, ManifestSha256,
-    PolicyCache, Principal, PrincipalKind, SchemaVersion, Session, StoredDocument, Verdict, decide,
-    decision_contract_sha256,
+    Action, ActionId, Budget, Bundle, ContentSha256, Context, DECISION_CONTRACT_VERSION, DelegationEdge,
+    EvaluationError, Evaluators, Input, ManifestSha256, PolicyCache, Principal, PrincipalKind, RootValues,
+    SchemaVersion, Session, StoredDocument, Verdict, decide, decide_evaluated, decision_contract_sha256,
 };
+use caracal_policy::{LoadError, NotASha256, Overloaded};
+use caracal_store::policies::PolicyVersion;
 use caracal_store::policy_sets::{self, ActivePolicySet};
 use caracal_store::{Store, StoreError, ZoneRead, policies};
+use futures_util::future::join_all;
 use serde_json::{Map, Value};
+use tokio::sync::oneshot;
 
 use crate::metrics::PolicyMetrics;
 
@@ -49,6 +57,42 @@ impl Governing {
     }
 }
 
+/// What governs a zone, perhaps still to be read: that is done when the snapshot is given back.
+pub(crate) struct Found {
+    active: Option<ActivePolicySet>,
+    bundle: Result<Arc<Bundle>, String>,
+    unread: Option<Unread>,
+}
+
+/// A set version whose documents must be evaluated.
+struct Unread {
+    manifest: ManifestSha256,
+    rows: Vec<PolicyVersion>,
+}
+
+impl Unread {
+    fn load(
+        &self,
+        load: impl FnOnce(ManifestSha256, &[StoredDocument<'_>]) -> Option<Result<Arc<Bundle>, LoadError>>,
+    ) -> Option<Result<Arc<Bundle>, String>> {
+        let documents: Result<Vec<StoredDocument<'_>>, NotASha256> = self
+            .rows
+            .iter()
+            .map(|row| {
+                Ok(StoredDocument {
+                    policy_version_id: row.id.as_str(),
+                    content: &row.content,
+                    content_sha256: ContentSha256::parse(&row.content_sha256)?,
+                })
+            })
+            .collect();
+        match documents {
+            Ok(documents) => load(self.manifest, &documents).map(|loaded| loaded.map_err(|error| error.to_string())),
+            Err(NotASha256) => Some(Err("a policy version has no usable hash".to_owned())),
+        }
+    }
+}
+
 /// What is in force in a zone, for the activation status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InForce {
@@ -61,71 +105,127 @@ pub struct InForce {
 }
 
 /// Bundles of all zones.
-#[derive(Default)]
 pub(crate) struct PolicyRuntime {
-    cache: PolicyCache,
-    pub(crate) metrics: PolicyMetrics,
+    cache: Arc<PolicyCache>,
+    evaluators: Evaluators,
+    pub(crate) metrics: Arc<PolicyMetrics>,
+}
+
+impl Default for PolicyRuntime {
+    fn default() -> Self {
+        Self { cache: Arc::default(), evaluators: Evaluators::of_process(), metrics: Arc::default() }
+    }
 }
 
 impl PolicyRuntime {
     /// What governs the transaction's zone. A store failure is an error; a version that can't be loaded is a bundle
     /// that answers nothing, so that its decisions fail as policy failures do.
-    pub(crate) async fn governing(&self, tx: &mut ZoneRead<'_>) -> Result<Governing, StoreError> {
+    pub(crate) async fn find(&self, tx: &mut ZoneRead<'_>) -> Result<Found, StoreError> {
         let Some(active) = policy_sets::find_active(tx).await? else {
-            return Ok(Governing { active: None, bundle: Ok(self.cache.no_active_policy_set()) });
+            return Ok(Found { active: None, bundle: Ok(self.cache.no_active_policy_set()), unread: None });
         };
-        let bundle = match ManifestSha256::parse(&active.manifest_sha256) {
-            Ok(manifest) => match self.cache.bundle(manifest) {
-                Some(bundle) => Ok(bundle),
-                None => self.load(tx, &active, manifest).await?,
-            },
-            Err(error) => Err(error.to_string()),
+        let unread = |error: &str| Err(error.to_owned());
+        let manifest = match ManifestSha256::parse(&active.manifest_sha256) {
+            Ok(manifest) => manifest,
+            Err(error) => return Ok(Found { active: Some(active), bundle: unread(&error.to_string()), unread: None }),
         };
-        if let Err(error) = &bundle {
-            tracing::error!(zone = %tx.zone(), version = %active.version_id, error, "the active policy can't be loaded");
+        if let Some(bundle) = self.cache.bundle(manifest) {
+            return Ok(Found { active: Some(active), bundle: Ok(bundle), unread: None });
         }
-        Ok(Governing { active: Some(active), bundle })
-    }
-
-    async fn load(
-        &self,
-        tx: &mut ZoneRead<'_>,
-        active: &ActivePolicySet,
-        manifest: ManifestSha256,
-    ) -> Result<Result<Arc<Bundle>, String>, StoreError> {
         let Some(version) = policy_sets::lookup_version(tx, &active.version_id).await? else {
-            return Ok(Err("the active policy set version is missing".to_owned()));
+            let bundle = unread("the active policy set version is missing");
+            return Ok(Found { active: Some(active), bundle, unread: None });
         };
         let mut rows = Vec::with_capacity(version.manifest.len());
         for id in &version.manifest {
             match policies::lookup_version(tx, id).await? {
                 Some(row) => rows.push(row),
-                None => return Ok(Err(format!("policy version `{id}` is missing"))),
+                None => {
+                    let bundle = unread(&format!("policy version `{id}` is missing"));
+                    return Ok(Found { active: Some(active), bundle, unread: None });
+                }
             }
         }
-        let documents: Result<Vec<StoredDocument<'_>>, _> = rows
-            .iter()
-            .map(|row| {
-                Ok(StoredDocument {
-                    policy_version_id: row.id.as_str(),
-                    content: &row.content,
-                    content_sha256: ContentSha256::parse(&row.content_sha256)?,
-                })
-            })
-            .collect();
-        let documents = match documents {
-            Ok(documents) => documents,
-            Err(caracal_policy::NotASha256) => return Ok(Err("a policy version has no usable hash".to_owned())),
+        let version = Unread { manifest, rows };
+        Ok(Found { active: Some(active), bundle: unread("not read"), unread: Some(version) })
+    }
+
+    /// Reads what [`Self::find`] left to be read. Call it without a snapshot.
+    pub(crate) async fn read(&self, zone: &ZoneId, found: Found) -> Governing {
+        let Found { active, mut bundle, unread } = found;
+        if let Some(unread) = unread {
+            bundle = self.load(zone, unread).await;
+        }
+        if let (Err(error), Some(active)) = (&bundle, &active) {
+            tracing::error!(%zone, version = %active.version_id, error, "the active policy can't be loaded");
+        }
+        Governing { active, bundle }
+    }
+
+    async fn load(&self, zone: &ZoneId, unread: Unread) -> Result<Arc<Bundle>, String> {
+        let literal = unread.load(|manifest, documents| {
+            let load = || match self.cache.load_literals(manifest, documents) {
+                Some(loaded) => loaded.map(Some),
+                None => Ok(None),
+            };
+            self.metrics.compilations.count_if(load, |loaded| loaded.as_ref().is_ok_and(Option::is_none)).transpose()
+        });
+        if let Some(loaded) = literal {
+            return loaded;
+        }
+        let (cache, metrics) = (self.cache.clone(), self.metrics.clone());
+        let loaded = self.evaluated(zone, move || {
+            let load = |manifest, documents: &[StoredDocument<'_>]| {
+                Some(metrics.compilations.count(|| cache.load(manifest, documents)))
+            };
+            unread.load(load).unwrap_or_else(|| Err("not read".to_owned()))
+        });
+        match loaded.await {
+            Ok(loaded) => loaded,
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Has something done on a thread for documents, as the zone's turn comes. Nobody waiting for it, it is not done.
+    async fn evaluated<T: Send + 'static>(
+        &self,
+        zone: &ZoneId,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, EvaluationError> {
+        let (sender, answer) = oneshot::channel();
+        let job = move || {
+            if !sender.is_closed() {
+                let _ = sender.send(job());
+            }
         };
-        let load = || self.cache.load(manifest, &documents);
-        Ok(self.metrics.compilations.count(load).map_err(|error| error.to_string()))
+        self.evaluators.submit(zone.as_str(), job).map_err(|Overloaded| EvaluationError::Overloaded)?;
+        answer.await.map_err(|_| EvaluationError::BrokenOff)
+    }
+
+    /// Evaluates the documents of a bundle for each question, side by side as far as the zone's share goes.
+    pub(crate) async fn evaluate(&self, zone: &ZoneId, bundle: &Arc<Bundle>, asked: Vec<Asked>) -> Vec<Answered> {
+        let jobs = asked.into_iter().map(|Asked { resource, input }| {
+            let (bundle, metrics, question) = (bundle.clone(), self.metrics.clone(), input.clone());
+            let evaluation = self
+                .evaluated(zone, move || metrics.evaluations.count(|| bundle.evaluate(&question, Budget::QUESTION)));
+            async move {
+                let values = match evaluation.await {
+                    Ok(values) => values,
+                    Err(error) => Err(error),
+                };
+                Answered { resource, input, values }
+            }
+        });
+        join_all(jobs).await
     }
 
     /// What is in force in `zone`, loaded now if it was not. `None` when it can't be loaded.
     pub(crate) async fn in_force(&self, store: &Store, zone: &ZoneId) -> Result<Option<InForce>, StoreError> {
         let mut snapshot = store.snapshot().await?;
         let now = snapshot.now();
-        let governing = self.governing(&mut snapshot.zone(zone)).await?;
+        let found = self.find(&mut snapshot.zone(zone)).await?;
+        drop(snapshot);
+        let governing = self.read(zone, found).await;
         let Ok(bundle) = governing.bundle else { return Ok(None) };
         Ok(Some(InForce {
             policy_set_version_id: governing.active.as_ref().map(|active| active.version_id.clone()),
@@ -133,6 +233,19 @@ impl PolicyRuntime {
             loaded_at: governing.active.map_or(now, |active| active.activated_at),
         }))
     }
+}
+
+/// A question for documents that must be evaluated.
+pub(crate) struct Asked {
+    resource: ResourceId,
+    input: Input,
+}
+
+/// What they came to for it.
+pub(crate) struct Answered {
+    resource: ResourceId,
+    input: Input,
+    values: Result<RootValues, EvaluationError>,
 }
 
 /// Whom a decision asks: what was counted of its mints, and the zone's policy.
@@ -148,6 +261,10 @@ pub(crate) struct Advice<'a> {
     pub(crate) rated: &'a HashMap<ResourceId, Rate>,
     /// Mints that still have to be counted; the decision took them for within their limit.
     pub(crate) uncounted: Vec<ResourceId>,
+    /// What documents came to for questions that were asked before.
+    pub(crate) answered: &'a [Answered],
+    /// Questions that documents must be evaluated for; the decision took them for denied.
+    pub(crate) unanswered: Vec<Asked>,
     pub(crate) metrics: &'a PolicyMetrics,
 }
 
@@ -168,11 +285,32 @@ impl Counsel for Advice<'_> {
             Ok(bundle) => bundle,
             Err(error) => return PolicyAnswer::Failed { error: error.clone() },
         };
-        match self.metrics.evaluations.count(|| decide(bundle, &self.input(question))) {
+        let input = self.input(question);
+        let verdict = match bundle.must_be_evaluated() {
+            false => self.metrics.evaluations.count(|| decide(bundle, &input)),
+            true => {
+                let resource = &question.resource.name.id;
+                let known = self.answered.iter().find(|known| known.resource == *resource && known.input == input);
+                match known.map(|known| &known.values) {
+                    Some(Ok(values)) => decide_evaluated(bundle, values, &input),
+                    Some(Err(error)) => Err(error.clone()),
+                    None => {
+                        self.unanswered.push(Asked { resource: resource.clone(), input });
+                        return pending();
+                    }
+                }
+            }
+        };
+        match verdict {
             Ok(verdict) => answer(&verdict),
             Err(error) => PolicyAnswer::Failed { error: error.to_string() },
         }
     }
+}
+
+/// Stands for an answer that is still to come. The decision that sees it counts for nothing.
+fn pending() -> PolicyAnswer {
+    PolicyAnswer::Deny { reason: String::new(), determining: Vec::new(), diagnostics: Value::Array(Vec::new()) }
 }
 
 impl Advice<'_> {

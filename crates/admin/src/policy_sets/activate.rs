@@ -55,7 +55,7 @@ async fn activate(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, 
     let manifest = version_of(&mut tx, &set, &version, MISSING).await?.manifest;
     drop(snapshot);
     let manifest: Vec<String> = manifest.iter().map(PolicyVersionId::to_string).collect();
-    bundle::check(&admin.store, &zone, &manifest).await?;
+    bundle::check_again(&admin.store, &zone, &manifest).await?;
     let message: OutboxId = fresh(call.now)?;
     let change = Change {
         set: set.clone(),

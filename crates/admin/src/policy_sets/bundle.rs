@@ -6,38 +6,56 @@
 
 use std::collections::HashSet;
 
-use caracal_authority::PolicyVersionId;
-use caracal_policy::{Bundle, BundleDefect, Document, text};
+use caracal_authority::{PolicyVersionId, ZoneId};
+use caracal_policy::{Bundle, BundleDefect, Document, Evaluators, text};
 use caracal_store::policies::{self, PolicyVersion};
 use caracal_store::{Store, ZoneRead};
+use http::StatusCode;
 use serde_json::json;
+use tokio::sync::oneshot;
 
 use crate::policies::SCHEMA;
 use crate::problem::Refusal;
 
 /// Reads the versions that a manifest names and judges them.
-pub(super) async fn check(
-    store: &Store,
-    zone: &caracal_authority::ZoneId,
-    manifest: &[String],
-) -> Result<Vec<PolicyVersionId>, Refusal> {
-    let mut snapshot = store.snapshot().await?;
-    let documents = contract(&mut snapshot.zone(zone), manifest).await?;
-    drop(snapshot);
+pub(super) async fn check(store: &Store, zone: &ZoneId, manifest: &[String]) -> Result<Vec<PolicyVersionId>, Refusal> {
+    let documents = read(store, zone, manifest).await?;
     let ids = documents.iter().map(|document| document.id.clone()).collect();
-    // Up to 64 MiB of text: not on a thread that serves others.
-    let built = tokio::task::spawn_blocking(move || {
+    match judge(zone, documents).await {
+        Some(judged) => judged.map(|()| ids),
+        None => Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "policy_verification_unavailable")),
+    }
+}
+
+/// The same for a version that passed before: that nobody can judge it just now does not keep it from being activated,
+/// because that is how a zone gets rid of one that occupies its evaluators (contract: policy.md §10.3).
+pub(super) async fn check_again(store: &Store, zone: &ZoneId, manifest: &[String]) -> Result<(), Refusal> {
+    let documents = read(store, zone, manifest).await?;
+    judge(zone, documents).await.unwrap_or(Ok(()))
+}
+
+async fn read(store: &Store, zone: &ZoneId, manifest: &[String]) -> Result<Vec<PolicyVersion>, Refusal> {
+    let mut snapshot = store.snapshot().await?;
+    contract(&mut snapshot.zone(zone), manifest).await
+}
+
+/// The bundle check. `None` if nobody could make it.
+///
+/// Up to 64 MiB of text, and documents that must be evaluated: on a thread that serves nobody else, in the zone's turn.
+async fn judge(zone: &ZoneId, documents: Vec<PolicyVersion>) -> Option<Result<(), Refusal>> {
+    let (sender, built) = oneshot::channel();
+    let build = move || {
+        if sender.is_closed() {
+            return;
+        }
         let documents: Vec<Document<'_>> = documents
             .iter()
             .map(|document| Document { policy_version_id: document.id.as_str(), content: &document.content })
             .collect();
-        Bundle::build(&documents).map(|_| ())
-    });
-    match built.await {
-        Ok(Ok(())) => Ok(ids),
-        Ok(Err(defects)) => Err(invalid_bundle(&defects)),
-        Err(_) => Err(Refusal::new(http::StatusCode::SERVICE_UNAVAILABLE, "policy_verification_unavailable")),
-    }
+        let _ = sender.send(Bundle::build(&documents).map(drop));
+    };
+    Evaluators::of_process().submit(zone.as_str(), build).ok()?;
+    Some(built.await.ok()?.map_err(|defects| invalid_bundle(&defects)))
 }
 
 async fn contract(tx: &mut ZoneRead<'_>, manifest: &[String]) -> Result<Vec<PolicyVersion>, Refusal> {

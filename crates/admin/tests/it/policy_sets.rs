@@ -172,8 +172,20 @@ async fn documents_that_contradict_each_other_are_refused_with_the_place() {
     let scalar = setting.policy("d", "restrict := 5").await;
     let doubly =
         setting.policy("e", "risk := [{\"scope\": \"s\", \"tier\": \"a\"}, {\"scope\": \"s\", \"tier\": \"b\"}]").await;
-    let condition = setting.policy("f", "restrict contains \"m\" if input.principal.id == \"app-1\"").await;
-    for manifest in [vec![a.as_str(), &b], vec![&a, &partial], vec![&scalar], vec![&doubly], vec![&condition]] {
+    let circular = setting.policy("f", "restrict contains \"m\" if restrict[\"x\"]").await;
+    let outside = setting.policy("g", "restrict contains \"m\" if regex.match(\"a\", input.principal.id)").await;
+    let endless = setting.policy("h", "restrict contains \"m\" if numbers.range(1, 1000000000)[0] == 1").await;
+    let fails = setting.policy("i", "restrict := {1} if true\nrestrict := {2} if true").await;
+    for manifest in [
+        vec![a.as_str(), &b],
+        vec![&a, &partial],
+        vec![&scalar],
+        vec![&doubly],
+        vec![&circular],
+        vec![&outside],
+        vec![&endless],
+        vec![&fails],
+    ] {
         let answer = setting.add(&setting.set, &manifest).await;
         answer.is_refused(422, "invalid_policy_bundle");
         let body = answer.json();
@@ -186,6 +198,36 @@ async fn documents_that_contradict_each_other_are_refused_with_the_place() {
     }
     let versions = setting.world.get(&format!("{}/{}/versions", setting.sets, setting.set)).await.is(200);
     assert_eq!(versions["items"], json!([]));
+}
+
+#[tokio::test]
+async fn documents_that_must_be_evaluated_make_a_set() {
+    let setting = Setting::new().await;
+    let condition = "restrict contains msg if {\n  id := input.principal.id\n  id == \"app-1\"\n  msg := sprintf(\"%s rests\", \
+                     [id])\n}";
+    let conditional = setting.policy("a", condition).await;
+    let computed = setting.policy("b", "risk := [{\"scope\": s, \"tier\": \"t\"} | some s in {\"a\", \"b\"}]").await;
+    let version = setting.version(&setting.set, &[&conditional, &computed]).await;
+    assert_eq!(setting.activate(&setting.set, &version).await["activated"], true);
+}
+
+/// The way out of a set that keeps its zone's evaluators busy must not lead through them.
+#[tokio::test]
+async fn a_zone_whose_evaluations_wait_can_still_activate_what_was_judged_before() {
+    let setting = Setting::new().await;
+    let policy = setting.policy("a", "restrict contains \"m\" if input.principal.id == \"app-1\"").await;
+    let version = setting.version(&setting.set, &[&policy]).await;
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Arc::new(std::sync::Mutex::new(held));
+    let occupy = || {
+        let held = held.clone();
+        let wait = move || drop(held.lock().map(|held| held.recv()));
+        caracal_policy::Evaluators::of_process().submit(&setting.zone, wait)
+    };
+    while occupy().is_ok() {}
+    setting.add(&setting.set, &[&policy]).await.is_refused(503, "policy_verification_unavailable");
+    assert_eq!(setting.activate(&setting.set, &version).await["activated"], true);
+    drop(release);
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
 //! What the text check takes for a rule (contract: policy.md §7.1, "rule detection is textual").
 //!
-//! At the start of the text or behind a line feed: optional white space, optional `default`, an identifier,
-//! optional `( … )` on one line, then `:=`, `=`, `contains `, `{` or `if `. It sees lines of bodies, too, and
-//! does not see `grants["a"] := …`; both are observable.
+//! At the start of the text or behind a line feed, outside brackets: optional white space, optional `default`, an
+//! identifier, optional `( … )` on one line, then `:=`, `=`, `contains `, `{` or `if `. It does not see
+//! `grants["a"] := …`, which is observable. The reference's looks into brackets, too, and so takes an assignment in a
+//! rule's body for a rule; the contract lets ours accept those.
 
 use super::{is_space, lines};
 
@@ -15,7 +16,21 @@ pub(super) struct Detected<'m> {
 
 /// All rules in text order.
 pub(super) fn detect(masked: &str) -> Vec<Detected<'_>> {
-    lines(masked).filter_map(|(start, line)| at_line(masked, start, line)).collect()
+    let mut open = 0_usize;
+    let mut found = Vec::new();
+    for (start, line) in lines(masked) {
+        if open == 0 {
+            found.extend(at_line(masked, start, line));
+        }
+        for byte in line.bytes() {
+            match byte {
+                b'(' | b'[' | b'{' => open += 1,
+                b')' | b']' | b'}' => open = open.saturating_sub(1),
+                _ => {}
+            }
+        }
+    }
+    found
 }
 
 fn at_line<'m>(masked: &'m str, start: usize, line: &'m str) -> Option<Detected<'m>> {

@@ -136,14 +136,18 @@ pub(crate) fn shapeless() -> Input {
 
 /// `allow <policy> <diagnostics>`, `deny <reason>` or `error`.
 pub(crate) fn outcome(bundle: &Bundle, input: &Input) -> String {
-    match decide(bundle, input) {
-        Ok(Verdict::Deny(reason)) => format!("deny {reason}"),
-        Ok(verdict) => format!(
+    decide(bundle, input).map_or_else(|_| "error".into(), |verdict| outcome_of(&verdict))
+}
+
+/// The same of a verdict.
+pub(crate) fn outcome_of(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Deny(reason) => format!("deny {reason}"),
+        verdict => format!(
             "allow {} {}",
             verdict.determining().expect("an allowance names its policy"),
             serde_json::to_string(&verdict.diagnostics()).expect("JSON")
         ),
-        Err(_) => "error".into(),
     }
 }
 

@@ -34,6 +34,7 @@ mod cost;
 mod delegated_mint;
 mod direct_exchange;
 mod directives;
+mod evaluated_policy;
 mod evidence;
 mod form;
 mod gateway_exchange;

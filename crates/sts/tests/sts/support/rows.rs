@@ -126,7 +126,10 @@ impl World {
             attribution: self.created(),
         };
         change(&mut row);
-        self.change(row, |tx, row| Box::pin(async move { resources::add(tx, row).await })).await;
+        let home = row.zone_id.clone();
+        let done: Result<(), StoreError> =
+            self.store.commit(&home, row, |tx, row| Box::pin(async move { resources::add(tx, row).await })).await;
+        done.unwrap();
     }
 
     /// Changes a resource that is there.
@@ -275,17 +278,26 @@ impl World {
 
     /// Makes `rules` the zone's whole policy, and says which set version that is.
     pub(crate) async fn activate(&self, rules: &str) -> PolicySetVersionId {
+        self.activate_in(&zone(), rules).await
+    }
+
+    /// The same in another zone.
+    pub(crate) async fn activate_in(&self, zone: &ZoneId, rules: &str) -> PolicySetVersionId {
         let content = format!("# caracal:data-document\npackage caracal.authz\n\nimport rego.v1\n{rules}");
         let content_sha256 = ContentSha256::of(&content).to_string();
-        self.activate_as(content, content_sha256).await
+        self.activate_text(zone, content, content_sha256).await
     }
 
     /// The same, with a content hash that may be wrong.
     pub(crate) async fn activate_as(&self, content: String, content_sha256: String) -> PolicySetVersionId {
+        self.activate_text(&zone(), content, content_sha256).await
+    }
+
+    async fn activate_text(&self, zone: &ZoneId, content: String, content_sha256: String) -> PolicySetVersionId {
         let fresh = caracal_crypto::chance::uuid_v4().unwrap();
         let now = self.store.now();
         let policy = Policy {
-            zone_id: zone(),
+            zone_id: zone.clone(),
             id: PolicyId::parse(&format!("pol-{fresh}")).unwrap(),
             name: fresh.to_string(),
             description: None,
@@ -293,7 +305,7 @@ impl World {
             attribution: self.created(),
         };
         let version = PolicyVersion {
-            zone_id: zone(),
+            zone_id: zone.clone(),
             id: PolicyVersionId::parse(&format!("pv-{fresh}")).unwrap(),
             policy_id: policy.id.clone(),
             version: 1,
@@ -305,7 +317,7 @@ impl World {
             created_at: now,
         };
         let set = PolicySet {
-            zone_id: zone(),
+            zone_id: zone.clone(),
             id: PolicySetId::parse(&format!("ps-{fresh}")).unwrap(),
             name: fresh.to_string(),
             description: None,
@@ -314,7 +326,7 @@ impl World {
             attribution: self.created(),
         };
         let set_version = PolicySetVersion {
-            zone_id: zone(),
+            zone_id: zone.clone(),
             id: PolicySetVersionId::parse(&format!("psv-{fresh}")).unwrap(),
             policy_set_id: set.id.clone(),
             version: 1,
@@ -326,16 +338,20 @@ impl World {
             created_at: now,
         };
         let made = set_version.id.clone();
-        self.change((policy, version, set, set_version), |tx, (policy, version, set, set_version)| {
-            Box::pin(async move {
-                policies::add(tx, policy).await?;
-                policies::add_version(tx, version).await?;
-                policy_sets::add(tx, set).await?;
-                policy_sets::add_version(tx, set_version).await?;
-                policy_sets::activate(tx, &set.id, &set_version.id).await
+        let rows = (policy, version, set, set_version);
+        let done: Result<(), StoreError> = self
+            .store
+            .commit(zone, rows, |tx, (policy, version, set, set_version)| {
+                Box::pin(async move {
+                    policies::add(tx, policy).await?;
+                    policies::add_version(tx, version).await?;
+                    policy_sets::add(tx, set).await?;
+                    policy_sets::add_version(tx, set_version).await?;
+                    policy_sets::activate(tx, &set.id, &set_version.id).await
+                })
             })
-        })
-        .await;
+            .await;
+        done.unwrap();
         made
     }
 }
