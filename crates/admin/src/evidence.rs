@@ -60,7 +60,7 @@ const SECRETS: [&str; 10] = [
 
 /// Members at the top of a body that some route takes. Where a body has more names than a record holds, these come
 /// first: whoever pads a body with members that nobody reads can't push what took effect off the record.
-const EFFECTIVE: [&str; 19] = [
+const EFFECTIVE: [&str; 20] = [
     "name",
     "slug",
     "dcr_enabled",
@@ -80,6 +80,7 @@ const EFFECTIVE: [&str; 19] = [
     "description",
     "manifest",
     "version_id",
+    "reason",
 ];
 
 const MAX_FIELDS: usize = 64;
@@ -175,6 +176,11 @@ impl Trace {
             payload.insert("operator".to_owned(), account.into());
         }
         trace
+    }
+
+    /// The request that is on record.
+    pub(crate) fn request_id(&self) -> &str {
+        &self.record.request_id
     }
 
     /// The token that is on record; empty when there is none.

@@ -47,13 +47,15 @@ pub(crate) struct Route {
     pub(crate) reach: Reach,
 }
 
-/// What a token must be able to do. Deciding approvals will be a third need: it is never implied by writing.
+/// What a token must be able to do. Deciding approvals is never implied by writing, nor the other way round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Needs {
     /// Any capability will do.
     Read,
     /// Capability `write`.
     Write,
+    /// Capability `approve`, or the bootstrap token.
+    Approve,
 }
 
 /// Whom a route is for.
@@ -125,6 +127,11 @@ impl Caller {
     /// The console account that acts through the token.
     pub(crate) fn account(&self) -> Option<&str> {
         self.account.as_deref()
+    }
+
+    /// Who decides an approval, as it is kept: verbatim, whatever the approval's privacy (contract: admin-api.md §5.9).
+    pub(crate) fn approver(&self) -> String {
+        self.account.as_ref().map_or_else(|| format!("admin:{}", self.token.id), |account| format!("console:{account}"))
     }
 
     /// Who makes the change: the account, else the token. Headers that claim somebody else are never looked at.
@@ -320,20 +327,20 @@ struct Facts<'f> {
 
 /// Gates 2 to 7, in the contract's order.
 fn judge(route: &Route, token: AdminToken, facts: Facts<'_>) -> Result<Caller, Refusal> {
-    if route.needs == Needs::Write {
-        match token.capability.as_str() {
-            "write" => {}
-            "read" => return Err(Refusal::forbidden("admin_token_read_only")),
-            _ => return Err(Refusal::forbidden("admin_token_approve_only")),
-        }
+    let is_bootstrap = token.created_by == seed::BOOTSTRAP;
+    match (route.needs, token.capability.as_str()) {
+        (Needs::Read, _) | (Needs::Write, "write") | (Needs::Approve, "approve") => {}
+        (_, "read") => return Err(Refusal::forbidden("admin_token_read_only")),
+        (Needs::Approve, "write") if is_bootstrap => {}
+        (Needs::Approve, "write") => return Err(Refusal::forbidden("approve_capability_required")),
+        _ => return Err(Refusal::forbidden("admin_token_approve_only")),
     }
     let is_global = token.scope == "global" && token.zone_id.is_none();
     let is_own = facts.zone.is_some() && token.zone_id.as_ref().map(ZoneId::as_str) == facts.zone;
     if !is_global && !is_own && !matches!(route.reach, Reach::Catalogue(_)) {
         return Err(Refusal::forbidden("admin_token_zone_mismatch"));
     }
-    let is_bootstrap = token.created_by == seed::BOOTSTRAP;
-    if route.needs == Needs::Write && facts.is_system_zone && !is_bootstrap {
+    if route.needs != Needs::Read && facts.is_system_zone && !is_bootstrap {
         return Err(Refusal::forbidden("system_zone_read_only"));
     }
     let account = match facts.account {

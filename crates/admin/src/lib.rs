@@ -13,6 +13,7 @@ mod account;
 mod admin;
 mod answer;
 mod applications;
+mod approvals;
 mod attribution;
 mod audit;
 mod evidence;

@@ -66,6 +66,12 @@ impl Refusal {
         self
     }
 
+    /// Adds a member that the contract gives this code.
+    pub(crate) fn member(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.problem = self.problem.member(name, value);
+        self
+    }
+
     /// Adds the member `details`.
     pub(crate) fn details(mut self, details: Value) -> Self {
         self.problem = self.problem.member("details", details);

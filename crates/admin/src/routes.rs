@@ -1,7 +1,7 @@
 //! Every operation there is. What is not in this table does not exist; each operation's file says what it needs.
 
 use crate::gate::{Needs, Reach, Route};
-use crate::{applications, audit, policies, policy_sets, providers, resources, zones};
+use crate::{applications, approvals, audit, policies, policy_sets, providers, resources, zones};
 
 /// The table the router is made from.
 pub(crate) static ROUTES: &[Route] = &[
@@ -37,6 +37,11 @@ pub(crate) static ROUTES: &[Route] = &[
     policy_sets::activate::ROUTE,
     policy_sets::activation_status::ROUTE,
     policy_sets::archive::ROUTE,
+    approvals::list::ROUTE,
+    approvals::counts::ROUTE,
+    approvals::read::ROUTE,
+    approvals::decide::APPROVE,
+    approvals::decide::REJECT,
     audit::list::ROUTE,
     audit::by_request::ROUTE,
     audit::explain::ROUTE,

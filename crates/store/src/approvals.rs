@@ -3,6 +3,8 @@
 //! Every change is a single statement with its conditions in it, so of two callers that race exactly one is told that it
 //! did it; and the index over live holds makes the hold of a request single, whoever asks at the same time.
 
+use std::collections::{BTreeSet, HashMap};
+
 use caracal_authority::approval::{Approver, Binding, Consumed, Hold, HoldState, Privacy};
 use caracal_authority::{
     AgentSessionId, ApplicationId, ApprovalId, AuthorityRecordId, EdgeId, OutboxId, Timestamp, ZoneId,
@@ -151,6 +153,14 @@ fn read(row: Row) -> Result<ApprovalRow, StoreError> {
     })
 }
 
+/// Values of one statement. Shorter lists are filled up, so that there is one statement and not one for each length.
+const AT_ONCE: usize = 64;
+
+/// The places of `count` parameters, the first of which is number `first`.
+fn places(first: usize, count: usize) -> String {
+    (first..first + count).map(|number| format!("?{number}")).collect::<Vec<_>>().join(", ")
+}
+
 fn record_text(id: Option<&AuthorityRecordId>) -> &str {
     id.map_or("", AuthorityRecordId::as_str)
 }
@@ -164,10 +174,7 @@ pub async fn lookup(tx: &mut ZoneRead<'_>, id: &ApprovalId) -> Result<Option<App
 /// The holds of these ids, whichever zones they are of; those that are not there are left out. For whoever knows the id
 /// and nothing else.
 pub async fn find_anywhere(tx: &mut DeploymentRead<'_>, ids: &[ApprovalId]) -> Result<Vec<ApprovalRow>, StoreError> {
-    /// Ids of one statement. Shorter lists are filled up, so that there is one statement and not one for each length.
-    const AT_ONCE: usize = 64;
-    let places = |count: usize| (1..=count).map(|number| format!("?{number}")).collect::<Vec<_>>().join(", ");
-    let sql = |count| format!("SELECT {COLUMNS} FROM approvals WHERE id IN ({})", places(count));
+    let sql = |count| format!("SELECT {COLUMNS} FROM approvals WHERE id IN ({})", places(1, count));
     let mut found = Vec::new();
     for chunk in ids.chunks(AT_ONCE) {
         let mut params: Vec<Param<'_>> = chunk.iter().map(Bind::bind).collect();
@@ -338,15 +345,31 @@ pub async fn count_by_state(tx: &mut ZoneRead<'_>) -> Result<Vec<(HoldState, i64
     Ok(counts)
 }
 
-/// How often the same was approved and rejected before, the hold itself not counted.
-pub async fn count_prior(tx: &mut ZoneRead<'_>, row: &ApprovalRow) -> Result<(i64, i64), StoreError> {
-    let sql = "SELECT COALESCE(sum(CASE WHEN approved_at IS NULL THEN 0 ELSE 1 END), 0),
-                      COALESCE(sum(CASE WHEN rejected_at IS NULL THEN 0 ELSE 1 END), 0)
-               FROM approvals WHERE zone_id = ?1 AND binding = ?2 AND id <> ?3";
-    let found = tx.tx.query_one(sql, params![tx.zone, row.binding, row.id]).await?;
-    let Some(found) = found else { return Ok((0, 0)) };
-    let mut columns = found.columns("approvals");
-    Ok((columns.next()?, columns.next()?))
+/// How often the same was approved and rejected before: of each of `rows`, itself not counted.
+pub async fn count_prior(tx: &mut ZoneRead<'_>, rows: &[ApprovalRow]) -> Result<Vec<(i64, i64)>, StoreError> {
+    let bindings: BTreeSet<&str> = rows.iter().map(|row| row.binding.as_str()).collect();
+    let bindings: Vec<&str> = bindings.into_iter().collect();
+    let sql = format!(
+        "SELECT binding, sum(CASE WHEN approved_at IS NULL THEN 0 ELSE 1 END),
+                sum(CASE WHEN rejected_at IS NULL THEN 0 ELSE 1 END)
+         FROM approvals WHERE zone_id = ?1 AND binding IN ({}) GROUP BY binding",
+        places(2, AT_ONCE)
+    );
+    let mut counts: HashMap<String, (i64, i64)> = HashMap::new();
+    for chunk in bindings.chunks(AT_ONCE) {
+        let mut params = vec![tx.zone.bind()];
+        params.extend(chunk.iter().map(|binding| Param::Text(binding)));
+        params.resize(1 + AT_ONCE, Param::Text(""));
+        for row in tx.tx.query(&sql, &params).await? {
+            let mut columns = row.columns("approvals");
+            counts.insert(columns.next()?, (columns.next()?, columns.next()?));
+        }
+    }
+    let prior = |row: &ApprovalRow| {
+        let (approved, rejected) = counts.get(&row.binding).copied().unwrap_or_default();
+        (approved - i64::from(row.approved_at.is_some()), rejected - i64::from(row.rejected_at.is_some()))
+    };
+    Ok(rows.iter().map(prior).collect())
 }
 
 /// Forgets holds that were over, spent or rejected before `before`; at most `limit`, and says how many.

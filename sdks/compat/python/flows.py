@@ -22,6 +22,7 @@ from pathlib import Path
 import httpx
 from caracalai import (
     AccessDenied,
+    ApprovalRequired,
     Authority,
     Caracal as Client,
     CaracalError,
@@ -30,7 +31,7 @@ from caracalai import (
     ResourceBinding,
 )
 
-from system import Caracal, Replicated, SystemFailure, Upstream, provision
+from system import Caracal, Replicated, SystemFailure, Upstream, hold_for_operators, provision
 
 PUBLISHED = "1.0.0"
 BEGAN = time.monotonic()
@@ -386,6 +387,70 @@ async def wrong_secret(world: World) -> None:
     await client.aclose()
 
 
+async def approvals(world: World) -> None:
+    """A human has to agree first: an operator approves one call, and rejects another."""
+    hold_for_operators(world.system, world.zone, "tickets:write", lambda text: say(f"        {text}"))
+    at = f"/v1/zones/{world.zone.id}/approvals"
+    client = world.client()
+    write = Authority.narrow(["tickets:write"], ttl_seconds=300, resource_id=world.zone.resource)
+
+    async def decide(verb: str) -> str:
+        """An operator who takes the one approval that waits."""
+        for _ in range(400):
+            waiting = await asyncio.to_thread(world.system.must, "GET", f"{at}?state=pending", None, 200)
+            if waiting["items"]:
+                item = waiting["items"][0]
+                decided = await asyncio.to_thread(
+                    world.system.must, "POST", f"{at}/{item['id']}/{verb}", {"reason": "seen"}, 200
+                )
+                return decided["id"]
+            await asyncio.sleep(0.02)
+        raise AssertionError("nothing waits for an operator")
+
+    async with client.session(labels=["clerk"], ttl_seconds=600):
+        async with client.session(authority=write, labels=["clerk"], ttl_seconds=300):
+
+            async def call(approval_id: str | None = None) -> httpx.Response:
+                return await client.fetch(
+                    world.zone.resource, "/tickets", method="POST", scopes=["tickets:write"], approval_id=approval_id, json={}
+                )
+
+            before = len(world.upstream.received)
+            try:
+                await call()
+                raise AssertionError("the call went out before anybody approved it")
+            except ApprovalRequired as hold:
+                first = hold
+            world.check.that(
+                (first.state, first.tier, len(first.binding)) == ("pending", "desk", 64),
+                f"the client's ApprovalRequired names the approval {first.approval_id}",
+                repr(first),
+            )
+            world.check.that(len(world.upstream.received) == before, "the upstream heard nothing")
+            began = time.monotonic()
+            waited = asyncio.create_task(client.with_approval(call, timeout_seconds=30))
+            decided = await decide("approve")
+            response = await waited
+            took = time.monotonic() - began
+            world.check.that(response.status_code == 200, f"with_approval called once it was approved, {took:.2f} s", response.text)
+            world.check.that(decided == first.approval_id, "the retry had waited for the same approval")
+            world.check.that(took < 10, "and was woken by the decision")
+            world.check_last_call("POST", "/tickets")
+            try:
+                await call()
+                raise AssertionError("one approval let a second call out")
+            except ApprovalRequired as hold:
+                world.check.that(hold.approval_id != first.approval_id, "the next call waits for a new approval")
+                waited = asyncio.create_task(
+                    asyncio.to_thread(client.wait_for_approval, hold.approval_id, timeout_seconds=30)
+                )
+                await decide("reject")
+                state = await waited
+                world.check.that(state == "rejected", "wait_for_approval is told of a rejection", state)
+            await world.refused_mint("what was rejected stays refused", call(), "access_denied")
+    await client.aclose()
+
+
 FLOWS = [
     application_transport,
     sync_application_transport,
@@ -397,6 +462,8 @@ FLOWS = [
     ended_session,
     revoked_delegation,
     wrong_secret,
+    # The last: it changes the zone's policy.
+    approvals,
 ]
 
 

@@ -345,15 +345,28 @@ def provision(system: Caracal, upstream: Upstream, upstream_key: str, say) -> Zo
     )
     say(f"resource {resource['identifier']} at {upstream.url}")
     document = policy_document(application["id"], resource["identifier"], scopes)
-    policy = system.must("POST", f"{base}/policies", {"name": "application-grant-policy", "content": document}, 201)
-    policy_set = system.must("POST", f"{base}/policy-sets", {"name": "application-grants"}, 201)
+    put_in_force(system, zone, "application-grants", document, say)
+    return Zone(zone, application["id"], application["client_secret"], resource["identifier"], upstream.url, scopes)
+
+
+def put_in_force(system: Caracal, zone: str, name: str, document: str, say) -> None:
+    """Makes `document` the zone's whole policy."""
+    base = f"/v1/zones/{zone}"
+    policy = system.must("POST", f"{base}/policies", {"name": f"{name}-policy", "content": document}, 201)
+    policy_set = system.must("POST", f"{base}/policy-sets", {"name": name}, 201)
     at_set = f"{base}/policy-sets/{policy_set['id']}"
     manifest = {"manifest": [{"policy_version_id": policy["version_id"]}]}
     version = system.must("POST", f"{at_set}/versions", manifest, 201)["version_id"]
     activation = system.must("POST", f"{at_set}/activate", {"version_id": version}, 202)
     wait_until_loaded(system, activation["status_url"])
     say(f"policy set version {version} in force")
-    return Zone(zone, application["id"], application["client_secret"], resource["identifier"], upstream.url, scopes)
+
+
+def hold_for_operators(system: Caracal, zone: Zone, scope: str, say) -> None:
+    """From now on `scope` is minted only after an operator has agreed."""
+    tiers = f'risk := [{{"scope": "{scope}", "tier": "desk"}}]\napproval_tiers := [{{"tier": "desk"}}]\n'
+    document = policy_document(zone.application, zone.resource, zone.scopes) + tiers
+    put_in_force(system, zone.id, "held-grants", document, say)
 
 
 def policy_document(application: str, resource: str, scopes: list[str]) -> str:

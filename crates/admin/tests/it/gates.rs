@@ -40,9 +40,10 @@ mod t01_control_plane_coverage {
     async fn every_route_of_a_zone_is_closed_to_tokens_of_other_zones() {
         let world = World::with(open()).await;
         let (own, other) = (world.zone("Own").await, world.zone("Other").await);
-        let token = world.mint("write", Some(&own)).await;
+        let (write, approve) = (world.mint("write", Some(&own)).await, world.mint("approve", Some(&own)).await);
         for route in route_list() {
-            let answer = world.call_as(Some(&token), route.method.as_str(), &path(route.path, &other), None).await;
+            let token = if route.needs == Needs::Approve { &approve } else { &write };
+            let answer = world.call_as(Some(token), route.method.as_str(), &path(route.path, &other), None).await;
             if route.for_everybody {
                 assert_ne!(answer.status, 403, "{}", route.path);
             } else {
@@ -62,12 +63,19 @@ mod t01_control_plane_coverage {
                 world.call_as(Some(&read), method, &path, None).await,
                 world.call_as(Some(&approve), method, &path, None).await,
             );
-            if route.needs == Needs::Write {
-                by_read.is_refused(403, "admin_token_read_only");
-                by_approve.is_refused(403, "admin_token_approve_only");
-            } else {
-                assert_ne!(by_read.status, 403, "{method} {path}");
-                assert_ne!(by_approve.status, 403, "{method} {path}");
+            match route.needs {
+                Needs::Write => {
+                    by_read.is_refused(403, "admin_token_read_only");
+                    by_approve.is_refused(403, "admin_token_approve_only");
+                }
+                Needs::Approve => {
+                    by_read.is_refused(403, "admin_token_read_only");
+                    assert_ne!(by_approve.status, 403, "{method} {path}");
+                }
+                Needs::Read => {
+                    assert_ne!(by_read.status, 403, "{method} {path}");
+                    assert_ne!(by_approve.status, 403, "{method} {path}");
+                }
             }
         }
     }
@@ -86,10 +94,18 @@ mod t01_control_plane_coverage {
     }
 
     #[tokio::test]
-    async fn every_route_but_reads_that_change_nothing_needs_write() {
+    async fn every_route_but_reads_that_change_nothing_needs_write_and_decisions_need_approve() {
         for route in route_list() {
             let is_read = route.method == http::Method::GET || route.path == "/v1/policies/validate";
-            assert_eq!(route.needs == Needs::Read, is_read, "{} {}", route.method, route.path);
+            let is_decision = route.path.ends_with("/approve") || route.path.ends_with("/reject");
+            let expected = if is_read {
+                Needs::Read
+            } else if is_decision {
+                Needs::Approve
+            } else {
+                Needs::Write
+            };
+            assert_eq!(route.needs, expected, "{} {}", route.method, route.path);
             assert_eq!(route.in_zone, route.path.contains("{zone}"), "{}", route.path);
         }
     }

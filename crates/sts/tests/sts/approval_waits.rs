@@ -103,6 +103,31 @@ mod t08_availability_waits {
     }
 
     #[tokio::test]
+    async fn a_decision_of_another_process_is_told_as_soon_as_its_word_arrives() {
+        let world = World::configured(|config| config.waiting.every = Duration::from_secs(3_600)).await;
+        world.activate(&held_for("operator")).await;
+        let world = Arc::new(world);
+        let hold = world.hold().await;
+        let id = hold["approval_id"].as_str().unwrap().to_owned();
+        let waiting = waiting(&world, &id).await;
+        world.tamper("UPDATE approvals SET approved_at = 1, approver_id = 'x'");
+        let word = |topic: &str, id: &str| caracal_store::Message {
+            id: "m-1".parse().unwrap(),
+            zone: zone(),
+            topic: topic.to_owned(),
+            dedupe_key: id.to_owned(),
+            fields: vec![("approval_id".to_owned(), id.to_owned())],
+            created_at: after(0),
+        };
+        // Words of other things, and of holds that nobody waits for, are none.
+        world.sts.hear(&word("caracal.policy.invalidate", &id));
+        world.sts.hear(&word("caracal.approvals.decided", "0b9f7a9e-8f52-4a51-9d2c-6f3f5d1f0a11"));
+        world.sts.hear(&word("caracal.approvals.decided", "no id"));
+        world.sts.hear(&word("caracal.approvals.decided", &id));
+        assert_eq!(waiting.await.unwrap().text("state"), "approved");
+    }
+
+    #[tokio::test]
     async fn a_decision_that_nobody_announced_is_seen_by_the_next_reading() {
         let world = Arc::new(World::held().await);
         let hold = world.hold().await;

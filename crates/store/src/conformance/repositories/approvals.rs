@@ -257,11 +257,12 @@ pub async fn holds_are_listed_and_counted_by_the_state_they_are_in_now(make: Mak
         let listed = approvals::list(read, &filter, &Page::first(10)).await.unwrap();
         assert_eq!(listed.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(), expected, "{filter:?}");
     }
-    let like_the_second = ApprovalRow { binding: rows[1].binding.clone(), ..rows[0].clone() };
-    assert_eq!(approvals::count_prior(read, &like_the_second).await.unwrap(), (1, 0));
-    let like_the_third = ApprovalRow { binding: rows[2].binding.clone(), ..rows[0].clone() };
-    assert_eq!(approvals::count_prior(read, &like_the_third).await.unwrap(), (0, 1));
-    assert_eq!(approvals::count_prior(read, &rows[1]).await.unwrap(), (0, 0), "itself is not counted");
+    let like = |row: &ApprovalRow| ApprovalRow { binding: row.binding.clone(), ..rows[0].clone() };
+    let asked = [like(&rows[1]), like(&rows[2]), rows[0].clone()];
+    assert_eq!(approvals::count_prior(read, &asked).await.unwrap(), [(1, 0), (0, 1), (0, 0)]);
+    let stored = approvals::list(read, &ApprovalFilter::default(), &Page::first(10)).await.unwrap();
+    assert_eq!(approvals::count_prior(read, &stored).await.unwrap(), [(0, 0); 5], "none counts itself");
+    assert!(approvals::count_prior(read, &[]).await.unwrap().is_empty());
 }
 
 pub async fn holds_are_forgotten_a_while_after_everything_is_over(make: Make) {
