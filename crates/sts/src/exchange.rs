@@ -427,6 +427,7 @@ fn record_row(outcome: &Outcome, grant: &Grant, id: &AuthorityRecordId, jti: &Ma
         created_at: now,
         revoked_at: None,
         revoked_reason: None,
+        provenance: None,
     }
 }
 

@@ -74,6 +74,7 @@ impl Sources<'_> {
             delegation: references.delegation.as_ref(),
             resources: &resources,
             secrets: request.is_gateway(),
+            subject_issuer: None,
         };
         let (version, mut snapshot) = self.store.decision_snapshot(&request.zone, &named).await?;
         let now = snapshot.now();

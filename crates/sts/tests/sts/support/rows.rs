@@ -192,6 +192,7 @@ impl World {
             created_at: now,
             revoked_at: None,
             revoked_reason: None,
+            provenance: None,
         };
         change(&mut row);
         self.change(row, |tx, row| Box::pin(async move { records::add(tx, row).await })).await;
