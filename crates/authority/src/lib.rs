@@ -3,13 +3,14 @@
 //! Facts in, outcome out. Nothing here reads a clock, draws a random number or does I/O; time and ids are
 //! arguments. This is the part a security reviewer reads first, best in this order: [`exchange`] for the decision as
 //! one sequence, [`delegation`] for the algebra and the walk it relies on, [`lifetime`], [`resource`] for the
-//! operation floor, [`session`] and [`record`] for who is live, [`mandate`] for what is signed in the end.
+//! operation floor, [`session`] and [`record`] for who is live, [`mandate`] for what is signed in the end; [`federation`] for users from outside.
 //!
 //! What has been checked is a type that only its check can make: a live record or session, a walked lineage, a
 //! narrowed edge, a fixed lifetime, granted scopes, a grant. What is unknown denies.
 
 pub mod delegation;
 pub mod exchange;
+pub mod federation;
 pub mod ids;
 pub mod lifetime;
 pub mod mandate;

@@ -3,7 +3,7 @@
 //! says what the decision saw, so that a denial can be explained and tried again (D33).
 
 use caracal_authority::exchange::{
-    Context, Decision as Ruled, Finding, Found, Grant, Outcome, PolicyAnswer, Refusal, Request,
+    Class, Context, Decision as Ruled, Finding, Found, Grant, Outcome, PolicyAnswer, Refusal, Request,
 };
 use caracal_authority::mandate::DelegationClaims;
 use caracal_authority::session::SessionFacts;
@@ -13,6 +13,9 @@ use caracal_ledger::{Decision, EventType, Evidence, Metadata};
 use caracal_store::applications::Application;
 use caracal_store::policy_sets::ActivePolicySet;
 use serde_json::{Value, json};
+
+/// What the contract calls the rule by which a user is taken in.
+const SUBJECT_FEDERATION: &str = "caracal-subject-federation";
 
 /// What every event of one exchange shares.
 pub(crate) struct Account<'a> {
@@ -42,7 +45,8 @@ impl Account<'_> {
         outcome: &Outcome,
         minted: Option<&Minted<'_>>,
     ) -> Result<Vec<Evidence>, ChanceUnavailable> {
-        outcome.findings.iter().map(|finding| self.of_finding(finding, &outcome.context, minted)).collect()
+        let findings = outcome.findings.iter();
+        findings.map(|finding| self.of_finding(finding, outcome, minted)).collect()
     }
 
     /// The event for an exchange that was refused before or after its decision; `reason` where a token says more than
@@ -70,7 +74,7 @@ impl Account<'_> {
     fn of_finding(
         &self,
         finding: &Finding,
-        context: &Context,
+        outcome: &Outcome,
         minted: Option<&Minted<'_>>,
     ) -> Result<Evidence, ChanceUnavailable> {
         let decision = match finding.decision {
@@ -78,11 +82,13 @@ impl Account<'_> {
             Ruled::Deny => Decision::Deny,
         };
         let mut event = self.event(decision, finding.evaluation_status)?;
+        let context = &outcome.context;
         let mut metadata = self.base(context).with_known("resource", finding.resource.as_deref());
-        if finding.resource.is_none() {
+        if finding.resource.is_none() && outcome.class != Class::Federation {
             metadata.set("requested", self.requested());
         }
-        metadata = metadata.with_known("reason", finding.reason()).with_known("refusal", refusal_of(finding));
+        let reason = finding.reason().or_else(|| outcome.refusal().and_then(Refusal::reason));
+        metadata = metadata.with_known("reason", reason).with_known("refusal", refusal_of(finding));
         if let Some(call) = self.request.upstream_call() {
             // The bytes that were authorised are the bytes that go upstream; a query is never part of them.
             metadata = metadata.with("method", call.method.as_str()).with("path", call.path.as_str());
@@ -92,6 +98,10 @@ impl Account<'_> {
                 .with("authority_record_id", minted.record.as_str())
                 .with("mandate_id", minted.jti)
                 .with("use", minted.grant.r#use().as_str());
+            if finding.found == Found::Federated {
+                metadata.set("session_id", minted.record.as_str());
+                event = event.determined_by(SUBJECT_FEDERATION);
+            }
         }
         event.metadata = metadata;
         if let Some(answer) = &finding.policy {
@@ -149,7 +159,8 @@ impl Account<'_> {
             .with("session_id", text(context.record.as_ref().or(self.request.record.id()).map(AsRef::as_ref)))
             .with("agent_session_id", text(context.session.as_ref().or(self.request.session.id()).map(AsRef::as_ref)))
             .with("delegation_edge_id", self.delegation_id(context))
-            .with_known("subject_kind", context.kind.map(|kind| kind.as_str()));
+            .with_known("subject_kind", context.kind.map(|kind| kind.as_str()))
+            .with_known("federated_user_issuer", context.federated_issuer.as_deref());
         if let Some(session) = self.session.filter(|session| context.session.as_ref() == Some(&session.id)) {
             metadata = metadata
                 .with("agent_lifecycle", session.life.lifecycle().as_str())
@@ -175,7 +186,7 @@ impl Account<'_> {
 fn refusal_of(finding: &Finding) -> Option<&'static str> {
     match &finding.found {
         Found::Stopped(name) | Found::Refused(name) => Some(name),
-        Found::Granted | Found::Skipped(_) => None,
+        Found::Granted | Found::Federated | Found::Skipped(_) => None,
     }
 }
 

@@ -21,6 +21,7 @@ use caracal_store::{
 
 use crate::client::AuthenticatedClient;
 use crate::directive::needs_secret;
+use crate::federation::Federated;
 use crate::metrics::Metrics;
 use crate::policy::{Governing, PolicyRuntime};
 
@@ -58,12 +59,14 @@ pub(crate) struct Sources<'s> {
 }
 
 impl Sources<'_> {
-    /// Reads what `request` of `client` refers to. `subject` are the accepted claims of its subject token.
+    /// Reads what `request` of `client` refers to. `subject` are the accepted claims of its subject token, `federated` is
+    /// what was found out about its id_token.
     pub(crate) async fn load(
         &self,
         request: &Request,
         client: &AuthenticatedClient,
         subject: Option<Claims>,
+        federated: Option<&Federated>,
     ) -> Result<Loaded, CustodyError> {
         let references = References::of(request, subject.as_ref());
         let resources: Vec<&str> = request.resources.iter().collect();
@@ -74,7 +77,7 @@ impl Sources<'_> {
             delegation: references.delegation.as_ref(),
             resources: &resources,
             secrets: request.is_gateway(),
-            subject_issuer: None,
+            subject_issuer: federated.and_then(Federated::issuer),
         };
         let (version, mut snapshot) = self.store.decision_snapshot(&request.zone, &named).await?;
         let now = snapshot.now();
@@ -91,6 +94,10 @@ impl Sources<'_> {
             expires_at: application.expires_at,
         });
         facts.subject = subject;
+        if let Some(federated) = federated {
+            let in_force = federated.registration(&mut tx).await?;
+            facts.federation = Some(federated.with(in_force));
+        }
         if let Some(id) = &references.record {
             add_record(&mut tx, &mut facts, id).await?;
         }

@@ -3,13 +3,15 @@
 //! - [`exchange`]: the exchange from request to mandate. Read this first.
 //! - `request`: every malformed form ends there. `client`, `gateway_auth`: who is asking.
 //! - `facts`, `policy`: what a decision knows and whom it asks. The decision itself is `caracal_authority::exchange`.
+//! - `federation`: users whom a zone's identity provider vouches for.
 //! - `directive`: how a Gateway reaches an upstream. `evidence`: what is recorded. `commit`: what becomes durable, and
 //!   is signed only then.
 //! - `rotate`: a zone's next signing key, for operators.
 //! - `routes`, `wire`, `metrics`: the HTTP face.
 //!
-//! Absent on purpose: sessions and delegations are read here, never changed; no upstream is ever called; nothing that
-//! grants authority is remembered between requests, but for bundles and keys, which never change under their hash.
+//! Absent on purpose: sessions and delegations are read here, never changed; no upstream is ever called, and nobody
+//! else but identity providers, for their keys; nothing that grants authority is remembered between requests, but for
+//! bundles and our own keys, which never change under their hash, and identity providers' keys, for ten minutes.
 
 mod client;
 mod commit;
@@ -17,6 +19,7 @@ mod directive;
 mod evidence;
 pub mod exchange;
 mod facts;
+mod federation;
 mod gateway_auth;
 mod metrics;
 mod policy;
@@ -34,11 +37,13 @@ use caracal_crypto::SecretText;
 use caracal_crypto::client_secret::SecretVerifier;
 use caracal_crypto::hmac::HmacKey;
 use caracal_custody::{SealedSecrets, SigningKeys};
+use caracal_http::egress::GuardedConnector;
 use caracal_http::health::{Probe, Probes};
 use caracal_http::limits::Backoff;
 use caracal_ledger::{AnonymousDenials, Ledger};
 use caracal_store::{Store, StoreError};
 
+use federation::IssuerKeys;
 use metrics::Metrics;
 use policy::PolicyRuntime;
 
@@ -68,6 +73,8 @@ pub struct StsConfig {
     pub trust_proxy: bool,
     /// How long a request's body may take to arrive.
     pub body_deadline: Duration,
+    /// How long an identity provider's keys may take to arrive.
+    pub issuer_keys_deadline: Duration,
 }
 
 impl StsConfig {
@@ -83,6 +90,7 @@ impl StsConfig {
             open_metrics: false,
             trust_proxy: false,
             body_deadline: Duration::from_secs(5),
+            issuer_keys_deadline: Duration::from_secs(5),
         }
     }
 }
@@ -103,6 +111,8 @@ pub struct Capabilities {
     pub verifier: Arc<SecretVerifier>,
     /// The counter of mints.
     pub mint_rate: Arc<dyn MintRate>,
+    /// The way out, to the keys of identity providers.
+    pub egress: GuardedConnector,
 }
 
 /// The token service.
@@ -117,6 +127,9 @@ pub struct Sts {
     policy: PolicyRuntime,
     mint_rate: Arc<dyn MintRate>,
     guesses: Backoff,
+    /// Of id_tokens that were not believed.
+    rejections: Backoff,
+    issuer_keys: IssuerKeys,
     metrics: Metrics,
     probes: Probes,
 }
@@ -124,7 +137,8 @@ pub struct Sts {
 impl Sts {
     /// A token service; nothing is opened or started.
     pub fn new(config: StsConfig, capabilities: Capabilities) -> Self {
-        let Capabilities { store, keys, secrets, ledger, denials, verifier, mint_rate } = capabilities;
+        let Capabilities { store, keys, secrets, ledger, denials, verifier, mint_rate, egress } = capabilities;
+        let issuer_keys = IssuerKeys::new(egress, config.issuer_keys_deadline);
         Self {
             config,
             store,
@@ -136,6 +150,8 @@ impl Sts {
             policy: PolicyRuntime::default(),
             mint_rate,
             guesses: Backoff::for_credentials(),
+            rejections: Backoff::for_credentials(),
+            issuer_keys,
             metrics: Metrics::default(),
             probes: Probes::default(),
         }

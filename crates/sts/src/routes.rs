@@ -163,7 +163,7 @@ impl Sts {
             secret: request.client_secret.as_ref().map(|secret| secret.as_str()),
         };
         match AuthenticatedClient::by_secret(&presented, &self.store, &self.verifier).await {
-            Ok(client) => self.carry_out(asked(request, client, None), id.as_str()).await,
+            Ok(client) => self.of_client(asked(request, client, None), &guesser, id.as_str()).await,
             Err(NotAuthenticated::Unproven) => {
                 self.denials.count("sts", "client_unauthenticated");
                 Err(self.guessed_wrong(&guesser))

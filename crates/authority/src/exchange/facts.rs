@@ -1,6 +1,7 @@
 //! What is known when an exchange is decided: one consistent snapshot. What is not in it denies.
 
 use crate::delegation::Edge;
+use crate::federation::PresentedIdToken;
 use crate::mandate::Claims;
 use crate::record::RecordFacts;
 use crate::resource::Resource;
@@ -72,6 +73,8 @@ pub struct Facts {
     pub client: Option<Client>,
     /// The claims of the presented mandate: signature verified, and accepted by [`Claims::accept`].
     pub subject: Option<Claims>,
+    /// The presented id_token; absent where none that could be looked at was presented.
+    pub federation: Option<PresentedIdToken>,
     /// Authority records found: the referenced one, and those the sessions are anchored to.
     pub records: Vec<RecordFacts>,
     /// Sessions found: the referenced one, and the source of the delegation.
@@ -93,6 +96,7 @@ impl Facts {
             now: None,
             client: None,
             subject: None,
+            federation: None,
             records: Vec::new(),
             sessions: Vec::new(),
             lineage: Vec::new(),

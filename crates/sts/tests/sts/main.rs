@@ -14,7 +14,7 @@
 //! | 8 secrets | `secrets`, `clients` |
 //! | 9, 10 approvals: nobody can give one yet, and none is believed | `bootstrap` |
 //! | 11 a delegation bounds scopes and life | `delegated_mint` |
-//! | 12 external subjects: no identity provider yet, and none is believed | `bootstrap` |
+//! | 12 external subjects and the keys they are verified with | `federation`, `issuer_keys` |
 //! | 13 everything fails closed | `availability`, `gateway_signature` |
 //! | 15 keys that were rotated away still verify | `rotation` |
 
@@ -30,9 +30,11 @@ mod delegated_mint;
 mod direct_exchange;
 mod directives;
 mod evidence;
+mod federation;
 mod form;
 mod gateway_exchange;
 mod gateway_signature;
+mod issuer_keys;
 mod jwks;
 mod operations;
 mod over_a_socket;
