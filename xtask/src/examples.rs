@@ -10,8 +10,19 @@ use crate::client;
 use crate::services::Services;
 use crate::step::{Chore, Failed, succeeded};
 
-const PAGES: &[&str] =
-    &["settings", "admin", "policy", "coordinator", "sts", "gateway", "approvals", "ledger", "streams", "backup"];
+const PAGES: &[&str] = &[
+    "settings",
+    "admin",
+    "policy",
+    "coordinator",
+    "sts",
+    "federation",
+    "gateway",
+    "approvals",
+    "ledger",
+    "streams",
+    "backup",
+];
 /// What the examples are written with.
 const TOOLS: &[&str] = &["bash", "curl", "jq"];
 const PORTS: [u16; 5] = [3000, 4000, 8080, 8081, 9090];

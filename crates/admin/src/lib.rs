@@ -32,6 +32,7 @@ mod routes;
 mod runtime;
 mod seed;
 mod slug;
+mod subject_issuers;
 mod zones;
 
 pub use admin::{Admin, AdminConfig, Capabilities, SetupError};

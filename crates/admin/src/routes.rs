@@ -1,7 +1,7 @@
 //! Every operation there is. What is not in this table does not exist; each operation's file says what it needs.
 
 use crate::gate::{Needs, Reach, Route};
-use crate::{applications, approvals, audit, policies, policy_sets, providers, resources, zones};
+use crate::{applications, approvals, audit, policies, policy_sets, providers, resources, subject_issuers, zones};
 
 /// The table the router is made from.
 pub(crate) static ROUTES: &[Route] = &[
@@ -21,6 +21,11 @@ pub(crate) static ROUTES: &[Route] = &[
     resources::create::ROUTE,
     resources::read::ROUTE,
     resources::update::ROUTE,
+    subject_issuers::list::ROUTE,
+    subject_issuers::create::ROUTE,
+    subject_issuers::read::ROUTE,
+    subject_issuers::update::ROUTE,
+    subject_issuers::archive::ROUTE,
     policies::validate::ROUTE,
     policies::templates::ROUTE,
     policies::list::ROUTE,

@@ -4,7 +4,8 @@
 //! arguments. This is the part a security reviewer reads first, best in this order: [`exchange`] for the decision as
 //! one sequence, [`delegation`] for the algebra and the walk it relies on, [`lifetime`], [`resource`] for the
 //! operation floor, [`session`] and [`record`] for who is live, [`approval`] for what a human has to agree to and who
-//! may, [`control`] for keys to the Control endpoint, [`mandate`] for what is signed in the end.
+//! may, [`control`] for keys to the Control endpoint, [`federation`] for users from outside, [`mandate`] for what is signed
+//! in the end.
 //!
 //! What has been checked is a type that only its check can make: a live record or session, a walked lineage, a
 //! narrowed edge, a fixed lifetime, granted scopes, a grant. What is unknown denies.
@@ -13,6 +14,7 @@ pub mod approval;
 pub mod control;
 pub mod delegation;
 pub mod exchange;
+pub mod federation;
 pub mod ids;
 pub mod lifetime;
 pub mod mandate;

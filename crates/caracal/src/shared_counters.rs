@@ -43,7 +43,7 @@ impl SharedGuesses {
     /// The name can be any text of any length, so only its hash is a key.
     fn key(guesser: &Guesser) -> String {
         let source = guesser.source.map(|source| source.to_string()).unwrap_or_default();
-        format!("caracal:guesses:{source}:{}", sha256_hex(guesser.application.as_bytes()))
+        format!("caracal:guesses:{}:{source}:{}", guesser.at.as_str(), sha256_hex(guesser.application.as_bytes()))
     }
 }
 

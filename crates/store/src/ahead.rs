@@ -17,7 +17,7 @@ use caracal_authority::{AgentSessionId, ApplicationId, ApprovalId, AuthorityReco
 use crate::value::{Bind, Param, Row, Value};
 use crate::{
     applications, approvals, delegations, policy_sets, providers, records, resources, sealed_secrets, sessions,
-    signing_keys, zones,
+    signing_keys, subject_issuers, zones,
 };
 
 /// What is known of a decision before anything was read. Whatever is named here may be missing, or be somebody else's.
@@ -38,6 +38,8 @@ pub struct Named<'n> {
     pub secrets: bool,
     /// The approval it brings.
     pub approval: Option<&'n ApprovalId>,
+    /// The identity provider that is to have vouched for a user.
+    pub subject_issuer: Option<&'n str>,
 }
 
 /// A statement by a table's key. Used by the lookups themselves too, so that one can stand for the other.
@@ -125,6 +127,10 @@ impl Named<'_> {
             asks.push(of_zone(zones::lookup_sql().into()));
             asks.push(of_zone(policy_sets::FIND_ACTIVE.into()));
             asks.push(of_zone(signing_keys::TURNS.into()));
+        }
+        if let Some(issuer) = self.subject_issuer {
+            let params = vec![zone.clone(), Value::Text(issuer.to_owned())];
+            asks.push(itself(subject_issuers::find_by_issuer_sql().into(), params));
         }
         if self.record.is_some() || self.session.is_some() || self.delegation.is_some() {
             asks.push(self.records(&zone));

@@ -44,6 +44,7 @@ pub mod signing_keys;
 mod sqlite;
 mod store;
 pub mod streams;
+pub mod subject_issuers;
 mod tx;
 pub mod used_mandates;
 mod value;

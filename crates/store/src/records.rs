@@ -2,11 +2,19 @@
 
 use caracal_authority::record::{RecordFacts, RecordStatus, SubjectKind};
 use caracal_authority::{AgentSessionId, ApplicationId, AuthorityRecordId, EdgeId, Timestamp, ZoneId};
+use serde::{Deserialize, Serialize};
 
 use crate::ahead::by_id;
 use crate::error::StoreError;
 use crate::tx::{ZoneRead, ZoneWrite};
 use crate::value::{Bind, Row, params};
+
+/// Who vouched for a user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// The identity provider's issuer, byte for byte.
+    pub iss: String,
+}
 
 /// An authority record.
 #[derive(Debug, Clone)]
@@ -41,6 +49,8 @@ pub struct RecordRow {
     pub revoked_at: Option<Timestamp>,
     /// Why.
     pub revoked_reason: Option<String>,
+    /// Who vouched for its subject; a user's record alone has it.
+    pub provenance: Option<Provenance>,
 }
 
 impl RecordRow {
@@ -64,7 +74,7 @@ impl RecordRow {
 }
 
 pub(crate) const COLUMNS: &str = "zone_id, id, kind, subject_id, client_id, use_class, jti, status, parent_id, agent_session_id, \
-                       delegation_edge_id, expires_at, created_at, revoked_at, revoked_reason";
+                       delegation_edge_id, expires_at, created_at, revoked_at, revoked_reason, provenance";
 
 fn read(row: Row) -> Result<RecordRow, StoreError> {
     let mut columns = row.columns("authority_records");
@@ -84,6 +94,7 @@ fn read(row: Row) -> Result<RecordRow, StoreError> {
         created_at: columns.next()?,
         revoked_at: columns.next()?,
         revoked_reason: columns.next()?,
+        provenance: columns.json_or_null()?,
     })
 }
 
@@ -97,9 +108,10 @@ pub async fn lookup(tx: &mut ZoneRead<'_>, id: &AuthorityRecordId) -> Result<Opt
 pub async fn add(tx: &mut ZoneWrite<'_>, record: &RecordRow) -> Result<(), StoreError> {
     let sql =
         "INSERT INTO authority_records (zone_id, id, kind, subject_id, client_id, use_class, jti, status, parent_id,
-                 agent_session_id, delegation_edge_id, expires_at, created_at, revoked_at, revoked_reason)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'active', ?8, ?9, ?10, ?11, ?12, NULL, NULL)";
+                 agent_session_id, delegation_edge_id, expires_at, created_at, revoked_at, revoked_reason, provenance)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'active', ?8, ?9, ?10, ?11, ?12, NULL, NULL, ?13)";
     let zone = tx.zone.clone();
+    let provenance = record.provenance.as_ref().map(crate::json_text);
     let params = params![
         zone,
         record.id,
@@ -112,7 +124,8 @@ pub async fn add(tx: &mut ZoneWrite<'_>, record: &RecordRow) -> Result<(), Store
         record.agent_session_id,
         record.delegation_edge_id,
         record.expires_at,
-        record.created_at
+        record.created_at,
+        provenance
     ];
     tx.tx.append(sql, params).await.map(|_| ())
 }

@@ -3,7 +3,8 @@
 
 use caracal_authority::{
     AdminTokenId, AgentSessionId, ApplicationId, ApprovalId, AuthorityRecordId, EdgeId, EventId, KeyId, OutboxId,
-    PolicyId, PolicySetId, PolicySetVersionId, PolicyVersionId, ProviderId, ResourceId, Timestamp, ZoneId,
+    PolicyId, PolicySetId, PolicySetVersionId, PolicyVersionId, ProviderId, ResourceId, SubjectIssuerId, Timestamp,
+    ZoneId,
 };
 use serde::de::DeserializeOwned;
 
@@ -162,6 +163,12 @@ impl Columns {
         serde_json::from_str(&text).map_err(|error| self.corrupt(&error.to_string()))
     }
 
+    /// The next column, which holds JSON text or nothing.
+    pub(crate) fn json_or_null<T: DeserializeOwned>(&mut self) -> Result<Option<T>, StoreError> {
+        let Some(text) = self.next::<Option<String>>()? else { return Ok(None) };
+        serde_json::from_str(&text).map(Some).map_err(|error| self.corrupt(&error.to_string()))
+    }
+
     fn corrupt(&self, what: &str) -> StoreError {
         StoreError::Corrupt { table: self.table, what: format!("column {}: {what}", self.position) }
     }
@@ -264,5 +271,6 @@ id_values!(
     PolicyVersionId,
     ProviderId,
     ResourceId,
+    SubjectIssuerId,
     ZoneId
 );

@@ -175,6 +175,7 @@ mod t17_rollback {
             "resources",
             "sealed_secrets",
             "signing_keys",
+            "subject_issuers",
             "zone_owners",
             "zones",
         ];
@@ -250,7 +251,7 @@ mod t17_rollback {
         let record = |zone: &str, id: &str, status: &str, until: i64, end: &str| {
             format!(
                 "INSERT INTO authority_records VALUES ('{zone}', '{id}', 'application', 's', 'app', 'session', '{id}',
-                   '{status}', NULL, NULL, NULL, {until}, 1, {end});"
+                   '{status}', NULL, NULL, NULL, {until}, 1, {end}, NULL);"
             )
         };
         let session = |zone: &str, id: &str, status: &str, end: &str, capacity: &str| {

@@ -4,7 +4,7 @@
 
 use caracal_authority::approval::Hold;
 use caracal_authority::exchange::{
-    Context, Decision as Ruled, Finding, Found, Grant, Outcome, PolicyAnswer, Refusal, Request, Wanted,
+    Class, Context, Decision as Ruled, Finding, Found, Grant, Outcome, PolicyAnswer, Refusal, Request, Wanted,
 };
 use caracal_authority::mandate::DelegationClaims;
 use caracal_authority::session::SessionFacts;
@@ -14,6 +14,9 @@ use caracal_ledger::{Decision, EventType, Evidence, Metadata};
 use caracal_store::applications::Application;
 use caracal_store::policy_sets::ActivePolicySet;
 use serde_json::{Value, json};
+
+/// What the contract calls the rule by which a user is taken in.
+const SUBJECT_FEDERATION: &str = "caracal-subject-federation";
 
 /// What every event of one exchange shares.
 pub(crate) struct Account<'a> {
@@ -45,7 +48,7 @@ impl Account<'_> {
         hold: Option<&Hold>,
     ) -> Result<Vec<Evidence>, ChanceUnavailable> {
         let of = |finding| {
-            let mut event = self.of_finding(finding, &outcome.context, minted)?;
+            let mut event = self.of_finding(finding, outcome, minted)?;
             if let Some(hold) = hold.filter(|_| finding.resource.is_none()) {
                 event.metadata = event.metadata.and(Metadata::of_hold(hold));
             }
@@ -95,7 +98,7 @@ impl Account<'_> {
     fn of_finding(
         &self,
         finding: &Finding,
-        context: &Context,
+        outcome: &Outcome,
         minted: Option<&Minted<'_>>,
     ) -> Result<Evidence, ChanceUnavailable> {
         let decision = match finding.decision {
@@ -103,11 +106,13 @@ impl Account<'_> {
             Ruled::Deny => Decision::Deny,
         };
         let mut event = self.event(EventType::TokenExchange, decision, finding.evaluation_status)?;
+        let context = &outcome.context;
         let mut metadata = self.base(context).with_known("resource", finding.resource.as_deref());
-        if finding.resource.is_none() {
+        if finding.resource.is_none() && outcome.class != Class::Federation {
             metadata.set("requested", self.requested());
         }
-        metadata = metadata.with_known("reason", finding.reason()).with_known("refusal", refusal_of(finding));
+        let reason = finding.reason().or_else(|| outcome.refusal().and_then(Refusal::reason));
+        metadata = metadata.with_known("reason", reason).with_known("refusal", refusal_of(finding));
         if let Some(call) = self.request.upstream_call() {
             // The bytes that were authorised are the bytes that go upstream; a query is never part of them.
             metadata = metadata.with("method", call.method.as_str()).with("path", call.path.as_str());
@@ -117,11 +122,15 @@ impl Account<'_> {
                 .with("authority_record_id", minted.record.as_str())
                 .with("mandate_id", minted.jti)
                 .with("use", minted.grant.r#use().as_str());
+            if finding.found == Found::Federated {
+                metadata.set("session_id", minted.record.as_str());
+                event = event.determined_by(SUBJECT_FEDERATION);
+            }
         }
         event.metadata = metadata;
         Ok(match &finding.policy {
             Some(answer) => self.under_policy(event, answer),
-            None if finding.decision == Ruled::Allow => event.determined_by("control-key"),
+            None if finding.found == Found::Granted => event.determined_by("control-key"),
             None => event,
         })
     }
@@ -180,7 +189,8 @@ impl Account<'_> {
             .with("session_id", text(context.record.as_ref().or(self.request.record.id()).map(AsRef::as_ref)))
             .with("agent_session_id", text(context.session.as_ref().or(self.request.session.id()).map(AsRef::as_ref)))
             .with("delegation_edge_id", self.delegation_id(context))
-            .with_known("subject_kind", context.kind.map(|kind| kind.as_str()));
+            .with_known("subject_kind", context.kind.map(|kind| kind.as_str()))
+            .with_known("federated_user_issuer", context.federated_issuer.as_deref());
         if let Some(session) = self.session.filter(|session| context.session.as_ref() == Some(&session.id)) {
             metadata = metadata
                 .with("agent_lifecycle", session.life.lifecycle().as_str())
@@ -216,7 +226,7 @@ pub(crate) fn held(refusal: &Refusal) -> Option<&Hold> {
 fn refusal_of(finding: &Finding) -> Option<&'static str> {
     match &finding.found {
         Found::Stopped(name) | Found::Refused(name) => Some(name),
-        Found::Granted | Found::Skipped(_) => None,
+        Found::Granted | Found::Federated | Found::Skipped(_) => None,
     }
 }
 

@@ -14,6 +14,7 @@
 //! | | snapshots | commits | ES256 |
 //! |---|---|---|---|
 //! | bootstrap, delegated mint | 2: the client, then all facts | 1 | 1 signature |
+//! | federation, with the issuer's keys at hand | 3: the client, the registration, then all facts | 1 | 1 verification, 1 signature |
 //! | Gateway exchange in this process | 1 | 1 | 1 verification, 1 signature |
 //! | Gateway exchange over signed HTTP | 1 | 2: the nonce, then the exchange | 1 verification, 1 signature |
 //! | refusal of a caller who is known | as if granted | as if granted | no signature |
@@ -48,7 +49,7 @@ use caracal_crypto::{SecretText, chance};
 use caracal_custody::mandate::{SignedClaims, VerifyError, verify};
 use caracal_ledger::{Decision, EventType, Evidence};
 use caracal_store::applications;
-use caracal_store::records::RecordRow;
+use caracal_store::records::{Provenance, RecordRow};
 use zeroize::Zeroizing;
 
 use crate::approvals::holds;
@@ -117,6 +118,7 @@ impl Sts {
     pub(crate) async fn carry_out(&self, asked: Asked, request_id: &str) -> Result<Granted, ExchangeError> {
         let request = request(&asked);
         let presented = self.presented(&asked, &request).await?;
+        let mut federated = self.federated(&asked, &request).await?;
         let sources = Sources {
             store: &self.store,
             keys: &self.keys,
@@ -129,7 +131,14 @@ impl Sts {
         let mut answering: Option<Box<Hold>> = None;
         for _ in 0..ATTEMPTS {
             let claims = presented.as_ref().map(|presented| presented.claims.clone());
-            let mut loaded = sources.load(&request, &asked.client, claims).await?;
+            let mut loaded = sources.load(&request, &asked.client, claims, federated.as_ref()).await?;
+            let in_force = loaded.facts.federation.as_ref().and_then(|presented| presented.registration.as_ref());
+            if federated.as_ref().is_some_and(|federated| federated.is_outdated(in_force)) {
+                drop(loaded);
+                self.metrics.redecided.up();
+                federated = self.federated(&asked, &request).await?;
+                continue;
+            }
             loaded.facts.holds.extend(answering.take().map(|hold| *hold));
             let mut answered = Vec::new();
             let outcome = loop {
@@ -513,6 +522,7 @@ fn record_row(outcome: &Outcome, grant: &Grant, id: &AuthorityRecordId, jti: &Ma
         created_at: now,
         revoked_at: None,
         revoked_reason: None,
+        provenance: new.issuer.clone().map(|iss| Provenance { iss }),
     }
 }
 
@@ -527,7 +537,7 @@ fn request(asked: &Asked) -> Request {
         subject_token: match asked.subject {
             None => SubjectToken::None,
             Some(PresentedToken::Access(_)) => SubjectToken::AccessToken,
-            Some(PresentedToken::Id) => SubjectToken::IdToken,
+            Some(PresentedToken::Id(_)) => SubjectToken::IdToken,
         },
         resources: asked.resources.clone(),
         scope: Requested::new(Scopes::from_text(&asked.scope)),

@@ -22,6 +22,7 @@ use caracal_store::{
 
 use crate::client::AuthenticatedClient;
 use crate::directive::needs_secret;
+use crate::federation::Federated;
 use crate::metrics::Metrics;
 use crate::policy::{Governing, PolicyRuntime};
 
@@ -59,12 +60,14 @@ pub(crate) struct Sources<'s> {
 }
 
 impl Sources<'_> {
-    /// Reads what `request` of `client` refers to. `subject` are the accepted claims of its subject token.
+    /// Reads what `request` of `client` refers to. `subject` are the accepted claims of its subject token, `federated` is
+    /// what was found out about its id_token.
     pub(crate) async fn load(
         &self,
         request: &Request,
         client: &AuthenticatedClient,
         subject: Option<Claims>,
+        federated: Option<&Federated>,
     ) -> Result<Loaded, CustodyError> {
         let references = References::of(request, subject.as_ref());
         let resources: Vec<&str> = request.resources.iter().collect();
@@ -78,6 +81,7 @@ impl Sources<'_> {
             resources: &resources,
             secrets: request.is_gateway(),
             approval: approval.as_ref(),
+            subject_issuer: federated.and_then(Federated::issuer),
         };
         let (version, mut snapshot) = self.store.decision_snapshot(&request.zone, &named).await?;
         let now = snapshot.now();
@@ -95,6 +99,10 @@ impl Sources<'_> {
             control: ControlKey::of(&application.traits),
         });
         facts.subject = subject;
+        if let Some(federated) = federated {
+            let in_force = federated.registration(&mut tx).await?;
+            facts.federation = Some(federated.with(in_force));
+        }
         if let Some(id) = &references.record {
             add_record(&mut tx, &mut facts, id).await?;
         }

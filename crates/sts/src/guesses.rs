@@ -1,4 +1,4 @@
-//! How often a caller may be wrong about a client secret (contract: sts.md §12, README D17), counted in this process or by
+//! How often a caller may be wrong about a client secret, or an id_token (contract: sts.md §12, README D17), counted in this process or by
 //! all replicas together.
 //!
 //! More than [`MOST`] wrong secrets of one guesser within a minute block it for a minute, the right secret included. A
@@ -21,10 +21,32 @@ pub const SPAN: Duration = Duration::from_secs(60);
 /// Who guesses.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Guesser {
+    /// What it guesses at.
+    pub at: Guessed,
     /// `application_id` as it was sent: any text, or none.
     pub application: String,
     /// Where the request comes from; `None` inside the process.
     pub source: Option<Source>,
+}
+
+/// What can be guessed at. Each is counted on its own: a user who sends nonsense must not keep the application from its
+/// other work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Guessed {
+    /// The application's secret.
+    Secret,
+    /// An identity provider's token that the application relays.
+    IdToken,
+}
+
+impl Guessed {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Secret => "secret",
+            Self::IdToken => "id_token",
+        }
+    }
 }
 
 /// Nobody can say how often it was.

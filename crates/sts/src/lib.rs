@@ -3,14 +3,16 @@
 //! - [`exchange`]: the exchange from request to mandate. Read this first.
 //! - `request`: every malformed form ends there. `client`, `gateway_auth`: who is asking. `rate`, `guesses`: how often.
 //! - `facts`, `policy`: what a decision knows and whom it asks. The decision itself is `caracal_authority::exchange`.
+//! - `federation`: users whom a zone's identity provider vouches for.
 //! - `directive`: how a Gateway reaches an upstream. `evidence`: what is recorded. `commit`: what becomes durable, and
 //!   is signed only then.
 //! - `approvals`: what waits for a human, who asks after it, and who decides it.
 //! - `rotate`: a zone's next signing key, for operators.
 //! - `routes`, `wire`, `metrics`: the HTTP face.
 //!
-//! Absent on purpose: sessions and delegations are read here, never changed; no upstream is ever called; nothing that
-//! grants authority is remembered between requests, but for bundles and keys, which never change under their hash.
+//! Absent on purpose: sessions and delegations are read here, never changed; no upstream is ever called, and nobody
+//! else but identity providers, for their keys; nothing that grants authority is remembered between requests, but for
+//! bundles and our own keys, which never change under their hash, and identity providers' keys, for ten minutes.
 
 mod approvals;
 mod client;
@@ -19,6 +21,7 @@ mod directive;
 mod evidence;
 pub mod exchange;
 mod facts;
+mod federation;
 mod gateway_auth;
 pub mod guesses;
 mod metrics;
@@ -37,19 +40,21 @@ use caracal_crypto::SecretText;
 use caracal_crypto::client_secret::SecretVerifier;
 use caracal_crypto::hmac::HmacKey;
 use caracal_custody::{SealedSecrets, SigningKeys};
+use caracal_http::egress::GuardedConnector;
 use caracal_http::health::{Probe, Probes};
 use caracal_ledger::{AnonymousDenials, Ledger};
 use caracal_store::{Message, Store, StoreError};
 use tokio::sync::watch;
 
 use approvals::waiters::Waiters;
+use federation::IssuerKeys;
 use metrics::Metrics;
 use policy::PolicyRuntime;
 
 pub use approvals::waiters::Waiting;
 pub use directive::Directive;
 pub use exchange::{GatewayCall, Granted};
-pub use guesses::{CountUnavailable, Guesser, Guesses, ProcessGuesses};
+pub use guesses::{CountUnavailable, Guessed, Guesser, Guesses, ProcessGuesses};
 pub use policy::InForce;
 pub use rate::{MintKey, MintRate, ProcessMintRate};
 pub use wire::{Decision, ExchangeError};
@@ -76,6 +81,8 @@ pub struct StsConfig {
     pub body_deadline: Duration,
     /// How those wait who ask after an approval.
     pub waiting: Waiting,
+    /// How long an identity provider's keys may take to arrive.
+    pub issuer_keys_deadline: Duration,
 }
 
 impl StsConfig {
@@ -92,6 +99,7 @@ impl StsConfig {
             trust_proxy: false,
             body_deadline: Duration::from_secs(5),
             waiting: Waiting::default(),
+            issuer_keys_deadline: Duration::from_secs(5),
         }
     }
 }
@@ -114,6 +122,8 @@ pub struct Capabilities {
     pub mint_rate: Arc<dyn MintRate>,
     /// The counter of wrong client secrets.
     pub guesses: Arc<dyn Guesses>,
+    /// The way out, to the keys of identity providers.
+    pub egress: GuardedConnector,
 }
 
 /// The token service.
@@ -128,6 +138,7 @@ pub struct Sts {
     policy: PolicyRuntime,
     mint_rate: Arc<dyn MintRate>,
     guesses: Arc<dyn Guesses>,
+    issuer_keys: IssuerKeys,
     metrics: Metrics,
     probes: Probes,
     waiters: Arc<Waiters>,
@@ -136,8 +147,9 @@ pub struct Sts {
 impl Sts {
     /// A token service; nothing is opened or started.
     pub fn new(config: StsConfig, capabilities: Capabilities) -> Self {
-        let Capabilities { store, keys, secrets, ledger, denials, verifier, mint_rate, guesses } = capabilities;
+        let Capabilities { store, keys, secrets, ledger, denials, verifier, mint_rate, guesses, egress } = capabilities;
         let waiters = Waiters::over(store.clone(), config.waiting);
+        let issuer_keys = IssuerKeys::new(egress, config.issuer_keys_deadline);
         Self {
             config,
             store,
@@ -149,6 +161,7 @@ impl Sts {
             policy: PolicyRuntime::default(),
             mint_rate,
             guesses,
+            issuer_keys,
             metrics: Metrics::default(),
             probes: Probes::default(),
             waiters,

@@ -53,7 +53,7 @@ pub(crate) enum PresentedToken {
     /// A mandate of this service.
     Access(Zeroizing<String>),
     /// A token of a zone's identity provider.
-    Id,
+    Id(Zeroizing<String>),
 }
 
 /// A token request. Texts are trimmed; an empty one is as good as none.
@@ -113,7 +113,7 @@ impl Screened {
             (None, "") => None,
             (Some(_), "") => return Err(RequestFault::TokenWithoutType),
             (None, _) => return Err(RequestFault::TypeWithoutToken),
-            (Some(_), ID_TOKEN) => Some(PresentedToken::Id),
+            (Some(token), ID_TOKEN) => Some(PresentedToken::Id(token)),
             (Some(token), _) => Some(PresentedToken::Access(token)),
         };
         let client_secret = self.form.take("client_secret");

@@ -25,7 +25,7 @@ use crate::approvals;
 use crate::client::{AuthenticatedClient, Credentials, NotAuthenticated};
 use crate::exchange::{Asked, Granted};
 use crate::gateway_auth::{Presented, SignedRequest};
-use crate::guesses::Guesser;
+use crate::guesses::{Guessed, Guesser};
 use crate::request::{Screened, TokenRequest};
 use crate::rotate::rotate;
 use crate::wire::Ended;
@@ -158,7 +158,8 @@ impl Sts {
         id: &RequestId,
         source: Option<Source>,
     ) -> Result<Granted, ExchangeError> {
-        let guesser = Guesser { application: request.application.clone().unwrap_or_default(), source };
+        let guesser =
+            Guesser { at: Guessed::Secret, application: request.application.clone().unwrap_or_default(), source };
         if let Verdict::Limited { retry_after } = self.guesses.check(&guesser, self.store.now()).await? {
             self.denials.count("sts", "credential_lockout");
             return Err(ExchangeError::Locked { retry_after });
@@ -169,7 +170,7 @@ impl Sts {
             secret: request.client_secret.as_ref().map(|secret| secret.as_str()),
         };
         match AuthenticatedClient::by_secret(&presented, &self.store, &self.verifier).await {
-            Ok(client) => self.carry_out(asked(request, client, None), id.as_str()).await,
+            Ok(client) => self.of_client(asked(request, client, None), &guesser, id.as_str()).await,
             Err(NotAuthenticated::Unproven) => {
                 self.denials.count("sts", "client_unauthenticated");
                 Err(self.guessed_wrong(&guesser).await)

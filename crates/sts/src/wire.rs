@@ -126,7 +126,7 @@ impl ExchangeError {
         match self {
             Self::Locked { retry_after } => Some(*retry_after),
             Self::Refused(Refusal::RateLimited) => Some(Duration::from_secs(60)),
-            Self::Unavailable | Self::Busy => Some(SHORTLY),
+            Self::Refused(Refusal::FederationKeysUnreachable) | Self::Unavailable | Self::Busy => Some(SHORTLY),
             _ => None,
         }
     }

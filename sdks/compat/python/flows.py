@@ -4,7 +4,7 @@ of everything on PostgreSQL and Redis.
     python flows.py --caracal PATH_TO_BINARY --postgres URL_OF_A_SUPERUSER --redis URL
 
 What is shown is what its users rely on: calls through `application_transport`, a governed `session`, a child that
-`Authority.narrow` bounds, `fetch`, and that nothing is left of any of it once a session has ended. Ends with exit
+`Authority.narrow` bounds, `fetch`, users of an identity provider, and that nothing is left of any of it once a session has ended. Ends with exit
 code 0 and one line `N passed, N failed`.
 """
 
@@ -31,6 +31,7 @@ from caracalai import (
     ResourceBinding,
 )
 
+from identity_provider import IdentityProvider
 from system import Caracal, Replicated, SystemFailure, Upstream, hold_for_operators, provision
 
 PUBLISHED = "1.0.0"
@@ -368,6 +369,48 @@ async def revoked_delegation(world: World) -> None:
     await client.aclose()
 
 
+async def federated_user(world: World) -> None:
+    """A user whom an identity provider vouches for: a login, a session that acts for that user, and its end."""
+    client = world.client()
+    provider = IdentityProvider()
+    try:
+        issuers = f"/v1/zones/{world.zone.id}/subject-issuers"
+        registered = {"issuer": provider.url, "jwks_url": f"{provider.url}/keys", "audience": "ticket-desk"}
+        issuer = world.system.must("POST", issuers, registered, 201)
+        id_token = provider.token("ada@analytical.example", "ticket-desk")
+        user = await asyncio.to_thread(client.federate_subject, id_token, ttl_seconds=120)
+        world.check.that(bool(user.subject_authority_record_id), f"the user's record {user.subject_authority_record_id}")
+        left = user.expires_in_seconds
+        world.check.that(110 <= left <= 120, "for as long as was asked", left)
+        brief = await asyncio.to_thread(client.federate_subject, provider.token("ada", "ticket-desk", seconds=30))
+        world.check.that(brief.expires_in_seconds <= 30, "and never for longer than its token", brief.expires_in_seconds)
+        for_user = {"subject_authority_record_id": user.subject_authority_record_id, "labels": ["clerk"]}
+        try:
+            async with client.session(**for_user, ttl_seconds=100):
+                raise AssertionError("a session for a user was started without the user's mandate")
+        except CoordinatorError as refusal:
+            text = f"without the user's mandate nobody acts for the user: {refusal.status} {refusal.code}"
+            world.check.that(refusal.code == "invalid_subject_proof", text, repr(refusal))
+        narrow = Authority.narrow(["tickets:read"], ttl_seconds=100, resource_id=world.zone.resource)
+        async with client.session(**for_user, subject_authority_record_token=user.token, ttl_seconds=100):
+            async with client.session(authority=narrow, labels=["reader"], ttl_seconds=100):
+                response = await client.fetch(world.zone.resource, "/tickets?for=ada", scopes=["tickets:read"])
+                world.check.that(response.status_code == 200, "a call for that user", response.text)
+                world.check_last_call("GET", "/tickets?for=ada")
+        elsewhere = provider.token("ada@analytical.example", "another-application")
+        await world.refused_mint(
+            "a token for another audience", asyncio.to_thread(client.federate_subject, elsewhere), "invalid_token"
+        )
+        gone = world.system.admin("DELETE", f"{issuers}/{issuer['id']}")
+        world.check.that(gone.status == 204, "the registration is archived", gone)
+        await world.refused_mint(
+            "and nobody is taken in any more", asyncio.to_thread(client.federate_subject, id_token), "invalid_token"
+        )
+    finally:
+        provider.close()
+    await client.aclose()
+
+
 async def wrong_secret(world: World) -> None:
     """Who can't prove to be the application gets nothing."""
     client = Client.from_client_secret(
@@ -461,6 +504,7 @@ FLOWS = [
     one_shot_mandates,
     ended_session,
     revoked_delegation,
+    federated_user,
     wrong_secret,
     # The last: it changes the zone's policy.
     approvals,

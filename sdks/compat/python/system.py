@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+IDENTITY_PROVIDER = Path(__file__).with_name("identity_provider.pem")
 PORTS = {"api": 3000, "coordinator": 4000, "sts": 8080, "gateway": 8081, "audit": 9090}
 START_DEADLINE = 60.0
 STOP_DEADLINE = 30.0
@@ -392,8 +393,9 @@ def wait_until_loaded(system: Caracal, status_url: str) -> None:
 
 
 def bare_environment() -> dict[str, str]:
-    """The environment without any setting: the system runs on its defaults."""
-    return {name: os.environ[name] for name in ("PATH", "HOME", "SYSTEMROOT", "TMPDIR") if name in os.environ}
+    """The environment without any setting but whom to trust: the system runs on its defaults."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "SYSTEMROOT", "TMPDIR") if name in os.environ}
+    return kept | {"CARACAL_TLS_EXTRA_CA_FILE": str(IDENTITY_PROVIDER)}
 
 
 def free_port_offset() -> int:

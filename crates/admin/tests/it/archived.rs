@@ -25,6 +25,7 @@ async fn nothing_new_is_made_in_an_archived_zone_and_what_is_there_can_still_be_
         ("/resources", json!({"identifier": "caracal-control", "scopes": ["control:app:read"]})),
         ("/policies", json!({"name": "x", "content": EMPTY_GRANTS})),
         ("/policy-sets", json!({"name": "x"})),
+        ("/subject-issuers", json!({"issuer": "https://i.example", "jwks_url": "https://i.example", "audience": "a"})),
     ] {
         // Also when the body is none that the route would take.
         for (token, body) in [(None, json!({})), (None, body.clone()), (Some(&own), body)] {

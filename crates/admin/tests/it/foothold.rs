@@ -73,6 +73,15 @@ mod t12_foothold_tokens {
                 world.create(&format!("/v1/zones/{other}/providers"), json!({"name": "p", "kind": "none"})).await,
             ),
             ("policy-sets", world.create(&format!("/v1/zones/{other}/policy-sets"), json!({"name": "s"})).await),
+            (
+                "subject-issuers",
+                world
+                    .create(
+                        &format!("/v1/zones/{other}/subject-issuers"),
+                        json!({"issuer": "https://i.example", "jwks_url": "https://i.example", "audience": "a"}),
+                    )
+                    .await,
+            ),
         ];
         for (kind, id) in foreign {
             let path = format!("/v1/zones/{own}/{kind}/{id}");

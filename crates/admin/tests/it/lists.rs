@@ -107,7 +107,7 @@ async fn a_query_that_can_t_be_meant_is_refused_on_every_list() {
 #[tokio::test]
 async fn a_list_of_a_zone_that_is_not_there_is_empty() {
     let world = World::new().await;
-    for kind in ["applications", "providers", "resources", "policies", "policy-sets", "audit"] {
+    for kind in ["applications", "providers", "resources", "policies", "policy-sets", "subject-issuers", "audit"] {
         let listed = world.get(&format!("/v1/zones/none/{kind}")).await.is(200);
         assert_eq!(listed, json!({"items": [], "next_cursor": null}), "{kind}");
     }

@@ -16,5 +16,6 @@ mod policy_sets;
 mod providers;
 mod resources;
 mod secrets;
+mod subject_issuers;
 mod world;
 mod zones;

@@ -3,6 +3,7 @@
 use crate::approval::{Hold, PolicyStamp};
 use crate::control::ControlKey;
 use crate::delegation::Edge;
+use crate::federation::PresentedIdToken;
 use crate::mandate::Claims;
 use crate::record::RecordFacts;
 use crate::resource::Resource;
@@ -78,6 +79,8 @@ pub struct Facts {
     pub client: Option<Client>,
     /// The claims of the presented mandate: signature verified, and accepted by [`Claims::accept`].
     pub subject: Option<Claims>,
+    /// The presented id_token; absent where none that could be looked at was presented.
+    pub federation: Option<PresentedIdToken>,
     /// Authority records found: the referenced one, and those the sessions are anchored to.
     pub records: Vec<RecordFacts>,
     /// Sessions found: the referenced one, and the source of the delegation.
@@ -103,6 +106,7 @@ impl Facts {
             now: None,
             client: None,
             subject: None,
+            federation: None,
             records: Vec::new(),
             sessions: Vec::new(),
             lineage: Vec::new(),

@@ -10,17 +10,18 @@
 //! decision reaches them, because asking has an effect or depends on the way there: the mint rate and the policy.
 //! They are asked through [`Counsel`], for the resources that got so far.
 //!
-//! Not decided here: whether the client's secret, the Gateway's signature and the subject token's signature are
+//! Not decided here: whether the client's secret, the Gateway's signature and the presented token's signature are
 //! genuine (their results are facts), and what happens afterwards: insert the record, sign, build the directive.
 //!
 //! Where policy wants a human to agree first, a grant says which hold it spends, and a refusal which hold to wait for.
 //!
-//! Served: bootstrap, session-bound, delegated mint, Gateway exchange, control key. Shapes this build does not serve end
-//! as the contract lets them end where their counterpart does not exist: a federation without registered issuer (401).
+//! Served: bootstrap, session-bound, delegated mint, Gateway exchange, control key, federation. An application that presents a
+//! session mandate itself is decided and never minted for.
 
 mod approvals;
 mod counsel;
 mod facts;
+mod federation;
 mod outcome;
 mod refusal;
 mod request;
@@ -58,7 +59,9 @@ fn weigh(
     trail: &mut Trail,
 ) -> Result<Grant, Refusal> {
     let client = authenticated_client(request, facts)?; // 1
-    not_a_federation(request)?; // 2
+    if request.subject_token == SubjectToken::IdToken {
+        return federation::weigh(request, facts, client, trail); // 2
+    }
     if request.resources.is_empty() {
         return Err(Refusal::NoResource); // 3
     }
@@ -90,21 +93,6 @@ fn authenticated_client<'f>(request: &Request, facts: &'f Facts) -> Result<&'f C
         return Err(Refusal::ClientUnauthenticated);
     }
     Ok(client)
-}
-
-/// Step 2. No identity provider can be registered yet, so no id_token verifies; its shape is still checked first
-/// (contract: sts.md §4).
-fn not_a_federation(request: &Request) -> Result<(), Refusal> {
-    if request.subject_token != SubjectToken::IdToken {
-        return Ok(());
-    }
-    let bare = request.resources.is_empty()
-        && request.scope.get().is_empty()
-        && request.record.is_absent()
-        && request.session.is_absent()
-        && request.delegation.is_absent()
-        && request.approval_id.is_none();
-    Err(if bare { Refusal::FederationRejected } else { Refusal::FederationShape })
 }
 
 /// Step 12, in its precedence: a provider's reason, then the rate alone (D7), then policy.
@@ -147,9 +135,13 @@ fn lifetime(
         let seconds = key.max_ttl().map(|ttl| u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX));
         bounds = bounds.until(key.ends_at()).at_most(seconds);
     }
-    lifetime::fix(class, request.ttl_seconds, bounds, standing.now).map_err(|fault| match fault {
+    lifetime::fix(class, request.ttl_seconds, bounds, standing.now).map_err(lifetime_refusal)
+}
+
+fn lifetime_refusal(fault: LifetimeFault) -> Refusal {
+    match fault {
         LifetimeFault::Negative => Refusal::TtlNegative,
         LifetimeFault::AboveMaximum { most } => Refusal::TtlAboveMaximum { most },
         LifetimeFault::Exhausted => Refusal::LifetimeExhausted,
-    })
+    }
 }

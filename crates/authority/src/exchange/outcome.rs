@@ -1,7 +1,8 @@
 //! What a decision ends in: a grant or a refusal, and the evidence of how it came about.
 
 use super::standing::Standing;
-use super::{Class, PolicyAnswer, Reach, RefreshFailure, Refusal, Request, Spending};
+use super::{Class, Client, PolicyAnswer, Reach, RefreshFailure, Refusal, Request, Spending};
+use crate::federation::ExternalSubject;
 use crate::lifetime::Lifetime;
 use crate::mandate::{Core, DelegationClaims, MandateClaims, Use};
 use crate::record::SubjectKind;
@@ -75,6 +76,8 @@ pub struct Context {
     pub session: Option<AgentSessionId>,
     /// The validated delegation.
     pub delegation: Option<DelegationClaims>,
+    /// The registered identity provider that an id_token names.
+    pub federated_issuer: Option<String>,
 }
 
 /// `decision` of an evidence event.
@@ -117,6 +120,8 @@ pub struct Finding {
 pub enum Found {
     /// The resource is granted.
     Granted,
+    /// A user is taken in.
+    Federated,
     /// The resource is not; the rest of the exchange goes on.
     Skipped(Skip),
     /// The resource ended the exchange, with the refusal of this name.
@@ -126,6 +131,16 @@ pub enum Found {
 }
 
 impl Finding {
+    pub(super) fn federated() -> Self {
+        Self {
+            resource: None,
+            decision: Decision::Allow,
+            evaluation_status: "complete",
+            found: Found::Federated,
+            policy: None,
+        }
+    }
+
     pub(super) fn granted(resource: &str, policy: Option<PolicyAnswer>) -> Self {
         Self {
             resource: Some(resource.to_owned()),
@@ -160,7 +175,7 @@ impl Finding {
     pub fn skip(&self) -> Option<&Skip> {
         match &self.found {
             Found::Skipped(skip) => Some(skip),
-            Found::Granted | Found::Stopped(_) | Found::Refused(_) => None,
+            Found::Granted | Found::Federated | Found::Stopped(_) | Found::Refused(_) => None,
         }
     }
 
@@ -271,6 +286,8 @@ pub struct NewRecord {
     pub parent: Option<AuthorityRecordId>,
     /// When it ends.
     pub expires_at: Timestamp,
+    /// The identity provider that vouched for the user, if one did.
+    pub issuer: Option<String>,
 }
 
 /// A mandate to be: everything it will say but the ids of itself and of its record. Only the decision makes one.
@@ -317,8 +334,30 @@ impl Grant {
             client: standing.client.id.clone(),
             parent: standing.record_id().cloned(),
             expires_at: lifetime.ends_at(),
+            issuer: None,
         };
         Self { record, form, scopes: Granted::new(standing.scopes.clone()), targets: reach.granted, lifetime, spending }
+    }
+
+    /// The bare session mandate of a user who was taken in: without scope, resource, session or parent.
+    pub(super) fn of_user(
+        request: &Request,
+        client: &Client,
+        subject: ExternalSubject,
+        issuer: Option<String>,
+        lifetime: Lifetime,
+    ) -> Self {
+        let record = NewRecord {
+            zone: request.zone.clone(),
+            kind: SubjectKind::User,
+            subject: subject.as_str().to_owned(),
+            client: client.id.clone(),
+            parent: None,
+            expires_at: lifetime.ends_at(),
+            issuer,
+        };
+        let form = Form::Session { session: None };
+        Self { record, form, scopes: Granted::new(Scopes::none()), targets: Vec::new(), lifetime, spending: None }
     }
 
     /// The class of mandate.

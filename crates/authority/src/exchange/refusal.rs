@@ -10,6 +10,7 @@ use super::{ProviderReason, Wanted};
 use crate::ZoneId;
 use crate::approval::Hold;
 use crate::delegation::LineageFault;
+use crate::federation::FederationFault;
 use crate::record::DeadRecord;
 use crate::resource::OperationRefused;
 use crate::session::DeadSession;
@@ -83,10 +84,15 @@ refusals! {
         format!("the application belongs to zone `{actual}`, not to `{requested}`");
     /// An id_token beside fields that do not go with it.
     FederationShape => 400 "invalid_token", "subject_federation_invalid",
-        "an id_token is exchanged without resource, scope, session, delegation or approval";
-    /// An id_token of an issuer the zone does not know.
-    FederationRejected => 401 "invalid_token", "subject_federation_rejected",
-        "the issuer of the id_token is not registered in this zone";
+        "an id_token is exchanged by the application itself, without resource, scope, session, delegation or approval";
+    /// An id_token that is not believed.
+    FederationRejected {
+        /// Why.
+        why: FederationFault,
+    } => 401 "invalid_token", "subject_federation_rejected", why.to_string();
+    /// Nobody can say whether an id_token is genuine: its issuer's keys cannot be had now.
+    FederationKeysUnreachable => 503 "sts_unavailable", "subject_federation_rejected",
+        FederationFault::KeysUnreachable.to_string();
     /// No resource requested.
     NoResource => 400 "invalid_token", "request_invalid", "at least one resource is required";
     /// The store's clock could not be read.
@@ -230,6 +236,17 @@ refusals! {
     /// The upstream directive or its credential could not be made.
     DirectiveUnavailable => 502 "http_request_failed", "provider_credential_unavailable",
         "the provider credential could not be obtained";
+}
+
+impl Refusal {
+    /// The `reason` of its evidence, where one says more than the status does.
+    pub fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::FederationRejected { why } => Some(why.reason()),
+            Self::FederationKeysUnreachable => Some(FederationFault::KeysUnreachable.reason()),
+            _ => None,
+        }
+    }
 }
 
 impl std::error::Error for Refusal {}

@@ -68,6 +68,7 @@ impl Standing<'_> {
             record: self.record_id().cloned(),
             session: self.session.map(|session| session.facts().id.clone()),
             delegation: self.delegation_claims(),
+            federated_issuer: None,
         }
     }
 }

@@ -5,7 +5,6 @@ use serde_json::json;
 use super::fixtures::*;
 use crate::exchange::{
     Asserted, Caller, Class, Connection, Decision, Found, Rate, RefreshFailure, Refusal, Request, ResourceNames, Skip,
-    SubjectToken,
 };
 use crate::mandate::Use;
 use crate::record::{RecordFacts, RecordStatus, SubjectKind};
@@ -222,18 +221,6 @@ fn liveness_of_a_session_is_that_of_its_time_its_lease_and_its_user() {
         *case.record("rec-anchor") = RecordFacts { kind, expires_at, status, ..record("rec-anchor") };
         assert_eq!(case.name(), expected, "{kind:?} {status:?}");
     }
-}
-
-#[test]
-fn federation_has_a_shape_and_no_issuer_yet() {
-    let mut case = bootstrap();
-    case.request.subject_token = SubjectToken::IdToken;
-    assert_eq!(case.name(), "FederationShape");
-    case.request.resources = ResourceNames::default();
-    case.request.scope = asking("");
-    assert_eq!(case.name(), "FederationRejected");
-    case.request.scope = asking("x");
-    assert_eq!(case.name(), "FederationShape");
 }
 
 #[test]

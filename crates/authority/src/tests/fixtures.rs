@@ -1,4 +1,4 @@
-//! One zone with one application, two sessions, one delegation and one resource; and the four exchanges it allows.
+//! One zone with one application, two sessions, one delegation and one resource; and the exchanges it allows.
 
 use std::str::FromStr;
 
@@ -11,6 +11,7 @@ use crate::exchange::{
     ApprovalTier, Asserted, Caller, Client, Connection, Counsel, Facts, Outcome, PolicyAnswer, PolicyQuestion, Rate,
     Request, ResourceFacts, ResourceNames, SubjectToken, decide,
 };
+use crate::federation::{IdTokenClaims, PresentedIdToken, Registration, VerifiedIdToken};
 use crate::mandate::Claims;
 use crate::record::{RecordFacts, RecordStatus, SubjectKind};
 use crate::resource::{
@@ -289,5 +290,38 @@ pub(super) fn direct() -> Case {
         "jti": "jti-1", "zone_id": "z-1", "client_id": "app-1", "sid": "rec-anchor", "root_sid": "rec-anchor",
         "use": "session", "sub_type": "application", "scope": "agent:lifecycle",
     })));
+    case
+}
+
+pub(super) fn registration() -> Registration {
+    Registration {
+        id: id("idp-1"),
+        issuer: "https://idp.example".into(),
+        jwks_url: "https://idp.example/keys".into(),
+        audience: "caracal".into(),
+    }
+}
+
+/// What the identity provider says of `user-1`, for 600 s.
+pub(super) fn id_token() -> Value {
+    json!({"iss": "https://idp.example", "aud": "caracal", "sub": "user-1", "exp": 10_600, "iat": 10_000})
+}
+
+pub(super) fn presented(claims: &Value) -> PresentedIdToken {
+    let claims = IdTokenClaims::parse(claims.as_object().unwrap());
+    PresentedIdToken {
+        verified: claims.map(|claims| VerifiedIdToken { claims, under: registration() }),
+        registration: Some(registration()),
+    }
+}
+
+/// A verified id_token, relayed by the application.
+pub(super) fn federation() -> Case {
+    let mut case = bootstrap();
+    case.request.subject_token = SubjectToken::IdToken;
+    case.request.resources = ResourceNames::default();
+    case.request.scope = Requested::new(Scopes::none());
+    case.facts.resources.clear();
+    case.facts.federation = Some(presented(&id_token()));
     case
 }

@@ -3,6 +3,7 @@
 
 use crate::delegation::LineageFault;
 use crate::exchange::{ProviderReason, RefreshFailure, Refusal, Wanted};
+use crate::federation::FederationFault;
 use crate::record::DeadRecord;
 use crate::resource::OperationRefused;
 use crate::session::DeadSession;
@@ -16,7 +17,8 @@ fn table() -> Vec<(Refusal, u16, &'static str)> {
         (Refusal::ClientUnauthenticated, 401, "access_denied"),
         (Refusal::ClientOfAnotherZone { actual: id("z-1"), requested: id("z-2") }, 403, "zone_invalid"),
         (Refusal::FederationShape, 400, "invalid_token"),
-        (Refusal::FederationRejected, 401, "invalid_token"),
+        (Refusal::FederationRejected { why: FederationFault::Expired }, 401, "invalid_token"),
+        (Refusal::FederationKeysUnreachable, 503, "sts_unavailable"),
         (Refusal::NoResource, 400, "invalid_token"),
         (Refusal::TimeUnavailable, 503, "sts_unavailable"),
         (Refusal::SubjectTokenInvalid, 401, "invalid_token"),

@@ -94,17 +94,17 @@ pub const VARIABLES: &[Variable] = &[
     shared(ALL, "OUTBOX_BATCH_SIZE", "256", "messages published in one round trip"),
     shared(ALL, "OUTBOX_MAX_ATTEMPTS", "10", "tries of a message that Redis refuses; outages are not counted"),
     variable(
-        &[Gateway],
+        &[Sts, Gateway],
         "CARACAL_PRIVATE_EGRESS_HOSTS",
         "empty",
-        "exact upstream hosts that may be private or loopback addresses",
+        "exact hosts of upstreams and identity providers that may be private or loopback addresses",
     ),
     variable(&[Gateway], "UPSTREAM_HOST_ALLOWLIST", "empty", "when set, the only upstream hosts"),
     variable(
-        &[Gateway],
+        &[Sts, Gateway],
         "CARACAL_TLS_EXTRA_CA_FILE",
         "none",
-        "PEM certificates trusted for upstreams beside the system's",
+        "PEM certificates trusted for upstreams and identity providers beside the system's",
     ),
     variable(&[Api, Sts], "CONTROL_AUDIENCE", "caracal-control", "identifier of the control resource"),
     variable(

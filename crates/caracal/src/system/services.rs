@@ -42,6 +42,7 @@ struct Parts {
     open_metrics: bool,
     mint_rate: Arc<dyn MintRate>,
     guesses: Arc<dyn Guesses>,
+    egress: GuardedConnector,
 }
 
 /// The way to other processes.
@@ -86,6 +87,7 @@ impl Services {
                 Some((redis, _)) => Arc::new(SharedGuesses(Counters::new(redis.clone()))),
                 None => Arc::new(ProcessGuesses::default()),
             },
+            egress: egress(settings)?,
         };
         // The Admin API says what decides in a zone, and asks the code that decides, also where no STS is served.
         let decides = settings.runs(Service::Sts) || settings.runs(Service::Api);
@@ -270,6 +272,7 @@ fn sts(settings: &Settings, parts: &Parts, keys: &KeyMaterial, issuer: &str) -> 
             verifier: parts.verifier.clone(),
             mint_rate: parts.mint_rate.clone(),
             guesses: parts.guesses.clone(),
+            egress: parts.egress.clone(),
         },
     )
 }
@@ -373,6 +376,20 @@ fn remote_sts(settings: &Settings, keys: &KeyMaterial, store: &Store) -> Result<
     remote.map(|remote| Some(Arc::new(remote))).map_err(|error| StartError::Setting(error.to_string()))
 }
 
+/// The way out: to upstreams, and to the keys of identity providers.
+fn egress(settings: &Settings) -> Result<GuardedConnector, StartError> {
+    let private = PrivateHosts::parse(&settings.private_egress_hosts.join(","))
+        .map_err(|error| StartError::Setting(format!("CARACAL_PRIVATE_EGRESS_HOSTS: {error}")))?;
+    // Difference D9: loopback is for one person's machine only.
+    let admit_loopback = settings.mode == Mode::Dev && settings.bind.is_loopback();
+    let trust = TlsTrust::load(settings.extra_ca_file.as_deref());
+    if let Some(fault) = trust.fault() {
+        tracing::error!(error = %fault, "calls out over TLS will fail");
+    }
+    let policy = AddressPolicy::new(admit_loopback, private);
+    Ok(GuardedConnector::new(policy, Arc::new(SystemResolver::new()), trust))
+}
+
 fn gateway(
     settings: &Settings,
     keys: &KeyMaterial,
@@ -380,16 +397,6 @@ fn gateway(
     verification: Arc<dyn VerificationKeys>,
     exchange: Arc<dyn Exchange>,
 ) -> Result<Arc<Gateway>, StartError> {
-    let private = PrivateHosts::parse(&settings.private_egress_hosts.join(","))
-        .map_err(|error| StartError::Setting(format!("CARACAL_PRIVATE_EGRESS_HOSTS: {error}")))?;
-    // Difference D9: loopback upstreams are for one person's machine only.
-    let admit_loopback = settings.mode == Mode::Dev && settings.bind.is_loopback();
-    let trust = TlsTrust::load(settings.extra_ca_file.as_deref());
-    if let Some(fault) = trust.fault() {
-        tracing::error!(error = %fault, "TLS upstreams will fail");
-    }
-    let connector =
-        GuardedConnector::new(AddressPolicy::new(admit_loopback, private), Arc::new(SystemResolver::new()), trust);
     let config = GatewayConfig {
         sts_timeout: settings.gateway.sts_timeout,
         upstream_timeout: settings.gateway.upstream_timeout,
@@ -417,7 +424,7 @@ fn gateway(
             ledger: parts.ledger.clone(),
             denials: parts.denials.clone(),
             exchange,
-            connector,
+            connector: parts.egress.clone(),
         },
     );
     gateway.map_err(|error| StartError::Setting(error.to_string()))

@@ -193,6 +193,7 @@ impl House {
             created_at: now,
             revoked_at: None,
             revoked_reason: None,
+            provenance: None,
         };
         let added: Result<(), StoreError> =
             self.store.commit(zone, record, |tx, row| Box::pin(records::add(tx, row))).await;

@@ -65,7 +65,7 @@ pub enum UnusableKeySet {
     #[error("not a JSON Web Key Set")]
     Malformed,
     /// Not one of its keys can be used.
-    #[error("the key set has no usable ES256 key")]
+    #[error("the key set has no usable key")]
     NoUsableKey,
 }
 
@@ -74,9 +74,7 @@ impl KeySet {
     /// curve) are skipped, the last of several with one `kid` wins (contract: gateway.md §8). The document's size is
     /// the caller's to bound.
     pub fn from_jwks(document: &[u8]) -> Result<Self, UnusableKeySet> {
-        let document = object::parse(document).ok_or(UnusableKeySet::Malformed)?;
-        let entries = document.get("keys").and_then(Value::as_array).ok_or(UnusableKeySet::Malformed)?;
-        let keys: HashMap<_, _> = entries.iter().filter_map(Value::as_object).filter_map(usable).collect();
+        let keys: HashMap<_, _> = entries(document)?.iter().filter_map(Value::as_object).filter_map(usable).collect();
         if keys.is_empty() { Err(UnusableKeySet::NoUsableKey) } else { Ok(Self { keys }) }
     }
 
@@ -92,9 +90,16 @@ impl KeySet {
     }
 }
 
-fn usable(jwk: &Map<String, Value>) -> Option<(String, PublicKey)> {
-    let text = |name: &str| jwk.get(name).and_then(Value::as_str);
-    let kid = text("kid").filter(|kid| !kid.is_empty())?;
+/// What the member `keys` of a document lists.
+pub(super) fn entries(document: &[u8]) -> Result<Vec<Value>, UnusableKeySet> {
+    match object::parse(document).and_then(|mut document| document.remove("keys")) {
+        Some(Value::Array(entries)) => Ok(entries),
+        _ => Err(UnusableKeySet::Malformed),
+    }
+}
+
+/// Whether a key is meant for verifying signatures, or leaves open what it is meant for; `None` for nonsense.
+pub(super) fn may_verify(jwk: &Map<String, Value>) -> Option<bool> {
     let for_signatures = match jwk.get("use") {
         None => true,
         Some(usage) => matches!(usage.as_str(), Some("" | "sig")),
@@ -106,7 +111,13 @@ fn usable(jwk: &Map<String, Value>) -> Option<(String, PublicKey)> {
             operations.is_empty() || operations.iter().any(|operation| operation == "verify")
         }
     };
-    if text("kty")? != "EC" || text("crv")? != "P-256" || text("alg")? != ALG || !for_signatures || !for_verifying {
+    Some(for_signatures && for_verifying)
+}
+
+fn usable(jwk: &Map<String, Value>) -> Option<(String, PublicKey)> {
+    let text = |name: &str| jwk.get(name).and_then(Value::as_str);
+    let kid = text("kid").filter(|kid| !kid.is_empty())?;
+    if text("kty")? != "EC" || text("crv")? != "P-256" || text("alg")? != ALG || !may_verify(jwk)? {
         return None;
     }
     let coordinate = |name| from_base64url(text(name)?)?.try_into().ok();

@@ -4,10 +4,13 @@
 //! verifier splits what a caller presented into an [`UnverifiedToken`], reads from it which zone's keys and which
 //! `kid` it *claims*, takes that key from a [`KeySet`] it fetched itself, and only then believes the claims.
 //!
-//! There is one algorithm. The header's `alg` must say `ES256` and nothing in a token can choose another, supply its
+//! For them there is one algorithm. The header's `alg` must say `ES256` and nothing in a token can choose another, supply its
 //! own key or point to one: `typ`, `crit`, `jku`, `jwk` and `x5u` are not looked at (contract: gateway.md §8). JSON
 //! with a member twice is refused, because two readers may believe different ones.
+//!
+//! Tokens of identity providers are another matter: [`ForeignKeySet`].
 
+mod foreign;
 mod key;
 mod keyset;
 mod object;
@@ -15,6 +18,7 @@ mod token;
 #[cfg(test)]
 mod wycheproof;
 
+pub use foreign::{ForeignAlg, ForeignHeader, ForeignHeaderFault, ForeignKeySet};
 pub use key::{BadSignature, NotASigningKey, NotOnCurve, PublicKey, SignError, SigningKey};
 pub use keyset::{Jwk, Jwks, KeySet, UnusableKeySet};
 pub use token::{MalformedToken, Part, UnverifiedToken};

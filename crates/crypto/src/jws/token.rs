@@ -68,6 +68,10 @@ impl<'t> UnverifiedToken<'t> {
         self.compact.member("kid")
     }
 
+    pub(super) fn compact(&self) -> &Compact<'t> {
+        &self.compact
+    }
+
     /// The decoded payload, byte for byte as signed.
     pub fn payload(&self) -> &[u8] {
         &self.compact.payload
@@ -111,15 +115,29 @@ impl<'t> Compact<'t> {
         Ok(Self { header, payload, signed, signature })
     }
 
-    fn member(&self, name: &str) -> Option<&str> {
+    pub(super) fn member(&self, name: &str) -> Option<&str> {
         self.header.get(name).and_then(Value::as_str)
+    }
+
+    pub(super) fn has_member(&self, name: &str) -> bool {
+        self.header.contains_key(name)
+    }
+
+    /// Header and payload as they were signed.
+    pub(super) fn signed(&self) -> &str {
+        self.signed
+    }
+
+    /// The signature, unless it is spelt wrongly.
+    pub(super) fn signature(&self) -> Option<Vec<u8>> {
+        from_base64url(self.signature)
     }
 
     pub(super) fn verify(&self, key: &PublicKey) -> Result<(), BadSignature> {
         if self.member("alg") != Some(ALG) {
             return Err(BadSignature);
         }
-        let signature = from_base64url(self.signature).ok_or(BadSignature)?;
+        let signature = self.signature().ok_or(BadSignature)?;
         key.verify(self.signed.as_bytes(), &signature)
     }
 }

@@ -6,7 +6,7 @@
 use serde_json::{Value, json};
 
 use super::token::Compact;
-use super::{BadSignature, KeySet, PublicKey};
+use super::{BadSignature, ForeignAlg, ForeignHeader, ForeignKeySet, KeySet, PublicKey};
 use crate::encoding::{array_from_hex, from_hex};
 
 const ECDSA: &str = include_str!("../../tests/vectors/wycheproof/ecdsa_secp256r1_sha256_p1363_test.json");
@@ -57,6 +57,56 @@ fn accepted(file: &str) -> Vec<u64> {
         }
     });
     accepted
+}
+
+/// The ids of the tests in a JOSE file that verify as foreign tokens do: with the algorithm and key their header names.
+fn accepted_as_foreign(file: &str) -> Vec<u64> {
+    let mut accepted = Vec::new();
+    for_each_test(file, |group, test| {
+        let keys = group.get("public").or_else(|| group.get("private")).unwrap();
+        let mut document = if keys.get("keys").is_some() { keys.clone() } else { json!({ "keys": [keys] }) };
+        for key in document["keys"].as_array_mut().unwrap() {
+            // The name that the file gives the algorithm of P-521 does not exist.
+            if key["alg"] == "ES521" {
+                key["alg"] = json!("ES512");
+            }
+        }
+        let Ok(set) = ForeignKeySet::from_jwks(document.to_string().as_bytes()) else { return };
+        let Ok(token) = Compact::parse(test["jws"].as_str().unwrap_or_default()) else { return };
+        let (Some(alg), Some(kid)) = (token.member("alg").and_then(ForeignAlg::parse), token.member("kid")) else {
+            return;
+        };
+        if set.verify_compact(&token, &ForeignHeader { alg, kid }).is_ok() {
+            accepted.push(test["tcId"].as_u64().unwrap());
+        }
+    });
+    accepted
+}
+
+mod t02_sts_foreign_tokens {
+    use super::*;
+
+    /// Of what is valid there the RSA and EC ones that are for verifying; nothing symmetric, no PSS, nothing invalid.
+    #[test]
+    fn foreign_tokens_verify_exactly_when_they_are_valid_and_of_our_algorithms() {
+        let mut expected = Vec::new();
+        for_each_test(JWS, |group, test| {
+            let keys = group.get("public").or_else(|| group.get("private")).unwrap();
+            let alg = keys["alg"].as_str().unwrap_or_default();
+            if is_valid(test) && (alg.starts_with("RS") || alg.starts_with("ES")) {
+                expected.push(test["tcId"].as_u64().unwrap());
+            }
+        });
+        assert_eq!(accepted_as_foreign(JWS), expected);
+        assert!(expected.len() >= 17, "{expected:?}");
+    }
+
+    /// Test 7 is a key of a generator that chose badly (ROCA). It is a key like any other to look at; whoever registers
+    /// an identity provider trusts it to keep better ones.
+    #[test]
+    fn no_foreign_token_verifies_with_a_key_that_must_not_be_used() {
+        assert_eq!(accepted_as_foreign(JWK), [5, 7]);
+    }
 }
 
 mod t16_verify {

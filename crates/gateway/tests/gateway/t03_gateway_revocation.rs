@@ -114,6 +114,7 @@ pub(crate) async fn add_revoked_record(store: &Store, id: &str) {
         created_at: Timestamp::from_seconds(NOW),
         revoked_at: None,
         revoked_reason: None,
+        provenance: None,
     };
     let zone = record.zone_id.clone();
     let revoked: Result<(), StoreError> = store

@@ -14,7 +14,7 @@ use crate::resources::ResourceFilter;
 use crate::sessions::Among;
 use crate::{
     admin_evidence, applications, approvals, delegations, evidence, outbox, policies, policy_sets, providers, receipts,
-    records, resources, sealed_secrets, sessions, signing_keys, used_mandates, zones,
+    records, resources, sealed_secrets, sessions, signing_keys, subject_issuers, used_mandates, zones,
 };
 
 /// Zone `z-1` has one of everything, `z-2` exists and has nothing.
@@ -30,6 +30,7 @@ async fn one_zone_has_it_all(make: Make) -> Fresh {
                 zones::give_to(zone, "account-1").await?;
                 applications::add(zone, &samples::application("app-1", false)).await?;
                 providers::add(zone, &samples::provider("prov-1", true)).await?;
+                subject_issuers::add(zone, &samples::subject_issuer("i-1", true)).await?;
                 resources::add(zone, &samples::resource("r-1", true)).await?;
                 policies::add(zone, &samples::policy("p-1", true)).await?;
                 policies::add_version(zone, &samples::policy_version("p-1", 1)).await?;
@@ -76,6 +77,16 @@ async fn holdings(fresh: &Fresh, name: &str) -> Vec<(&'static str, bool)> {
         ("provider", providers::lookup(read, &id!("prov-1")).await.unwrap().is_some()),
         ("providers", !providers::list(read, false, &page).await.unwrap().is_empty()),
         ("provider names", !providers::list_identifiers(read, "provider://prov").await.unwrap().is_empty()),
+        ("subject issuer", subject_issuers::lookup(read, &id!("i-1")).await.unwrap().is_some()),
+        (
+            "subject issuer by issuer",
+            subject_issuers::find_by_issuer(read, &samples::subject_issuer("i-1", true).issuer)
+                .await
+                .unwrap()
+                .is_some(),
+        ),
+        ("subject issuers", !subject_issuers::list(read, &page).await.unwrap().is_empty()),
+        ("subject issuer count", subject_issuers::count_live(read).await.unwrap() > 0),
         ("resource", resources::lookup(read, &id!("r-1")).await.unwrap().is_some()),
         ("resource by identifier", resources::find_by_name(read, "resource://r-1").await.unwrap().is_some()),
         ("resource by id", resources::find_by_name(read, "r-1").await.unwrap().is_some()),
@@ -170,6 +181,12 @@ pub async fn another_zones_rows_cannot_be_changed(make: Make) {
                     &resources::Resource { name: "renamed".to_owned(), ..samples::resource("r-1", true) },
                 )
                 .await?;
+                let moved = subject_issuers::SubjectIssuer {
+                    jwks_url: "https://elsewhere.example".to_owned(),
+                    ..samples::subject_issuer("i-1", true)
+                };
+                assert!(!subject_issuers::update(tx, &moved).await?);
+                assert!(!subject_issuers::archive(tx, &id!("i-1"), "x").await?);
                 assert!(!policies::archive(tx, &id!("p-1"), "x").await?);
                 assert!(!policy_sets::archive(tx, &id!("s-1"), "x").await?);
                 assert!(!policy_sets::deactivate(tx, &id!("s-1")).await?);
@@ -202,6 +219,7 @@ pub async fn another_zones_rows_cannot_be_changed(make: Make) {
     let read = &mut snapshot.zone(&zone("z-1"));
     same(&applications::lookup(read, &id!("app-1")).await.unwrap().unwrap(), &samples::application("app-1", false));
     same(&providers::lookup(read, &id!("prov-1")).await.unwrap().unwrap(), &samples::provider("prov-1", true));
+    same(&subject_issuers::lookup(read, &id!("i-1")).await.unwrap().unwrap(), &samples::subject_issuer("i-1", true));
     same(&resources::lookup(read, &id!("r-1")).await.unwrap().unwrap(), &samples::resource("r-1", true));
     same(&records::lookup(read, &id!("rec-1")).await.unwrap().unwrap(), &samples::record("rec-1", true));
     same(&sessions::lookup(read, &id!("s-1")).await.unwrap().unwrap(), &samples::session("s-1", true));

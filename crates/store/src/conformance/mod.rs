@@ -90,6 +90,7 @@ macro_rules! conformance_suite {
                 zones_come_back_as_stored
                 applications_come_back_as_stored
                 providers_come_back_as_stored
+                subject_issuers_come_back_as_stored
                 resources_come_back_as_stored
                 policies_come_back_as_stored
                 policy_sets_come_back_as_stored

@@ -10,7 +10,7 @@ use crate::evidence::{EvidenceFilter, EvidenceRow};
 use crate::page::{Page, Position};
 use crate::resources::ResourceFilter;
 use crate::zones::ZoneFilter;
-use crate::{applications, approvals, evidence, policies, policy_sets, providers, resources, zones};
+use crate::{applications, approvals, evidence, policies, policy_sets, providers, resources, subject_issuers, zones};
 
 const ROWS: usize = 600;
 /// Not a divisor of [`ROWS`], so that the last page is a short one.
@@ -53,6 +53,7 @@ pub async fn rows_of_one_instant_are_each_on_one_page(make: Make) {
                     let mut zone = tx.zone_write(&zone("z-1"));
                     applications::add(&mut zone, &samples::application(&name, true)).await?;
                     providers::add(&mut zone, &samples::provider(&name, true)).await?;
+                    subject_issuers::add(&mut zone, &samples::subject_issuer(&name, true)).await?;
                     resources::add(&mut zone, &samples::resource(&name, true)).await?;
                     policies::add(&mut zone, &samples::policy(&name, true)).await?;
                     policy_sets::add(&mut zone, &samples::policy_set(&name, true)).await?;
@@ -92,6 +93,10 @@ pub async fn rows_of_one_instant_are_each_on_one_page(make: Make) {
         row.id.as_str()
     ));
     check!("providers", |page| providers::list(&mut snapshot.zone(&z), false, &page).await.unwrap(), |row| (
+        row.attribution.created_at,
+        row.id.as_str()
+    ));
+    check!("subject issuers", |page| subject_issuers::list(&mut snapshot.zone(&z), &page).await.unwrap(), |row| (
         row.attribution.created_at,
         row.id.as_str()
     ));

@@ -200,19 +200,6 @@ mod t02_sts_bootstrap {
             assert_eq!(ask.without("zone_id").send(&world).await.outcome(), "401 access_denied");
         }
     }
-
-    #[tokio::test]
-    async fn an_id_token_is_refused_with_evidence_because_no_identity_provider_is_registered() {
-        let world = World::new().await;
-        let id_token = "urn:ietf:params:oauth:token-type:id_token";
-        let bare = Ask::by(APP, SECRET).set("subject_token", "e.y.J").set("subject_token_type", id_token);
-        assert_eq!(bare.send(&world).await.outcome(), "401 invalid_token");
-        assert_eq!(world.last_event().await.outcome(), "deny subject_federation_rejected");
-        for field in ["resource", "scope", "session_id", "agent_session_id", "delegation_edge_id", "approval_id"] {
-            assert_eq!(bare.clone().set(field, "x").send(&world).await.outcome(), "400 invalid_token", "{field}");
-            assert_eq!(world.last_event().await.outcome(), "deny subject_federation_invalid", "{field}");
-        }
-    }
 }
 
 mod t02_sts_resources {

@@ -15,7 +15,7 @@
 //! | 9 an approval releases one record, for one request | `approvals` |
 //! | 10 who may approve | `approval_decisions` |
 //! | 11 a delegation bounds scopes and life | `delegated_mint` |
-//! | 12 external subjects: no identity provider yet, and none is believed | `bootstrap` |
+//! | 12 external subjects and the keys they are verified with | `federation`, `issuer_keys` |
 //! | 13 everything fails closed | `availability`, `gateway_signature` |
 //! | 15 keys that were rotated away still verify | `rotation` |
 
@@ -36,9 +36,11 @@ mod direct_exchange;
 mod directives;
 mod evaluated_policy;
 mod evidence;
+mod federation;
 mod form;
 mod gateway_exchange;
 mod gateway_signature;
+mod issuer_keys;
 mod jwks;
 mod operations;
 mod over_a_socket;

@@ -17,7 +17,8 @@ use crate::policy_sets::LatestSetVersion;
 use crate::resources::ResourceFilter;
 use crate::zones::ZoneFilter;
 use crate::{
-    admin_tokens, applications, policies, policy_sets, providers, resources, sealed_secrets, signing_keys, zones,
+    admin_tokens, applications, policies, policy_sets, providers, resources, sealed_secrets, signing_keys,
+    subject_issuers, zones,
 };
 
 /// Runs a change of zone `z-1`; the closure captures nothing.
@@ -173,6 +174,58 @@ pub async fn providers_come_back_as_stored(make: Make) {
     same(&providers::list(&mut read, false, &Page::first(10)).await.unwrap(), &vec![rows[1].clone(), changed]);
     assert!(providers::list(&mut read, true, &Page::first(10)).await.unwrap().is_empty());
     assert_eq!(providers::list_identifiers(&mut read, "provider://prov-1").await.unwrap(), ["provider://prov-1-2"]);
+}
+
+pub async fn subject_issuers_come_back_as_stored(make: Make) {
+    let fresh = fresh(make).await;
+    let rows = [samples::subject_issuer("i-1", true), samples::subject_issuer("i-2", false)];
+    change!(fresh.store, rows.clone(), |tx, rows| {
+        for row in rows {
+            subject_issuers::add(tx, row).await?;
+        }
+        Ok(())
+    })
+    .unwrap();
+    let twice = subject_issuers::SubjectIssuer { id: id!("i-3"), ..rows[0].clone() };
+    let refused = change!(fresh.store, twice.clone(), |tx, row| subject_issuers::add(tx, row).await);
+    assert!(refused.unwrap_err().is_conflict_on("subject_issuers.issuer"));
+    let mut snapshot = fresh.store.snapshot().await.unwrap();
+    let mut read = snapshot.zone(&zone("z-1"));
+    for row in &rows {
+        same(&subject_issuers::lookup(&mut read, &row.id).await.unwrap().unwrap(), row);
+        same(&subject_issuers::find_by_issuer(&mut read, &row.issuer).await.unwrap().unwrap(), row);
+    }
+    let other_case = rows[0].issuer.to_uppercase();
+    assert!(subject_issuers::find_by_issuer(&mut read, &other_case).await.unwrap().is_none());
+    drop(snapshot);
+    let changed = subject_issuers::SubjectIssuer {
+        jwks_url: "https://idp.example/other".to_owned(),
+        audience: "other".to_owned(),
+        attribution: touched(&rows[0].attribution),
+        ..rows[0].clone()
+    };
+    assert!(change!(fresh.store, changed.clone(), |tx, row| subject_issuers::update(tx, row).await).unwrap());
+    let mut snapshot = fresh.store.snapshot().await.unwrap();
+    let mut read = snapshot.zone(&zone("z-1"));
+    let listed = subject_issuers::list(&mut read, &Page::first(10)).await.unwrap();
+    same(&listed, &vec![rows[1].clone(), changed.clone()]);
+    assert_eq!(subject_issuers::count_live(&mut read).await.unwrap(), 2);
+    drop(snapshot);
+    // An archived one is found by its id alone, is changed by nobody, and leaves its issuer free.
+    let archived = change!(fresh.store, (), |tx, _unused| subject_issuers::archive(tx, &id!("i-1"), "x").await);
+    assert!(archived.unwrap());
+    let again = change!(fresh.store, (), |tx, _unused| subject_issuers::archive(tx, &id!("i-1"), "x").await);
+    assert!(!again.unwrap());
+    assert!(!change!(fresh.store, changed, |tx, row| subject_issuers::update(tx, row).await).unwrap());
+    let mut snapshot = fresh.store.snapshot().await.unwrap();
+    let mut read = snapshot.zone(&zone("z-1"));
+    let gone = subject_issuers::lookup(&mut read, &id!("i-1")).await.unwrap().unwrap();
+    assert!(gone.archived_at.is_some() && gone.attribution.updated_by.as_deref() == Some("x"));
+    assert!(subject_issuers::find_by_issuer(&mut read, &gone.issuer).await.unwrap().is_none());
+    assert_eq!(subject_issuers::count_live(&mut read).await.unwrap(), 1);
+    assert_eq!(subject_issuers::list(&mut read, &Page::first(10)).await.unwrap().len(), 1);
+    drop(snapshot);
+    change!(fresh.store, twice, |tx, row| subject_issuers::add(tx, row).await).unwrap();
 }
 
 pub async fn resources_come_back_as_stored(make: Make) {

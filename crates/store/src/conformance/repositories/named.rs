@@ -9,7 +9,7 @@ use crate::error::StoreError;
 use crate::store::{Snapshot, Store};
 use crate::{
     applications, approvals, delegations, policies, policy_sets, providers, records, resources, sealed_secrets,
-    sessions, signing_keys, zones,
+    sessions, signing_keys, subject_issuers, zones,
 };
 
 /// A zone with a line of delegations, resources behind providers, a policy, a key and secrets; and another zone with
@@ -47,6 +47,7 @@ async fn fill(store: &Store) {
         for provider in [samples::provider("prov-1", true), samples::provider("prov-2", false)] {
             providers::add(tx, &provider).await?;
         }
+        subject_issuers::add(tx, &samples::subject_issuer("i-1", true)).await?;
         for resource in resources {
             resources::add(tx, resource).await?;
         }
@@ -105,6 +106,9 @@ async fn look(snapshot: &mut Snapshot) -> Vec<String> {
         let reference = format!("zones/z-1/providers/{provider}/secretConfig");
         seen.push(format!("{:?}", sealed_secrets::lookup(read, &reference).await.unwrap()));
     }
+    for issuer in [samples::subject_issuer("i-1", true).issuer.as_str(), "https://none.example"] {
+        seen.push(format!("{:?}", subject_issuers::find_by_issuer(read, issuer).await.unwrap()));
+    }
     seen
 }
 
@@ -117,6 +121,7 @@ pub async fn what_is_named_is_what_would_be_read(make: Make) {
     let (_, mut alone) = store.decision_snapshot(&z, &Named::default()).await.unwrap();
     let expected = look(&mut alone).await;
     drop(alone);
+    let issuer = samples::subject_issuer("i-1", true).issuer;
     let names = ["r-1", "resource://r-2", "r-4", "none", "O'Neil"];
     for application in [Some(id!("app-1")), Some(id!("none")), None] {
         for record in [Some(id!("rec-1")), Some(id!("none")), None] {
@@ -131,6 +136,7 @@ pub async fn what_is_named_is_what_would_be_read(make: Make) {
                         resources: if secrets { &names } else { &[] },
                         secrets,
                         approval: Some(&id!(if secrets { "ap-1" } else { "none" })),
+                        subject_issuer: secrets.then_some(&issuer),
                     };
                     let (_, mut snapshot) = store.decision_snapshot(&z, &named).await.unwrap();
                     let seen = look(&mut snapshot).await;
@@ -148,6 +154,7 @@ pub async fn all_that_a_decision_names_is_read_in_one_round_trip(make: Make) {
     fill(store).await;
     let (application, record, session, delegation) = (id!("app-1"), id!("rec-1"), id!("s-2"), id!("e-3"));
     let approval = id!("ap-1");
+    let issuer = samples::subject_issuer("i-1", true).issuer;
     let named = Named {
         application: Some(&application),
         record: Some(&record),
@@ -156,6 +163,7 @@ pub async fn all_that_a_decision_names_is_read_in_one_round_trip(make: Make) {
         resources: &["resource://r-1", "resource://r-2"],
         secrets: true,
         approval: Some(&approval),
+        subject_issuer: Some(&issuer),
     };
     let before = store.round_trips();
     let (_, mut snapshot) = store.decision_snapshot(&zone("z-1"), &named).await.unwrap();
@@ -164,6 +172,7 @@ pub async fn all_that_a_decision_names_is_read_in_one_round_trip(make: Make) {
     assert!(applications::lookup(read, &application).await.unwrap().is_some());
     assert!(zones::lookup(read).await.unwrap().is_none(), "the zone has no row here");
     assert!(records::lookup(read, &record).await.unwrap().is_some());
+    assert!(subject_issuers::find_by_issuer(read, &issuer).await.unwrap().is_some());
     let own = sessions::lookup(read, &session).await.unwrap().unwrap();
     assert!(records::lookup(read, &own.subject_record_id).await.unwrap().is_some());
     let line = delegations::lineage(read, &delegation, 12).await.unwrap();

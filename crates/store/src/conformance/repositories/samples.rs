@@ -14,10 +14,11 @@ use crate::policies::{Policy, PolicyVersion};
 use crate::policy_sets::{PolicySet, PolicySetVersion};
 use crate::providers::Provider;
 use crate::receipts::Receipt;
-use crate::records::RecordRow;
+use crate::records::{Provenance, RecordRow};
 use crate::resources::{Operation, Resource};
 use crate::sessions::SessionRow;
 use crate::signing_keys::SigningKeyRow;
+use crate::subject_issuers::SubjectIssuer;
 use crate::zones::Zone;
 
 /// Text that a careless layer would change: quotes, a backslash, a line break, something beyond the BMP.
@@ -65,6 +66,18 @@ pub(crate) fn provider(name: &str, full: bool) -> Provider {
         config: config.as_object().filter(|_| full).cloned().unwrap_or_default(),
         secret_config_keys: if full { vec!["api_key".to_owned()] } else { Vec::new() },
         connectivity_failed_at: full.then(|| at(3)),
+        archived_at: None,
+        attribution: attribution(full, true),
+    }
+}
+
+pub(crate) fn subject_issuer(name: &str, full: bool) -> SubjectIssuer {
+    SubjectIssuer {
+        zone_id: z(),
+        id: id!(name),
+        issuer: format!("https://{name}.example/{ODD}"),
+        jwks_url: "https://idp.example/keys".to_owned(),
+        audience: ODD.to_owned(),
         archived_at: None,
         attribution: attribution(full, true),
     }
@@ -206,6 +219,7 @@ pub(crate) fn record(name: &str, full: bool) -> RecordRow {
         created_at: at(1),
         revoked_at: None,
         revoked_reason: None,
+        provenance: full.then(|| Provenance { iss: ODD.to_owned() }),
     }
 }
 

@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::{APP, DOCS, SECRET, World, ZONE, gateway_key, zone};
 
 pub(crate) const GRANT: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+pub(crate) const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
 pub(crate) const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 
 /// What came back.
@@ -92,6 +93,11 @@ impl Ask {
     /// A direct exchange of a session mandate.
     pub(crate) fn direct(token: &str) -> Self {
         Self::by(APP, SECRET).set("resource", DOCS).set("subject_token", token).set("subject_token_type", ACCESS_TOKEN)
+    }
+
+    /// An id_token, relayed by `app-docs`.
+    pub(crate) fn relay(token: &str) -> Self {
+        Self::by(APP, SECRET).set("subject_token", token).set("subject_token_type", ID_TOKEN)
     }
 
     pub(crate) fn set(mut self, name: &str, value: &str) -> Self {

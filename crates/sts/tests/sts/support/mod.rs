@@ -3,6 +3,7 @@
 
 mod approvals;
 mod ask;
+mod identity_provider;
 mod logs;
 mod rows;
 
@@ -16,6 +17,7 @@ use caracal_crypto::client_secret::SecretVerifier;
 use caracal_crypto::envelope::{Kek, KekRing};
 use caracal_crypto::hmac::HmacKey;
 use caracal_custody::{SealedSecrets, SigningKeys};
+use caracal_http::egress::GuardedConnector;
 use caracal_ledger::{AnonymousDenials, Ledger};
 use caracal_store::evidence::{self, ChainRow, EvidenceFilter, EvidenceRow};
 use caracal_store::records::{self, RecordRow};
@@ -30,7 +32,8 @@ use serde_json::Value;
 use tower::ServiceExt;
 
 pub(crate) use approvals::*;
-pub(crate) use ask::{Answer, Ask, Signed, claims_of, gateway_call};
+pub(crate) use ask::{Answer, Ask, ID_TOKEN, Signed, claims_of, gateway_call};
+pub(crate) use identity_provider::*;
 pub(crate) use logs::logged;
 pub(crate) use rows::*;
 
@@ -57,6 +60,7 @@ pub(crate) struct World {
     pub(crate) verifier: Arc<SecretVerifier>,
     pub(crate) sts: Arc<Sts>,
     ring: Arc<KekRing>,
+    egress: GuardedConnector,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) directory: Place,
 }
@@ -95,15 +99,21 @@ impl World {
         Self::with(|_| {}, Arc::default()).await
     }
 
+    /// With a way out, and other settings.
+    pub(crate) async fn reaching(egress: GuardedConnector, change: impl FnOnce(&mut StsConfig)) -> Self {
+        let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(START)));
+        Box::pin(Self::at(clock.clone(), clock, change, shared_verifier(), egress)).await
+    }
+
     async fn with(change: impl FnOnce(&mut StsConfig), verifier: Arc<SecretVerifier>) -> Self {
         let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(START)));
-        Box::pin(Self::at(clock.clone(), clock, change, verifier)).await
+        Box::pin(Self::at(clock.clone(), clock, change, verifier, way_out(false, false))).await
     }
 
     /// With the system's clock, for races.
     pub(crate) async fn in_real_time() -> Self {
         let unused = Arc::new(ManualClock::at(Timestamp::EPOCH));
-        Box::pin(Self::at(Arc::new(SystemClock), unused, |_| {}, shared_verifier())).await
+        Box::pin(Self::at(Arc::new(SystemClock), unused, |_| {}, shared_verifier(), way_out(false, false))).await
     }
 
     async fn at(
@@ -111,6 +121,7 @@ impl World {
         clock: Arc<ManualClock>,
         change: impl FnOnce(&mut StsConfig),
         verifier: Arc<SecretVerifier>,
+        egress: GuardedConnector,
     ) -> Self {
         logs::capture();
         let directory = Place::new();
@@ -135,9 +146,10 @@ impl World {
             verifier: verifier.clone(),
             mint_rate: Arc::new(ProcessMintRate::default()),
             guesses: Arc::new(ProcessGuesses::default()),
+            egress: egress.clone(),
         };
         let sts = Arc::new(Sts::new(config, capabilities));
-        let world = Self { store, secrets, keys, ledger, denials, verifier, sts, ring, clock, directory };
+        let world = Self { store, secrets, keys, ledger, denials, verifier, sts, ring, egress, clock, directory };
         Box::pin(rows::seed(&world)).await;
         world
     }
@@ -168,6 +180,7 @@ impl World {
             verifier: self.verifier.clone(),
             mint_rate,
             guesses,
+            egress: self.egress.clone(),
         };
         Arc::new(Sts::new(config, capabilities))
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use caracal_authority::{
     AgentSessionId, ApplicationId, AuthorityRecordId, EdgeId, PolicyId, PolicySetId, PolicySetVersionId,
-    PolicyVersionId, ProviderId, ResourceId, Timestamp, ZoneId,
+    PolicyVersionId, ProviderId, ResourceId, SubjectIssuerId, Timestamp, ZoneId,
 };
 use caracal_custody::{CustodyError, provider_secret_ref};
 use caracal_policy::{ContentSha256, ManifestSha256};
@@ -16,6 +16,7 @@ use caracal_store::providers::{self, Provider};
 use caracal_store::records::{self, RecordRow};
 use caracal_store::resources::{self, Operation, Resource};
 use caracal_store::sessions::{self, SessionRow};
+use caracal_store::subject_issuers::{self, SubjectIssuer};
 use caracal_store::zones::{self, Zone};
 use caracal_store::{Attribution, StoreError};
 use serde_json::{Map, Value};
@@ -104,6 +105,39 @@ impl World {
         drop(snapshot);
         change(&mut row);
         self.change(row, |tx, row| Box::pin(async move { applications::update(tx, row).await })).await;
+    }
+
+    /// A registration of the identity provider, in the zone.
+    pub(crate) async fn add_issuer(&self, id: &str, jwks_url: &str, change: impl FnOnce(&mut SubjectIssuer)) {
+        let mut row = SubjectIssuer {
+            zone_id: zone(),
+            id: SubjectIssuerId::parse(id).unwrap(),
+            issuer: super::IDP.to_owned(),
+            jwks_url: jwks_url.to_owned(),
+            audience: super::AUDIENCE.to_owned(),
+            archived_at: None,
+            attribution: self.created(),
+        };
+        change(&mut row);
+        let home = row.zone_id.clone();
+        let done: Result<(), StoreError> =
+            self.store.commit(&home, row, |tx, row| Box::pin(async move { subject_issuers::add(tx, row).await })).await;
+        done.unwrap();
+    }
+
+    /// Changes a registration that is there.
+    pub(crate) async fn change_issuer(&self, id: &str, change: impl FnOnce(&mut SubjectIssuer)) {
+        let id = SubjectIssuerId::parse(id).unwrap();
+        let mut snapshot = self.store.snapshot().await.unwrap();
+        let mut row = subject_issuers::lookup(&mut snapshot.zone(&zone()), &id).await.unwrap().unwrap();
+        drop(snapshot);
+        change(&mut row);
+        self.change(row, |tx, row| Box::pin(async move { subject_issuers::update(tx, row).await })).await;
+    }
+
+    pub(crate) async fn archive_issuer(&self, id: &str) {
+        let id = SubjectIssuerId::parse(id).unwrap();
+        self.change(id, |tx, id| Box::pin(async move { subject_issuers::archive(tx, id, "x").await })).await;
     }
 
     pub(crate) async fn add_resource(&self, id: &str, identifier: &str, change: impl FnOnce(&mut Resource)) {
@@ -195,6 +229,7 @@ impl World {
             created_at: now,
             revoked_at: None,
             revoked_reason: None,
+            provenance: None,
         };
         change(&mut row);
         self.change(row, |tx, row| Box::pin(async move { records::add(tx, row).await })).await;
