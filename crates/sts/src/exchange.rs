@@ -37,6 +37,7 @@ use caracal_authority::mandate::{Claims, Expected, Use};
 use caracal_authority::resource::UpstreamCall;
 use caracal_authority::scope::{Requested, Scopes};
 use caracal_authority::{ApplicationId, AuthorityRecordId, MandateId, ResourceId, Timestamp, ZoneId};
+use caracal_broker::SecretDocument;
 use caracal_crypto::{SecretText, chance};
 use caracal_custody::mandate::{SignedClaims, VerifyError, verify};
 use caracal_ledger::Evidence;
@@ -46,9 +47,9 @@ use zeroize::Zeroizing;
 
 use crate::client::{AuthenticatedClient, misplaced};
 use crate::commit::{self, Denial, Mint, NotCommitted, UsedMandate};
-use crate::directive::{self, Directive, NoDirective};
+use crate::directive::{self, Directive, Lacks, NoDirective};
 use crate::evidence::{Account, Minted};
-use crate::facts::{Loaded, Sources};
+use crate::facts::{Loaded, Sources, Upstream};
 use crate::policy::Advice;
 use crate::rate::MintKey;
 use crate::request::PresentedToken;
@@ -268,7 +269,7 @@ struct Case<'c> {
 impl Case<'_> {
     async fn conclude(&self, outcome: &Outcome) -> Result<Granted, Unsettled> {
         match &outcome.decision {
-            Ok(grant) => match self.directives(grant)? {
+            Ok(grant) => match Box::pin(self.directives(grant)).await? {
                 Ok(upstreams) => self.grant(outcome, grant, upstreams).await,
                 Err((resource, why)) => {
                     tracing::warn!(zone = %self.request.zone, resource, %why, "no directive for an upstream");
@@ -342,8 +343,10 @@ impl Case<'_> {
         })
     }
 
-    /// Step 18, for a Gateway: how to reach each granted resource, or the one that can't be reached.
-    fn directives(&self, grant: &Grant) -> Result<Result<Vec<Directive>, (String, NoDirective)>, ExchangeError> {
+    /// Step 18, for a Gateway: how to reach each granted resource, or the one that can't be reached. May wait for a
+    /// provider's token endpoint. Nothing is held meanwhile: the snapshot is over, and should the zone move on, the commit
+    /// notices and the decision is made anew, with the token at hand.
+    async fn directives(&self, grant: &Grant) -> Result<Result<Vec<Directive>, (String, NoDirective)>, ExchangeError> {
         if !self.request.is_gateway() {
             return Ok(Ok(Vec::new()));
         }
@@ -352,12 +355,28 @@ impl Case<'_> {
             let Some(upstream) = self.loaded.upstreams.iter().find(|upstream| upstream.resource == *target) else {
                 return Err(ExchangeError::Internal);
             };
-            match directive::make(upstream) {
+            match self.directive(upstream).await {
                 Ok(directive) => made.push(directive),
                 Err(why) => return Ok(Err((target.identifier.to_string(), why))),
             }
         }
         Ok(Ok(made))
+    }
+
+    async fn directive(&self, upstream: &Upstream) -> Result<Directive, NoDirective> {
+        let (mut directive, lacks) = directive::outline(upstream)?;
+        let (Some(provider), false) = (&upstream.provider, lacks == Lacks::Nothing) else { return Ok(directive) };
+        let mut secrets = SecretDocument::read(upstream.secret.as_ref()).ok_or(NoDirective::Secret)?;
+        directive.provider_token = Some(match lacks {
+            Lacks::Nothing => return Ok(directive),
+            Lacks::Stored(name) => directive::stored(&mut secrets, name)?,
+            Lacks::Password => directive::basic(provider, &mut secrets)?,
+            Lacks::ServiceToken => {
+                let token = self.sts.broker.service_token(provider, secrets).await?;
+                SecretText::new(token.access_token.expose().clone())
+            }
+        });
+        Ok(directive)
     }
 
     /// Refuses what had been granted but can't be carried out.

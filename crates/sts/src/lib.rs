@@ -8,6 +8,8 @@
 //! - `rotate`: a zone's next signing key, for operators.
 //! - `routes`, `wire`, `metrics`: the HTTP face.
 //!
+//! Credentials of providers come from `caracal_broker`, once a decision has granted them.
+//!
 //! Absent on purpose: sessions and delegations are read here, never changed; no upstream is ever called; nothing that
 //! grants authority is remembered between requests, but for bundles and keys, which never change under their hash.
 
@@ -30,6 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caracal_authority::ZoneId;
+use caracal_broker::Broker;
 use caracal_crypto::SecretText;
 use caracal_crypto::client_secret::SecretVerifier;
 use caracal_crypto::hmac::HmacKey;
@@ -103,6 +106,8 @@ pub struct Capabilities {
     pub verifier: Arc<SecretVerifier>,
     /// The counter of mints.
     pub mint_rate: Arc<dyn MintRate>,
+    /// What asks providers for credentials.
+    pub broker: Arc<Broker>,
 }
 
 /// The token service.
@@ -116,6 +121,7 @@ pub struct Sts {
     verifier: Arc<SecretVerifier>,
     policy: PolicyRuntime,
     mint_rate: Arc<dyn MintRate>,
+    broker: Arc<Broker>,
     guesses: Backoff,
     metrics: Metrics,
     probes: Probes,
@@ -124,7 +130,7 @@ pub struct Sts {
 impl Sts {
     /// A token service; nothing is opened or started.
     pub fn new(config: StsConfig, capabilities: Capabilities) -> Self {
-        let Capabilities { store, keys, secrets, ledger, denials, verifier, mint_rate } = capabilities;
+        let Capabilities { store, keys, secrets, ledger, denials, verifier, mint_rate, broker } = capabilities;
         Self {
             config,
             store,
@@ -135,6 +141,7 @@ impl Sts {
             verifier,
             policy: PolicyRuntime::default(),
             mint_rate,
+            broker,
             guesses: Backoff::for_credentials(),
             metrics: Metrics::default(),
             probes: Probes::default(),

@@ -310,7 +310,7 @@ async fn metrics(State(sts): State<Arc<Sts>>, headers: HeaderMap) -> Response {
     if !sts.may_read_metrics(&headers) {
         return unauthorized();
     }
-    let text = sts.metrics.text(&sts.policy.metrics);
+    let text = sts.metrics.text(&sts.policy.metrics, sts.broker.metrics());
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
@@ -318,7 +318,7 @@ async fn metrics_json(State(sts): State<Arc<Sts>>, headers: HeaderMap) -> Respon
     if !sts.may_read_metrics(&headers) {
         return unauthorized();
     }
-    Profile::STS.json(StatusCode::OK, &sts.metrics.json(&sts.policy.metrics)).into_response()
+    Profile::STS.json(StatusCode::OK, &sts.metrics.json(&sts.policy.metrics, sts.broker.metrics())).into_response()
 }
 
 fn unauthorized() -> Response {

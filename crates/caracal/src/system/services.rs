@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use caracal_admin::{Admin, AdminConfig};
 use caracal_audit::{Audit, AuditConfig, Verifier};
+use caracal_broker::Broker;
 use caracal_coordinator::{Coordinator, CoordinatorConfig};
 use caracal_crypto::SecretText;
 use caracal_crypto::chance;
@@ -41,6 +42,8 @@ struct Parts {
     verifier: Arc<SecretVerifier>,
     open_metrics: bool,
     mint_rate: Arc<dyn MintRate>,
+    /// The one way out of this process: upstreams and token endpoints alike.
+    connector: GuardedConnector,
 }
 
 /// The way to other processes.
@@ -77,6 +80,7 @@ impl Services {
             sealed: SealedSecrets::new(keys.kek.clone()),
             verifier: Arc::new(SecretVerifier::new(settings.secret_verify_concurrency)),
             open_metrics: settings.mode == Mode::Dev,
+            connector: connector(settings)?,
             mint_rate: match &shared {
                 Some((redis, _)) => Arc::new(SharedMintRate(Counters::new(redis.clone()))),
                 None => Arc::new(ProcessMintRate::resumed(&store).await.map_err(StartError::Count)?),
@@ -242,6 +246,11 @@ fn sts(settings: &Settings, parts: &Parts, keys: &KeyMaterial, issuer: &str) -> 
             denials: parts.denials.clone(),
             verifier: parts.verifier.clone(),
             mint_rate: parts.mint_rate.clone(),
+            broker: Arc::new(Broker::new(
+                parts.connector.clone(),
+                Arc::new(StoreTime(parts.store.clone())),
+                settings.max_grant_ttl,
+            )),
         },
     )
 }
@@ -330,6 +339,19 @@ fn audit(settings: &Settings, parts: &Parts, keys: &KeyMaterial, verifier: Arc<d
     )
 }
 
+/// Where this process may connect, whatever for.
+fn connector(settings: &Settings) -> Result<GuardedConnector, StartError> {
+    let private = PrivateHosts::parse(&settings.private_egress_hosts.join(","))
+        .map_err(|error| StartError::Setting(format!("CARACAL_PRIVATE_EGRESS_HOSTS: {error}")))?;
+    // Difference D9: loopback is for one person's machine only.
+    let admit_loopback = settings.mode == Mode::Dev && settings.bind.is_loopback();
+    let trust = TlsTrust::load(settings.extra_ca_file.as_deref());
+    if let Some(fault) = trust.fault() {
+        tracing::error!(error = %fault, "TLS to upstreams and token endpoints will fail");
+    }
+    Ok(GuardedConnector::new(AddressPolicy::new(admit_loopback, private), Arc::new(SystemResolver::new()), trust))
+}
+
 /// The STS, as the Gateway asks it: a function in the same process, signed requests to another.
 /// The STS in another process, where settings say that it is needed.
 fn remote_sts(settings: &Settings, keys: &KeyMaterial, store: &Store) -> Result<Option<Arc<RemoteSts>>, StartError> {
@@ -352,16 +374,6 @@ fn gateway(
     verification: Arc<dyn VerificationKeys>,
     exchange: Arc<dyn Exchange>,
 ) -> Result<Arc<Gateway>, StartError> {
-    let private = PrivateHosts::parse(&settings.private_egress_hosts.join(","))
-        .map_err(|error| StartError::Setting(format!("CARACAL_PRIVATE_EGRESS_HOSTS: {error}")))?;
-    // Difference D9: loopback upstreams are for one person's machine only.
-    let admit_loopback = settings.mode == Mode::Dev && settings.bind.is_loopback();
-    let trust = TlsTrust::load(settings.extra_ca_file.as_deref());
-    if let Some(fault) = trust.fault() {
-        tracing::error!(error = %fault, "TLS upstreams will fail");
-    }
-    let connector =
-        GuardedConnector::new(AddressPolicy::new(admit_loopback, private), Arc::new(SystemResolver::new()), trust);
     let config = GatewayConfig {
         sts_timeout: settings.gateway.sts_timeout,
         upstream_timeout: settings.gateway.upstream_timeout,
@@ -389,7 +401,7 @@ fn gateway(
             ledger: parts.ledger.clone(),
             denials: parts.denials.clone(),
             exchange,
-            connector,
+            connector: parts.connector.clone(),
         },
     );
     gateway.map_err(|error| StartError::Setting(error.to_string()))

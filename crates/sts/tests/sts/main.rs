@@ -16,6 +16,7 @@
 //! | 11 a delegation bounds scopes and life | `delegated_mint` |
 //! | 12 external subjects: no identity provider yet, and none is believed | `bootstrap` |
 //! | 13 everything fails closed | `availability`, `gateway_signature` |
+//! | 14 egress to token endpoints | `service_tokens`, and the tests of `caracal-broker` |
 //! | 15 keys that were rotated away still verify | `rotation` |
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail by panicking")]
@@ -39,3 +40,4 @@ mod over_a_socket;
 mod races;
 mod rotation;
 mod secrets;
+mod service_tokens;

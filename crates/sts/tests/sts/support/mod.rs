@@ -3,6 +3,7 @@
 
 mod ask;
 mod logs;
+pub(crate) mod providers;
 mod rows;
 
 use std::sync::{Arc, OnceLock};
@@ -132,6 +133,7 @@ impl World {
             denials: denials.clone(),
             verifier: verifier.clone(),
             mint_rate: Arc::new(ProcessMintRate::default()),
+            broker: providers::broker(&store),
         };
         let sts = Arc::new(Sts::new(config, capabilities));
         let world = Self { store, secrets, keys, ledger, denials, verifier, sts, ring, clock, directory };
@@ -154,6 +156,7 @@ impl World {
             denials: self.denials.clone(),
             verifier: self.verifier.clone(),
             mint_rate,
+            broker: providers::broker(&self.store),
         };
         Arc::new(Sts::new(config, capabilities))
     }
