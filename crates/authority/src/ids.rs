@@ -88,6 +88,8 @@ ids! {
     ApplicationId;
     /// A credential provider of a zone.
     ProviderId;
+    /// An account at a provider.
+    ConnectionId;
     /// The row id of a resource; clients mostly speak of resources by their identifier.
     ResourceId;
     /// A governed session (`agent_session_id` on the wire).

@@ -1,6 +1,5 @@
 //! One question to a token endpoint (contract: sts.md §10.3–§10.5).
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -10,7 +9,7 @@ use caracal_authority::Timestamp;
 use caracal_crypto::{SecretText, chance};
 use caracal_http::egress::{EgressError, GuardedConnector, SimpleClient, SimpleError, SimpleRequest};
 use caracal_http::form;
-use caracal_store::Clock;
+use caracal_store::Store;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method};
 use zeroize::Zeroizing;
@@ -34,7 +33,7 @@ const ATTEMPTS: u32 = 2;
 #[derive(Clone)]
 pub(crate) struct Endpoints {
     client: SimpleClient,
-    clock: Arc<dyn Clock>,
+    store: Store,
     pub(crate) patience: Duration,
 }
 
@@ -55,8 +54,8 @@ impl Form {
 }
 
 impl Endpoints {
-    pub(crate) fn new(connector: GuardedConnector, clock: Arc<dyn Clock>) -> Self {
-        Self { client: SimpleClient::new(connector), clock, patience: PATIENCE }
+    pub(crate) fn new(connector: GuardedConnector, store: Store) -> Self {
+        Self { client: SimpleClient::new(connector), store, patience: PATIENCE }
     }
 
     /// Asks for a token of the client's own.
@@ -96,7 +95,6 @@ impl Endpoints {
     }
 
     /// Asks for the successor of a connection's token.
-    #[allow(dead_code, reason = "connections come next")]
     pub(crate) async fn refresh(
         &self,
         settings: &TokenSettings,
@@ -123,7 +121,7 @@ impl Endpoints {
         let mut attempt = 1;
         loop {
             // Made anew for each attempt: an assertion is good for one.
-            let now = self.clock.now();
+            let now = self.store.now();
             let mut form = Form(Vec::new());
             fill(&mut form, now)?;
             let headers = prove(settings, secrets, &mut form, now)?;

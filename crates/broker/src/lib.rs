@@ -3,11 +3,14 @@
 //! `docs-bot` calls an upstream that wants an access token of a company's identity provider. The STS has decided that it
 //! may, and now needs that token: a [`Broker`] asks the provider's token endpoint for it ([`Broker::service_token`]),
 //! proving who the client is by a secret or by a signed assertion. Ten calls at once are one request; a token is kept
-//! while enough of it is left; a provider that keeps failing is left alone for a while.
+//! while enough of it is left; a provider that keeps failing is left alone for a while. Where the upstream wants a token of
+//! a person's account, it lies sealed in the store, and is renewed when it is about to run out
+//! ([`Broker::account_token`]), by one process for all.
 //!
 //! - `settings`, `document`: what a provider's configuration and its opened secrets say. `key`, `der`, `assertion`: what
 //!   signs, and what is signed.
-//! - `endpoint`, `answer`: one question and its answer. `circuit`, `tokens`: when none is asked.
+//! - `endpoint`, `answer`: one question and its answer. `circuit`, `tokens`, `flights`: when none is asked.
+//! - `connections`: accounts, and who renews them.
 //!
 //! Every request goes through the one egress guard (`caracal_http::egress`), to a host that the provider's configuration
 //! lists, and follows no redirect.
@@ -18,10 +21,12 @@
 mod answer;
 mod assertion;
 mod circuit;
+mod connections;
 mod der;
 mod document;
 mod endpoint;
 mod error;
+mod flights;
 mod key;
 mod metrics;
 mod settings;
@@ -30,10 +35,13 @@ mod tokens;
 use std::sync::Arc;
 use std::time::Duration;
 
+use caracal_authority::{ConnectionId, ZoneId};
+use caracal_custody::SealedSecrets;
 use caracal_http::egress::GuardedConnector;
-use caracal_store::Clock;
+use caracal_store::Store;
 
 pub use answer::Issued;
+pub use connections::{AccountToken, NoAccountToken};
 pub use document::SecretDocument;
 pub use error::BrokerError;
 pub use key::{AssertionKey, BadKey, Certificate};
@@ -43,27 +51,44 @@ pub use tokens::ServiceToken;
 
 use circuit::Circuits;
 use endpoint::Endpoints;
+use flights::Flights;
 use tokens::{Place, Tokens};
+
+/// What a broker works with.
+pub struct Capabilities {
+    /// The way out.
+    pub connector: GuardedConnector,
+    /// Where accounts lie, and what time it is.
+    pub store: Store,
+    /// Opens and seals their tokens, and opens providers' secrets.
+    pub sealed: SealedSecrets,
+    /// `MAX_GRANT_TTL_SECONDS`: no token is believed in for longer, whatever its endpoint says.
+    pub longest_life: Duration,
+}
 
 /// Asks providers for credentials.
 pub struct Broker {
     endpoints: Endpoints,
-    clock: Arc<dyn Clock>,
+    store: Store,
+    sealed: SealedSecrets,
     longest_life: Duration,
     tokens: Tokens,
+    renewals: Flights<(ZoneId, ConnectionId), Result<Arc<AccountToken>, NoAccountToken>>,
     circuits: Circuits<Place>,
     metrics: BrokerMetrics,
 }
 
 impl Broker {
-    /// Asks through `connector`. `longest_life` is `MAX_GRANT_TTL_SECONDS`: no token is believed in for longer, whatever
-    /// its endpoint says.
-    pub fn new(connector: GuardedConnector, clock: Arc<dyn Clock>, longest_life: Duration) -> Self {
+    /// Nothing is asked yet.
+    pub fn new(capabilities: Capabilities) -> Self {
+        let Capabilities { connector, store, sealed, longest_life } = capabilities;
         Self {
-            endpoints: Endpoints::new(connector, clock.clone()),
-            clock,
+            endpoints: Endpoints::new(connector, store.clone()),
+            store,
+            sealed,
             longest_life,
             tokens: Tokens::default(),
+            renewals: Flights::default(),
             circuits: Circuits::default(),
             metrics: BrokerMetrics::default(),
         }
@@ -92,7 +117,7 @@ impl Broker {
         place: Place,
         asking: impl Future<Output = Result<Issued, BrokerError>>,
     ) -> Result<Issued, BrokerError> {
-        if self.circuits.is_open(&place, self.clock.now()) {
+        if self.circuits.is_open(&place, self.store.now()) {
             return Err(BrokerError::CircuitOpen);
         }
         let asked = asking.await;
@@ -101,7 +126,7 @@ impl Broker {
             Err(error) if error.counts() => {
                 let (zone, provider) = &place;
                 tracing::warn!(%zone, %provider, %error, "a token endpoint failed");
-                if self.circuits.failed(place, self.clock.now()) {
+                if self.circuits.failed(place, self.store.now()) {
                     self.metrics.circuits_opened.up();
                 }
             }

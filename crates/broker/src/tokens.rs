@@ -12,12 +12,12 @@ use caracal_authority::{ProviderId, Timestamp, ZoneId};
 use caracal_crypto::SecretText;
 use caracal_store::providers::Provider;
 use ring::digest::{self, SHA256};
-use tokio::sync::watch;
 
 use crate::Broker;
 use crate::answer::Issued;
 use crate::document::SecretDocument;
 use crate::error::BrokerError;
+use crate::flights::Flights;
 use crate::settings::TokenSettings;
 
 /// A token with less left is not handed out again: it has to last for the call it is for.
@@ -69,7 +69,7 @@ impl Identity {
 #[derive(Default)]
 pub(crate) struct Tokens {
     kept: Mutex<HashMap<Identity, Arc<ServiceToken>>>,
-    under_way: Mutex<HashMap<Identity, watch::Receiver<Option<Outcome>>>>,
+    under_way: Flights<Identity, Outcome>,
 }
 
 impl Tokens {
@@ -85,22 +85,6 @@ impl Tokens {
         }
         kept.insert(identity, token.clone());
     }
-
-    /// The request under way for `identity`, or a new one to be carried out.
-    fn join(&self, identity: &Identity) -> Result<watch::Receiver<Option<Outcome>>, watch::Sender<Option<Outcome>>> {
-        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        // One that was given up has no sender any more, and has told nothing.
-        if let Some(other) = under_way.get(identity).filter(|other| other.has_changed().is_ok()) {
-            return Ok(other.clone());
-        }
-        let (tell, heard) = watch::channel(None);
-        under_way.insert(identity.clone(), heard);
-        Err(tell)
-    }
-
-    fn leave(&self, identity: &Identity) {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(identity);
-    }
 }
 
 impl Broker {
@@ -110,37 +94,27 @@ impl Broker {
     /// wait for. A request that was begun is brought to its end even when nobody waits for it any more.
     pub async fn service_token(self: &Arc<Self>, provider: &Provider, secrets: SecretDocument) -> Outcome {
         let identity = Identity::of(provider, &secrets);
-        if let Some(token) = self.tokens.kept(&identity, self.clock.now()) {
+        if let Some(token) = self.tokens.kept(&identity, self.store.now()) {
             return Ok(token);
         }
         let settings = TokenSettings::read(&provider.config)?;
-        let mut heard = match self.tokens.join(&identity) {
-            Ok(other) => other,
-            Err(tell) => {
-                let heard = tell.subscribe();
-                let (broker, place) = (self.clone(), (provider.zone_id.clone(), provider.id.clone()));
-                tokio::spawn(async move {
-                    let outcome = broker.fetch(place, &settings, &secrets).await;
-                    if let Ok(token) = &outcome {
-                        broker.tokens.keep(identity.clone(), token, broker.clock.now());
-                    }
-                    // First kept, then no longer under way: whoever comes between finds one or the other.
-                    broker.tokens.leave(&identity);
-                    tell.send_replace(Some(outcome));
-                });
-                heard
+        let (broker, place) = (self.clone(), (provider.zone_id.clone(), provider.id.clone()));
+        let keep_as = identity.clone();
+        let fetching = self.tokens.under_way.join(identity, async move {
+            let outcome = broker.fetch(place, &settings, &secrets).await;
+            // Kept before it is no longer under way: whoever comes between finds one or the other.
+            if let Ok(token) = &outcome {
+                broker.tokens.keep(keep_as, token, broker.store.now());
             }
-        };
-        match heard.wait_for(Option::is_some).await {
-            Ok(outcome) => outcome.clone().unwrap_or(Err(BrokerError::GivenUp)),
-            Err(_) => Err(BrokerError::GivenUp),
-        }
+            outcome
+        });
+        fetching.await.unwrap_or(Err(BrokerError::GivenUp))
     }
 
     async fn fetch(&self, place: Place, settings: &TokenSettings, secrets: &SecretDocument) -> Outcome {
         let asked = self.through_circuit(place, self.endpoints.client_credentials(settings, secrets));
         let Issued { access_token, expires_in, .. } = asked.await?;
-        let expires_at = self.clock.now().plus(self.life(expires_in));
+        let expires_at = self.store.now().plus(self.life(expires_in));
         Ok(Arc::new(ServiceToken { access_token, expires_at }))
     }
 }

@@ -2,8 +2,8 @@
 //! statement text: [`Param`] borrows what is bound, [`Columns`] hands out owned results in the order selected.
 
 use caracal_authority::{
-    AdminTokenId, AgentSessionId, ApplicationId, AuthorityRecordId, EdgeId, EventId, KeyId, OutboxId, PolicyId,
-    PolicySetId, PolicySetVersionId, PolicyVersionId, ProviderId, ResourceId, Timestamp, ZoneId,
+    AdminTokenId, AgentSessionId, ApplicationId, AuthorityRecordId, ConnectionId, EdgeId, EventId, KeyId, OutboxId,
+    PolicyId, PolicySetId, PolicySetVersionId, PolicyVersionId, ProviderId, ResourceId, Timestamp, ZoneId,
 };
 use serde::de::DeserializeOwned;
 
@@ -253,6 +253,7 @@ id_values!(
     AgentSessionId,
     ApplicationId,
     AuthorityRecordId,
+    ConnectionId,
     EdgeId,
     EventId,
     KeyId,

@@ -3,6 +3,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use caracal_authority::Timestamp;
 use caracal_authority::resource::{ProviderKind, ResourceIdentifier};
 use caracal_broker::{BrokerError, SecretDocument};
 use caracal_crypto::SecretText;
@@ -34,8 +35,12 @@ pub struct Directive {
     pub provider_token: Option<SecretText>,
     /// `provider_id`.
     pub provider_id: String,
+    /// `connection_id`.
+    pub connection_id: String,
     /// `forward_caracal_identity`.
     pub forward_caracal_identity: bool,
+    /// `expires_at`: when the token runs out, where that is known.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// A directive that can't be made. The texts are for evidence and logs; a caller reads 502 and nothing of them.
@@ -76,6 +81,8 @@ pub(crate) enum Lacks {
     Password,
     /// A token that the provider issues to the client itself.
     ServiceToken,
+    /// A token of the subject's account.
+    AccountToken,
 }
 
 /// Whether a directive for `provider` needs its sealed secret.
@@ -87,6 +94,11 @@ pub(crate) fn needs_secret(provider: &Provider) -> bool {
             | ProviderKind::HttpBasic
             | ProviderKind::Oauth2ClientCredentials
     )
+}
+
+/// Whether it needs an account of the subject.
+pub(crate) fn needs_account(provider: &Provider) -> bool {
+    ProviderKind::parse(&provider.kind) == ProviderKind::Oauth2AuthorizationCode
 }
 
 /// Makes the directive for `upstream`, all but the credential, and says which one it lacks. Asks nobody: what is
@@ -104,7 +116,9 @@ pub(crate) fn outline(upstream: &Upstream) -> Result<(Directive, Lacks), NoDirec
         allowed_token_hosts: Vec::new(),
         provider_token: None,
         provider_id: String::new(),
+        connection_id: String::new(),
         forward_caracal_identity: false,
+        expires_at: None,
     };
     let Some(provider) = &upstream.provider else {
         directive.forward_mandate();
@@ -137,7 +151,11 @@ pub(crate) fn outline(upstream: &Upstream) -> Result<(Directive, Lacks), NoDirec
             directive.place_token(&config)?;
             Lacks::ServiceToken
         }
-        ProviderKind::Oauth2AuthorizationCode | ProviderKind::Unrecognised => return Err(NoDirective::Kind),
+        ProviderKind::Oauth2AuthorizationCode => {
+            directive.place_token(&config)?;
+            Lacks::AccountToken
+        }
+        ProviderKind::Unrecognised => return Err(NoDirective::Kind),
     };
     if matches!(lacks, Lacks::Stored(_) | Lacks::Password) {
         // Of a token that is issued, they are the hosts that may be asked for it, and say nothing of the upstream.

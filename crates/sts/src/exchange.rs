@@ -22,6 +22,9 @@
 //! On a database server the snapshot of all facts costs one round trip, because what the decision names is asked together
 //! with its opening; the client's costs two, the commit six, or seven where it uses a mandate up.
 //!
+//! A credential that has to be asked for costs what its token endpoint takes, once for all who want it. A provider with
+//! accounts costs two more statements in the snapshot.
+//!
 //! Any other secret costs one Argon2id derivation, and a zone's very first mint a commit for its key. The client's
 //! snapshot stays apart from that of the facts, because between them may lie a derivation, and a snapshot that waited
 //! for it would keep a reader from everybody else. A decision made anew costs one more snapshot and one more commit.
@@ -31,13 +34,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use caracal_authority::exchange::{
-    Asserted, Caller, Grant, Outcome, Rate, Refusal, Request, ResourceNames, SubjectToken,
+    Asserted, Caller, Grant, Outcome, Rate, RefreshFailure, Refusal, Request, ResourceNames, SubjectToken,
 };
 use caracal_authority::mandate::{Claims, Expected, Use};
 use caracal_authority::resource::UpstreamCall;
 use caracal_authority::scope::{Requested, Scopes};
-use caracal_authority::{ApplicationId, AuthorityRecordId, MandateId, ResourceId, Timestamp, ZoneId};
-use caracal_broker::SecretDocument;
+use caracal_authority::{ApplicationId, AuthorityRecordId, MandateId, ProviderId, ResourceId, Timestamp, ZoneId};
+use caracal_broker::{NoAccountToken, SecretDocument};
 use caracal_crypto::{SecretText, chance};
 use caracal_custody::mandate::{SignedClaims, VerifyError, verify};
 use caracal_ledger::Evidence;
@@ -111,10 +114,10 @@ impl Sts {
             metrics: &self.metrics,
             control_audience: &self.config.control_audience,
         };
-        let mut rated = HashMap::new();
+        let (mut rated, mut unusable) = (HashMap::new(), HashMap::new());
         for _ in 0..ATTEMPTS {
             let claims = presented.as_ref().map(|presented| presented.claims.clone());
-            let loaded = sources.load(&request, &asked.client, claims).await?;
+            let loaded = sources.load(&request, &asked.client, claims, &unusable).await?;
             let outcome = loop {
                 let mut advice = Advice {
                     zone: &request.zone,
@@ -140,6 +143,8 @@ impl Sts {
                 Case { sts: self, request: &request, request_id, loaded: &loaded, presented: presented.as_ref() };
             match case.conclude(&outcome).await {
                 Err(Unsettled::Stale) => self.metrics.redecided.up(),
+                // Decided anew with what is known now: the account's resource is refused, others may still be granted.
+                Err(Unsettled::NotRenewed(provider, failure)) => drop(unusable.insert(provider, failure)),
                 Err(Unsettled::Failed(error)) => return Err(error),
                 Ok(granted) => return Ok(granted),
             }
@@ -248,12 +253,33 @@ impl Sts {
 enum Unsettled {
     /// It has to be made anew.
     Stale,
+    /// It granted a token of an account at this provider, which turned out not to be renewable.
+    NotRenewed(ProviderId, RefreshFailure),
     Failed(ExchangeError),
 }
 
 impl<E: Into<ExchangeError>> From<E> for Unsettled {
     fn from(error: E) -> Self {
         Self::Failed(error.into())
+    }
+}
+
+/// A grant for which no directives can be made.
+enum Undirected {
+    /// The resource that can't be reached, and why: nothing is granted.
+    Withheld(String, NoDirective),
+    Unsettled(Unsettled),
+}
+
+/// The same of one resource.
+enum NotDirected {
+    Not(NoDirective),
+    Yet(Unsettled),
+}
+
+impl From<NoDirective> for NotDirected {
+    fn from(why: NoDirective) -> Self {
+        Self::Not(why)
     }
 }
 
@@ -269,9 +295,10 @@ struct Case<'c> {
 impl Case<'_> {
     async fn conclude(&self, outcome: &Outcome) -> Result<Granted, Unsettled> {
         match &outcome.decision {
-            Ok(grant) => match Box::pin(self.directives(grant)).await? {
+            Ok(grant) => match Box::pin(self.directives(grant)).await {
                 Ok(upstreams) => self.grant(outcome, grant, upstreams).await,
-                Err((resource, why)) => {
+                Err(Undirected::Unsettled(why)) => Err(why),
+                Err(Undirected::Withheld(resource, why)) => {
                     tracing::warn!(zone = %self.request.zone, resource, %why, "no directive for an upstream");
                     let reason = Some(why.reason());
                     Err(self.withhold(outcome, Refusal::DirectiveUnavailable, Some(&resource), reason).await)
@@ -346,33 +373,45 @@ impl Case<'_> {
     /// Step 18, for a Gateway: how to reach each granted resource, or the one that can't be reached. May wait for a
     /// provider's token endpoint. Nothing is held meanwhile: the snapshot is over, and should the zone move on, the commit
     /// notices and the decision is made anew, with the token at hand.
-    async fn directives(&self, grant: &Grant) -> Result<Result<Vec<Directive>, (String, NoDirective)>, ExchangeError> {
-        if !self.request.is_gateway() {
-            return Ok(Ok(Vec::new()));
-        }
+    async fn directives(&self, grant: &Grant) -> Result<Vec<Directive>, Undirected> {
         let mut made = Vec::new();
+        if !self.request.is_gateway() {
+            return Ok(made);
+        }
         for target in grant.targets() {
             let Some(upstream) = self.loaded.upstreams.iter().find(|upstream| upstream.resource == *target) else {
-                return Err(ExchangeError::Internal);
+                return Err(Undirected::Unsettled(ExchangeError::Internal.into()));
             };
-            match self.directive(upstream).await {
-                Ok(directive) => made.push(directive),
-                Err(why) => return Ok(Err((target.identifier.to_string(), why))),
-            }
+            made.push(self.directive(upstream).await.map_err(|why| match why {
+                NotDirected::Not(why) => Undirected::Withheld(target.identifier.to_string(), why),
+                NotDirected::Yet(why) => Undirected::Unsettled(why),
+            })?);
         }
-        Ok(Ok(made))
+        Ok(made)
     }
 
-    async fn directive(&self, upstream: &Upstream) -> Result<Directive, NoDirective> {
+    async fn directive(&self, upstream: &Upstream) -> Result<Directive, NotDirected> {
         let (mut directive, lacks) = directive::outline(upstream)?;
         let (Some(provider), false) = (&upstream.provider, lacks == Lacks::Nothing) else { return Ok(directive) };
+        if lacks == Lacks::AccountToken {
+            let account = upstream.account.as_ref().ok_or(NoDirective::Kind)?;
+            let token = self.sts.broker.account_token(account).await.map_err(|why| match why {
+                NoAccountToken::Gone => NotDirected::Yet(Unsettled::Stale),
+                NoAccountToken::Failed(why) => NotDirected::Yet(Unsettled::NotRenewed(provider.id.clone(), why)),
+                NoAccountToken::Sealed => NotDirected::Not(NoDirective::Secret),
+            })?;
+            directive.provider_token = Some(SecretText::new(token.access_token.expose().clone()));
+            directive.connection_id = account.id.to_string();
+            directive.expires_at = token.expires_at;
+            return Ok(directive);
+        }
         let mut secrets = SecretDocument::read(upstream.secret.as_ref()).ok_or(NoDirective::Secret)?;
         directive.provider_token = Some(match lacks {
-            Lacks::Nothing => return Ok(directive),
+            Lacks::Nothing | Lacks::AccountToken => return Ok(directive),
             Lacks::Stored(name) => directive::stored(&mut secrets, name)?,
             Lacks::Password => directive::basic(provider, &mut secrets)?,
             Lacks::ServiceToken => {
-                let token = self.sts.broker.service_token(provider, secrets).await?;
+                let token = self.sts.broker.service_token(provider, secrets).await.map_err(NoDirective::from)?;
                 SecretText::new(token.access_token.expose().clone())
             }
         });

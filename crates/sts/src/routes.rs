@@ -252,6 +252,8 @@ fn directive(made: &Directive) -> Value {
     put("allowed_token_hosts", made.allowed_token_hosts.clone().into());
     put("provider_token", made.provider_token.as_ref().map(|token| token.expose().as_str()).into());
     put("provider_id", made.provider_id.as_str().into());
+    put("connection_id", made.connection_id.as_str().into());
+    put("expires_at", made.expires_at.map(caracal_authority::Timestamp::as_seconds).into());
     put("forward_caracal_identity", made.forward_caracal_identity.into());
     Value::Object(members)
 }

@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caracal_authority::{ProviderId, Timestamp, ZoneId};
-use caracal_broker::{Broker, BrokerError, SecretDocument, ServiceToken};
+use caracal_broker::{Broker, BrokerError, Capabilities, SecretDocument, ServiceToken};
 use caracal_crypto::Secret;
+use caracal_crypto::envelope::{Kek, KekRing};
+use caracal_custody::SealedSecrets;
 use caracal_http::egress::{AddressPolicy, GuardedConnector, PrivateHosts, Resolver, TlsTrust};
 use caracal_store::providers::Provider;
-use caracal_store::{Attribution, ManualClock};
-use caracal_testkit::{FakeServer, Received, Reply};
+use caracal_store::{Attribution, ManualClock, conformance};
+use caracal_testkit::{FakeServer, Place, Received, Reply};
 use serde_json::{Value, json};
 
 pub(crate) const NAMES: &[&str] = &["idp.example", "metadata.example", "nat64.example", "private.example"];
@@ -38,14 +40,18 @@ pub(crate) struct World {
     pub(crate) server: FakeServer,
     pub(crate) broker: Arc<Broker>,
     pub(crate) clock: Arc<ManualClock>,
+    _place: Place,
 }
 
 impl World {
-    pub(crate) fn new(answer: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
-        Self::patient(Duration::from_secs(30), answer)
+    pub(crate) async fn new(answer: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
+        Self::patient(Duration::from_secs(30), answer).await
     }
 
-    pub(crate) fn patient(patience: Duration, answer: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
+    pub(crate) async fn patient(
+        patience: Duration,
+        answer: impl Fn(&Received) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let server = FakeServer::https(NAMES, answer);
         let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(START)));
         let connector = GuardedConnector::new(
@@ -53,8 +59,16 @@ impl World {
             Arc::new(Names),
             TlsTrust::from_pem(false, Some(server.authority().as_bytes())),
         );
-        let broker = Broker::new(connector, clock.clone(), Duration::from_secs(3_600)).with_patience(patience);
-        Self { server, broker: Arc::new(broker), clock }
+        let place = Place::new();
+        let store = conformance::open(place.path(), place.database_url().as_deref(), clock.clone()).await;
+        let (kek, _) = Kek::generate().unwrap();
+        let broker = Broker::new(Capabilities {
+            connector,
+            store,
+            sealed: SealedSecrets::new(Arc::new(KekRing::new(kek, None))),
+            longest_life: Duration::from_secs(3_600),
+        });
+        Self { server, broker: Arc::new(broker.with_patience(patience)), clock, _place: place }
     }
 
     /// A provider whose token endpoint is the server, with these fields beside the usual ones.

@@ -44,6 +44,7 @@ struct Parts {
     mint_rate: Arc<dyn MintRate>,
     /// The one way out of this process: upstreams and token endpoints alike.
     connector: GuardedConnector,
+    broker: Arc<Broker>,
 }
 
 /// The way to other processes.
@@ -72,15 +73,23 @@ impl Services {
         let audit_key: Arc<dyn ChainKey> = keys.audit.clone();
         let ledger = Ledger::new(Some(audit_key.clone()));
         let denials = Arc::new(AnonymousDenials::default());
+        let (connector, sealed) = (connector(settings)?, SealedSecrets::new(keys.kek.clone()));
+        let broker = Arc::new(Broker::new(caracal_broker::Capabilities {
+            connector: connector.clone(),
+            store: store.clone(),
+            sealed: sealed.clone(),
+            longest_life: settings.max_grant_ttl,
+        }));
         let parts = Parts {
             store: store.clone(),
             ledger: ledger.clone(),
             denials: denials.clone(),
             signing_keys: Arc::new(SigningKeys::new(store.clone(), keys.kek.clone())),
-            sealed: SealedSecrets::new(keys.kek.clone()),
+            sealed,
             verifier: Arc::new(SecretVerifier::new(settings.secret_verify_concurrency)),
             open_metrics: settings.mode == Mode::Dev,
-            connector: connector(settings)?,
+            connector,
+            broker,
             mint_rate: match &shared {
                 Some((redis, _)) => Arc::new(SharedMintRate(Counters::new(redis.clone()))),
                 None => Arc::new(ProcessMintRate::resumed(&store).await.map_err(StartError::Count)?),
@@ -246,11 +255,7 @@ fn sts(settings: &Settings, parts: &Parts, keys: &KeyMaterial, issuer: &str) -> 
             denials: parts.denials.clone(),
             verifier: parts.verifier.clone(),
             mint_rate: parts.mint_rate.clone(),
-            broker: Arc::new(Broker::new(
-                parts.connector.clone(),
-                Arc::new(StoreTime(parts.store.clone())),
-                settings.max_grant_ttl,
-            )),
+            broker: parts.broker.clone(),
         },
     )
 }

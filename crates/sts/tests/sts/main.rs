@@ -17,12 +17,13 @@
 //! | 12 external subjects: no identity provider yet, and none is believed | `bootstrap` |
 //! | 13 everything fails closed | `availability`, `gateway_signature` |
 //! | 14 egress to token endpoints | `service_tokens`, and the tests of `caracal-broker` |
-//! | 15 keys that were rotated away still verify | `rotation` |
+//! | 15 keys that were rotated away still verify; one renewal of an account at a time | `rotation`, `accounts` |
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 mod support;
 
+mod accounts;
 mod availability;
 mod bootstrap;
 mod clients;

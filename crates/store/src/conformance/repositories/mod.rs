@@ -3,11 +3,13 @@
 
 pub(super) mod samples;
 
+mod connections;
 mod evidence;
 mod management;
 mod named;
 mod runtime;
 
+pub use connections::*;
 pub use evidence::*;
 pub use management::*;
 pub use named::*;

@@ -7,10 +7,12 @@ pub(crate) mod providers;
 mod rows;
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
 use caracal_authority::{AuthorityRecordId, Timestamp, ZoneId};
+use caracal_broker::Broker;
 use caracal_crypto::SecretText;
 use caracal_crypto::client_secret::SecretVerifier;
 use caracal_crypto::envelope::{Kek, KekRing};
@@ -99,6 +101,16 @@ impl World {
         Box::pin(Self::at(clock.clone(), clock, change, verifier)).await
     }
 
+    /// With a broker that waits for nobody for long.
+    pub(crate) async fn impatient(patience: Duration) -> Self {
+        let mut world = Self::new().await;
+        let mut config = StsConfig::for_issuer(ISSUER);
+        config.gateway_key = Some(Arc::new(gateway_key()));
+        let broker = providers::impatient_broker(&world.store, &world.secrets, patience);
+        world.sts = world.replica_with(config, Arc::new(ProcessMintRate::default()), broker);
+        world
+    }
+
     /// With the system's clock, for races.
     pub(crate) async fn in_real_time() -> Self {
         let unused = Arc::new(ManualClock::at(Timestamp::EPOCH));
@@ -133,7 +145,7 @@ impl World {
             denials: denials.clone(),
             verifier: verifier.clone(),
             mint_rate: Arc::new(ProcessMintRate::default()),
-            broker: providers::broker(&store),
+            broker: providers::broker(&store, &secrets),
         };
         let sts = Arc::new(Sts::new(config, capabilities));
         let world = Self { store, secrets, keys, ledger, denials, verifier, sts, ring, clock, directory };
@@ -148,6 +160,10 @@ impl World {
 
     /// Another token service over the same store, with a counter of mints that it may share.
     pub(crate) fn replica(&self, config: StsConfig, mint_rate: Arc<dyn MintRate>) -> Arc<Sts> {
+        self.replica_with(config, mint_rate, providers::broker(&self.store, &self.secrets))
+    }
+
+    fn replica_with(&self, config: StsConfig, mint_rate: Arc<dyn MintRate>, broker: Arc<Broker>) -> Arc<Sts> {
         let capabilities = Capabilities {
             store: self.store.clone(),
             keys: Arc::new(SigningKeys::new(self.store.clone(), self.ring.clone())),
@@ -156,7 +172,7 @@ impl World {
             denials: self.denials.clone(),
             verifier: self.verifier.clone(),
             mint_rate,
-            broker: providers::broker(&self.store),
+            broker,
         };
         Arc::new(Sts::new(config, capabilities))
     }

@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use caracal_authority::Timestamp;
-use caracal_broker::Broker;
+use caracal_broker::{Broker, Capabilities};
 use caracal_crypto::chance;
+use caracal_custody::SealedSecrets;
 use caracal_http::egress::{AddressPolicy, GuardedConnector, PrivateHosts, SystemResolver, TlsTrust};
-use caracal_store::{Clock, Store};
+use caracal_store::Store;
 use caracal_testkit::{FakeServer, Received, Reply};
 
 type Answer = Arc<dyn Fn(&Received) -> Reply + Send + Sync>;
@@ -30,23 +30,20 @@ fn server() -> &'static FakeServer {
     })
 }
 
-struct StoreTime(Store);
-
-impl Clock for StoreTime {
-    fn now(&self) -> Timestamp {
-        self.0.now()
-    }
+/// A broker that trusts the provider, and reaches loopback.
+pub(crate) fn broker(store: &Store, sealed: &SealedSecrets) -> Arc<Broker> {
+    impatient_broker(store, sealed, Duration::from_secs(60))
 }
 
-/// A broker that trusts the provider, and reaches loopback.
-pub(crate) fn broker(store: &Store) -> Arc<Broker> {
+/// The same, which waits for no longer than `patience`.
+pub(crate) fn impatient_broker(store: &Store, sealed: &SealedSecrets, patience: Duration) -> Arc<Broker> {
     let connector = GuardedConnector::new(
         AddressPolicy::new(true, PrivateHosts::default()),
         Arc::new(SystemResolver::new()),
         TlsTrust::from_pem(false, Some(server().authority().as_bytes())),
     );
-    let clock = Arc::new(StoreTime(store.clone()));
-    Arc::new(Broker::new(connector, clock, Duration::from_secs(3_600)))
+    let (store, sealed, longest_life) = (store.clone(), sealed.clone(), Duration::from_secs(3_600));
+    Arc::new(Broker::new(Capabilities { connector, store, sealed, longest_life }).with_patience(patience))
 }
 
 /// A token endpoint of its own.
