@@ -1,7 +1,7 @@
 //! Every operation there is. What is not in this table does not exist; each operation's file says what it needs.
 
 use crate::gate::{Needs, Reach, Route};
-use crate::{applications, audit, policies, policy_sets, providers, resources, zones};
+use crate::{applications, audit, policies, policy_sets, provider_connections, providers, resources, zones};
 
 /// The table the router is made from.
 pub(crate) static ROUTES: &[Route] = &[
@@ -17,6 +17,9 @@ pub(crate) static ROUTES: &[Route] = &[
     providers::create::ROUTE,
     providers::read::ROUTE,
     providers::update::ROUTE,
+    provider_connections::list::ROUTE,
+    provider_connections::import::ROUTE,
+    provider_connections::revoke::ROUTE,
     resources::list::ROUTE,
     resources::create::ROUTE,
     resources::read::ROUTE,

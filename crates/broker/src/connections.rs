@@ -205,7 +205,10 @@ impl Broker {
     }
 
     /// The provider if it is there and of the right kind, and its secrets if they can be read.
-    async fn provider(&self, row: &Connection) -> Result<(Option<Provider>, Option<SecretDocument>), CustodyError> {
+    pub(crate) async fn provider(
+        &self,
+        row: &Connection,
+    ) -> Result<(Option<Provider>, Option<SecretDocument>), CustodyError> {
         let mut snapshot = self.store.snapshot().await?;
         let mut tx = snapshot.zone(&row.zone_id);
         let provider = providers::lookup(&mut tx, &row.provider_id).await?;

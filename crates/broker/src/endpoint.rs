@@ -7,11 +7,13 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use caracal_authority::Timestamp;
 use caracal_crypto::{SecretText, chance};
-use caracal_http::egress::{EgressError, GuardedConnector, SimpleClient, SimpleError, SimpleRequest};
+use caracal_http::egress::{
+    EgressError, GuardedConnector, SimpleClient, SimpleError, SimpleRequest, SimpleResponse, TargetUrl,
+};
 use caracal_http::form;
 use caracal_store::Store;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use zeroize::Zeroizing;
 
 use crate::answer::{self, Issued};
@@ -109,6 +111,23 @@ impl Endpoints {
         .await
     }
 
+    /// Says at `url` that `token` is to be good for nothing any more. Whether the answer was 200.
+    pub(crate) async fn revoke(
+        &self,
+        settings: &TokenSettings,
+        url: TargetUrl,
+        secrets: &SecretDocument,
+        token: &SecretText,
+        hint: &str,
+    ) -> Result<bool, BrokerError> {
+        let mut form = Form(Vec::new());
+        form.set("token", token.expose().as_str());
+        form.set("token_type_hint", hint);
+        let headers = prove(settings, secrets, &mut form, self.store.now())?;
+        let answer = self.post(url, form.encode(&[]), headers, self.patience).await?;
+        Ok(answer.status == StatusCode::OK)
+    }
+
     /// Sends what `fill` puts into the form, with the client's proof. At most twice, when it can help, and all of it
     /// within the deadline.
     async fn ask(
@@ -146,23 +165,26 @@ impl Endpoints {
         headers: HeaderMap,
         deadline: Duration,
     ) -> Result<Issued, BrokerError> {
-        let mut body = form.encode(&settings.params);
-        let body = Zeroizing::new(std::mem::take(&mut *body).into_bytes());
-        let request = SimpleRequest {
-            method: Method::POST,
-            url: settings.endpoint.clone(),
-            headers,
-            body: Bytes::from_owner(body),
-            deadline,
-            max_response_bytes: answer::MOST_BYTES,
-        };
-        let answer = self.client.send(request).await.map_err(|error| match error {
+        let answer = self.post(settings.endpoint.clone(), form.encode(&settings.params), headers, deadline).await?;
+        answer::read(&answer, settings.names_scheme)
+    }
+
+    async fn post(
+        &self,
+        url: TargetUrl,
+        mut form: Zeroizing<String>,
+        headers: HeaderMap,
+        deadline: Duration,
+    ) -> Result<SimpleResponse, BrokerError> {
+        let body = Bytes::from_owner(Zeroizing::new(std::mem::take(&mut *form).into_bytes()));
+        let (method, max_response_bytes) = (Method::POST, answer::MOST_BYTES);
+        let request = SimpleRequest { method, url, headers, body, deadline, max_response_bytes };
+        self.client.send(request).await.map_err(|error| match error {
             SimpleError::Egress(refused @ (EgressError::Refused { .. } | EgressError::Target(_))) => {
                 BrokerError::NotReachable(refused)
             }
             other => BrokerError::Unreachable(other),
-        })?;
-        answer::read(&answer, settings.names_scheme)
+        })
     }
 }
 

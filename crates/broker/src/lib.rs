@@ -10,7 +10,7 @@
 //! - `settings`, `document`: what a provider's configuration and its opened secrets say. `key`, `der`, `assertion`: what
 //!   signs, and what is signed.
 //! - `endpoint`, `answer`: one question and its answer. `circuit`, `tokens`, `flights`: when none is asked.
-//! - `connections`: accounts, and who renews them.
+//! - `connections`, `revocation`: accounts, who renews them, and their end.
 //!
 //! Every request goes through the one egress guard (`caracal_http::egress`), to a host that the provider's configuration
 //! lists, and follows no redirect.
@@ -29,6 +29,7 @@ mod error;
 mod flights;
 mod key;
 mod metrics;
+mod revocation;
 mod settings;
 mod tokens;
 
@@ -46,6 +47,7 @@ pub use document::SecretDocument;
 pub use error::BrokerError;
 pub use key::{AssertionKey, BadKey, Certificate};
 pub use metrics::BrokerMetrics;
+pub use revocation::UpstreamRevocation;
 pub use settings::{BadSettings, RESERVED_PARAMETERS, TokenSettings};
 pub use tokens::ServiceToken;
 

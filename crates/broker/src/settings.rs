@@ -57,6 +57,7 @@ pub(crate) enum Grant {
 #[derive(Debug, Clone)]
 pub struct TokenSettings {
     pub(crate) endpoint: TargetUrl,
+    allowed: Vec<String>,
     /// As configured: what an assertion names as its audience.
     pub(crate) endpoint_text: String,
     pub(crate) client_id: String,
@@ -81,14 +82,14 @@ impl TokenSettings {
         let required = |name| text(name)?.ok_or(BadSettings::Field(name));
         let endpoint_text = required("token_endpoint")?;
         let endpoint = TargetUrl::parse(&endpoint_text).map_err(|_| BadSettings::Field("token_endpoint"))?;
-        let host = endpoint.host().to_string();
         let allowed = texts(config, "allowed_token_hosts")?;
-        if !endpoint.is_https() || !allowed.iter().any(|entry| entry.trim().eq_ignore_ascii_case(&host)) {
+        if !endpoint.is_https() || !is_listed(&allowed, &endpoint) {
             return Err(BadSettings::EndpointNotAllowed);
         }
         let certificate = text("certificate")?.map(|pem| Certificate::from_pem(&pem)).transpose();
         Ok(Self {
             endpoint,
+            allowed,
             endpoint_text,
             client_id: required("client_id")?,
             auth: match text("client_auth_method")?.as_deref() {
@@ -115,9 +116,20 @@ impl TokenSettings {
         })
     }
 
+    /// Whether credentials of this provider may go there.
+    pub(crate) fn allows(&self, url: &TargetUrl) -> bool {
+        is_listed(&self.allowed, url)
+    }
+
     pub(crate) fn scope(&self) -> Option<String> {
         (!self.scopes.is_empty()).then(|| self.scopes.join(" "))
     }
+}
+
+/// Hosts are compared whole, but for their case.
+fn is_listed(allowed: &[String], url: &TargetUrl) -> bool {
+    let host = url.host().to_string();
+    allowed.iter().any(|entry| entry.trim().eq_ignore_ascii_case(&host))
 }
 
 /// A text; an empty one is as good as none.

@@ -5,6 +5,7 @@
 mod applications;
 mod archived;
 mod audit;
+mod connections;
 mod evidence;
 mod foothold;
 mod gates;

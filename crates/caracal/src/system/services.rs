@@ -283,6 +283,7 @@ fn admin(
             ledger: parts.ledger.clone(),
             denials: parts.denials.clone(),
             sealed: parts.sealed.clone(),
+            broker: parts.broker.clone(),
             secrets: parts.verifier.clone(),
             token_key: digests,
             runtime: Some(Arc::new(StsPolicyRuntime(runtime))),
