@@ -9,6 +9,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::routing::{MethodFilter, get, on};
 use caracal_authority::Timestamp;
+use caracal_broker::Broker;
 use caracal_crypto::SecretText;
 use caracal_crypto::chance::{uuid_v4, uuid_v7};
 use caracal_crypto::client_secret::SecretVerifier;
@@ -77,6 +78,8 @@ pub struct Capabilities {
     pub denials: Arc<AnonymousDenials>,
     /// Custody of secrets.
     pub sealed: SealedSecrets,
+    /// What speaks to providers.
+    pub broker: Arc<Broker>,
     /// Hashes client secrets; the same instance that verifies them, or the memory budget is none.
     pub secrets: Arc<SecretVerifier>,
     /// Keys the digests of admin tokens. It has to outlive the process, or every stored token is unknown after it.
@@ -100,6 +103,7 @@ pub struct Admin {
     pub(crate) ledger: Ledger,
     pub(crate) denials: Arc<AnonymousDenials>,
     pub(crate) sealed: SealedSecrets,
+    pub(crate) broker: Arc<Broker>,
     pub(crate) secrets: Arc<SecretVerifier>,
     pub(crate) token_key: HmacKey,
     pub(crate) runtime: Option<Arc<dyn PolicyRuntime>>,
@@ -125,7 +129,7 @@ impl Admin {
     /// Sets the service up. Nothing is stored yet: see [`Admin::seed`].
     pub fn new(config: AdminConfig, capabilities: Capabilities) -> Result<Self, SetupError> {
         let account_key = config.bootstrap_token.as_ref().map(account::key).transpose()?;
-        let Capabilities { store, ledger, denials, sealed, secrets, token_key, runtime } = capabilities;
+        let Capabilities { store, ledger, denials, sealed, broker, secrets, token_key, runtime } = capabilities;
         let limits = Limits::new(&config);
         // An id that can't be drawn is replaced by the face; see `FreshId::next`.
         let fresh_id = FreshId::new(|| uuid_v4().map(|id| id.to_string()).unwrap_or_default());
@@ -135,6 +139,7 @@ impl Admin {
             ledger,
             denials,
             sealed,
+            broker,
             secrets,
             token_key,
             runtime,

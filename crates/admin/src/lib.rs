@@ -25,6 +25,7 @@ mod page;
 mod policies;
 mod policy_sets;
 mod problem;
+mod provider_connections;
 mod providers;
 mod reserved;
 mod resources;

@@ -1,7 +1,10 @@
 //! Every operation there is. What is not in this table does not exist; each operation's file says what it needs.
 
 use crate::gate::{Needs, Reach, Route};
-use crate::{applications, approvals, audit, policies, policy_sets, providers, resources, subject_issuers, zones};
+use crate::{
+    applications, approvals, audit, policies, policy_sets, provider_connections, providers, resources, subject_issuers,
+    zones,
+};
 
 /// The table the router is made from.
 pub(crate) static ROUTES: &[Route] = &[
@@ -17,6 +20,9 @@ pub(crate) static ROUTES: &[Route] = &[
     providers::create::ROUTE,
     providers::read::ROUTE,
     providers::update::ROUTE,
+    provider_connections::list::ROUTE,
+    provider_connections::import::ROUTE,
+    provider_connections::revoke::ROUTE,
     resources::list::ROUTE,
     resources::create::ROUTE,
     resources::read::ROUTE,

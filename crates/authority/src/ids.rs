@@ -90,6 +90,8 @@ ids! {
     ProviderId;
     /// A registered identity provider of a zone.
     SubjectIssuerId;
+    /// An account at a provider.
+    ConnectionId;
     /// The row id of a resource; clients mostly speak of resources by their identifier.
     ResourceId;
     /// A governed session (`agent_session_id` on the wire).

@@ -59,9 +59,9 @@ fn permitted(granted: Granted, resource: &str) -> Permitted {
             allowed_token_hosts: made.allowed_token_hosts,
             provider_token: made.provider_token,
             provider_id: made.provider_id,
-            connection_id: String::new(),
+            connection_id: made.connection_id,
             forward_caracal_identity: made.forward_caracal_identity,
-            expires_at: None,
+            expires_at: made.expires_at.map(Timestamp::as_seconds),
         }),
     }
 }

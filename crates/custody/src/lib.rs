@@ -17,7 +17,7 @@ mod sealed_secrets;
 mod signing_keys;
 
 pub use key_sets::{FetchKeySet, KeySetUnreachable, KeySets, VerificationKeys};
-pub use sealed_secrets::{SealedSecrets, application_secret_ref, provider_secret_ref};
+pub use sealed_secrets::{ConnectionToken, SealedSecrets, application_secret_ref, provider_secret_ref};
 pub use signing_keys::{NewKey, Rotation, SigningKeys, ZoneKey};
 
 use caracal_crypto::chance::ChanceUnavailable;

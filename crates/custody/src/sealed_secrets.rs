@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use caracal_authority::{ApplicationId, ProviderId, ZoneId};
-use caracal_crypto::SecretBytes;
-use caracal_crypto::envelope::KekRing;
+use caracal_crypto::envelope::{KekRing, SealError};
+use caracal_crypto::{SecretBytes, SecretText};
 use caracal_store::{ZoneRead, ZoneWrite, sealed_secrets};
 
 use crate::CustodyError;
@@ -47,5 +47,39 @@ impl SealedSecrets {
     /// Removes what lies under `reference`.
     pub async fn remove(&self, tx: &mut ZoneWrite<'_>, reference: &str) -> Result<(), CustodyError> {
         Ok(sealed_secrets::remove(tx, reference).await?)
+    }
+
+    /// Seals a token of an account for where it lies (contract: sts.md §10.6).
+    pub fn seal_token(&self, token: ConnectionToken, plaintext: &SecretText) -> Result<Vec<u8>, SealError> {
+        self.ring.seal(token.place(), plaintext.expose().as_bytes())
+    }
+
+    /// Opens a token of an account.
+    pub fn open_token(&self, token: ConnectionToken, envelope: &[u8]) -> Result<SecretText, CustodyError> {
+        let place = token.place();
+        let opened = self.ring.open(place, envelope);
+        let opened = opened.map_err(|reason| CustodyError::Sealed { place: place.to_owned(), reason })?;
+        match std::str::from_utf8(opened.expose()) {
+            Ok(text) => Ok(SecretText::new(text.to_owned())),
+            Err(_) => Err(CustodyError::Foreign { place: place.to_owned() }),
+        }
+    }
+}
+
+/// Which token of an account at a provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionToken {
+    /// What an upstream is shown.
+    Access,
+    /// What the next one is asked for with.
+    Refresh,
+}
+
+impl ConnectionToken {
+    fn place(self) -> &'static str {
+        match self {
+            Self::Access => "caracal/providerConnections/accessToken",
+            Self::Refresh => "caracal/providerConnections/refreshToken",
+        }
     }
 }

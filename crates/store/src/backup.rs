@@ -115,6 +115,7 @@ pub async fn list_zones(tx: &mut DeploymentRead<'_>) -> Result<Vec<ZoneId>, Stor
                UNION SELECT zone_id FROM agent_sessions WHERE status IN ('active', 'suspended')
                UNION SELECT zone_id FROM delegation_edges WHERE status = 'active'
                UNION SELECT zone_id FROM approvals WHERE is_live = 1
+               UNION SELECT zone_id FROM provider_connections WHERE status = 'active'
                ORDER BY 1";
     let rows = tx.tx().query(sql, &[]).await?;
     rows.into_iter().map(|row| row.columns("zones").next()).collect()
@@ -137,7 +138,7 @@ pub struct Ended {
     pub edges: usize,
 }
 
-/// Ends every record, session, delegation and unspent approval of the zone that is not ended, those that only ran out included: whether
+/// Ends every record, session, delegation, unspent approval and account at a provider of the zone that is not ended, those that only ran out included: whether
 /// something ran out is a question to a clock.
 ///
 /// The delegation epoch moves past every number that the store can have told since the copy was made. It rises by one
@@ -165,6 +166,10 @@ pub async fn end_authority(tx: &mut ZoneWrite<'_>, reason: &str) -> Result<Ended
     };
     // One of them may have been spent, or rejected, since the copy was made.
     tx.tx.execute(approvals, params![zone, now]).await?;
+    // Whoever took an account back meanwhile has no other place to say so than the one that is lost.
+    let connections = "UPDATE provider_connections SET status = 'revoked', lease_holder = NULL, lease_until = NULL,
+                         updated_at = ?2 WHERE zone_id = ?1 AND status = 'active'";
+    tx.tx.execute(connections, params![zone, now]).await?;
     tx.tx.execute(counts, params![zone]).await?;
     tx.tx.execute(epoch, params![zone, now.as_seconds()]).await?;
     Ok(ended)

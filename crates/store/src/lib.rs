@@ -33,6 +33,7 @@ mod page;
 pub mod policies;
 pub mod policy_sets;
 mod postgres;
+pub mod provider_connections;
 pub mod providers;
 pub mod receipts;
 pub mod records;

@@ -2,9 +2,9 @@
 //! statement text: [`Param`] borrows what is bound, [`Columns`] hands out owned results in the order selected.
 
 use caracal_authority::{
-    AdminTokenId, AgentSessionId, ApplicationId, ApprovalId, AuthorityRecordId, EdgeId, EventId, KeyId, OutboxId,
-    PolicyId, PolicySetId, PolicySetVersionId, PolicyVersionId, ProviderId, ResourceId, SubjectIssuerId, Timestamp,
-    ZoneId,
+    AdminTokenId, AgentSessionId, ApplicationId, ApprovalId, AuthorityRecordId, ConnectionId, EdgeId, EventId, KeyId,
+    OutboxId, PolicyId, PolicySetId, PolicySetVersionId, PolicyVersionId, ProviderId, ResourceId, SubjectIssuerId,
+    Timestamp, ZoneId,
 };
 use serde::de::DeserializeOwned;
 
@@ -261,6 +261,7 @@ id_values!(
     ApplicationId,
     ApprovalId,
     AuthorityRecordId,
+    ConnectionId,
     EdgeId,
     EventId,
     KeyId,

@@ -146,8 +146,15 @@ mod t17_rollback {
     /// What is not ended comes back as it was. So whoever adds a table says here which it is to be.
     #[tokio::test]
     async fn every_table_is_either_ended_or_may_come_back_as_it_was() {
-        let ended =
-            ["admin_tokens", "agent_sessions", "approvals", "authority_records", "delegation_edges", "session_counts"];
+        let ended = [
+            "admin_tokens",
+            "agent_sessions",
+            "approvals",
+            "authority_records",
+            "delegation_edges",
+            "provider_connections",
+            "session_counts",
+        ];
         // Moved on, so that no number stands for two things.
         let moved = ["delegation_epochs", "deployment"];
         // What was used up or answered stays so.
@@ -202,6 +209,8 @@ mod t17_rollback {
             .execute_batch(&format!(
                 "{}
                  INSERT INTO session_counts VALUES ('known', '', 2), ('known', 'app', 2), ('lost', '', 1);
+                 INSERT INTO provider_connections VALUES ('known', 'c', 's', 'p', 'active', x'00', NULL, NULL, NULL, 0, NULL,
+                                                          NULL, NULL, 1, 1);
                  INSERT INTO delegation_epochs VALUES ('known', 41);
                  INSERT INTO used_mandates VALUES ('known', 'j', 'r', 1, {far});
                  INSERT INTO admin_tokens VALUES ('t1', 'n', 'global', 'write', NULL, 'd1', 'by', 1, NULL, NULL),
@@ -237,6 +246,7 @@ mod t17_rollback {
                           + (SELECT count(*) FROM agent_sessions WHERE status NOT IN ('terminated', 'expired')
                                OR terminated_at IS NULL OR capacity_until IS NOT NULL)
                           + (SELECT count(*) FROM delegation_edges WHERE status <> 'revoked' OR revoked_at IS NULL)
+                          + (SELECT count(*) FROM provider_connections WHERE status = 'active')
                           + (SELECT sum(running) FROM session_counts)
                           + (SELECT count(*) FROM approvals WHERE is_live = 1 OR consumed_at IS NULL AND expires_at > 9e15)";
         assert_eq!(count(alive), 0);

@@ -3,8 +3,10 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use caracal_authority::Timestamp;
 use caracal_authority::resource::{ProviderKind, ResourceIdentifier};
-use caracal_crypto::{SecretBytes, SecretText};
+use caracal_broker::{BrokerError, SecretDocument};
+use caracal_crypto::SecretText;
 use caracal_store::providers::Provider;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
@@ -33,12 +35,16 @@ pub struct Directive {
     pub provider_token: Option<SecretText>,
     /// `provider_id`.
     pub provider_id: String,
+    /// `connection_id`.
+    pub connection_id: String,
     /// `forward_caracal_identity`.
     pub forward_caracal_identity: bool,
+    /// `expires_at`: when the token runs out, where that is known.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// A directive that can't be made. The texts are for evidence and logs; a caller reads 502 and nothing of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NoDirective {
     #[error("the resource has no upstream")]
     NoUpstream,
@@ -48,30 +54,56 @@ pub(crate) enum NoDirective {
     Secret,
     #[error("this kind of provider is not served")]
     Kind,
+    #[error(transparent)]
+    Token(#[from] BrokerError),
 }
 
 impl NoDirective {
     /// The reason token of its evidence.
-    pub(crate) fn reason(self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::NoUpstream => "no_upstream",
             Self::Config | Self::Kind => "provider_config_invalid",
             Self::Secret => "provider_secret_unavailable",
+            Self::Token(error) => error.reason(),
         }
     }
+}
+
+/// What has to be put into a directive before it is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lacks {
+    /// Nothing: no credential is injected, or the minted mandate is.
+    Nothing,
+    /// A member of the sealed document.
+    Stored(&'static str),
+    /// User name and sealed password.
+    Password,
+    /// A token that the provider issues to the client itself.
+    ServiceToken,
+    /// A token of the subject's account.
+    AccountToken,
 }
 
 /// Whether a directive for `provider` needs its sealed secret.
 pub(crate) fn needs_secret(provider: &Provider) -> bool {
     matches!(
         ProviderKind::parse(&provider.kind),
-        ProviderKind::ApiKey | ProviderKind::BearerToken | ProviderKind::HttpBasic
+        ProviderKind::ApiKey
+            | ProviderKind::BearerToken
+            | ProviderKind::HttpBasic
+            | ProviderKind::Oauth2ClientCredentials
     )
 }
 
-/// Makes the directive for `upstream`.
-pub(crate) fn make(upstream: &Upstream) -> Result<Directive, NoDirective> {
-    let secret = upstream.secret.as_ref();
+/// Whether it needs an account of the subject.
+pub(crate) fn needs_account(provider: &Provider) -> bool {
+    ProviderKind::parse(&provider.kind) == ProviderKind::Oauth2AuthorizationCode
+}
+
+/// Makes the directive for `upstream`, all but the credential, and says which one it lacks. Asks nobody: what is
+/// configured wrongly is known before anything is sent.
+pub(crate) fn outline(upstream: &Upstream) -> Result<(Directive, Lacks), NoDirective> {
     let url = upstream.url.clone().ok_or(NoDirective::NoUpstream)?;
     let mut directive = Directive {
         resource: upstream.resource.identifier.clone(),
@@ -84,43 +116,70 @@ pub(crate) fn make(upstream: &Upstream) -> Result<Directive, NoDirective> {
         allowed_token_hosts: Vec::new(),
         provider_token: None,
         provider_id: String::new(),
+        connection_id: String::new(),
         forward_caracal_identity: false,
+        expires_at: None,
     };
     let Some(provider) = &upstream.provider else {
         directive.forward_mandate();
-        return Ok(directive);
+        return Ok((directive, Lacks::Nothing));
     };
     let config = Config(&provider.config);
     directive.provider_id = provider.id.to_string();
-    match ProviderKind::parse(&provider.kind) {
-        ProviderKind::None => {}
-        ProviderKind::CaracalMandate => directive.forward_mandate(),
+    let lacks = match ProviderKind::parse(&provider.kind) {
+        ProviderKind::None => Lacks::Nothing,
+        ProviderKind::CaracalMandate => {
+            directive.forward_mandate();
+            Lacks::Nothing
+        }
         ProviderKind::ApiKey => {
             directive.auth_mode = "provider_apikey";
             directive.place_api_key(&config)?;
-            directive.provider_token = Some(stored(secret, "api_key")?);
+            Lacks::Stored("api_key")
         }
         ProviderKind::BearerToken => {
-            directive.auth_mode = "provider_oauth";
-            directive.auth_header = config.header("auth_header")?.unwrap_or("Authorization").to_owned();
-            directive.auth_scheme = config.scheme()?.unwrap_or("Bearer").to_owned();
-            directive.provider_token = Some(stored(secret, "bearer_token")?);
+            directive.place_token(&config)?;
+            Lacks::Stored("bearer_token")
         }
         ProviderKind::HttpBasic => {
             directive.auth_mode = "provider_oauth";
             "Authorization".clone_into(&mut directive.auth_header);
             "Basic".clone_into(&mut directive.auth_scheme);
-            directive.provider_token = Some(basic(&config, secret)?);
+            Lacks::Password
         }
-        ProviderKind::Oauth2AuthorizationCode | ProviderKind::Oauth2ClientCredentials | ProviderKind::Unrecognised => {
-            return Err(NoDirective::Kind);
+        ProviderKind::Oauth2ClientCredentials => {
+            directive.place_token(&config)?;
+            Lacks::ServiceToken
         }
-    }
-    if directive.provider_token.is_some() {
+        ProviderKind::Oauth2AuthorizationCode => {
+            directive.place_token(&config)?;
+            Lacks::AccountToken
+        }
+        ProviderKind::Unrecognised => return Err(NoDirective::Kind),
+    };
+    if matches!(lacks, Lacks::Stored(_) | Lacks::Password) {
+        // Of a token that is issued, they are the hosts that may be asked for it, and say nothing of the upstream.
         directive.allowed_token_hosts = config.hosts()?;
+    }
+    if lacks != Lacks::Nothing {
         directive.forward_caracal_identity = config.flag("forward_caracal_identity")?;
     }
-    Ok(directive)
+    Ok((directive, lacks))
+}
+
+/// The credential that lies in the provider's opened secrets under `name`.
+pub(crate) fn stored(secrets: &mut SecretDocument, name: &str) -> Result<SecretText, NoDirective> {
+    secrets.take(name).ok_or(NoDirective::Secret)
+}
+
+/// User name and password as HTTP Basic has them.
+pub(crate) fn basic(provider: &Provider, secrets: &mut SecretDocument) -> Result<SecretText, NoDirective> {
+    let config = Config(&provider.config);
+    let username = config.text("username")?.map(str::trim).filter(|name| !name.is_empty() && !name.contains(':'));
+    let username = username.ok_or(NoDirective::Config)?;
+    let password = stored(secrets, "password")?;
+    let pair = Zeroizing::new(format!("{username}:{}", password.expose()));
+    Ok(SecretText::new(STANDARD.encode(pair.as_bytes())))
 }
 
 impl Directive {
@@ -129,6 +188,14 @@ impl Directive {
         self.auth_mode = "caracal_jwt";
         "Authorization".clone_into(&mut self.auth_header);
         "Bearer".clone_into(&mut self.auth_scheme);
+    }
+
+    /// A token that comes with a scheme, in a header.
+    fn place_token(&mut self, config: &Config<'_>) -> Result<(), NoDirective> {
+        self.auth_mode = "provider_oauth";
+        self.auth_header = config.header("auth_header")?.unwrap_or("Authorization").to_owned();
+        self.auth_scheme = config.scheme()?.unwrap_or("Bearer").to_owned();
+        Ok(())
     }
 
     fn place_api_key(&mut self, config: &Config<'_>) -> Result<(), NoDirective> {
@@ -207,29 +274,4 @@ impl<'c> Config<'c> {
         };
         listed.iter().map(|value| host(value).ok_or(NoDirective::Config)).collect()
     }
-}
-
-/// The member `name` of the secret document.
-fn stored(secret: Option<&SecretBytes>, name: &str) -> Result<SecretText, NoDirective> {
-    let document = secret.ok_or(NoDirective::Secret)?;
-    let mut members: Map<String, Value> = serde_json::from_slice(document.expose()).map_err(|_| NoDirective::Secret)?;
-    let found = match members.remove(name) {
-        Some(Value::String(text)) if !text.is_empty() => Some(SecretText::new(text)),
-        _ => None,
-    };
-    // Whatever else the document holds is wiped like the value itself.
-    for value in members.into_iter().map(|(_, value)| value) {
-        if let Value::String(text) = value {
-            drop(Zeroizing::new(text));
-        }
-    }
-    found.ok_or(NoDirective::Secret)
-}
-
-fn basic(config: &Config<'_>, secret: Option<&SecretBytes>) -> Result<SecretText, NoDirective> {
-    let username = config.text("username")?.map(str::trim).filter(|name| !name.is_empty() && !name.contains(':'));
-    let username = username.ok_or(NoDirective::Config)?;
-    let password = stored(secret, "password")?;
-    let pair = Zeroizing::new(format!("{username}:{}", password.expose()));
-    Ok(SecretText::new(STANDARD.encode(pair.as_bytes())))
 }

@@ -29,6 +29,9 @@
 //! Documents of policy that must be evaluated are, for each resource, between the snapshot and the commit, on threads of
 //! their own: nothing is held while that takes its time.
 //!
+//! A credential that has to be asked for costs what its token endpoint takes, once for all who want it. A provider with
+//! accounts costs two more statements in the snapshot.
+//!
 //! Any other secret costs one Argon2id derivation, and a zone's very first mint a commit for its key. The client's
 //! snapshot stays apart from that of the facts, because between them may lie a derivation, and a snapshot that waited
 //! for it would keep a reader from everybody else. A decision made anew costs one more snapshot and one more commit.
@@ -39,12 +42,14 @@ use std::time::Duration;
 
 use caracal_authority::approval::{Hold, NewHold};
 use caracal_authority::exchange::{
-    Asserted, Caller, Grant, Outcome, Rate, Refusal, Request, ResourceNames, Spending, SubjectToken, Wanted,
+    Asserted, Caller, Grant, Outcome, Rate, RefreshFailure, Refusal, Request, ResourceNames, Spending, SubjectToken,
+    Wanted,
 };
 use caracal_authority::mandate::{Claims, Expected, Use};
 use caracal_authority::resource::UpstreamCall;
 use caracal_authority::scope::{Requested, Scopes};
-use caracal_authority::{ApplicationId, AuthorityRecordId, MandateId, ResourceId, Timestamp, ZoneId};
+use caracal_authority::{ApplicationId, AuthorityRecordId, MandateId, ProviderId, ResourceId, Timestamp, ZoneId};
+use caracal_broker::{NoAccountToken, SecretDocument};
 use caracal_crypto::{SecretText, chance};
 use caracal_custody::mandate::{SignedClaims, VerifyError, verify};
 use caracal_ledger::{Decision, EventType, Evidence};
@@ -55,9 +60,9 @@ use zeroize::Zeroizing;
 use crate::approvals::holds;
 use crate::client::{AuthenticatedClient, misplaced};
 use crate::commit::{self, Authority, Denial, Mint, NotCommitted, Raise, UsedMandate};
-use crate::directive::{self, Directive, NoDirective};
+use crate::directive::{self, Directive, Lacks, NoDirective};
 use crate::evidence::{Account, Minted, held};
-use crate::facts::{Loaded, Sources};
+use crate::facts::{Loaded, Sources, Upstream};
 use crate::policy::Advice;
 use crate::rate::MintKey;
 use crate::request::PresentedToken;
@@ -127,11 +132,11 @@ impl Sts {
             metrics: &self.metrics,
             control_audience: &self.config.control_audience,
         };
-        let mut rated = HashMap::new();
+        let (mut rated, mut unusable) = (HashMap::new(), HashMap::new());
         let mut answering: Option<Box<Hold>> = None;
         for _ in 0..ATTEMPTS {
             let claims = presented.as_ref().map(|presented| presented.claims.clone());
-            let mut loaded = sources.load(&request, &asked.client, claims, federated.as_ref()).await?;
+            let mut loaded = sources.load(&request, &asked.client, claims, federated.as_ref(), &unusable).await?;
             let in_force = loaded.facts.federation.as_ref().and_then(|presented| presented.registration.as_ref());
             if federated.as_ref().is_some_and(|federated| federated.is_outdated(in_force)) {
                 drop(loaded);
@@ -174,6 +179,8 @@ impl Sts {
             match case.conclude(&outcome).await {
                 Err(Unsettled::Stale) => self.metrics.redecided.up(),
                 Err(Unsettled::Answered(hold)) => answering = Some(hold),
+                // Decided anew with what is known now: the account's resource is refused, others may still be granted.
+                Err(Unsettled::NotRenewed(provider, failure)) => drop(unusable.insert(provider, failure)),
                 Err(Unsettled::Failed(error)) => return Err(error),
                 Ok(granted) => return Ok(granted),
             }
@@ -284,6 +291,8 @@ enum Unsettled {
     Stale,
     /// It has to be made anew with this hold, which was decided before the request came.
     Answered(Box<Hold>),
+    /// It granted a token of an account at this provider, which turned out not to be renewable.
+    NotRenewed(ProviderId, RefreshFailure),
     Failed(ExchangeError),
 }
 
@@ -306,6 +315,25 @@ impl Unsettled {
     }
 }
 
+/// A grant for which no directives can be made.
+enum Undirected {
+    /// The resource that can't be reached, and why: nothing is granted.
+    Withheld(String, NoDirective),
+    Unsettled(Unsettled),
+}
+
+/// The same of one resource.
+enum NotDirected {
+    Not(NoDirective),
+    Yet(Unsettled),
+}
+
+impl From<NoDirective> for NotDirected {
+    fn from(why: NoDirective) -> Self {
+        Self::Not(why)
+    }
+}
+
 /// One decided exchange on its way to durability.
 struct Case<'c> {
     sts: &'c Sts,
@@ -318,9 +346,10 @@ struct Case<'c> {
 impl Case<'_> {
     async fn conclude(&self, outcome: &Outcome) -> Result<Granted, Unsettled> {
         match &outcome.decision {
-            Ok(grant) => match self.directives(grant)? {
+            Ok(grant) => match Box::pin(self.directives(grant)).await {
                 Ok(upstreams) => self.grant(outcome, grant, upstreams).await,
-                Err((resource, why)) => {
+                Err(Undirected::Unsettled(why)) => Err(why),
+                Err(Undirected::Withheld(resource, why)) => {
                     tracing::warn!(zone = %self.request.zone, resource, %why, "no directive for an upstream");
                     let reason = Some(why.reason());
                     Err(self.withhold(outcome, Refusal::DirectiveUnavailable, Some(&resource), reason).await)
@@ -440,22 +469,52 @@ impl Case<'_> {
         })
     }
 
-    /// Step 18, for a Gateway: how to reach each granted resource, or the one that can't be reached.
-    fn directives(&self, grant: &Grant) -> Result<Result<Vec<Directive>, (String, NoDirective)>, ExchangeError> {
-        if !self.request.is_gateway() {
-            return Ok(Ok(Vec::new()));
-        }
+    /// Step 18, for a Gateway: how to reach each granted resource, or the one that can't be reached. May wait for a
+    /// provider's token endpoint. Nothing is held meanwhile: the snapshot is over, and should the zone move on, the commit
+    /// notices and the decision is made anew, with the token at hand.
+    async fn directives(&self, grant: &Grant) -> Result<Vec<Directive>, Undirected> {
         let mut made = Vec::new();
+        if !self.request.is_gateway() {
+            return Ok(made);
+        }
         for target in grant.targets() {
             let Some(upstream) = self.loaded.upstreams.iter().find(|upstream| upstream.resource == *target) else {
-                return Err(ExchangeError::Internal);
+                return Err(Undirected::Unsettled(ExchangeError::Internal.into()));
             };
-            match directive::make(upstream) {
-                Ok(directive) => made.push(directive),
-                Err(why) => return Ok(Err((target.identifier.to_string(), why))),
-            }
+            made.push(self.directive(upstream).await.map_err(|why| match why {
+                NotDirected::Not(why) => Undirected::Withheld(target.identifier.to_string(), why),
+                NotDirected::Yet(why) => Undirected::Unsettled(why),
+            })?);
         }
-        Ok(Ok(made))
+        Ok(made)
+    }
+
+    async fn directive(&self, upstream: &Upstream) -> Result<Directive, NotDirected> {
+        let (mut directive, lacks) = directive::outline(upstream)?;
+        let (Some(provider), false) = (&upstream.provider, lacks == Lacks::Nothing) else { return Ok(directive) };
+        if lacks == Lacks::AccountToken {
+            let account = upstream.account.as_ref().ok_or(NoDirective::Kind)?;
+            let token = self.sts.broker.account_token(account).await.map_err(|why| match why {
+                NoAccountToken::Gone => NotDirected::Yet(Unsettled::Stale),
+                NoAccountToken::Failed(why) => NotDirected::Yet(Unsettled::NotRenewed(provider.id.clone(), why)),
+                NoAccountToken::Sealed => NotDirected::Not(NoDirective::Secret),
+            })?;
+            directive.provider_token = Some(SecretText::new(token.access_token.expose().clone()));
+            directive.connection_id = account.id.to_string();
+            directive.expires_at = token.expires_at;
+            return Ok(directive);
+        }
+        let mut secrets = SecretDocument::read(upstream.secret.as_ref()).ok_or(NoDirective::Secret)?;
+        directive.provider_token = Some(match lacks {
+            Lacks::Nothing | Lacks::AccountToken => return Ok(directive),
+            Lacks::Stored(name) => directive::stored(&mut secrets, name)?,
+            Lacks::Password => directive::basic(provider, &mut secrets)?,
+            Lacks::ServiceToken => {
+                let token = self.sts.broker.service_token(provider, secrets).await.map_err(NoDirective::from)?;
+                SecretText::new(token.access_token.expose().clone())
+            }
+        });
+        Ok(directive)
     }
 
     /// Refuses what had been granted but can't be carried out.

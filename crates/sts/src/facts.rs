@@ -1,27 +1,29 @@
 //! Everything one decision needs, read in one snapshot (architecture rule 2). Rows become facts here; nothing is judged.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use caracal_authority::control::ControlKey;
 use caracal_authority::delegation::{Edge, MAX_LINEAGE};
-use caracal_authority::exchange::{Client, Connection, Facts, References, Request, ResourceFacts};
+use caracal_authority::exchange::{Client, Connection, Facts, References, RefreshFailure, Request, ResourceFacts};
 use caracal_authority::mandate::Claims;
 use caracal_authority::resource::{
     AttachedProvider, Operation, OperationEnforcement, ProviderKind, Resource, ResourceIdentifier, ResourceRef,
 };
 use caracal_authority::scope::{Scope, Scopes};
 use caracal_authority::session::SessionFacts;
-use caracal_authority::{ApprovalId, AuthorityRecordId, ResourceId};
+use caracal_authority::{ApprovalId, AuthorityRecordId, ProviderId, ResourceId};
 use caracal_crypto::SecretBytes;
 use caracal_custody::{CustodyError, SealedSecrets, SigningKeys, ZoneKey, provider_secret_ref};
 use caracal_store::applications::{self, Application};
+use caracal_store::provider_connections::{self, Connection as Account};
 use caracal_store::providers::{self, Provider};
 use caracal_store::{
     Named, Store, StoreError, ZoneRead, ZoneVersion, approvals, delegations, records, resources, sessions, zones,
 };
 
 use crate::client::AuthenticatedClient;
-use crate::directive::needs_secret;
+use crate::directive::{needs_account, needs_secret};
 use crate::federation::Federated;
 use crate::metrics::Metrics;
 use crate::policy::{Governing, PolicyRuntime};
@@ -45,6 +47,8 @@ pub(crate) struct Upstream {
     pub(crate) resource: ResourceRef,
     pub(crate) url: Option<String>,
     pub(crate) provider: Option<Provider>,
+    /// The account of the subject at the provider, where the provider needs one.
+    pub(crate) account: Option<Account>,
     /// The provider's secret document, opened; read only for a Gateway's exchange and where a directive needs it.
     pub(crate) secret: Option<SecretBytes>,
 }
@@ -68,6 +72,7 @@ impl Sources<'_> {
         client: &AuthenticatedClient,
         subject: Option<Claims>,
         federated: Option<&Federated>,
+        unusable: &HashMap<ProviderId, RefreshFailure>,
     ) -> Result<Loaded, CustodyError> {
         let references = References::of(request, subject.as_ref());
         let resources: Vec<&str> = request.resources.iter().collect();
@@ -117,7 +122,7 @@ impl Sources<'_> {
             facts.epoch = u64::try_from(delegations::epoch(&mut tx).await?).ok();
         }
         let session = facts.sessions.iter().find(|session| Some(&session.id) == references.session.as_ref()).cloned();
-        let upstreams = self.add_resources(&mut tx, &mut facts, request).await?;
+        let upstreams = self.add_resources(&mut tx, &mut facts, request, unusable).await?;
         if let Some(id) = &approval {
             add_hold(&mut tx, &mut facts, id).await?;
         }
@@ -135,7 +140,9 @@ impl Sources<'_> {
         tx: &mut ZoneRead<'_>,
         facts: &mut Facts,
         request: &Request,
+        unusable: &HashMap<ProviderId, RefreshFailure>,
     ) -> Result<Vec<Upstream>, StoreError> {
+        let subject = facts.subject.as_ref().map(|claims| claims.subject.clone());
         let mut upstreams = Vec::new();
         for requested in request.resources.iter() {
             let Some(row) = resources::find_by_name(tx, requested).await? else { continue };
@@ -149,12 +156,24 @@ impl Sources<'_> {
                 None => None,
             };
             let url = row.upstream_url;
-            upstreams.push(Upstream { resource: resource.name.clone(), url: url.clone(), provider, secret });
+            let needs_account = provider.as_ref().filter(|provider| request.is_gateway() && needs_account(provider));
+            let account = match (needs_account, &subject) {
+                (Some(provider), Some(subject)) => provider_connections::find_usable(tx, &provider.id, subject).await?,
+                _ => None,
+            };
+            // Whether one that is about to run out can be renewed is found out when it was granted, and not before.
+            let unusable = provider.as_ref().and_then(|provider| unusable.get(&provider.id));
+            let connection = match (&account, unusable) {
+                (_, Some(why)) => Connection::RefreshFailed(*why),
+                (Some(_), None) => Connection::Ready,
+                (None, None) => Connection::NotProvisioned,
+            };
+            upstreams.push(Upstream { resource: resource.name.clone(), url: url.clone(), provider, account, secret });
             facts.resources.push(ResourceFacts {
                 requested: requested.to_owned(),
                 resource,
                 upstream: url,
-                connection: Connection::NotProvisioned,
+                connection,
             });
         }
         Ok(upstreams)

@@ -10,6 +10,8 @@
 //! - `rotate`: a zone's next signing key, for operators.
 //! - `routes`, `wire`, `metrics`: the HTTP face.
 //!
+//! Credentials of providers come from `caracal_broker`, once a decision has granted them.
+//!
 //! Absent on purpose: sessions and delegations are read here, never changed; no upstream is ever called, and nobody
 //! else but identity providers, for their keys; nothing that grants authority is remembered between requests, but for
 //! bundles and our own keys, which never change under their hash, and identity providers' keys, for ten minutes.
@@ -36,6 +38,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caracal_authority::ZoneId;
+use caracal_broker::Broker;
 use caracal_crypto::SecretText;
 use caracal_crypto::client_secret::SecretVerifier;
 use caracal_crypto::hmac::HmacKey;
@@ -124,6 +127,8 @@ pub struct Capabilities {
     pub guesses: Arc<dyn Guesses>,
     /// The way out, to the keys of identity providers.
     pub egress: GuardedConnector,
+    /// What asks providers for credentials.
+    pub broker: Arc<Broker>,
 }
 
 /// The token service.
@@ -137,6 +142,7 @@ pub struct Sts {
     verifier: Arc<SecretVerifier>,
     policy: PolicyRuntime,
     mint_rate: Arc<dyn MintRate>,
+    broker: Arc<Broker>,
     guesses: Arc<dyn Guesses>,
     issuer_keys: IssuerKeys,
     metrics: Metrics,
@@ -147,7 +153,8 @@ pub struct Sts {
 impl Sts {
     /// A token service; nothing is opened or started.
     pub fn new(config: StsConfig, capabilities: Capabilities) -> Self {
-        let Capabilities { store, keys, secrets, ledger, denials, verifier, mint_rate, guesses, egress } = capabilities;
+        let Capabilities { store, keys, secrets, ledger, denials, verifier, mint_rate, guesses, egress, broker } =
+            capabilities;
         let waiters = Waiters::over(store.clone(), config.waiting);
         let issuer_keys = IssuerKeys::new(egress, config.issuer_keys_deadline);
         Self {
@@ -160,6 +167,7 @@ impl Sts {
             verifier,
             policy: PolicyRuntime::default(),
             mint_rate,
+            broker,
             guesses,
             issuer_keys,
             metrics: Metrics::default(),

@@ -1,5 +1,5 @@
 //! Counters of the token service (contract: sts.md §15), without labels: what callers send can't make them grow.
-//! Series that belong to parts this service does not have (replay files, provider refreshes, a policy poll) are not
+//! Series that belong to parts this service does not have (replay files, a policy poll) are not
 //! shown: evidence commits with what it is of, so none is ever queued or dropped, and policy is read in the snapshot
 //! of every decision, so none is ever old.
 
@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use caracal_broker::BrokerMetrics;
 use serde_json::{Map, Value, json};
 
 use crate::ExchangeError;
@@ -120,7 +121,7 @@ impl Metrics {
     }
 
     /// Prometheus text, version 0.0.4.
-    pub(crate) fn text(&self, policy: &PolicyMetrics) -> String {
+    pub(crate) fn text(&self, policy: &PolicyMetrics, broker: &BrokerMetrics) -> String {
         let mut text = String::with_capacity(4 * 1024);
         let mut write = |name: &str, help: &str, value: &dyn std::fmt::Display| {
             // Writing to a string does not fail.
@@ -129,7 +130,7 @@ impl Metrics {
                 "# HELP caracal_sts_{name} {help}\n# TYPE caracal_sts_{name} {COUNTER}\ncaracal_sts_{name} {value}\n"
             );
         };
-        for (name, help, value) in self.series() {
+        for (name, help, value) in self.series().into_iter().chain(broker.series()) {
             write(name, help, &value);
         }
         for (what, timed) in [("eval", &policy.evaluations), ("compile", &policy.compilations)] {
@@ -142,8 +143,8 @@ impl Metrics {
     }
 
     /// The same as JSON.
-    pub(crate) fn json(&self, policy: &PolicyMetrics) -> Value {
-        let series = self.series().into_iter();
+    pub(crate) fn json(&self, policy: &PolicyMetrics, broker: &BrokerMetrics) -> Value {
+        let series = self.series().into_iter().chain(broker.series());
         let sts = series.map(|(name, _, value)| (name.trim_end_matches("_total").to_owned(), value.into()));
         let mut opa = Map::new();
         for (what, timed) in [("eval", &policy.evaluations), ("compile", &policy.compilations)] {

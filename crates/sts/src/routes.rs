@@ -268,6 +268,8 @@ fn directive(made: &Directive) -> Value {
     put("allowed_token_hosts", made.allowed_token_hosts.clone().into());
     put("provider_token", made.provider_token.as_ref().map(|token| token.expose().as_str()).into());
     put("provider_id", made.provider_id.as_str().into());
+    put("connection_id", made.connection_id.as_str().into());
+    put("expires_at", made.expires_at.map(caracal_authority::Timestamp::as_seconds).into());
     put("forward_caracal_identity", made.forward_caracal_identity.into());
     Value::Object(members)
 }
@@ -326,7 +328,7 @@ async fn metrics(State(sts): State<Arc<Sts>>, headers: HeaderMap) -> Response {
     if !sts.may_read_metrics(&headers) {
         return unauthorized();
     }
-    let text = sts.metrics.text(&sts.policy.metrics);
+    let text = sts.metrics.text(&sts.policy.metrics, sts.broker.metrics());
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
@@ -334,7 +336,7 @@ async fn metrics_json(State(sts): State<Arc<Sts>>, headers: HeaderMap) -> Respon
     if !sts.may_read_metrics(&headers) {
         return unauthorized();
     }
-    Profile::STS.json(StatusCode::OK, &sts.metrics.json(&sts.policy.metrics)).into_response()
+    Profile::STS.json(StatusCode::OK, &sts.metrics.json(&sts.policy.metrics, sts.broker.metrics())).into_response()
 }
 
 fn unauthorized() -> Response {

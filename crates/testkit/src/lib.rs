@@ -1,15 +1,19 @@
-//! Real servers for tests: private PostgreSQL and Redis servers on free ports of the loopback address, and a proxy that
-//! cuts the way to them. Each lives in a temporary directory and goes away with its value.
+//! Real servers for tests: private PostgreSQL and Redis servers on free ports of the loopback address, a proxy that cuts
+//! the way to them, and servers that say over real TLS what a test wants. Each goes away with its value.
 //!
 //! Where a machine lacks a server, starting it fails and says what to install; nothing here skips a test.
 
 mod directory;
+#[cfg(feature = "fake")]
+mod fake;
 mod place;
 mod postgres;
 mod proxy;
 mod redis;
 mod server;
 
+#[cfg(feature = "fake")]
+pub use fake::{FakeServer, Received, Reply};
 pub use place::Place;
 pub use postgres::{Database, Postgres};
 pub use proxy::{Cut, CuttingProxy};

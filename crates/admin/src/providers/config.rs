@@ -4,13 +4,20 @@
 //! sees, and the secrets, which go under seal and are never seen again. A key that its kind does not know is refused, so
 //! a misspelt secret can't end up in the public part.
 
+mod fields;
+mod oauth;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
+use caracal_broker::{AssertionKey, Certificate};
 use caracal_crypto::{Secret, SecretBytes, SecretText};
 use caracal_http::egress::may_carry_credential;
 use http::HeaderName;
 use serde_json::{Map, Value};
 
+use self::fields::{Field, Holds};
 use crate::problem::Refusal;
 
 /// A configuration that passed.
@@ -43,80 +50,21 @@ impl Config {
 
 /// Whether a kind's secrets have to be in the configuration.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Secrets {
+pub(super) enum Secrets<'s> {
     /// A new provider, or one that becomes of this kind.
     Required,
-    /// What is sealed already may stay.
-    MayStay,
+    /// What is sealed already, under these names, may stay.
+    MayStay(&'s [String]),
 }
 
 /// Reads the configuration of a provider of `kind`, else 400 `invalid_provider_config`.
-pub(super) fn read(kind: &str, config: &Map<String, Value>, secrets: Secrets) -> Result<Config, Refusal> {
+pub(super) fn read(kind: &str, config: &Map<String, Value>, secrets: Secrets<'_>) -> Result<Config, Refusal> {
     judge(kind, config, secrets)
         .map_err(|description| Refusal::invalid("invalid_provider_config").describe(description))
 }
 
-/// What a field holds.
-#[derive(Clone, Copy)]
-enum Holds {
-    Secret,
-    HeaderName,
-    ParameterName,
-    Scheme,
-    Flag,
-    Hosts,
-    Username,
-    Placement,
-}
-
-struct Field {
-    name: &'static str,
-    holds: Holds,
-    required: bool,
-}
-
-const fn field(name: &'static str, holds: Holds) -> Field {
-    Field { name, holds, required: false }
-}
-
-const fn required(name: &'static str, holds: Holds) -> Field {
-    Field { name, holds, required: true }
-}
-
-const NOTHING: &[Field] = &[];
-const API_KEY: &[Field] = &[
-    field("auth_location", Holds::Placement),
-    field("header_name", Holds::HeaderName),
-    field("query_param_name", Holds::ParameterName),
-    required("api_key", Holds::Secret),
-    field("allowed_token_hosts", Holds::Hosts),
-    field("auth_scheme", Holds::Scheme),
-    field("forward_caracal_identity", Holds::Flag),
-    field("allow_runtime_injection", Holds::Flag),
-];
-const BEARER_TOKEN: &[Field] = &[
-    required("bearer_token", Holds::Secret),
-    field("allowed_token_hosts", Holds::Hosts),
-    field("auth_header", Holds::HeaderName),
-    field("auth_scheme", Holds::Scheme),
-    field("forward_caracal_identity", Holds::Flag),
-    field("allow_runtime_injection", Holds::Flag),
-];
-const HTTP_BASIC: &[Field] = &[
-    required("username", Holds::Username),
-    required("password", Holds::Secret),
-    field("allowed_token_hosts", Holds::Hosts),
-    field("forward_caracal_identity", Holds::Flag),
-];
-
-fn judge(kind: &str, config: &Map<String, Value>, secrets: Secrets) -> Result<Config, String> {
-    let fields = match kind {
-        "none" | "caracal_mandate" => NOTHING,
-        "api_key" => API_KEY,
-        "bearer_token" => BEARER_TOKEN,
-        "http_basic" => HTTP_BASIC,
-        _ => return Err(format!("this build does not serve providers of kind {kind} yet")),
-    };
+fn judge(kind: &str, config: &Map<String, Value>, secrets: Secrets<'_>) -> Result<Config, String> {
+    let fields = fields::of_kind(kind).ok_or_else(|| format!("{kind} is no kind of a provider"))?;
     if let Some(unknown) = config.keys().find(|key| !fields.iter().any(|field| field.name == key.as_str())) {
         let unknown: String = unknown.chars().take(64).collect();
         return Err(format!("a provider of kind {kind} has no key {unknown:?}"));
@@ -124,7 +72,7 @@ fn judge(kind: &str, config: &Map<String, Value>, secrets: Secrets) -> Result<Co
     let mut read = Config { public: Map::new(), secrets: BTreeMap::new() };
     for Field { name, holds, required } in fields {
         match config.get(*name) {
-            None if *required && (secrets == Secrets::Required || !matches!(holds, Holds::Secret)) => {
+            None if *required && (secrets == Secrets::Required || *holds != Holds::Secret) => {
                 return Err(format!("{name} is required"));
             }
             None => {}
@@ -137,6 +85,7 @@ fn judge(kind: &str, config: &Map<String, Value>, secrets: Secrets) -> Result<Co
             place_api_key(&mut read)?;
             refuse_pasted_scheme(&read, "api_key", read.public.get("auth_scheme").and_then(Value::as_str))?;
         }
+        "oauth2_authorization_code" | "oauth2_client_credentials" => oauth::settle(kind, &mut read, secrets)?,
         "bearer_token" => refuse_pasted_scheme(&read, "bearer_token", Some(scheme.unwrap_or("Bearer")))?,
         _ => {}
     }
@@ -146,14 +95,29 @@ fn judge(kind: &str, config: &Map<String, Value>, secrets: Secrets) -> Result<Co
 fn take(name: &'static str, holds: Holds, value: &Value, read: &mut Config) -> Result<(), &'static str> {
     let text = || value.as_str().filter(|text| !text.trim().is_empty()).ok_or("must be a string that is not blank");
     let good = match holds {
-        Holds::Secret => {
+        Holds::Secret | Holds::PrivateKey => {
             let secret = text()?.trim();
-            if secret.chars().any(|character| character.is_ascii_control()) {
+            if holds == Holds::Secret && secret.chars().any(|character| character.is_ascii_control()) {
                 return Err("must not contain control characters");
+            }
+            if holds == Holds::PrivateKey {
+                AssertionKey::from_pem(secret).map_err(oauth::told)?;
             }
             read.secrets.insert(name, Secret::new(secret.to_owned()));
             return Ok(());
         }
+        Holds::Certificate => {
+            Certificate::from_pem(text()?).map_err(oauth::told)?;
+            value.clone()
+        }
+        Holds::Text => text()?.trim().into(),
+        Holds::Texts | Holds::EndpointHosts => texts(value)?,
+        Holds::OneOf(choices) => named(text()?, |text| choices.contains(&text), "is none of the known values")?,
+        Holds::Endpoint => {
+            named(text()?, oauth::is_endpoint, "must be an absolute https URL without user information")?
+        }
+        Holds::RedirectUri => named(text()?, oauth::is_redirect_uri, "must be an absolute URI")?,
+        Holds::Parameters(reserved) => oauth::parameters(value, reserved)?,
         Holds::Flag => value.is_boolean().then(|| value.clone()).ok_or("must be true or false")?,
         Holds::Hosts => hosts(value)?,
         Holds::HeaderName => named(text()?, is_header_name, "is not a header that a credential may travel in")?,
@@ -164,6 +128,13 @@ fn take(name: &'static str, holds: Holds, value: &Value, read: &mut Config) -> R
     };
     read.public.insert(name.to_owned(), good);
     Ok(())
+}
+
+/// A list of texts that are not blank, and not empty itself.
+fn texts(value: &Value) -> Result<Value, &'static str> {
+    let texts = value.as_array().filter(|texts| !texts.is_empty()).ok_or("must be a list that is not empty")?;
+    let good = texts.iter().all(|text| text.as_str().is_some_and(|text| !text.trim().is_empty()));
+    if good { Ok(value.clone()) } else { Err("must be a list of texts that are not blank") }
 }
 
 fn named(text: &str, is_good: impl Fn(&str) -> bool, what: &'static str) -> Result<Value, &'static str> {
@@ -227,140 +198,4 @@ fn is_dns_host(host: &str) -> bool {
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
     };
     host.len() <= 253 && host.split('.').all(is_label)
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn check_with(kind: &str, config: Value, secrets: Secrets) -> Result<(Value, String), String> {
-        let config = config.as_object().unwrap().clone();
-        let read = judge(kind, &config, secrets)?;
-        let document = String::from_utf8(read.document().ok().unwrap().expose().clone()).unwrap();
-        Ok((Value::Object(read.public), document))
-    }
-
-    fn check(kind: &str, config: Value) -> Result<(Value, String), String> {
-        check_with(kind, config, Secrets::Required)
-    }
-
-    #[test]
-    fn kinds_without_credential_take_no_configuration() {
-        for kind in ["none", "caracal_mandate"] {
-            assert_eq!(check(kind, json!({})).unwrap(), (json!({}), "{}".to_owned()));
-            assert!(check(kind, json!({"api_key": "x"})).is_err());
-        }
-    }
-
-    #[test]
-    fn an_api_key_travels_in_a_header_unless_told_otherwise() {
-        let (public, secrets) = check("api_key", json!({"header_name": "X-Key", "api_key": " sk-1\n"})).unwrap();
-        assert_eq!(public, json!({"auth_location": "header", "header_name": "X-Key"}));
-        assert_eq!(secrets, r#"{"api_key":"sk-1"}"#);
-        let (public, _) =
-            check("api_key", json!({"auth_location": "query", "query_param_name": "key", "api_key": "k"})).unwrap();
-        assert_eq!(public, json!({"auth_location": "query", "query_param_name": "key"}));
-    }
-
-    #[test]
-    fn a_configuration_outside_its_row_is_refused() {
-        for (kind, config) in [
-            ("api_key", json!({"api_key": "k"})),
-            ("api_key", json!({"header_name": "X-Key"})),
-            ("api_key", json!({"header_name": "X-Key", "api_key": "  "})),
-            ("api_key", json!({"header_name": "X-Key", "api_key": "sk\n1"})),
-            ("api_key", json!({"header_name": "X-Key", "api_key": 1})),
-            ("api_key", json!({"header_name": "X-Key", "api_key": "k", "password": "x"})),
-            ("api_key", json!({"header_name": "X-Key", "api_key": "k", "forward_caracal_identity": "yes"})),
-            ("api_key", json!({"header_name": "X-Key", "api_key": "k", "allowed_token_hosts": []})),
-            ("api_key", json!({"header_name": "X-Key", "api_key": "k", "allowed_token_hosts": ["a..b"]})),
-            ("api_key", json!({"header_name": "X-Key", "api_key": "k", "allowed_token_hosts": ["a/b"]})),
-            ("api_key", json!({"header_name": "X-Key", "api_key": "k", "auth_scheme": "1a"})),
-            ("api_key", json!({"auth_location": "cookie", "header_name": "X-Key", "api_key": "k"})),
-            ("api_key", json!({"auth_location": "query", "header_name": "X-Key", "api_key": "k"})),
-            ("api_key", json!({"auth_location": "query", "query_param_name": "a b", "api_key": "k"})),
-            ("api_key", json!({"auth_location": "query", "query_param_name": "a", "api_key": "k", "auth_scheme": "X"})),
-            ("bearer_token", json!({"bearer_token": "t", "header_name": "X"})),
-            ("bearer_token", json!({"bearer_token": "t", "auth_header": "a b"})),
-            ("http_basic", json!({"username": "u"})),
-            ("http_basic", json!({"password": "p"})),
-            ("http_basic", json!({"username": "a:b", "password": "p"})),
-            ("http_basic", json!({"username": "u", "password": "p", "allow_runtime_injection": true})),
-            ("oauth2_client_credentials", json!({})),
-        ] {
-            assert!(check(kind, config.clone()).is_err(), "{kind} {config}");
-        }
-    }
-
-    #[test]
-    fn a_pasted_scheme_is_refused_where_a_scheme_is_added() {
-        let api_key = |key: &str, scheme: Option<&str>| {
-            let mut config = json!({"header_name": "X-Key", "api_key": key});
-            if let Some(scheme) = scheme {
-                config["auth_scheme"] = json!(scheme);
-            }
-            check("api_key", config).is_ok()
-        };
-        assert!(!api_key("Bearer sk", Some("Bearer")));
-        assert!(!api_key("bEARER sk", Some("Bearer")));
-        assert!(api_key("Bearer sk", None));
-        assert!(api_key("Bearersk", Some("Bearer")));
-        assert!(check("bearer_token", json!({"bearer_token": "bearer t"})).is_err());
-        assert!(check("bearer_token", json!({"bearer_token": "bearer t", "auth_scheme": "Token"})).is_ok());
-    }
-
-    #[test]
-    fn hosts_are_stored_in_lower_case() {
-        let config = json!({"bearer_token": "t", "allowed_token_hosts": ["API.Example.com", "localhost"]});
-        let (public, _) = check("bearer_token", config).unwrap();
-        assert_eq!(public["allowed_token_hosts"], json!(["api.example.com", "localhost"]));
-    }
-
-    #[test]
-    fn without_its_secret_a_configuration_is_whole_only_when_one_is_stored() {
-        let config = json!({"header_name": "X-Key"});
-        assert!(check_with("api_key", config.clone(), Secrets::MayStay).is_ok());
-        assert!(check_with("api_key", config, Secrets::Required).is_err());
-        assert!(check_with("http_basic", json!({}), Secrets::MayStay).is_err());
-    }
-
-    mod t05_secrets_config {
-        use super::*;
-
-        #[test]
-        fn a_secret_never_stays_in_the_public_part() {
-            for (kind, config) in [
-                ("api_key", json!({"header_name": "X-Key", "api_key": "sk-visible"})),
-                ("bearer_token", json!({"bearer_token": "sk-visible"})),
-                ("http_basic", json!({"username": "u", "password": "sk-visible"})),
-            ] {
-                let (public, secrets) = check(kind, config).unwrap();
-                assert!(!public.to_string().contains("sk-visible"), "{kind}");
-                assert!(secrets.contains("sk-visible"), "{kind}");
-            }
-        }
-
-        #[test]
-        fn a_refusal_does_not_quote_the_secret() {
-            for (kind, config) in [
-                ("api_key", json!({"header_name": "X-Key", "api_key": "sk-visible\n1"})),
-                ("bearer_token", json!({"bearer_token": "Bearer sk-visible"})),
-            ] {
-                assert!(!check(kind, config).unwrap_err().contains("sk-visible"), "{kind}");
-            }
-        }
-    }
-
-    #[test]
-    fn t03_gateway_headers_that_frame_or_route_carry_no_credential() {
-        for refused in ["X-Caracal-Foo", "Host", "traceparent", "x-forwarded-for", "Proxy-Anything", "TE", "a b", "a:b"]
-        {
-            assert!(!is_header_name(refused), "{refused}");
-        }
-        for good in ["Authorization", "X-Key", "api-key"] {
-            assert!(is_header_name(good), "{good}");
-        }
-    }
 }

@@ -9,7 +9,7 @@ use caracal_store::providers::{self, Provider};
 use http::{Method, StatusCode};
 
 use super::config::{self, Config, Secrets};
-use super::{Draft, View, conflict, identifier};
+use super::{Draft, View, asks_an_endpoint, conflict, identifier};
 use crate::Admin;
 use crate::admin::fresh;
 use crate::answer::Changed;
@@ -81,7 +81,8 @@ async fn create(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Re
                     kind: change.kind.to_owned(),
                     config: change.config.public.clone(),
                     secret_config_keys: change.config.secret_keys(),
-                    connectivity_failed_at: None,
+                    // Nobody has seen it answer yet.
+                    connectivity_failed_at: asks_an_endpoint(change.kind).then(|| tx.now()),
                     archived_at: None,
                     attribution: Attribution::created(&change.by, tx.now()),
                 };

@@ -18,7 +18,7 @@ use crate::attribution::Attributed;
 use crate::input::{Fields, Mismatch, Text};
 use crate::problem::Refusal;
 
-/// Every kind of the contract. Those that need an outbound call are known, and refused for now.
+/// Every kind of the contract.
 const KINDS: &[&str] = &[
     "none",
     "caracal_mandate",
@@ -28,6 +28,11 @@ const KINDS: &[&str] = &[
     "oauth2_authorization_code",
     "oauth2_client_credentials",
 ];
+
+/// Whether a provider of this kind has a token endpoint, so that it can be tried out.
+fn asks_an_endpoint(kind: &str) -> bool {
+    matches!(kind, "oauth2_authorization_code" | "oauth2_client_credentials")
+}
 
 /// A provider as answers show it: of its secrets only which there are.
 #[derive(Serialize)]

@@ -12,7 +12,7 @@ use caracal_store::providers::{self, Provider};
 use http::{Method, StatusCode};
 
 use super::config::{self, Config, Secrets};
-use super::{Draft, View, conflict, existing, identifier};
+use super::{Draft, View, asks_an_endpoint, conflict, existing, identifier};
 use crate::Admin;
 use crate::answer::Changed;
 use crate::attribution::changed;
@@ -85,7 +85,7 @@ impl Change {
         let Some(config) = &self.patch.config else { return Ok(None) };
         let (kind, secrets) = match self.patch.kind {
             Some(kind) => (kind, Secrets::Required),
-            None => (provider.kind.as_str(), Secrets::MayStay),
+            None => (provider.kind.as_str(), Secrets::MayStay(&provider.secret_config_keys)),
         };
         config::read(kind, config, secrets).map(Some)
     }
@@ -107,7 +107,9 @@ impl Change {
         }
         if let Some(kind) = self.patch.kind {
             kind.clone_into(&mut provider.kind);
-            provider.connectivity_failed_at = None;
+            if !asks_an_endpoint(kind) {
+                provider.connectivity_failed_at = None;
+            }
         }
         Ok(())
     }

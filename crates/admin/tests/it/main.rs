@@ -6,6 +6,7 @@ mod applications;
 mod approvals;
 mod archived;
 mod audit;
+mod connections;
 mod evidence;
 mod foothold;
 mod gates;

@@ -1,11 +1,13 @@
 //! One deployment, and the one door to it: [`World::call`].
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use axum::body::Body;
 use caracal_admin::{Admin, AdminConfig, Capabilities, Loaded, PolicyRuntime, RuntimeState};
 use caracal_authority::{AdminTokenId, ApplicationId, ProviderId, Timestamp, ZoneId};
+use caracal_broker::Broker;
 use caracal_crypto::chance;
 use caracal_crypto::client_secret::SecretVerifier;
 use caracal_crypto::envelope::{Kek, KekRing};
@@ -13,12 +15,13 @@ use caracal_crypto::fast_hash::{ConsoleToken, token_digest};
 use caracal_crypto::hmac::HmacKey;
 use caracal_crypto::{Secret, encoding};
 use caracal_custody::{SealedSecrets, application_secret_ref, provider_secret_ref};
+use caracal_http::egress::{AddressPolicy, GuardedConnector, PrivateHosts, SystemResolver, TlsTrust};
 use caracal_ledger::{AnonymousDenials, Ledger};
 use caracal_store::admin_evidence::{self, AdminEvidenceRow, ZONELESS_CHAIN};
 use caracal_store::admin_tokens::{self, AdminToken};
 use caracal_store::evidence::ChainRow;
 use caracal_store::{BoxFuture, Committed, ManualClock, Message, Store, StoreError, conformance, outbox, policy_sets};
-use caracal_testkit::Place;
+use caracal_testkit::{FakeServer, Place, Reply};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -45,6 +48,27 @@ pub(crate) struct World {
     stop: watch::Sender<bool>,
     recording: Mutex<Option<tokio::task::JoinHandle<()>>>,
     pub(crate) directory: Place,
+}
+
+/// One identity provider for all worlds. At `/revoke` it answers 200 to refresh tokens, and 503 to everything else.
+pub(crate) fn idp() -> &'static FakeServer {
+    static IDP: OnceLock<FakeServer> = OnceLock::new();
+    IDP.get_or_init(|| {
+        FakeServer::https(&[], |request| match request.field("token_type_hint").as_deref() {
+            Some("refresh_token") => Reply::bytes(200, ""),
+            _ => Reply::bytes(503, ""),
+        })
+    })
+}
+
+fn broker(store: &Store, sealed: &SealedSecrets) -> Arc<Broker> {
+    let connector = GuardedConnector::new(
+        AddressPolicy::new(true, PrivateHosts::default()),
+        Arc::new(SystemResolver::new()),
+        TlsTrust::from_pem(false, Some(idp().authority().as_bytes())),
+    );
+    let (store, sealed, longest_life) = (store.clone(), sealed.clone(), Duration::from_secs(3_600));
+    Arc::new(Broker::new(caracal_broker::Capabilities { connector, store, sealed, longest_life }))
 }
 
 /// What came back.
@@ -119,6 +143,7 @@ impl World {
             ledger: ledger.clone(),
             denials: denials.clone(),
             sealed: sealed.clone(),
+            broker: broker(&store, &sealed),
             secrets: secrets.clone(),
             token_key: HmacKey::from_bytes(&KEY).unwrap(),
             runtime: Some(runtime.clone()),

@@ -94,17 +94,17 @@ pub const VARIABLES: &[Variable] = &[
     shared(ALL, "OUTBOX_BATCH_SIZE", "256", "messages published in one round trip"),
     shared(ALL, "OUTBOX_MAX_ATTEMPTS", "10", "tries of a message that Redis refuses; outages are not counted"),
     variable(
-        &[Sts, Gateway],
+        &[Api, Sts, Gateway],
         "CARACAL_PRIVATE_EGRESS_HOSTS",
         "empty",
-        "exact hosts of upstreams and identity providers that may be private or loopback addresses",
+        "exact hosts of upstreams, identity providers and token endpoints that may be private or loopback addresses",
     ),
     variable(&[Gateway], "UPSTREAM_HOST_ALLOWLIST", "empty", "when set, the only upstream hosts"),
     variable(
-        &[Sts, Gateway],
+        &[Api, Sts, Gateway],
         "CARACAL_TLS_EXTRA_CA_FILE",
         "none",
-        "PEM certificates trusted for upstreams and identity providers beside the system's",
+        "PEM certificates trusted for upstreams, identity providers and token endpoints beside the system's",
     ),
     variable(&[Api, Sts], "CONTROL_AUDIENCE", "caracal-control", "identifier of the control resource"),
     variable(
@@ -147,6 +147,7 @@ pub const VARIABLES: &[Variable] = &[
     ),
     variable(&[Api], "API_MAX_RESOURCES_PER_ZONE", "100000", "resources of a zone; 0 turns it off"),
     variable(&[Sts], "STS_MINT_RATE_LIMIT_PER_MIN", "1000", "mints per minute, zone, resource and application"),
+    variable(&[Sts], "MAX_GRANT_TTL_SECONDS", "3600", "longest life of a provider's token, whatever its endpoint says"),
     variable(&[Api, Sts], "STS_SECRET_VERIFY_CONCURRENCY", "2", "client secrets checked at once; each takes 64 MiB"),
     variable(&[Coordinator], "COORDINATOR_BODY_LIMIT_BYTES", "262144", "largest body of a Coordinator request"),
     variable(

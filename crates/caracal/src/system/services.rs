@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use caracal_admin::{Admin, AdminConfig};
 use caracal_audit::{Audit, AuditConfig, Verifier};
+use caracal_broker::Broker;
 use caracal_coordinator::{Coordinator, CoordinatorConfig};
 use caracal_crypto::SecretText;
 use caracal_crypto::chance;
@@ -42,7 +43,9 @@ struct Parts {
     open_metrics: bool,
     mint_rate: Arc<dyn MintRate>,
     guesses: Arc<dyn Guesses>,
+    /// The one way out of this process: upstreams, identity providers and token endpoints alike.
     egress: GuardedConnector,
+    broker: Arc<Broker>,
 }
 
 /// The way to other processes.
@@ -71,14 +74,23 @@ impl Services {
         let audit_key: Arc<dyn ChainKey> = keys.audit.clone();
         let ledger = Ledger::new(Some(audit_key.clone()));
         let denials = Arc::new(AnonymousDenials::default());
+        let (egress, sealed) = (egress(settings)?, SealedSecrets::new(keys.kek.clone()));
+        let broker = Arc::new(Broker::new(caracal_broker::Capabilities {
+            connector: egress.clone(),
+            store: store.clone(),
+            sealed: sealed.clone(),
+            longest_life: settings.max_grant_ttl,
+        }));
         let parts = Parts {
             store: store.clone(),
             ledger: ledger.clone(),
             denials: denials.clone(),
             signing_keys: Arc::new(SigningKeys::new(store.clone(), keys.kek.clone())),
-            sealed: SealedSecrets::new(keys.kek.clone()),
+            sealed,
             verifier: Arc::new(SecretVerifier::new(settings.secret_verify_concurrency)),
             open_metrics: settings.mode == Mode::Dev,
+            egress,
+            broker,
             mint_rate: match &shared {
                 Some((redis, _)) => Arc::new(SharedMintRate(Counters::new(redis.clone()))),
                 None => Arc::new(ProcessMintRate::resumed(&store).await.map_err(StartError::Count)?),
@@ -87,7 +99,6 @@ impl Services {
                 Some((redis, _)) => Arc::new(SharedGuesses(Counters::new(redis.clone()))),
                 None => Arc::new(ProcessGuesses::default()),
             },
-            egress: egress(settings)?,
         };
         // The Admin API says what decides in a zone, and asks the code that decides, also where no STS is served.
         let decides = settings.runs(Service::Sts) || settings.runs(Service::Api);
@@ -273,6 +284,7 @@ fn sts(settings: &Settings, parts: &Parts, keys: &KeyMaterial, issuer: &str) -> 
             mint_rate: parts.mint_rate.clone(),
             guesses: parts.guesses.clone(),
             egress: parts.egress.clone(),
+            broker: parts.broker.clone(),
         },
     )
 }
@@ -300,6 +312,7 @@ fn admin(
             ledger: parts.ledger.clone(),
             denials: parts.denials.clone(),
             sealed: parts.sealed.clone(),
+            broker: parts.broker.clone(),
             secrets: parts.verifier.clone(),
             token_key: digests,
             runtime: Some(Arc::new(StsPolicyRuntime(runtime))),
@@ -361,7 +374,6 @@ fn audit(settings: &Settings, parts: &Parts, keys: &KeyMaterial, verifier: Arc<d
     )
 }
 
-/// The STS, as the Gateway asks it: a function in the same process, signed requests to another.
 /// The STS in another process, where settings say that it is needed.
 fn remote_sts(settings: &Settings, keys: &KeyMaterial, store: &Store) -> Result<Option<Arc<RemoteSts>>, StartError> {
     let Some(url) = settings.sts_url.clone() else { return Ok(None) };
@@ -376,7 +388,7 @@ fn remote_sts(settings: &Settings, keys: &KeyMaterial, store: &Store) -> Result<
     remote.map(|remote| Some(Arc::new(remote))).map_err(|error| StartError::Setting(error.to_string()))
 }
 
-/// The way out: to upstreams, and to the keys of identity providers.
+/// The one way out of this process: to upstreams, identity providers and token endpoints.
 fn egress(settings: &Settings) -> Result<GuardedConnector, StartError> {
     let private = PrivateHosts::parse(&settings.private_egress_hosts.join(","))
         .map_err(|error| StartError::Setting(format!("CARACAL_PRIVATE_EGRESS_HOSTS: {error}")))?;

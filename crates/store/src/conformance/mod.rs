@@ -91,6 +91,9 @@ macro_rules! conformance_suite {
                 applications_come_back_as_stored
                 providers_come_back_as_stored
                 subject_issuers_come_back_as_stored
+                connections_come_back_as_stored
+                a_connection_is_renewed_by_one_at_a_time
+                ending_a_connection_voids_decisions_and_renewing_does_not
                 resources_come_back_as_stored
                 policies_come_back_as_stored
                 policy_sets_come_back_as_stored

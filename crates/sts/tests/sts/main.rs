@@ -17,12 +17,14 @@
 //! | 11 a delegation bounds scopes and life | `delegated_mint` |
 //! | 12 external subjects and the keys they are verified with | `federation`, `issuer_keys` |
 //! | 13 everything fails closed | `availability`, `gateway_signature` |
-//! | 15 keys that were rotated away still verify | `rotation` |
+//! | 14 egress to token endpoints | `service_tokens`, and the tests of `caracal-broker` |
+//! | 15 keys that were rotated away still verify; one renewal of an account at a time | `rotation`, `accounts` |
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 mod support;
 
+mod accounts;
 mod approval_decisions;
 mod approval_waits;
 mod approvals;
@@ -47,3 +49,4 @@ mod over_a_socket;
 mod races;
 mod rotation;
 mod secrets;
+mod service_tokens;

@@ -4,12 +4,14 @@
 pub(super) mod samples;
 
 mod approvals;
+mod connections;
 mod evidence;
 mod management;
 mod named;
 mod runtime;
 
 pub use approvals::*;
+pub use connections::*;
 pub use evidence::*;
 pub use management::*;
 pub use named::*;

@@ -12,6 +12,7 @@ use crate::delegations::EdgeRow;
 use crate::evidence::EvidenceRow;
 use crate::policies::{Policy, PolicyVersion};
 use crate::policy_sets::{PolicySet, PolicySetVersion};
+use crate::provider_connections::Connection;
 use crate::providers::Provider;
 use crate::receipts::Receipt;
 use crate::records::{Provenance, RecordRow};
@@ -80,6 +81,25 @@ pub(crate) fn subject_issuer(name: &str, full: bool) -> SubjectIssuer {
         audience: ODD.to_owned(),
         archived_at: None,
         attribution: attribution(full, true),
+    }
+}
+
+pub(crate) fn connection(name: &str, full: bool) -> Connection {
+    Connection {
+        zone_id: z(),
+        id: id!(name),
+        subject_id: ODD.to_owned(),
+        provider_id: id!("prov-1"),
+        status: "active".to_owned(),
+        access_token: vec![0, 1, 255],
+        refresh_token: full.then(|| vec![2, 0]),
+        expires_at: full.then(|| at(100)),
+        refreshed_at: full.then(|| at(1)),
+        version: 3,
+        lease_until: full.then(|| at(4)),
+        refresh_failed_at: full.then(|| at(2)),
+        created_at: at(1),
+        updated_at: at(2),
     }
 }
 

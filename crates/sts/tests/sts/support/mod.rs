@@ -5,13 +5,16 @@ mod approvals;
 mod ask;
 mod identity_provider;
 mod logs;
+pub(crate) mod providers;
 mod rows;
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
 use caracal_authority::{AuthorityRecordId, Timestamp, ZoneId};
+use caracal_broker::Broker;
 use caracal_crypto::SecretText;
 use caracal_crypto::client_secret::SecretVerifier;
 use caracal_crypto::envelope::{Kek, KekRing};
@@ -110,6 +113,21 @@ impl World {
         Box::pin(Self::at(clock.clone(), clock, change, verifier, way_out(false, false))).await
     }
 
+    /// With a broker that waits for nobody for long.
+    pub(crate) async fn impatient(patience: Duration) -> Self {
+        let mut world = Self::new().await;
+        let mut config = StsConfig::for_issuer(ISSUER);
+        config.gateway_key = Some(Arc::new(gateway_key()));
+        let broker = providers::impatient_broker(&world.store, &world.secrets, patience);
+        world.sts = world.replica_with(
+            config,
+            Arc::new(ProcessMintRate::default()),
+            Arc::new(ProcessGuesses::default()),
+            broker,
+        );
+        world
+    }
+
     /// With the system's clock, for races.
     pub(crate) async fn in_real_time() -> Self {
         let unused = Arc::new(ManualClock::at(Timestamp::EPOCH));
@@ -147,6 +165,7 @@ impl World {
             mint_rate: Arc::new(ProcessMintRate::default()),
             guesses: Arc::new(ProcessGuesses::default()),
             egress: egress.clone(),
+            broker: providers::broker(&store, &secrets),
         };
         let sts = Arc::new(Sts::new(config, capabilities));
         let world = Self { store, secrets, keys, ledger, denials, verifier, sts, ring, egress, clock, directory };
@@ -161,7 +180,8 @@ impl World {
 
     /// Another token service over the same store, with a counter of mints that it may share.
     pub(crate) fn replica(&self, config: StsConfig, mint_rate: Arc<dyn MintRate>) -> Arc<Sts> {
-        self.replica_counting(config, mint_rate, Arc::new(ProcessGuesses::default()))
+        let broker = providers::broker(&self.store, &self.secrets);
+        self.replica_with(config, mint_rate, Arc::new(ProcessGuesses::default()), broker)
     }
 
     /// Another token service over the same store, with counters that it may share.
@@ -170,6 +190,17 @@ impl World {
         config: StsConfig,
         mint_rate: Arc<dyn MintRate>,
         guesses: Arc<dyn Guesses>,
+    ) -> Arc<Sts> {
+        let broker = providers::broker(&self.store, &self.secrets);
+        self.replica_with(config, mint_rate, guesses, broker)
+    }
+
+    fn replica_with(
+        &self,
+        config: StsConfig,
+        mint_rate: Arc<dyn MintRate>,
+        guesses: Arc<dyn Guesses>,
+        broker: Arc<Broker>,
     ) -> Arc<Sts> {
         let capabilities = Capabilities {
             store: self.store.clone(),
@@ -181,6 +212,7 @@ impl World {
             mint_rate,
             guesses,
             egress: self.egress.clone(),
+            broker,
         };
         Arc::new(Sts::new(config, capabilities))
     }

@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use caracal_authority::{
-    AgentSessionId, ApplicationId, AuthorityRecordId, EdgeId, PolicyId, PolicySetId, PolicySetVersionId,
+    AgentSessionId, ApplicationId, AuthorityRecordId, ConnectionId, EdgeId, PolicyId, PolicySetId, PolicySetVersionId,
     PolicyVersionId, ProviderId, ResourceId, SubjectIssuerId, Timestamp, ZoneId,
 };
-use caracal_custody::{CustodyError, provider_secret_ref};
+use caracal_crypto::SecretText;
+use caracal_custody::{ConnectionToken, CustodyError, provider_secret_ref};
 use caracal_policy::{ContentSha256, ManifestSha256};
 use caracal_store::applications::{self, Application};
 use caracal_store::delegations::{self, EdgeRow};
 use caracal_store::policies::{self, Policy, PolicyVersion};
 use caracal_store::policy_sets::{self, PolicySet, PolicySetVersion};
+use caracal_store::provider_connections::{self, Connection};
 use caracal_store::providers::{self, Provider};
 use caracal_store::records::{self, RecordRow};
 use caracal_store::resources::{self, Operation, Resource};
@@ -208,6 +210,43 @@ impl World {
         done.unwrap();
         self.change_resource("r-docs", |row| row.credential_provider_id = Some(id.clone())).await;
         id
+    }
+
+    /// An active account of `subject` at `provider`, with the access token `at-old`. It runs out so many seconds from now,
+    /// and can be renewed where there is a refresh token.
+    pub(crate) async fn add_account(
+        &self,
+        provider: &ProviderId,
+        subject: &str,
+        seconds: Option<u64>,
+        refresh_token: Option<&str>,
+    ) -> ConnectionId {
+        let (now, text) = (self.store.now(), |text: &str| SecretText::new(text.to_owned()));
+        let seal = |which, token: &str| self.secrets.seal_token(which, &text(token)).unwrap();
+        let id = ConnectionId::parse(&format!("c-{}", caracal_crypto::chance::uuid_v4().unwrap())).unwrap();
+        let row = Connection {
+            zone_id: zone(),
+            id: id.clone(),
+            subject_id: subject.to_owned(),
+            provider_id: provider.clone(),
+            status: "active".to_owned(),
+            access_token: seal(ConnectionToken::Access, "at-old"),
+            refresh_token: refresh_token.map(|token| seal(ConnectionToken::Refresh, token)),
+            expires_at: seconds.map(|seconds| now.plus(Duration::from_secs(seconds))),
+            refreshed_at: None,
+            version: 0,
+            lease_until: None,
+            refresh_failed_at: None,
+            created_at: now,
+            updated_at: now,
+        };
+        self.change(row, |tx, row| Box::pin(async move { provider_connections::add(tx, row).await })).await;
+        id
+    }
+
+    pub(crate) async fn account(&self, id: &ConnectionId) -> Connection {
+        let mut snapshot = self.store.snapshot().await.unwrap();
+        provider_connections::lookup(&mut snapshot.zone(&zone()), id).await.unwrap().unwrap()
     }
 
     /// An application record of `app-docs` that lives for an hour.

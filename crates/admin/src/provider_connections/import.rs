@@ -1,0 +1,133 @@
+//! `POST /v1/zones/{zone}/provider-connections`: tokens that were had elsewhere. An active account of the same provider
+//! and subject gets them and keeps its id; else a new one does.
+
+use std::sync::Arc;
+
+use caracal_authority::{ConnectionId, Timestamp};
+use caracal_crypto::SecretText;
+use caracal_custody::ConnectionToken;
+use caracal_store::provider_connections::{self, Connection, SealedTokens};
+use http::{Method, StatusCode};
+use serde_json::Value;
+
+use super::{View, Whose, provider_with_accounts};
+use crate::Admin;
+use crate::admin::fresh;
+use crate::answer::Changed;
+use crate::evidence::Trace;
+use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::input::{Fields, Mismatch, Text};
+use crate::problem::Refusal;
+use crate::reserved;
+use crate::zones::require_live_zone;
+
+pub(crate) const ROUTE: Route = Route {
+    method: Method::POST,
+    path: "/v1/zones/{zone}/provider-connections",
+    needs: Needs::Write,
+    reach: Reach::Zone(Run::Change(|admin, call| Box::pin(import(admin, call)))),
+};
+
+/// Longest token, in UTF-16 code units.
+const LONGEST: usize = 16_384;
+
+struct Draft {
+    whose: Whose,
+    access_token: SecretText,
+    refresh_token: Option<SecretText>,
+    expires_at: Option<Timestamp>,
+}
+
+impl Draft {
+    fn read(body: Option<Value>) -> Result<Self, Mismatch> {
+        let mut fields = Fields::of(body)?;
+        let whose = Whose::read(&mut fields)?;
+        let access_token = SecretText::new(fields.required_text("access_token", Text::exact(1, LONGEST))?);
+        // It is to be a header's value.
+        if !access_token.expose().bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
+            return Err(fields.mismatch("access_token", "must be printable ASCII"));
+        }
+        let refresh_token = fields.text("refresh_token", Text::exact(1, LONGEST))?.map(SecretText::new);
+        let expires_at = match fields.text("expires_at", Text::exact(1, 64))? {
+            Some(text) => {
+                Some(Timestamp::parse(&text).map_err(|_| fields.mismatch("expires_at", "expected an RFC 3339 time"))?)
+            }
+            None => None,
+        };
+        Ok(Self { whose, access_token, refresh_token, expires_at })
+    }
+}
+
+struct Change {
+    id: ConnectionId,
+    whose: Whose,
+    tokens: SealedTokens,
+    may_reserve: bool,
+    trace: Arc<Trace>,
+}
+
+async fn import(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Refusal> {
+    call.require_live_zone()?;
+    let draft = Draft::read(call.body.take()).map_err(|mismatch| mismatch.refuse("invalid_provider_connection"))?;
+    let seal = |which, token| admin.sealed.seal_token(which, token).map_err(Refusal::secrets_unavailable);
+    let tokens = SealedTokens {
+        access_token: seal(ConnectionToken::Access, &draft.access_token)?,
+        refresh_token: draft.refresh_token.as_ref().map(|token| seal(ConnectionToken::Refresh, token)).transpose()?,
+        expires_at: draft.expires_at,
+    };
+    let may_reserve = call.caller.is_bootstrap();
+    let change = Change { id: fresh(call.now)?, whose: draft.whose, tokens, may_reserve, trace: call.trace };
+    let (row, recorded) = admin
+        .store
+        .commit(&call.place.zone, change, |tx, change| {
+            Box::pin(async move {
+                require_live_zone(tx).await?;
+                let provider = provider_with_accounts(tx, &change.whose.provider).await?;
+                reserved::guard(change.may_reserve, &provider.identifier, reserved::PROVIDER)?;
+                let active = provider_connections::find_active(tx, &provider.id, &change.whose.subject).await?;
+                let id = match active {
+                    Some(active) => {
+                        provider_connections::replace_tokens(tx, &active.id, &change.tokens).await?;
+                        active.id
+                    }
+                    None => {
+                        provider_connections::add(tx, &change.row(&provider.id, tx.zone(), tx.now())).await?;
+                        change.id.clone()
+                    }
+                };
+                let row = provider_connections::lookup(tx, &id).await?;
+                let row = row.ok_or_else(|| Refusal::from(caracal_http::Problem::internal()))?;
+                let recorded = change.trace.change(tx, StatusCode::CREATED, Some(id.as_str())).await?;
+                Ok::<_, Refusal>((row, recorded))
+            })
+        })
+        .await?;
+    Ok(recorded.answer(&View::from(&row)))
+}
+
+impl Change {
+    fn row(
+        &self,
+        provider: &caracal_authority::ProviderId,
+        zone: &caracal_authority::ZoneId,
+        now: Timestamp,
+    ) -> Connection {
+        let SealedTokens { access_token, refresh_token, expires_at } = self.tokens.clone();
+        Connection {
+            zone_id: zone.clone(),
+            id: self.id.clone(),
+            subject_id: self.whose.subject.clone(),
+            provider_id: provider.clone(),
+            status: "active".to_owned(),
+            access_token,
+            refresh_token,
+            expires_at,
+            refreshed_at: None,
+            version: 0,
+            lease_until: None,
+            refresh_failed_at: None,
+            created_at: now,
+            updated_at: now,
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Credentials that are not stored but issued: from the Admin API to the header that reaches the upstream, with a token
+//! endpoint over real TLS.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod support;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use caracal_testkit::{FakeServer, Reply};
+use http::Method;
+use serde_json::{Value, json};
+use support::{Addressed, Http, NOTES, Running, Tenant};
+
+/// An upstream that answers with the credential it was sent.
+async fn upstream() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let router = axum::Router::new().fallback(|request: axum::extract::Request| async move {
+        String::from_utf8_lossy(request.headers()["authorization"].as_bytes()).into_owned()
+    });
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
+
+/// Starts a system that trusts `authority`.
+fn start(directory: &Path, authority: &str) -> Running {
+    let file = directory.join("authority.pem");
+    std::fs::write(&file, authority).unwrap();
+    Running::start_with(&directory.join("data"), &[("CARACAL_TLS_EXTRA_CA_FILE", file.to_str().unwrap())])
+}
+
+/// Puts a provider in front of the tenant's resource.
+async fn provide(http: &Http, system: &Running, tenant: &Tenant, kind: &str, config: Value) -> String {
+    let (api, token) = (system.url("api"), system.admin_token());
+    let base = format!("{api}/v1/zones/{}", tenant.zone);
+    let body = json!({"name": format!("{kind} idp").replace('_', "-"), "kind": kind, "config_json": config});
+    let made = http.json(Method::POST, &format!("{base}/providers"), &token, Some(body)).await.unwrap();
+    let provider = made.text("id");
+    let resources = http.json(Method::GET, &format!("{base}/resources"), &token, None).await.unwrap().json();
+    let listed = resources["items"].as_array().or(resources.as_array()).unwrap().clone();
+    let resource = listed.iter().find(|resource| resource["identifier"] == NOTES).unwrap()["id"].as_str().unwrap();
+    let body = json!({"credential_provider_id": provider});
+    let changed = http.json(Method::PATCH, &format!("{base}/resources/{resource}"), &token, Some(body)).await.unwrap();
+    assert!(changed.status.is_success(), "{}", changed.json());
+    provider
+}
+
+mod t05_secrets {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_token_of_an_endpoint_reaches_the_upstream_and_nobody_else() {
+        let issued = AtomicUsize::new(0);
+        let idp = FakeServer::https(&[], move |_| {
+            let number = issued.fetch_add(1, Ordering::SeqCst) + 1;
+            Reply::json(200, json!({"access_token": format!("issued-token-{number}"), "expires_in": 600}).to_string())
+        });
+        let directory = tempfile::tempdir().unwrap();
+        let (http, system) = (Http::new(), start(directory.path(), idp.authority()));
+        let tenant = Tenant::provision(&http, &system, &upstream().await).await;
+        let config = json!({
+            "token_endpoint": format!("{}/token", idp.url()), "client_id": "caracal", "client_secret": "client-secret-1",
+            "scopes": ["notes"],
+        });
+        provide(&http, &system, &tenant, "oauth2_client_credentials", config).await;
+        let (session, edge) = tenant.delegation(&http, &system).await;
+        let mut requests = Vec::new();
+        for _ in 0..3 {
+            let mandate = tenant.mint(&http, &system, (&session, &edge)).await.unwrap().text("access_token");
+            let answer = tenant.call(&http, &system, &mandate).await.unwrap();
+            assert_eq!(answer.status.as_u16(), 200, "{}", answer.json());
+            assert_eq!(String::from_utf8_lossy(&answer.body), "Bearer issued-token-1");
+            requests.push(answer.request_id());
+        }
+        let [asked] = &idp.seen()[..] else { panic!("asked once") };
+        assert_eq!(asked.text(), "grant_type=client_credentials&scope=notes");
+        for request in requests {
+            let evidence = tenant.evidence(&http, &system, &request).await.to_string();
+            assert!(evidence.contains("token_exchange") && !evidence.contains("issued-token"), "{evidence}");
+        }
+        // The upstream's answer was an echo; nothing else ever showed either.
+        let shown = http
+            .heard()
+            .iter()
+            .filter(|heard| !heard.url.ends_with("/notes"))
+            .any(|heard| heard.text.contains("issued-token") || heard.text.contains("client-secret-1"));
+        assert!(!shown);
+        let said = system.said();
+        assert!(!said.contains("issued-token") && !said.contains("client-secret-1"));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_endpoint_that_refuses_is_a_502_without_its_words() {
+        let idp = FakeServer::https(&[], |_| {
+            Reply::json(400, r#"{"error":"invalid_client","error_description":"client-secret-1 is wrong"}"#)
+        });
+        let directory = tempfile::tempdir().unwrap();
+        let (http, system) = (Http::new(), start(directory.path(), idp.authority()));
+        let tenant = Tenant::provision(&http, &system, &upstream().await).await;
+        let config = json!({
+            "token_endpoint": format!("{}/token", idp.url()), "client_id": "caracal", "client_secret": "client-secret-1",
+        });
+        provide(&http, &system, &tenant, "oauth2_client_credentials", config).await;
+        let (session, edge) = tenant.delegation(&http, &system).await;
+        let mandate = tenant.mint(&http, &system, (&session, &edge)).await.unwrap().text("access_token");
+        let answer = tenant.call(&http, &system, &mandate).await.unwrap();
+        assert_eq!((answer.status.as_u16(), answer.text("error").as_str()), (502, "http_request_failed"));
+        let evidence = tenant.evidence(&http, &system, &answer.request_id()).await.to_string();
+        assert!(evidence.contains("token_endpoint_refused"), "{evidence}");
+        let shown = http.heard().iter().any(|heard| heard.text.contains("client-secret-1"));
+        assert!(!shown && !system.said().contains("client-secret-1"));
+    }
+}
