@@ -8,6 +8,8 @@
 //! own key or point to one: `typ`, `crit`, `jku`, `jwk` and `x5u` are not looked at (contract: gateway.md §8). JSON
 //! with a member twice is refused, because two readers may believe different ones.
 
+#[cfg(test)]
+mod hostile;
 mod key;
 mod keyset;
 mod object;
