@@ -27,6 +27,7 @@ cargo xtask <chore>
   tidy      what the compiler does not check: rooms, names, sizes, words, links, generated pages
   deny      licences, withdrawn and vulnerable crates, duplicates, sources
   fuzz      [--seconds N] [TARGET]: hostile input for the parsers, N seconds (20) each; needs the nightly toolchain
+  opa       --opa PATH [--write]: ask a stock Open Policy Agent again, and compare or rewrite the vectors of the oracle
   codegen   rewrite what is generated: the table in docs/settings.md
   ci        as .ci/run does: format, tidy, deny, lints, test, examples
 ";
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(&chore),
         ["deny"] => deny::run(&chore),
         ["fuzz", ref wanted @ ..] => fuzz::run(&chore, wanted),
+        ["opa", ref arguments @ ..] => opa(&chore, arguments),
         ["codegen"] => codegen(&chore),
         ["ci"] => ci(&chore),
         [] | ["help" | "--help" | "-h"] => {
@@ -73,6 +75,15 @@ fn main() -> ExitCode {
 fn codegen(chore: &Chore) -> Result<(), Failed> {
     let arguments = ["test", "--locked", "--package", "xtask", "--test", "settings_page"];
     chore.run("writing the table of docs/settings.md", chore.cargo().args(arguments).env("CARACAL_CODEGEN", "write"))
+}
+
+/// Stock OPA against the oracle, the ladder and the parser; whoever runs it has built or fetched the program.
+fn opa(chore: &Chore, arguments: &[&str]) -> Result<(), Failed> {
+    if !matches!(arguments, ["--opa", _] | ["--opa", _, "--write"]) {
+        return Err(Failed("the chore is `cargo xtask opa --opa PATH [--write]`".to_owned()));
+    }
+    let run = ["run", "--locked", "--package", "caracal-oracle", "--"];
+    chore.run("asking Open Policy Agent (a minute)", chore.cargo().args(run).args(arguments))
 }
 
 /// Quick findings first: a badly formatted file should not cost a build.

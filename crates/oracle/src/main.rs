@@ -3,6 +3,7 @@
 //! ```text
 //! caracal-oracle [--cases N] [--seed S] [--threads T]   asks N questions (100,000) made from S (1)
 //! caracal-oracle --case FILE                            asks one question, as a difference is reported
+//! caracal-oracle --opa PATH [--write]                   compares the vectors with what that OPA says, or writes them
 //! ```
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool reports on the terminal")]
 
@@ -11,11 +12,13 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use caracal_oracle::opa::{self, Opa, OpaFailed};
 use caracal_oracle::{Case, Oracle, Plan, Progress, compare, run};
 
 const HELP: &str = "\
 caracal-oracle [--cases N] [--seed S] [--threads T]   asks N questions (100,000) made from S (1)
 caracal-oracle --case FILE                            asks one question, as a difference is reported
+caracal-oracle --opa PATH [--write]                   compares the vectors with what that OPA says, or writes them
 ";
 
 /// How often the progress line is written.
@@ -36,6 +39,8 @@ fn act(arguments: &[&str]) -> Result<(), String> {
     let oracle = Oracle::new().map_err(|error| error.to_string())?;
     match arguments {
         ["--case", file] => again(&oracle, file),
+        ["--opa", path] => stock(&oracle, path, false),
+        ["--opa", path, "--write"] => stock(&oracle, path, true),
         _ => many(&oracle, plan(arguments)?),
     }
 }
@@ -87,4 +92,41 @@ fn again(oracle: &Oracle, file: &str) -> Result<(), String> {
     let outcome = compare(oracle, &case)?;
     println!("ladder: {}\noracle: {} (row {:?})", outcome.ladder, outcome.oracle, outcome.row);
     if outcome.agrees() { Ok(()) } else { Err("they differ".to_owned()) }
+}
+
+/// Zones that OPA is asked about, fifty questions each.
+const ZONES: u64 = 240;
+/// Documents with a character changed that OPA is asked about.
+const BENT: usize = 500;
+
+fn stock(oracle: &Oracle, path: &str, write: bool) -> Result<(), String> {
+    let told = |error: OpaFailed| error.to_string();
+    let path = std::fs::canonicalize(path).map_err(|error| format!("can't find `{path}`: {error}"))?;
+    let program = Opa::at(&path).map_err(told)?;
+    println!("OPA {}: documents", program.version());
+    let documents = opa::document_vectors(&program, BENT).map_err(told)?;
+    opa::check_documents(&documents)?;
+    println!(
+        "{} documents, {} taken; {ZONES} zones",
+        documents.len(),
+        documents.iter().filter(|one| one.taken).count()
+    );
+    let mut asked = 0;
+    let zones = opa::zone_vectors(&program, ZONES, |zone| asked += zone.questions.len()).map_err(told)?;
+    opa::check_zones(oracle, &zones)?;
+    println!("{asked} questions, answered alike by OPA, the oracle and the ladder");
+    let files = [
+        (opa::DOCUMENTS, opa::written(&documents).map_err(told)?),
+        (opa::DECISIONS, opa::written(&opa::compact(zones)).map_err(told)?),
+    ];
+    for (name, text) in files {
+        let file = opa::vectors().join(name);
+        if write {
+            std::fs::write(&file, text).map_err(|error| format!("can't write {}: {error}", file.display()))?;
+            println!("written: {}", file.display());
+        } else if std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))? != text {
+            return Err(format!("{} is not what this OPA says; look, then write it with --write", file.display()));
+        }
+    }
+    Ok(())
 }

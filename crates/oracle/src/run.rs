@@ -15,7 +15,7 @@ use crate::shrink::{Question, shrink};
 use crate::zones;
 
 /// Requests that each zone is asked.
-const REQUESTS: u64 = 50;
+pub(crate) const REQUESTS: u64 = 50;
 /// Every so many zones, the documents are also evaluated anew for some requests, instead of once.
 const LIVE: u64 = 16;
 

@@ -13,4 +13,5 @@ mod t02_sts_algebra;
 mod t02_sts_exchange;
 mod t02_sts_federation;
 mod t02_sts_missing_facts;
+mod t04_state_constraints;
 mod t04_state_graph;

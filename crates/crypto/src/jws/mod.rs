@@ -11,6 +11,8 @@
 //! Tokens of identity providers are another matter: [`ForeignKeySet`].
 
 mod foreign;
+#[cfg(test)]
+mod hostile;
 mod key;
 mod keyset;
 mod object;
