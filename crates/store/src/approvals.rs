@@ -202,6 +202,15 @@ pub async fn find_live(
     tx.tx.query_one(&sql, params![tx.zone, principal, record, binding, now]).await?.map(read).transpose()
 }
 
+/// How many holds of this principal answer for something: `at_most` are counted.
+pub async fn count_live(tx: &mut ZoneRead<'_>, principal: &str, at_most: i64) -> Result<i64, StoreError> {
+    let sql = "SELECT count(*) FROM (SELECT 1 FROM approvals WHERE zone_id = ?1 AND principal_id = ?2 AND is_live = 1
+                 AND expires_at > ?3 LIMIT ?4) AS live";
+    let now = tx.now();
+    let row = tx.tx.query_one(sql, params![tx.zone, principal, now, at_most]).await?;
+    row.map_or(Ok(0), |row| row.columns("approvals").next())
+}
+
 /// Adds a hold, unless there is one that answers for the request; then that one is returned. One that is over makes
 /// room for it.
 pub async fn add(tx: &mut ZoneWrite<'_>, row: &ApprovalRow) -> Result<Option<ApprovalRow>, StoreError> {

@@ -36,6 +36,8 @@ pub(crate) enum NotCommitted {
     Spent(Box<Hold>),
     /// A hold was to be raised, and one that has been decided already answers for the request.
     Answered(Box<Hold>),
+    /// A hold was to be raised, and so many wait already that nobody could look through them.
+    Crowded,
     Store(StoreError),
 }
 
@@ -121,7 +123,9 @@ pub(crate) async fn deny(store: &Store, zone: &ZoneId, denial: Denial) -> Result
         Ok(()) => Ok(()),
         Err(NotCommitted::Replayed) => Err(ExchangeError::Replayed),
         Err(NotCommitted::Store(error)) => Err(error.into()),
-        Err(NotCommitted::Stale | NotCommitted::Spent(_) | NotCommitted::Answered(_)) => Err(ExchangeError::Internal),
+        Err(NotCommitted::Stale | NotCommitted::Spent(_) | NotCommitted::Answered(_) | NotCommitted::Crowded) => {
+            Err(ExchangeError::Internal)
+        }
     }
 }
 
@@ -150,6 +154,10 @@ async fn spend(
     }
 }
 
+/// How many requests of one principal may wait or have been decided at the same time. Every name that somebody adds to a
+/// request makes another request of it: without an end, one caller could bury what others wait for.
+const MOST_LIVE: i64 = 1_000;
+
 /// Everything that raising a hold makes durable.
 pub(crate) struct Raise {
     pub(crate) version: ZoneVersion,
@@ -175,6 +183,9 @@ pub(crate) async fn raise(store: &Store, zone: &ZoneId, raise: Raise) -> Result<
                 use_up(tx, raise.used.as_ref(), &raise.request_id).await?;
                 let found = approvals::add(tx, &raise.row).await?;
                 let is_new = found.is_none();
+                if is_new && approvals::count_live(tx, &raise.row.principal_id, MOST_LIVE + 1).await? > MOST_LIVE {
+                    return Err(NotCommitted::Crowded);
+                }
                 let hold = Box::new(found.as_ref().unwrap_or(&raise.row).facts()?);
                 if hold.state(tx.now()) != HoldState::Pending {
                     return Err(NotCommitted::Answered(hold));

@@ -308,6 +308,7 @@ impl Unsettled {
         match failed {
             NotCommitted::Stale => Self::Stale,
             NotCommitted::Answered(hold) => Self::Answered(hold),
+            NotCommitted::Crowded => Self::Failed(Refusal::TooManyApprovals.into()),
             NotCommitted::Spent(hold) => Self::Failed(Refusal::ApprovalConsumed { lost_to: Some(hold) }.into()),
             NotCommitted::Replayed => Self::Failed(ExchangeError::Replayed),
             NotCommitted::Store(error) => Self::Failed(error.into()),
@@ -439,6 +440,7 @@ impl Case<'_> {
         };
         match commit::raise(&self.sts.store, &self.request.zone, raise).await {
             Ok(hold) => Refusal::ApprovalRequired { wanted: Wanted::Known(hold) }.into(),
+            Err(NotCommitted::Crowded) => self.withhold(outcome, Refusal::TooManyApprovals, None, None).await,
             Err(other) => Unsettled::by(other),
         }
     }

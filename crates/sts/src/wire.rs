@@ -125,7 +125,7 @@ impl ExchangeError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Locked { retry_after } => Some(*retry_after),
-            Self::Refused(Refusal::RateLimited) => Some(Duration::from_secs(60)),
+            Self::Refused(Refusal::RateLimited | Refusal::TooManyApprovals) => Some(Duration::from_secs(60)),
             Self::Refused(Refusal::FederationKeysUnreachable) | Self::Unavailable | Self::Busy => Some(SHORTLY),
             _ => None,
         }

@@ -195,6 +195,9 @@ refusals! {
         wanted: Wanted,
     } => 401 "interaction_required", "approval_required",
         "a human has to approve this request; wait until the approval is decided and send the request again";
+    /// So many requests of this principal wait already that another would only hide them.
+    TooManyApprovals => 429 "provider_rate_limited", "approval_required",
+        "too many requests wait for approval already; wait until some are decided";
     /// Different declarations want different approvers.
     ApprovalClassConflict => 403 "access_denied", "approval_class_conflict",
         "the approval tiers of this request name both an operator and the subject as approver";

@@ -50,6 +50,7 @@ fn table() -> Vec<(Refusal, u16, &'static str)> {
         (Refusal::ControlResourceRequiresControlKey, 403, "access_denied"),
         (Refusal::PolicyFailed, 503, "policy_eval_failed"),
         (Refusal::ApprovalRequired { wanted: Wanted::Known(Box::new(hold())) }, 401, "interaction_required"),
+        (Refusal::TooManyApprovals, 429, "provider_rate_limited"),
         (Refusal::ApprovalClassConflict, 403, "access_denied"),
         (credential(ProviderReason::NoUserPrincipal), 403, "access_denied"),
         (credential(ProviderReason::NoProviderConnection), 403, "access_denied"),

@@ -1,6 +1,7 @@
 //! A request waits for a human, and is minted once they agreed (contract: sts.md §7.1–§7.5; property 9).
 
 use caracal_authority::{AgentSessionId, PolicySetId};
+use caracal_store::approvals::{self, ApprovalRow};
 use caracal_store::{StoreError, policy_sets, resources};
 use serde_json::{Value, json};
 
@@ -300,6 +301,33 @@ mod t02_sts_approvals {
             assert_eq!(ask.send(&world).await.outcome(), expected);
         }
         assert_eq!(world.approvals().await, 0);
+    }
+
+    #[tokio::test]
+    async fn nobody_can_bury_what_others_wait_for_under_requests_of_their_own() {
+        let world = World::held().await;
+        let hold = world.hold().await;
+        let mut row = world.approval(id_of(&hold)).await.unwrap();
+        (row.binding, row.tier) = (String::new(), "buried".to_owned());
+        world
+            .change(row, |tx, row| {
+                Box::pin(async move {
+                    for number in 1..1_000 {
+                        let (id, binding) = (format!("a-{number}").parse().unwrap(), format!("{number:064x}"));
+                        approvals::add(tx, &ApprovalRow { id, binding, ..row.clone() }).await?;
+                    }
+                    Ok(())
+                })
+            })
+            .await;
+        let another = Ask::mint().add("resource", "resource://another").send(&world).await;
+        assert_eq!((another.outcome().as_str(), another.header("retry-after")), ("429 provider_rate_limited", "60"));
+        assert_eq!(world.last_event().await.text("refusal"), "TooManyApprovals");
+        assert_eq!(world.approvals().await, 1_000);
+        assert_eq!(world.hold().await["approval_id"], hold["approval_id"], "what waits is still told");
+        world.tamper("DELETE FROM approvals WHERE id = 'a-7'");
+        let another = Ask::mint().add("resource", "resource://another").send(&world).await;
+        assert_eq!(another.outcome(), "401 interaction_required");
     }
 
     #[tokio::test]

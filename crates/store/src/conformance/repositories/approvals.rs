@@ -125,6 +125,11 @@ pub async fn a_request_has_one_hold_while_one_answers_for_it(make: Make) {
     let mut read = snapshot.zone(&zone("z-1"));
     let live = approvals::find_live(&mut read, &row("a-7").principal_id, None, &row("a-7").binding).await.unwrap();
     assert_eq!(live.unwrap().id, id!("a-7"));
+    // What is spent or over does not count.
+    for (at_most, expected) in [(10, 1), (1, 1), (0, 0)] {
+        assert_eq!(approvals::count_live(&mut read, &row("a-7").principal_id, at_most).await.unwrap(), expected);
+    }
+    assert_eq!(approvals::count_live(&mut read, "nobody", 10).await.unwrap(), 0);
 }
 
 pub async fn a_hold_is_decided_and_spent_under_its_conditions_only(make: Make) {
