@@ -150,6 +150,17 @@ pub enum DefectKind {
 }
 
 impl DefectKind {
+    /// Whether it is about what the data say, and not about whether they can be read and evaluated.
+    pub fn is_about_data(&self) -> bool {
+        matches!(
+            self,
+            DefectKind::Malformed { .. }
+                | DefectKind::NoGrantHas(_)
+                | DefectKind::DoublyClassified { .. }
+                | DefectKind::RepeatedKey(_)
+        )
+    }
+
     /// A stable word for machines.
     pub fn code(&self) -> &'static str {
         match self {

@@ -87,7 +87,8 @@ impl Evaluators {
         if waits == 0 {
             turns.push_back(zone.to_owned());
         }
-        if state.idle == 0 && state.started < shared.threads {
+        // Who is idle may be on the way to other work already.
+        if state.waiting > state.idle && state.started < shared.threads {
             let worker = shared.clone();
             let builder = thread::Builder::new().name("policy-evaluator".to_owned()).stack_size(STACK);
             match builder.spawn(move || worker.work()) {

@@ -130,6 +130,12 @@ pub enum RefusalKind {
     /// More statements than one body may have.
     #[error("a body with more than {max} statements; split the rule", max = crate::rego::MAX_STATEMENTS)]
     BodyTooLong,
+    /// More computed elements or keys than one literal may have.
+    #[error(
+        "more than {max} computed elements of a set, or keys of an object, in one place; write a comprehension",
+        max = crate::rego::MAX_COMPARED
+    )]
+    TooManyCompared,
     /// A number that can't be computed with in bounded time.
     #[error("a number of this size is not computed with; write one of at most 40 digits and an exponent below 100")]
     NumberTooLarge,
@@ -222,6 +228,7 @@ impl RefusalKind {
             RefusalKind::WrongShape(..) => "malformed_data",
             RefusalKind::ExpressionTooLong
             | RefusalKind::BodyTooLong
+            | RefusalKind::TooManyCompared
             | RefusalKind::NumberTooLarge
             | RefusalKind::ReservedName(_)
             | RefusalKind::WithTarget

@@ -10,7 +10,7 @@ pub(crate) mod validate;
 
 use caracal_authority::{PolicyId, PolicyVersionId, Timestamp, ZoneId};
 use caracal_policy::text::{self, TextDefect};
-use caracal_policy::{ContentSha256, INPUT_SCHEMA_VERSION};
+use caracal_policy::{BundleDefect, ContentSha256, INPUT_SCHEMA_VERSION};
 use caracal_store::ZoneRead;
 use caracal_store::policies::{self, LatestVersion, Policy, PolicyVersion};
 use serde::Serialize;
@@ -106,6 +106,15 @@ fn bad_text(defect: &TextDefect) -> Refusal {
         "line": defect.at.line,
         "column": defect.at.column,
         "message": defect.code.explanation(),
+    }))
+}
+
+/// A document that passes the text check and that no set could serve.
+fn bad_document(defect: &BundleDefect) -> Refusal {
+    Refusal::unprocessable("invalid_rego").describe(defect.kind.code()).details(json!({
+        "line": defect.at.line,
+        "column": defect.at.column,
+        "message": defect.kind.to_string(),
     }))
 }
 

@@ -1,15 +1,17 @@
-//! `POST /v1/policies/validate`: the text check without storing anything. A read for every token, and, being a POST, on
-//! record all the same (policy.md §10.7): in the chain of the token's zone, or in the one of what has no zone.
+//! `POST /v1/policies/validate`: the text check without storing anything, and then the bundle check of the document by
+//! itself: what no set could serve is not called valid (policy.md §7.1, last sentence). A read for every token, and, being a
+//! POST, on record all the same (policy.md §10.7): in the chain of the token's zone, or in the one of what has no zone.
 
 use std::sync::Arc;
 
 use caracal_policy::text;
 use http::{Method, StatusCode};
 
-use super::{bad_text, content};
+use super::{bad_document, bad_text, content};
 use crate::Admin;
 use crate::answer::Changed;
 use crate::gate::{Anywhere, Call, Needs, Reach, Route, Run};
+use crate::policy_sets::bundle;
 use crate::problem::Refusal;
 
 pub(crate) const ROUTE: Route = Route {
@@ -21,12 +23,16 @@ pub(crate) const ROUTE: Route = Route {
 
 async fn validate(admin: Arc<Admin>, mut call: Call<Anywhere>) -> Result<Changed, Refusal> {
     let content = content(call.body.take())?;
-    let validation = text::check(&content).map(|checked| checked.validation()).map_err(|defect| {
-        let mut refusal = bad_text(&defect);
+    let not_valid = |mut refusal: Refusal| {
         refusal.problem = refusal.problem.member("valid", false);
         refusal
-    })?;
+    };
+    let validation =
+        text::check(&content).map(|checked| checked.validation()).map_err(|defect| not_valid(bad_text(&defect)))?;
     let trace = call.trace;
+    if let Err(defect) = bundle::check_alone(trace.chain(), content.clone()).await? {
+        return Err(not_valid(bad_document(&defect)));
+    }
     let recorded = match trace.chain().cloned() {
         Some(zone) => {
             admin

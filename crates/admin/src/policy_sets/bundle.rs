@@ -21,17 +21,18 @@ use crate::problem::Refusal;
 pub(super) async fn check(store: &Store, zone: &ZoneId, manifest: &[String]) -> Result<Vec<PolicyVersionId>, Refusal> {
     let documents = read(store, zone, manifest).await?;
     let ids = documents.iter().map(|document| document.id.clone()).collect();
-    match judge(zone, documents).await {
-        Some(judged) => judged.map(|()| ids),
-        None => Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "policy_verification_unavailable")),
-    }
+    judge_versions(zone, documents).await.ok_or_else(unavailable)?.map(|()| ids)
+}
+
+fn unavailable() -> Refusal {
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "policy_verification_unavailable")
 }
 
 /// The same for a version that passed before: that nobody can judge it just now does not keep it from being activated,
 /// because that is how a zone gets rid of one that occupies its evaluators (contract: policy.md §10.3).
 pub(super) async fn check_again(store: &Store, zone: &ZoneId, manifest: &[String]) -> Result<(), Refusal> {
     let documents = read(store, zone, manifest).await?;
-    judge(zone, documents).await.unwrap_or(Ok(()))
+    judge_versions(zone, documents).await.unwrap_or(Ok(()))
 }
 
 async fn read(store: &Store, zone: &ZoneId, manifest: &[String]) -> Result<Vec<PolicyVersion>, Refusal> {
@@ -39,23 +40,35 @@ async fn read(store: &Store, zone: &ZoneId, manifest: &[String]) -> Result<Vec<P
     contract(&mut snapshot.zone(zone), manifest).await
 }
 
-/// The bundle check. `None` if nobody could make it.
+async fn judge_versions(zone: &ZoneId, versions: Vec<PolicyVersion>) -> Option<Result<(), Refusal>> {
+    let documents = versions.into_iter().map(|version| (version.id.to_string(), version.content)).collect();
+    Some(judge(zone.as_str(), documents).await?.map_err(|defects| invalid_bundle(&defects)))
+}
+
+/// Whether one document by itself, which is not stored yet, can be read and evaluated. What its data say is judged with the
+/// documents it will stand beside.
+pub(crate) async fn check_alone(zone: Option<&ZoneId>, content: String) -> Result<Result<(), BundleDefect>, Refusal> {
+    let judged =
+        judge(zone.map_or("", ZoneId::as_str), vec![(String::new(), content)]).await.ok_or_else(unavailable)?;
+    let defect = judged.err().into_iter().flatten().find(|defect| !defect.kind.is_about_data());
+    Ok(defect.map_or(Ok(()), Err))
+}
+
+/// The bundle check of documents with their ids. `None` if nobody could make it.
 ///
 /// Up to 64 MiB of text, and documents that must be evaluated: on a thread that serves nobody else, in the zone's turn.
-async fn judge(zone: &ZoneId, documents: Vec<PolicyVersion>) -> Option<Result<(), Refusal>> {
+async fn judge(zone: &str, documents: Vec<(String, String)>) -> Option<Result<(), Vec<BundleDefect>>> {
     let (sender, built) = oneshot::channel();
     let build = move || {
         if sender.is_closed() {
             return;
         }
-        let documents: Vec<Document<'_>> = documents
-            .iter()
-            .map(|document| Document { policy_version_id: document.id.as_str(), content: &document.content })
-            .collect();
+        let documents: Vec<Document<'_>> =
+            documents.iter().map(|(policy_version_id, content)| Document { policy_version_id, content }).collect();
         let _ = sender.send(Bundle::build(&documents).map(drop));
     };
-    Evaluators::of_process().submit(zone.as_str(), build).ok()?;
-    Some(built.await.ok()?.map_err(|defects| invalid_bundle(&defects)))
+    Evaluators::of_process().submit(zone, build).ok()?;
+    built.await.ok()
 }
 
 async fn contract(tx: &mut ZoneRead<'_>, manifest: &[String]) -> Result<Vec<PolicyVersion>, Refusal> {

@@ -4,7 +4,7 @@ pub(crate) mod activate;
 pub(crate) mod activation_status;
 pub(crate) mod add_version;
 pub(crate) mod archive;
-mod bundle;
+pub(crate) mod bundle;
 pub(crate) mod create;
 pub(crate) mod list;
 pub(crate) mod list_versions;

@@ -118,6 +118,28 @@ async fn the_text_check_answers_with_its_code_and_the_place() {
 }
 
 #[tokio::test]
+async fn what_no_set_could_serve_is_not_valid() {
+    let world = World::new().await;
+    for (rules, code, column) in [
+        ("grants(x) := {}", "root_is_a_function", 1),
+        ("result[\"a\"] := 1\ngrants := {}", "rule_not_allowed", 1),
+        ("restrict contains \"x\" if restrict[\"y\"]", "recursive_definition", 1),
+        ("restrict contains \"x\" if regex.match(\"a\", input.principal.id)", "function_not_available", 26),
+        ("restrict contains \"x\" if data.caracal.authz.result", "foreign_reference", 26),
+    ] {
+        let content = document(rules);
+        let answer = world.call("POST", "/v1/policies/validate", Some(json!({"content": content}))).await;
+        answer.is_refused(422, "invalid_rego");
+        let body = answer.json();
+        assert_eq!((&body["valid"], &body["error_description"]), (&json!(false), &json!(code)), "{rules}");
+        assert_eq!(body["details"]["column"], json!(column), "{rules}: {body}");
+        assert!(body["details"]["message"].as_str().unwrap().len() > 20);
+    }
+    let content = document("restrict contains id if {\n  id := input.principal.id\n  id == \"app-1\"\n}");
+    world.call("POST", "/v1/policies/validate", Some(json!({"content": content}))).await.is(200);
+}
+
+#[tokio::test]
 async fn validation_says_what_a_document_defines() {
     let world = World::new().await;
     let answer = world.call("POST", "/v1/policies/validate", Some(json!({"content": EMPTY_GRANTS}))).await.is(200);

@@ -219,11 +219,21 @@ async fn a_zone_whose_evaluations_wait_can_still_activate_what_was_judged_before
     let version = setting.version(&setting.set, &[&policy]).await;
     let (release, held) = std::sync::mpsc::channel::<()>();
     let held = std::sync::Arc::new(std::sync::Mutex::new(held));
+    let (started, starts) = std::sync::mpsc::channel();
     let occupy = || {
-        let held = held.clone();
-        let wait = move || drop(held.lock().map(|held| held.recv()));
+        let (held, started) = (held.clone(), started.clone());
+        let wait = move || {
+            let _ = started.send(());
+            drop(held.lock().map(|held| held.recv()));
+        };
         caracal_policy::Evaluators::of_process().submit(&setting.zone, wait)
     };
+    // As many as run at once first, so that none leaves the line once it is full.
+    let at_once = std::thread::available_parallelism().map_or(2, usize::from).max(2) / 2;
+    for _ in 0..at_once {
+        occupy().unwrap();
+        starts.recv().unwrap();
+    }
     while occupy().is_ok() {}
     setting.add(&setting.set, &[&policy]).await.is_refused(503, "policy_verification_unavailable");
     assert_eq!(setting.activate(&setting.set, &version).await["activated"], true);

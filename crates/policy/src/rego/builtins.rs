@@ -74,7 +74,7 @@ const fn written(name: &'static str, arguments: usize, written: &'static [(usize
     Builtin { written, ..growing(name, arguments) }
 }
 
-static BUILTINS: [Builtin; 56] = [
+static BUILTINS: [Builtin; 55] = [
     plain("abs", 1),
     growing("array.concat", 2),
     plain("array.reverse", 1),
@@ -109,7 +109,6 @@ static BUILTINS: [Builtin; 56] = [
     growing("object.remove", 2),
     growing("object.union", 2),
     growing("object.union_n", 1),
-    growing("product", 1),
     written("replace", 3, &[(1, Written::Short), (2, Written::Short)]),
     plain("round", 1),
     plain("sort", 1),

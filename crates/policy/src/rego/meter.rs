@@ -18,7 +18,9 @@ use crate::number::Number;
 /// Most that one value may hold: nodes, and 16 bytes of text each counting as one.
 pub(super) const MAX_VALUE: u64 = 50_000;
 /// Most that all values built by one evaluation may hold together.
-const MAX_BUILT: u64 = 2_000_000;
+const MAX_BUILT: u64 = 500_000;
+/// Largest number, in bits: division and printing take the square of it.
+const MAX_BITS: u64 = 4096;
 
 thread_local! {
     static BUILT: Cell<u64> = const { Cell::new(0) };
@@ -41,10 +43,7 @@ pub(super) fn size(value: &Value, most: u64) -> u64 {
     let text = |length: usize| 1 + u64::try_from(length).unwrap_or(u64::MAX) / 16;
     match value {
         Value::String(string) => text(string.len()),
-        // Decimal digits are never fewer than a third of the bits of a large number.
-        Value::Number(number) if number.as_i128().is_none() && number.as_f64().is_none() => {
-            text(number.format_decimal().len())
-        }
+        Value::Number(number) if number.as_big().is_some_and(|number| number.bits() > MAX_BITS) => most + 1,
         Value::Array(elements) => sum(elements.iter(), most),
         Value::Set(elements) => sum(elements.iter(), most),
         Value::Object(members) => sum(members.iter().flat_map(|(key, value)| [key, value]), most),

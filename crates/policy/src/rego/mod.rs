@@ -8,7 +8,8 @@
 //!    over as literal; the rest is kept as a text for the engine, changed by [`walk`] so that no rule calls another, no
 //!    value grows unseen, and no function reaches outside.
 //! 3. [`plan`]: over all documents of a bundle, which root depends on which, and that none depends on itself.
-//! 4. [`program`]: roots that do not depend on the question are evaluated once, when the bundle is made; the others for
+//! 4. [`verify`]: the engine's own reading of what it was given, once more, for what must never happen.
+//! 5. [`program`]: roots that do not depend on the question are evaluated once, when the bundle is made; the others for
 //!    each question, within a [`Budget`], and what comes out is read like literal data.
 //!
 //! Everything here is synchronous and as deep as its bounds allow: run it on a thread of [`crate::Evaluators`].
@@ -22,6 +23,7 @@ mod plan;
 mod program;
 mod read;
 mod value;
+mod verify;
 mod walk;
 
 pub(crate) use plan::Plan;
@@ -40,6 +42,8 @@ pub(crate) const MAX_TEXT: usize = 64 << 10;
 pub(crate) const MAX_NESTING: usize = 8;
 /// Most operators in one expression.
 pub(crate) const MAX_OPERATORS: usize = 64;
+/// Most computed elements of a set, or keys of an object, that are written in one place: each is compared with the others.
+pub(crate) const MAX_COMPARED: usize = 32;
 /// Most statements in one body.
 pub(crate) const MAX_STATEMENTS: usize = 64;
 

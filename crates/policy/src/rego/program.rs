@@ -9,7 +9,7 @@ use regorus::utils::limits::ExecutionTimerConfig;
 use regorus::{Engine, LimitError, PolicyLengthConfig, Value};
 
 use super::plan::Planned;
-use super::{PartForm, complaint, meter, value};
+use super::{PartForm, complaint, meter, value, verify};
 use crate::defect::{DefectKind, Defects};
 use crate::ladder::EvaluationError;
 use crate::literal::{Literal, Position};
@@ -112,6 +112,7 @@ impl Program {
             }
         }
         // A query of nothing: the engine looks at its documents before the first.
+        let compiled = compiled.and_then(|()| verify(&mut engine));
         let compiled = compiled.and_then(|()| engine.eval_query("true".to_owned(), false).map(drop));
         let Err(error) = compiled else { return Some(Self(engine)) };
         let (at, message) = complaint(&error);
@@ -143,8 +144,8 @@ impl Program {
     /// Evaluates one root.
     pub(crate) fn evaluate(&mut self, planned: &Planned, running: &Running) -> Result<Given, EvaluationError> {
         let Planned { root, form, document, at, .. } = *planned;
-        const INTERVAL: u32 = 8;
-        let check_interval = NonZeroU32::new(INTERVAL).unwrap_or(NonZeroU32::MIN);
+        // The clock is looked at in every step: one step may compare what is large.
+        let check_interval = NonZeroU32::MIN;
         self.0.set_execution_timer_config(ExecutionTimerConfig { limit: running.left()?, check_interval });
         let answer = self.0.eval_query(format!("data.caracal.authz.{root}"), false);
         // Looked at first: an answer that came about after something was given up is none.
@@ -166,6 +167,17 @@ impl Program {
         };
         Ok(Given { root, form, document, at, rules })
     }
+}
+
+/// Whether what the engine was given calls no rule, however it was made: a rule that calls itself ends the process, so this
+/// does not rest on who wrote the text for the engine having seen everything.
+fn verify(engine: &mut Engine) -> anyhow::Result<()> {
+    for module in engine.get_modules().iter() {
+        for rule in &module.policy {
+            verify::rule(rule)?;
+        }
+    }
+    Ok(())
 }
 
 /// A value as the rules that would give it.

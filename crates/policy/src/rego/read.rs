@@ -249,7 +249,8 @@ impl Reader<'_> {
         let mut walk = Walk::new(text);
         let first: Option<&Query> = bodies.first().map(|body| body.query.as_ref());
         head.key.iter().try_for_each(|key| walk.expression(key, false))?;
-        head.assign.iter().try_for_each(|assign| walk.expression(&assign.value, false))?;
+        let of_body = bodies.first().and_then(|body| body.assign.as_ref());
+        head.assign.iter().copied().chain(of_body).try_for_each(|assign| walk.expression(&assign.value, false))?;
         let mut given = std::mem::take(&mut walk.names);
         if let Some(query) = first {
             walk.query(query)?;

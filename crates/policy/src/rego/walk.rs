@@ -16,7 +16,7 @@ use regorus::unstable::{ArithOp, AssignOp, BoolOp, Expr, ExprRef, Literal, Liter
 
 use super::builtins::{self, Builtin};
 use super::outline::Outline;
-use super::{MAX_STATEMENTS, Reads};
+use super::{MAX_COMPARED, MAX_STATEMENTS, Reads};
 use crate::parse::shortened;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::root::Root;
@@ -179,6 +179,14 @@ impl<'t> Walk<'t> {
     }
 
     fn parts(&mut self, expr: &ExprRef) -> Result<(), Refusal> {
+        let compared = match expr.as_ref() {
+            Expr::Set { items, .. } => items.iter().filter(|item| !is_constant(item)).count(),
+            Expr::Object { fields, .. } => fields.iter().filter(|(_, key, _)| !is_constant(key)).count(),
+            _ => 0,
+        };
+        if compared > MAX_COMPARED {
+            return self.refuse(expr.span(), RefusalKind::TooManyCompared);
+        }
         match expr.as_ref() {
             Expr::Array { items, .. } | Expr::Set { items, .. } => {
                 items.iter().try_for_each(|item| self.expression(item, true))
