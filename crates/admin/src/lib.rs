@@ -15,6 +15,7 @@ mod answer;
 mod applications;
 mod attribution;
 mod audit;
+mod custody;
 mod evidence;
 mod gate;
 mod health;
