@@ -16,6 +16,7 @@ mod applications;
 mod approvals;
 mod attribution;
 mod audit;
+mod custody;
 mod evidence;
 mod gate;
 mod health;

@@ -214,7 +214,13 @@ impl Broker {
         let provider = providers::lookup(&mut tx, &row.provider_id).await?;
         let live = |provider: &Provider| provider.archived_at.is_none() && provider.kind == "oauth2_authorization_code";
         let Some(provider) = provider.filter(live) else { return Ok((None, None)) };
-        let opened = self.sealed.open(&mut tx, &provider_secret_ref(&row.zone_id, &row.provider_id)).await?;
+        let place = provider_secret_ref(&row.zone_id, &row.provider_id);
+        let opened = if self.sealed.is_external() {
+            drop(snapshot);
+            self.sealed.fetch(&place).await?
+        } else {
+            self.sealed.open(&mut tx, &place).await?
+        };
         Ok((Some(provider), SecretDocument::read(opened.as_ref())))
     }
 

@@ -10,6 +10,7 @@
 //! - `settings`, `document`: what a provider's configuration and its opened secrets say. `key`, `der`, `assertion`: what
 //!   signs, and what is signed.
 //! - `endpoint`, `answer`: one question and its answer. `circuit`, `tokens`, `flights`: when none is asked.
+//! - [`backends`]: where sealed secrets lie, if not in the store.
 //! - `connections`, `revocation`: accounts, who renews them, and their end.
 //!
 //! Every request goes through the one egress guard (`caracal_http::egress`), to a host that the provider's configuration
@@ -20,6 +21,7 @@
 
 mod answer;
 mod assertion;
+pub mod backends;
 mod circuit;
 mod connections;
 mod der;

@@ -112,3 +112,81 @@ mod t05_secrets {
         assert!(!shown && !system.said().contains("client-secret-1"));
     }
 }
+
+mod t05_secret_backends {
+    use std::collections::HashMap;
+    use std::sync::atomic::AtomicBool;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_backend_holds_ciphertext_and_a_change_it_refuses_does_not_happen() {
+        let (kept, down) = (Arc::new(Mutex::new(HashMap::<String, Vec<u8>>::new())), Arc::new(AtomicBool::new(false)));
+        let (lies, is_down) = (kept.clone(), down.clone());
+        let backend = FakeServer::http(move |request| {
+            let (mut lies, path) = (lies.lock().unwrap(), request.path().to_owned());
+            match request.method.as_str() {
+                _ if is_down.load(Ordering::SeqCst) => Reply::bytes(503, ""),
+                "GET" => {
+                    lies.get(&path).map_or_else(|| Reply::bytes(404, ""), |bytes| Reply::bytes(200, bytes.clone()))
+                }
+                "PUT" => {
+                    lies.insert(path, request.body.clone());
+                    Reply::bytes(204, "")
+                }
+                _ => Reply::bytes(if lies.remove(&path).is_some() { 204 } else { 404 }, ""),
+            }
+        });
+        let directory = tempfile::tempdir().unwrap();
+        let environment = [
+            ("CARACAL_SECRET_BACKEND", " Custom "),
+            ("CARACAL_CUSTOM_SECRETS_URL", &backend.url()),
+            ("CARACAL_CUSTOM_SECRETS_TOKEN", "backend-token"),
+        ];
+        let (http, system) = (Http::new(), Running::start_with(directory.path(), &environment));
+        let upstream = {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}", listener.local_addr().unwrap());
+            let router = axum::Router::new().fallback(|request: axum::extract::Request| async move {
+                String::from_utf8_lossy(request.headers()["x-key"].as_bytes()).into_owned()
+            });
+            tokio::spawn(async move { axum::serve(listener, router).await });
+            url
+        };
+        let tenant = Tenant::provision(&http, &system, &upstream).await;
+        let (session, edge) = tenant.delegation(&http, &system).await;
+        let mandate = tenant.mint(&http, &system, (&session, &edge)).await.unwrap().text("access_token");
+        let answer = tenant.call(&http, &system, &mandate).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&answer.body), "upstream-key-1", "{}", answer.json());
+        let stored = kept.lock().unwrap().clone();
+        let paths: Vec<&String> = stored.keys().collect();
+        assert!(paths.iter().any(|path| path.ends_with("/secretConfig")), "{paths:?}");
+        assert!(paths.iter().any(|path| path.ends_with("/clientSecret")), "{paths:?}");
+        for envelope in stored.values() {
+            assert!(envelope.starts_with(b"CSS1") && !String::from_utf8_lossy(envelope).contains("upstream-key-1"));
+        }
+        assert!(backend.seen().iter().all(|request| request.header("authorization") == Some("Bearer backend-token")));
+
+        // A backend that is down fails the change, and what was is still there.
+        down.store(true, Ordering::SeqCst);
+        let url = format!("{}/v1/zones/{}/providers", system.url("api"), tenant.zone);
+        let body = json!({"name": "other", "kind": "bearer_token", "config_json": {"bearer_token": "b-1"}});
+        let refused = http.json(Method::POST, &url, &system.admin_token(), Some(body)).await.unwrap();
+        assert_eq!((refused.status.as_u16(), refused.text("error").as_str()), (502, "secret_backend_unavailable"));
+        let listed = http.json(Method::GET, &url, &system.admin_token(), None).await.unwrap().json().to_string();
+        assert!(!listed.contains("other"), "{listed}");
+        // What was read counts while the backend is away.
+        let mandate = tenant.mint(&http, &system, (&session, &edge)).await.unwrap().text("access_token");
+        assert_eq!(tenant.call(&http, &system, &mandate).await.unwrap().status.as_u16(), 200);
+
+        // A change that fails after the backend got its secret gives back what was there.
+        down.store(false, Ordering::SeqCst);
+        let taken =
+            json!({"identifier": "provider://key", "kind": "bearer_token", "config_json": {"bearer_token": "b-1"}});
+        let refused = http.json(Method::POST, &url, &system.admin_token(), Some(taken)).await.unwrap();
+        assert_eq!(refused.text("error"), "provider_identifier_conflict");
+        assert_eq!(*kept.lock().unwrap(), stored);
+        assert!(!system.said().contains("backend-token"));
+    }
+}

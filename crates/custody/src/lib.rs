@@ -4,11 +4,13 @@
 //! - [`SigningKeys`]: ES256 key pairs per zone, the first made at the zone's first mint, sealed in the store, opened once.
 //! - [`KeySets`]: the public halves, from the STS, where there is no key-encryption key.
 //! - [`schedule`]: when each of a zone's keys signs, and for how long it is believed.
-//! - [`SealedSecrets`]: provider and application secrets in the built-in backend, bound to where they lie.
+//! - [`SealedSecrets`]: provider and application secrets, bound to where they lie: in the store, or as
+//!   ciphertext in a [`SecretBackend`].
 //! - [`mandate`]: a token is trusted only after the key of the very zone it names has verified it.
 //!
 //! Absent on purpose: HTTP, policy, and any opinion on what a mandate may be used for.
 
+mod backend;
 pub mod kek;
 mod key_sets;
 pub mod mandate;
@@ -16,8 +18,9 @@ pub mod schedule;
 mod sealed_secrets;
 mod signing_keys;
 
+pub use backend::{BackendError, SecretBackend};
 pub use key_sets::{FetchKeySet, KeySetUnreachable, KeySets, VerificationKeys};
-pub use sealed_secrets::{ConnectionToken, SealedSecrets, application_secret_ref, provider_secret_ref};
+pub use sealed_secrets::{ConnectionToken, SealedSecrets, Staged, application_secret_ref, provider_secret_ref};
 pub use signing_keys::{NewKey, Rotation, SigningKeys, ZoneKey};
 
 use caracal_crypto::chance::ChanceUnavailable;
@@ -30,6 +33,9 @@ pub enum CustodyError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Secrets lie in a store that is not ours, and it failed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
     /// Public keys are had from the STS, and it can't be reached.
     #[error(transparent)]
     Unreachable(#[from] KeySetUnreachable),

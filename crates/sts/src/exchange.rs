@@ -50,10 +50,12 @@ use caracal_authority::resource::UpstreamCall;
 use caracal_authority::scope::{Requested, Scopes};
 use caracal_authority::{ApplicationId, AuthorityRecordId, MandateId, ProviderId, ResourceId, Timestamp, ZoneId};
 use caracal_broker::{NoAccountToken, SecretDocument};
-use caracal_crypto::{SecretText, chance};
+use caracal_crypto::{SecretBytes, SecretText, chance};
 use caracal_custody::mandate::{SignedClaims, VerifyError, verify};
+use caracal_custody::provider_secret_ref;
 use caracal_ledger::{Decision, EventType, Evidence};
 use caracal_store::applications;
+use caracal_store::providers::Provider;
 use caracal_store::records::{Provenance, RecordRow};
 use zeroize::Zeroizing;
 
@@ -506,7 +508,14 @@ impl Case<'_> {
             directive.expires_at = token.expires_at;
             return Ok(directive);
         }
-        let mut secrets = SecretDocument::read(upstream.secret.as_ref()).ok_or(NoDirective::Secret)?;
+        let fetched;
+        let secret = if self.sts.secrets.is_external() {
+            fetched = self.fetched(provider).await?;
+            fetched.as_ref()
+        } else {
+            upstream.secret.as_ref()
+        };
+        let mut secrets = SecretDocument::read(secret).ok_or(NoDirective::Secret)?;
         directive.provider_token = Some(match lacks {
             Lacks::Nothing | Lacks::AccountToken => return Ok(directive),
             Lacks::Stored(name) => directive::stored(&mut secrets, name)?,
@@ -517,6 +526,15 @@ impl Case<'_> {
             }
         });
         Ok(directive)
+    }
+
+    /// A provider's secrets, where they lie outside the store.
+    async fn fetched(&self, provider: &Provider) -> Result<Option<SecretBytes>, NoDirective> {
+        let place = provider_secret_ref(&provider.zone_id, &provider.id);
+        self.sts.secrets.fetch(&place).await.map_err(|error| {
+            tracing::error!(zone = %provider.zone_id, provider = %provider.id, %error, "a provider's secret is not had");
+            NoDirective::Secret
+        })
     }
 
     /// Refuses what had been granted but can't be carried out.

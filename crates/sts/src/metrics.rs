@@ -8,7 +8,6 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use caracal_broker::BrokerMetrics;
 use serde_json::{Map, Value, json};
 
 use crate::ExchangeError;
@@ -88,7 +87,7 @@ pub(crate) struct PolicyMetrics {
 const COUNTER: &str = "counter";
 
 /// Name in Prometheus without prefix, help, value.
-type Series = (&'static str, &'static str, u64);
+pub(crate) type Series = (&'static str, &'static str, u64);
 
 impl Metrics {
     /// Counts an exchange by how it ended.
@@ -121,7 +120,7 @@ impl Metrics {
     }
 
     /// Prometheus text, version 0.0.4.
-    pub(crate) fn text(&self, policy: &PolicyMetrics, broker: &BrokerMetrics) -> String {
+    pub(crate) fn text(&self, policy: &PolicyMetrics, others: &[Series]) -> String {
         let mut text = String::with_capacity(4 * 1024);
         let mut write = |name: &str, help: &str, value: &dyn std::fmt::Display| {
             // Writing to a string does not fail.
@@ -130,7 +129,7 @@ impl Metrics {
                 "# HELP caracal_sts_{name} {help}\n# TYPE caracal_sts_{name} {COUNTER}\ncaracal_sts_{name} {value}\n"
             );
         };
-        for (name, help, value) in self.series().into_iter().chain(broker.series()) {
+        for (name, help, value) in self.series().into_iter().chain(others.iter().copied()) {
             write(name, help, &value);
         }
         for (what, timed) in [("eval", &policy.evaluations), ("compile", &policy.compilations)] {
@@ -143,8 +142,8 @@ impl Metrics {
     }
 
     /// The same as JSON.
-    pub(crate) fn json(&self, policy: &PolicyMetrics, broker: &BrokerMetrics) -> Value {
-        let series = self.series().into_iter().chain(broker.series());
+    pub(crate) fn json(&self, policy: &PolicyMetrics, others: &[Series]) -> Value {
+        let series = self.series().into_iter().chain(others.iter().copied());
         let sts = series.map(|(name, _, value)| (name.trim_end_matches("_total").to_owned(), value.into()));
         let mut opa = Map::new();
         for (what, timed) in [("eval", &policy.evaluations), ("compile", &policy.compilations)] {

@@ -26,6 +26,7 @@ use crate::client::{AuthenticatedClient, Credentials, NotAuthenticated};
 use crate::exchange::{Asked, Granted};
 use crate::gateway_auth::{Presented, SignedRequest};
 use crate::guesses::{Guessed, Guesser};
+use crate::metrics::Series;
 use crate::request::{Screened, TokenRequest};
 use crate::rotate::rotate;
 use crate::wire::Ended;
@@ -328,7 +329,7 @@ async fn metrics(State(sts): State<Arc<Sts>>, headers: HeaderMap) -> Response {
     if !sts.may_read_metrics(&headers) {
         return unauthorized();
     }
-    let text = sts.metrics.text(&sts.policy.metrics, sts.broker.metrics());
+    let text = sts.metrics.text(&sts.policy.metrics, &sts.series_of_others());
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
@@ -336,7 +337,7 @@ async fn metrics_json(State(sts): State<Arc<Sts>>, headers: HeaderMap) -> Respon
     if !sts.may_read_metrics(&headers) {
         return unauthorized();
     }
-    Profile::STS.json(StatusCode::OK, &sts.metrics.json(&sts.policy.metrics, sts.broker.metrics())).into_response()
+    Profile::STS.json(StatusCode::OK, &sts.metrics.json(&sts.policy.metrics, &sts.series_of_others())).into_response()
 }
 
 fn unauthorized() -> Response {
@@ -344,6 +345,16 @@ fn unauthorized() -> Response {
 }
 
 impl Sts {
+    /// What is counted by what this service works with.
+    fn series_of_others(&self) -> Vec<Series> {
+        let (reads, errors) = self.secrets.counts();
+        let secrets = [
+            ("secret_backend_reads_total", "Secrets of providers read.", reads),
+            ("secret_backend_errors_total", "Secrets of providers that could not be read.", errors),
+        ];
+        self.broker.metrics().series().into_iter().chain(secrets).collect()
+    }
+
     fn may_read_metrics(&self, headers: &HeaderMap) -> bool {
         let Some(bearer) = &self.config.metrics_bearer else { return self.config.open_metrics };
         bears(headers, bearer)

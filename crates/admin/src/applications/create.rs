@@ -67,31 +67,29 @@ async fn create(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Re
     require_free_name(&mut snapshot.zone(&zone), &draft.name, None).await?;
     drop(snapshot);
     let secret = Arc::new(NewSecret::draw(&admin).await?);
-    let change =
-        Change { draft, id: fresh(call.now)?, by: call.caller.actor(), secret: secret.clone(), trace: call.trace };
-    let (application, recorded) = admin
-        .store
-        .commit(&zone, change, |tx, change| {
-            Box::pin(async move {
-                require_live_zone(tx).await?;
-                require_free_name(tx, &change.draft.name, None).await?;
-                let application = Application {
-                    zone_id: tx.zone().clone(),
-                    id: change.id.clone(),
-                    name: change.draft.name.clone(),
-                    registration_method: "managed".to_owned(),
-                    traits: change.draft.traits.clone(),
-                    secret_hash: Some(change.secret.hash.clone()),
-                    expires_at: None,
-                    archived_at: None,
-                    attribution: Attribution { updated_at: None, ..Attribution::created(&change.by, tx.now()) },
-                };
-                applications::add(tx, &application).await?;
-                change.secret.keep(tx, &application.zone_id, &application.id).await?;
-                let recorded = change.trace.change(tx, StatusCode::CREATED, Some(change.id.as_str())).await?;
-                Ok::<_, Refusal>((application, recorded))
-            })
+    let id: ApplicationId = fresh(call.now)?;
+    let change = Change { draft, id: id.clone(), by: call.caller.actor(), secret: secret.clone(), trace: call.trace };
+    let committing = admin.store.commit(&zone, change, |tx, change| {
+        Box::pin(async move {
+            require_live_zone(tx).await?;
+            require_free_name(tx, &change.draft.name, None).await?;
+            let application = Application {
+                zone_id: tx.zone().clone(),
+                id: change.id.clone(),
+                name: change.draft.name.clone(),
+                registration_method: "managed".to_owned(),
+                traits: change.draft.traits.clone(),
+                secret_hash: Some(change.secret.hash.clone()),
+                expires_at: None,
+                archived_at: None,
+                attribution: Attribution { updated_at: None, ..Attribution::created(&change.by, tx.now()) },
+            };
+            applications::add(tx, &application).await?;
+            change.secret.keep(tx, &application.zone_id, &application.id).await?;
+            let recorded = change.trace.change(tx, StatusCode::CREATED, Some(change.id.as_str())).await?;
+            Ok::<_, Refusal>((application, recorded))
         })
-        .await?;
+    });
+    let (application, recorded) = secret.staged(&zone, &id, true, committing).await?;
     Ok(recorded.answer(&WithSecret::of(&application, secret.value.expose())))
 }

@@ -34,37 +34,37 @@ struct Change {
 }
 
 async fn rotate(admin: Arc<Admin>, call: Call<InZone>) -> Result<Changed, Refusal> {
-    let (id, zone) = (call.id("id")?, call.place.zone.clone());
+    let (id, zone): (ApplicationId, _) = (call.id("id")?, call.place.zone.clone());
     let mut snapshot = admin.store.snapshot().await?;
     let is_global = call.caller.is_global();
-    traits::guard_secret(&existing(&mut snapshot.zone(&zone), &id).await?.traits, is_global)?;
+    let found = existing(&mut snapshot.zone(&zone), &id).await?;
+    traits::guard_secret(&found.traits, is_global)?;
     drop(snapshot);
     let secret = Arc::new(NewSecret::draw(&admin).await?);
     let change = Change {
-        id,
+        id: id.clone(),
         secret: secret.clone(),
         by: call.caller.actor(),
         may_reserve: call.caller.is_bootstrap(),
         is_global,
         trace: call.trace,
     };
-    let (application, recorded) = admin
-        .store
-        .commit(&zone, change, |tx, change| {
-            Box::pin(async move {
-                let mut application = existing(tx, &change.id).await?;
-                reserved::guard(change.may_reserve, &application.name, reserved::NAME)?;
-                traits::guard_secret(&application.traits, change.is_global)?;
-                application.secret_hash = Some(change.secret.hash.clone());
-                if application.registration_method == "managed" {
-                    change.secret.keep(tx, &application.zone_id, &application.id).await?;
-                }
-                changed(&mut application.attribution, &change.by, tx.now());
-                applications::update(tx, &application).await?;
-                let recorded = change.trace.change(tx, StatusCode::OK, None).await?;
-                Ok::<_, Refusal>((application, recorded))
-            })
+    let committing = admin.store.commit(&zone, change, |tx, change| {
+        Box::pin(async move {
+            let mut application = existing(tx, &change.id).await?;
+            reserved::guard(change.may_reserve, &application.name, reserved::NAME)?;
+            traits::guard_secret(&application.traits, change.is_global)?;
+            application.secret_hash = Some(change.secret.hash.clone());
+            if application.registration_method == "managed" {
+                change.secret.keep(tx, &application.zone_id, &application.id).await?;
+            }
+            changed(&mut application.attribution, &change.by, tx.now());
+            applications::update(tx, &application).await?;
+            let recorded = change.trace.change(tx, StatusCode::OK, None).await?;
+            Ok::<_, Refusal>((application, recorded))
         })
-        .await?;
+    });
+    let is_managed = found.registration_method == "managed";
+    let (application, recorded) = secret.staged(&zone, &id, is_managed, committing).await?;
     Ok(recorded.answer(&WithSecret::of(&application, secret.value.expose())))
 }

@@ -7,6 +7,7 @@ use caracal_custody::{SealedSecrets, application_secret_ref};
 use caracal_store::ZoneWrite;
 
 use crate::Admin;
+use crate::custody::{Keeps, staged};
 use crate::problem::Refusal;
 
 /// A secret with the hash to store for it.
@@ -26,6 +27,19 @@ impl NewSecret {
     pub(super) async fn of(admin: &Admin, value: SecretText) -> Result<Self, Refusal> {
         let hash = admin.secrets.hash(value.expose()).await?;
         Ok(Self { value, hash, sealed: admin.sealed.clone() })
+    }
+
+    /// Carries the change out with the sealed copy staged, where copies lie outside the store. Only managed applications
+    /// have one.
+    pub(super) async fn staged<T>(
+        &self,
+        zone: &ZoneId,
+        application: &ApplicationId,
+        is_managed: bool,
+        change: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<T, Refusal> {
+        let keeps = if is_managed { Keeps::This(self.value.expose().as_bytes()) } else { Keeps::AsItIs };
+        staged(&self.sealed, &application_secret_ref(zone, application), keeps, change).await
     }
 
     /// Puts the sealed copy into the change. Only managed applications have one.

@@ -51,7 +51,7 @@ struct Change {
     id: ApplicationId,
     name: Option<String>,
     traits: Option<Vec<String>>,
-    secret: Option<NewSecret>,
+    secret: Option<Arc<NewSecret>>,
     by: String,
     may_reserve: bool,
     is_global: bool,
@@ -81,44 +81,47 @@ async fn update(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Re
     if patch.is_empty() {
         return Err(Refusal::invalid("no_fields"));
     }
-    existing(&mut tx, &id).await?;
+    let found = existing(&mut tx, &id).await?;
     drop(snapshot);
     let Patch { name, traits, client_secret } = patch;
     let secret = match client_secret {
         None => None,
-        Some(secret) => Some(NewSecret::of(&admin, secret).await?),
+        Some(secret) => Some(Arc::new(NewSecret::of(&admin, secret).await?)),
     };
     let (by, is_global) = (call.caller.actor(), call.caller.is_global());
+    let (target, kept) = (id.clone(), secret.clone());
     let change = Change { id, name, traits, secret, by, may_reserve, is_global, trace: call.trace };
-    let (application, recorded) = admin
-        .store
-        .commit(&zone, change, |tx, change| {
-            Box::pin(async move {
-                if let Some(name) = &change.name {
-                    require_free_name(tx, name, Some(&change.id)).await?;
+    let committing = admin.store.commit(&zone, change, |tx, change| {
+        Box::pin(async move {
+            if let Some(name) = &change.name {
+                require_free_name(tx, name, Some(&change.id)).await?;
+            }
+            let mut application = existing(tx, &change.id).await?;
+            reserved::guard(change.may_reserve, &application.name, reserved::NAME)?;
+            if let Some(name) = &change.name {
+                application.name.clone_from(name);
+            }
+            if let Some(secret) = &change.secret {
+                // By the traits it had: giving them up in the same request makes no difference.
+                traits::guard_secret(&application.traits, change.is_global)?;
+                application.secret_hash = Some(secret.hash.clone());
+                if application.registration_method == "managed" {
+                    secret.keep(tx, &application.zone_id, &application.id).await?;
                 }
-                let mut application = existing(tx, &change.id).await?;
-                reserved::guard(change.may_reserve, &application.name, reserved::NAME)?;
-                if let Some(name) = &change.name {
-                    application.name.clone_from(name);
-                }
-                if let Some(secret) = &change.secret {
-                    // By the traits it had: giving them up in the same request makes no difference.
-                    traits::guard_secret(&application.traits, change.is_global)?;
-                    application.secret_hash = Some(secret.hash.clone());
-                    if application.registration_method == "managed" {
-                        secret.keep(tx, &application.zone_id, &application.id).await?;
-                    }
-                }
-                if let Some(traits) = &change.traits {
-                    application.traits.clone_from(traits);
-                }
-                changed(&mut application.attribution, &change.by, tx.now());
-                applications::update(tx, &application).await?;
-                let recorded = change.trace.change(tx, StatusCode::OK, None).await?;
-                Ok::<_, Refusal>((application, recorded))
-            })
+            }
+            if let Some(traits) = &change.traits {
+                application.traits.clone_from(traits);
+            }
+            changed(&mut application.attribution, &change.by, tx.now());
+            applications::update(tx, &application).await?;
+            let recorded = change.trace.change(tx, StatusCode::OK, None).await?;
+            Ok::<_, Refusal>((application, recorded))
         })
-        .await?;
+    });
+    let is_managed = found.registration_method == "managed";
+    let (application, recorded) = match kept {
+        Some(secret) => secret.staged(&zone, &target, is_managed, committing).await?,
+        None => committing.await?,
+    };
     Ok(recorded.answer(&View::of(&application, is_global)))
 }

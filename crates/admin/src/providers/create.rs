@@ -13,6 +13,7 @@ use super::{Draft, View, asks_an_endpoint, conflict, identifier};
 use crate::Admin;
 use crate::admin::fresh;
 use crate::answer::Changed;
+use crate::custody::{Keeps, staged};
 use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
 use crate::problem::Refusal;
@@ -63,38 +64,39 @@ async fn create(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Re
         may_reserve: call.caller.is_bootstrap(),
         trace: call.trace,
     };
-    let (provider, recorded) = admin
-        .store
-        .commit(&call.place.zone, change, |tx, change| {
-            Box::pin(async move {
-                require_live_zone(tx).await?;
-                let identifier = match (&change.identifier, &change.name) {
-                    (Some(identifier), _) => identifier.clone(),
-                    (None, name) => identifier::generate(tx, name.as_deref().unwrap_or_default()).await?,
-                };
-                reserved::guard(change.may_reserve, &identifier, reserved::PROVIDER)?;
-                let provider = Provider {
-                    zone_id: tx.zone().clone(),
-                    id: change.id.clone(),
-                    name: change.name.clone().unwrap_or_else(|| identifier.clone()),
-                    identifier,
-                    kind: change.kind.to_owned(),
-                    config: change.config.public.clone(),
-                    secret_config_keys: change.config.secret_keys(),
-                    // Nobody has seen it answer yet.
-                    connectivity_failed_at: asks_an_endpoint(change.kind).then(|| tx.now()),
-                    archived_at: None,
-                    attribution: Attribution::created(&change.by, tx.now()),
-                };
-                providers::add(tx, &provider).await.map_err(conflict)?;
-                if change.config.has_secrets() {
-                    let reference = provider_secret_ref(&provider.zone_id, &provider.id);
-                    change.sealed.put(tx, &reference, change.config.document()?.expose()).await?;
-                }
-                let recorded = change.trace.change(tx, StatusCode::CREATED, Some(change.id.as_str())).await?;
-                Ok::<_, Refusal>((provider, recorded))
-            })
+    let reference = provider_secret_ref(&call.place.zone, &change.id);
+    let document = change.config.document()?;
+    let keeps = if change.config.has_secrets() { Keeps::This(document.expose()) } else { Keeps::AsItIs };
+    let committing = admin.store.commit(&call.place.zone, change, |tx, change| {
+        Box::pin(async move {
+            require_live_zone(tx).await?;
+            let identifier = match (&change.identifier, &change.name) {
+                (Some(identifier), _) => identifier.clone(),
+                (None, name) => identifier::generate(tx, name.as_deref().unwrap_or_default()).await?,
+            };
+            reserved::guard(change.may_reserve, &identifier, reserved::PROVIDER)?;
+            let provider = Provider {
+                zone_id: tx.zone().clone(),
+                id: change.id.clone(),
+                name: change.name.clone().unwrap_or_else(|| identifier.clone()),
+                identifier,
+                kind: change.kind.to_owned(),
+                config: change.config.public.clone(),
+                secret_config_keys: change.config.secret_keys(),
+                // Nobody has seen it answer yet.
+                connectivity_failed_at: asks_an_endpoint(change.kind).then(|| tx.now()),
+                archived_at: None,
+                attribution: Attribution::created(&change.by, tx.now()),
+            };
+            providers::add(tx, &provider).await.map_err(conflict)?;
+            if change.config.has_secrets() {
+                let reference = provider_secret_ref(&provider.zone_id, &provider.id);
+                change.sealed.put(tx, &reference, change.config.document()?.expose()).await?;
+            }
+            let recorded = change.trace.change(tx, StatusCode::CREATED, Some(change.id.as_str())).await?;
+            Ok::<_, Refusal>((provider, recorded))
         })
-        .await?;
+    });
+    let (provider, recorded) = staged(&admin.sealed, &reference, keeps, committing).await?;
     Ok(recorded.answer(&View::from(&provider)))
 }

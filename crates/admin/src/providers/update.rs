@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use caracal_authority::ProviderId;
+use caracal_authority::{ProviderId, ZoneId};
+use caracal_crypto::SecretBytes;
 use caracal_custody::{SealedSecrets, provider_secret_ref};
 use caracal_store::ZoneWrite;
 use caracal_store::providers::{self, Provider};
@@ -16,6 +17,7 @@ use super::{Draft, View, asks_an_endpoint, conflict, existing, identifier};
 use crate::Admin;
 use crate::answer::Changed;
 use crate::attribution::changed;
+use crate::custody::{Keeps, staged};
 use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
 use crate::problem::Refusal;
@@ -49,37 +51,56 @@ async fn update(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Re
     }
     let (sealed, by) = (admin.sealed.clone(), call.caller.actor());
     let change = Change { id, patch, sealed, by, may_reserve, trace: call.trace };
-    let (provider, recorded) = admin
-        .store
-        .commit(&call.place.zone, change, |tx, change| {
-            Box::pin(async move {
-                let mut provider = existing(tx, &change.id).await?;
-                reserved::guard(change.may_reserve, &provider.identifier, reserved::PROVIDER)?;
-                let config = change.config(&provider)?;
-                let patch = &change.patch;
-                if config.is_none() && patch.name.is_none() && patch.identifier.is_none() {
-                    return Err(Refusal::invalid("no_fields"));
-                }
-                if let Some(name) = &patch.name {
-                    provider.name.clone_from(name);
-                }
-                if let Some(identifier) = &patch.identifier {
-                    provider.identifier.clone_from(identifier);
-                }
-                if let Some(config) = config {
-                    change.reconfigure(tx, &mut provider, &config).await?;
-                }
-                changed(&mut provider.attribution, &change.by, tx.now());
-                providers::update(tx, &provider).await.map_err(conflict)?;
-                let recorded = change.trace.change(tx, StatusCode::OK, None).await?;
-                Ok::<_, Refusal>((provider, recorded))
-            })
+    let reference = provider_secret_ref(&call.place.zone, &change.id);
+    let document = if admin.sealed.is_external() { change.outside(&admin, &call.place.zone).await? } else { None };
+    let keeps = match &document {
+        Some(document) if !document.expose().is_empty() => Keeps::This(document.expose()),
+        Some(_) => Keeps::Nothing,
+        None => Keeps::AsItIs,
+    };
+    let committing = admin.store.commit(&call.place.zone, change, |tx, change| {
+        Box::pin(async move {
+            let mut provider = existing(tx, &change.id).await?;
+            reserved::guard(change.may_reserve, &provider.identifier, reserved::PROVIDER)?;
+            let config = change.config(&provider)?;
+            let patch = &change.patch;
+            if config.is_none() && patch.name.is_none() && patch.identifier.is_none() {
+                return Err(Refusal::invalid("no_fields"));
+            }
+            if let Some(name) = &patch.name {
+                provider.name.clone_from(name);
+            }
+            if let Some(identifier) = &patch.identifier {
+                provider.identifier.clone_from(identifier);
+            }
+            if let Some(config) = config {
+                change.reconfigure(tx, &mut provider, &config).await?;
+            }
+            changed(&mut provider.attribution, &change.by, tx.now());
+            providers::update(tx, &provider).await.map_err(conflict)?;
+            let recorded = change.trace.change(tx, StatusCode::OK, None).await?;
+            Ok::<_, Refusal>((provider, recorded))
         })
-        .await?;
+    });
+    let (provider, recorded) = staged(&admin.sealed, &reference, keeps, committing).await?;
     Ok(recorded.answer(&View::from(&provider)))
 }
 
 impl Change {
+    /// What has to be staged outside the store: the document, an empty one where it goes, none where it stays. Judged once
+    /// more within the change; nothing is staged for what is refused already.
+    async fn outside(&self, admin: &Admin, zone: &ZoneId) -> Result<Option<SecretBytes>, Refusal> {
+        let mut snapshot = admin.store.snapshot().await?;
+        let provider = existing(&mut snapshot.zone(zone), &self.id).await?;
+        drop(snapshot);
+        reserved::guard(self.may_reserve, &provider.identifier, reserved::PROVIDER)?;
+        let Some(config) = self.config(&provider)? else { return Ok(None) };
+        if config.has_secrets() {
+            return config.document().map(Some);
+        }
+        Ok(self.patch.kind.map(|_| SecretBytes::new(Vec::new())))
+    }
+
     /// The new configuration, judged by the kind the provider will have.
     fn config(&self, provider: &Provider) -> Result<Option<Config>, Refusal> {
         let Some(config) = &self.patch.config else { return Ok(None) };

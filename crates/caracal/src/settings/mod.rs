@@ -1,6 +1,7 @@
 //! Settings: environment and flags are read once into one complete value; only that value can be run. All mistakes are
 //! reported together. The operator's table in `docs/settings.md` is printed from [`VARIABLES`].
 
+mod backend;
 mod check;
 mod engine;
 mod environment;
@@ -8,6 +9,7 @@ mod secrets;
 mod services;
 mod variables;
 
+pub use backend::SecretBackendSettings;
 pub use check::{Checked, Shown};
 pub use engine::{Engine, Servers, SharedTuning, database, topics};
 pub use environment::{Environment, Source};
@@ -185,6 +187,8 @@ pub struct Settings {
     pub ready_per_minute: u32,
     /// `STS_MINT_RATE_LIMIT_PER_MIN`.
     pub mint_rate_limit_per_min: u32,
+    /// `CARACAL_SECRET_BACKEND`: where secrets lie.
+    pub secret_backend: SecretBackendSettings,
     /// `MAX_GRANT_TTL_SECONDS`: how long a token of a provider is believed in, whatever its endpoint says.
     pub max_grant_ttl: Duration,
     /// `STS_SECRET_VERIFY_CONCURRENCY`.
@@ -243,6 +247,7 @@ impl Settings {
             body_deadline: reader.milliseconds("REQUEST_TIMEOUT_MS", 30_000, 1),
             ready_per_minute: reader.number("READY_RATE_LIMIT_PER_MIN", 120, 0),
             mint_rate_limit_per_min: reader.number("STS_MINT_RATE_LIMIT_PER_MIN", 1_000, 1),
+            secret_backend: SecretBackendSettings::read(&mut reader),
             max_grant_ttl: Duration::from_secs(u64::from(reader.number::<u32>("MAX_GRANT_TTL_SECONDS", 3_600, 1))),
             secret_verify_concurrency: reader.number("STS_SECRET_VERIFY_CONCURRENCY", 2, 1),
             api: ApiTuning::read(&mut reader),

@@ -1,18 +1,22 @@
 //! HTTP clients over the guarded connector: one for data paths, one for a request now and then.
 
 use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper_util::client::legacy::connect::Connect;
 use hyper_util::client::legacy::{Builder, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-use super::connect::GuardedConnector;
+use super::connect::{GuardedConnector, Resolver};
 use super::peer::{PeerClient, PeerConnector};
-use super::target::TargetUrl;
+use super::target::{Host, TargetUrl};
+use super::tls::TlsTrust;
 use super::{EgressError, TargetError};
 
 /// A pooling HTTP/1 client that can only reach what the guard admits. It follows no redirect and decodes no content.
@@ -137,25 +141,93 @@ impl SimpleClient {
         *outgoing.method_mut() = method;
         *outgoing.uri_mut() = url.to_uri()?;
         *outgoing.headers_mut() = headers;
-        match tokio::time::timeout(deadline, self.exchange(outgoing, max_response_bytes)).await {
+        match tokio::time::timeout(deadline, exchange(&self.0, outgoing, max_response_bytes)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(SimpleError::Deadline),
+        }
+    }
+}
+
+async fn exchange<C>(
+    client: &Client<C, Full<Bytes>>,
+    request: Request<Full<Bytes>>,
+    max_bytes: usize,
+) -> Result<SimpleResponse, SimpleError>
+where
+    C: Connect + Clone + Send + Sync + 'static,
+{
+    let response = client.request(request).await.map_err(|error| match EgressError::find(&error) {
+        Some(cause) => SimpleError::Egress(cause.clone()),
+        None => SimpleError::Transport(chain(&error)),
+    })?;
+    let (parts, body) = response.into_parts();
+    if body.size_hint().lower() > u64::try_from(max_bytes).unwrap_or(u64::MAX) {
+        return Err(SimpleError::TooLarge);
+    }
+    let collected = Limited::new(body, max_bytes).collect().await.map_err(|error| {
+        if error.is::<LengthLimitError>() { SimpleError::TooLarge } else { SimpleError::Transport(chain(&*error)) }
+    })?;
+    Ok(SimpleResponse { status: parts.status, headers: parts.headers, body: collected.to_bytes() })
+}
+
+/// For a request now and then to a server that the operator of this process names in its settings: a secret store, or
+/// the metadata service of the cloud it runs in. No policy judges where it lies, as with a [`PeerConnector`]; nothing
+/// that a tenant wrote may ever choose the URL. It keeps no connections and follows nothing.
+#[derive(Clone)]
+pub struct OperatorClient {
+    resolver: Arc<dyn Resolver>,
+    trust: TlsTrust,
+}
+
+impl OperatorClient {
+    /// Believes whom `trust` says.
+    pub fn new(resolver: Arc<dyn Resolver>, trust: TlsTrust) -> Self {
+        Self { resolver, trust }
+    }
+
+    /// Sends one request, reads the whole answer.
+    pub async fn send(&self, request: SimpleRequest) -> Result<SimpleResponse, SimpleError> {
+        let deadline = request.deadline;
+        match tokio::time::timeout(deadline, self.attempt(request)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(SimpleError::Deadline),
         }
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>, max_bytes: usize) -> Result<SimpleResponse, SimpleError> {
-        let response = self.0.request(request).await.map_err(|error| match EgressError::find(&error) {
-            Some(cause) => SimpleError::Egress(cause.clone()),
-            None => SimpleError::Transport(chain(&error)),
-        })?;
-        let (parts, body) = response.into_parts();
-        if body.size_hint().lower() > u64::try_from(max_bytes).unwrap_or(u64::MAX) {
-            return Err(SimpleError::TooLarge);
+    async fn attempt(&self, request: SimpleRequest) -> Result<SimpleResponse, SimpleError> {
+        let SimpleRequest { method, url, headers, body, deadline, max_response_bytes } = request;
+        let addresses = match url.host() {
+            Host::Address(address) => vec![*address],
+            Host::Name(name) => {
+                let failed = |reason: String| EgressError::ResolveFailed { host: name.clone(), reason };
+                self.resolver.resolve(name).await.map_err(|error| failed(error.to_string()))?
+            }
+        };
+        let scheme = if url.is_https() { "https" } else { "http" };
+        let target = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
+        let host = http::HeaderValue::from_str(url.authority()).map_err(|_| TargetError::Host)?;
+        let reason = || EgressError::ResolveFailed { host: url.host().to_string(), reason: "no address".to_owned() };
+        let mut failed = SimpleError::Egress(reason());
+        for address in addresses {
+            let at = SocketAddr::new(address, url.port());
+            let mut outgoing = Request::new(Full::new(body.clone()));
+            *outgoing.method_mut() = method.clone();
+            *outgoing.uri_mut() = format!("{scheme}://{at}{target}").parse().map_err(|_| TargetError::NotAbsolute)?;
+            *outgoing.headers_mut() = headers.clone();
+            outgoing.headers_mut().insert(http::header::HOST, host.clone());
+            let connector = PeerConnector::new(url.host().clone(), self.trust.clone(), deadline);
+            let client = peer_client(connector, &PoolSettings::default());
+            match exchange(&client, outgoing, max_response_bytes).await {
+                // Nobody there; whoever was reached has been asked, and is not asked again.
+                Err(
+                    error @ SimpleError::Egress(EgressError::ConnectFailed { .. } | EgressError::ConnectTimeout { .. }),
+                ) => {
+                    failed = error;
+                }
+                other => return other,
+            }
         }
-        let collected = Limited::new(body, max_bytes).collect().await.map_err(|error| {
-            if error.is::<LengthLimitError>() { SimpleError::TooLarge } else { SimpleError::Transport(chain(&*error)) }
-        })?;
-        Ok(SimpleResponse { status: parts.status, headers: parts.headers, body: collected.to_bytes() })
+        Err(failed)
     }
 }
 

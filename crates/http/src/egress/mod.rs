@@ -19,7 +19,8 @@ mod tls;
 
 pub use address::{AddressClass, classify};
 pub use client::{
-    EgressClient, PoolSettings, SimpleClient, SimpleError, SimpleRequest, SimpleResponse, client, peer_client,
+    EgressClient, OperatorClient, PoolSettings, SimpleClient, SimpleError, SimpleRequest, SimpleResponse, client,
+    peer_client,
 };
 pub use connect::{EgressStream, GuardedConnector, Resolver, SystemResolver, Timeouts};
 pub use credential::{folded, may_carry_credential};

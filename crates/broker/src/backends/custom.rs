@@ -1,0 +1,56 @@
+//! Any server that keeps bytes under `{base}/secrets/{reference}`.
+
+use caracal_crypto::SecretText;
+use caracal_custody::{BackendError, SecretBackend};
+use caracal_http::egress::OperatorClient;
+use caracal_store::BoxFuture;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, StatusCode};
+
+use super::web::{BackendUrl, Web, bearer};
+
+/// `custom`.
+pub struct CustomBackend {
+    web: Web,
+    token: SecretText,
+}
+
+impl CustomBackend {
+    /// At `base`, with this bearer.
+    pub fn new(client: OperatorClient, base: BackendUrl, token: SecretText) -> Self {
+        Self { web: Web::new("custom", client, base), token }
+    }
+}
+
+impl SecretBackend for CustomBackend {
+    fn read<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, BackendError>> {
+        Box::pin(async move {
+            let path = format!("/secrets/{reference}");
+            let answer = self.web.ask("read", Method::GET, &path, bearer(&self.token), Vec::new()).await?;
+            match answer.status {
+                StatusCode::OK => Ok(Some(answer.body.to_vec())),
+                StatusCode::NOT_FOUND => Ok(None),
+                other => Err(self.web.refused("read", other)),
+            }
+        })
+    }
+
+    fn write<'a>(&'a self, reference: &'a str, envelope: &'a [u8]) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async move {
+            let mut headers = bearer(&self.token);
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+            let path = format!("/secrets/{reference}");
+            let answer = self.web.ask("write", Method::PUT, &path, headers, envelope.to_vec()).await?;
+            if answer.status.is_success() { Ok(()) } else { Err(self.web.refused("write", answer.status)) }
+        })
+    }
+
+    fn remove<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async move {
+            let path = format!("/secrets/{reference}");
+            let answer = self.web.ask("remove", Method::DELETE, &path, bearer(&self.token), Vec::new()).await?;
+            let gone = answer.status.is_success() || answer.status == StatusCode::NOT_FOUND;
+            if gone { Ok(()) } else { Err(self.web.refused("remove", answer.status)) }
+        })
+    }
+}

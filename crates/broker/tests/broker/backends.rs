@@ -1,0 +1,189 @@
+//! Backends against servers that speak their protocols, and what is remembered of them.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use caracal_authority::Timestamp;
+use caracal_broker::backends::{BackendUrl, CachedBackend, CustomBackend, VaultBackend, VaultSettings};
+use caracal_crypto::{Secret, SecretText};
+use caracal_custody::SecretBackend;
+use caracal_http::egress::{OperatorClient, SystemResolver, TlsTrust};
+use caracal_store::{ManualClock, conformance};
+use caracal_testkit::{FakeServer, Place, Received, Reply};
+use serde_json::{Value, json};
+
+const PLACE: &str = "zones/z-1/providers/p-1/secretConfig";
+
+fn client(server: &FakeServer) -> OperatorClient {
+    let trust = TlsTrust::from_pem(false, Some(server.authority().as_bytes()));
+    OperatorClient::new(Arc::new(SystemResolver::new()), trust)
+}
+
+fn secret(text: &str) -> SecretText {
+    Secret::new(text.to_owned())
+}
+
+/// A server that keeps bytes by path for whoever bears `secret-token`.
+fn custom_server() -> FakeServer {
+    let kept = Mutex::new(HashMap::<String, Vec<u8>>::new());
+    FakeServer::https(&[], move |request| {
+        if request.header("authorization") != Some("Bearer secret-token") {
+            return Reply::bytes(401, "who?");
+        }
+        let (mut kept, path) = (kept.lock().unwrap(), request.path().to_owned());
+        match request.method.as_str() {
+            "GET" => kept.get(&path).map_or_else(|| Reply::bytes(404, ""), |bytes| Reply::bytes(200, bytes.clone())),
+            "PUT" if request.header("content-type") == Some("application/octet-stream") => {
+                kept.insert(path, request.body.clone());
+                Reply::bytes(204, "")
+            }
+            "DELETE" => Reply::bytes(if kept.remove(&path).is_some() { 204 } else { 404 }, ""),
+            _ => Reply::bytes(400, ""),
+        }
+    })
+}
+
+fn vault_server() -> FakeServer {
+    let kept = Mutex::new(HashMap::<String, Value>::new());
+    FakeServer::https(&[], move |request: &Received| {
+        let allowed =
+            request.header("x-vault-token") == Some("hvs.token") && request.header("x-vault-namespace") == Some("team");
+        if !allowed {
+            return Reply::json(403, r#"{"errors":["permission denied"]}"#);
+        }
+        let mut kept = kept.lock().unwrap();
+        let at = |kind: &str| request.path().strip_prefix(&format!("/v1/kv/{kind}/")).map(str::to_owned);
+        match (request.method.as_str(), at("data"), at("metadata")) {
+            ("GET", Some(name), _) => match kept.get(&name) {
+                Some(data) => Reply::json(200, json!({"data": {"data": data, "metadata": {"version": 1}}}).to_string()),
+                None => Reply::json(404, r#"{"errors":[]}"#),
+            },
+            ("POST", Some(name), _) => {
+                let body: Value = serde_json::from_slice(&request.body).unwrap();
+                kept.insert(name, body["data"].clone());
+                Reply::json(200, r#"{"data":{"version":1}}"#)
+            }
+            ("DELETE", _, Some(name)) => {
+                kept.remove(&name);
+                Reply::bytes(204, "")
+            }
+            _ => Reply::json(400, "{}"),
+        }
+    })
+}
+
+/// What every backend promises.
+async fn check(backend: &dyn SecretBackend) {
+    assert_eq!(backend.read(PLACE).await.unwrap(), None);
+    backend.remove(PLACE).await.unwrap();
+    for envelope in [&[0_u8, 1, 255][..], b"another"] {
+        backend.write(PLACE, envelope).await.unwrap();
+        assert_eq!(backend.read(PLACE).await.unwrap().as_deref(), Some(envelope));
+    }
+    assert_eq!(backend.read("zones/z-1/providers/p-2/secretConfig").await.unwrap(), None);
+    backend.remove(PLACE).await.unwrap();
+    assert_eq!(backend.read(PLACE).await.unwrap(), None);
+}
+
+fn vault(server: &FakeServer, token: &str) -> VaultBackend {
+    let settings = VaultSettings {
+        address: BackendUrl::parse(&server.url()).unwrap(),
+        token: secret(token),
+        mount: "kv/".to_owned(),
+        namespace: Some("team".to_owned()),
+    };
+    VaultBackend::new(client(server), settings)
+}
+
+fn custom(server: &FakeServer, token: &str) -> CustomBackend {
+    CustomBackend::new(client(server), BackendUrl::parse(&format!("{}/", server.url())).unwrap(), secret(token))
+}
+
+#[tokio::test]
+async fn envelopes_come_back_from_every_backend_as_they_were() {
+    let server = custom_server();
+    check(&custom(&server, "secret-token")).await;
+    assert_eq!(server.seen()[0].path(), format!("/secrets/{PLACE}"));
+    let server = vault_server();
+    check(&vault(&server, "hvs.token")).await;
+    let written = server.seen().into_iter().find(|request| request.method == "POST").unwrap();
+    assert_eq!(written.path(), format!("/v1/kv/data/{PLACE}"));
+    let body: Value = serde_json::from_slice(&written.body).unwrap();
+    assert_eq!(body, json!({"data": {"value": STANDARD.encode([0_u8, 1, 255])}}));
+}
+
+#[tokio::test]
+async fn t05_secrets_a_backend_that_refuses_is_an_error_without_its_words() {
+    let (one, two) = (custom_server(), vault_server());
+    let refusing: [&dyn SecretBackend; 2] = [&custom(&one, "wrong"), &vault(&two, "wrong")];
+    for backend in refusing {
+        let read = backend.read(PLACE).await.unwrap_err().to_string();
+        assert!(read.contains("status 40") && !read.contains("who?") && !read.contains("wrong"), "{read}");
+        assert!(backend.write(PLACE, b"x").await.is_err() && backend.remove(PLACE).await.is_err());
+    }
+}
+
+#[test]
+fn a_backend_is_reached_over_tls_or_on_loopback() {
+    for good in
+        ["https://vault.internal:8200", "https://10.0.0.1/", "http://localhost:1", "http://127.0.0.1", "http://[::1]:2"]
+    {
+        assert!(BackendUrl::parse(good).is_ok(), "{good}");
+    }
+    for bad in
+        ["", "vault", "http://vault.internal", "http://10.0.0.1", "https://u:p@vault", "https://vault/?a=b", "ftp://x"]
+    {
+        assert!(BackendUrl::parse(bad).is_err(), "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn t08_availability_what_was_read_counts_for_a_minute_and_through_an_outage_for_ten() {
+    let (server, down) = (custom_server(), Arc::new(AtomicBool::new(false)));
+    let (url, is_down) = (server.url(), down.clone());
+    // In front of the server, so that it can be taken away.
+    let inner: Arc<dyn SecretBackend> = Arc::new(custom(&server, "secret-token"));
+    struct Switch(Arc<dyn SecretBackend>, Arc<AtomicBool>);
+    impl SecretBackend for Switch {
+        fn read<'a>(
+            &'a self,
+            reference: &'a str,
+        ) -> caracal_store::BoxFuture<'a, Result<Option<Vec<u8>>, caracal_custody::BackendError>> {
+            let down = self.1.load(Ordering::SeqCst);
+            let error = caracal_custody::BackendError { kind: "custom", doing: "read", reason: "down".to_owned() };
+            if down { Box::pin(std::future::ready(Err(error))) } else { self.0.read(reference) }
+        }
+        fn write<'a>(
+            &'a self,
+            reference: &'a str,
+            envelope: &'a [u8],
+        ) -> caracal_store::BoxFuture<'a, Result<(), caracal_custody::BackendError>> {
+            self.0.write(reference, envelope)
+        }
+        fn remove<'a>(
+            &'a self,
+            reference: &'a str,
+        ) -> caracal_store::BoxFuture<'a, Result<(), caracal_custody::BackendError>> {
+            self.0.remove(reference)
+        }
+    }
+    let (place, clock) = (Place::new(), Arc::new(ManualClock::at(Timestamp::from_seconds(1_767_225_600))));
+    let store = conformance::open(place.path(), place.database_url().as_deref(), clock.clone()).await;
+    let cached = CachedBackend::new(Arc::new(Switch(inner.clone(), is_down)), store);
+    assert_eq!(cached.read(PLACE).await.unwrap(), None);
+    inner.write(PLACE, b"behind its back").await.unwrap();
+    assert_eq!(cached.read(PLACE).await.unwrap(), None);
+    clock.advance(61);
+    assert_eq!(cached.read(PLACE).await.unwrap().as_deref(), Some(&b"behind its back"[..]));
+    cached.write(PLACE, b"new").await.unwrap();
+    assert_eq!(cached.read(PLACE).await.unwrap().as_deref(), Some(&b"new"[..]));
+    down.store(true, Ordering::SeqCst);
+    clock.advance(659);
+    assert_eq!(cached.read(PLACE).await.unwrap().as_deref(), Some(&b"new"[..]));
+    clock.advance(1);
+    assert!(cached.read(PLACE).await.is_err());
+    assert!(url.starts_with("https://"));
+}

@@ -1,0 +1,90 @@
+//! Where sealed secrets lie (contract: sts.md §10.6).
+
+use std::fmt;
+use std::sync::Arc;
+
+use caracal_broker::backends::BackendUrl;
+use caracal_crypto::SecretText;
+
+use super::variables::Reader;
+
+const KIND: &str = "CARACAL_SECRET_BACKEND";
+
+/// `CARACAL_SECRET_BACKEND` with what it needs.
+#[derive(Clone)]
+pub enum SecretBackendSettings {
+    /// In the store.
+    Builtin,
+    /// In a vault.
+    Vault {
+        /// `CARACAL_VAULT_ADDR`.
+        address: BackendUrl,
+        /// `CARACAL_VAULT_TOKEN`.
+        token: Arc<SecretText>,
+        /// `CARACAL_VAULT_MOUNT`.
+        mount: String,
+        /// `CARACAL_VAULT_NAMESPACE`.
+        namespace: Option<String>,
+    },
+    /// At a server of the operator's own.
+    Custom {
+        /// `CARACAL_CUSTOM_SECRETS_URL`.
+        url: BackendUrl,
+        /// `CARACAL_CUSTOM_SECRETS_TOKEN`.
+        token: Arc<SecretText>,
+    },
+}
+
+impl fmt::Debug for SecretBackendSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Builtin => "builtin",
+            Self::Vault { .. } => "vault",
+            Self::Custom { .. } => "custom",
+        })
+    }
+}
+
+impl SecretBackendSettings {
+    /// Unknown or incomplete is a mistake; there is nothing to fall back to.
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        let kind = reader.text(KIND).unwrap_or_default().trim().to_ascii_lowercase();
+        match kind.as_str() {
+            "" | "builtin" => Self::Builtin,
+            "vault" => {
+                let address = url(reader, "CARACAL_VAULT_ADDR");
+                let token = token(reader, "CARACAL_VAULT_TOKEN");
+                let (Some(address), Some(token)) = (address, token) else { return Self::Builtin };
+                let mount = reader.text("CARACAL_VAULT_MOUNT").unwrap_or_else(|| "secret".to_owned());
+                Self::Vault { address, token, mount, namespace: reader.text("CARACAL_VAULT_NAMESPACE") }
+            }
+            "custom" => {
+                let url = url(reader, "CARACAL_CUSTOM_SECRETS_URL");
+                let token = token(reader, "CARACAL_CUSTOM_SECRETS_TOKEN");
+                let (Some(url), Some(token)) = (url, token) else { return Self::Builtin };
+                Self::Custom { url, token }
+            }
+            _ => {
+                reader.mistake(KIND, format!("`{kind}` is none of builtin, vault, custom"));
+                Self::Builtin
+            }
+        }
+    }
+}
+
+fn url(reader: &mut Reader<'_>, name: &str) -> Option<BackendUrl> {
+    let Some(text) = reader.text(name) else {
+        reader.mistake(name, format!("is needed with this {KIND}"));
+        return None;
+    };
+    BackendUrl::parse(&text).map_err(|error| reader.mistake(name, error.to_string())).ok()
+}
+
+fn token(reader: &mut Reader<'_>, name: &str) -> Option<Arc<SecretText>> {
+    let before = reader.mistakes.len();
+    let found = reader.secret(name).map(|text| Arc::new(SecretText::new(text)));
+    if found.is_none() && reader.mistakes.len() == before {
+        reader.mistake(name, format!("is needed with this {KIND}"));
+    }
+    found
+}

@@ -1,0 +1,28 @@
+//! A store of envelopes that is not ours: a vault, a cloud's secret manager. It gets ciphertext alone; the plaintext stays
+//! where the key-encryption key is.
+
+use caracal_store::BoxFuture;
+
+/// A backend that did not do what it was asked. Its words may be about anything, so they are not in here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the secret backend {kind} did not {doing}: {reason}")]
+pub struct BackendError {
+    /// Which backend.
+    pub kind: &'static str,
+    /// What it was asked.
+    pub doing: &'static str,
+    /// Status, or what became of the connection.
+    pub reason: String,
+}
+
+/// Keeps envelopes by reference.
+pub trait SecretBackend: Send + Sync + 'static {
+    /// The envelope under `reference`; `None` when there is none.
+    fn read<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, BackendError>>;
+
+    /// Puts an envelope under `reference`, in place of any other.
+    fn write<'a>(&'a self, reference: &'a str, envelope: &'a [u8]) -> BoxFuture<'a, Result<(), BackendError>>;
+
+    /// Removes what is under `reference`, if there is something.
+    fn remove<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<(), BackendError>>;
+}
