@@ -55,7 +55,9 @@ pub enum RefusalKind {
     #[error("a second `package` line; one document has one package")]
     SecondPackage,
     /// An import other than the keyword imports.
-    #[error("import `{0}` has no meaning for literal data; remove it (only `rego.v1` and `future.keywords` are known)")]
+    #[error(
+        "import `{0}` is not known; remove it or mend its name (`rego.v1`, `future.keywords`, `input` and `data` are known)"
+    )]
     UnknownImport(String),
     /// `rego.v1` together with another keyword import, or one import twice.
     #[error("import `{0}` repeats or contradicts an earlier one; keep only `import rego.v1`")]

@@ -185,8 +185,10 @@ impl Database {
     /// A copy of it. Whoever is still connected to it is cut off.
     pub fn copy(&self) -> Result<Self, NotStarted> {
         let copy = Self { server: self.server.clone(), name: Self::fresh_name() };
-        let connected = format!("FROM pg_stat_activity WHERE datname = '{}'", self.name);
-        copy.tell(&format!("SELECT pg_terminate_backend(pid) {connected}"))?;
+        copy.tell(&format!(
+            "DO $$BEGIN PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'; END$$",
+            self.name
+        ))?;
         copy.tell(&format!("CREATE DATABASE {} TEMPLATE {}", copy.name, self.name))?;
         Ok(copy)
     }

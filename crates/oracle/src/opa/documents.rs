@@ -226,9 +226,6 @@ pub fn check_documents(vectors: &[DocumentVector]) -> Result<Checked, String> {
         checked.loaded += 1;
         checked.built += u64::from(built.is_ok());
         let Some(roots) = roots.as_ref().filter(|_| *taken) else {
-            if has_unknown_keyword_import(text) {
-                continue;
-            }
             return Err(told("taken by us and not by OPA"));
         };
         for root in Root::ALL {
@@ -244,18 +241,6 @@ pub fn check_documents(vectors: &[DocumentVector]) -> Result<Checked, String> {
     Ok(checked)
 }
 
-/// Whether the text imports a keyword that the language does not have, `rego.vv1` for example. OPA refuses that; a reader
-/// that evaluates may overlook it, because it names nothing that a rule could use.
-fn has_unknown_keyword_import(text: &str) -> bool {
-    let known = ["rego.v1", "future.keywords"];
-    let keywords = ["contains", "every", "if", "in"];
-    text.lines().filter_map(|line| line.trim().strip_prefix("import ")).any(|import| {
-        let path = import.split_whitespace().next().unwrap_or_default();
-        let keyword = path.strip_prefix("future.keywords.").is_some_and(|keyword| keywords.contains(&keyword));
-        (path.starts_with("rego.") || path.starts_with("future.")) && !known.contains(&path) && !keyword
-    })
-}
-
 /// How much of the vectors had something to compare.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Checked {
@@ -267,20 +252,4 @@ pub struct Checked {
     pub built: u64,
     /// Values of roots that were compared.
     pub values: u64,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_imports_that_name_no_keyword_are_unknown() {
-        for unknown in ["import rego.vv1", " import future.keywords.contais # x", "import rego.v2", "import future.if"]
-        {
-            assert!(has_unknown_keyword_import(unknown), "{unknown}");
-        }
-        for known in ["import rego.v1", "import future.keywords", "import future.keywords.in", "import data.x", "x"] {
-            assert!(!has_unknown_keyword_import(known), "{known}");
-        }
-    }
 }

@@ -14,6 +14,16 @@ use crate::parse::{Form, ParsedDocument, Rule, VALUE_BYTES, shortened, sorted_me
 use crate::refusal::{Refusal, RefusalKind};
 use crate::root::Root;
 
+/// What a document may import that is neither `data` nor `input`.
+const KEYWORD_IMPORTS: [&str; 6] = [
+    "rego.v1",
+    "future.keywords",
+    "future.keywords.contains",
+    "future.keywords.every",
+    "future.keywords.if",
+    "future.keywords.in",
+];
+
 /// What the engine keeps for a byte of text, about: a tree and its schedule.
 const ENGINE_BYTES: usize = 64;
 
@@ -128,8 +138,9 @@ impl Reader<'_> {
                     self.blank(&import.span, edits);
                     Target::Data(path.split_off(1))
                 }
-                // Keywords; the engine knows them.
-                _ => continue,
+                _ if KEYWORD_IMPORTS.contains(&path.join(".").as_str()) => continue,
+                // The engine takes a misspelt one for nothing, and then reads the text in another way than its author.
+                _ => return self.refuse(&import.span, RefusalKind::UnknownImport(shortened(&path.join(".")))),
             };
             let same_root = matches!(&target, Target::Data(path) if path.last() == Some(&name));
             let hides =
