@@ -16,23 +16,22 @@ const STALE: Duration = Duration::from_secs(600);
 /// From so many references on, those that can't be served any more are dropped.
 const TIDY_FROM: usize = 4_096;
 
-type Read = Result<Option<Vec<u8>>, BackendError>;
-
-/// When a backend was asked, and what it said.
+/// When it was said, and what.
 type Kept = (Timestamp, Option<Vec<u8>>);
+type Read = Result<Option<Vec<u8>>, BackendError>;
 
 /// Remembers what another backend said.
 pub struct CachedBackend {
     inner: Arc<dyn SecretBackend>,
     store: Store,
-    kept: Arc<Mutex<HashMap<String, Kept>>>,
+    kept: Mutex<HashMap<String, Kept>>,
     reads: Flights<String, Read>,
 }
 
 impl CachedBackend {
     /// By the time of `store`.
     pub fn new(inner: Arc<dyn SecretBackend>, store: Store) -> Self {
-        Self { inner, store, kept: Arc::default(), reads: Flights::default() }
+        Self { inner, store, kept: Mutex::default(), reads: Flights::default() }
     }
 
     fn kept(&self, reference: &str, within: Duration) -> Option<Option<Vec<u8>>> {
