@@ -7,6 +7,7 @@ use crate::{client, python};
 /// Rooms whose tests run a second time, with their stores on PostgreSQL.
 const ON_BOTH_ENGINES: &[&str] = &[
     "caracal-custody",
+    "caracal-broker",
     "caracal-ledger",
     "caracal-sts",
     "caracal-gateway",

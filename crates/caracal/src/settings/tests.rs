@@ -94,6 +94,7 @@ fn the_operators_table_is_what_is_read() {
         include_str!("variables.rs"),
         include_str!("engine.rs"),
         include_str!("environment.rs"),
+        include_str!("backend.rs"),
     ];
     for variable in VARIABLES {
         let read = source.concat().matches(&format!("\"{}\"", variable.name)).count();
