@@ -20,6 +20,7 @@ use axum::response::{IntoResponse, Response};
 use caracal_authority::{Timestamp, ZoneId, ids};
 use caracal_crypto::fast_hash::token_digest;
 use caracal_http::limits::Source;
+use caracal_http::rate::Kind;
 use caracal_http::{PeerAddr, Problem, RequestId, body, json};
 use caracal_store::admin_tokens::{self, AdminToken};
 use caracal_store::{BoxFuture, zones};
@@ -45,6 +46,17 @@ pub(crate) struct Route {
     pub(crate) needs: Needs,
     /// Whom it is for, and the handler.
     pub(crate) reach: Reach,
+}
+
+impl Route {
+    /// Whether the request can do nothing but take authority away: then it is let through where requests can't be
+    /// counted. Decided on the route that matched, like every gate.
+    fn kind(&self) -> Kind {
+        let ends = |action: &str| self.path.ends_with(action);
+        let takes_away = self.method == Method::DELETE
+            || (self.method == Method::POST && ["/revoke", "/reject"].into_iter().any(ends));
+        if takes_away { Kind::TakesAway } else { Kind::Other }
+    }
 }
 
 /// What a token must be able to do. Deciding approvals is never implied by writing, nor the other way round.
@@ -180,7 +192,7 @@ async fn pass(
 ) -> Result<Response, Refusal> {
     let (mut parts, body) = request.into_parts();
     let ids = path_ids(&mut parts).await?;
-    let body = enter(admin, &parts, body, visit).await?;
+    let body = enter(admin, &parts, body, route.kind(), visit).await?;
     let zone = match &route.reach {
         Reach::Zone(_) => Some(ids.iter().find(|(name, _)| name == "zone").map_or("", |(_, zone)| zone)),
         Reach::Zones(_) | Reach::Catalogue(_) => None,
@@ -212,20 +224,26 @@ async fn execute<P>(run: &Run<P>, admin: &Arc<Admin>, call: Call<P>) -> Result<R
 
 async fn turn_away(admin: &Arc<Admin>, request: Request, visit: &mut Visit) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
-    enter(admin, &parts, body, visit).await?;
+    enter(admin, &parts, body, Kind::Other, visit).await?;
     let mut snapshot = admin.store.snapshot().await?;
     let token = authenticate(admin, &mut snapshot, &parts.headers).await?;
     drop(snapshot);
-    let Some(token) = token else { return Err(unauthenticated(admin, visit).await) };
+    let Some(token) = token else { return Err(unauthenticated(admin, Kind::Other, visit).await) };
     let actor = token.id.clone();
     visit.know(Trace::of_unmatched(&admin.ledger, visit, &parts, &token)?);
-    admin.limits.by_actor(&actor, visit.now).await?;
+    admin.limits.by_actor(&actor, Kind::Other, visit.now).await?;
     Err(Refusal::missing("not_found"))
 }
 
 /// What comes before anybody is asked who they are: the address's limit, then the body.
-async fn enter(admin: &Admin, parts: &Parts, body: Body, visit: &Visit) -> Result<Option<Value>, Refusal> {
-    admin.limits.by_source(visit.source, visit.now).await?;
+async fn enter(
+    admin: &Admin,
+    parts: &Parts,
+    body: Body,
+    request: Kind,
+    visit: &Visit,
+) -> Result<Option<Value>, Refusal> {
+    admin.limits.by_source(visit.source, request, visit.now).await?;
     let bytes = body::read(body, admin.config.body_limit, admin.config.body_deadline).await.map_err(Problem::from)?;
     if matches!(parts.method, Method::GET | Method::HEAD) {
         // Clients send content types on reads, too. Their bodies mean nothing.
@@ -253,7 +271,7 @@ async fn admit(
     let Some(token) = authenticate(admin, &mut snapshot, &parts.headers).await? else {
         // Counting may ask another server, and nobody keeps a snapshot meanwhile.
         drop(snapshot);
-        return Err(unauthenticated(admin, visit).await);
+        return Err(unauthenticated(admin, route.kind(), visit).await);
     };
     let zone_id = zone.and_then(|zone| ZoneId::parse(zone).ok());
     let (mut row, mut owner) = (None, None);
@@ -274,7 +292,7 @@ async fn admit(
     if let Some(account) = caller.account() {
         visit.name_operator(account);
     }
-    admin.limits.by_actor(&caller.token.id, visit.now).await?;
+    admin.limits.by_actor(&caller.token.id, route.kind(), visit.now).await?;
     let is_live = row.is_some_and(|row| row.archived_at.is_none());
     Ok(Admitted { caller, zone: zone_id.map(|zone| InZone { zone, is_live }) })
 }
@@ -295,8 +313,8 @@ async fn authenticate(
     Ok(found.filter(|token| token.revoked_at.is_none() && is_known_kind(token)))
 }
 
-async fn unauthenticated(admin: &Admin, visit: &Visit) -> Refusal {
-    match admin.limits.failed(visit.source, visit.now).await {
+async fn unauthenticated(admin: &Admin, request: Kind, visit: &Visit) -> Refusal {
+    match admin.limits.failed(visit.source, request, visit.now).await {
         Ok(()) => Refusal::unauthenticated("invalid_admin_token"),
         Err(limited) => limited,
     }

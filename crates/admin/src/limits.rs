@@ -7,7 +7,7 @@ use std::sync::Arc;
 use caracal_authority::{AdminTokenId, Timestamp};
 use caracal_http::Problem;
 use caracal_http::limits::{FixedWindow, Source, Verdict};
-use caracal_http::rate::{RateLimit, SharedWindows};
+use caracal_http::rate::{Kind, RateLimit, SharedWindows};
 
 use crate::AdminConfig;
 use crate::problem::Refusal;
@@ -42,18 +42,18 @@ impl Limits {
     }
 
     /// Counts a request of this address.
-    pub(crate) async fn by_source(&self, source: Source, now: Timestamp) -> Result<(), Refusal> {
-        within(self.sources.hit(&source, now).await)
+    pub(crate) async fn by_source(&self, source: Source, request: Kind, now: Timestamp) -> Result<(), Refusal> {
+        Ok(self.sources.hit(&source, request, now).await.map_err(Problem::from)?)
     }
 
     /// Counts a request of this token.
-    pub(crate) async fn by_actor(&self, actor: &AdminTokenId, now: Timestamp) -> Result<(), Refusal> {
-        within(self.actors.hit(actor, now).await)
+    pub(crate) async fn by_actor(&self, actor: &AdminTokenId, request: Kind, now: Timestamp) -> Result<(), Refusal> {
+        Ok(self.actors.hit(actor, request, now).await.map_err(Problem::from)?)
     }
 
     /// Counts a failed authentication from this address. Successes are never counted.
-    pub(crate) async fn failed(&self, source: Source, now: Timestamp) -> Result<(), Refusal> {
-        within(self.failures.hit(&source, now).await)
+    pub(crate) async fn failed(&self, source: Source, request: Kind, now: Timestamp) -> Result<(), Refusal> {
+        Ok(self.failures.hit(&source, request, now).await.map_err(Problem::from)?)
     }
 
     /// Counts a refusal for rate of this token; whether it is one of the few that get a record each.

@@ -1,9 +1,10 @@
 //! Forgetting what no decision can need any more: used mandates and nonces past their end, idempotency receipts past
-//! their retention, approvals a day after they were over. In small commits, so that nobody waits for it.
+//! their retention, approvals a day after they were over, counts of windows long past. In small commits, so that nobody
+//! waits for it.
 
 use std::time::Duration;
 
-use caracal_store::{Store, StoreError, approvals, receipts, used_mandates};
+use caracal_store::{Store, StoreError, approvals, counts, receipts, used_mandates};
 use tokio::sync::watch;
 
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -42,7 +43,8 @@ async fn forget_a_batch(store: &Store) -> Result<usize, StoreError> {
                 let used = used_mandates::purge_expired(tx, before, BATCH).await?;
                 let over = tx.now().minus(APPROVALS_KEPT);
                 let approvals = approvals::purge_terminal(tx, over, BATCH).await?;
-                Ok(used + approvals + receipts::purge_expired(tx, before, BATCH).await?)
+                let counted = counts::purge_older(tx, before, BATCH).await?;
+                Ok(used + approvals + counted + receipts::purge_expired(tx, before, BATCH).await?)
             })
         })
         .await

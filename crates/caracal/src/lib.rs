@@ -7,6 +7,7 @@ pub mod commands;
 pub mod demo;
 mod elected;
 mod housekeeping;
+mod kept_counters;
 mod logging;
 pub mod settings;
 mod shared_counters;

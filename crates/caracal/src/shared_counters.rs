@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use caracal_authority::Timestamp;
 use caracal_authority::exchange::Rate;
-use caracal_crypto::hmac::sha256_hex;
 use caracal_http::limits::Verdict;
 use caracal_http::rate::SharedWindows;
 use caracal_store::BoxFuture;
@@ -40,11 +39,7 @@ pub(crate) struct SharedGuesses(pub(crate) Counters);
 impl SharedGuesses {
     const LIMIT: FailureLimit = FailureLimit { limit: guesses::MOST, window: guesses::SPAN, block: guesses::SPAN };
 
-    /// The name can be any text of any length, so only its hash is a key.
-    fn key(guesser: &Guesser) -> String {
-        let source = guesser.source.map(|source| source.to_string()).unwrap_or_default();
-        format!("caracal:guesses:{}:{source}:{}", guesser.at.as_str(), sha256_hex(guesser.application.as_bytes()))
-    }
+    const PREFIX: &str = "caracal:guesses:";
 }
 
 /// What the server said, as the verdict to give.
@@ -61,11 +56,11 @@ fn verdict(blocked: Result<Option<Duration>, StreamError>) -> Result<Verdict, Co
 
 impl Guesses for SharedGuesses {
     fn check<'a>(&'a self, guesser: &'a Guesser, _: Timestamp) -> BoxFuture<'a, Result<Verdict, CountUnavailable>> {
-        Box::pin(async move { verdict(self.0.blocked(&Self::key(guesser)).await) })
+        Box::pin(async move { verdict(self.0.blocked(&guesser.key(Self::PREFIX)).await) })
     }
 
     fn failed<'a>(&'a self, guesser: &'a Guesser, _: Timestamp) -> BoxFuture<'a, Result<Verdict, CountUnavailable>> {
-        Box::pin(async move { verdict(self.0.failed(&Self::key(guesser), Self::LIMIT).await) })
+        Box::pin(async move { verdict(self.0.failed(&guesser.key(Self::PREFIX), Self::LIMIT).await) })
     }
 }
 
@@ -78,7 +73,7 @@ impl SharedWindows for SharedRequests {
             match self.0.hit_all(&[format!("caracal:rate:{key}")], window).await {
                 Ok(counts) => counts.first().copied(),
                 Err(error) => {
-                    tracing::warn!(%error, "requests are counted by this process alone");
+                    tracing::error!(%error, "requests can't be counted, so only those that take authority away are let through");
                     None
                 }
             }

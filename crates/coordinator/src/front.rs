@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse, Response};
 use caracal_authority::{AgentSessionId, EdgeId};
 use caracal_http::limits::Source;
+use caracal_http::rate::Kind;
 use caracal_http::{PeerAddr, Problem, Profile, RequestId, body, health, json};
 use serde_json::Value;
 
@@ -131,7 +132,11 @@ impl Coordinator {
         let source = self.source(parts).map(|source| source.to_string()).unwrap_or_default();
         let limited = |wait| Problem::limited("rate_limited", wait);
         if *route != Route::Ready {
-            return self.requests.hit(&source, now).await.into_result().map_err(limited);
+            let kind = match route {
+                Route::InZone(ZoneRoute::TerminateSession(_) | ZoneRoute::RevokeDelegation(_)) => Kind::TakesAway,
+                _ => Kind::Other,
+            };
+            return self.requests.hit(&source, kind, now).await.map_err(Problem::from);
         }
         self.requests.hit_here(&source, now).into_result().map_err(limited)?;
         self.probes.hit_here(&source, now).into_result().map_err(limited)

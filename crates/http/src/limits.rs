@@ -67,15 +67,21 @@ impl FixedWindow {
     /// Counts one hit of `key`, refused ones included, and says whether it is among the first `limit` of its window.
     /// A limit of 0 allows nothing: where the contract says that 0 switches a limit off, do not call.
     pub fn hit(&self, key: &(impl Hash + ?Sized), limit: u32, now: Timestamp) -> Verdict {
-        let mut slots = lock(&self.slots);
-        let slot = slots.live_or_new(self.hasher.hash_one(key), self.window, now);
-        slot.count = slot.count.saturating_add(1);
+        let slot = self.count(key, now);
         if slot.count <= limit { Verdict::Allowed } else { slot.limited(self.window, now) }
     }
 
-    /// Goes on with a window that began at `born`, from what was counted in it elsewhere. Tell of the oldest first.
-    pub fn resume(&self, key: &(impl Hash + ?Sized), count: u32, born: Timestamp) {
-        lock(&self.slots).begin(self.hasher.hash_one(key), Slot { born, count, blocked: false });
+    /// Counts one hit of `key`, and gives the window it fell into.
+    pub fn count(&self, key: &(impl Hash + ?Sized), now: Timestamp) -> Slot {
+        let mut slots = lock(&self.slots);
+        let slot = slots.live_or_new(self.hasher.hash_one(key), self.window, now);
+        slot.count = slot.count.saturating_add(1);
+        *slot
+    }
+
+    /// Goes on with a window that was begun elsewhere. Tell of the oldest first.
+    pub fn resume(&self, key: &(impl Hash + ?Sized), slot: Slot) {
+        lock(&self.slots).begin(self.hasher.hash_one(key), slot);
     }
 
     /// What [`hit`](Self::hit) would say, without counting.
@@ -123,18 +129,34 @@ impl Backoff {
 
     /// Counts a failure of `key`. Limited when this failure is one too many, which then is the answer to give.
     pub fn failed(&self, key: &(impl Hash + ?Sized), now: Timestamp) -> Verdict {
+        self.verdict(self.count(key, now), now)
+    }
+
+    /// Counts a failure of `key`, and gives what stands against it now. A block is not prolonged by further failures.
+    pub fn count(&self, key: &(impl Hash + ?Sized), now: Timestamp) -> Slot {
         let key = self.hasher.hash_one(key);
         let mut slots = lock(&self.slots);
         if let Some(slot) = slots.live(key, self.block, now).filter(|slot| slot.blocked) {
-            return slot.limited(self.block, now);
+            return *slot;
         }
         let slot = slots.live_or_new(key, self.window, now);
         slot.count = slot.count.saturating_add(1);
         if slot.count <= self.limit {
-            return Verdict::Allowed;
+            return *slot;
         }
-        slots.begin(key, Slot { born: now, count: 0, blocked: true });
-        Verdict::Limited { retry_after: self.block }
+        let block = Slot { born: now, count: 0, blocked: true };
+        slots.begin(key, block);
+        block
+    }
+
+    /// The verdict that `slot` means at `now`.
+    pub fn verdict(&self, slot: Slot, now: Timestamp) -> Verdict {
+        if slot.blocked && slot.lives(self.block, now) { slot.limited(self.block, now) } else { Verdict::Allowed }
+    }
+
+    /// Goes on with what was counted elsewhere. Tell of the oldest first.
+    pub fn resume(&self, key: &(impl Hash + ?Sized), slot: Slot) {
+        lock(&self.slots).begin(self.hasher.hash_one(key), slot);
     }
 }
 
@@ -172,11 +194,15 @@ impl Source {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Slot {
-    born: Timestamp,
-    count: u32,
-    blocked: bool,
+/// What is known of one key: how often it was since when, or that it is blocked since then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slot {
+    /// When the window, or the block, began.
+    pub born: Timestamp,
+    /// Hits or failures since.
+    pub count: u32,
+    /// Whether nothing is allowed until a block has passed.
+    pub blocked: bool,
 }
 
 impl Slot {

@@ -2,9 +2,9 @@
 //! together where there is a counter that they share.
 //!
 //! Each process counts for itself first, so a flood is turned away without asking anybody. What it lets pass is counted
-//! together with the others'. When that can't be done the process's own count is the limit: a service is never without
-//! one, and losing the counter never stops somebody from taking authority back through it. Limits on which authority
-//! hangs, those of mints and of wrong secrets, are not of this kind: they refuse (difference D7).
+//! together with the others'. When that can't be done, nobody knows whether the request is within its limit, and it is
+//! refused: what can't be counted is not let through (difference D7). One kind of request is excepted, because the loss
+//! of a counter must never keep anybody from taking authority back: for that, the process's own count is the limit.
 
 use std::fmt::Display;
 use std::future::Future;
@@ -14,16 +14,47 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use caracal_authority::Timestamp;
+use http::StatusCode;
 
+use crate::Problem;
 use crate::limits::{FixedWindow, Verdict};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Windows that several processes count in.
+/// Windows that outlive a process: several count in them, or the next one goes on with them.
 pub trait SharedWindows: Send + Sync + 'static {
     /// Counts one hit of `key` in the window that began with its first, and gives how many there were by then; `None`
     /// when nobody can say.
     fn hit<'a>(&'a self, key: &'a str, window: Duration) -> Pin<Box<dyn Future<Output = Option<u64>> + Send + 'a>>;
+}
+
+/// What a request is, as far as it may be let through uncounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It only takes authority away.
+    TakesAway,
+    /// Anything else.
+    Other,
+}
+
+/// Why a request is not let through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TurnedAway {
+    /// It is over the limit; when trying again can succeed.
+    Limited(Duration),
+    /// Nobody can say whether it is.
+    Uncounted,
+}
+
+impl From<TurnedAway> for Problem {
+    fn from(reason: TurnedAway) -> Self {
+        match reason {
+            TurnedAway::Limited(wait) => Self::limited("rate_limited", wait),
+            TurnedAway::Uncounted => Self::new(StatusCode::SERVICE_UNAVAILABLE, "rate_limit_unavailable").describe(
+                "requests can't be counted now, so only those that take authority away are let through; try again",
+            ),
+        }
+    }
 }
 
 /// At most so many requests per key and minute.
@@ -46,12 +77,19 @@ impl RateLimit {
     }
 
     /// Counts one request of `key`, refused ones included.
-    pub async fn hit(&self, key: &(impl Hash + Display + ?Sized), now: Timestamp) -> Verdict {
-        let verdict = self.hit_here(key, now);
-        let Some(shared) = self.shared.get().filter(|_| self.most > 0 && verdict.is_allowed()) else { return verdict };
+    pub async fn hit(
+        &self,
+        key: &(impl Hash + Display + ?Sized),
+        request: Kind,
+        now: Timestamp,
+    ) -> Result<(), TurnedAway> {
+        self.hit_here(key, now).into_result().map_err(TurnedAway::Limited)?;
+        let Some(shared) = self.shared.get().filter(|_| self.most > 0) else { return Ok(()) };
         match shared.hit(&format!("{}:{key}", self.name), MINUTE).await {
-            Some(count) if count > u64::from(self.most) => Verdict::Limited { retry_after: MINUTE },
-            Some(_) | None => verdict,
+            Some(count) if count > u64::from(self.most) => Err(TurnedAway::Limited(MINUTE)),
+            Some(_) => Ok(()),
+            None if request == Kind::TakesAway => Ok(()),
+            None => Err(TurnedAway::Uncounted),
         }
     }
 
@@ -92,11 +130,11 @@ mod t08_availability {
         (replicas, shared)
     }
 
-    async fn allowed(replicas: &[RateLimit], hits: usize) -> usize {
+    async fn allowed(replicas: &[RateLimit], request: Kind, hits: usize) -> usize {
         let mut allowed = 0;
         for number in 0..hits {
-            let verdict = replicas[number % replicas.len()].hit("key", Timestamp::from_seconds(1)).await;
-            allowed += usize::from(verdict.is_allowed());
+            let outcome = replicas[number % replicas.len()].hit("key", request, Timestamp::from_seconds(1)).await;
+            allowed += usize::from(outcome.is_ok());
         }
         allowed
     }
@@ -104,26 +142,41 @@ mod t08_availability {
     #[tokio::test]
     async fn replicas_have_one_budget_together() {
         let (replicas, _) = replicas(4, Together::default());
-        assert_eq!(allowed(&replicas, 20).await, 4);
+        assert_eq!(allowed(&replicas, Kind::Other, 20).await, 4);
     }
 
     #[tokio::test]
-    async fn without_the_shared_counter_each_replica_keeps_its_own_limit() {
+    async fn what_cannot_be_counted_is_refused() {
         let (replicas, _) = replicas(4, Together { is_down: true, ..Together::default() });
-        assert_eq!(allowed(&replicas, 20).await, 8);
+        let refused = replicas[0].hit("key", Kind::Other, Timestamp::from_seconds(1)).await;
+        assert_eq!(refused, Err(TurnedAway::Uncounted));
+        assert_eq!(Problem::from(TurnedAway::Uncounted).status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(allowed(&replicas, Kind::Other, 20).await, 0);
+    }
+
+    #[tokio::test]
+    async fn what_takes_authority_away_is_let_through_uncounted_within_each_replicas_own_limit() {
+        let (replicas, _) = replicas(4, Together { is_down: true, ..Together::default() });
+        assert_eq!(allowed(&replicas, Kind::TakesAway, 20).await, 8);
+    }
+
+    #[tokio::test]
+    async fn what_takes_authority_away_has_the_same_limit_as_anything_else() {
+        let (replicas, _) = replicas(4, Together::default());
+        assert_eq!(allowed(&replicas, Kind::TakesAway, 20).await, 4);
     }
 
     #[tokio::test]
     async fn a_flood_does_not_reach_the_shared_counter() {
         let (replicas, shared) = replicas(4, Together::default());
-        allowed(&replicas, 1_000).await;
+        allowed(&replicas, Kind::Other, 1_000).await;
         assert!(shared.counts.lock().unwrap().values().sum::<u64>() <= 8);
     }
 
     #[tokio::test]
     async fn zero_is_no_limit_and_nothing_is_counted() {
         let (replicas, shared) = replicas(0, Together::default());
-        assert_eq!(allowed(&replicas, 1_000).await, 1_000);
+        assert_eq!(allowed(&replicas, Kind::Other, 1_000).await, 1_000);
         assert!(shared.counts.lock().unwrap().is_empty());
     }
 }

@@ -19,6 +19,7 @@ pub mod backup;
 pub mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod counts;
 pub mod delegations;
 pub mod deployment;
 mod directory;

@@ -9,8 +9,10 @@
 use std::time::Duration;
 
 use caracal_authority::Timestamp;
-use caracal_http::limits::{Backoff, DEFAULT_MAX_KEYS, Source, Verdict};
-use caracal_store::BoxFuture;
+use caracal_crypto::hmac::sha256_hex;
+use caracal_http::limits::{Backoff, DEFAULT_MAX_KEYS, Slot, Source, Verdict};
+use caracal_store::counts::{self, Count};
+use caracal_store::{BoxFuture, Store, StoreError};
 
 /// Wrong secrets in a minute that block nobody yet.
 pub const MOST: u32 = 60;
@@ -27,6 +29,15 @@ pub struct Guesser {
     pub application: String,
     /// Where the request comes from; `None` inside the process.
     pub source: Option<Source>,
+}
+
+impl Guesser {
+    /// The name it is counted under. What it says of the application can be any text of any length, so only the hash of
+    /// that is part of the name.
+    pub fn key(&self, prefix: &str) -> String {
+        let source = self.source.map(|source| source.to_string()).unwrap_or_default();
+        format!("{prefix}{}:{source}:{}", self.at.as_str(), sha256_hex(self.application.as_bytes()))
+    }
 }
 
 /// What can be guessed at. Each is counted on its own: a user who sends nonsense must not keep the application from its
@@ -63,21 +74,60 @@ pub trait Guesses: Send + Sync + 'static {
     fn failed<'a>(&'a self, guesser: &'a Guesser, now: Timestamp) -> BoxFuture<'a, Result<Verdict, CountUnavailable>>;
 }
 
-/// Counts in this process alone. A restart forgets: it costs who could cause one 60 more guesses at 256 random bits.
-pub struct ProcessGuesses(Backoff);
+/// Counts in this process alone, which is the only one of its store. Each wrong secret is kept before it is answered, so
+/// that a process that is started again goes on where this one was.
+pub struct ProcessGuesses {
+    backoff: Backoff,
+    store: Store,
+}
 
-impl Default for ProcessGuesses {
-    fn default() -> Self {
-        Self(Backoff::new(MOST, SPAN, SPAN, DEFAULT_MAX_KEYS))
+impl ProcessGuesses {
+    /// What the names of these counts begin with.
+    const PREFIX: &str = "guesses:";
+
+    /// Counts from nothing, and keeps it in `store`.
+    pub fn new(store: Store) -> Self {
+        Self { backoff: Backoff::new(MOST, SPAN, SPAN, DEFAULT_MAX_KEYS), store }
+    }
+
+    /// Goes on counting where the process that had this store before left off.
+    pub async fn resumed(store: Store) -> Result<Self, StoreError> {
+        let guesses = Self::new(store);
+        let mut snapshot = guesses.store.snapshot().await?;
+        let since = snapshot.now().minus(SPAN);
+        let most = i64::try_from(DEFAULT_MAX_KEYS).unwrap_or(i64::MAX);
+        for kept in counts::list(&mut snapshot.deployment(), Self::PREFIX, since, most).await? {
+            let count = u32::try_from(kept.count).unwrap_or(u32::MAX);
+            guesses.backoff.resume(&kept.name, Slot { born: kept.began_at, count, blocked: kept.blocked });
+        }
+        drop(snapshot);
+        Ok(guesses)
+    }
+
+    async fn keep(&self, name: String, slot: Slot) -> Result<(), StoreError> {
+        let kept = Count { name, count: slot.count.into(), began_at: slot.born, blocked: slot.blocked };
+        self.store.commit_upkeep(kept, |tx, kept| Box::pin(counts::put(tx, kept))).await
     }
 }
 
 impl Guesses for ProcessGuesses {
     fn check<'a>(&'a self, guesser: &'a Guesser, now: Timestamp) -> BoxFuture<'a, Result<Verdict, CountUnavailable>> {
-        Box::pin(std::future::ready(Ok(self.0.check(guesser, now))))
+        Box::pin(std::future::ready(Ok(self.backoff.check(&guesser.key(Self::PREFIX), now))))
     }
 
     fn failed<'a>(&'a self, guesser: &'a Guesser, now: Timestamp) -> BoxFuture<'a, Result<Verdict, CountUnavailable>> {
-        Box::pin(std::future::ready(Ok(self.0.failed(guesser, now))))
+        Box::pin(async move {
+            let name = guesser.key(Self::PREFIX);
+            if let limited @ Verdict::Limited { .. } = self.backoff.check(&name, now) {
+                // A block is not prolonged, so there is nothing new to keep.
+                return Ok(limited);
+            }
+            let slot = self.backoff.count(&name, now);
+            self.keep(name, slot).await.map_err(|error| {
+                tracing::error!(%error, "a wrong secret can't be counted, so it is not answered");
+                CountUnavailable
+            })?;
+            Ok(self.backoff.verdict(slot, now))
+        })
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use caracal_authority::exchange::Rate;
 use caracal_authority::{ApplicationId, ResourceId, Timestamp, ZoneId};
-use caracal_http::limits::FixedWindow;
+use caracal_http::limits::{FixedWindow, Slot};
 use caracal_store::{BoxFuture, Store, StoreError, evidence};
 
 const WINDOW: Duration = Duration::from_secs(60);
@@ -47,7 +47,8 @@ impl ProcessMintRate {
         for grants in evidence::count_grants(&mut snapshot.deployment(), since).await? {
             let key =
                 MintKey { zone: grants.zone_id, resource: grants.resource_id, application: grants.application_id };
-            windows.resume(&key, u32::try_from(grants.count).unwrap_or(u32::MAX), grants.first);
+            let count = u32::try_from(grants.count).unwrap_or(u32::MAX);
+            windows.resume(&key, Slot { born: grants.first, count, blocked: false });
         }
         Ok(Self(windows))
     }

@@ -1,9 +1,14 @@
 //! Who gets in: every route, every gate, and what a request target can't talk its way around.
 
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::body::Body;
 use caracal_admin::{AdminConfig, Needs, route_list};
 use caracal_crypto::fast_hash::ConsoleToken;
 use caracal_http::PeerAddr;
+use caracal_http::rate::SharedWindows;
 use http::Request;
 use serde_json::json;
 
@@ -371,6 +376,47 @@ mod t08_availability_limits {
         world.send(from([192, 0, 2, 2], None, "/v1/x")).await.is_refused(401, "invalid_admin_token");
         world.clock.advance(60);
         world.send(from([192, 0, 2, 1], None, "/v1/x")).await.is_refused(401, "invalid_admin_token");
+    }
+
+    /// Counters on a server that is away.
+    struct Unreachable;
+
+    impl SharedWindows for Unreachable {
+        fn hit<'a>(&'a self, _: &'a str, _: Duration) -> Pin<Box<dyn Future<Output = Option<u64>> + Send + 'a>> {
+            Box::pin(std::future::ready(None))
+        }
+    }
+
+    /// Difference D7, and why it is not the whole answer: without a counter nobody may change anything, but what takes
+    /// authority away must never wait for one.
+    #[tokio::test]
+    async fn while_requests_cannot_be_counted_only_what_takes_authority_away_is_let_through() {
+        let world = World::with(AdminConfig { requests_per_minute: 2, ..open() }).await;
+        let zone = world.zone("Ops").await;
+        let unreachable: Arc<dyn SharedWindows> = Arc::new(Unreachable);
+        world.admin.count_with(&unreachable);
+        let ask = |last: u8, token, method, path: String| {
+            let mut request = request(Some(token), method, &path, Some(json!({})));
+            request.extensions_mut().insert(PeerAddr(([192, 0, 2, last], 1).into()));
+            world.send(request)
+        };
+        world.clock.advance(60);
+        let others = [("GET", "/policies"), ("POST", "/policies"), ("POST", "/policy-sets/x/activate")];
+        for (last, (method, path)) in (10..).zip(others) {
+            let answer = ask(last, BOOTSTRAP, method, format!("/v1/zones/{zone}{path}")).await;
+            answer.is_refused(503, "rate_limit_unavailable");
+            assert!(answer.headers.contains_key("retry-after"));
+        }
+        let takes_away =
+            [("DELETE", "/policies/x", "policy_not_found"), ("POST", "/approvals/x/reject", "approval_not_found")];
+        for (last, (method, path, missing)) in (2..).zip(takes_away) {
+            ask(last, BOOTSTRAP, method, format!("/v1/zones/{zone}{path}")).await.is_refused(404, missing);
+        }
+        // Uncounted by others is not unlimited, neither for who is known nor for who guesses.
+        ask(4, BOOTSTRAP, "DELETE", format!("/v1/zones/{zone}/policies/x")).await.is_refused(429, "rate_limited");
+        for expected in [401, 401, 429] {
+            assert_eq!(ask(5, "guess", "DELETE", format!("/v1/zones/{zone}/policies/x")).await.status, expected);
+        }
     }
 
     #[tokio::test]

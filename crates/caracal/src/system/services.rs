@@ -29,6 +29,7 @@ use super::listeners::Listeners;
 use super::opened::Opened;
 use super::{StartError, copy};
 use crate::adapters::{InProcessSts, OfflineVerifier, SharedVerifier, StoreTime, StreamsProbe, StsPolicyRuntime};
+use crate::kept_counters::KeptRequests;
 use crate::settings::{KeyMaterial, Mode, SecretBackendSettings, Service, Settings};
 use crate::shared_counters::{SharedGuesses, SharedMintRate, SharedRequests};
 use crate::{elected, housekeeping};
@@ -66,6 +67,8 @@ pub(super) struct Services {
     audit: Option<Arc<Audit>>,
     pub(super) coordinator: Option<Arc<Coordinator>>,
     shared: Option<Shared>,
+    /// Where no others share the counts of requests.
+    requests: Option<Arc<KeptRequests>>,
     relay: Relay,
 }
 
@@ -98,7 +101,7 @@ impl Services {
             },
             guesses: match &shared {
                 Some((redis, _)) => Arc::new(SharedGuesses(Counters::new(redis.clone()))),
-                None => Arc::new(ProcessGuesses::default()),
+                None => Arc::new(ProcessGuesses::resumed(store.clone()).await.map_err(StartError::Count)?),
             },
         };
         // The Admin API says what decides in a zone, and asks the code that decides, also where no STS is served.
@@ -152,9 +155,14 @@ impl Services {
             Arc::new(coordinator(settings, &parts, verification, own, issuer))
         });
         let sts = sts.filter(|_| settings.runs(Service::Sts));
-        let services = Self { store, ledger, denials, admin, sts, gateway, audit, coordinator, shared, relay };
+        let requests = match &shared {
+            Some(_) => None,
+            None => Some(Arc::new(KeptRequests::resumed(store.clone()).await.map_err(StartError::Count)?)),
+        };
+        let services =
+            Self { store, ledger, denials, admin, sts, gateway, audit, coordinator, shared, requests, relay };
         services.probe();
-        services.count_together();
+        services.count_requests();
         Ok(services)
     }
 
@@ -179,10 +187,14 @@ impl Services {
         }
     }
 
-    /// Where there are other replicas, requests are counted together with theirs.
-    fn count_together(&self) {
-        let Some(shared) = &self.shared else { return };
-        let requests: Arc<dyn SharedWindows> = Arc::new(SharedRequests(Counters::new(shared.redis.clone())));
+    /// Requests are counted together with other replicas or, where there are none, with the process before this one.
+    fn count_requests(&self) {
+        let shared = self
+            .shared
+            .as_ref()
+            .map(|shared| -> Arc<dyn SharedWindows> { Arc::new(SharedRequests(Counters::new(shared.redis.clone()))) });
+        let kept = || self.requests.clone().map(|kept| -> Arc<dyn SharedWindows> { kept });
+        let Some(requests) = shared.or_else(kept) else { return };
         if let Some(admin) = &self.admin {
             admin.count_with(&requests);
         }
@@ -226,6 +238,10 @@ impl Services {
             let tail = tail.await.map_err(|error| StartError::Setting(error.to_string()))?;
             let on = stop();
             jobs.spawn(async move { tail.run(on, move |message: &Message| sts.hear(message)).await });
+        }
+        if let Some(requests) = self.requests.clone() {
+            let on = stop();
+            jobs.spawn(async move { requests.run(on).await });
         }
         jobs.spawn(self.relay.clone().run(stop()));
         let (denials, of, ledger, on) = (self.denials.clone(), self.store.clone(), self.ledger.clone(), stop());

@@ -173,7 +173,39 @@ async fn readiness_says_so_as_soon_as_a_shutdown_begins() {
 }
 
 mod t08_availability_limits {
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use caracal_http::rate::SharedWindows;
+
     use super::*;
+
+    /// Counters on a server that is away.
+    struct Unreachable;
+
+    impl SharedWindows for Unreachable {
+        fn hit<'a>(&'a self, _: &'a str, _: Duration) -> Pin<Box<dyn Future<Output = Option<u64>> + Send + 'a>> {
+            Box::pin(std::future::ready(None))
+        }
+    }
+
+    /// Difference D7, and why it is not the whole answer: taking authority away must never wait for a counter.
+    #[tokio::test]
+    async fn while_requests_cannot_be_counted_sessions_still_end_and_delegations_are_still_revoked() {
+        let house = House::with(|config| config.rate_limit_per_minute = 100).await;
+        let token = house.mandate("app-1").await;
+        let (root, peer) = (house.task().await, house.task().await);
+        let edge = house.edge(&root, &peer, |_| ()).await;
+        let unreachable: Arc<dyn SharedWindows> = Arc::new(Unreachable);
+        house.coordinator.count_with(&unreachable);
+        let started = house.start(&token, json!({})).await;
+        started.refused(503, "rate_limit_unavailable");
+        assert!(started.headers.contains_key("retry-after"));
+        house.get(&format!("/zones/z-1/agents/{root}"), &token).await.refused(503, "rate_limit_unavailable");
+        house.revoke(&token, &edge).await.expect(200);
+        house.terminate(&token, &root).await.expect(204);
+    }
 
     #[tokio::test]
     async fn a_caller_has_so_many_requests_a_minute_and_liveness_is_free() {

@@ -97,6 +97,7 @@ macro_rules! conformance_suite {
                 resources_come_back_as_stored
                 policies_come_back_as_stored
                 policy_sets_come_back_as_stored
+                counts_come_back_as_last_kept_and_the_newest_first_choice
                 sessions_come_back_as_stored
                 edges_come_back_as_stored
                 records_come_back_as_stored

@@ -239,7 +239,7 @@ mod t08_availability_of_clients {
     #[tokio::test]
     async fn replicas_that_share_a_count_of_guesses_are_no_second_chance() {
         let world = World::new().await;
-        let shared: Arc<dyn Guesses> = Arc::new(ProcessGuesses::default());
+        let shared: Arc<dyn Guesses> = Arc::new(ProcessGuesses::new(world.store.clone()));
         let replicas = [replica(&world, shared.clone()), replica(&world, shared)];
         let wrong = || Ask::bootstrap().set("client_secret", "").request();
         for number in 0..60 {
@@ -248,5 +248,27 @@ mod t08_availability_of_clients {
         assert_eq!(send_to(&replicas[0], wrong()).await.status, 429);
         let right = send_to(&replicas[1], Ask::bootstrap().request()).await;
         assert_eq!(told(&right), ("429 provider_rate_limited".to_owned(), "60"));
+    }
+
+    /// What the embedded engine counts is there again after a restart: wrong secrets, and the block that follows them.
+    #[tokio::test]
+    async fn a_process_that_is_started_again_goes_on_counting_wrong_secrets() {
+        let world = World::new().await;
+        let started = async || {
+            let guesses = ProcessGuesses::resumed(world.store.clone()).await.unwrap();
+            replica(&world, Arc::new(guesses))
+        };
+        let wrong = || Ask::bootstrap().set("client_secret", "x").request();
+        for _ in 0..4 {
+            let sts = started().await;
+            for _ in 0..15 {
+                assert_eq!(send_to(&sts, wrong()).await.status, 401);
+            }
+        }
+        let blocked = ("429 provider_rate_limited".to_owned(), "60");
+        assert_eq!(told(&send_to(&started().await, wrong()).await), blocked);
+        assert_eq!(told(&send_to(&started().await, Ask::bootstrap().request()).await), blocked);
+        world.clock.advance(60);
+        assert_eq!(send_to(&started().await, Ask::bootstrap().request()).await.status, 200);
     }
 }

@@ -9,6 +9,7 @@ use crate::clock::ManualClock;
 use crate::conformance::Make;
 use crate::conformance::fixtures::{at, fresh, id, same, start, zone};
 use crate::conformance::repositories::samples;
+use crate::counts::{self, Count};
 use crate::error::StoreError;
 use crate::revocations::{Anchor, AnchorKind};
 use crate::sessions::Among;
@@ -323,4 +324,44 @@ pub async fn the_line_of_a_record_is_itself_and_its_ancestors(make: Make) {
         line.sort_unstable();
         assert_eq!(line, expected);
     }
+}
+
+/// The next process takes up what this one counted, the newest if there is too much of it.
+pub async fn counts_come_back_as_last_kept_and_the_newest_first_choice(make: Make) {
+    let fresh = fresh(make).await;
+    let count =
+        |name: &str, count, began, blocked| Count { name: name.to_owned(), count, began_at: at(began), blocked };
+    let rows = [
+        count("a:1", 1, 0, false),
+        count("a:2", 60, 5, false),
+        count("a:3", 7, 10, false),
+        count("b:1", 2, 10, false),
+        count("a:2", 0, 20, true),
+    ];
+    let kept = fresh.store.commit_upkeep(rows.clone(), |tx, rows| {
+        Box::pin(async move {
+            for row in rows {
+                counts::put(tx, row).await?;
+            }
+            Ok::<_, StoreError>(())
+        })
+    });
+    kept.await.unwrap();
+    let mut snapshot = fresh.store.snapshot().await.unwrap();
+    let [first, _, third, other, blocked] = rows;
+    let read = &mut snapshot.deployment();
+    assert_eq!(counts::list(read, "a:", at(0), 10).await.unwrap(), [first, third.clone(), blocked.clone()]);
+    assert_eq!(counts::list(read, "a:", at(1), 1).await.unwrap(), std::slice::from_ref(&blocked));
+    assert_eq!(counts::list(read, "a:", at(10), 10).await.unwrap(), [third.clone(), blocked]);
+    assert_eq!(counts::list(read, "b:", at(10), 10).await.unwrap(), [other]);
+    drop(snapshot);
+    let forgotten = fresh.store.commit_upkeep((), |tx, ()| {
+        Box::pin(async move {
+            let some = counts::purge_older(tx, at(20), 2).await?;
+            Ok::<_, StoreError>((some, counts::purge_older(tx, at(20), 10).await?))
+        })
+    });
+    assert_eq!(forgotten.await.unwrap(), (2, 1));
+    let mut snapshot = fresh.store.snapshot().await.unwrap();
+    assert_eq!(counts::list(&mut snapshot.deployment(), "a:", at(0), 10).await.unwrap().len(), 1);
 }

@@ -122,7 +122,7 @@ impl World {
         world.sts = world.replica_with(
             config,
             Arc::new(ProcessMintRate::default()),
-            Arc::new(ProcessGuesses::default()),
+            Arc::new(ProcessGuesses::new(world.store.clone())),
             broker,
         );
         world
@@ -163,7 +163,7 @@ impl World {
             denials: denials.clone(),
             verifier: verifier.clone(),
             mint_rate: Arc::new(ProcessMintRate::default()),
-            guesses: Arc::new(ProcessGuesses::default()),
+            guesses: Arc::new(ProcessGuesses::new(store.clone())),
             egress: egress.clone(),
             broker: providers::broker(&store, &secrets),
         };
@@ -181,7 +181,7 @@ impl World {
     /// Another token service over the same store, with a counter of mints that it may share.
     pub(crate) fn replica(&self, config: StsConfig, mint_rate: Arc<dyn MintRate>) -> Arc<Sts> {
         let broker = providers::broker(&self.store, &self.secrets);
-        self.replica_with(config, mint_rate, Arc::new(ProcessGuesses::default()), broker)
+        self.replica_with(config, mint_rate, Arc::new(ProcessGuesses::new(self.store.clone())), broker)
     }
 
     /// Another token service over the same store, with counters that it may share.

@@ -1,0 +1,143 @@
+//! What the only process of a store counts of requests, so that the next one goes on with it (contract: admin-api.md §1.6,
+//! coordinator.md §3).
+//!
+//! A request must not cost a commit. So windows are counted in memory, and what has changed is kept twice a second and
+//! when the process stops: a process that is killed forgets at most the last half second of them. Wrong secrets are not
+//! of this kind; each is kept before it is answered.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use caracal_http::limits::{DEFAULT_MAX_KEYS, FixedWindow, Slot};
+use caracal_http::rate::SharedWindows;
+use caracal_store::counts::{self, Count};
+use caracal_store::{BoxFuture, Store, StoreError};
+use tokio::sync::watch;
+
+const WINDOW: Duration = Duration::from_secs(60);
+const INTERVAL: Duration = Duration::from_millis(500);
+/// Windows kept in one commit.
+const BATCH: usize = 500;
+const PREFIX: &str = "requests:";
+
+/// Requests counted by the only process of a store.
+pub(crate) struct KeptRequests {
+    windows: FixedWindow,
+    changed: Mutex<HashMap<String, Slot>>,
+    store: Store,
+}
+
+impl KeptRequests {
+    /// Goes on counting where the process that had this store before left off.
+    pub(crate) async fn resumed(store: Store) -> Result<Self, StoreError> {
+        let windows = FixedWindow::per_minute();
+        let mut snapshot = store.snapshot().await?;
+        let since = snapshot.now().minus(WINDOW);
+        let most = i64::try_from(DEFAULT_MAX_KEYS).unwrap_or(i64::MAX);
+        for kept in counts::list(&mut snapshot.deployment(), PREFIX, since, most).await? {
+            let count = u32::try_from(kept.count).unwrap_or(u32::MAX);
+            windows.resume(&kept.name, Slot { born: kept.began_at, count, blocked: false });
+        }
+        drop(snapshot);
+        Ok(Self { windows, changed: Mutex::default(), store })
+    }
+
+    /// Keeps what has changed until `shutdown` turns true, and then once more.
+    pub(crate) async fn run(&self, mut shutdown: watch::Receiver<bool>) {
+        loop {
+            let is_over = tokio::select! {
+                _ = shutdown.wait_for(|stop| *stop) => true,
+                () = tokio::time::sleep(INTERVAL) => false,
+            };
+            if let Err(error) = self.keep().await {
+                tracing::warn!(%error, "counts of requests could not be kept; it is tried again at once");
+            }
+            if is_over {
+                return;
+            }
+        }
+    }
+
+    /// Keeps what has changed since the last time. What can't be kept has changed still.
+    async fn keep(&self) -> Result<(), StoreError> {
+        loop {
+            let batch: Vec<Count> = {
+                let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+                let names: Vec<String> = changed.keys().take(BATCH).cloned().collect();
+                names.into_iter().filter_map(|name| changed.remove_entry(&name)).map(count).collect()
+            };
+            if batch.is_empty() {
+                return Ok(());
+            }
+            let kept = self
+                .store
+                .commit_upkeep(batch.clone(), |tx, batch| {
+                    Box::pin(async move {
+                        for count in batch {
+                            counts::put(tx, count).await?;
+                        }
+                        Ok::<_, StoreError>(())
+                    })
+                })
+                .await;
+            if let Err(error) = kept {
+                let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+                for Count { name, count, began_at, .. } in batch {
+                    let count = u32::try_from(count).unwrap_or(u32::MAX);
+                    changed.entry(name).or_insert(Slot { born: began_at, count, blocked: false });
+                }
+                return Err(error);
+            }
+        }
+    }
+}
+
+fn count((name, slot): (String, Slot)) -> Count {
+    Count { name, count: slot.count.into(), began_at: slot.born, blocked: false }
+}
+
+impl SharedWindows for KeptRequests {
+    fn hit<'a>(&'a self, key: &'a str, _: Duration) -> BoxFuture<'a, Option<u64>> {
+        let name = format!("{PREFIX}{key}");
+        let slot = self.windows.count(&name, self.store.now());
+        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        if changed.len() < DEFAULT_MAX_KEYS || changed.contains_key(&name) {
+            changed.insert(name, slot);
+        }
+        Box::pin(std::future::ready(Some(slot.count.into())))
+    }
+}
+
+#[cfg(test)]
+mod t08_availability {
+    use std::sync::Arc;
+
+    use caracal_store::{SqliteOptions, SystemClock};
+
+    use super::*;
+
+    fn open(directory: &std::path::Path) -> Store {
+        Store::open(&SqliteOptions::in_directory(directory), Arc::new(SystemClock)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_process_that_is_started_again_goes_on_with_the_windows_of_requests() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(directory.path());
+        let first = KeptRequests::resumed(store.clone()).await.unwrap();
+        for expected in 1..=3 {
+            assert_eq!(first.hit("admin:source:192.0.2.1", WINDOW).await, Some(expected));
+        }
+        assert_eq!(first.hit("admin:source:192.0.2.2", WINDOW).await, Some(1));
+        let (stop, stopping) = watch::channel(true);
+        first.run(stopping).await;
+        drop((first, stop));
+        drop(store);
+
+        let second = KeptRequests::resumed(open(directory.path())).await.unwrap();
+        assert_eq!(second.hit("admin:source:192.0.2.1", WINDOW).await, Some(4));
+        assert_eq!(second.hit("admin:source:192.0.2.2", WINDOW).await, Some(2));
+        assert_eq!(second.hit("admin:source:192.0.2.3", WINDOW).await, Some(1));
+    }
+}
