@@ -29,6 +29,7 @@ async fn a_mint_is_one_change_and_so_is_an_exchange_and_strangers_cause_none() {
     assert_eq!(Ask::direct(&session).send(&world).await.status, 403);
     changes("a refusal of a known client", 1);
     assert_eq!(Ask::bootstrap().set("client_secret", "x").send(&world).await.status, 401);
+    changes("a wrong secret, which is counted for the next process, too", 1);
     assert_eq!(Ask::bootstrap().set("resource", "").send(&world).await.status, 400);
     assert_eq!(world.get("/.well-known/jwks.json?zone_id=z-1").await.status, 200);
     assert_eq!(world.get("/ready").await.status, 200);
