@@ -2,18 +2,20 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use caracal_authority::Timestamp;
 use caracal_broker::backends::{BackendUrl, CachedBackend, CustomBackend, VaultBackend, VaultSettings};
 use caracal_crypto::{Secret, SecretText};
-use caracal_custody::SecretBackend;
+use caracal_custody::{BackendError, SecretBackend};
 use caracal_http::egress::{OperatorClient, SystemResolver, TlsTrust};
-use caracal_store::{ManualClock, conformance};
+use caracal_store::{BoxFuture, ManualClock, Store, conformance};
 use caracal_testkit::{FakeServer, Place, Received, Reply};
 use serde_json::{Value, json};
+
+mod azure;
 
 const PLACE: &str = "zones/z-1/providers/p-1/secretConfig";
 
@@ -24,6 +26,64 @@ fn client(server: &FakeServer) -> OperatorClient {
 
 fn secret(text: &str) -> SecretText {
     Secret::new(text.to_owned())
+}
+
+/// A store whose clock is put where a test wants it.
+struct Time {
+    store: Store,
+    clock: Arc<ManualClock>,
+    place: Place,
+}
+
+impl Time {
+    async fn new() -> Self {
+        let (place, clock) = (Place::new(), Arc::new(ManualClock::at(Timestamp::from_seconds(1_767_225_600))));
+        let store = conformance::open(place.path(), place.database_url().as_deref(), clock.clone()).await;
+        Self { store, clock, place }
+    }
+}
+
+/// How often `path` was asked for.
+fn asked(server: &FakeServer, path: &str) -> usize {
+    server.seen().iter().filter(|request| request.path() == path).count()
+}
+
+/// Twenty readers at once, and how often they asked for a credential at `path`, where the server answers only when it is
+/// released.
+async fn read_by_twenty(
+    backend: Arc<dyn SecretBackend>,
+    server: &FakeServer,
+    path: &str,
+    release: mpsc::Sender<()>,
+) -> usize {
+    let reading: Vec<_> = (0..20)
+        .map(|_| {
+            let backend = backend.clone();
+            tokio::spawn(async move { backend.read(PLACE).await.unwrap() })
+        })
+        .collect();
+    while asked(server, path) == 0 {
+        tokio::task::yield_now().await;
+    }
+    drop(release);
+    for reading in reading {
+        assert_eq!(reading.await.unwrap(), None);
+    }
+    asked(server, path)
+}
+
+/// Everything an error says of `backend` is a status or a word of its protocol.
+async fn says_nothing_of(backend: &dyn SecretBackend, status: &str, secrets: &[&str]) {
+    let errors = [
+        backend.read(PLACE).await.unwrap_err(),
+        backend.write(PLACE, b"x").await.unwrap_err(),
+        backend.remove(PLACE).await.unwrap_err(),
+    ];
+    for error in errors {
+        let text = format!("{error} {error:?}");
+        assert!(text.contains(status), "{text}");
+        assert!(secrets.iter().all(|secret| !text.contains(secret)), "{text}");
+    }
 }
 
 /// A server that keeps bytes by path for whoever bears `secret-token`.
@@ -148,30 +208,19 @@ async fn t08_availability_what_was_read_counts_for_a_minute_and_through_an_outag
     let inner: Arc<dyn SecretBackend> = Arc::new(custom(&server, "secret-token"));
     struct Switch(Arc<dyn SecretBackend>, Arc<AtomicBool>);
     impl SecretBackend for Switch {
-        fn read<'a>(
-            &'a self,
-            reference: &'a str,
-        ) -> caracal_store::BoxFuture<'a, Result<Option<Vec<u8>>, caracal_custody::BackendError>> {
+        fn read<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, BackendError>> {
             let down = self.1.load(Ordering::SeqCst);
-            let error = caracal_custody::BackendError { kind: "custom", doing: "read", reason: "down".to_owned() };
+            let error = BackendError { kind: "custom", doing: "read", reason: "down".to_owned() };
             if down { Box::pin(std::future::ready(Err(error))) } else { self.0.read(reference) }
         }
-        fn write<'a>(
-            &'a self,
-            reference: &'a str,
-            envelope: &'a [u8],
-        ) -> caracal_store::BoxFuture<'a, Result<(), caracal_custody::BackendError>> {
+        fn write<'a>(&'a self, reference: &'a str, envelope: &'a [u8]) -> BoxFuture<'a, Result<(), BackendError>> {
             self.0.write(reference, envelope)
         }
-        fn remove<'a>(
-            &'a self,
-            reference: &'a str,
-        ) -> caracal_store::BoxFuture<'a, Result<(), caracal_custody::BackendError>> {
+        fn remove<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<(), BackendError>> {
             self.0.remove(reference)
         }
     }
-    let (place, clock) = (Place::new(), Arc::new(ManualClock::at(Timestamp::from_seconds(1_767_225_600))));
-    let store = conformance::open(place.path(), place.database_url().as_deref(), clock.clone()).await;
+    let Time { store, clock, place: _place } = Time::new().await;
     let cached = CachedBackend::new(Arc::new(Switch(inner.clone(), is_down)), store);
     assert_eq!(cached.read(PLACE).await.unwrap(), None);
     inner.write(PLACE, b"behind its back").await.unwrap();
