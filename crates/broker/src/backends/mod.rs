@@ -8,6 +8,7 @@
 mod azure;
 mod cached;
 mod custom;
+mod infisical;
 mod lent;
 mod oauth;
 mod vault;
@@ -16,5 +17,6 @@ mod web;
 pub use azure::{AzureBackend, AzureCloud, AzureCredentials, AzureSettings};
 pub use cached::CachedBackend;
 pub use custom::CustomBackend;
+pub use infisical::{InfisicalBackend, InfisicalSettings};
 pub use vault::{VaultBackend, VaultSettings};
 pub use web::{BackendUrl, BadBackendUrl};
