@@ -8,6 +8,7 @@
 mod azure;
 mod cached;
 mod custom;
+mod google;
 mod infisical;
 mod lent;
 mod oauth;
@@ -17,6 +18,9 @@ mod web;
 pub use azure::{AzureBackend, AzureCloud, AzureCredentials, AzureSettings};
 pub use cached::CachedBackend;
 pub use custom::CustomBackend;
+pub use google::{
+    BadServiceAccount, GoogleBackend, GoogleCredentials, GoogleSettings, ServiceAccount, is_google_project,
+};
 pub use infisical::{InfisicalBackend, InfisicalSettings};
 pub use vault::{VaultBackend, VaultSettings};
 pub use web::{BackendUrl, BadBackendUrl};

@@ -16,6 +16,7 @@ use caracal_testkit::{FakeServer, Place, Received, Reply};
 use serde_json::{Value, json};
 
 mod azure;
+mod google;
 mod infisical;
 
 const PLACE: &str = "zones/z-1/providers/p-1/secretConfig";
