@@ -5,6 +5,7 @@
 //! asks. No tenant may ever choose such an address, so they stand in this code, and a client reaches them where it was
 //! made for them ([`OperatorClient::reaching`](caracal_http::egress::OperatorClient::reaching)) and nowhere else.
 
+mod aws;
 mod azure;
 mod cached;
 mod custom;
@@ -12,9 +13,11 @@ mod google;
 mod infisical;
 mod lent;
 mod oauth;
+mod sigv4;
 mod vault;
 mod web;
 
+pub use aws::{AwsBackend, AwsCredentials, AwsKeys, AwsSettings, ContainerAuthorization};
 pub use azure::{AzureBackend, AzureCloud, AzureCredentials, AzureSettings};
 pub use cached::CachedBackend;
 pub use custom::CustomBackend;

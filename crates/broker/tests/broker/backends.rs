@@ -15,6 +15,7 @@ use caracal_store::{BoxFuture, ManualClock, Store, conformance};
 use caracal_testkit::{FakeServer, Place, Received, Reply};
 use serde_json::{Value, json};
 
+mod aws;
 mod azure;
 mod google;
 mod infisical;
