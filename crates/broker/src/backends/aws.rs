@@ -18,9 +18,10 @@ use zeroize::Zeroizing;
 
 use super::lent::{Credential, Lent, Source};
 use super::sigv4::{self, Scope, Signed};
-use super::web::{BackendUrl, BadBackendUrl, Web, error_code, secret_header};
+use super::web::{BackendUrl, BadBackendUrl, Names, Web, error_code, secret_header};
 
 const KIND: &str = "awssecretsmanager";
+const NAMES: Names = Names { separator: "/", signs: "_+=.@-", longest: 512 };
 const SERVICE: &str = "secretsmanager";
 const JSON: &str = "application/x-amz-json-1.1";
 const LENDING: &str = "lend keys to this container";
@@ -119,11 +120,7 @@ impl AwsBackend {
     }
 
     fn name(&self, doing: &'static str, reference: &str) -> Result<String, BackendError> {
-        let named = self.web.name(doing, reference, '/', |sign| "_+=.@-".contains(sign))?;
-        if named.len() > 512 {
-            return Err(self.web.failed(doing, format!("`{named}` is longer than a name there can be")));
-        }
-        Ok(named)
+        self.web.name(doing, reference, &NAMES)
     }
 
     /// Asks for `action`. Keys that have run out meanwhile are replaced once.

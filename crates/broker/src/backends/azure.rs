@@ -17,9 +17,10 @@ use serde_json::json;
 
 use super::lent::Source;
 use super::oauth::{self, Api, LENDING};
-use super::web::{BackendUrl, Web, error_code, is_segment};
+use super::web::{BackendUrl, Names, Web, error_code, is_segment};
 
 const KIND: &str = "azurekeyvault";
+const NAMES: Names = Names { separator: "-", signs: "-", longest: 127 };
 const API: &str = "api-version=7.4";
 const IDENTITY_API: &str = "2018-02-01";
 const METADATA: &[IpAddr] = &[IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254))];
@@ -109,12 +110,8 @@ impl AzureBackend {
         Self { api: Api::new(Web::new(KIND, client, vault), store, source), resource, tenant }
     }
 
-    fn path(&self, doing: &'static str, reference: &str) -> Result<String, BackendError> {
-        let name = self.api.web.name(doing, reference, '-', |sign| sign == '-')?;
-        if name.len() > 127 {
-            return Err(self.api.web.failed(doing, format!("`{name}` is longer than a name there can be")));
-        }
-        Ok(name)
+    fn name(&self, doing: &'static str, reference: &str) -> Result<String, BackendError> {
+        self.api.web.name(doing, reference, &NAMES)
     }
 
     /// Why an answer is none. A vault that accepts no token says whose tokens it accepts.
@@ -147,7 +144,7 @@ impl AzureBackend {
 impl SecretBackend for AzureBackend {
     fn read<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, BackendError>> {
         Box::pin(async move {
-            let path = format!("/secrets/{}?{API}", self.path("read", reference)?);
+            let path = format!("/secrets/{}?{API}", self.name("read", reference)?);
             let answer = self.api.ask("read", Method::GET, &path, None).await?;
             self.api.web.envelope(&answer, "/value").map_err(|error| self.explained(error, &answer))
         })
@@ -157,7 +154,7 @@ impl SecretBackend for AzureBackend {
     /// be used again.
     fn write<'a>(&'a self, reference: &'a str, envelope: &'a [u8]) -> BoxFuture<'a, Result<(), BackendError>> {
         Box::pin(async move {
-            let name = self.path("write", reference)?;
+            let name = self.name("write", reference)?;
             let path = format!("/secrets/{name}?{API}");
             let body = json!({"value": STANDARD.encode(envelope)}).to_string();
             let begun = Instant::now();
@@ -184,7 +181,7 @@ impl SecretBackend for AzureBackend {
 
     fn remove<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<(), BackendError>> {
         Box::pin(async move {
-            let path = format!("/secrets/{}?{API}", self.path("remove", reference)?);
+            let path = format!("/secrets/{}?{API}", self.name("remove", reference)?);
             let answer = self.api.ask("remove", Method::DELETE, &path, None).await?;
             let gone = self.api.web.done("remove", &answer, Some(StatusCode::NOT_FOUND));
             gone.map_err(|error| self.explained(error, &answer))

@@ -9,17 +9,19 @@ use base64::engine::general_purpose::STANDARD;
 use caracal_crypto::SecretText;
 use caracal_custody::{BackendError, SecretBackend};
 use caracal_http::egress::OperatorClient;
+use caracal_http::form;
 use caracal_store::{BoxFuture, Store};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::lent::Source;
 use super::oauth::{self, Api, LENDING};
-use super::web::{BackendUrl, Web, is_segment};
+use super::web::{BackendUrl, Names, Web, is_segment};
 use crate::assertion::Signer;
 use crate::key::AssertionKey;
 
 const KIND: &str = "gcpsecretmanager";
+const NAMES: Names = Names { separator: "-", signs: "-_", longest: 255 };
 const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
 const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 const ASSERTION_SECONDS: i64 = 3_600;
@@ -122,11 +124,7 @@ impl GoogleBackend {
     }
 
     fn name(&self, doing: &'static str, reference: &str) -> Result<String, BackendError> {
-        let name = self.api.web.name(doing, reference, '-', |sign| matches!(sign, '-' | '_'))?;
-        if name.len() > 255 {
-            return Err(self.api.web.failed(doing, format!("`{name}` is longer than a name there can be")));
-        }
-        Ok(name)
+        self.api.web.name(doing, reference, &NAMES)
     }
 
     fn secrets(&self) -> String {
@@ -138,7 +136,9 @@ impl GoogleBackend {
     async fn destroy_before(&self, secret: &str, latest: u64) -> Result<(), BackendError> {
         let mut page = String::new();
         loop {
-            let list = format!("{secret}/versions?pageSize=100&filter=NOT%20state:DESTROYED{page}");
+            let query = [("filter", "state:(ENABLED OR DISABLED)"), ("pageSize", "100"), ("pageToken", &page)];
+            let query = form::encode(query.into_iter().filter(|(_, value)| !value.is_empty()));
+            let list = format!("{secret}/versions?{query}");
             let answer = self.api.ask("list versions", Method::GET, &list, None).await?;
             self.api.web.done("list versions", &answer, None)?;
             let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
@@ -153,7 +153,7 @@ impl GoogleBackend {
             }
             let next = said["nextPageToken"].as_str().filter(|token| !token.is_empty());
             let Some(next) = next else { return Ok(()) };
-            page = format!("&{}", caracal_http::form::encode([("pageToken", next)]));
+            page = next.to_owned();
         }
     }
 }

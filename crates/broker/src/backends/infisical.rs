@@ -11,7 +11,9 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::web::{BackendUrl, Web, bearer};
+use super::web::{BackendUrl, Names, Web, bearer};
+
+const NAMES: Names = Names { separator: ".", signs: "-_.", longest: 255 };
 
 /// How an Infisical is reached, and where in it secrets lie.
 #[derive(Clone)]
@@ -41,7 +43,7 @@ impl InfisicalBackend {
     }
 
     fn path(&self, doing: &'static str, reference: &str) -> Result<String, BackendError> {
-        let name = self.web.name(doing, reference, '.', |sign| matches!(sign, '-' | '_' | '.'))?;
+        let name = self.web.name(doing, reference, &NAMES)?;
         Ok(format!("/api/v3/secrets/raw/{name}"))
     }
 

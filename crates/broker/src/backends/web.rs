@@ -131,21 +131,25 @@ impl Web {
         envelope.map(Some).ok_or_else(|| self.failed("read", "an answer without a value in base64"))
     }
 
-    /// What stands for `reference` where names can't have slashes. `allowed` says which other signs they can have.
-    pub(super) fn name(
-        &self,
-        doing: &'static str,
-        reference: &str,
-        separator: char,
-        allowed: impl Fn(char) -> bool,
-    ) -> Result<String, BackendError> {
-        let good = |sign: char| sign == '/' || sign.is_ascii_alphanumeric() || allowed(sign);
-        if reference.chars().all(good) {
-            Ok(reference.replace('/', separator.encode_utf8(&mut [0; 4])))
+    /// What stands for `reference` among `names`.
+    pub(super) fn name(&self, doing: &'static str, reference: &str, names: &Names) -> Result<String, BackendError> {
+        let good = |sign: char| sign == '/' || sign.is_ascii_alphanumeric() || names.signs.contains(sign);
+        if reference.len() <= names.longest && reference.chars().all(good) {
+            Ok(reference.replace('/', names.separator))
         } else {
-            Err(self.failed(doing, format!("`{reference}` has signs that no name there can have")))
+            let longest = names.longest;
+            Err(self.failed(doing, format!("`{reference}` has signs that no name there has, or more than {longest}")))
         }
     }
+}
+
+/// What names of secrets are like.
+pub(super) struct Names {
+    /// Stands for a slash.
+    pub(super) separator: &'static str,
+    /// What they may have beside letters and digits.
+    pub(super) signs: &'static str,
+    pub(super) longest: usize,
 }
 
 /// The word for an error, as the protocols of the backends have it: letters, never more than a few.

@@ -101,6 +101,9 @@ impl Google {
                 Some(None) => status(400, "FAILED_PRECONDITION"),
                 None => missing(),
             },
+            ("GET", "/versions") if request.query("filter").as_deref() != Some("state:(ENABLED OR DISABLED)") => {
+                status(400, "INVALID_ARGUMENT")
+            }
             ("GET", "/versions") => {
                 // One a page, newest first.
                 let from: usize = request.query("pageToken").map_or(0, |token| token.parse().unwrap());
