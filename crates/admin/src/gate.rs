@@ -218,7 +218,12 @@ async fn pass(
 async fn execute<P>(run: &Run<P>, admin: &Arc<Admin>, call: Call<P>) -> Result<Response, Refusal> {
     match run {
         Run::Read(read) => Ok(read(admin.clone(), call).await?.0),
-        Run::Change(change) => Ok(change(admin.clone(), call).await?.0),
+        // Whoever asked may go away meanwhile, and what was begun is brought to its end: a secret may lie in its backend
+        // already, and then its row has to follow, or the secret to go back.
+        Run::Change(change) => match tokio::spawn(change(admin.clone(), call)).await {
+            Ok(changed) => Ok(changed?.0),
+            Err(_) => Err(Problem::internal().into()),
+        },
     }
 }
 

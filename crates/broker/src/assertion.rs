@@ -63,7 +63,7 @@ impl Signer<'_> {
         self.sign(&self.header(), &claims)
     }
 
-    fn header(&self) -> Map<String, Value> {
+    pub(crate) fn header(&self) -> Map<String, Value> {
         let mut header = Map::new();
         header.insert("alg".to_owned(), self.key.algorithm().into());
         header.insert("typ".to_owned(), "JWT".into());
@@ -73,7 +73,7 @@ impl Signer<'_> {
         header
     }
 
-    fn sign(&self, header: &Map<String, Value>, claims: &Value) -> Result<SecretText, BrokerError> {
+    pub(crate) fn sign(&self, header: &Map<String, Value>, claims: &Value) -> Result<SecretText, BrokerError> {
         let part = |value: String| URL_SAFE_NO_PAD.encode(value);
         let signed = format!("{}.{}", part(Value::from(header.clone()).to_string()), part(claims.to_string()));
         let signature = self.key.sign(signed.as_bytes()).map_err(|_| BrokerError::NotSigned)?;

@@ -5,10 +5,11 @@
 //! process, wait, look at the row again, and find the new token there. Refresh tokens can often be used only once: two
 //! who asked would have lost the account.
 //!
-//! The lease outlives every request, since a request has a deadline that is shorter; so it need not be renewed, and a
-//! holder that is gone is waited for no longer than the lease. Should it come back from the dead, the row's version
+//! A lease is short, so that a holder that is gone is not waited for long; and its holder renews it for as long as it is at
+//! work, however long a backend takes to give the client's secret. Should one come back from the dead, the row's version
 //! refuses what it brings.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,12 +29,25 @@ use crate::settings::TokenSettings;
 
 /// A token with less left is renewed first.
 const LEAST_LEFT: Duration = Duration::from_secs(30);
-const LEASE: Duration = Duration::from_secs(15);
 /// For how long a failure answers those who come after it.
 const FAILED_FOR: Duration = Duration::from_secs(5);
 /// Between two looks at a row that somebody else renews.
 const POLL_MILLIS: u64 = 50;
 const WRITES: u32 = 3;
+
+/// Who renews an account, and for how long nobody else does.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lease {
+    pub(crate) life: Duration,
+    /// How often it is renewed while its holder is at work.
+    pub(crate) beat: Duration,
+}
+
+impl Default for Lease {
+    fn default() -> Self {
+        Self { life: Duration::from_secs(15), beat: Duration::from_secs(5) }
+    }
+}
 
 /// An access token of an account.
 pub struct AccountToken {
@@ -136,7 +150,12 @@ impl Broker {
             }
             if let Some(holder) = self.claim(&row).await? {
                 self.metrics.refresh_leased.up();
-                return self.renew(row, &holder).await;
+                // Never drops what `renew` has begun: a refresh token may be good for one use.
+                return tokio::select! {
+                    biased;
+                    renewed = self.renew(&row, &holder) => renewed,
+                    never = self.keep_lease(&row, &holder) => match never {},
+                };
             }
             if !std::mem::replace(&mut waited, true) {
                 self.metrics.refresh_waited.up();
@@ -150,13 +169,13 @@ impl Broker {
     }
 
     /// With the lease: asks, and stores what was had.
-    async fn renew(&self, row: Connection, holder: &str) -> Outcome {
+    async fn renew(&self, row: &Connection, holder: &str) -> Outcome {
         let zone = row.zone_id.clone();
-        let issued = match self.ask(&row).await {
+        let issued = match self.ask(row).await {
             Ok(issued) => issued,
             Err(error) => {
                 tracing::warn!(%zone, connection = %row.id, %error, reason = error.reason(), "an account was not renewed");
-                self.give_up(&row, holder).await;
+                self.give_up(row, holder).await;
                 return Err(NoAccountToken::Failed(RefreshFailure::NotRenewable));
             }
         };
@@ -173,11 +192,11 @@ impl Broker {
                 expires_at,
             })
         };
-        let tokens = sealed().map_err(|error| not_stored(&row, &error))?;
+        let tokens = sealed().map_err(|error| not_stored(row, &error))?;
         let mut version = row.version;
         for _ in 0..WRITES {
-            let stored = self.store_refreshed(&row, version, tokens.clone()).await;
-            if stored.map_err(|error| not_stored(&row, &error))? {
+            let stored = self.store_refreshed(row, version, tokens.clone()).await;
+            if stored.map_err(|error| not_stored(row, &error))? {
                 return Ok(Arc::new(AccountToken { access_token: issued.access_token, expires_at }));
             }
             // Somebody else has changed it: if their token is good, it is the one.
@@ -236,13 +255,32 @@ impl Broker {
     /// The name under which this call holds the lease, if it got it.
     async fn claim(&self, row: &Connection) -> Result<Option<String>, NoAccountToken> {
         let holder = chance::uuid_v4().map_err(|_| uncoordinated())?.to_string();
-        let until = self.store.now().plus(LEASE);
+        let until = self.store.now().plus(self.lease.life);
         let input = (row.id.clone(), row.version, holder.clone(), until);
         let claimed = self.change(row, input, |tx, (id, version, holder, until)| {
             Box::pin(provider_connections::claim_refresh(tx, id, *version, holder, *until))
         });
         let claimed = claimed.await.map_err(|error| unreachable_store(&error))?;
         Ok(claimed.then_some(holder))
+    }
+
+    /// Renews the lease again and again. Whoever has lost it goes on with its work, for it may have used up the refresh
+    /// token; what it brings is stored only if nobody else was faster.
+    async fn keep_lease(&self, row: &Connection, holder: &str) -> Infallible {
+        loop {
+            tokio::time::sleep(self.lease.beat).await;
+            let input = (row.id.clone(), holder.to_owned(), self.store.now().plus(self.lease.life));
+            let kept = self.change(row, input, |tx, (id, holder, until)| {
+                Box::pin(provider_connections::extend_refresh(tx, id, holder, *until))
+            });
+            match kept.await {
+                Ok(true) => {}
+                Ok(false) => std::future::pending().await,
+                Err(error) => {
+                    tracing::warn!(zone = %row.zone_id, connection = %row.id, %error, "a lease could not be renewed");
+                }
+            }
+        }
     }
 
     async fn store_refreshed(&self, row: &Connection, version: i64, tokens: SealedTokens) -> Result<bool, StoreError> {

@@ -54,6 +54,7 @@ pub use settings::{BadSettings, RESERVED_PARAMETERS, TokenSettings};
 pub use tokens::ServiceToken;
 
 use circuit::Circuits;
+use connections::Lease;
 use endpoint::Endpoints;
 use flights::Flights;
 use tokens::{Place, Tokens};
@@ -76,6 +77,7 @@ pub struct Broker {
     store: Store,
     sealed: SealedSecrets,
     longest_life: Duration,
+    lease: Lease,
     tokens: Tokens,
     renewals: Flights<(ZoneId, ConnectionId), Result<Arc<AccountToken>, NoAccountToken>>,
     circuits: Circuits<Place>,
@@ -91,6 +93,7 @@ impl Broker {
             store,
             sealed,
             longest_life,
+            lease: Lease::default(),
             tokens: Tokens::default(),
             renewals: Flights::default(),
             circuits: Circuits::default(),
@@ -102,6 +105,13 @@ impl Broker {
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.endpoints.patience = patience;
+        self
+    }
+
+    /// Who renews an account has it to itself for `life`, and says every `beat` that it still does.
+    #[must_use]
+    pub fn with_lease(mut self, life: Duration, beat: Duration) -> Self {
+        self.lease = Lease { life, beat };
         self
     }
 

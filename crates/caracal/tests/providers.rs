@@ -120,6 +120,63 @@ mod t05_secret_backends {
 
     use super::*;
 
+    /// An upstream that answers with the key that it got.
+    async fn says_its_key() -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let router = axum::Router::new().fallback(|request: axum::extract::Request| async move {
+            String::from_utf8_lossy(request.headers()["x-key"].as_bytes()).into_owned()
+        });
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        url
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_cloud_s_secret_manager_is_used_as_the_settings_say() {
+        let kept = Arc::new(Mutex::new(HashMap::<String, String>::new()));
+        let lies = kept.clone();
+        let cloud = FakeServer::http(move |request| {
+            let signed = request.header("authorization").unwrap_or_default();
+            let is_ours = signed.starts_with("AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/")
+                && signed.contains("/eu-central-1/secretsmanager/aws4_request");
+            let body: serde_json::Value = serde_json::from_slice(&request.body).unwrap_or_default();
+            let text = |name: &str| body[name].as_str().map(str::to_owned);
+            let (mut lies, name) = (lies.lock().unwrap(), text("SecretId").or(text("Name")).unwrap_or_default());
+            match (request.header("x-amz-target").unwrap_or_default(), lies.get(&name).cloned()) {
+                _ if !is_ours => Reply::json(400, r#"{"__type":"InvalidSignatureException"}"#),
+                ("secretsmanager.CreateSecret", None) => {
+                    lies.insert(name, text("SecretString").unwrap());
+                    Reply::json(200, "{}")
+                }
+                ("secretsmanager.GetSecretValue", Some(value)) => {
+                    Reply::json(200, json!({"SecretString": value}).to_string())
+                }
+                _ => Reply::json(400, r#"{"__type":"ResourceNotFoundException"}"#),
+            }
+        });
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("aws-secret");
+        std::fs::write(&file, "a-secret-access-key\n").unwrap();
+        let environment = [
+            ("CARACAL_SECRET_BACKEND", "awssecretsmanager"),
+            ("AWS_REGION", "eu-central-1"),
+            ("AWS_ENDPOINT_URL_SECRETS_MANAGER", &cloud.url()),
+            ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
+            ("AWS_SECRET_ACCESS_KEY_FILE", file.to_str().unwrap()),
+        ];
+        let data = directory.path().join("data");
+        let (http, system) = (Http::new(), Running::start_with(&data, &environment));
+        let tenant = Tenant::provision(&http, &system, &says_its_key().await).await;
+        let (session, edge) = tenant.delegation(&http, &system).await;
+        let mandate = tenant.mint(&http, &system, (&session, &edge)).await.unwrap().text("access_token");
+        let answer = tenant.call(&http, &system, &mandate).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&answer.body), "upstream-key-1", "{}", answer.json());
+        let kept = kept.lock().unwrap();
+        // What begins with `CSS1` in base64.
+        assert!(!kept.is_empty() && kept.values().all(|value| value.starts_with("Q1NTM")), "{kept:?}");
+        assert!(!system.said().contains("a-secret-access-key"));
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn a_backend_holds_ciphertext_and_a_change_it_refuses_does_not_happen() {
         let (kept, down) = (Arc::new(Mutex::new(HashMap::<String, Vec<u8>>::new())), Arc::new(AtomicBool::new(false)));
@@ -145,16 +202,7 @@ mod t05_secret_backends {
             ("CARACAL_CUSTOM_SECRETS_TOKEN", "backend-token"),
         ];
         let (http, system) = (Http::new(), Running::start_with(directory.path(), &environment));
-        let upstream = {
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let url = format!("http://{}", listener.local_addr().unwrap());
-            let router = axum::Router::new().fallback(|request: axum::extract::Request| async move {
-                String::from_utf8_lossy(request.headers()["x-key"].as_bytes()).into_owned()
-            });
-            tokio::spawn(async move { axum::serve(listener, router).await });
-            url
-        };
-        let tenant = Tenant::provision(&http, &system, &upstream).await;
+        let tenant = Tenant::provision(&http, &system, &says_its_key().await).await;
         let (session, edge) = tenant.delegation(&http, &system).await;
         let mandate = tenant.mint(&http, &system, (&session, &edge)).await.unwrap().text("access_token");
         let answer = tenant.call(&http, &system, &mandate).await.unwrap();
@@ -188,5 +236,49 @@ mod t05_secret_backends {
         assert_eq!(refused.text("error"), "provider_identifier_conflict");
         assert_eq!(*kept.lock().unwrap(), stored);
         assert!(!system.said().contains("backend-token"));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_caller_that_goes_away_leaves_no_secret_without_its_row() {
+        let kept = Arc::new(Mutex::new(HashMap::<String, Vec<u8>>::new()));
+        let (asked, hears) = std::sync::mpsc::channel();
+        let (release, waits) = std::sync::mpsc::channel::<()>();
+        let (lies, waits) = (kept.clone(), Mutex::new(waits));
+        let backend = FakeServer::http(move |request| match request.method.as_str() {
+            "PUT" => {
+                lies.lock().unwrap().insert(request.path().to_owned(), request.body.clone());
+                asked.send(()).unwrap();
+                let _ = waits.lock().unwrap().recv();
+                Reply::bytes(204, "")
+            }
+            _ => Reply::bytes(404, ""),
+        });
+        let directory = tempfile::tempdir().unwrap();
+        let environment = [
+            ("CARACAL_SECRET_BACKEND", "custom"),
+            ("CARACAL_CUSTOM_SECRETS_URL", &backend.url()),
+            ("CARACAL_CUSTOM_SECRETS_TOKEN", "backend-token"),
+        ];
+        let (http, system) = (Http::new(), Running::start_with(directory.path(), &environment));
+        let zones = format!("{}/v1/zones", system.url("api"));
+        let zone = http.json(Method::POST, &zones, &system.admin_token(), Some(json!({"name": "Left"}))).await.unwrap();
+        let url = format!("{zones}/{}/providers", zone.text("id"));
+        let (theirs, admin) = (url.clone(), system.admin_token());
+        let leaving = tokio::spawn(async move {
+            let body = json!({"name": "left", "kind": "bearer_token", "config_json": {"bearer_token": "b-1"}});
+            Http::new().json(Method::POST, &theirs, &admin, Some(body)).await.map(|answer| answer.status)
+        });
+        tokio::task::spawn_blocking(move || hears.recv().unwrap()).await.unwrap();
+        leaving.abort();
+        assert!(leaving.await.unwrap_err().is_cancelled());
+        let list = async || http.json(Method::GET, &url, &system.admin_token(), None).await.unwrap().json().to_string();
+        // Time enough to notice that nobody waits.
+        for _ in 0..20 {
+            assert!(!list().await.contains("left"));
+        }
+        release.send(()).unwrap();
+        while !list().await.contains("left") {
+            assert_eq!(kept.lock().unwrap().len(), 1);
+        }
     }
 }

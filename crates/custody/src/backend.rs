@@ -20,6 +20,11 @@ pub trait SecretBackend: Send + Sync + 'static {
     /// The envelope under `reference`; `None` when there is none.
     fn read<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, BackendError>>;
 
+    /// The same, past anything that is remembered of it: for who is about to change it, and may have to put it back.
+    fn read_now<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, BackendError>> {
+        self.read(reference)
+    }
+
     /// Puts an envelope under `reference`, in place of any other.
     fn write<'a>(&'a self, reference: &'a str, envelope: &'a [u8]) -> BoxFuture<'a, Result<(), BackendError>>;
 

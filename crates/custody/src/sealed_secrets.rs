@@ -53,7 +53,7 @@ impl Staged {
             None => self.backend.remove(&self.reference).await,
         };
         if let Err(error) = undone {
-            tracing::error!(reference = %self.reference, %error, "a secret was changed in the backend, but its row was not");
+            tracing::error!(reference = %self.reference, %error, "a secret in the backend may be newer than its row");
         }
     }
 }
@@ -92,12 +92,19 @@ impl SealedSecrets {
     /// the store, and are put there within the change.
     pub async fn stage(&self, reference: &str, plaintext: Option<&[u8]>) -> Result<Option<Staged>, CustodyError> {
         let Some(backend) = &self.backend else { return Ok(None) };
-        let former = backend.read(reference).await?;
-        match plaintext {
-            Some(plaintext) => backend.write(reference, &self.ring.seal(reference, plaintext)?).await?,
-            None => backend.remove(reference).await?,
+        let envelope = plaintext.map(|plaintext| self.ring.seal(reference, plaintext)).transpose()?;
+        let former = backend.read_now(reference).await?;
+        let staged = Staged { backend: backend.clone(), reference: reference.to_owned(), former };
+        let written = match &envelope {
+            Some(envelope) => backend.write(reference, envelope).await,
+            None => backend.remove(reference).await,
+        };
+        if let Err(error) = written {
+            // What was asked may have been done all the same, and only its answer been lost.
+            staged.undo().await;
+            return Err(error.into());
         }
-        Ok(Some(Staged { backend: backend.clone(), reference: reference.to_owned(), former }))
+        Ok(Some(staged))
     }
 
     /// Opens what a backend has under `reference`; `None` when there is nothing, or secrets lie in the store.

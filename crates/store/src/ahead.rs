@@ -16,8 +16,8 @@ use caracal_authority::{AgentSessionId, ApplicationId, ApprovalId, AuthorityReco
 
 use crate::value::{Bind, Param, Row, Value};
 use crate::{
-    applications, approvals, delegations, policy_sets, providers, records, resources, sealed_secrets, sessions,
-    signing_keys, subject_issuers, zones,
+    applications, approvals, delegations, policy_sets, provider_connections, providers, records, resources,
+    sealed_secrets, sessions, signing_keys, subject_issuers, zones,
 };
 
 /// What is known of a decision before anything was read. Whatever is named here may be missing, or be somebody else's.
@@ -36,6 +36,8 @@ pub struct Named<'n> {
     pub resources: &'n [&'n str],
     /// Whether the providers' secrets are needed too.
     pub secrets: bool,
+    /// Whose accounts at those providers are needed too.
+    pub account_of: Option<&'n str>,
     /// The approval it brings.
     pub approval: Option<&'n ApprovalId>,
     /// The identity provider that is to have vouched for a user.
@@ -63,6 +65,8 @@ enum Answers {
     Lookups { sql: String, named: Vec<Value> },
     /// The second column of each row is the answer to `sql` for the first.
     Values { sql: &'static str },
+    /// For each provider, which is the fourth column, the first row is the answer to `sql` for it and `whose`.
+    FirstOfProviders { sql: String, whose: [Value; 2] },
 }
 
 /// Answers that are at hand, of one snapshot.
@@ -82,6 +86,17 @@ impl Ahead {
                     let mut values = row.values.into_iter();
                     let (Some(key), Some(value)) = (values.next(), values.next()) else { continue };
                     self.known.push((sql.into(), vec![zone.clone(), key], vec![Row { values: vec![value] }]));
+                }
+            }
+            Answers::FirstOfProviders { sql, whose: [subject, shared] } => {
+                let mut last = None;
+                for row in rows {
+                    let Some(provider) = row.values.get(3).cloned() else { continue };
+                    if last.as_ref() != Some(&provider) {
+                        let params = vec![zone.clone(), provider.clone(), subject.clone(), shared.clone()];
+                        self.known.push((sql.clone().into(), params, vec![row]));
+                    }
+                    last = Some(provider);
                 }
             }
             Answers::Lookups { sql, named } => {
@@ -184,6 +199,9 @@ impl Named<'_> {
                 });
             }
         }
+        if let Some(subject) = self.account_of {
+            asks.extend(self.resources.iter().map(|name| accounts(&zone, name, subject)));
+        }
         asks
     }
 
@@ -220,6 +238,25 @@ impl Named<'_> {
                 named: self.session.iter().map(text).collect(),
             },
         }
+    }
+}
+
+/// The accounts that `subject` may use at the provider of a resource.
+fn accounts(zone: &Value, resource: &str, subject: &str) -> Ask {
+    let text = |text: &str| Value::Text(text.to_owned());
+    let (subject, shared) = (text(subject), text(provider_connections::SHARED_SUBJECT));
+    Ask {
+        sql: format!(
+            "SELECT {} FROM provider_connections
+             WHERE zone_id = ?1 AND provider_id IN (SELECT credential_provider_id FROM resources
+               WHERE zone_id = ?1 AND archived_at IS NULL AND (identifier = ?2 OR id = ?2))
+               AND subject_id IN (?3, ?4) AND status = 'active'
+             ORDER BY provider_id, CASE WHEN subject_id = ?3 THEN 0 ELSE 1 END, created_at DESC, id DESC",
+            provider_connections::COLUMNS
+        )
+        .into(),
+        params: vec![zone.clone(), text(resource), subject.clone(), shared.clone()],
+        answers: Answers::FirstOfProviders { sql: provider_connections::find_usable_sql(), whose: [subject, shared] },
     }
 }
 

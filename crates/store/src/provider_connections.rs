@@ -1,7 +1,7 @@
 //! Accounts at providers (contract: sts.md §10.4, admin-api.md §5.5). Their tokens are sealed before they come here.
 //!
-//! A refresh is one process's at a time, by a lease in the row: [`claim_refresh`] takes it, [`store_refreshed`] or
-//! [`refresh_failed`] gives it back, and a holder that is gone loses it when its time is over. The lease only saves
+//! A refresh is one process's at a time, by a lease in the row: [`claim_refresh`] takes it, [`extend_refresh`] keeps it,
+//! [`store_refreshed`] or [`refresh_failed`] gives it back, and a holder that is gone loses it when its time is over. The lease only saves
 //! requests; what keeps a late writer from undoing a newer one's work is `version`.
 
 use caracal_authority::{ConnectionId, ProviderId, Timestamp, ZoneId};
@@ -70,7 +70,7 @@ pub struct ConnectionFilter {
     pub status: Option<String>,
 }
 
-const COLUMNS: &str = "zone_id, id, subject_id, provider_id, status, access_token, refresh_token, expires_at, refreshed_at, \
+pub(crate) const COLUMNS: &str = "zone_id, id, subject_id, provider_id, status, access_token, refresh_token, expires_at, refreshed_at, \
                        version, lease_until, refresh_failed_at, created_at, updated_at";
 
 fn read(row: Row) -> Result<Connection, StoreError> {
@@ -118,12 +118,16 @@ pub async fn find_usable(
     provider: &ProviderId,
     subject: &str,
 ) -> Result<Option<Connection>, StoreError> {
-    let sql = format!(
+    let sql = find_usable_sql();
+    tx.tx.query_one(&sql, params![tx.zone, provider, subject, SHARED_SUBJECT]).await?.map(read).transpose()
+}
+
+pub(crate) fn find_usable_sql() -> String {
+    format!(
         "SELECT {COLUMNS} FROM provider_connections
          WHERE zone_id = ?1 AND provider_id = ?2 AND subject_id IN (?3, ?4) AND status = 'active'
          ORDER BY CASE WHEN subject_id = ?3 THEN 0 ELSE 1 END, created_at DESC, id DESC LIMIT 1"
-    );
-    tx.tx.query_one(&sql, params![tx.zone, provider, subject, SHARED_SUBJECT]).await?.map(read).transpose()
+    )
 }
 
 /// Accounts of the zone, newest first.
@@ -208,6 +212,19 @@ pub async fn claim_refresh(
     let (zone, now) = (tx.zone.clone(), tx.now());
     // It takes nothing away, and a decision that was made before it stays right.
     Ok(tx.tx.append(sql, params![zone, id, version, holder, until, now]).await? == 1)
+}
+
+/// Makes the lease of `holder` last until `until`. `false`: it has none any more.
+pub async fn extend_refresh(
+    tx: &mut ZoneWrite<'_>,
+    id: &ConnectionId,
+    holder: &str,
+    until: Timestamp,
+) -> Result<bool, StoreError> {
+    let sql = "UPDATE provider_connections SET lease_until = ?4
+               WHERE zone_id = ?1 AND id = ?2 AND lease_holder = ?3 AND status = 'active'";
+    let zone = tx.zone.clone();
+    Ok(tx.tx.append(sql, params![zone, id, holder, until]).await? == 1)
 }
 
 /// Stores renewed tokens in place of those of `version`, and gives the lease back. `false`: they are no longer those, or

@@ -2,7 +2,7 @@
 //! What is kept is ciphertext.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use caracal_authority::Timestamp;
@@ -20,33 +20,71 @@ const TIDY_FROM: usize = 4_096;
 type Kept = (Timestamp, Option<Vec<u8>>);
 type Read = Result<Option<Vec<u8>>, BackendError>;
 
+#[derive(Default)]
+struct Memory {
+    kept: HashMap<String, Kept>,
+    /// Changes that were begun or ended here so far.
+    changes: u64,
+}
+
 /// Remembers what another backend said.
 pub struct CachedBackend {
     inner: Arc<dyn SecretBackend>,
     store: Store,
-    kept: Mutex<HashMap<String, Kept>>,
+    memory: Mutex<Memory>,
     reads: Flights<String, Read>,
 }
 
 impl CachedBackend {
     /// By the time of `store`.
     pub fn new(inner: Arc<dyn SecretBackend>, store: Store) -> Self {
-        Self { inner, store, kept: Mutex::default(), reads: Flights::default() }
+        Self { inner, store, memory: Mutex::default(), reads: Flights::default() }
+    }
+
+    /// A panic inside can't have left half an entry.
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn kept(&self, reference: &str, within: Duration) -> Option<Option<Vec<u8>>> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.store.now();
-        kept.get(reference).filter(|(at, _)| at.until(now) < within).map(|(_, envelope)| envelope.clone())
+        let memory = self.memory();
+        memory.kept.get(reference).filter(|(at, _)| at.until(now) < within).map(|(_, envelope)| envelope.clone())
     }
 
-    fn keep(&self, reference: &str, envelope: Option<Vec<u8>>) {
-        let now = self.store.now();
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() >= TIDY_FROM {
-            kept.retain(|_, (at, _)| at.until(now) < FRESH + STALE);
+    /// Keeps what was read, unless something was changed since `changes`: the answer may be from before.
+    fn keep_read(&self, reference: &str, envelope: Option<Vec<u8>>, changes: u64) {
+        let mut memory = self.memory();
+        if memory.changes == changes {
+            memory.keep(reference, envelope, self.store.now());
         }
-        kept.insert(reference.to_owned(), (now, envelope));
+    }
+
+    /// Changes something. Until it is known what became of that, nothing is known of it.
+    async fn change(
+        &self,
+        reference: &str,
+        envelope: Option<Vec<u8>>,
+        change: BoxFuture<'_, Result<(), BackendError>>,
+    ) -> Result<(), BackendError> {
+        self.memory().changes += 1;
+        let changed = change.await;
+        let mut memory = self.memory();
+        memory.changes += 1;
+        match &changed {
+            Ok(()) => memory.keep(reference, envelope, self.store.now()),
+            Err(_) => drop(memory.kept.remove(reference)),
+        }
+        changed
+    }
+}
+
+impl Memory {
+    fn keep(&mut self, reference: &str, envelope: Option<Vec<u8>>, now: Timestamp) {
+        if self.kept.len() >= TIDY_FROM {
+            self.kept.retain(|_, (at, _)| at.until(now) < FRESH + STALE);
+        }
+        self.kept.insert(reference.to_owned(), (now, envelope));
     }
 }
 
@@ -56,11 +94,12 @@ impl SecretBackend for CachedBackend {
             if let Some(envelope) = self.kept(reference, FRESH) {
                 return Ok(envelope);
             }
+            let changes = self.memory().changes;
             let (inner, wanted) = (self.inner.clone(), reference.to_owned());
             let reading = self.reads.join(reference.to_owned(), async move { inner.read(&wanted).await });
             match reading.await {
                 Some(Ok(envelope)) => {
-                    self.keep(reference, envelope.clone());
+                    self.keep_read(reference, envelope.clone(), changes);
                     Ok(envelope)
                 }
                 Some(Err(error)) => {
@@ -73,19 +112,20 @@ impl SecretBackend for CachedBackend {
         })
     }
 
-    fn write<'a>(&'a self, reference: &'a str, envelope: &'a [u8]) -> BoxFuture<'a, Result<(), BackendError>> {
+    fn read_now<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Read> {
         Box::pin(async move {
-            self.inner.write(reference, envelope).await?;
-            self.keep(reference, Some(envelope.to_vec()));
-            Ok(())
+            let changes = self.memory().changes;
+            let envelope = self.inner.read_now(reference).await?;
+            self.keep_read(reference, envelope.clone(), changes);
+            Ok(envelope)
         })
     }
 
+    fn write<'a>(&'a self, reference: &'a str, envelope: &'a [u8]) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(self.change(reference, Some(envelope.to_vec()), self.inner.write(reference, envelope)))
+    }
+
     fn remove<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<(), BackendError>> {
-        Box::pin(async move {
-            self.inner.remove(reference).await?;
-            self.keep(reference, None);
-            Ok(())
-        })
+        Box::pin(self.change(reference, None, self.inner.remove(reference)))
     }
 }

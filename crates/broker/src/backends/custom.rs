@@ -30,7 +30,7 @@ impl SecretBackend for CustomBackend {
             match answer.status {
                 StatusCode::OK => Ok(Some(answer.body.to_vec())),
                 StatusCode::NOT_FOUND => Ok(None),
-                other => Err(self.web.refused("read", other)),
+                _ => Err(self.web.refused("read", &answer)),
             }
         })
     }
@@ -41,7 +41,7 @@ impl SecretBackend for CustomBackend {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
             let path = format!("/secrets/{reference}");
             let answer = self.web.ask("write", Method::PUT, &path, headers, envelope.to_vec()).await?;
-            if answer.status.is_success() { Ok(()) } else { Err(self.web.refused("write", answer.status)) }
+            self.web.done("write", &answer, None)
         })
     }
 
@@ -49,8 +49,7 @@ impl SecretBackend for CustomBackend {
         Box::pin(async move {
             let path = format!("/secrets/{reference}");
             let answer = self.web.ask("remove", Method::DELETE, &path, bearer(&self.token), Vec::new()).await?;
-            let gone = answer.status.is_success() || answer.status == StatusCode::NOT_FOUND;
-            if gone { Ok(()) } else { Err(self.web.refused("remove", answer.status)) }
+            self.web.done("remove", &answer, Some(StatusCode::NOT_FOUND))
         })
     }
 }

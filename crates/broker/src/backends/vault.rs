@@ -8,7 +8,7 @@ use caracal_http::egress::OperatorClient;
 use caracal_store::BoxFuture;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::web::{BackendUrl, Web, secret_header};
 
@@ -58,15 +58,7 @@ impl SecretBackend for VaultBackend {
         Box::pin(async move {
             let path = self.path("data", reference);
             let answer = self.web.ask("read", Method::GET, &path, self.headers(), Vec::new()).await?;
-            match answer.status {
-                StatusCode::OK => {}
-                StatusCode::NOT_FOUND => return Ok(None),
-                other => return Err(self.web.refused("read", other)),
-            }
-            let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-            let value = said.pointer("/data/data/value").and_then(Value::as_str);
-            let envelope = value.and_then(|value| STANDARD.decode(value).ok());
-            envelope.map(Some).ok_or_else(|| self.web.failed("read", "an answer without a value in base64"))
+            self.web.envelope(&answer, "/data/data/value")
         })
     }
 
@@ -76,7 +68,7 @@ impl SecretBackend for VaultBackend {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             let body = json!({"data": {"value": STANDARD.encode(envelope)}}).to_string().into_bytes();
             let answer = self.web.ask("write", Method::POST, &self.path("data", reference), headers, body).await?;
-            if answer.status.is_success() { Ok(()) } else { Err(self.web.refused("write", answer.status)) }
+            self.web.done("write", &answer, None)
         })
     }
 
@@ -84,8 +76,7 @@ impl SecretBackend for VaultBackend {
         Box::pin(async move {
             let path = self.path("metadata", reference);
             let answer = self.web.ask("remove", Method::DELETE, &path, self.headers(), Vec::new()).await?;
-            let gone = answer.status.is_success() || answer.status == StatusCode::NOT_FOUND;
-            if gone { Ok(()) } else { Err(self.web.refused("remove", answer.status)) }
+            self.web.done("remove", &answer, Some(StatusCode::NOT_FOUND))
         })
     }
 }

@@ -1,19 +1,25 @@
 //! Backends against servers that speak their protocols, and what is remembered of them.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use caracal_authority::Timestamp;
 use caracal_broker::backends::{BackendUrl, CachedBackend, CustomBackend, VaultBackend, VaultSettings};
+use caracal_crypto::envelope::{Kek, KekRing};
 use caracal_crypto::{Secret, SecretText};
-use caracal_custody::SecretBackend;
+use caracal_custody::{BackendError, SealedSecrets, SecretBackend};
 use caracal_http::egress::{OperatorClient, SystemResolver, TlsTrust};
-use caracal_store::{ManualClock, conformance};
+use caracal_store::{BoxFuture, ManualClock, Store, conformance};
 use caracal_testkit::{FakeServer, Place, Received, Reply};
 use serde_json::{Value, json};
+
+mod aws;
+mod azure;
+mod google;
+mod infisical;
 
 const PLACE: &str = "zones/z-1/providers/p-1/secretConfig";
 
@@ -24,6 +30,64 @@ fn client(server: &FakeServer) -> OperatorClient {
 
 fn secret(text: &str) -> SecretText {
     Secret::new(text.to_owned())
+}
+
+/// A store whose clock is put where a test wants it.
+struct Time {
+    store: Store,
+    clock: Arc<ManualClock>,
+    place: Place,
+}
+
+impl Time {
+    async fn new() -> Self {
+        let (place, clock) = (Place::new(), Arc::new(ManualClock::at(Timestamp::from_seconds(1_767_225_600))));
+        let store = conformance::open(place.path(), place.database_url().as_deref(), clock.clone()).await;
+        Self { store, clock, place }
+    }
+}
+
+/// How often `path` was asked for.
+fn asked(server: &FakeServer, path: &str) -> usize {
+    server.seen().iter().filter(|request| request.path() == path).count()
+}
+
+/// Twenty readers at once, and how often they asked for a credential at `path`, where the server answers only when it is
+/// released.
+async fn read_by_twenty(
+    backend: Arc<dyn SecretBackend>,
+    server: &FakeServer,
+    path: &str,
+    release: mpsc::Sender<()>,
+) -> usize {
+    let reading: Vec<_> = (0..20)
+        .map(|_| {
+            let backend = backend.clone();
+            tokio::spawn(async move { backend.read(PLACE).await.unwrap() })
+        })
+        .collect();
+    while asked(server, path) == 0 {
+        tokio::task::yield_now().await;
+    }
+    drop(release);
+    for reading in reading {
+        assert_eq!(reading.await.unwrap(), None);
+    }
+    asked(server, path)
+}
+
+/// Everything an error says of `backend` is a status or a word of its protocol.
+async fn says_nothing_of(backend: &dyn SecretBackend, status: &str, secrets: &[&str]) {
+    let errors = [
+        backend.read(PLACE).await.unwrap_err(),
+        backend.write(PLACE, b"x").await.unwrap_err(),
+        backend.remove(PLACE).await.unwrap_err(),
+    ];
+    for error in errors {
+        let text = format!("{error} {error:?}");
+        assert!(text.contains(status), "{text}");
+        assert!(secrets.iter().all(|secret| !text.contains(secret)), "{text}");
+    }
 }
 
 /// A server that keeps bytes by path for whoever bears `secret-token`.
@@ -148,30 +212,19 @@ async fn t08_availability_what_was_read_counts_for_a_minute_and_through_an_outag
     let inner: Arc<dyn SecretBackend> = Arc::new(custom(&server, "secret-token"));
     struct Switch(Arc<dyn SecretBackend>, Arc<AtomicBool>);
     impl SecretBackend for Switch {
-        fn read<'a>(
-            &'a self,
-            reference: &'a str,
-        ) -> caracal_store::BoxFuture<'a, Result<Option<Vec<u8>>, caracal_custody::BackendError>> {
+        fn read<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, BackendError>> {
             let down = self.1.load(Ordering::SeqCst);
-            let error = caracal_custody::BackendError { kind: "custom", doing: "read", reason: "down".to_owned() };
+            let error = BackendError { kind: "custom", doing: "read", reason: "down".to_owned() };
             if down { Box::pin(std::future::ready(Err(error))) } else { self.0.read(reference) }
         }
-        fn write<'a>(
-            &'a self,
-            reference: &'a str,
-            envelope: &'a [u8],
-        ) -> caracal_store::BoxFuture<'a, Result<(), caracal_custody::BackendError>> {
+        fn write<'a>(&'a self, reference: &'a str, envelope: &'a [u8]) -> BoxFuture<'a, Result<(), BackendError>> {
             self.0.write(reference, envelope)
         }
-        fn remove<'a>(
-            &'a self,
-            reference: &'a str,
-        ) -> caracal_store::BoxFuture<'a, Result<(), caracal_custody::BackendError>> {
+        fn remove<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<(), BackendError>> {
             self.0.remove(reference)
         }
     }
-    let (place, clock) = (Place::new(), Arc::new(ManualClock::at(Timestamp::from_seconds(1_767_225_600))));
-    let store = conformance::open(place.path(), place.database_url().as_deref(), clock.clone()).await;
+    let Time { store, clock, place: _place } = Time::new().await;
     let cached = CachedBackend::new(Arc::new(Switch(inner.clone(), is_down)), store);
     assert_eq!(cached.read(PLACE).await.unwrap(), None);
     inner.write(PLACE, b"behind its back").await.unwrap();
@@ -186,4 +239,74 @@ async fn t08_availability_what_was_read_counts_for_a_minute_and_through_an_outag
     clock.advance(1);
     assert!(cached.read(PLACE).await.is_err());
     assert!(url.starts_with("https://"));
+}
+
+/// A backend that a test holds: what it has, and what it is to do next.
+#[derive(Default)]
+struct Held {
+    has: Mutex<Option<Vec<u8>>>,
+    /// Reads wait for this, once they have looked.
+    gate: Mutex<Option<mpsc::Receiver<()>>>,
+    reads: AtomicUsize,
+}
+
+impl SecretBackend for Held {
+    fn read<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, BackendError>> {
+        Box::pin(async move {
+            let (found, gate) = (self.has.lock().unwrap().clone(), self.gate.lock().unwrap().take());
+            self.reads.fetch_add(1, Ordering::SeqCst);
+            if let Some(gate) = gate {
+                while gate.try_recv() == Err(mpsc::TryRecvError::Empty) {
+                    tokio::task::yield_now().await;
+                }
+            }
+            Ok(found)
+        })
+    }
+
+    fn write<'a>(&'a self, _: &'a str, envelope: &'a [u8]) -> BoxFuture<'a, Result<(), BackendError>> {
+        *self.has.lock().unwrap() = Some(envelope.to_vec());
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn remove<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), BackendError>> {
+        *self.has.lock().unwrap() = None;
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+#[tokio::test]
+async fn what_a_change_may_have_to_put_back_is_asked_past_what_is_remembered() {
+    let (time, held) = (Time::new().await, Arc::new(Held::default()));
+    let cached: Arc<dyn SecretBackend> = Arc::new(CachedBackend::new(held.clone(), time.store.clone()));
+    cached.write(PLACE, b"mine").await.unwrap();
+    *held.has.lock().unwrap() = Some(b"of another process".to_vec());
+    assert_eq!(cached.read(PLACE).await.unwrap().as_deref(), Some(&b"mine"[..]));
+    let ring = Arc::new(KekRing::new(Kek::generate().unwrap().0, None));
+    let sealed = SealedSecrets::new(ring).in_backend(cached.clone());
+    let staged = sealed.stage(PLACE, Some(b"new")).await.unwrap().unwrap();
+    assert_ne!(held.has.lock().unwrap().as_deref(), Some(&b"of another process"[..]));
+    staged.undo().await;
+    assert_eq!(held.has.lock().unwrap().as_deref(), Some(&b"of another process"[..]));
+    assert_eq!(cached.read(PLACE).await.unwrap().as_deref(), Some(&b"of another process"[..]));
+}
+
+#[tokio::test]
+async fn a_read_that_was_under_way_does_not_bring_back_what_was_replaced() {
+    let (time, held) = (Time::new().await, Arc::new(Held::default()));
+    let (release, gate) = mpsc::channel();
+    *held.gate.lock().unwrap() = Some(gate);
+    *held.has.lock().unwrap() = Some(b"old".to_vec());
+    let cached = Arc::new(CachedBackend::new(held.clone(), time.store.clone()));
+    let reading = tokio::spawn({
+        let cached = cached.clone();
+        async move { cached.read(PLACE).await.unwrap() }
+    });
+    while held.reads.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    cached.write(PLACE, b"new").await.unwrap();
+    release.send(()).unwrap();
+    assert_eq!(reading.await.unwrap().as_deref(), Some(&b"old"[..]));
+    assert_eq!(cached.read(PLACE).await.unwrap().as_deref(), Some(&b"new"[..]));
 }

@@ -3,6 +3,7 @@
 
 mod backend;
 mod check;
+mod clouds;
 mod engine;
 mod environment;
 mod secrets;

@@ -1,5 +1,6 @@
 use super::*;
 
+mod backends;
 mod distributed;
 
 fn flags(bind: &str) -> UpFlags {
@@ -95,6 +96,7 @@ fn the_operators_table_is_what_is_read() {
         include_str!("engine.rs"),
         include_str!("environment.rs"),
         include_str!("backend.rs"),
+        include_str!("clouds.rs"),
     ];
     for variable in VARIABLES {
         let read = source.concat().matches(&format!("\"{}\"", variable.name)).count();

@@ -6,6 +6,7 @@
 
 mod listeners;
 mod opened;
+mod secrets;
 mod services;
 
 use std::net::SocketAddr;

@@ -5,16 +5,15 @@ use std::sync::Arc;
 use caracal_admin::{Admin, AdminConfig};
 use caracal_audit::{Audit, AuditConfig, Verifier};
 use caracal_broker::Broker;
-use caracal_broker::backends::{CachedBackend, CustomBackend, VaultBackend, VaultSettings};
 use caracal_coordinator::{Coordinator, CoordinatorConfig};
 use caracal_crypto::SecretText;
 use caracal_crypto::chance;
 use caracal_crypto::client_secret::SecretVerifier;
 use caracal_crypto::hmac::HmacKey;
-use caracal_custody::{KeySets, SealedSecrets, SecretBackend, SigningKeys, VerificationKeys};
+use caracal_custody::{KeySets, SealedSecrets, SigningKeys, VerificationKeys};
 use caracal_gateway::{Exchange, Gateway, GatewayConfig, RemoteSts, RemoteStsConfig};
 use caracal_http::FreshId;
-use caracal_http::egress::{AddressPolicy, GuardedConnector, OperatorClient, PrivateHosts, SystemResolver, TlsTrust};
+use caracal_http::egress::{AddressPolicy, GuardedConnector, PrivateHosts, SystemResolver, TlsTrust};
 use caracal_http::health::Probe;
 use caracal_http::rate::SharedWindows;
 use caracal_http::server::{self, Ended, Limits};
@@ -27,10 +26,10 @@ use tokio::task::JoinSet;
 
 use super::listeners::Listeners;
 use super::opened::Opened;
-use super::{StartError, copy};
+use super::{StartError, copy, secrets};
 use crate::adapters::{InProcessSts, OfflineVerifier, SharedVerifier, StoreTime, StreamsProbe, StsPolicyRuntime};
 use crate::kept_counters::KeptRequests;
-use crate::settings::{KeyMaterial, Mode, SecretBackendSettings, Service, Settings};
+use crate::settings::{KeyMaterial, Mode, Service, Settings};
 use crate::shared_counters::{SharedGuesses, SharedMintRate, SharedRequests};
 use crate::{elected, housekeeping};
 
@@ -78,7 +77,8 @@ impl Services {
         let audit_key: Arc<dyn ChainKey> = keys.audit.clone();
         let ledger = Ledger::new(Some(audit_key.clone()));
         let denials = Arc::new(AnonymousDenials::default());
-        let (egress, sealed) = (egress(settings)?, sealed(settings, &store, SealedSecrets::new(keys.kek.clone())));
+        let (egress, sealed) =
+            (egress(settings)?, secrets::placed(settings, &store, SealedSecrets::new(keys.kek.clone())));
         let broker = Arc::new(Broker::new(caracal_broker::Capabilities {
             connector: egress.clone(),
             store: store.clone(),
@@ -389,24 +389,6 @@ fn audit(settings: &Settings, parts: &Parts, keys: &KeyMaterial, verifier: Arc<d
         parts.denials.clone(),
         verifier,
     )
-}
-
-/// Secrets where the settings say that they lie.
-fn sealed(settings: &Settings, store: &Store, sealed: SealedSecrets) -> SealedSecrets {
-    let trust = || TlsTrust::load(settings.extra_ca_file.as_deref());
-    let client = || OperatorClient::new(Arc::new(SystemResolver::new()), trust());
-    let backend: Arc<dyn SecretBackend> = match &settings.secret_backend {
-        SecretBackendSettings::Builtin => return sealed,
-        SecretBackendSettings::Vault { address, token, mount, namespace } => {
-            let (address, token) = (address.clone(), copy(token));
-            let (mount, namespace) = (mount.clone(), namespace.clone());
-            Arc::new(VaultBackend::new(client(), VaultSettings { address, token, mount, namespace }))
-        }
-        SecretBackendSettings::Custom { url, token } => {
-            Arc::new(CustomBackend::new(client(), url.clone(), copy(token)))
-        }
-    };
-    sealed.in_backend(Arc::new(CachedBackend::new(backend, store.clone())))
 }
 
 /// The STS in another process, where settings say that it is needed.

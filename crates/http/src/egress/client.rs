@@ -1,7 +1,7 @@
 //! HTTP clients over the guarded connector: one for data paths, one for a request now and then.
 
 use std::error::Error;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use hyper_util::client::legacy::connect::Connect;
 use hyper_util::client::legacy::{Builder, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use super::address::{AddressClass, classify};
 use super::connect::{GuardedConnector, Resolver};
 use super::peer::{PeerClient, PeerConnector};
 use super::target::{Host, TargetUrl};
@@ -171,18 +172,40 @@ where
 }
 
 /// For a request now and then to a server that the operator of this process names in its settings: a secret store, or
-/// the metadata service of the cloud it runs in. No policy judges where it lies, as with a [`PeerConnector`]; nothing
-/// that a tenant wrote may ever choose the URL. It keeps no connections and follows nothing.
+/// the metadata service of the cloud it runs in. Unlike [`SimpleClient`] it may go to loopback and to private networks,
+/// where such servers lie; nothing that a tenant wrote may ever choose the URL. Link-local and metadata addresses are
+/// refused here, too, but for those that it was made for. It keeps no connections and follows nothing.
 #[derive(Clone)]
 pub struct OperatorClient {
     resolver: Arc<dyn Resolver>,
     trust: TlsTrust,
+    platform: &'static [IpAddr],
 }
 
 impl OperatorClient {
     /// Believes whom `trust` says.
     pub fn new(resolver: Arc<dyn Resolver>, trust: TlsTrust) -> Self {
-        Self { resolver, trust }
+        Self { resolver, trust, platform: &[] }
+    }
+
+    /// The same, that also reaches these addresses of the platform it runs on, where a URL names them as such. A name that
+    /// leads there is refused as before: whoever answers for the name must not choose what is asked for credentials.
+    #[must_use]
+    pub fn reaching(self, platform: &'static [IpAddr]) -> Self {
+        Self { platform, ..self }
+    }
+
+    /// Refuses what no server of an operator's lies at.
+    pub(super) fn judge(&self, host: &Host, address: IpAddr) -> Result<(), EgressError> {
+        let class = classify(address);
+        match class {
+            AddressClass::LinkLocal | AddressClass::Metadata | AddressClass::Multicast | AddressClass::Unspecified => {
+                let is_own = *host == Host::Address(address) && self.platform.contains(&address);
+                let refused = EgressError::Refused { host: host.to_string(), class, admitted_by: None };
+                if is_own { Ok(()) } else { Err(refused) }
+            }
+            AddressClass::Public | AddressClass::Loopback | AddressClass::Private | AddressClass::Reserved => Ok(()),
+        }
     }
 
     /// Sends one request, reads the whole answer.
@@ -203,6 +226,10 @@ impl OperatorClient {
                 self.resolver.resolve(name).await.map_err(|error| failed(error.to_string()))?
             }
         };
+        // One bad answer refuses them all, as everywhere.
+        for address in &addresses {
+            self.judge(url.host(), *address)?;
+        }
         let scheme = if url.is_https() { "https" } else { "http" };
         let target = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
         let host = http::HeaderValue::from_str(url.authority()).map_err(|_| TargetError::Host)?;
@@ -240,4 +267,58 @@ fn chain(error: &(dyn Error + 'static)) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::egress::SystemResolver;
+
+    const PLATFORM: &[IpAddr] = &[IpAddr::V4(std::net::Ipv4Addr::new(169, 254, 169, 254))];
+
+    #[test]
+    fn t03_egress_metadata_is_reached_at_its_own_literal_address_and_by_who_is_made_for_it() {
+        let client = OperatorClient::new(Arc::new(SystemResolver::new()), TlsTrust::from_pem(false, None));
+        let admits = |client: &OperatorClient, host: &str, address: &str| {
+            client.judge(&Host::parse(host).unwrap(), address.parse().unwrap()).is_ok()
+        };
+        for fine in ["127.0.0.1", "10.0.0.1", "192.168.1.1", "93.184.216.34"] {
+            assert!(admits(&client, "vault.internal", fine), "{fine}");
+        }
+        let refused = [
+            "169.254.169.254",
+            "169.254.170.2",
+            "169.254.1.1",
+            "168.63.129.16",
+            "::ffff:169.254.169.254",
+            "64:ff9b::a9fe:a9fe",
+            "fd00:ec2::254",
+            "fe80::1",
+            "0.0.0.0",
+            "224.0.0.1",
+        ];
+        let made_for_it = client.clone().reaching(PLATFORM);
+        for address in refused {
+            assert!(!admits(&client, "vault.internal", address), "{address}");
+            assert!(!admits(&made_for_it, "vault.internal", address), "a name that leads to {address}");
+            let literal = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
+            assert!(!admits(&client, &literal, address), "{address}");
+            assert_eq!(admits(&made_for_it, &literal, address), address == "169.254.169.254", "{address}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_operator_s_url_that_names_a_metadata_address_is_refused_before_anything_is_sent() {
+        let client = OperatorClient::new(Arc::new(SystemResolver::new()), TlsTrust::from_pem(false, None));
+        let request = SimpleRequest {
+            method: Method::GET,
+            url: TargetUrl::parse("https://169.254.169.254/latest").unwrap(),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            deadline: Duration::from_secs(5),
+            max_response_bytes: 10,
+        };
+        let refused = client.send(request).await.unwrap_err();
+        assert!(matches!(refused, SimpleError::Egress(EgressError::Refused { class: AddressClass::Metadata, .. })));
+    }
 }

@@ -6,7 +6,8 @@
 //! parsed once, by the rules of browsers. Its name is resolved once. [`AddressPolicy`] judges every answer; one bad
 //! answer refuses them all. [`GuardedConnector`] dials only [`Admitted`] addresses, which nothing but that judgement can
 //! make: there is no second look-up for an attacker to win. Redirects are never followed, proxies from the environment
-//! never asked. Only a [`PeerConnector`] is not judged: where a deployment's own STS lies is its operator's word.
+//! never asked. Only a [`PeerConnector`] is not judged: where a deployment's own STS lies is its operator's word. So is where
+//! its secrets lie; an [`OperatorClient`] still keeps away from the addresses at which clouds hand out credentials.
 
 mod address;
 mod client;

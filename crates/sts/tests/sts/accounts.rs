@@ -298,6 +298,29 @@ mod t04_state_renewals {
     }
 
     #[tokio::test]
+    async fn a_lease_lasts_for_as_long_as_its_holder_is_at_work() {
+        let world = World::new().await;
+        let world = world.tuned(|broker| broker.with_lease(Duration::from_secs(15), Duration::from_millis(5)));
+        let (outcome, account) = renewed_beside(&world, async |world, account| {
+            let first = world.account(account).await.lease_until.unwrap();
+            world.clock.advance(14);
+            while world.account(account).await.lease_until <= Some(first) {
+                tokio::task::yield_now().await;
+            }
+            // The lease as it was taken is over, and still nobody else gets it.
+            world.clock.advance(5);
+            let until = world.store.now().plus(Duration::from_secs(15));
+            let claimed = world.change((account.clone(), until), |tx, (account, until)| {
+                Box::pin(provider_connections::claim_refresh(tx, account, 0, "another", *until))
+            });
+            assert!(!claimed.await);
+        })
+        .await;
+        assert_eq!(outcome, Ok("at-1".to_owned()));
+        assert_eq!(world.account(&account).await.lease_until, None);
+    }
+
+    #[tokio::test]
     async fn an_account_that_is_taken_away_while_it_is_renewed_is_gone() {
         let world = World::in_real_time().await;
         let (outcome, account) = renewed_beside(&world, async |world, account| {

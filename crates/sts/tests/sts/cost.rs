@@ -1,5 +1,7 @@
 //! What an exchange asks of the store: the table at the top of `exchange.rs`.
 
+use serde_json::json;
+
 use crate::support::*;
 
 #[tokio::test]
@@ -53,4 +55,22 @@ async fn a_decision_waits_for_its_facts_once() {
     let exchange = world.store.round_trips() - before;
     // Two for the client, one for all facts, six for the commit; one, and seven with the mark of the mandate's use.
     assert_eq!((mint, exchange), if world.store.is_shared() { (9, 8) } else { (0, 0) });
+}
+
+/// The account of the subject is named by what is presented, so it costs no round trip of its own.
+#[tokio::test]
+async fn the_token_of_an_account_is_read_with_everything_else() {
+    let world = World::new().await;
+    let config = json!({
+        "authorization_endpoint": "https://idp.example/authorize", "redirect_uri": "https://console.example/",
+        "token_endpoint": "https://idp.example/token", "client_id": "client-1", "allowed_token_hosts": ["idp.example"],
+    });
+    let provider = world.provide("oauth2_authorization_code", config, Some(json!({"client_secret": "s"}))).await;
+    world.add_account(&provider, APP, None, None).await;
+    let (spare, mandate) = (world.mandate().await, world.mandate().await);
+    assert!(world.sts.exchange_for_gateway(gateway_call(&spare)).await.is_ok());
+    let before = world.store.round_trips();
+    let granted = world.sts.exchange_for_gateway(gateway_call(&mandate)).await.unwrap();
+    assert!(granted.upstreams[0].provider_token.is_some());
+    assert_eq!(world.store.round_trips() - before, if world.store.is_shared() { 8 } else { 0 });
 }

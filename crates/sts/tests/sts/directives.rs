@@ -1,5 +1,9 @@
 //! How a Gateway is told to reach an upstream (contract: sts.md §10.1, §10.2).
 
+use std::sync::Arc;
+
+use caracal_custody::{BackendError, SecretBackend};
+use caracal_store::BoxFuture;
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -114,50 +118,12 @@ mod t02_sts_directives {
         }
     }
 
-    #[tokio::test]
-    async fn a_directive_that_cannot_be_made_grants_nothing_and_says_nothing() {
+    const CONFIG: &str = "provider_config_invalid";
+    const SECRET: &str = "provider_secret_unavailable";
+
+    /// What is configured so is a 502 that says nothing, with its reason in evidence alone, and grants nothing.
+    async fn none_is_made(rows: impl IntoIterator<Item = (&'static str, Value, Option<Value>, &'static str)>) {
         let world = World::new().await;
-        let key = || Some(json!({"api_key": "k-123"}));
-        let header = || json!({"header_name": "X-Api-Key"});
-        let with = |more: Value| {
-            let mut config = header();
-            config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-            config
-        };
-        let config_invalid = "provider_config_invalid";
-        let rows = [
-            ("API_KEY", header(), key(), config_invalid),
-            ("api_key ", header(), key(), config_invalid),
-            ("", header(), key(), config_invalid),
-            ("oauth2_client_credentials", json!({}), None, config_invalid),
-            ("api_key", json!({"auth_header": "X-Api-Key"}), key(), config_invalid),
-            ("api_key", with(json!({"auth_location": "cookie"})), key(), config_invalid),
-            ("api_key", json!({"auth_location": "query"}), key(), config_invalid),
-            ("api_key", json!({"auth_location": "query", "query_param_name": "a&b"}), key(), config_invalid),
-            (
-                "api_key",
-                json!({"auth_location": "query", "query_param_name": "key", "auth_scheme": "Bearer"}),
-                key(),
-                config_invalid,
-            ),
-            ("api_key", json!({"header_name": "X Api Key"}), key(), config_invalid),
-            ("api_key", json!({"header_name": ["X-Api-Key"]}), key(), config_invalid),
-            ("api_key", with(json!({"auth_scheme": "1st"})), key(), config_invalid),
-            ("api_key", with(json!({"auth_scheme": "Bearer x"})), key(), config_invalid),
-            ("api_key", with(json!({"allowed_token_hosts": []})), key(), config_invalid),
-            ("api_key", with(json!({"allowed_token_hosts": "a.example"})), key(), config_invalid),
-            ("api_key", with(json!({"allowed_token_hosts": ["a.example", "b..example"]})), key(), config_invalid),
-            ("api_key", with(json!({"allowed_token_hosts": ["a.example:443"]})), key(), config_invalid),
-            ("api_key", with(json!({"forward_caracal_identity": "yes"})), key(), config_invalid),
-            ("http_basic", json!({}), Some(json!({"password": "p"})), config_invalid),
-            ("http_basic", json!({"username": "a:b"}), Some(json!({"password": "p"})), config_invalid),
-            ("api_key", header(), None, "provider_secret_unavailable"),
-            ("api_key", header(), Some(json!({"api_key": ""})), "provider_secret_unavailable"),
-            ("api_key", header(), Some(json!({"bearer_token": "b"})), "provider_secret_unavailable"),
-            ("api_key", header(), Some(json!(["k-123"])), "provider_secret_unavailable"),
-            ("bearer_token", json!({}), None, "provider_secret_unavailable"),
-            ("http_basic", json!({"username": "a"}), None, "provider_secret_unavailable"),
-        ];
         for (kind, config, secret, reason) in rows {
             let what = format!("{kind:?} {config}");
             world.provide(kind, config, secret).await;
@@ -172,6 +138,105 @@ mod t02_sts_directives {
             assert_eq!(world.record_ids().len(), records, "{what}");
             // The decision was made, so the mandate is used up.
             assert_eq!(Signed::exchange(&world, &mandate).send(&world).await.outcome(), "401 invalid_token", "{what}");
+        }
+    }
+
+    fn key() -> Option<Value> {
+        Some(json!({"api_key": "k-123"}))
+    }
+
+    /// A header for the key, and more.
+    fn with(more: Value) -> Value {
+        let mut config = json!({"header_name": "X-Api-Key"});
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        config
+    }
+
+    #[tokio::test]
+    async fn a_kind_in_another_case_with_a_space_or_unset_is_no_kind() {
+        none_is_made([
+            ("API_KEY", with(json!({})), key(), CONFIG),
+            ("api_key ", with(json!({})), key(), CONFIG),
+            ("", with(json!({})), key(), CONFIG),
+        ])
+        .await;
+    }
+
+    #[tokio::test]
+    async fn an_api_key_has_a_header_name_or_a_parameter_and_no_scheme_in_the_query_and_goes_into_no_cookie() {
+        none_is_made([
+            ("api_key", json!({"auth_header": "X-Api-Key"}), key(), CONFIG),
+            ("api_key", with(json!({"auth_location": "cookie"})), key(), CONFIG),
+            ("api_key", json!({"auth_location": "query"}), key(), CONFIG),
+            ("api_key", json!({"auth_location": "query", "query_param_name": "a&b"}), key(), CONFIG),
+            (
+                "api_key",
+                json!({"auth_location": "query", "query_param_name": "key", "auth_scheme": "Bearer"}),
+                key(),
+                CONFIG,
+            ),
+        ])
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_directive_that_cannot_be_made_grants_nothing_and_says_nothing() {
+        none_is_made([
+            ("oauth2_client_credentials", json!({}), None, CONFIG),
+            ("api_key", json!({"header_name": "X Api Key"}), key(), CONFIG),
+            ("api_key", json!({"header_name": ["X-Api-Key"]}), key(), CONFIG),
+            ("api_key", with(json!({"auth_scheme": "1st"})), key(), CONFIG),
+            ("api_key", with(json!({"auth_scheme": "Bearer x"})), key(), CONFIG),
+            ("api_key", with(json!({"allowed_token_hosts": []})), key(), CONFIG),
+            ("api_key", with(json!({"allowed_token_hosts": "a.example"})), key(), CONFIG),
+            ("api_key", with(json!({"allowed_token_hosts": ["a.example", "b..example"]})), key(), CONFIG),
+            ("api_key", with(json!({"allowed_token_hosts": ["a.example:443"]})), key(), CONFIG),
+            ("api_key", with(json!({"forward_caracal_identity": "yes"})), key(), CONFIG),
+            ("http_basic", json!({}), Some(json!({"password": "p"})), CONFIG),
+            ("http_basic", json!({"username": "a:b"}), Some(json!({"password": "p"})), CONFIG),
+            ("api_key", with(json!({})), None, SECRET),
+            ("api_key", with(json!({})), Some(json!({"api_key": ""})), SECRET),
+            ("api_key", with(json!({})), Some(json!({"bearer_token": "b"})), SECRET),
+            ("api_key", with(json!({})), Some(json!(["k-123"])), SECRET),
+            ("bearer_token", json!({}), None, SECRET),
+            ("http_basic", json!({"username": "a"}), None, SECRET),
+        ])
+        .await;
+    }
+
+    #[tokio::test]
+    async fn t05_secrets_a_backend_that_fails_is_no_credential_and_one_that_has_nothing_neither() {
+        struct Down(bool);
+        type Done<'a, T> = BoxFuture<'a, Result<T, BackendError>>;
+        impl Down {
+            fn done<'a, T: Send + 'a>(&self, value: T) -> Done<'a, T> {
+                let error = BackendError { kind: "vault", doing: "read", reason: "status 503".to_owned() };
+                Box::pin(std::future::ready(if self.0 { Err(error) } else { Ok(value) }))
+            }
+        }
+        impl SecretBackend for Down {
+            fn read<'a>(&'a self, _: &'a str) -> Done<'a, Option<Vec<u8>>> {
+                self.done(None)
+            }
+            fn write<'a>(&'a self, _: &'a str, _: &'a [u8]) -> Done<'a, ()> {
+                self.done(())
+            }
+            fn remove<'a>(&'a self, _: &'a str) -> Done<'a, ()> {
+                self.done(())
+            }
+        }
+        for is_down in [true, false] {
+            let mut world = World::new().await;
+            // What lies in the store is not fallen back on.
+            world.provide("api_key", with(json!({})), key()).await;
+            world.secrets = world.secrets.clone().in_backend(Arc::new(Down(is_down)));
+            let world = world.tuned(|broker| broker);
+            let records = world.record_ids().len();
+            let mandate = world.mandate().await;
+            let answer = Signed::exchange(&world, &mandate).send(&world).await;
+            assert_eq!(answer.outcome(), "502 http_request_failed", "{is_down}");
+            assert_eq!(world.last_event().await.text("reason"), SECRET, "{is_down}");
+            assert_eq!(world.record_ids().len(), records + 1, "the mint's own");
         }
     }
 

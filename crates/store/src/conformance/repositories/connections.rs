@@ -110,6 +110,17 @@ pub async fn a_connection_is_renewed_by_one_at_a_time(make: Make) {
     change!(fresh.store, (), |tx, _unused| provider_connections::refresh_failed(tx, &id!("c-1"), "a").await).unwrap();
     assert!(claim("b", version, start()).await);
     assert!(claim("c", version, at(15)).await);
+    // Who works for longer than its lease keeps it.
+    let extend = async |holder: &'static str, until: Timestamp| {
+        change!(fresh.store, (holder, until), |tx, input| {
+            provider_connections::extend_refresh(tx, &id!("c-1"), input.0, input.1).await
+        })
+        .unwrap()
+    };
+    assert!(extend("c", start()).await);
+    assert!(extend("c", at(30)).await, "nobody has taken it meanwhile");
+    assert!(!extend("b", at(60)).await);
+    assert!(!claim("d", version, at(15)).await);
     // The late one's work does not undo the newer one's.
     let store = async |version: i64, token: u8| {
         change!(fresh.store, (version, token), |tx, input| {
@@ -120,6 +131,7 @@ pub async fn a_connection_is_renewed_by_one_at_a_time(make: Make) {
     };
     assert!(store(version, 7).await);
     assert!(!store(version, 8).await);
+    assert!(!extend("c", at(60)).await, "it was given back with the tokens");
     let mut snapshot = fresh.store.snapshot().await.unwrap();
     let row = provider_connections::lookup(&mut snapshot.zone(&zone("z-1")), &id!("c-1")).await.unwrap().unwrap();
     assert_eq!((row.access_token, row.version, row.refreshed_at), (vec![7], version + 1, Some(start())));

@@ -8,8 +8,8 @@ use crate::conformance::repositories::samples;
 use crate::error::StoreError;
 use crate::store::{Snapshot, Store};
 use crate::{
-    applications, approvals, delegations, policies, policy_sets, providers, records, resources, sealed_secrets,
-    sessions, signing_keys, subject_issuers, zones,
+    applications, approvals, delegations, policies, policy_sets, provider_connections, providers, records, resources,
+    sealed_secrets, sessions, signing_keys, subject_issuers, zones,
 };
 
 /// A zone with a line of delegations, resources behind providers, a policy, a key and secrets; and another zone with
@@ -46,6 +46,15 @@ async fn fill(store: &Store) {
         }
         for provider in [samples::provider("prov-1", true), samples::provider("prov-2", false)] {
             providers::add(tx, &provider).await?;
+        }
+        for (name, subject) in [("c-own", "user-1"), ("c-shared", provider_connections::SHARED_SUBJECT)] {
+            let account = samples::connection(name, false);
+            let account = provider_connections::Connection {
+                subject_id: subject.to_owned(),
+                status: "active".to_owned(),
+                ..account
+            };
+            provider_connections::add(tx, &account).await?;
         }
         subject_issuers::add(tx, &samples::subject_issuer("i-1", true)).await?;
         for resource in resources {
@@ -106,6 +115,10 @@ async fn look(snapshot: &mut Snapshot) -> Vec<String> {
         let reference = format!("zones/z-1/providers/{provider}/secretConfig");
         seen.push(format!("{:?}", sealed_secrets::lookup(read, &reference).await.unwrap()));
     }
+    for (provider, subject) in [("prov-1", "user-1"), ("prov-1", "user-2"), ("prov-2", "user-1"), ("none", "user-1")] {
+        let account = provider_connections::find_usable(read, &id!(provider), subject).await.unwrap();
+        seen.push(format!("{account:?}"));
+    }
     for issuer in [samples::subject_issuer("i-1", true).issuer.as_str(), "https://none.example"] {
         seen.push(format!("{:?}", subject_issuers::find_by_issuer(read, issuer).await.unwrap()));
     }
@@ -135,6 +148,7 @@ pub async fn what_is_named_is_what_would_be_read(make: Make) {
                         delegation: delegation.as_ref(),
                         resources: if secrets { &names } else { &[] },
                         secrets,
+                        account_of: session.as_ref().map(|_| if secrets { "user-1" } else { "user-2" }),
                         approval: Some(&id!(if secrets { "ap-1" } else { "none" })),
                         subject_issuer: secrets.then_some(&issuer),
                     };
@@ -162,6 +176,7 @@ pub async fn all_that_a_decision_names_is_read_in_one_round_trip(make: Make) {
         delegation: Some(&delegation),
         resources: &["resource://r-1", "resource://r-2"],
         secrets: true,
+        account_of: Some("user-1"),
         approval: Some(&approval),
         subject_issuer: Some(&issuer),
     };
@@ -187,6 +202,8 @@ pub async fn all_that_a_decision_names_is_read_in_one_round_trip(make: Make) {
         let resource = resources::find_by_name(read, name).await.unwrap().unwrap();
         assert!(providers::lookup(read, resource.credential_provider_id.as_ref().unwrap()).await.unwrap().is_some());
     }
+    let account = provider_connections::find_usable(read, &id!("prov-1"), "user-1").await.unwrap();
+    assert_eq!(account.unwrap().id.as_str(), "c-own");
     let secret = sealed_secrets::lookup(read, "zones/z-1/providers/prov-1/secretConfig").await.unwrap();
     assert_eq!(secret.as_deref(), Some(b"sealed".as_slice()));
     assert!(approvals::lookup(read, &approval).await.unwrap().is_some());

@@ -115,17 +115,21 @@ impl World {
 
     /// With a broker that waits for nobody for long.
     pub(crate) async fn impatient(patience: Duration) -> Self {
-        let mut world = Self::new().await;
+        Self::new().await.tuned(|broker| broker.with_patience(patience))
+    }
+
+    /// With a broker that has other times.
+    pub(crate) fn tuned(mut self, tune: impl FnOnce(Broker) -> Broker) -> Self {
         let mut config = StsConfig::for_issuer(ISSUER);
         config.gateway_key = Some(Arc::new(gateway_key()));
-        let broker = providers::impatient_broker(&world.store, &world.secrets, patience);
-        world.sts = world.replica_with(
+        let broker = providers::tuned_broker(&self.store, &self.secrets, tune);
+        self.sts = self.replica_with(
             config,
             Arc::new(ProcessMintRate::default()),
             Arc::new(ProcessGuesses::new(world.store.clone())),
             broker,
         );
-        world
+        self
     }
 
     /// With the system's clock, for races.

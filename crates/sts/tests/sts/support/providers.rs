@@ -32,18 +32,19 @@ fn server() -> &'static FakeServer {
 
 /// A broker that trusts the provider, and reaches loopback.
 pub(crate) fn broker(store: &Store, sealed: &SealedSecrets) -> Arc<Broker> {
-    impatient_broker(store, sealed, Duration::from_secs(60))
+    tuned_broker(store, sealed, |broker| broker)
 }
 
-/// The same, which waits for no longer than `patience`.
-pub(crate) fn impatient_broker(store: &Store, sealed: &SealedSecrets, patience: Duration) -> Arc<Broker> {
+/// The same with other times.
+pub(crate) fn tuned_broker(store: &Store, sealed: &SealedSecrets, tune: impl FnOnce(Broker) -> Broker) -> Arc<Broker> {
     let connector = GuardedConnector::new(
         AddressPolicy::new(true, PrivateHosts::default()),
         Arc::new(SystemResolver::new()),
         TlsTrust::from_pem(false, Some(server().authority().as_bytes())),
     );
     let (store, sealed, longest_life) = (store.clone(), sealed.clone(), Duration::from_secs(3_600));
-    Arc::new(Broker::new(Capabilities { connector, store, sealed, longest_life }).with_patience(patience))
+    let broker = Broker::new(Capabilities { connector, store, sealed, longest_life });
+    Arc::new(tune(broker.with_patience(Duration::from_secs(60))))
 }
 
 /// A token endpoint of its own.
