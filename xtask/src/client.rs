@@ -1,4 +1,5 @@
-//! The published Python client against the built binary. The flows are in `sdks/compat/python`.
+//! Clients written by others against the built binary: the published Python client, and a stock OAuth library. The flows are
+//! in `sdks/compat/python`.
 
 use std::path::{Path, PathBuf};
 
@@ -6,8 +7,28 @@ use crate::python::{self, Python};
 use crate::services::Services;
 use crate::step::{Chore, Failed};
 
-const FLOWS: &str = "sdks/compat/python/flows.py";
-const REQUIREMENTS: &str = "sdks/compat/python/requirements.txt";
+/// A client, with an environment of its own, so that it gets what its users have and nothing else.
+struct Client {
+    what: &'static str,
+    environment: &'static str,
+    requirements: &'static str,
+    flows: &'static str,
+}
+
+const CLIENTS: [Client; 2] = [
+    Client {
+        what: "the published Python client",
+        environment: "client",
+        requirements: "sdks/compat/python/requirements.txt",
+        flows: "sdks/compat/python/flows.py",
+    },
+    Client {
+        what: "a stock OAuth library",
+        environment: "oauth",
+        requirements: "sdks/compat/python/requirements-oauth.txt",
+        flows: "sdks/compat/python/stock_oauth.py",
+    },
+];
 
 /// Builds the binary and runs the flows.
 pub(crate) fn build_and_run(chore: &Chore) -> Result<(), Failed> {
@@ -15,7 +36,7 @@ pub(crate) fn build_and_run(chore: &Chore) -> Result<(), Failed> {
     let services = Services::start(chore)?;
     build(chore)?;
     let passed = run(chore, &python, &services)?;
-    chore.say(&format!("{passed} checks of the published client held"));
+    chore.say(&format!("{passed} checks of the clients held"));
     Ok(())
 }
 
@@ -25,23 +46,29 @@ pub(crate) fn build(chore: &Chore) -> Result<(), Failed> {
     chore.run("building everything, tests included (a first build takes minutes)", chore.cargo().args(arguments))
 }
 
-/// Runs the flows against the binary that was built last. Returns how many checks held.
+/// Runs the flows of all clients against the binary that was built last. Returns how many checks held.
 pub(crate) fn run(chore: &Chore, python: &Python, services: &Services) -> Result<u64, Failed> {
-    let bin = python.environment(chore, "client", Path::new(REQUIREMENTS))?;
     let binary = binary(chore);
     if !binary.is_file() {
         return Err(Failed(format!("{} was not built", binary.display())));
     }
-    let mut flows = chore.program(bin.join("python"));
-    flows.args(["-B", FLOWS, "--caracal"]).arg(&binary);
-    flows.args(["--postgres", &services.postgres_url(), "--redis", &services.redis_url()]);
-    let mut closing = None;
-    let what = "the published Python client against freshly started systems";
-    let status = chore.watch(what, &mut flows, |line| closing = counts(line).or(closing))?;
-    match closing {
-        Some((passed, 0)) if passed > 0 && status.success() => Ok(passed),
-        Some((passed, failed)) => Err(Failed(format!("the published client: {passed} held, {failed} did not"))),
-        None => Err(Failed(format!("the published client's flows did not come to an end ({status})"))),
+    CLIENTS.iter().map(|client| client.run(chore, python, services, &binary)).sum()
+}
+
+impl Client {
+    fn run(&self, chore: &Chore, python: &Python, services: &Services, binary: &Path) -> Result<u64, Failed> {
+        let bin = python.environment(chore, self.environment, Path::new(self.requirements))?;
+        let mut flows = chore.program(bin.join("python"));
+        flows.args(["-B", self.flows, "--caracal"]).arg(binary);
+        flows.args(["--postgres", &services.postgres_url(), "--redis", &services.redis_url()]);
+        let mut closing = None;
+        let what = format!("{} against freshly started systems", self.what);
+        let status = chore.watch(&what, &mut flows, |line| closing = counts(line).or(closing))?;
+        match closing {
+            Some((passed, 0)) if passed > 0 && status.success() => Ok(passed),
+            Some((passed, failed)) => Err(Failed(format!("{}: {passed} held, {failed} did not", self.what))),
+            None => Err(Failed(format!("the flows of {} did not come to an end ({status})", self.what))),
+        }
     }
 }
 

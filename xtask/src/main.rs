@@ -20,7 +20,7 @@ use step::{Chore, Failed};
 const HELP: &str = "\
 cargo xtask <chore>
 
-  test      the whole suite: every Rust test, then the published Python client against the built binary
+  test      the whole suite: every Rust test, then the clients of others against the built binary
   client    only the second half of that
   services  [-- COMMAND…]: private PostgreSQL and Redis servers while the command runs, or until this is interrupted
   examples  the examples of docs/, against the built binary (they are written with curl and jq)

@@ -193,7 +193,8 @@ fn check_head(query: Option<&str>, headers: &HeaderMap) -> Result<(), FormError>
     }
 }
 
-fn decode(text: &[u8]) -> Result<String, FormError> {
+/// Decodes one name or value: what is form-encoded outside a form is, too (RFC 6749 §2.3.1).
+pub fn decode(text: &[u8]) -> Result<String, FormError> {
     let bytes = percent::decode(text, Plus::Space).ok_or(FormError::Encoding)?;
     String::from_utf8(bytes.into_owned()).map_err(|_| FormError::NotUtf8)
 }

@@ -95,33 +95,14 @@ impl Sources<'_> {
         let mut facts = Facts::none(self.control_audience);
         facts.now = Some(now);
         let application = applications::lookup(&mut tx, &request.application).await?;
-        // Nobody acts in a zone that was archived, whatever of it is still there (difference D19).
-        let zone_lives = zones::lookup(&mut tx).await?.is_some_and(|zone| zone.archived_at.is_none());
-        let live = application.as_ref().filter(|row| zone_lives && row.is_live(now) && client.still_holds(row));
-        facts.client = live.map(|application| Client {
-            id: application.id.clone(),
-            zone: application.zone_id.clone(),
-            expires_at: application.expires_at,
-            control: ControlKey::of(&application.traits),
-        });
+        let proven = application.as_ref().filter(|row| client.still_holds(row));
+        facts.client = live_client(&mut tx, proven).await?;
         facts.subject = subject;
         if let Some(federated) = federated {
             let in_force = federated.registration(&mut tx).await?;
             facts.federation = Some(federated.with(in_force));
         }
-        if let Some(id) = &references.record {
-            add_record(&mut tx, &mut facts, id).await?;
-        }
-        if let Some(id) = &references.session
-            && let Some(row) = sessions::lookup(&mut tx, id).await?
-        {
-            add_session(&mut tx, &mut facts, row.facts()?).await?;
-        }
-        if let Some(id) = &references.delegation {
-            self.metrics.traversals.up();
-            add_lineage(&mut tx, &mut facts, id).await.inspect_err(|_| self.metrics.traversal_errors.up())?;
-            facts.epoch = u64::try_from(delegations::epoch(&mut tx).await?).ok();
-        }
+        add_references(&mut tx, &mut facts, &references, self.metrics).await?;
         let session = facts.sessions.iter().find(|session| Some(&session.id) == references.session.as_ref()).cloned();
         let upstreams = self.add_resources(&mut tx, &mut facts, request, unusable).await?;
         if let Some(id) = &approval {
@@ -191,6 +172,65 @@ impl Sources<'_> {
             }
         }
     }
+}
+
+/// The application as whoever acts in the zone: there, alive, and not in a zone that was archived, whatever of it is still
+/// there (difference D19).
+pub(crate) async fn live_client(
+    tx: &mut ZoneRead<'_>,
+    application: Option<&Application>,
+) -> Result<Option<Client>, StoreError> {
+    let now = tx.now();
+    let zone_lives = zones::lookup(tx).await?.is_some_and(|zone| zone.archived_at.is_none());
+    Ok(application.filter(|row| zone_lives && row.is_live(now)).map(|row| Client {
+        id: row.id.clone(),
+        zone: row.zone_id.clone(),
+        expires_at: row.expires_at,
+        control: ControlKey::of(&row.traits),
+    }))
+}
+
+/// What is known of a mandate that was issued: all that [`check_active`](caracal_authority::exchange::check_active) asks
+/// for, with the application it was issued to.
+pub(crate) async fn of_issued(tx: &mut ZoneRead<'_>, claims: &Claims, metrics: &Metrics) -> Result<Facts, StoreError> {
+    // Resources are not looked at, so neither is the one that only control keys may ask for.
+    let mut facts = Facts::none(String::new());
+    facts.now = Some(tx.now());
+    let application = applications::lookup(tx, &claims.client).await?;
+    facts.client = live_client(tx, application.as_ref()).await?;
+    let references = References {
+        record: claims.record.clone(),
+        session: claims.session.clone(),
+        delegation: claims.delegation.clone(),
+    };
+    add_references(tx, &mut facts, &references, metrics).await?;
+    if let Some(root) = &claims.root_record {
+        add_record(tx, &mut facts, root).await?;
+    }
+    Ok(facts)
+}
+
+/// The record, the session with the record it is anchored to, and the lineage of the delegation.
+async fn add_references(
+    tx: &mut ZoneRead<'_>,
+    facts: &mut Facts,
+    references: &References,
+    metrics: &Metrics,
+) -> Result<(), StoreError> {
+    if let Some(id) = &references.record {
+        add_record(tx, facts, id).await?;
+    }
+    if let Some(id) = &references.session
+        && let Some(row) = sessions::lookup(tx, id).await?
+    {
+        add_session(tx, facts, row.facts()?).await?;
+    }
+    if let Some(id) = &references.delegation {
+        metrics.traversals.up();
+        add_lineage(tx, facts, id).await.inspect_err(|_| metrics.traversal_errors.up())?;
+        facts.epoch = u64::try_from(delegations::epoch(tx).await?).ok();
+    }
+    Ok(())
 }
 
 /// A hold comes with the record it was spent on: the same mandate may be asked for once more.

@@ -7,6 +7,7 @@
 //! - `directive`: how a Gateway reaches an upstream. `evidence`: what is recorded. `commit`: what becomes durable, and
 //!   is signed only then.
 //! - `approvals`: what waits for a human, who asks after it, and who decides it.
+//! - `standards`: what OAuth clients that know nothing of us expect; nothing there grants what an exchange would not.
 //! - `rotate`: a zone's next signing key, for operators.
 //! - `routes`, `wire`, `metrics`: the HTTP face.
 //!
@@ -32,6 +33,7 @@ mod rate;
 mod request;
 mod rotate;
 mod routes;
+mod standards;
 mod wire;
 
 use std::sync::Arc;

@@ -41,6 +41,11 @@ pub(crate) struct Metrics {
     /// Lineages read, and those that could not be.
     pub(crate) traversals: Counter,
     pub(crate) traversal_errors: Counter,
+    /// Questions whether a mandate is good, and those that were answered with no.
+    pub(crate) introspections: Counter,
+    pub(crate) introspections_inactive: Counter,
+    /// Mandates that their own application took back.
+    pub(crate) revocations: Counter,
 }
 
 /// How often something was done, how often it failed, and how long it took in all.
@@ -104,7 +109,7 @@ impl Metrics {
         self.refused.up();
     }
 
-    fn series(&self) -> [Series; 6] {
+    fn series(&self) -> [Series; 9] {
         [
             ("graph_traversals_total", "Delegation lineages read.", self.traversals.get()),
             (
@@ -116,6 +121,13 @@ impl Metrics {
             ("exchanges_refused_total", "Exchanges refused.", self.refused.get()),
             ("exchanges_failed_total", "Exchanges that could not be decided.", self.failed.get()),
             ("exchanges_redecided_total", "Decisions made anew because their zone had moved.", self.redecided.get()),
+            ("introspections_total", "Mandates asked after.", self.introspections.get()),
+            (
+                "introspections_inactive_total",
+                "Mandates asked after that were not active, or not the caller's to ask after.",
+                self.introspections_inactive.get(),
+            ),
+            ("mandates_revoked_total", "Mandates revoked by their application.", self.revocations.get()),
         ]
     }
 

@@ -2,15 +2,25 @@
 
 use caracal_authority::exchange::ResourceNames;
 use caracal_http::form::Form;
+use http::HeaderMap;
 use zeroize::Zeroizing;
 
-/// The only grant.
-const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+use crate::standards::Door;
+use crate::standards::credentials::ClientCredentials;
+
+/// The contract's only grant.
+pub(crate) const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+/// What an application asks for itself alone, at its zone's own endpoint (RFC 6749 §4.4).
+pub(crate) const CLIENT_CREDENTIALS: &str = "client_credentials";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
 
 /// Fields whose mere presence, even empty, is refused: this service knows no actor tokens and no client assertions.
 const FORBIDDEN: [&str; 3] = ["actor_token", "client_assertion", "client_assertion_type"];
+
+/// Fields of an exchange that speaks for more than the application itself.
+const NOT_OF_A_CLIENT: [&str; 5] =
+    ["subject_token", "subject_token_type", "session_id", "agent_session_id", "delegation_edge_id"];
 
 /// More resources than this are no request for a mandate: a delegation can't name more either. Evidence is kept for
 /// each of them, and one small form must not be able to ask for megabytes of it.
@@ -36,10 +46,26 @@ pub(crate) enum RequestFault {
     GrantType,
     #[error("subject_token_type is not supported")]
     SubjectTokenType,
+    #[error("`{0}` does not go with grant_type client_credentials; use token exchange")]
+    NotOfAClient(&'static str),
     #[error("subject_token needs a subject_token_type")]
     TokenWithoutType,
     #[error("subject_token_type needs a subject_token")]
     TypeWithoutToken,
+    #[error(
+        "the request names two applications; name one, as application_id or client_id or in the authorization header"
+    )]
+    TwoApplications,
+    #[error("client_secret is in the form and in the authorization header; send it in one of them")]
+    TwoSecrets,
+    #[error(
+        "the authorization header holds no readable Basic credentials: base64 of the form-encoded id, `:` and secret"
+    )]
+    Basic,
+    #[error("zone_id is not the zone of this endpoint")]
+    AnotherZone,
+    #[error("token is required")]
+    NoToken,
 }
 
 /// A form past the checks that come before the Gateway's signature is looked at.
@@ -92,8 +118,8 @@ impl Screened {
         self.form.get("gateway_request_id")
     }
 
-    /// Steps 5 to 9 of §3.3.
-    pub(crate) fn parse(mut self) -> Result<TokenRequest, RequestFault> {
+    /// Steps 5 to 9 of §3.3. By a zone's own door, the zone is the door's.
+    pub(crate) fn parse(mut self, door: Door<'_>) -> Result<TokenRequest, RequestFault> {
         let resources = ResourceNames::parse(self.form.all("resource")).map_err(|_| RequestFault::EmptyResource)?;
         if resources.iter().nth(MOST_RESOURCES).is_some() {
             return Err(RequestFault::TooManyResources);
@@ -101,8 +127,16 @@ impl Screened {
         if self.form.get("scope").is_some_and(|scope| scope.len() > LONGEST_SCOPE) {
             return Err(RequestFault::ScopeTooLong);
         }
-        if self.form.get("grant_type") != Some(TOKEN_EXCHANGE) {
-            return Err(RequestFault::GrantType);
+        match (self.form.get("grant_type"), door) {
+            (Some(TOKEN_EXCHANGE), _) => {}
+            // The same exchange, where it can mean nothing else.
+            (Some(CLIENT_CREDENTIALS), Door::Zone(_)) => {
+                let filled = |name: &&str| self.form.get(name).is_some_and(|value| !value.trim().is_empty());
+                if let Some(name) = NOT_OF_A_CLIENT.into_iter().find(filled) {
+                    return Err(RequestFault::NotOfAClient(name));
+                }
+            }
+            _ => return Err(RequestFault::GrantType),
         }
         let kind = self.form.get("subject_token_type").unwrap_or_default().to_owned();
         if !matches!(kind.as_str(), "" | ACCESS_TOKEN | ID_TOKEN) {
@@ -116,14 +150,15 @@ impl Screened {
             (Some(token), ID_TOKEN) => Some(PresentedToken::Id(token)),
             (Some(token), _) => Some(PresentedToken::Access(token)),
         };
-        let client_secret = self.form.take("client_secret");
+        let ClientCredentials { application, secret } = ClientCredentials::of_form(&mut self.form)?;
+        let zone = door.zone(&self.form)?;
         let trimmed = |name: &str| {
             let text = self.form.get(name)?.trim();
             (!text.is_empty()).then(|| text.to_owned())
         };
         Ok(TokenRequest {
-            zone: trimmed("zone_id"),
-            application: trimmed("application_id"),
+            zone,
+            application,
             resources,
             scope: self.form.get("scope").unwrap_or_default().to_owned(),
             record: trimmed("session_id"),
@@ -133,10 +168,20 @@ impl Screened {
             method: trimmed("request_method").map(|method| method.to_ascii_uppercase()),
             // Compared with the bytes that go upstream: nothing is trimmed off it (difference D18).
             path: self.form.get("request_path").map(str::to_owned),
-            client_secret,
+            client_secret: secret,
             subject_token,
             ttl_seconds: self.ttl_seconds,
         })
+    }
+}
+
+impl TokenRequest {
+    /// The same with what the `Authorization` header says of the client (RFC 6749 §2.3.1).
+    pub(crate) fn or_by_basic(mut self, headers: &HeaderMap) -> Result<Self, RequestFault> {
+        let in_form = ClientCredentials { application: self.application, secret: self.client_secret };
+        let ClientCredentials { application, secret } = in_form.or_by_basic(headers)?;
+        (self.application, self.client_secret) = (application, secret);
+        Ok(self)
     }
 }
 
@@ -145,8 +190,12 @@ mod t02_sts_form {
     use super::*;
 
     fn parse(body: &str) -> Result<TokenRequest, RequestFault> {
+        parse_at(Door::Contract, body)
+    }
+
+    fn parse_at(door: Door<'_>, body: &str) -> Result<TokenRequest, RequestFault> {
         let form = Form::parse_fields(body.as_bytes(), &["resource"]).unwrap();
-        Screened::screen(form)?.parse()
+        Screened::screen(form)?.parse(door)
     }
 
     const GRANT: &str = "grant_type=urn:ietf:params:oauth:grant-type:token-exchange";
@@ -204,5 +253,36 @@ mod t02_sts_form {
         assert_eq!((request.path.as_deref(), request.method.as_deref()), (Some("/a "), Some("GET")));
         assert_eq!(request.scope, " a  b");
         assert_eq!(parse(&format!("{GRANT}&ttl_seconds=-1")).unwrap().ttl_seconds, Some(-1));
+    }
+
+    #[test]
+    fn client_id_is_another_name_of_the_application_and_two_names_are_refused() {
+        for (fields, expected) in [
+            ("client_id=app", Ok(Some("app"))),
+            ("client_id=+app+&application_id=app", Ok(Some("app"))),
+            ("client_id=&application_id=app", Ok(Some("app"))),
+            ("client_id=app&application_id=+", Ok(Some("app"))),
+            ("client_id=+", Ok(None)),
+            ("client_id=other&application_id=app", Err(RequestFault::TwoApplications)),
+        ] {
+            let parsed = parse(&format!("{GRANT}&{fields}")).map(|request| request.application);
+            assert_eq!(parsed, expected.map(|found| found.map(str::to_owned)), "{fields}");
+        }
+    }
+
+    #[test]
+    fn client_credentials_is_a_grant_of_a_zone_s_own_door_and_of_the_application_alone() {
+        let zone = Door::Zone("z-1");
+        assert_eq!(parse_at(zone, "grant_type=client_credentials").unwrap().zone.as_deref(), Some("z-1"));
+        assert_eq!(parse_at(zone, "grant_type=client_credentials&zone_id=+z-1").unwrap().zone.as_deref(), Some("z-1"));
+        assert_eq!(parse_at(zone, GRANT).unwrap().zone.as_deref(), Some("z-1"));
+        assert_eq!(parse_at(zone, "grant_type=password").err(), Some(RequestFault::GrantType));
+        let elsewhere = parse_at(zone, "grant_type=client_credentials&zone_id=z-2").err();
+        assert_eq!(elsewhere, Some(RequestFault::AnotherZone));
+        for name in NOT_OF_A_CLIENT {
+            let filled = parse_at(zone, &format!("grant_type=client_credentials&{name}=x")).err();
+            assert_eq!(filled, Some(RequestFault::NotOfAClient(name)));
+            assert!(parse_at(zone, &format!("grant_type=client_credentials&{name}=")).is_ok(), "{name}");
+        }
     }
 }

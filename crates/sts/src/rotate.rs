@@ -20,7 +20,7 @@ use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use serde_json::Map;
 
-use crate::routes::bears;
+use crate::routes::{BEARER_CHALLENGE, bears};
 use crate::{ExchangeError, Sts};
 
 /// What the contract answers, and from when on the key signs.
@@ -43,7 +43,7 @@ pub(crate) async fn rotate(
     };
     if !bears(&headers, token) {
         sts.denials.count("sts", "operator_unauthenticated");
-        let challenge = [(WWW_AUTHENTICATE, r#"Bearer realm="caracal-sts""#), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
+        let challenge = [(WWW_AUTHENTICATE, BEARER_CHALLENGE), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
         return (StatusCode::UNAUTHORIZED, challenge, "unauthorized\n").into_response();
     }
     let zone = zone.ok().and_then(|Path(zone)| ZoneId::parse(&zone).ok());

@@ -29,11 +29,16 @@ use crate::guesses::{Guessed, Guesser};
 use crate::metrics::Series;
 use crate::request::{Screened, TokenRequest};
 use crate::rotate::rotate;
+use crate::standards::credentials::is_basic;
+use crate::standards::{self, Door, never_kept};
 use crate::wire::Ended;
 use crate::{Directive, ExchangeError, Sts};
 
 /// How long readiness waits for the store (§15).
 const READY_WITHIN: Duration = Duration::from_secs(2);
+
+/// What a bearer route asks for when it was given nothing it knows (RFC 6750 §3).
+pub(crate) const BEARER_CHALLENGE: &str = r#"Bearer realm="caracal-sts""#;
 
 /// Tells a Gateway what became of the mandate it presented; nobody else is told.
 const DECISION: HeaderName = HeaderName::from_static("x-caracal-gateway-decision");
@@ -45,6 +50,11 @@ impl Sts {
         let router = Router::new()
             .route("/oauth/2/token", post(token))
             .route("/.well-known/jwks.json", get(jwks))
+            .route("/.well-known/oauth-authorization-server/{*issuer}", get(standards::metadata::of_issuer))
+            .route("/zones/{zone_id}/.well-known/oauth-authorization-server", get(standards::metadata::of_zone))
+            .route("/zones/{zone_id}/oauth/2/token", post(standards::token::token))
+            .route("/zones/{zone_id}/oauth/2/introspect", post(standards::introspection::introspect))
+            .route("/zones/{zone_id}/oauth/2/revoke", post(standards::revocation::revoke))
             .route("/approvals/{id}", get(approvals::status::status))
             .route("/approvals/{id}/decision", post(approvals::decision::decide))
             .route("/internal/zones/{zone_id}/signing-key/rotate", post(rotate))
@@ -67,34 +77,42 @@ fn fresh_ids(store: Store) -> FreshId {
 }
 
 async fn token(State(sts): State<Arc<Sts>>, id: RequestId, request: Request<Body>) -> Response {
-    let peer = request.extensions().get::<PeerAddr>().map(|peer| peer.ip());
-    let source = Source::of(request.headers(), peer, sts.config.trust_proxy);
-    let for_gateway = Presented::by(request.headers()).is_some();
-    let ended = sts.token(&id, source, request).await;
-    match &ended {
-        Err(Ended::Form(_) | Ended::Request(_)) => sts.metrics.malformed(),
-        Err(Ended::Exchange(error)) => sts.metrics.ended(&Err::<(), _>(error)),
-        Ok(_) => sts.metrics.ended(&Ok::<_, &ExchangeError>(())),
+    sts.answer(&id, Door::Contract, request).await
+}
+
+impl Sts {
+    /// The answer to a token request, by either door.
+    pub(crate) async fn answer(&self, id: &RequestId, door: Door<'_>, request: Request<Body>) -> Response {
+        let source = self.source(&request);
+        let for_gateway = Presented::by(request.headers()).is_some();
+        let by_basic = is_basic(request.headers());
+        let ended = self.token(id, source, door, request).await;
+        match &ended {
+            Err(Ended::Form(_) | Ended::Request(_)) => self.metrics.malformed(),
+            Err(Ended::Exchange(error)) => self.metrics.ended(&Err::<(), _>(error)),
+            Ok(_) => self.metrics.ended(&Ok::<_, &ExchangeError>(())),
+        }
+        let mut response = match ended {
+            Ok((granted, for_gateway)) => {
+                Profile::STS.json(StatusCode::OK, &answer(&granted, for_gateway)).into_response()
+            }
+            Err(ended) => {
+                let decision = HeaderValue::from_static(ended.decision().as_str());
+                let mut response = door.refuse(ended, by_basic);
+                if for_gateway {
+                    response.headers_mut().insert(DECISION, decision);
+                }
+                response
+            }
+        };
+        never_kept(&mut response);
+        response
     }
-    match ended {
-        Ok((granted, for_gateway)) => {
-            let mut response = Profile::STS.json(StatusCode::OK, &answer(&granted, for_gateway)).into_response();
-            // RFC 6749 §5.1. The reference sends none; nobody may keep what this answer holds.
-            response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            response
-        }
-        Err(ended) => {
-            let decision = HeaderValue::from_static(ended.decision().as_str());
-            let challenge = ended.waits_for_approval().then_some(HeaderValue::from_static(approvals::CHALLENGE));
-            let mut response = Problem::from(ended).into_response();
-            if let Some(challenge) = challenge {
-                response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
-            }
-            if for_gateway {
-                response.headers_mut().insert(DECISION, decision);
-            }
-            response
-        }
+
+    /// Where a request comes from.
+    pub(crate) fn source(&self, request: &Request<Body>) -> Option<Source> {
+        let peer = request.extensions().get::<PeerAddr>().map(|peer| peer.ip());
+        Source::of(request.headers(), peer, self.config.trust_proxy)
     }
 }
 
@@ -104,6 +122,7 @@ impl Sts {
         &self,
         id: &RequestId,
         source: Option<Source>,
+        door: Door<'_>,
         request: Request<Body>,
     ) -> Result<(Granted, bool), Ended> {
         let (parts, body) = request.into_parts();
@@ -111,12 +130,13 @@ impl Sts {
         Form::check_head(parts.uri.query(), &parts.headers)?;
         let bytes = body::read(body, form::MAX_BYTES, self.config.body_deadline).await.map_err(FormError::from)?; // 1
         let screened = Screened::screen(Form::parse_fields(&bytes, &["resource"])?)?; // 2, 3
-        let gateway = self.gateway(&parts, &bytes, &screened, id).await?; // 4
-        let request = screened.parse()?; // 5 to 9
+        let gateway = self.gateway(&parts, &bytes, &screened, door, id).await?; // 4
+        let request = screened.parse(door)?; // 5 to 9
         if gateway {
             let granted = self.for_gateway(request, id).await?;
             return Ok((granted, true));
         }
+        let request = request.or_by_basic(&parts.headers)?;
         Ok((self.for_client(request, id, source).await?, false))
     }
 
@@ -126,12 +146,15 @@ impl Sts {
         parts: &http::request::Parts,
         body: &[u8],
         screened: &Screened,
+        door: Door<'_>,
         id: &RequestId,
     ) -> Result<bool, ExchangeError> {
         let Some(presented) = Presented::by(&parts.headers) else { return Ok(false) };
+        // Its signature is of the contract's path.
+        let door_is_theirs = matches!(door, Door::Contract);
         let signed = SignedRequest { method: parts.method.as_str(), escaped_path: parts.uri.path(), body };
         let key = self.config.gateway_key.as_deref();
-        let verified = if screened.gateway_request_id() == Some(id.as_str()) {
+        let verified = if door_is_theirs && screened.gateway_request_id() == Some(id.as_str()) {
             presented.verify(key, &signed, self.store.now(), &self.store).await.map_err(ExchangeError::from)
         } else {
             Err(ExchangeError::NotAGateway)
@@ -161,10 +184,7 @@ impl Sts {
     ) -> Result<Granted, ExchangeError> {
         let guesser =
             Guesser { at: Guessed::Secret, application: request.application.clone().unwrap_or_default(), source };
-        if let Verdict::Limited { retry_after } = self.guesses.check(&guesser, self.store.now()).await? {
-            self.denials.count("sts", "credential_lockout");
-            return Err(ExchangeError::Locked { retry_after });
-        }
+        self.check_guesses(&guesser).await?;
         let presented = Credentials {
             zone: request.zone.as_deref(),
             application: request.application.as_deref(),
@@ -197,7 +217,19 @@ impl Sts {
         }
     }
 
-    async fn guessed_wrong(&self, guesser: &Guesser) -> ExchangeError {
+    /// Step 10.
+    pub(crate) async fn check_guesses(&self, guesser: &Guesser) -> Result<(), ExchangeError> {
+        match self.guesses.check(guesser, self.store.now()).await? {
+            Verdict::Allowed => Ok(()),
+            Verdict::Limited { retry_after } => {
+                self.denials.count("sts", "credential_lockout");
+                Err(ExchangeError::Locked { retry_after })
+            }
+        }
+    }
+
+    /// Counts a wrong secret. The answer to it.
+    pub(crate) async fn guessed_wrong(&self, guesser: &Guesser) -> ExchangeError {
         match self.guesses.failed(guesser, self.store.now()).await {
             Ok(Verdict::Allowed) => Refusal::ClientUnauthenticated.into(),
             Ok(Verdict::Limited { retry_after }) => ExchangeError::Locked { retry_after },
@@ -341,7 +373,8 @@ async fn metrics_json(State(sts): State<Arc<Sts>>, headers: HeaderMap) -> Respon
 }
 
 fn unauthorized() -> Response {
-    (StatusCode::UNAUTHORIZED, [(X_CONTENT_TYPE_OPTIONS, "nosniff")], "unauthorized\n").into_response()
+    let headers = [(WWW_AUTHENTICATE, BEARER_CHALLENGE), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    (StatusCode::UNAUTHORIZED, headers, "unauthorized\n").into_response()
 }
 
 impl Sts {

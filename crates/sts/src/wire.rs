@@ -220,6 +220,11 @@ impl Ended {
         }
     }
 
+    /// Whether nobody is known to have asked.
+    pub(crate) fn proves_nobody(&self) -> bool {
+        matches!(self, Self::Exchange(ExchangeError::Refused(Refusal::ClientUnauthenticated)))
+    }
+
     /// Whether a human has to agree first.
     pub(crate) fn waits_for_approval(&self) -> bool {
         matches!(self, Self::Exchange(error) if error.hold().is_some())

@@ -13,9 +13,7 @@ import asyncio
 import contextvars
 import secrets
 import sys
-import tempfile
 import time
-import traceback
 from importlib.metadata import version
 from pathlib import Path
 
@@ -31,34 +29,11 @@ from caracalai import (
     ResourceBinding,
 )
 
+from checks import Check, against, say
 from identity_provider import IdentityProvider
-from system import Caracal, Replicated, SystemFailure, Upstream, hold_for_operators, provision
+from system import Caracal, Replicated, Upstream, hold_for_operators, provision
 
 PUBLISHED = "1.0.0"
-BEGAN = time.monotonic()
-
-
-def say(text: str) -> None:
-    print(f"[{time.monotonic() - BEGAN:6.2f} s] {text}", flush=True)
-
-
-class Check:
-    """Counts what held and what did not; a failed one ends its flow."""
-
-    def __init__(self):
-        self.passed = 0
-        self.failed = 0
-
-    def that(self, holds: bool, text: str, otherwise: object = "") -> None:
-        if not holds:
-            raise AssertionError(f"{text}\n{otherwise}" if otherwise != "" else text)
-        self.passed += 1
-        say(f"  ok    {text}")
-
-    def note_failure(self, name: str) -> None:
-        self.failed += 1
-        say(f"  FAIL  {name}")
-        traceback.print_exc(file=sys.stdout)
 
 
 class World:
@@ -528,24 +503,6 @@ def main() -> int:
     against(lambda place: Replicated(binary, place, arguments.postgres, arguments.redis), on_replicas, check)
     print(f"{check.passed} passed, {check.failed} failed", flush=True)
     return 1 if check.failed else 0
-
-
-def against(make, run, check: Check) -> None:
-    """Everything once, against one system."""
-    upstream = Upstream()
-    failed = check.failed
-    with tempfile.TemporaryDirectory(prefix="caracal-compat-") as place:
-        system = make(Path(place))
-        try:
-            run(system, upstream, check)
-        except (SystemFailure, AssertionError, OSError, TimeoutError, ValueError):
-            check.note_failure("the system")
-        finally:
-            system.end()
-            upstream.close()
-        if check.failed > failed and system.log.exists():
-            print("---- last lines of the system's log ----")
-            print("\n".join(system.log.read_text(errors="replace").splitlines()[-60:]))
 
 
 def on_one_process(system: Caracal, upstream: Upstream, check: Check) -> None:

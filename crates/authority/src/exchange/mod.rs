@@ -18,6 +18,7 @@
 //! Served: bootstrap, session-bound, delegated mint, Gateway exchange, control key, federation. An application that presents a
 //! session mandate itself is decided and never minted for.
 
+mod active;
 mod approvals;
 mod counsel;
 mod facts;
@@ -28,6 +29,7 @@ mod request;
 mod resources;
 mod standing;
 
+pub use active::{Inactive, check_active};
 pub use approvals::{Spending, Wanted};
 pub use counsel::{ApprovalTier, Approver, Counsel, PolicyAnswer, PolicyQuestion, Privacy, Rate};
 pub use facts::{Client, Connection, Facts, RefreshFailure, ResourceFacts};

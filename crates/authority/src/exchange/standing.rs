@@ -10,7 +10,7 @@ use crate::mandate::{Claims, DelegationClaims, Use};
 use crate::record::{self, LiveRecord, SubjectKind};
 use crate::scope::Scopes;
 use crate::session::{self, LiveSession, SessionFacts};
-use crate::{AuthorityRecordId, EdgeId, Timestamp};
+use crate::{AgentSessionId, ApplicationId, AuthorityRecordId, EdgeId, Timestamp, ZoneId};
 
 /// Whom a request speaks for, all of it checked.
 pub(super) struct Standing<'f> {
@@ -106,11 +106,7 @@ pub(super) fn find<'f>(
         None => asserted_record(request, facts, client, now)?, // 9, rule 1
     };
     let session = session_id
-        .map(|id| {
-            let found = facts.session(&request.zone, id).filter(|session| session.application == client.id);
-            let session = live_session(facts, found.ok_or(Refusal::SessionUnknown)?, now)?;
-            of_record(session, subject, record)
-        })
+        .map(|id| of_record(session_of(facts, &request.zone, &client.id, id, now)?, subject, record))
         .transpose()?; // 9, rule 2
     let scopes = match subject {
         Some(claims) if request.is_gateway() && request.scope.get().is_empty() => &claims.scope,
@@ -151,8 +147,17 @@ fn presented_record<'f>(
     if !agrees {
         return Err(Refusal::RecordDiffersFromToken);
     }
-    let record = facts.record(&request.zone, sid).ok_or(Refusal::RecordUnknown)?;
-    if claims.client != request.application || record.client != request.application {
+    if claims.client != request.application {
+        return Err(Refusal::RecordOfAnotherClient);
+    }
+    record_of(facts, claims, now)
+}
+
+/// The live record of a mandate: of the zone, the application and the subject that the mandate names.
+pub(super) fn record_of<'f>(facts: &'f Facts, claims: &Claims, now: Timestamp) -> Result<LiveRecord<'f>, Refusal> {
+    let sid = claims.record.as_ref().ok_or(Refusal::SubjectTokenWithoutRecord)?;
+    let record = facts.record(&claims.zone, sid).ok_or(Refusal::RecordUnknown)?;
+    if record.client != claims.client {
         return Err(Refusal::RecordOfAnotherClient);
     }
     if record.subject != claims.subject {
@@ -198,6 +203,18 @@ fn asserted_record<'f>(
     record::check_live(record, now).map(Some).map_err(|why| Refusal::RecordNotLive { why })
 }
 
+/// A live session of this application, and no other's.
+pub(super) fn session_of<'f>(
+    facts: &'f Facts,
+    zone: &ZoneId,
+    application: &ApplicationId,
+    id: &AgentSessionId,
+    now: Timestamp,
+) -> Result<LiveSession<'f>, Refusal> {
+    let found = facts.session(zone, id).filter(|session| session.application == *application);
+    live_session(facts, found.ok_or(Refusal::SessionUnknown)?, now)
+}
+
 fn live_session<'f>(facts: &'f Facts, session: &'f SessionFacts, now: Timestamp) -> Result<LiveSession<'f>, Refusal> {
     let anchor = facts.record(&session.zone, &session.subject_record);
     session::check_live(session, anchor, now).map_err(|why| Refusal::SessionNotLive { why })
@@ -223,13 +240,7 @@ fn delegation<'f>(
     scopes: &Scopes,
     now: Timestamp,
 ) -> Result<Delegation<'f>, Refusal> {
-    let leaf = facts.lineage.last().filter(|leaf| leaf.id == *edge && leaf.target == target.facts().id);
-    let leaf = leaf.ok_or(Refusal::DelegationUnknown)?;
-    let source = facts.session(&request.zone, &leaf.source).ok_or(Refusal::DelegationUnknown)?;
-    let source = live_session(facts, source, now).map_err(|_| Refusal::SourceSessionNotLive)?;
-    let ends = Ends { zone: &request.zone, edge, source, target };
-    let lineage =
-        validate_lineage(&facts.lineage, &ends, now).map_err(|fault| Refusal::DelegationUnusable { fault })?;
+    let (source, lineage) = lineage_to(facts, edge, target, now)?;
     if !lineage.scopes().covers(scopes) {
         return Err(Refusal::ScopesExceedDelegation);
     }
@@ -239,4 +250,22 @@ fn delegation<'f>(
     }
     let epoch = facts.epoch.ok_or(Refusal::EpochUnreadable)?;
     Ok(Delegation { source, lineage, epoch })
+}
+
+/// The delegation to a live session: the session that lends, and the whole lineage, both live.
+pub(super) fn lineage_to<'f>(
+    facts: &'f Facts,
+    edge: &'f EdgeId,
+    target: LiveSession<'f>,
+    now: Timestamp,
+) -> Result<(LiveSession<'f>, Lineage<'f>), Refusal> {
+    let zone = &target.facts().zone;
+    let leaf = facts.lineage.last().filter(|leaf| leaf.id == *edge && leaf.target == target.facts().id);
+    let leaf = leaf.ok_or(Refusal::DelegationUnknown)?;
+    let source = facts.session(zone, &leaf.source).ok_or(Refusal::DelegationUnknown)?;
+    let source = live_session(facts, source, now).map_err(|_| Refusal::SourceSessionNotLive)?;
+    let ends = Ends { zone, edge, source, target };
+    let lineage =
+        validate_lineage(&facts.lineage, &ends, now).map_err(|fault| Refusal::DelegationUnusable { fault })?;
+    Ok((source, lineage))
 }

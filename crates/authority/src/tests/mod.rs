@@ -1,5 +1,6 @@
 //! Tests that look at the crate as its users do. Modules named `t02_…` and `t04_…` prove rows of the assurance case.
 
+mod active;
 mod approvals;
 mod approvers;
 mod bindings;

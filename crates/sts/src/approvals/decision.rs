@@ -29,8 +29,11 @@ use zeroize::Zeroizing;
 use super::status::{answer, not_found};
 use super::{Told, approval_id};
 use crate::evidence::event_id;
+use crate::routes::BEARER_CHALLENGE;
 use crate::{ExchangeError, Sts};
 
+/// What is said to who brought a bearer that is not accepted (RFC 6750 §3.1).
+const NOT_A_MANDATE: &str = r#"Bearer realm="caracal-sts", error="invalid_token""#;
 /// Longest reason, in bytes.
 const LONGEST_REASON: usize = 500;
 /// How often a judgement is made anew because its zone moved on.
@@ -96,16 +99,17 @@ pub(crate) async fn decide(
 impl IntoResponse for NotDecided {
     fn into_response(self) -> Response {
         let problem = |status, code| Problem::new(status, code);
-        let unauthenticated = |text: &str| {
+        let unauthenticated = |challenge, text: &str| {
             let mut response = problem(StatusCode::UNAUTHORIZED, "invalid_token").describe(text).into_response();
-            let challenge = HeaderValue::from_static(r#"Bearer realm="caracal-sts""#);
-            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
             response
         };
         match self {
             Self::NoSuchApproval => not_found().into_response(),
-            Self::NoBearer => unauthenticated("the session mandate of a user is needed as bearer"),
-            Self::NotAMandate => unauthenticated("the bearer is no session mandate of the approval's zone"),
+            Self::NoBearer => unauthenticated(BEARER_CHALLENGE, "the session mandate of a user is needed as bearer"),
+            Self::NotAMandate => {
+                unauthenticated(NOT_A_MANDATE, "the bearer is no session mandate of the approval's zone")
+            }
             Self::Malformed(what) => problem(StatusCode::BAD_REQUEST, "invalid_token").describe(what).into_response(),
             Self::NotTheirs(why) => {
                 let status = if why.is_conflict() { StatusCode::CONFLICT } else { StatusCode::FORBIDDEN };

@@ -159,6 +159,11 @@ mod t14_automation_decisions {
             assert_eq!(answer.outcome(), "401 invalid_token", "{line}");
             assert_eq!(answer.header("www-authenticate"), r#"Bearer realm="caracal-sts""#);
         }
+        // Who brought one is told that it was not accepted (RFC 6750 §3.1).
+        let wrong = Request::post(format!("/approvals/{id}/decision")).header("authorization", "Bearer x");
+        let wrong = world.send(wrong.body(Body::from(json!({"decision": "approved"}).to_string())).unwrap()).await;
+        let challenge = r#"Bearer realm="caracal-sts", error="invalid_token""#;
+        assert_eq!((wrong.outcome().as_str(), wrong.header("www-authenticate")), ("401 invalid_token", challenge));
         let large = json!({"decision": "approved", "padding": "x".repeat(65_536)}).to_string();
         for body in ["", "no json", "[]", r#"{"decision": 1}"#, &large] {
             let request = Request::post(format!("/approvals/{id}/decision")).header("authorization", "Bearer x");
@@ -167,7 +172,7 @@ mod t14_automation_decisions {
                 "400 invalid_token"
             );
         }
-        assert_eq!(world.counted("approver_unauthenticated").await, 4);
+        assert_eq!(world.counted("approver_unauthenticated").await, 5);
     }
 
     #[tokio::test]

@@ -50,3 +50,4 @@ mod races;
 mod rotation;
 mod secrets;
 mod service_tokens;
+mod standards;

@@ -41,6 +41,11 @@ async fn an_unknown_path_is_404_and_a_wrong_method_405_with_the_right_ones() {
         ("HEAD", "/oauth/2/token", 405, "POST"),
         ("PUT", "/oauth/2/token", 405, "POST"),
         ("POST", "/.well-known/jwks.json", 405, "GET,HEAD"),
+        ("POST", "/zones/z-1/.well-known/oauth-authorization-server", 405, "GET,HEAD"),
+        ("GET", "/zones/z-1/oauth/2/token", 405, "POST"),
+        ("GET", "/zones/z-1/oauth/2/introspect", 405, "POST"),
+        ("GET", "/zones/z-1/oauth/2/revoke", 405, "POST"),
+        ("GET", "/zones/z-1", 404, ""),
         ("DELETE", "/health", 405, "GET,HEAD"),
         ("POST", "/metrics", 405, "GET,HEAD"),
     ] {
@@ -59,6 +64,7 @@ async fn head_is_answered_wherever_get_is() {
         ("/ready", 200),
         ("/.well-known/jwks.json?zone_id=z-1", 200),
         ("/.well-known/jwks.json", 400),
+        ("/.well-known/oauth-authorization-server/zones/z-1", 200),
         ("/metrics", 401),
         ("/metrics.json", 401),
     ] {
@@ -96,6 +102,7 @@ mod t12_foothold_metrics {
                 let answer = with_bearer(&world, path, wrong).await;
                 assert_eq!((answer.status, &answer.body[..]), (401, &b"unauthorized\n"[..]), "{wrong:?}");
                 assert_eq!(answer.header("x-content-type-options"), "nosniff");
+                assert_eq!(answer.header("www-authenticate"), r#"Bearer realm="caracal-sts""#);
                 assert!(answer.header("content-type").starts_with("text/plain"));
             }
             assert_eq!(world.get(path).await.status, 401);

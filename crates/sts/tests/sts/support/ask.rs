@@ -3,13 +3,15 @@
 use std::net::SocketAddr;
 
 use axum::body::Body;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use caracal_authority::resource::UpstreamCall;
 use caracal_authority::{ApplicationId, Timestamp};
 use caracal_crypto::hmac::gateway_signature;
 use caracal_crypto::{SecretText, chance};
 use caracal_http::{PeerAddr, form};
 use caracal_sts::GatewayCall;
-use http::header::CONTENT_TYPE;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, Request};
 use serde_json::Value;
 
@@ -62,14 +64,20 @@ pub(crate) fn claims_of(token: &str) -> Value {
 /// A token request. Fields are sent in the order given; `set` replaces.
 #[derive(Clone)]
 pub(crate) struct Ask {
+    target: String,
     fields: Vec<(String, String)>,
+    authorization: Option<String>,
     source: Option<SocketAddr>,
 }
 
 impl Ask {
+    fn empty() -> Self {
+        Self { target: "/oauth/2/token".to_owned(), fields: Vec::new(), authorization: None, source: None }
+    }
+
     /// Nothing but the grant type and the client.
     pub(crate) fn by(application: &str, secret: &str) -> Self {
-        Self { fields: Vec::new(), source: None }
+        Self::empty()
             .set("grant_type", GRANT)
             .set("zone_id", ZONE)
             .set("application_id", application)
@@ -100,6 +108,39 @@ impl Ask {
         Self::by(APP, SECRET).set("subject_token", token).set("subject_token_type", ID_TOKEN)
     }
 
+    /// What a zone's own endpoint is asked about a mandate, by `app-docs` with Basic.
+    pub(crate) fn about(endpoint: &str, token: &str) -> Self {
+        Self::empty().at(&format!("/zones/{ZONE}/oauth/2/{endpoint}")).basic(APP, SECRET).set("token", token)
+    }
+
+    /// A bootstrap of `app-docs` as a generic client asks for it: with Basic, at its zone's own endpoint.
+    pub(crate) fn generic() -> Self {
+        Self::empty()
+            .at(&format!("/zones/{ZONE}/oauth/2/token"))
+            .basic(APP, SECRET)
+            .set("grant_type", "client_credentials")
+            .set("resource", DOCS)
+            .set("scope", "agent:lifecycle")
+    }
+
+    pub(crate) fn at(mut self, target: &str) -> Self {
+        self.target = target.to_owned();
+        self
+    }
+
+    /// The `Authorization` line.
+    pub(crate) fn authorization(mut self, line: &str) -> Self {
+        self.authorization = Some(line.to_owned());
+        self
+    }
+
+    /// Basic, form-encoded as RFC 6749 §2.3.1 wants it.
+    pub(crate) fn basic(self, application: &str, secret: &str) -> Self {
+        let encoded = |text: &str| form::encode([("", text)]).split_off(1);
+        let pair = format!("{}:{}", encoded(application), encoded(secret));
+        self.authorization(&format!("Basic {}", STANDARD.encode(pair)))
+    }
+
     pub(crate) fn set(mut self, name: &str, value: &str) -> Self {
         self.fields.retain(|(known, _)| known != name);
         self.add(name, value)
@@ -125,10 +166,13 @@ impl Ask {
     }
 
     pub(crate) fn request(&self) -> Request<Body> {
-        let mut request = Request::post("/oauth/2/token")
+        let mut request = Request::post(&self.target)
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(Body::from(self.encoded()))
             .unwrap();
+        if let Some(line) = &self.authorization {
+            request.headers_mut().insert(AUTHORIZATION, line.parse().unwrap());
+        }
         if let Some(source) = self.source {
             request.extensions_mut().insert(PeerAddr(source));
         }
@@ -153,7 +197,7 @@ impl Signed {
     /// The exchange of `mandate` for `GET /items` of `resource://docs`.
     pub(crate) fn exchange(world: &World, mandate: &str) -> Self {
         let request_id = chance::uuid_v4().unwrap().to_string();
-        let ask = Ask { fields: Vec::new(), source: None }
+        let ask = Ask::empty()
             .set("application_id", APP)
             .set("gateway_request_id", &request_id)
             .set("grant_type", GRANT)

@@ -7,6 +7,7 @@ mod identity_provider;
 mod logs;
 pub(crate) mod providers;
 mod rows;
+mod socket;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -35,10 +36,11 @@ use serde_json::Value;
 use tower::ServiceExt;
 
 pub(crate) use approvals::*;
-pub(crate) use ask::{Answer, Ask, ID_TOKEN, Signed, claims_of, gateway_call};
+pub(crate) use ask::{Answer, Ask, GRANT, ID_TOKEN, Signed, claims_of, gateway_call};
 pub(crate) use identity_provider::*;
 pub(crate) use logs::logged;
 pub(crate) use rows::*;
+pub(crate) use socket::Listening;
 
 pub(crate) const ISSUER: &str = "https://sts.example";
 pub(crate) const ZONE: &str = "z-1";
@@ -228,6 +230,13 @@ impl World {
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send(Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    /// The counters, as a scraper reads them.
+    pub(crate) async fn metrics(&self) -> String {
+        let bearer = format!("Bearer {METRICS_BEARER}");
+        let request = Request::get("/metrics").header(http::header::AUTHORIZATION, bearer);
+        String::from_utf8(self.send(request.body(Body::empty()).unwrap()).await.body).unwrap()
     }
 
     /// The zone's evidence, oldest first.

@@ -1,0 +1,129 @@
+"""A stock OAuth library, which knows nothing of Caracal, against freshly started systems: one process on the embedded
+store, then two of everything on PostgreSQL and Redis.
+
+    python stock_oauth.py --caracal PATH_TO_BINARY --postgres URL_OF_A_SUPERUSER --redis URL
+
+It is given the URL of a zone's metadata and an application's credentials, and nothing else: every other address comes out
+of that document. Ends with exit code 0 and one line `N passed, N failed`.
+"""
+
+import argparse
+import os
+import secrets
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+# The systems under test listen on loopback, without TLS; the library asks to be told that this is meant.
+os.environ["AUTHLIB_INSECURE_TRANSPORT"] = "1"
+
+import httpx
+from authlib.integrations.base_client.errors import OAuthError
+from authlib.integrations.httpx_client import OAuth2Client
+from authlib.oauth2.rfc8414 import AuthorizationServerMetadata, get_well_known_url
+from joserfc import jwt
+from joserfc.jwk import KeySet
+
+from checks import Check, against, say
+from system import Caracal, Replicated, Upstream, Zone, provision
+
+METHODS = ("client_secret_basic", "client_secret_post")
+TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+
+
+def discovered(url: str, check: Check) -> AuthorizationServerMetadata:
+    """The metadata, judged as the library judges it."""
+    response = httpx.get(url)
+    check.that(response.status_code == 200, f"metadata at {url}", response.text)
+    metadata = AuthorizationServerMetadata(response.json())
+    metadata.validate()
+    check.that(get_well_known_url(metadata["issuer"], external=True) == url, "its issuer is the one it was asked of")
+    for method in METHODS:
+        check.that(method in metadata["token_endpoint_auth_methods_supported"], f"it offers {method}")
+    check.that("client_credentials" in metadata["grant_types_supported"], "and the grant client_credentials")
+    return metadata
+
+
+def client(zone: Zone, method: str, secret: str | None = None) -> OAuth2Client:
+    return OAuth2Client(
+        client_id=zone.application,
+        client_secret=secret or zone.client_secret,
+        token_endpoint_auth_method=method,
+        revocation_endpoint_auth_method=method,
+    )
+
+
+def mandates(zone: Zone, url: str, coordinator: str, check: Check) -> None:
+    """A mandate is obtained, verified, used, asked after and taken back."""
+    metadata = discovered(url, check)
+    for method in METHODS:
+        with client(zone, method) as session:
+            grant = {"grant_type": "client_credentials", "scope": "agent:lifecycle", "resource": zone.resource}
+            token = session.fetch_token(metadata["token_endpoint"], **grant)
+            check.that(token["token_type"] == "Bearer" and token["expires_in"] > 0, f"a mandate, by {method}", token)
+            keys = KeySet.import_key_set(httpx.get(metadata["jwks_uri"]).json())
+            claims = jwt.decode(token["access_token"], keys, algorithms=["ES256"]).claims
+            check.that(claims["iss"] == metadata["mandate_issuer"], "signed by a key of the metadata's set", claims)
+            check.that(claims["client_id"] == zone.application and claims["use"] == "session", "for the application")
+
+            started = session.post(
+                f"{coordinator}/zones/{zone.id}/agents", json={"application_id": zone.application, "ttl_seconds": 60}
+            )
+            check.that(started.status_code == 201, "the Coordinator starts a session with it", started.text)
+
+            introspection = metadata["introspection_endpoint"]
+            told = session.introspect_token(introspection, token=token["access_token"]).json()
+            check.that(told["active"] is True and told["jti"] == claims["jti"], "introspection tells its claims", told)
+            revoked = session.revoke_token(metadata["revocation_endpoint"], token=token["access_token"])
+            check.that(revoked.status_code == 200, "it is taken back", revoked.text)
+            told = session.introspect_token(introspection, token=token["access_token"]).json()
+            check.that(told == {"active": False}, "and is not active any more", told)
+            refused = session.get(f"{coordinator}/zones/{zone.id}/agents")
+            check.that(refused.status_code == 401, "nor heard by the Coordinator", refused.text)
+
+            exchange = session.fetch_token(metadata["token_endpoint"], **(grant | {"grant_type": TOKEN_EXCHANGE}))
+            check.that(bool(exchange["access_token"]), "token exchange is the same by its own name")
+            refusal(session, metadata, grant | {"scope": zone.scopes[0]}, "access_denied", check)
+            refusal(session, metadata, grant | {"grant_type": "password"}, "unsupported_grant_type", check)
+        with client(zone, method, secret="cs_wrong") as session:
+            refusal(session, metadata, grant, "invalid_client", check)
+
+
+def refusal(session: OAuth2Client, metadata: dict, asked: dict, error: str, check: Check) -> None:
+    try:
+        granted = session.fetch_token(metadata["token_endpoint"], **asked)
+    except OAuthError as refused:
+        check.that(refused.error == error, f"refused: {refused.error}: {refused.description}", error)
+        return
+    raise AssertionError(f"not refused: {asked} {sorted(granted)}")
+
+
+def every_flow(system: Caracal, upstream: Upstream, check: Check) -> None:
+    took = system.start()
+    say(f"ready after {took:.2f} s")
+    zone = provision(system, upstream, "desk-" + secrets.token_hex(16), lambda text: say(f"        {text}"))
+    url = system.urls["sts"].rstrip("/") + f"/.well-known/oauth-authorization-server/zones/{zone.id}"
+    try:
+        mandates(zone, url, system.urls["coordinator"].rstrip("/"), check)
+    except Exception:  # noqa: BLE001 — whatever the library raises is a failure of this flow
+        check.note_failure("mandates")
+    check.that(system.stop() == 0, "it drained and ended well")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--caracal", required=True, type=Path, help="the built binary")
+    parser.add_argument("--postgres", required=True, help="a PostgreSQL server, as its superuser")
+    parser.add_argument("--redis", required=True, help="a Redis server")
+    arguments = parser.parse_args()
+    check = Check()
+    say(f"Authlib {version('authlib')}, httpx {version('httpx')}, Python {sys.version.split()[0]}")
+    binary = arguments.caracal.resolve()
+    against(lambda place: Caracal(binary, place), every_flow, check)
+    against(lambda place: Replicated(binary, place, arguments.postgres, arguments.redis), every_flow, check)
+    print(f"{check.passed} passed, {check.failed} failed", flush=True)
+    return 1 if check.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
