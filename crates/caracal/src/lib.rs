@@ -8,6 +8,7 @@ pub mod demo;
 mod elected;
 mod housekeeping;
 mod logging;
+mod rewrapping;
 pub mod settings;
 mod shared_counters;
 pub mod system;

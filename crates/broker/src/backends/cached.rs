@@ -81,6 +81,23 @@ impl SecretBackend for CachedBackend {
         })
     }
 
+    /// Compared with what is there, not with what is remembered of it.
+    fn replace<'a>(
+        &'a self,
+        reference: &'a str,
+        old: &'a [u8],
+        new: &'a [u8],
+    ) -> BoxFuture<'a, Result<bool, BackendError>> {
+        Box::pin(async move {
+            let replaced = self.inner.replace(reference, old, new).await?;
+            match replaced {
+                true => self.keep(reference, Some(new.to_vec())),
+                false => drop(self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(reference)),
+            }
+            Ok(replaced)
+        })
+    }
+
     fn remove<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<(), BackendError>> {
         Box::pin(async move {
             self.inner.remove(reference).await?;

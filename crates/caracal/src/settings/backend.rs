@@ -1,12 +1,14 @@
 //! Where sealed secrets lie (contract: sts.md §10.6).
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use caracal_broker::backends::BackendUrl;
 use caracal_crypto::SecretText;
 
 use super::variables::Reader;
+use super::{Environment, Mistakes, Service};
 
 const KIND: &str = "CARACAL_SECRET_BACKEND";
 
@@ -43,6 +45,15 @@ impl fmt::Debug for SecretBackendSettings {
             Self::Custom { .. } => "custom",
         })
     }
+}
+
+/// Where secrets lie, and the file of further certificate authorities, for who needs no other setting.
+pub fn secret_backend(environment: &Environment) -> Result<(SecretBackendSettings, Option<PathBuf>), Mistakes> {
+    let mut mistakes = Vec::new();
+    let mut reader = Reader { environment, roles: &Service::ALL, mistakes: &mut mistakes };
+    let settings = SecretBackendSettings::read(&mut reader);
+    let extra_ca_file = reader.text("CARACAL_TLS_EXTRA_CA_FILE").map(PathBuf::from);
+    if mistakes.is_empty() { Ok((settings, extra_ca_file)) } else { Err(Mistakes(mistakes)) }
 }
 
 impl SecretBackendSettings {

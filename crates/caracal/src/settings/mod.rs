@@ -5,11 +5,12 @@ mod backend;
 mod check;
 mod engine;
 mod environment;
+mod kek;
 mod secrets;
 mod services;
 mod variables;
 
-pub use backend::SecretBackendSettings;
+pub use backend::{SecretBackendSettings, secret_backend};
 pub use check::{Checked, Shown};
 pub use engine::{Engine, Servers, SharedTuning, database, topics};
 pub use environment::{Environment, Source};

@@ -1,5 +1,6 @@
 //! The services of this process, made of an opened engine.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use caracal_admin::{Admin, AdminConfig};
@@ -11,7 +12,8 @@ use caracal_crypto::SecretText;
 use caracal_crypto::chance;
 use caracal_crypto::client_secret::SecretVerifier;
 use caracal_crypto::hmac::HmacKey;
-use caracal_custody::{KeySets, SealedSecrets, SecretBackend, SigningKeys, VerificationKeys};
+use caracal_custody::rewrap::Rewrap;
+use caracal_custody::{KeySets, SealedSecrets, SecretBackend, SigningKeys, VerificationKeys, Withdrawals};
 use caracal_gateway::{Exchange, Gateway, GatewayConfig, RemoteSts, RemoteStsConfig};
 use caracal_http::FreshId;
 use caracal_http::egress::{AddressPolicy, GuardedConnector, OperatorClient, PrivateHosts, SystemResolver, TlsTrust};
@@ -20,7 +22,7 @@ use caracal_http::rate::SharedWindows;
 use caracal_http::server::{self, Ended, Limits};
 use caracal_ledger::{AnonymousDenials, ChainKey, Ledger};
 use caracal_store::{Message, Store};
-use caracal_stream::{APPROVALS, Counters, DELEGATIONS, REVOCATIONS, Redis, Relay, RelayOptions, Streams, Tail};
+use caracal_stream::{APPROVALS, Counters, DELEGATIONS, KEYS, REVOCATIONS, Redis, Relay, RelayOptions, Streams, Tail};
 use caracal_sts::{Capabilities, Guesses, MintRate, ProcessGuesses, ProcessMintRate, Sts, StsConfig};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -31,7 +33,7 @@ use super::{StartError, copy};
 use crate::adapters::{InProcessSts, OfflineVerifier, SharedVerifier, StoreTime, StreamsProbe, StsPolicyRuntime};
 use crate::settings::{KeyMaterial, Mode, SecretBackendSettings, Service, Settings};
 use crate::shared_counters::{SharedGuesses, SharedMintRate, SharedRequests};
-use crate::{elected, housekeeping};
+use crate::{elected, housekeeping, rewrapping};
 
 /// What every service is made of.
 struct Parts {
@@ -67,6 +69,9 @@ pub(super) struct Services {
     pub(super) coordinator: Option<Arc<Coordinator>>,
     shared: Option<Shared>,
     relay: Relay,
+    withdrawals: Arc<Withdrawals>,
+    /// Where what lies there is sealed under another key, and no command can mend that beside this process.
+    rewrap: Option<Rewrap>,
 }
 
 impl Services {
@@ -111,6 +116,10 @@ impl Services {
             }
             _ => parts.signing_keys.clone(),
         };
+        let rewraps = shared.is_none() && keys.kek.has_previous();
+        let rewrap = rewraps.then(|| Rewrap::new(keys.kek.clone(), parts.sealed.backend().cloned()));
+        let withdrawals = Arc::new(Withdrawals::new(vec![parts.signing_keys.clone(), verification.clone()]));
+        store.observe(withdrawals.clone());
         let beside = sts.clone().filter(|_| settings.runs(Service::Sts));
         let exchange = beside.map(|sts| -> Arc<dyn Exchange> { Arc::new(InProcessSts(sts)) });
         let exchange = exchange.or_else(|| remote.map(|remote| -> Arc<dyn Exchange> { remote }));
@@ -152,7 +161,20 @@ impl Services {
             Arc::new(coordinator(settings, &parts, verification, own, issuer))
         });
         let sts = sts.filter(|_| settings.runs(Service::Sts));
-        let services = Self { store, ledger, denials, admin, sts, gateway, audit, coordinator, shared, relay };
+        let services = Self {
+            store,
+            ledger,
+            denials,
+            admin,
+            sts,
+            gateway,
+            audit,
+            coordinator,
+            shared,
+            relay,
+            withdrawals,
+            rewrap,
+        };
         services.probe();
         services.count_together();
         Ok(services)
@@ -192,7 +214,7 @@ impl Services {
     }
 
     /// What runs beside the listeners, until it is told to finish.
-    pub(super) async fn jobs(&self, stopping: &watch::Receiver<bool>) -> Result<JoinSet<()>, StartError> {
+    pub(super) async fn jobs(&mut self, stopping: &watch::Receiver<bool>) -> Result<JoinSet<()>, StartError> {
         let mut jobs = JoinSet::new();
         let stop = || stopping.clone();
         if let Some(admin) = self.admin.clone() {
@@ -211,7 +233,7 @@ impl Services {
         if let Some(gateway) = self.gateway.clone() {
             if let Some(shared) = &self.shared {
                 // Before the state is read, so that nothing is missed between the two.
-                let tail = Tail::begin(shared.redis.clone(), shared.key.clone(), &[REVOCATIONS, DELEGATIONS]);
+                let tail = Tail::begin(shared.redis.clone(), shared.key.clone(), &[REVOCATIONS, DELEGATIONS, KEYS]);
                 let tail = tail.await.map_err(|error| StartError::Setting(error.to_string()))?;
                 let (hearing, on) = (gateway.clone(), stop());
                 jobs.spawn(async move { tail.run(on, move |message: &Message| hearing.hear(message)).await });
@@ -226,6 +248,17 @@ impl Services {
             let tail = tail.await.map_err(|error| StartError::Setting(error.to_string()))?;
             let on = stop();
             jobs.spawn(async move { tail.run(on, move |message: &Message| sts.hear(message)).await });
+        }
+        if let Some(shared) = &self.shared {
+            let tail = Tail::begin(shared.redis.clone(), shared.key.clone(), &[KEYS]);
+            let tail = tail.await.map_err(|error| StartError::Setting(error.to_string()))?;
+            let (withdrawals, on) = (self.withdrawals.clone(), stop());
+            jobs.spawn(async move { tail.run(on, move |message: &Message| withdrawals.hear(message)).await });
+            let (withdrawals, of, on) = (self.withdrawals.clone(), self.store.clone(), stop());
+            jobs.spawn(async move { withdrawals.run(of, on).await });
+        }
+        if let Some(rewrap) = self.rewrap.take() {
+            jobs.spawn(rewrapping::run(rewrap, self.store.clone(), stop()));
         }
         jobs.spawn(self.relay.clone().run(stop()));
         let (denials, of, ledger, on) = (self.denials.clone(), self.store.clone(), self.ledger.clone(), stop());
@@ -305,6 +338,7 @@ fn admin(
             auth_failures_per_minute: settings.api.auth_failures_per_minute,
             ready_per_minute: settings.ready_per_minute,
             max_resources_per_zone: settings.api.max_resources_per_zone,
+            mint_rate_ceiling: settings.mint_rate_limit_per_min,
             control_audience: settings.control_audience.clone(),
             trust_proxy: settings.trust_proxy,
         },
@@ -377,10 +411,21 @@ fn audit(settings: &Settings, parts: &Parts, keys: &KeyMaterial, verifier: Arc<d
 
 /// Secrets where the settings say that they lie.
 fn sealed(settings: &Settings, store: &Store, sealed: SealedSecrets) -> SealedSecrets {
-    let trust = || TlsTrust::load(settings.extra_ca_file.as_deref());
+    match secret_backend(&settings.secret_backend, settings.extra_ca_file.as_deref()) {
+        None => sealed,
+        Some(backend) => sealed.in_backend(Arc::new(CachedBackend::new(backend, store.clone()))),
+    }
+}
+
+/// The backend outside the store, if there is one.
+pub(super) fn secret_backend(
+    settings: &SecretBackendSettings,
+    extra_ca_file: Option<&Path>,
+) -> Option<Arc<dyn SecretBackend>> {
+    let trust = || TlsTrust::load(extra_ca_file);
     let client = || OperatorClient::new(Arc::new(SystemResolver::new()), trust());
-    let backend: Arc<dyn SecretBackend> = match &settings.secret_backend {
-        SecretBackendSettings::Builtin => return sealed,
+    let backend: Arc<dyn SecretBackend> = match settings {
+        SecretBackendSettings::Builtin => return None,
         SecretBackendSettings::Vault { address, token, mount, namespace } => {
             let (address, token) = (address.clone(), copy(token));
             let (mount, namespace) = (mount.clone(), namespace.clone());
@@ -390,7 +435,7 @@ fn sealed(settings: &Settings, store: &Store, sealed: SealedSecrets) -> SealedSe
             Arc::new(CustomBackend::new(client(), url.clone(), copy(token)))
         }
     };
-    sealed.in_backend(Arc::new(CachedBackend::new(backend, store.clone())))
+    Some(backend)
 }
 
 /// The STS in another process, where settings say that it is needed.
