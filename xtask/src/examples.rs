@@ -22,6 +22,7 @@ const PAGES: &[&str] = &[
     "ledger",
     "streams",
     "backup",
+    "keys",
 ];
 /// What the examples are written with.
 const TOOLS: &[&str] = &["bash", "curl", "jq"];

@@ -45,6 +45,8 @@ pub struct AdminConfig {
     pub ready_per_minute: u32,
     /// `API_MAX_RESOURCES_PER_ZONE`: resources that are not archived; 0 switches the limit off. 100,000.
     pub max_resources_per_zone: u32,
+    /// `STS_MINT_RATE_LIMIT_PER_MIN`: the highest limit of mints that operators can set. 1,000.
+    pub mint_rate_ceiling: u32,
     /// `CONTROL_AUDIENCE`: the identifier of the control resource. `caracal-control`.
     pub control_audience: String,
     /// `TRUST_PROXY`: whether the last address of `X-Forwarded-For`, which the proxy before us wrote, is the caller's.
@@ -62,6 +64,7 @@ impl Default for AdminConfig {
             auth_failures_per_minute: 60,
             ready_per_minute: 120,
             max_resources_per_zone: 100_000,
+            mint_rate_ceiling: 1_000,
             control_audience: "caracal-control".to_owned(),
             trust_proxy: false,
         }

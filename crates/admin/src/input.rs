@@ -126,6 +126,18 @@ impl Fields {
         }
     }
 
+    /// A whole number from 1 up that has to be there.
+    pub(crate) fn required_count(&mut self, name: &str) -> Result<u64, Mismatch> {
+        let value = self.members.remove(name).ok_or_else(|| self.mismatch(name, "required"))?;
+        // A whole number is one however it is spelt: 5 and 5.0 are the same in JSON.
+        let whole = |number: f64| (number.fract() == 0.0 && number <= 9_007_199_254_740_991.0).then_some(number);
+        let number = value.as_u64().or_else(|| {
+            let text = whole(value.as_f64()?)?.to_string();
+            text.parse().ok()
+        });
+        number.filter(|number| *number > 0).ok_or_else(|| self.mismatch(name, "expected a whole number from 1 up"))
+    }
+
     /// An object as it is, when it is there.
     pub(crate) fn object(&mut self, name: &str) -> Result<Option<Map<String, Value>>, Mismatch> {
         match self.members.remove(name) {

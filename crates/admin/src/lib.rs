@@ -22,6 +22,7 @@ mod gate;
 mod health;
 mod input;
 mod limits;
+mod mint_rate_limit;
 mod page;
 mod policies;
 mod policy_sets;

@@ -2,8 +2,8 @@
 
 use crate::gate::{Needs, Reach, Route};
 use crate::{
-    applications, approvals, audit, policies, policy_sets, provider_connections, providers, resources, subject_issuers,
-    zones,
+    applications, approvals, audit, mint_rate_limit, policies, policy_sets, provider_connections, providers, resources,
+    subject_issuers, zones,
 };
 
 /// The table the router is made from.
@@ -53,6 +53,8 @@ pub(crate) static ROUTES: &[Route] = &[
     approvals::read::ROUTE,
     approvals::decide::APPROVE,
     approvals::decide::REJECT,
+    mint_rate_limit::read::ROUTE,
+    mint_rate_limit::set::ROUTE,
     audit::list::ROUTE,
     audit::by_request::ROUTE,
     audit::explain::ROUTE,

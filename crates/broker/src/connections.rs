@@ -118,7 +118,7 @@ impl Broker {
     }
 
     fn opened(&self, row: &Connection) -> Outcome {
-        match self.sealed.open_token(ConnectionToken::Access, &row.access_token) {
+        match self.sealed.open_token(ConnectionToken::Access, row.into(), &row.access_token) {
             Ok(access_token) => Ok(Arc::new(AccountToken { access_token, expires_at: row.expires_at })),
             Err(error) => {
                 tracing::error!(zone = %row.zone_id, connection = %row.id, %error, "an account's token does not open");
@@ -181,7 +181,7 @@ impl Broker {
         };
         let expires_at = Some(self.store.now().plus(self.life(issued.expires_in)));
         let sealed = || -> Result<SealedTokens, CustodyError> {
-            let seal = |which, token| self.sealed.seal_token(which, token);
+            let seal = |which, token| self.sealed.seal_token(which, (&row).into(), token);
             Ok(SealedTokens {
                 access_token: seal(ConnectionToken::Access, &issued.access_token)?,
                 refresh_token: match &issued.refresh_token {
@@ -217,7 +217,7 @@ impl Broker {
         let secrets = secrets.ok_or(BrokerError::Secret("client_secret"))?;
         let settings = TokenSettings::read(&provider.config)?;
         let sealed = row.refresh_token.as_deref().unwrap_or_default();
-        let refresh_token = self.sealed.open_token(ConnectionToken::Refresh, sealed);
+        let refresh_token = self.sealed.open_token(ConnectionToken::Refresh, row.into(), sealed);
         let refresh_token = refresh_token.map_err(|_| BrokerError::Secret("refresh_token"))?;
         let place = (row.zone_id.clone(), row.provider_id.clone());
         self.through_circuit(place, self.endpoints.refresh(&settings, &secrets, &refresh_token)).await

@@ -44,7 +44,7 @@ impl Broker {
                 Some(sealed) => (ConnectionToken::Refresh, sealed, "refresh_token"),
                 None => (ConnectionToken::Access, &row.access_token, "access_token"),
             };
-            let token = self.sealed.open_token(which, sealed).ok()?;
+            let token = self.sealed.open_token(which, row.into(), sealed).ok()?;
             self.endpoints.revoke(&settings, url, &secrets?, &token, hint).await.ok()
         };
         match told.await {

@@ -9,6 +9,7 @@ mod elected;
 mod housekeeping;
 mod kept_counters;
 mod logging;
+mod rewrapping;
 pub mod settings;
 mod shared_counters;
 pub mod system;

@@ -119,6 +119,9 @@ enum Command {
     /// The topics: who reads them, and what nobody could act on.
     #[command(subcommand)]
     Streams(Streams),
+    /// What is sealed in the store.
+    #[command(subcommand)]
+    Secrets(Secrets),
     /// Say which version this is.
     Version {
         /// One line of JSON.
@@ -173,6 +176,23 @@ enum Audit {
     /// Verify every chain of a store: exit 0 only if all of it holds. Works on a copy and beside a running system.
     Verify {
         /// The data directory.
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+        /// JSON instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum Secrets {
+    /// Seal everything anew under SECRET_STORE_KEK, with the former key as SECRET_STORE_KEK_PREVIOUS. Can be interrupted
+    /// and run again. On servers it works beside the processes; an embedded store must not be in use.
+    Rewrap {
+        /// Only count what still needs the previous key, beside a running system: exit 1 when anything does.
+        #[arg(long)]
+        check: bool,
+        /// The data directory of an embedded store; without it, and with DATABASE_URL, that database.
         #[arg(long, value_name = "DIR")]
         data_dir: Option<PathBuf>,
         /// JSON instead of text.
@@ -255,6 +275,7 @@ fn main() -> ExitCode {
         Command::Streams(Streams::Retry { topic, ids, topics: Topics { data_dir, json } }) => {
             commands::retry_dead_letters(data_dir, &topic, &ids, json)
         }
+        Command::Secrets(Secrets::Rewrap { check, data_dir, json }) => commands::rewrap(data_dir, check, json),
         Command::Version { json } => commands::version(json),
     };
     match done {

@@ -149,6 +149,16 @@ impl KekRing {
         self.current.id
     }
 
+    /// Whether envelopes of another KEK open as well: a rotation is under way.
+    pub fn has_previous(&self) -> bool {
+        self.previous.as_ref().is_some_and(|previous| previous.id != self.current.id)
+    }
+
+    /// Whether `envelope` says that it was sealed under the current KEK. It may lie; opening it shows.
+    pub fn is_current(&self, envelope: &[u8]) -> bool {
+        Parts::of(envelope).is_some_and(|parts| *parts.kek_id == self.current.id)
+    }
+
     /// Seals `plaintext` for the place named by `aad`, under the current KEK.
     pub fn seal(&self, aad: &str, plaintext: &[u8]) -> Result<Vec<u8>, SealError> {
         let data_key = Secret::new(random_bytes::<KEY_LEN>()?);
@@ -330,6 +340,18 @@ mod tests {
             assert_eq!(ring().open(PLACE, &sealed).err(), Some(OpenError::UnknownKek));
             let resealed = rotating.seal(PLACE, b"new").unwrap();
             assert_eq!(ring().open(PLACE, &resealed).unwrap().expose(), b"new");
+        }
+
+        #[test]
+        fn an_envelope_says_which_kek_it_needs() {
+            let sealed = KekRing::new(kek(OTHER), None).seal(PLACE, b"old").unwrap();
+            let rotating = KekRing::new(kek(KEK), Some(kek(OTHER)));
+            assert!(rotating.is_current(&vector()) && !rotating.is_current(&sealed));
+            assert!(rotating.has_previous() && !ring().has_previous());
+            assert!(!KekRing::new(kek(KEK), Some(kek(KEK))).has_previous(), "the same key is no other");
+            for damaged in [&[] as &[u8], b"CSS1", &vector()[..MIN_ENVELOPE_BYTES - 1], &vector()[1..]] {
+                assert!(!rotating.is_current(damaged));
+            }
         }
 
         #[test]

@@ -28,6 +28,22 @@ pub trait SecretBackend: Send + Sync + 'static {
     /// Puts an envelope under `reference`, in place of any other.
     fn write<'a>(&'a self, reference: &'a str, envelope: &'a [u8]) -> BoxFuture<'a, Result<(), BackendError>>;
 
+    /// Puts `new` in the place of exactly `old`. `false`: something else is there by now, or nothing. A backend that can
+    /// compare and write in one step should; this asks once more and then writes, so a change within that moment is lost.
+    fn replace<'a>(
+        &'a self,
+        reference: &'a str,
+        old: &'a [u8],
+        new: &'a [u8],
+    ) -> BoxFuture<'a, Result<bool, BackendError>> {
+        Box::pin(async move {
+            if self.read(reference).await?.as_deref() != Some(old) {
+                return Ok(false);
+            }
+            self.write(reference, new).await.map(|()| true)
+        })
+    }
+
     /// Removes what is under `reference`, if there is something.
     fn remove<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<(), BackendError>>;
 }

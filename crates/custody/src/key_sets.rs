@@ -13,6 +13,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hash};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -33,6 +34,10 @@ pub trait VerificationKeys: Send + Sync + 'static {
         zone: &'a ZoneId,
         kid: &'a str,
     ) -> BoxFuture<'a, Result<Option<PublicKey>, CustodyError>>;
+
+    /// Forgets what is known of the keys of `zone`, because one of them was withdrawn. What is being read meanwhile is not
+    /// remembered either.
+    fn forget(&self, zone: &ZoneId);
 }
 
 /// Where key sets come from.
@@ -52,6 +57,8 @@ const FRESH: Duration = Duration::from_secs(300);
 const AWAY: Duration = Duration::from_secs(1);
 /// A `kid` that is in no set is not asked for again within this.
 const COOL_DOWN: Duration = Duration::from_secs(30);
+/// How often one question is put again because keys were withdrawn while it was under way.
+const OVERTAKEN: usize = 3;
 /// Questions under way at a time.
 const AT_ONCE: usize = 64;
 /// Zones, and unknown keys, remembered at most; beyond it the memory starts afresh.
@@ -66,6 +73,8 @@ pub struct KeySets {
     hasher: RandomState,
     /// A zone's questions pass one of these, each with the time of its last failure.
     turnstiles: [Turnstile<Option<Timestamp>>; AT_ONCE],
+    /// How often somebody was told to forget, counted under the lock of `sets`.
+    forgotten: AtomicU64,
 }
 
 struct Fetched {
@@ -87,7 +96,8 @@ impl KeySets {
     pub fn new(source: Arc<dyn FetchKeySet>, clock: Arc<dyn Clock>) -> Self {
         let turnstiles = std::array::from_fn(|_| Turnstile::new(None));
         let (sets, unknown) = (RwLock::default(), Mutex::default());
-        Self { source, clock, sets, unknown, hasher: RandomState::new(), turnstiles }
+        let forgotten = AtomicU64::new(0);
+        Self { source, clock, sets, unknown, hasher: RandomState::new(), turnstiles, forgotten }
     }
 
     fn at_hand(&self, zone: &ZoneId, kid: &str) -> AtHand {
@@ -115,7 +125,7 @@ impl KeySets {
     }
 
     async fn find(&self, zone: &ZoneId, kid: &str) -> Result<Option<PublicKey>, CustodyError> {
-        let arrived = self.clock.now();
+        let (arrived, begun) = (self.clock.now(), self.forgotten.load(Ordering::Acquire));
         let mut known = match self.at_hand(zone, kid) {
             AtHand::Known(answer) => return Ok(answer),
             AtHand::Stale(key) => Some(key),
@@ -141,14 +151,25 @@ impl KeySets {
         let unreachable = || CustodyError::Unreachable(KeySetUnreachable);
         let now = self.clock.now();
         if last_failure.is_some_and(|at| at <= now && now < at.plus(AWAY)) {
+            let known = known.filter(|_| self.forgotten.load(Ordering::Acquire) == begun);
             return known.map(Some).ok_or_else(unreachable);
         }
-        let Ok(document) = self.source.fetch(zone).await else {
-            *last_failure = Some(self.clock.now());
-            return known.map(Some).ok_or_else(unreachable);
-        };
-        // As old as the question: the answer may have been on its way for a while.
-        let key = self.keep(zone, document, now).and_then(|set| set.get(kid).cloned());
+        let mut fetched = None;
+        for _ in 0..OVERTAKEN {
+            let asked_at = self.forgotten.load(Ordering::Acquire);
+            let Ok(document) = self.source.fetch(zone).await else {
+                *last_failure = Some(self.clock.now());
+                // What was known when we came may have been withdrawn since.
+                let known = known.filter(|_| self.forgotten.load(Ordering::Acquire) == begun);
+                return known.map(Some).ok_or_else(unreachable);
+            };
+            // As old as the question: the answer may have been on its way for a while.
+            fetched = self.keep(zone, document, now, asked_at);
+            if fetched.is_some() {
+                break;
+            }
+        }
+        let key = fetched.ok_or_else(unreachable)?.and_then(|set| set.get(kid).cloned());
         if key.is_none() {
             let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
             if unknown.len() >= REMEMBERED {
@@ -160,22 +181,25 @@ impl KeySets {
     }
 
     /// Puts what was fetched in the place of what was there. A document without a usable key is no reason to keep an
-    /// older one.
-    fn keep(&self, zone: &ZoneId, document: Option<Vec<u8>>, at: Timestamp) -> Option<KeySet> {
+    /// older one. `None`: keys were withdrawn since it was asked for, and may still be in it.
+    fn keep(&self, zone: &ZoneId, document: Option<Vec<u8>>, at: Timestamp, asked_at: u64) -> Option<Option<KeySet>> {
         let set = document.and_then(|document| {
             let read = KeySet::from_jwks(&document);
             read.inspect_err(|error| tracing::error!(zone_id = %zone, %error, "a published key set can't be used")).ok()
         });
         let mut sets = self.sets.write().unwrap_or_else(PoisonError::into_inner);
+        if self.forgotten.load(Ordering::Acquire) != asked_at {
+            return None;
+        }
         let Some(set) = set else {
             sets.remove(zone);
-            return None;
+            return Some(None);
         };
         if sets.len() >= REMEMBERED {
             sets.clear();
         }
         sets.insert(zone.clone(), Fetched { set: set.clone(), at });
-        Some(set)
+        Some(Some(set))
     }
 
     fn turnstile_of(&self, zone: &(impl Hash + ?Sized)) -> usize {
@@ -190,5 +214,13 @@ impl VerificationKeys for KeySets {
         kid: &'a str,
     ) -> BoxFuture<'a, Result<Option<PublicKey>, CustodyError>> {
         Box::pin(self.find(zone, kid))
+    }
+    fn forget(&self, zone: &ZoneId) {
+        let mut sets = self.sets.write().unwrap_or_else(PoisonError::into_inner);
+        self.forgotten.fetch_add(1, Ordering::AcqRel);
+        sets.remove(zone);
+        drop(sets);
+        // The key that took the others' place may have been asked for before it was there.
+        self.unknown.lock().unwrap_or_else(PoisonError::into_inner).retain(|(of, _), _| of != zone);
     }
 }

@@ -3,9 +3,11 @@
 //! - [`kek`]: that the key-encryption key at hand is the one this store was sealed with.
 //! - [`SigningKeys`]: ES256 key pairs per zone, the first made at the zone's first mint, sealed in the store, opened once.
 //! - [`KeySets`]: the public halves, from the STS, where there is no key-encryption key.
+//! - [`Withdrawals`]: that nobody goes on believing a key that was withdrawn.
 //! - [`schedule`]: when each of a zone's keys signs, and for how long it is believed.
 //! - [`SealedSecrets`]: provider and application secrets, bound to where they lie: in the store, or as
 //!   ciphertext in a [`SecretBackend`].
+//! - [`rewrap`]: sealing all of it anew under another key-encryption key.
 //! - [`mandate`]: a token is trusted only after the key of the very zone it names has verified it.
 //!
 //! Absent on purpose: HTTP, policy, and any opinion on what a mandate may be used for.
@@ -14,14 +16,19 @@ mod backend;
 pub mod kek;
 mod key_sets;
 pub mod mandate;
+pub mod rewrap;
 pub mod schedule;
 mod sealed_secrets;
 mod signing_keys;
+mod withdrawals;
 
 pub use backend::{BackendError, SecretBackend};
 pub use key_sets::{FetchKeySet, KeySetUnreachable, KeySets, VerificationKeys};
-pub use sealed_secrets::{ConnectionToken, SealedSecrets, Staged, application_secret_ref, provider_secret_ref};
-pub use signing_keys::{NewKey, Rotation, SigningKeys, ZoneKey};
+pub use sealed_secrets::{
+    Account, ConnectionToken, SealedSecrets, Staged, application_secret_ref, provider_secret_ref,
+};
+pub use signing_keys::{NewKey, Replacement, Rotation, SigningKeys, ZoneKey};
+pub use withdrawals::Withdrawals;
 
 use caracal_crypto::chance::ChanceUnavailable;
 use caracal_crypto::envelope::{OpenError, SealError};

@@ -33,6 +33,7 @@ pub enum VerifyError {
 #[derive(Debug, Clone)]
 pub struct SignedClaims {
     zone: ZoneId,
+    kid: String,
     raw: Map<String, Value>,
 }
 
@@ -47,13 +48,18 @@ pub async fn verify(keys: &dyn VerificationKeys, token: &str) -> Result<SignedCl
     let kid = token.kid().ok_or(VerifyError::UnknownKey)?;
     let key = keys.verification_key(&zone, kid).await.map_err(VerifyError::Unavailable)?;
     token.verify(&key.ok_or(VerifyError::UnknownKey)?).map_err(|_| VerifyError::BadSignature)?;
-    Ok(SignedClaims { zone, raw: token.claims().clone() })
+    Ok(SignedClaims { zone, kid: kid.to_owned(), raw: token.claims().clone() })
 }
 
 impl SignedClaims {
     /// The zone whose key signed.
     pub fn zone(&self) -> &ZoneId {
         &self.zone
+    }
+
+    /// The key that signed.
+    pub fn kid(&self) -> &str {
+        &self.kid
     }
 
     /// All members, as signed.

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use caracal_authority::{ApplicationId, ProviderId, ZoneId};
-use caracal_crypto::envelope::{KekRing, SealError};
+use caracal_crypto::envelope::{KekRing, OpenError, SealError};
 use caracal_crypto::{SecretBytes, SecretText};
+use caracal_store::provider_connections::Connection;
 use caracal_store::{ZoneRead, ZoneWrite, sealed_secrets};
 
 use crate::{CustodyError, SecretBackend};
@@ -68,6 +69,11 @@ impl SealedSecrets {
     #[must_use]
     pub fn in_backend(self, backend: Arc<dyn SecretBackend>) -> Self {
         Self { backend: Some(backend), ..self }
+    }
+
+    /// The backend outside the store, if secrets lie there.
+    pub fn backend(&self) -> Option<&Arc<dyn SecretBackend>> {
+        self.backend.as_ref()
     }
 
     /// Whether secrets lie outside the store, so that they are read with [`fetch`](Self::fetch) and not within a snapshot.
@@ -146,20 +152,71 @@ impl SealedSecrets {
         Ok(sealed_secrets::remove(tx, reference).await?)
     }
 
-    /// Seals a token of an account for where it lies (contract: sts.md §10.6).
-    pub fn seal_token(&self, token: ConnectionToken, plaintext: &SecretText) -> Result<Vec<u8>, SealError> {
-        self.ring.seal(token.place(), plaintext.expose().as_bytes())
+    /// Seals a token of an account for whose it is.
+    pub fn seal_token(
+        &self,
+        token: ConnectionToken,
+        account: Account<'_>,
+        plaintext: &SecretText,
+    ) -> Result<Vec<u8>, SealError> {
+        self.ring.seal(&token.place(account), plaintext.expose().as_bytes())
     }
 
     /// Opens a token of an account.
-    pub fn open_token(&self, token: ConnectionToken, envelope: &[u8]) -> Result<SecretText, CustodyError> {
-        let place = token.place();
-        let opened = self.ring.open(place, envelope);
-        let opened = opened.map_err(|reason| CustodyError::Sealed { place: place.to_owned(), reason })?;
+    pub fn open_token(
+        &self,
+        token: ConnectionToken,
+        account: Account<'_>,
+        envelope: &[u8],
+    ) -> Result<SecretText, CustodyError> {
+        let place = token.place(account);
+        let opened = open_at(&self.ring, &place, token.former_place(), envelope);
+        let opened = opened.map_err(|reason| CustodyError::Sealed { place: place.clone(), reason })?.plaintext;
         match std::str::from_utf8(opened.expose()) {
             Ok(text) => Ok(SecretText::new(text.to_owned())),
-            Err(_) => Err(CustodyError::Foreign { place: place.to_owned() }),
+            Err(_) => Err(CustodyError::Foreign { place }),
         }
+    }
+}
+
+/// What was opened, and whether it has to be sealed anew for its place.
+pub(crate) struct Opened {
+    pub(crate) plaintext: SecretBytes,
+    pub(crate) was_elsewhere: bool,
+}
+
+impl Opened {
+    pub(crate) fn in_place(plaintext: SecretBytes) -> Self {
+        Self { plaintext, was_elsewhere: false }
+    }
+}
+
+/// Opens an envelope that is bound to `place`, or, as all envelopes of its column once were, to `former`.
+pub(crate) fn open_at(ring: &KekRing, place: &str, former: &str, envelope: &[u8]) -> Result<Opened, OpenError> {
+    match ring.open(place, envelope) {
+        Ok(plaintext) => Ok(Opened::in_place(plaintext)),
+        Err(OpenError::Tampered) => {
+            ring.open(former, envelope).map(|plaintext| Opened { plaintext, was_elsewhere: true })
+        }
+        Err(other) => Err(other),
+    }
+}
+
+/// Whose account it is: what its tokens are bound to, so that whoever can write to the store can't have one subject act
+/// with the token of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Account<'a> {
+    /// The zone.
+    pub zone: &'a ZoneId,
+    /// The provider.
+    pub provider: &'a ProviderId,
+    /// The subject.
+    pub subject: &'a str,
+}
+
+impl<'a> From<&'a Connection> for Account<'a> {
+    fn from(row: &'a Connection) -> Self {
+        Self { zone: &row.zone_id, provider: &row.provider_id, subject: &row.subject_id }
     }
 }
 
@@ -173,7 +230,17 @@ pub enum ConnectionToken {
 }
 
 impl ConnectionToken {
-    fn place(self) -> &'static str {
+    /// The subject comes last: it can be any text, and must not be able to look like the rest of a place.
+    pub(crate) fn place(self, Account { zone, provider, subject }: Account<'_>) -> String {
+        let token = match self {
+            Self::Access => "accessToken",
+            Self::Refresh => "refreshToken",
+        };
+        format!("zones/{zone}/providers/{provider}/{token}/{subject}")
+    }
+
+    /// What tokens were bound to before they were bound to their account (contract: sts.md §10.6).
+    pub(crate) fn former_place(self) -> &'static str {
         match self {
             Self::Access => "caracal/providerConnections/accessToken",
             Self::Refresh => "caracal/providerConnections/refreshToken",

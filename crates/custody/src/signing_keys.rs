@@ -4,22 +4,27 @@
 //! A key never changes under its `kid`, but for how long it is believed does: a rotation may follow in any process. So a
 //! public key is remembered for one cache period and then looked up again, which is early enough: a key retires more than
 //! an hour after its successor is published.
+//!
+//! A key that may be in other hands does not retire, it is withdrawn: [`NewKey::replace_all`] takes every key from the zone
+//! and gives it one that signs at once. Whoever remembers a withdrawn key is told to [forget](VerificationKeys::forget).
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use caracal_authority::{KeyId, Timestamp, ZoneId};
+use caracal_authority::{KeyId, OutboxId, Timestamp, ZoneId};
 use caracal_crypto::chance;
 use caracal_crypto::encoding::{base64url, from_base64url};
 use caracal_crypto::envelope::KekRing;
 use caracal_crypto::jws::{Jwk, Jwks, PublicKey, SignError, SigningKey};
 use caracal_store::signing_keys::{self, SigningKeyRow};
-use caracal_store::{BoxFuture, Store, ZoneRead, ZoneWrite};
+use caracal_store::{BoxFuture, Store, ZoneRead, ZoneWrite, outbox};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::schedule::{self, CACHE_PERIOD, Crowded, Turn};
+use crate::sealed_secrets::open_at;
 use crate::{CustodyError, VerificationKeys};
 
 /// Opened pairs and public keys remembered at most; beyond it the memory starts afresh.
@@ -66,6 +71,11 @@ pub struct SigningKeys {
     opened: Mutex<HashMap<ZoneId, Arc<ZoneKey>>>,
     public: RwLock<HashMap<ZoneId, HashMap<String, Known>>>,
     unknown: Mutex<HashMap<(ZoneId, KeyId), Timestamp>>,
+    /// How often somebody was told to forget. Counted under the lock of `public`: what was read before that is not
+    /// remembered after it.
+    forgotten: AtomicU64,
+    /// Keys that were found damaged.
+    damaged: AtomicU64,
 }
 
 /// A public key and the time within which it need not be looked up again.
@@ -78,6 +88,15 @@ struct Known {
 /// A key pair that no zone has yet.
 pub struct NewKey {
     row: SigningKeyRow,
+}
+
+/// The key that took the place of all others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replacement {
+    /// The new key.
+    pub made: Rotation,
+    /// Those that were withdrawn, newest first.
+    pub withdrawn: Vec<KeyId>,
 }
 
 /// A key that was added to its zone.
@@ -105,12 +124,45 @@ impl NewKey {
         signing_keys::purge_below(tx, published.min().unwrap_or(own.version)).await?;
         Ok(Rotation { kid: row.kid, signs_from: row.signs_from.max(now) })
     }
+
+    /// Takes every key from the zone, those that do not sign yet included, and makes this the one that signs, within the
+    /// change `tx`. From that commit on nothing that any other key signed is believed here; the messages that go out
+    /// with it tell everybody who remembers one of them.
+    pub async fn replace_all(&self, tx: &mut ZoneWrite<'_>) -> Result<Replacement, CustodyError> {
+        let now = tx.now();
+        let last = signing_keys::list(tx).await?.iter().map(|row| row.version).max().unwrap_or(0);
+        let withdrawn = signing_keys::withdraw_all(tx).await?;
+        // It has no predecessor, so like the first key of a zone it signs whatever the time is.
+        let row =
+            SigningKeyRow { version: last + 1, created_at: now, signs_from: Timestamp::EPOCH, ..self.row.clone() };
+        signing_keys::add(tx, &row).await?;
+        for kid in &withdrawn {
+            let id = chance::uuid_v7(now)?.to_string();
+            let id = OutboxId::parse(&id).map_err(|_| CustodyError::Foreign { place: "a message id".to_owned() })?;
+            let fields = vec![("kid".to_owned(), kid.to_string()), ("zone_id".to_owned(), tx.zone().to_string())];
+            outbox::add(tx, id, signing_keys::WITHDRAWN, kid.as_str(), fields).await?;
+        }
+        Ok(Replacement { made: Rotation { kid: row.kid, signs_from: now }, withdrawn })
+    }
 }
 
 impl SigningKeys {
     /// Over `store`, sealed under `ring`.
     pub fn new(store: Store, ring: Arc<KekRing>) -> Self {
-        Self { store, ring, opened: Mutex::default(), public: RwLock::default(), unknown: Mutex::default() }
+        Self {
+            store,
+            ring,
+            opened: Mutex::default(),
+            public: RwLock::default(),
+            unknown: Mutex::default(),
+            forgotten: AtomicU64::new(0),
+            damaged: AtomicU64::new(0),
+        }
+    }
+
+    /// How often a key could not be published because what lies in the store is damaged or was sealed for another place.
+    pub fn damaged(&self) -> u64 {
+        self.damaged.load(Ordering::Relaxed)
     }
 
     /// The key that signs in the transaction's zone, as that transaction sees it; `None` before the first mint.
@@ -167,6 +219,7 @@ impl SigningKeys {
             return Ok(None);
         }
         let (zone, kid) = &place;
+        let read_at = self.forgotten.load(Ordering::Acquire);
         let mut snapshot = self.store.snapshot().await?;
         let now = snapshot.now();
         let rows = signing_keys::list(&mut snapshot.zone(zone)).await?;
@@ -177,12 +230,13 @@ impl SigningKeys {
             self.note_unknown(place, now);
             return Ok(None);
         };
-        self.checked(row, &turns, now).map(Some)
+        self.checked(row, &turns, now, read_at).map(Some)
     }
 
     /// The zone's published keys, newest first; `None` before its first mint. Only those whose sealed halves open: others
     /// take what is published here for this zone's.
     pub async fn jwks(&self, zone: &ZoneId) -> Result<Option<Jwks>, CustodyError> {
+        let read_at = self.forgotten.load(Ordering::Acquire);
         let mut snapshot = self.store.snapshot().await?;
         let now = snapshot.now();
         let rows = signing_keys::list(&mut snapshot.zone(zone)).await?;
@@ -192,9 +246,10 @@ impl SigningKeys {
         let turns: Vec<Turn> = rows.iter().map(turn).collect();
         let published = rows.iter().filter(|row| schedule::is_published(&turns, row.version, now));
         // A damaged key is left out; what it signed can't be verified, everything else still can.
-        let keys = published.filter_map(|row| match self.checked(row, &turns, now) {
+        let keys = published.filter_map(|row| match self.checked(row, &turns, now, read_at) {
             Ok(key) => Some(Jwk::new(row.kid.as_str(), &key)),
             Err(error) => {
+                self.damaged.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(zone = %zone, kid = %row.kid, %error, "a signing key is left out of the key set");
                 None
             }
@@ -225,16 +280,22 @@ impl SigningKeys {
     /// The pair that lies in `row`; refused unless the public half there belongs to the private half sealed beside it.
     fn open(&self, row: &SigningKeyRow) -> Result<SigningKey, CustodyError> {
         let place = private_key_ref(&row.zone_id, &row.kid);
-        let sealed = self.ring.open(&place, &row.sealed_private);
-        let pkcs8 = sealed.map_err(|reason| CustodyError::Sealed { place: place.clone(), reason })?;
+        let sealed = open_at(&self.ring, &place, FORMER_PLACE, &row.sealed_private);
+        let pkcs8 = sealed.map_err(|reason| CustodyError::Sealed { place: place.clone(), reason })?.plaintext;
         let key = SigningKey::from_pkcs8(pkcs8.expose()).map_err(|_| CustodyError::Foreign { place: place.clone() })?;
         if public_key(row)? == *key.public() { Ok(key) } else { Err(CustodyError::Foreign { place }) }
     }
 
     /// The public key of `row`, one of `turns`. Whoever can write to the store but has no key-encryption key could
     /// otherwise put a key of their own there and have what it signed believed; so the private half sealed beside it is
-    /// opened, unless that was done a while ago.
-    fn checked(&self, row: &SigningKeyRow, turns: &[Turn], now: Timestamp) -> Result<PublicKey, CustodyError> {
+    /// opened, unless that was done a moment ago. `read_at`: how often somebody had been told to forget when it was read.
+    fn checked(
+        &self,
+        row: &SigningKeyRow,
+        turns: &[Turn],
+        now: Timestamp,
+        read_at: u64,
+    ) -> Result<PublicKey, CustodyError> {
         let key = public_key(row)?;
         if self.remembered(&row.zone_id, row.kid.as_str(), now).is_some_and(|known| known == key) {
             return Ok(key);
@@ -244,6 +305,9 @@ impl SigningKeys {
         let until = schedule::retires_at(turns, row.version).map_or(longest, |end| end.min(longest));
         let known = Known { key: key.clone(), from: now, until };
         let mut remembered = self.public.write().unwrap_or_else(PoisonError::into_inner);
+        if self.forgotten.load(Ordering::Acquire) != read_at {
+            return Ok(key);
+        }
         if remembered.len() >= REMEMBERED {
             remembered.clear();
         }
@@ -289,7 +353,10 @@ fn turn(row: &SigningKeyRow) -> Turn {
     Turn { version: row.version, signs_from: row.signs_from }
 }
 
-fn private_key_ref(zone: &ZoneId, kid: &KeyId) -> String {
+/// What private halves are bound to in envelopes that were not made here (contract: audit-and-streams.md §9.1).
+pub(crate) const FORMER_PLACE: &str = "caracal/secrets/zoneSigningKey";
+
+pub(crate) fn private_key_ref(zone: &ZoneId, kid: &KeyId) -> String {
     format!("zones/{zone}/signingKeys/{kid}")
 }
 
@@ -308,5 +375,13 @@ impl VerificationKeys for SigningKeys {
         kid: &'a str,
     ) -> BoxFuture<'a, Result<Option<PublicKey>, CustodyError>> {
         Box::pin(self.verification_key(zone, kid))
+    }
+
+    fn forget(&self, zone: &ZoneId) {
+        let mut remembered = self.public.write().unwrap_or_else(PoisonError::into_inner);
+        self.forgotten.fetch_add(1, Ordering::AcqRel);
+        remembered.remove(zone);
+        drop(remembered);
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).remove(zone);
     }
 }

@@ -67,6 +67,80 @@ impl World {
     }
 }
 
+/// Says what it said before, while somebody is told to forget.
+struct Overtaken {
+    sets: Mutex<Option<Arc<KeySets>>>,
+    says: Vec<Vec<u8>>,
+    asked: AtomicUsize,
+    /// So many times.
+    times: usize,
+}
+
+impl FetchKeySet for Overtaken {
+    fn fetch<'a>(&'a self, zone: &'a ZoneId) -> BoxFuture<'a, Result<Option<Vec<u8>>, KeySetUnreachable>> {
+        Box::pin(async move {
+            let number = self.asked.fetch_add(1, Ordering::SeqCst);
+            if number < self.times {
+                self.sets.lock().unwrap().as_ref().unwrap().forget(zone);
+            }
+            Ok(Some(self.says[number.min(self.says.len() - 1)].clone()))
+        })
+    }
+}
+
+mod t02_sts_emergency_rotation {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_withdrawn_key_is_forgotten_at_once_and_asked_for_once() {
+        let world = World::new();
+        assert_eq!((world.believes("k-1").await, world.asked()), (Some(true), 1));
+        world.publishes(&["k-2"]);
+        assert_eq!((world.believes("k-1").await, world.asked()), (Some(true), 0), "nobody was told yet");
+        world.sets.forget(&zone("z-1"));
+        assert_eq!((world.believes("k-1").await, world.asked()), (Some(false), 1));
+        assert_eq!((world.believes("k-2").await, world.asked()), (Some(true), 0));
+        // Another zone is none of its business.
+        world.sets.forget(&zone("z-2"));
+        assert_eq!((world.believes("k-2").await, world.asked()), (Some(true), 0));
+    }
+
+    #[tokio::test]
+    async fn while_the_sts_is_away_a_withdrawn_key_is_not_believed_for_that() {
+        let world = World::new();
+        assert_eq!(world.believes("k-1").await, Some(true));
+        world.sets.forget(&zone("z-1"));
+        world.says(Err(KeySetUnreachable));
+        assert_eq!(world.believes("k-1").await, None, "nobody knows, so nobody is let in");
+    }
+
+    /// The new key was asked for before it was there: that memory goes, too.
+    #[tokio::test]
+    async fn the_new_key_is_not_kept_out_by_who_asked_for_it_too_early() {
+        let world = World::new();
+        assert_eq!(world.believes("k-2").await, Some(false));
+        world.publishes(&["k-2"]);
+        assert_eq!(world.believes("k-2").await, Some(false), "remembered as unknown");
+        world.sets.forget(&zone("z-1"));
+        assert_eq!(world.believes("k-2").await, Some(true));
+    }
+
+    /// What was asked for before the withdrawal may still name the withdrawn key, and must not be kept.
+    #[tokio::test]
+    async fn an_answer_that_a_withdrawal_overtook_is_asked_for_again() {
+        let key = SigningKey::generate().unwrap().0;
+        let document = |kid| serde_json::to_vec(&Jwks { keys: vec![Jwk::new(kid, key.public())] }).unwrap();
+        for (times, believed) in [(1, Some(false)), (2, Some(false)), (3, None)] {
+            let says = (0..times).map(|_| document("k-1")).chain([document("k-2")]).collect();
+            let source = Arc::new(Overtaken { sets: Mutex::default(), says, asked: AtomicUsize::new(0), times });
+            let sets = Arc::new(KeySets::new(source.clone(), Arc::new(SystemClock)));
+            *source.sets.lock().unwrap() = Some(sets.clone());
+            let found = sets.verification_key(&zone("z-1"), "k-1").await;
+            assert_eq!(found.ok().map(|key| key.is_some()), believed, "overtaken {times} times");
+        }
+    }
+}
+
 mod t03_gateway_keys {
     use super::*;
 

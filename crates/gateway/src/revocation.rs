@@ -12,7 +12,9 @@
 //! Without a successful reading for seventy seconds the state is not [fresh](Revocations::is_fresh), and every request
 //! is refused.
 //!
-//! Looking costs one lock and at most four look-ups per request; a stream then looks at one flag per chunk.
+//! The key that signed a mandate is an anchor like the others: when an operator withdraws it, whatever it let in ends.
+//!
+//! Looking costs one lock and at most five look-ups per request; a stream then looks at one flag per chunk.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -34,6 +36,7 @@ const READING: Duration = Duration::from_secs(20);
 
 const REVOKE_TOPIC: &str = "caracal.sessions.revoke";
 const EDGES_TOPIC: &str = "caracal.delegations.invalidate";
+const KEYS_TOPIC: &str = caracal_store::signing_keys::WITHDRAWN;
 
 /// The anchors of one mandate that are looked at (gateway.md §10.1). A missing claim is no anchor.
 #[derive(Debug, Clone)]
@@ -43,9 +46,10 @@ pub(crate) struct Anchors {
 }
 
 impl Anchors {
-    /// Of a mandate of `zone`; `claim` gives the text of a claim.
-    pub(crate) fn of<'c>(zone: ZoneId, claim: impl Fn(&str) -> Option<&'c str>) -> Self {
-        let mut ids: Vec<(AnchorKind, Box<str>)> = Vec::with_capacity(4);
+    /// Of a mandate of `zone` signed by its key `kid`; `claim` gives the text of a claim.
+    pub(crate) fn of<'c>(zone: ZoneId, kid: &str, claim: impl Fn(&str) -> Option<&'c str>) -> Self {
+        let mut ids: Vec<(AnchorKind, Box<str>)> = Vec::with_capacity(5);
+        ids.push((AnchorKind::Key, kid.into()));
         for (kind, name) in [
             (AnchorKind::Record, "sid"),
             (AnchorKind::Record, "root_sid"),
@@ -85,12 +89,15 @@ struct State {
     marks: Marks,
     /// Requests and streams under way, by anchor.
     watched: HashMap<ZoneId, ByKind<FlagsById>>,
+    /// Watches begun so far.
+    begun: u64,
     /// Marks that arrived while a reading is under way.
     arriving: Option<Vec<Anchor>>,
 }
 
-/// Whoever holds an anchor; several requests can hold the same.
-type FlagsById = HashMap<Box<str>, Vec<Arc<Flag>>>;
+/// Whoever holds an anchor, by the number of its watch. Thousands of requests can hold the same, a zone's key above all, and
+/// each of them leaves alone.
+type FlagsById = HashMap<Box<str>, HashMap<u64, Arc<Flag>>>;
 
 #[derive(Default)]
 struct Marks {
@@ -98,9 +105,9 @@ struct Marks {
     count: u64,
 }
 
-/// One of each for records, sessions and delegations.
+/// One of each for records, sessions, delegations and keys.
 #[derive(Default)]
-struct ByKind<T>([T; 3]);
+struct ByKind<T>([T; 4]);
 
 impl<T> ByKind<T> {
     fn get(&self, kind: AnchorKind) -> &T {
@@ -147,14 +154,16 @@ impl Revocations {
         if anchors.ids.iter().any(|(kind, id)| state.marks.contains(&anchors.zone, *kind, id)) {
             return Err(Revoked);
         }
+        state.begun += 1;
+        let number = state.begun;
         if !anchors.ids.is_empty() {
             let watched = state.watched.entry(anchors.zone.clone()).or_default();
             for (kind, id) in &anchors.ids {
-                watched.get_mut(*kind).entry(id.clone()).or_default().push(flag.clone());
+                watched.get_mut(*kind).entry(id.clone()).or_default().insert(number, flag.clone());
             }
         }
         drop(state);
-        Ok(Watch { revocations: self.clone(), anchors, flag })
+        Ok(Watch { revocations: self.clone(), anchors, number, flag })
     }
 
     /// Reads from the store everything that is revoked. Says how many marks there are now.
@@ -228,7 +237,7 @@ impl Revocations {
         if let Some(watched) = state.watched.get(&anchor.zone)
             && let Some(flags) = watched.get(anchor.kind).get(anchor.id.as_str())
         {
-            flags.iter().for_each(|flag| flag.set());
+            flags.values().for_each(|flag| flag.set());
         }
         if let Some(arriving) = &mut state.arriving {
             arriving.push(anchor);
@@ -259,10 +268,10 @@ impl Revocations {
 impl State {
     fn set_watched_that_are_marked(&mut self) {
         for (zone, watched) in &self.watched {
-            for kind in [AnchorKind::Record, AnchorKind::Session, AnchorKind::Edge] {
+            for kind in [AnchorKind::Record, AnchorKind::Session, AnchorKind::Edge, AnchorKind::Key] {
                 for (id, flags) in watched.get(kind) {
                     if self.marks.contains(zone, kind, id) {
-                        flags.iter().for_each(|flag| flag.set());
+                        flags.values().for_each(|flag| flag.set());
                     }
                 }
             }
@@ -286,6 +295,7 @@ fn anchors_of(message: &Message) -> impl Iterator<Item = Anchor> + '_ {
             (AnchorKind::Edge, "delegation_edge_id"),
             (AnchorKind::Edge, "edge_id"),
         ],
+        KEYS_TOPIC => &[(AnchorKind::Key, "kid")],
         EDGES_TOPIC if message.field("event") == Some("edge_revoke") => &[(AnchorKind::Edge, "edge_id")],
         _ => &[],
     };
@@ -310,6 +320,7 @@ impl Flag {
 pub(crate) struct Watch {
     revocations: Arc<Revocations>,
     anchors: Anchors,
+    number: u64,
     flag: Arc<Flag>,
 }
 
@@ -334,7 +345,7 @@ impl Drop for Watch {
         let Some(zone) = watched.get_mut(&self.anchors.zone) else { return };
         for (kind, id) in &self.anchors.ids {
             if let Some(flags) = zone.get_mut(*kind).get_mut(id) {
-                flags.retain(|flag| !Arc::ptr_eq(flag, &self.flag));
+                flags.remove(&self.number);
                 if flags.is_empty() {
                     zone.get_mut(*kind).remove(id);
                 }

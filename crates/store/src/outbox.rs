@@ -7,6 +7,7 @@ use caracal_authority::{OutboxId, Timestamp, ZoneId};
 
 use crate::effects::Message;
 use crate::error::StoreError;
+use crate::signing_keys::WITHDRAWN;
 use crate::tx::{DeploymentRead, DeploymentWrite, ZoneRead, ZoneWrite};
 use crate::value::{Bind, Row, params};
 
@@ -32,7 +33,7 @@ pub struct OutboxRow {
 }
 
 /// Topics whose messages overtake all others: they take authority away (difference D27).
-const URGENT: [&str; 2] = ["caracal.sessions.revoke", "caracal.delegations.invalidate"];
+const URGENT: [&str; 3] = ["caracal.sessions.revoke", "caracal.delegations.invalidate", WITHDRAWN];
 
 /// Adds a message unless its topic already has one with the same dedupe key. Says whether it was added.
 ///

@@ -16,6 +16,8 @@ pub enum AnchorKind {
     Session,
     /// A delegation edge: `delegation_edge_id`.
     Edge,
+    /// A zone's signing key: `kid` of the header.
+    Key,
 }
 
 /// A revoked anchor.
@@ -35,8 +37,15 @@ pub async fn list(tx: &mut DeploymentRead<'_>, since: Timestamp) -> Result<Vec<A
     // Expired sessions are included: a task that ran out must not be usable either (audit-and-streams.md W13).
     let sessions = "SELECT zone_id, id FROM agent_sessions WHERE terminated_at >= ?1";
     let edges = "SELECT zone_id, id FROM delegation_edges WHERE revoked_at >= ?1";
+    let keys = "SELECT zone_id, kid FROM withdrawn_keys WHERE withdrawn_at >= ?1";
     let mut anchors = Vec::new();
-    for (kind, sql) in [(AnchorKind::Record, records), (AnchorKind::Session, sessions), (AnchorKind::Edge, edges)] {
+    let statements = [
+        (AnchorKind::Record, records),
+        (AnchorKind::Session, sessions),
+        (AnchorKind::Edge, edges),
+        (AnchorKind::Key, keys),
+    ];
+    for (kind, sql) in statements {
         for row in tx.tx().query(sql, params![since]).await? {
             anchors.push(read(row, kind)?);
         }

@@ -105,6 +105,10 @@ impl Tx {
         changed.inspect_err(|_| self.failed = true)
     }
 
+    pub(crate) fn is_embedded(&self) -> bool {
+        matches!(self.engine, Engine::Sqlite(_))
+    }
+
     /// Has the version of `zone` at hand, where the engine does not keep them all in memory.
     async fn know_version(&mut self, zone: Option<&ZoneId>) -> Result<(), StoreError> {
         let Engine::Postgres(session) = &mut self.engine else { return Ok(()) };

@@ -44,5 +44,7 @@ pub const LIFECYCLE: &str = "caracal.agents.lifecycle";
 pub const POLICIES: &str = "caracal.policy.invalidate";
 /// Approvals that were decided: wakes those who wait for one.
 pub const APPROVALS: &str = caracal_store::approvals::DECIDED;
+/// Signing keys that an operator withdrew.
+pub const KEYS: &str = caracal_store::signing_keys::WITHDRAWN;
 /// Every topic that is published on.
-pub const TOPICS: [&str; 5] = [REVOCATIONS, DELEGATIONS, LIFECYCLE, POLICIES, APPROVALS];
+pub const TOPICS: [&str; 6] = [REVOCATIONS, DELEGATIONS, LIFECYCLE, POLICIES, APPROVALS, KEYS];

@@ -137,7 +137,7 @@ impl Sts {
         let (mut rated, mut unusable) = (HashMap::new(), HashMap::new());
         let mut answering: Option<Box<Hold>> = None;
         for _ in 0..ATTEMPTS {
-            let claims = presented.as_ref().map(|presented| presented.claims.clone());
+            let claims = presented.as_ref().map(|presented| (presented.claims.clone(), presented.signed.kid()));
             let mut loaded = sources.load(&request, &asked.client, claims, federated.as_ref(), &unusable).await?;
             let in_force = loaded.facts.federation.as_ref().and_then(|presented| presented.registration.as_ref());
             if federated.as_ref().is_some_and(|federated| federated.is_outdated(in_force)) {
@@ -206,7 +206,8 @@ impl Sts {
             application: request.application.clone(),
         };
         let keys: Vec<MintKey> = resources.iter().map(key).collect();
-        let counted = self.mint_rate.count(&keys, self.config.mint_rate_limit_per_min, now).await;
+        let limit = self.mint_limit.at(now, &self.store).await;
+        let counted = self.mint_rate.count(&keys, limit, now).await;
         if counted.len() != resources.len() || counted.contains(&Rate::Unavailable) {
             return Err(ExchangeError::Unavailable);
         }

@@ -19,7 +19,8 @@ use caracal_store::applications::{self, Application};
 use caracal_store::provider_connections::{self, Connection as Account};
 use caracal_store::providers::{self, Provider};
 use caracal_store::{
-    Named, Store, StoreError, ZoneRead, ZoneVersion, approvals, delegations, records, resources, sessions, zones,
+    Named, Store, StoreError, ZoneRead, ZoneVersion, approvals, delegations, records, resources, sessions,
+    signing_keys, zones,
 };
 
 use crate::client::AuthenticatedClient;
@@ -64,17 +65,17 @@ pub(crate) struct Sources<'s> {
 }
 
 impl Sources<'_> {
-    /// Reads what `request` of `client` refers to. `subject` are the accepted claims of its subject token, `federated` is
-    /// what was found out about its id_token.
+    /// Reads what `request` of `client` refers to. `subject` are the accepted claims of its subject token and the key that
+    /// signed them, `federated` is what was found out about its id_token.
     pub(crate) async fn load(
         &self,
         request: &Request,
         client: &AuthenticatedClient,
-        subject: Option<Claims>,
+        subject: Option<(Claims, &str)>,
         federated: Option<&Federated>,
         unusable: &HashMap<ProviderId, RefreshFailure>,
     ) -> Result<Loaded, CustodyError> {
-        let references = References::of(request, subject.as_ref());
+        let references = References::of(request, subject.as_ref().map(|(claims, _)| claims));
         let resources: Vec<&str> = request.resources.iter().collect();
         // What is no id names nothing; the decision says so.
         let approval = request.approval_id.as_deref().and_then(|id| ApprovalId::parse(id).ok());
@@ -97,7 +98,13 @@ impl Sources<'_> {
         let application = applications::lookup(&mut tx, &request.application).await?;
         let proven = application.as_ref().filter(|row| client.still_holds(row));
         facts.client = live_client(&mut tx, proven).await?;
-        facts.subject = subject;
+        // A key may have been withdrawn since it was looked up, in whichever process that was. What it signed is then as
+        // good as absent; and as a withdrawal moves the zone, none is committed on what was read before it.
+        if let Some((claims, kid)) = subject
+            && signing_keys::exists(&mut tx, kid).await?
+        {
+            facts.subject = Some(claims);
+        }
         if let Some(federated) = federated {
             let in_force = federated.registration(&mut tx).await?;
             facts.federation = Some(federated.with(in_force));

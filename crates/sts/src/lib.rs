@@ -55,6 +55,7 @@ use approvals::waiters::Waiters;
 use federation::IssuerKeys;
 use metrics::Metrics;
 use policy::PolicyRuntime;
+use rate::WorkingLimit;
 
 pub use approvals::waiters::Waiting;
 pub use directive::Directive;
@@ -70,7 +71,7 @@ pub struct StsConfig {
     pub issuer: String,
     /// `CONTROL_AUDIENCE`: the identifier only control keys may ask for.
     pub control_audience: String,
-    /// `STS_MINT_RATE_LIMIT_PER_MIN`, per zone, resource and application.
+    /// `STS_MINT_RATE_LIMIT_PER_MIN`, per zone, resource and application. Operators can set a lower one at run time.
     pub mint_rate_limit_per_min: u32,
     /// `GATEWAY_STS_HMAC_KEY`: proves a Gateway in another process. Without it none is believed.
     pub gateway_key: Option<Arc<HmacKey>>,
@@ -144,6 +145,7 @@ pub struct Sts {
     verifier: Arc<SecretVerifier>,
     policy: PolicyRuntime,
     mint_rate: Arc<dyn MintRate>,
+    mint_limit: WorkingLimit,
     broker: Arc<Broker>,
     guesses: Arc<dyn Guesses>,
     issuer_keys: IssuerKeys,
@@ -157,6 +159,7 @@ impl Sts {
     pub fn new(config: StsConfig, capabilities: Capabilities) -> Self {
         let Capabilities { store, keys, secrets, ledger, denials, verifier, mint_rate, guesses, egress, broker } =
             capabilities;
+        let mint_limit = WorkingLimit::below(config.mint_rate_limit_per_min);
         let waiters = Waiters::over(store.clone(), config.waiting);
         let issuer_keys = IssuerKeys::new(egress, config.issuer_keys_deadline);
         Self {
@@ -169,6 +172,7 @@ impl Sts {
             verifier,
             policy: PolicyRuntime::default(),
             mint_rate,
+            mint_limit,
             broker,
             guesses,
             issuer_keys,

@@ -385,7 +385,9 @@ impl Sts {
             ("secret_backend_reads_total", "Secrets of providers read.", reads),
             ("secret_backend_errors_total", "Secrets of providers that could not be read.", errors),
         ];
-        self.broker.metrics().series().into_iter().chain(secrets).collect()
+        let damaged = self.keys.damaged();
+        let keys = ("jwks_invalid_keys_total", "Signing keys left out of a key set because they do not open.", damaged);
+        self.broker.metrics().series().into_iter().chain(secrets).chain([keys]).collect()
     }
 
     fn may_read_metrics(&self, headers: &HeaderMap) -> bool {

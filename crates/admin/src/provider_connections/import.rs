@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use caracal_authority::{ConnectionId, Timestamp};
+use caracal_authority::{ConnectionId, ProviderId, Timestamp};
 use caracal_crypto::SecretText;
-use caracal_custody::ConnectionToken;
+use caracal_custody::{Account, ConnectionToken};
 use caracal_store::provider_connections::{self, Connection, SealedTokens};
 use http::{Method, StatusCode};
 use serde_json::Value;
@@ -69,7 +69,10 @@ struct Change {
 async fn import(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Refusal> {
     call.require_live_zone()?;
     let draft = Draft::read(call.body.take()).map_err(|mismatch| mismatch.refuse("invalid_provider_connection"))?;
-    let seal = |which, token| admin.sealed.seal_token(which, token).map_err(Refusal::secrets_unavailable);
+    // What is no id names no provider; the change says the same of one that is not there.
+    let provider = ProviderId::parse(&draft.whose.provider).map_err(|_| Refusal::missing("provider_not_found"))?;
+    let account = Account { zone: &call.place.zone, provider: &provider, subject: &draft.whose.subject };
+    let seal = |which, token| admin.sealed.seal_token(which, account, token).map_err(Refusal::secrets_unavailable);
     let tokens = SealedTokens {
         access_token: seal(ConnectionToken::Access, &draft.access_token)?,
         refresh_token: draft.refresh_token.as_ref().map(|token| seal(ConnectionToken::Refresh, token)).transpose()?,

@@ -12,6 +12,7 @@ mod foothold;
 mod gates;
 mod lists;
 mod loopback;
+mod mint_rate_limit;
 mod policies;
 mod policy_sets;
 mod providers;

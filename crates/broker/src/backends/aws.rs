@@ -10,7 +10,7 @@ use caracal_authority::Timestamp;
 use caracal_crypto::{SecretText, chance};
 use caracal_custody::{BackendError, SecretBackend};
 use caracal_http::egress::{OperatorClient, SimpleResponse};
-use caracal_store::{BoxFuture, Store};
+use caracal_store::{BoxFuture, Clock};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
@@ -106,17 +106,17 @@ pub enum ContainerAuthorization {
 /// `awssecretsmanager`.
 pub struct AwsBackend {
     web: Web,
-    store: Store,
+    clock: Arc<dyn Clock>,
     region: String,
     keys: Credential<Arc<AwsKeys>>,
 }
 
 impl AwsBackend {
-    /// With these settings. Signatures carry the time of `store`.
-    pub fn new(client: OperatorClient, store: Store, settings: AwsSettings) -> Self {
+    /// With these settings. Signatures carry the time of `clock`.
+    pub fn new(client: OperatorClient, clock: Arc<dyn Clock>, settings: AwsSettings) -> Self {
         let AwsSettings { region, endpoint, credentials } = settings;
-        let keys = Credential::new(store.clone(), source(client.clone(), credentials));
-        Self { web: Web::new(KIND, client, endpoint), store, region, keys }
+        let keys = Credential::new(clock.clone(), source(client.clone(), credentials));
+        Self { web: Web::new(KIND, client, endpoint), clock, region, keys }
     }
 
     fn name(&self, doing: &'static str, reference: &str) -> Result<String, BackendError> {
@@ -141,7 +141,7 @@ impl AwsBackend {
     }
 
     fn signed(&self, doing: &'static str, action: &str, body: &str, keys: &AwsKeys) -> Result<HeaderMap, BackendError> {
-        let at = self.store.now();
+        let at = self.clock.now();
         let (date, target) = (sigv4::date(at), format!("{SERVICE}.{action}"));
         let mut fields = vec![("content-type", JSON), ("host", self.web.base.authority()), ("x-amz-date", &date)];
         if let Some(session) = &keys.session {

@@ -10,7 +10,7 @@ use caracal_crypto::SecretText;
 use caracal_custody::{BackendError, SecretBackend};
 use caracal_http::egress::{OperatorClient, SimpleResponse};
 use caracal_http::form;
-use caracal_store::{BoxFuture, Store};
+use caracal_store::{BoxFuture, Clock};
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde_json::json;
@@ -98,16 +98,16 @@ pub struct AzureBackend {
 }
 
 impl AzureBackend {
-    /// With these settings. Tokens last by the time of `store`.
-    pub fn new(client: OperatorClient, store: Store, settings: AzureSettings) -> Self {
+    /// With these settings. Tokens last by the time of `clock`.
+    pub fn new(client: OperatorClient, clock: Arc<dyn Clock>, settings: AzureSettings) -> Self {
         let AzureSettings { vault, cloud, credentials } = settings;
         let tenant = match &credentials {
             AzureCredentials::Client { tenant, .. } => Some(tenant.clone()),
             AzureCredentials::ManagedIdentity { .. } => None,
         };
         let resource = cloud.resource.clone();
-        let source = source(client.clone(), store.clone(), cloud, credentials);
-        Self { api: Api::new(Web::new(KIND, client, vault), store, source), resource, tenant }
+        let source = source(client.clone(), clock.clone(), cloud, credentials);
+        Self { api: Api::new(Web::new(KIND, client, vault), clock, source), resource, tenant }
     }
 
     fn name(&self, doing: &'static str, reference: &str) -> Result<String, BackendError> {
@@ -191,7 +191,7 @@ impl SecretBackend for AzureBackend {
 
 fn source(
     client: OperatorClient,
-    store: Store,
+    clock: Arc<dyn Clock>,
     cloud: AzureCloud,
     credentials: AzureCredentials,
 ) -> Source<SecretText> {
@@ -200,7 +200,7 @@ fn source(
         AzureCredentials::Client { tenant, client_id, secret } => {
             let endpoint = Arc::new(Web::new(KIND, client, authority));
             Box::new(move || {
-                let (endpoint, store, client_id) = (endpoint.clone(), store.clone(), client_id.clone());
+                let (endpoint, clock, client_id) = (endpoint.clone(), clock.clone(), client_id.clone());
                 let (path, scope) = (format!("/{tenant}/oauth2/v2.0/token"), format!("{resource}/.default"));
                 let secret = secret.clone();
                 Box::pin(async move {
@@ -210,7 +210,7 @@ fn source(
                         ("client_secret", secret.expose()),
                         ("scope", &scope),
                     ];
-                    oauth::issue(&endpoint, &path, &fields, &store).await
+                    oauth::issue(&endpoint, &path, &fields, &clock).await
                 })
             })
         }
@@ -220,14 +220,14 @@ fn source(
             query.extend(client_id.map(|id| ("client_id", id)));
             let path = format!("/metadata/identity/oauth2/token?{}", form::encode(query));
             Box::new(move || {
-                let (service, store, path) = (service.clone(), store.clone(), path.clone());
+                let (service, clock, path) = (service.clone(), clock.clone(), path.clone());
                 Box::pin(async move {
                     let headers = HeaderMap::from_iter([(
                         http::HeaderName::from_static("metadata"),
                         HeaderValue::from_static("true"),
                     )]);
                     let answer = service.ask(LENDING, Method::GET, &path, headers, Vec::new()).await?;
-                    oauth::read(&service, &answer, &store)
+                    oauth::read(&service, &answer, &clock)
                 })
             })
         }

@@ -60,20 +60,21 @@ impl CachedBackend {
         }
     }
 
-    /// Changes something. Until it is known what became of that, nothing is known of it.
+    /// Changes something, unless `change` finds that it is not there to be changed. Until it is known what became of that,
+    /// nothing is known of it.
     async fn change(
         &self,
         reference: &str,
         envelope: Option<Vec<u8>>,
-        change: BoxFuture<'_, Result<(), BackendError>>,
-    ) -> Result<(), BackendError> {
+        change: impl Future<Output = Result<bool, BackendError>> + Send,
+    ) -> Result<bool, BackendError> {
         self.memory().changes += 1;
         let changed = change.await;
         let mut memory = self.memory();
         memory.changes += 1;
         match &changed {
-            Ok(()) => memory.keep(reference, envelope, self.store.now()),
-            Err(_) => drop(memory.kept.remove(reference)),
+            Ok(true) => memory.keep(reference, envelope, self.store.now()),
+            Ok(false) | Err(_) => drop(memory.kept.remove(reference)),
         }
         changed
     }
@@ -122,10 +123,22 @@ impl SecretBackend for CachedBackend {
     }
 
     fn write<'a>(&'a self, reference: &'a str, envelope: &'a [u8]) -> BoxFuture<'a, Result<(), BackendError>> {
-        Box::pin(self.change(reference, Some(envelope.to_vec()), self.inner.write(reference, envelope)))
+        let change = async move { self.inner.write(reference, envelope).await.map(|()| true) };
+        Box::pin(async move { self.change(reference, Some(envelope.to_vec()), change).await.map(drop) })
+    }
+
+    /// Compared with what is there, not with what is remembered of it.
+    fn replace<'a>(
+        &'a self,
+        reference: &'a str,
+        old: &'a [u8],
+        new: &'a [u8],
+    ) -> BoxFuture<'a, Result<bool, BackendError>> {
+        Box::pin(self.change(reference, Some(new.to_vec()), self.inner.replace(reference, old, new)))
     }
 
     fn remove<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<(), BackendError>> {
-        Box::pin(self.change(reference, None, self.inner.remove(reference)))
+        let change = async move { self.inner.remove(reference).await.map(|()| true) };
+        Box::pin(async move { self.change(reference, None, change).await.map(drop) })
     }
 }

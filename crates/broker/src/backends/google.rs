@@ -10,7 +10,7 @@ use caracal_crypto::SecretText;
 use caracal_custody::{BackendError, SecretBackend};
 use caracal_http::egress::OperatorClient;
 use caracal_http::form;
-use caracal_store::{BoxFuture, Store};
+use caracal_store::{BoxFuture, Clock};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::{Map, Value, json};
 
@@ -116,11 +116,11 @@ pub struct GoogleBackend {
 }
 
 impl GoogleBackend {
-    /// With these settings. Tokens last by the time of `store`.
-    pub fn new(client: OperatorClient, store: Store, settings: GoogleSettings) -> Self {
+    /// With these settings. Tokens last by the time of `clock`.
+    pub fn new(client: OperatorClient, clock: Arc<dyn Clock>, settings: GoogleSettings) -> Self {
         let GoogleSettings { project, endpoint, credentials } = settings;
-        let source = source(client.clone(), store.clone(), credentials);
-        Self { api: Api::new(Web::new(KIND, client, endpoint), store, source), project }
+        let source = source(client.clone(), clock.clone(), credentials);
+        Self { api: Api::new(Web::new(KIND, client, endpoint), clock, source), project }
     }
 
     fn name(&self, doing: &'static str, reference: &str) -> Result<String, BackendError> {
@@ -214,14 +214,14 @@ pub fn is_google_project(text: &str) -> bool {
     is_segment(text)
 }
 
-fn source(client: OperatorClient, store: Store, credentials: GoogleCredentials) -> Source<SecretText> {
+fn source(client: OperatorClient, clock: Arc<dyn Clock>, credentials: GoogleCredentials) -> Source<SecretText> {
     match credentials {
         GoogleCredentials::ServiceAccount(account) => {
             let endpoint = Arc::new(Web::new(KIND, client, account.endpoint.clone()));
             Box::new(move || {
-                let (endpoint, account, store) = (endpoint.clone(), account.clone(), store.clone());
+                let (endpoint, account, clock) = (endpoint.clone(), account.clone(), clock.clone());
                 Box::pin(async move {
-                    let now = store.now().as_seconds();
+                    let now = clock.now().as_seconds();
                     let signer = Signer { key: &account.key, key_id: account.key_id.as_deref(), certificate: None };
                     // Without a subject: that would ask for somebody else's authority.
                     let claims = json!({
@@ -234,14 +234,14 @@ fn source(client: OperatorClient, store: Store, credentials: GoogleCredentials) 
                     let signed = signer.sign(&signer.header(), &claims);
                     let signed = signed.map_err(|error| endpoint.failed(LENDING, error.to_string()))?;
                     let fields = [("grant_type", JWT_BEARER), ("assertion", signed.expose())];
-                    oauth::issue(&endpoint, "", &fields, &store).await
+                    oauth::issue(&endpoint, "", &fields, &clock).await
                 })
             })
         }
         GoogleCredentials::Machine(metadata) => {
             let service = Arc::new(Web::new(KIND, client.reaching(METADATA), metadata));
             Box::new(move || {
-                let (service, store) = (service.clone(), store.clone());
+                let (service, clock) = (service.clone(), clock.clone());
                 Box::pin(async move {
                     let flavor = HeaderName::from_static("metadata-flavor");
                     let google = HeaderValue::from_static("Google");
@@ -250,7 +250,7 @@ fn source(client: OperatorClient, store: Store, credentials: GoogleCredentials) 
                     if answer.headers.get(flavor) != Some(&google) {
                         return Err(service.failed(LENDING, "who answered is not Google's metadata server"));
                     }
-                    oauth::read(&service, &answer, &store)
+                    oauth::read(&service, &answer, &clock)
                 })
             })
         }

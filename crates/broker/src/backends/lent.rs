@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use caracal_authority::Timestamp;
 use caracal_custody::BackendError;
-use caracal_store::{BoxFuture, Store};
+use caracal_store::{BoxFuture, Clock};
 
 use crate::flights::Flights;
 
@@ -32,20 +32,20 @@ pub(super) type Source<T> = Box<dyn Fn() -> BoxFuture<'static, Result<Lent<T>, B
 /// The credential at hand, and where the next one is from.
 pub(super) struct Credential<T> {
     source: Source<T>,
-    store: Store,
+    clock: Arc<dyn Clock>,
     kept: Arc<Mutex<Option<Arc<Lent<T>>>>>,
     asking: Flights<(), Outcome<T>>,
 }
 
 impl<T: Send + Sync + 'static> Credential<T> {
-    /// By the time of `store`.
-    pub(super) fn new(store: Store, source: Source<T>) -> Self {
-        Self { source, store, kept: Arc::default(), asking: Flights::default() }
+    /// By the time of `clock`.
+    pub(super) fn new(clock: Arc<dyn Clock>, source: Source<T>) -> Self {
+        Self { source, clock, kept: Arc::default(), asking: Flights::default() }
     }
 
     /// One that can be used now.
     pub(super) async fn get(&self) -> Outcome<T> {
-        let now = self.store.now();
+        let now = self.clock.now();
         let at_hand = lock(&self.kept).clone();
         if let Some(lent) = at_hand.as_ref().filter(|lent| lent.lasts(now.plus(EARLY))) {
             return Ok(lent.clone());
@@ -62,7 +62,7 @@ impl<T: Send + Sync + 'static> Credential<T> {
             None => BackendError { kind: "any", doing: "lend a credential", reason: "given up".to_owned() },
         };
         // It was asked for early, so that a failure may pass.
-        let lent = at_hand.filter(|lent| lent.lasts(self.store.now())).ok_or_else(|| failed.clone())?;
+        let lent = at_hand.filter(|lent| lent.lasts(self.clock.now())).ok_or_else(|| failed.clone())?;
         tracing::warn!(error = %failed, "the credential at hand is used on: no other could be had");
         Ok(lent)
     }

@@ -7,7 +7,7 @@ use caracal_crypto::SecretText;
 use caracal_custody::BackendError;
 use caracal_http::egress::SimpleResponse;
 use caracal_http::form;
-use caracal_store::Store;
+use caracal_store::Clock;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use zeroize::Zeroizing;
@@ -26,8 +26,8 @@ pub(super) struct Api {
 }
 
 impl Api {
-    pub(super) fn new(web: Web, store: Store, source: Source<SecretText>) -> Self {
-        Self { web, token: Credential::new(store, source) }
+    pub(super) fn new(web: Web, clock: Arc<dyn Clock>, source: Source<SecretText>) -> Self {
+        Self { web, token: Credential::new(clock, source) }
     }
 
     /// Asks at `path`, with JSON if there is a body. A token that is not accepted was taken back: with the next one it is
@@ -63,20 +63,24 @@ pub(super) async fn issue(
     endpoint: &Web,
     path: &str,
     fields: &[(&str, &str)],
-    store: &Store,
+    clock: &Arc<dyn Clock>,
 ) -> Result<Lent<SecretText>, BackendError> {
     let mut headers = HeaderMap::new();
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
     let body = Bytes::from_owner(Zeroizing::new(form::encode(fields.iter().copied()).into_bytes()));
     let answer = endpoint.ask(LENDING, Method::POST, path, headers, body).await?;
-    read(endpoint, &answer, store)
+    read(endpoint, &answer, clock)
 }
 
 /// Reads the answer of a token endpoint, or of a metadata service, which answers alike.
-pub(super) fn read(web: &Web, answer: &SimpleResponse, store: &Store) -> Result<Lent<SecretText>, BackendError> {
+pub(super) fn read(
+    web: &Web,
+    answer: &SimpleResponse,
+    clock: &Arc<dyn Clock>,
+) -> Result<Lent<SecretText>, BackendError> {
     let issued = answer::read(answer, false).map_err(|error| web.failed(LENDING, error.to_string()))?;
     // One of which nobody says how long it lasts is used once.
     let life = issued.expires_in.map_or(Duration::ZERO, Duration::from_secs);
-    Ok(Lent { value: issued.access_token, expires_at: Some(store.now().plus(life)) })
+    Ok(Lent { value: issued.access_token, expires_at: Some(clock.now().plus(life)) })
 }

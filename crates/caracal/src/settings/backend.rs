@@ -1,6 +1,7 @@
 //! Where sealed secrets lie (contract: sts.md §10.6, §17).
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use caracal_broker::backends::{AwsSettings, AzureSettings, BackendUrl, GoogleSettings, InfisicalSettings};
@@ -8,6 +9,7 @@ use caracal_crypto::SecretText;
 
 use super::clouds;
 use super::variables::Reader;
+use super::{Environment, Mistakes, Service};
 
 const KIND: &str = "CARACAL_SECRET_BACKEND";
 const KINDS: &str = "builtin, vault, infisical, azurekeyvault, awssecretsmanager, gcpsecretmanager, custom";
@@ -57,6 +59,15 @@ impl fmt::Debug for SecretBackendSettings {
             Self::Custom { .. } => "custom",
         })
     }
+}
+
+/// Where secrets lie, and the file of further certificate authorities, for who needs no other setting.
+pub fn secret_backend(environment: &Environment) -> Result<(SecretBackendSettings, Option<PathBuf>), Mistakes> {
+    let mut mistakes = Vec::new();
+    let mut reader = Reader { environment, roles: &Service::ALL, mistakes: &mut mistakes };
+    let settings = SecretBackendSettings::read(&mut reader);
+    let extra_ca_file = reader.text("CARACAL_TLS_EXTRA_CA_FILE").map(PathBuf::from);
+    if mistakes.is_empty() { Ok((settings, extra_ca_file)) } else { Err(Mistakes(mistakes)) }
 }
 
 impl SecretBackendSettings {

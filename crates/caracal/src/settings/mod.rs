@@ -6,11 +6,12 @@ mod check;
 mod clouds;
 mod engine;
 mod environment;
+mod kek;
 mod secrets;
 mod services;
 mod variables;
 
-pub use backend::SecretBackendSettings;
+pub use backend::{SecretBackendSettings, secret_backend};
 pub use check::{Checked, Shown};
 pub use engine::{Engine, Servers, SharedTuning, database, topics};
 pub use environment::{Environment, Source};

@@ -187,7 +187,7 @@ impl SecretFiles {
         given.map(|text| audit_key(&SecretText::new(text))).transpose()
     }
 
-    fn read_or_create(&self, name: &str) -> Result<SecretText, SecretsError> {
+    pub(super) fn read_or_create(&self, name: &str) -> Result<SecretText, SecretsError> {
         if let Some(value) = self.read(name)? {
             return Ok(value);
         }
@@ -196,7 +196,7 @@ impl SecretFiles {
         Ok(value)
     }
 
-    fn read(&self, name: &str) -> Result<Option<SecretText>, SecretsError> {
+    pub(super) fn read(&self, name: &str) -> Result<Option<SecretText>, SecretsError> {
         let path = self.path(name);
         let mut file = match File::open(&path) {
             Ok(file) => file,

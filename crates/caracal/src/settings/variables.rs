@@ -146,7 +146,12 @@ pub const VARIABLES: &[Variable] = &[
         "refused admin tokens per minute and address; 0 turns it off",
     ),
     variable(&[Api], "API_MAX_RESOURCES_PER_ZONE", "100000", "resources of a zone; 0 turns it off"),
-    variable(&[Sts], "STS_MINT_RATE_LIMIT_PER_MIN", "1000", "mints per minute, zone, resource and application"),
+    variable(
+        &[Api, Sts],
+        "STS_MINT_RATE_LIMIT_PER_MIN",
+        "1000",
+        "mints per minute, zone, resource and application; what operators set at run time can only be lower",
+    ),
     variable(&[Sts], "MAX_GRANT_TTL_SECONDS", "3600", "longest life of a provider's token, whatever its endpoint says"),
     variable(&[Api, Sts], "STS_SECRET_VERIFY_CONCURRENCY", "2", "client secrets checked at once; each takes 64 MiB"),
     variable(&[Coordinator], "COORDINATOR_BODY_LIMIT_BYTES", "262144", "largest body of a Coordinator request"),

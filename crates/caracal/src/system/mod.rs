@@ -17,9 +17,9 @@ use std::time::{Duration, Instant};
 use caracal_admin::Admin;
 use caracal_coordinator::Coordinator;
 use caracal_crypto::SecretText;
-use caracal_custody::CustodyError;
+use caracal_custody::{CustodyError, SecretBackend};
 use caracal_ledger::{Chain, HeadsError, HeadsObserver, Problem};
-use caracal_store::{OpenError, Store, StoreError};
+use caracal_store::{OpenError, Store, StoreError, SystemClock};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -28,7 +28,7 @@ use opened::Opened;
 pub(crate) use opened::heads_dir;
 use services::Services;
 
-use crate::settings::{Environment, Mode, SecretsError, Settings};
+use crate::settings::{Environment, Mistakes, Mode, SecretsError, Settings, secret_backend};
 
 /// Why a system did not start. Nothing that was there before was damaged.
 #[derive(Debug, thiserror::Error)]
@@ -129,7 +129,7 @@ impl System {
         let urls = listeners.urls();
         let issuer = settings.issuer.clone().unwrap_or_else(|| urls.sts.clone());
         let (admin_token, admin_token_file) = (copy(&opened.keys.admin_token), opened.keys.admin_token_file.clone());
-        let services = Services::compose(&settings, opened, issuer).await?;
+        let mut services = Services::compose(&settings, opened, issuer).await?;
         if let Some(admin) = &services.admin {
             admin.seed().await.map_err(|error| StartError::Setting(error.to_string()))?;
         }
@@ -211,6 +211,12 @@ impl System {
         }
         clean
     }
+}
+
+/// The backend outside the store that `environment` names, if it names one.
+pub(crate) fn backend_of(environment: &Environment) -> Result<Option<Arc<dyn SecretBackend>>, Mistakes> {
+    let (settings, extra_ca_file) = secret_backend(environment)?;
+    Ok(secrets::backend(settings, extra_ca_file.as_deref(), Arc::new(SystemClock)))
 }
 
 fn copy(secret: &SecretText) -> SecretText {

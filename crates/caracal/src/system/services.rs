@@ -1,5 +1,6 @@
 //! The services of this process, made of an opened engine.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use caracal_admin::{Admin, AdminConfig};
@@ -10,7 +11,8 @@ use caracal_crypto::SecretText;
 use caracal_crypto::chance;
 use caracal_crypto::client_secret::SecretVerifier;
 use caracal_crypto::hmac::HmacKey;
-use caracal_custody::{KeySets, SealedSecrets, SigningKeys, VerificationKeys};
+use caracal_custody::rewrap::Rewrap;
+use caracal_custody::{KeySets, SealedSecrets, SigningKeys, VerificationKeys, Withdrawals};
 use caracal_gateway::{Exchange, Gateway, GatewayConfig, RemoteSts, RemoteStsConfig};
 use caracal_http::FreshId;
 use caracal_http::egress::{AddressPolicy, GuardedConnector, PrivateHosts, SystemResolver, TlsTrust};
@@ -19,7 +21,7 @@ use caracal_http::rate::SharedWindows;
 use caracal_http::server::{self, Ended, Limits};
 use caracal_ledger::{AnonymousDenials, ChainKey, Ledger};
 use caracal_store::{Message, Store};
-use caracal_stream::{APPROVALS, Counters, DELEGATIONS, REVOCATIONS, Redis, Relay, RelayOptions, Streams, Tail};
+use caracal_stream::{APPROVALS, Counters, DELEGATIONS, KEYS, REVOCATIONS, Redis, Relay, RelayOptions, Streams, Tail};
 use caracal_sts::{Capabilities, Guesses, MintRate, ProcessGuesses, ProcessMintRate, Sts, StsConfig};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -31,7 +33,7 @@ use crate::adapters::{InProcessSts, OfflineVerifier, SharedVerifier, StoreTime, 
 use crate::kept_counters::KeptRequests;
 use crate::settings::{KeyMaterial, Mode, Service, Settings};
 use crate::shared_counters::{SharedGuesses, SharedMintRate, SharedRequests};
-use crate::{elected, housekeeping};
+use crate::{elected, housekeeping, rewrapping};
 
 /// What every service is made of.
 struct Parts {
@@ -69,6 +71,9 @@ pub(super) struct Services {
     /// Where no others share the counts of requests.
     requests: Option<Arc<KeptRequests>>,
     relay: Relay,
+    withdrawals: Arc<Withdrawals>,
+    /// Where what lies there is sealed under another key, and no command can mend that beside this process.
+    rewrap: Option<Rewrap>,
 }
 
 impl Services {
@@ -114,6 +119,10 @@ impl Services {
             }
             _ => parts.signing_keys.clone(),
         };
+        let rewraps = shared.is_none() && keys.kek.has_previous();
+        let rewrap = rewraps.then(|| Rewrap::new(keys.kek.clone(), parts.sealed.backend().cloned()));
+        let withdrawals = Arc::new(Withdrawals::new(vec![parts.signing_keys.clone(), verification.clone()]));
+        store.observe(withdrawals.clone());
         let beside = sts.clone().filter(|_| settings.runs(Service::Sts));
         let exchange = beside.map(|sts| -> Arc<dyn Exchange> { Arc::new(InProcessSts(sts)) });
         let exchange = exchange.or_else(|| remote.map(|remote| -> Arc<dyn Exchange> { remote }));
@@ -159,8 +168,21 @@ impl Services {
             Some(_) => None,
             None => Some(Arc::new(KeptRequests::resumed(store.clone()).await.map_err(StartError::Count)?)),
         };
-        let services =
-            Self { store, ledger, denials, admin, sts, gateway, audit, coordinator, shared, requests, relay };
+        let services = Self {
+            store,
+            ledger,
+            denials,
+            admin,
+            sts,
+            gateway,
+            audit,
+            coordinator,
+            shared,
+            requests,
+            relay,
+            withdrawals,
+            rewrap,
+        };
         services.probe();
         services.count_requests();
         Ok(services)
@@ -204,7 +226,7 @@ impl Services {
     }
 
     /// What runs beside the listeners, until it is told to finish.
-    pub(super) async fn jobs(&self, stopping: &watch::Receiver<bool>) -> Result<JoinSet<()>, StartError> {
+    pub(super) async fn jobs(&mut self, stopping: &watch::Receiver<bool>) -> Result<JoinSet<()>, StartError> {
         let mut jobs = JoinSet::new();
         let stop = || stopping.clone();
         if let Some(admin) = self.admin.clone() {
@@ -223,7 +245,7 @@ impl Services {
         if let Some(gateway) = self.gateway.clone() {
             if let Some(shared) = &self.shared {
                 // Before the state is read, so that nothing is missed between the two.
-                let tail = Tail::begin(shared.redis.clone(), shared.key.clone(), &[REVOCATIONS, DELEGATIONS]);
+                let tail = Tail::begin(shared.redis.clone(), shared.key.clone(), &[REVOCATIONS, DELEGATIONS, KEYS]);
                 let tail = tail.await.map_err(|error| StartError::Setting(error.to_string()))?;
                 let (hearing, on) = (gateway.clone(), stop());
                 jobs.spawn(async move { tail.run(on, move |message: &Message| hearing.hear(message)).await });
@@ -242,6 +264,17 @@ impl Services {
         if let Some(requests) = self.requests.clone() {
             let on = stop();
             jobs.spawn(async move { requests.run(on).await });
+        }
+        if let Some(shared) = &self.shared {
+            let tail = Tail::begin(shared.redis.clone(), shared.key.clone(), &[KEYS]);
+            let tail = tail.await.map_err(|error| StartError::Setting(error.to_string()))?;
+            let (withdrawals, on) = (self.withdrawals.clone(), stop());
+            jobs.spawn(async move { tail.run(on, move |message: &Message| withdrawals.hear(message)).await });
+            let (withdrawals, of, on) = (self.withdrawals.clone(), self.store.clone(), stop());
+            jobs.spawn(async move { withdrawals.run(of, on).await });
+        }
+        if let Some(rewrap) = self.rewrap.take() {
+            jobs.spawn(rewrapping::run(rewrap, self.store.clone(), stop()));
         }
         jobs.spawn(self.relay.clone().run(stop()));
         let (denials, of, ledger, on) = (self.denials.clone(), self.store.clone(), self.ledger.clone(), stop());
@@ -321,6 +354,7 @@ fn admin(
             auth_failures_per_minute: settings.api.auth_failures_per_minute,
             ready_per_minute: settings.ready_per_minute,
             max_resources_per_zone: settings.api.max_resources_per_zone,
+            mint_rate_ceiling: settings.mint_rate_limit_per_min,
             control_audience: settings.control_audience.clone(),
             trust_proxy: settings.trust_proxy,
         },

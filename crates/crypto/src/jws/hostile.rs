@@ -4,8 +4,9 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Jwk, Jwks, KeySet, MalformedToken, Part, SigningKey, UnusableKeySet, UnverifiedToken};
-use crate::encoding::{base64url, from_base64url};
+use super::{BadSignature, Jwk, Jwks, KeySet, MalformedToken, Part, SigningKey, UnusableKeySet, UnverifiedToken};
+use crate::encoding::{base64url, from_base64url, from_hex};
+use crate::hmac::HmacKey;
 
 fn token(header: &str, payload: &str) -> String {
     format!("{}.{}.x", base64url(header.as_bytes()), base64url(payload.as_bytes()))
@@ -58,6 +59,81 @@ mod t16_verify {
         let set = |key: &str| KeySet::from_jwks(format!(r#"{{"keys":[{key}]}}"#).as_bytes());
         assert!(set(&one).is_ok());
         assert_eq!(set(&twice), Err(UnusableKeySet::Malformed));
+    }
+
+    /// Every form in which somebody who has only read the key set could feed it to an HMAC.
+    #[test]
+    fn no_form_of_a_published_key_is_a_secret_to_sign_with() {
+        let (key, _) = SigningKey::generate().unwrap();
+        let (x, y) = key.public().coordinates();
+        let point = [&[4], x, y].concat();
+        // RFC 5480: the fixed head of a P-256 public key, before its point.
+        let head = from_hex("3059301306072a8648ce3d020106082a8648ce3d030107034200").unwrap();
+        let der = [head, point.clone()].concat();
+        let jwk = serde_json::to_string(&Jwk::new("k-1", key.public())).unwrap();
+        let forms = [
+            x.to_vec(),
+            [x, y].concat(),
+            point,
+            der.clone(),
+            format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", base64url(&der)).into_bytes(),
+            jwk.clone().into_bytes(),
+            format!(r#"{{"keys":[{jwk}]}}"#).into_bytes(),
+        ];
+        for secret in forms {
+            let hmac = HmacKey::from_bytes(&secret).unwrap();
+            for alg in ["HS256", "ES256", "none", "RS256", "PS256", "ES256K", "EdDSA"] {
+                let header = format!(r#"{{"alg":"{alg}","kid":"k-1"}}"#);
+                let signed = format!("{}.{}", base64url(header.as_bytes()), base64url(b"{}"));
+                let tag = hmac.sign(&[signed.as_bytes()]);
+                for signature in [&tag[..], &[&tag[..], &tag[..]].concat(), b""] {
+                    let text = format!("{signed}.{}", base64url(signature));
+                    let token = UnverifiedToken::parse(&text).unwrap();
+                    assert_eq!(token.verify(key.public()), Err(BadSignature), "{alg}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_header_that_brings_its_own_key_changes_nothing() {
+        let ((ours, _), (theirs, _)) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
+        let jwk = serde_json::to_value(Jwk::new("k-1", theirs.public())).unwrap();
+        for (name, value) in [
+            ("jwk", jwk.clone()),
+            ("jku", json!("https://attacker.example/keys")),
+            ("x5u", json!("https://attacker.example/certificate")),
+            ("x5c", json!(["MIIB"])),
+            ("x5t", json!("AAAA")),
+            ("keys", json!([jwk])),
+            ("crit", json!(["jwk"])),
+        ] {
+            let mut header = json!({"alg": "ES256", "kid": "k-1", "typ": "JWT"});
+            header[name] = value;
+            let parts = format!("{}.{}", base64url(header.to_string().as_bytes()), base64url(b"{}"));
+            for (signer, expected) in [(&theirs, Err(BadSignature)), (&ours, Ok(()))] {
+                let text = signer.append_signature(parts.clone()).unwrap();
+                assert_eq!(UnverifiedToken::parse(&text).unwrap().verify(ours.public()), expected, "{name}");
+            }
+        }
+    }
+
+    /// Bounds are the caller's; without them it is slow and still right.
+    #[test]
+    fn a_huge_header_or_payload_verifies_exactly_when_it_was_signed() {
+        let ((ours, _), (theirs, _)) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
+        let huge = "x".repeat(1 << 20);
+        let head = format!(r#"{{"alg":"ES256","kid":"k-1","x":"{huge}"}}"#);
+        let many: String = (0..50_000).map(|number| format!(r#""m{number}":{number},"#)).collect();
+        let claims = format!(r#"{{{many}"zone_id":"z-1"}}"#);
+        for (header, payload) in
+            [(head.as_str(), "{}"), (r#"{"alg":"ES256","kid":"k-1"}"#, claims.as_str()), (&head, &claims)]
+        {
+            let parts = format!("{}.{}", base64url(header.as_bytes()), base64url(payload.as_bytes()));
+            let text = theirs.append_signature(parts).unwrap();
+            let token = UnverifiedToken::parse(&text).unwrap();
+            assert_eq!((token.verify(theirs.public()), token.verify(ours.public())), (Ok(()), Err(BadSignature)));
+        }
     }
 
     /// A key of another kind under the id of a good one neither verifies nor displaces it.

@@ -26,7 +26,7 @@ mod t03_gateway_revocation {
     }
 
     fn anchors(zone_id: &str, claims: &'static [(&'static str, &'static str)]) -> Anchors {
-        Anchors::of(zone(zone_id), |name| claims.iter().find(|(claim, _)| *claim == name).map(|(_, id)| *id))
+        Anchors::of(zone(zone_id), "k-1", |name| claims.iter().find(|(claim, _)| *claim == name).map(|(_, id)| *id))
     }
 
     const ALL: &[(&str, &str)] =
@@ -94,6 +94,23 @@ mod t03_gateway_revocation {
         assert!(world.revocations.watch(anchors("z", ALL)).is_ok());
         world.revocations.committed(&message(EDGES_TOPIC, &[("event", "edge_revoke"), ("edge_id", "e-1")]));
         assert!(world.revocations.watch(anchors("z", ALL)).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_withdrawn_key_ends_all_that_it_let_in_and_nothing_else() {
+        let world = world();
+        let watched = world.revocations.watch(anchors("z", ALL)).ok().unwrap();
+        let elsewhere = world.revocations.watch(anchors("other", ALL)).ok().unwrap();
+        world.revocations.committed(&message(KEYS_TOPIC, &[("kid", "k-2")]));
+        assert!(!watched.is_revoked(), "another key of the zone");
+        world.revocations.committed(&message(KEYS_TOPIC, &[("kid", "k-1")]));
+        assert!(watched.is_revoked() && !elsewhere.is_revoked());
+        assert!(world.revocations.watch(anchors("z", &[])).is_err(), "the key alone refuses");
+        // Who missed the message finds it in the store.
+        world.revocations.replace(&[], world.clock.now());
+        let watched = world.revocations.watch(anchors("z", &[])).ok().unwrap();
+        world.revocations.replace(&[anchor(AnchorKind::Key, "k-1")], world.clock.now());
+        assert!(watched.is_revoked());
     }
 
     #[tokio::test]

@@ -107,6 +107,7 @@ async fn holdings(fresh: &Fresh, name: &str) -> Vec<(&'static str, bool)> {
         ("announcement", policy_sets::find_announcement(read).await.unwrap().is_some()),
         ("signing key", signing_keys::lookup(read, &id!("k-1")).await.unwrap().is_some()),
         ("signing keys", !signing_keys::list(read).await.unwrap().is_empty()),
+        ("signing key of that name", signing_keys::exists(read, "k-1").await.unwrap()),
         ("signing key of now", signing_keys::find_signing_id(read).await.unwrap().is_some()),
         ("secret", sealed_secrets::lookup(read, "secret").await.unwrap().is_some()),
         ("session", sessions::lookup(read, &id!("s-1")).await.unwrap().is_some()),
@@ -193,6 +194,7 @@ pub async fn another_zones_rows_cannot_be_changed(make: Make) {
                 policy_sets::touch(tx, &id!("s-1"), "x").await?;
                 sealed_secrets::remove(tx, "secret").await?;
                 assert_eq!(signing_keys::purge_below(tx, 99).await?, 0);
+                assert!(signing_keys::withdraw_all(tx).await?.is_empty());
                 assert!(!sessions::end(tx, &id!("s-1"), SessionStatus::Terminated, "x").await?);
                 assert!(!delegations::revoke(tx, &id!("e-1")).await?);
                 assert!(records::revoke_with_descendants(tx, &id!("rec-1"), "x").await?.is_empty());

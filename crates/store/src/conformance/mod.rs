@@ -115,6 +115,11 @@ macro_rules! conformance_suite {
                 admin_tokens_come_back_as_stored
                 keys_and_secrets_come_back_as_stored
                 the_latest_key_whose_time_has_come_signs
+                no_sealed_column_is_forgotten
+                every_envelope_is_found_once_and_replaced_only_where_it_still_lies
+                rows_with_a_secret_elsewhere_are_named
+                the_limit_of_mints_comes_back_as_set
+                withdrawn_keys_are_gone_and_remembered_and_the_zone_has_moved
                 evidence_comes_back_as_stored
                 a_crowd_under_one_request_id_is_cut_and_hides_no_denial
                 used_mandates_are_forgotten_once_expired

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use caracal_authority::{ConnectionId, ProviderId, Timestamp};
 use caracal_custody::ConnectionToken;
-use caracal_store::provider_connections::{self, SHARED_SUBJECT};
+use caracal_store::provider_connections::{self, Connection, SHARED_SUBJECT};
 use caracal_sts::{ProcessMintRate, StsConfig};
 use caracal_testkit::{Received, Reply};
 use serde_json::{Value, json};
@@ -60,8 +60,12 @@ fn refusal(answer: &str, evidence: &str, reason: &str) -> (String, String, Strin
     (answer.to_owned(), evidence.to_owned(), reason.to_owned())
 }
 
-fn opened(world: &World, which: ConnectionToken, sealed: &[u8]) -> String {
-    world.secrets.open_token(which, sealed).unwrap().expose().clone()
+fn opened(world: &World, which: ConnectionToken, row: &Connection) -> String {
+    let sealed = match which {
+        ConnectionToken::Access => &row.access_token,
+        ConnectionToken::Refresh => row.refresh_token.as_ref().unwrap(),
+    };
+    world.secrets.open_token(which, row.into(), sealed).unwrap().expose().clone()
 }
 
 mod t02_sts_accounts {
@@ -116,8 +120,8 @@ mod t02_sts_accounts {
             (row.version, row.lease_until, row.refreshed_at),
             (1, None, Some(Timestamp::from_seconds(START + 1)))
         );
-        assert_eq!(opened(&world, ConnectionToken::Access, &row.access_token), "at-1");
-        assert_eq!(opened(&world, ConnectionToken::Refresh, &row.refresh_token.unwrap()), "rt-1");
+        assert_eq!(opened(&world, ConnectionToken::Access, &row), "at-1");
+        assert_eq!(opened(&world, ConnectionToken::Refresh, &row), "rt-1");
         let everything = String::from_utf8_lossy(&world.directory.everything_stored()).into_owned();
         assert!(!everything.contains("at-1") && !everything.contains("rt-old"));
     }
@@ -130,7 +134,7 @@ mod t02_sts_accounts {
         let account = world.add_account(&provider, APP, Some(10), Some("rt-old")).await;
         assert_eq!(token(&world).await, "at-1");
         let row = world.account(&account).await;
-        assert_eq!(opened(&world, ConnectionToken::Refresh, &row.refresh_token.unwrap()), "rt-old");
+        assert_eq!(opened(&world, ConnectionToken::Refresh, &row), "rt-old");
         assert_eq!(row.expires_at, Some(Timestamp::from_seconds(START + 3_600)));
     }
 
@@ -172,7 +176,7 @@ mod t02_sts_accounts {
             assert_eq!(endpoint.seen().len(), requests);
             let row = world.account(&account).await;
             assert_eq!((row.status.as_str(), row.version, row.lease_until), ("active", 0, None));
-            assert_eq!(opened(&world, ConnectionToken::Refresh, &row.refresh_token.unwrap()), "rt-old");
+            assert_eq!(opened(&world, ConnectionToken::Refresh, &row), "rt-old");
             world.clock.advance(6);
             assert_eq!(refused(&world).await, expected());
             assert_eq!(endpoint.seen().len(), 2 * requests);
@@ -332,7 +336,7 @@ mod t04_state_renewals {
         assert_eq!(outcome, Err("access_denied".to_owned()));
         let row = world.account(&account).await;
         assert_eq!(row.status, "revoked");
-        assert_eq!(opened(&world, ConnectionToken::Access, &row.access_token), "at-old");
+        assert_eq!(opened(&world, ConnectionToken::Access, &row), "at-old");
     }
 
     #[tokio::test]
@@ -340,8 +344,9 @@ mod t04_state_renewals {
         let world = World::in_real_time().await;
         let (outcome, account) = renewed_beside(&world, async |world, account| {
             let token = caracal_crypto::SecretText::new("at-imported".to_owned());
+            let row = world.account(account).await;
             let tokens = provider_connections::SealedTokens {
-                access_token: world.secrets.seal_token(ConnectionToken::Access, &token).unwrap(),
+                access_token: world.secrets.seal_token(ConnectionToken::Access, (&row).into(), &token).unwrap(),
                 refresh_token: None,
                 expires_at: None,
             };
@@ -353,6 +358,6 @@ mod t04_state_renewals {
         .await;
         assert_eq!(outcome, Ok("at-imported".to_owned()));
         let row = world.account(&account).await;
-        assert_eq!(opened(&world, ConnectionToken::Access, &row.access_token), "at-imported");
+        assert_eq!(opened(&world, ConnectionToken::Access, &row), "at-imported");
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use caracal_authority::Timestamp;
 use caracal_authority::exchange::Rate;
 use caracal_http::limits::Verdict;
-use caracal_store::BoxFuture;
+use caracal_store::{BoxFuture, StoreError, mint_limit};
 use caracal_sts::{
     CountUnavailable, Guesser, Guesses, MintKey, MintRate, ProcessGuesses, ProcessMintRate, Sts, StsConfig,
 };
@@ -114,6 +114,68 @@ mod t08_availability_of_mints {
         assert_eq!(notes.send(&world).await.status, 200);
         world.clock.advance(60);
         assert_eq!(Ask::bootstrap().send(&world).await.status, 200);
+    }
+
+    /// Sets the working limit as the management API does.
+    async fn set_limit(world: &World, per_minute: u32) {
+        let done: Result<(), StoreError> = world
+            .store
+            .commit_deployment(per_minute, |tx, limit| {
+                Box::pin(async move { mint_limit::set(tx, *limit, "admin:t-1").await.map(|_| ()) })
+            })
+            .await;
+        done.unwrap();
+    }
+
+    /// How many of `asked` mints in a fresh minute are granted.
+    async fn granted(world: &World, sts: &Arc<Sts>, asked: usize) -> usize {
+        world.clock.advance(60);
+        let mut granted = 0;
+        for _ in 0..asked {
+            granted += usize::from(send_to(sts, Ask::bootstrap().request()).await.status == 200);
+        }
+        granted
+    }
+
+    #[tokio::test]
+    async fn the_limit_that_operators_set_holds_within_half_a_minute_on_every_replica() {
+        let world = World::configured(|config| config.mint_rate_limit_per_min = 5).await;
+        let limited = StsConfig { mint_rate_limit_per_min: 5, ..StsConfig::for_issuer(ISSUER) };
+        let other = world.replica(limited, Arc::new(ProcessMintRate::default()));
+        let replicas = [world.sts.clone(), other];
+        for sts in &replicas {
+            assert_eq!(granted(&world, sts, 6).await, 5);
+        }
+        for (set, expected) in [(2, 2), (4, 4), (1_000, 5)] {
+            set_limit(&world, set).await;
+            for sts in &replicas {
+                assert_eq!(granted(&world, sts, 6).await, expected, "set to {set}");
+            }
+        }
+        // Within one minute: what is over the new limit is refused as soon as it is known, half a minute later at most.
+        set_limit(&world, 5).await;
+        assert_eq!(granted(&world, &world.sts, 3).await, 3);
+        set_limit(&world, 3).await;
+        world.clock.advance(30);
+        assert_eq!(told(&Ask::bootstrap().send(&world).await), ("429 provider_rate_limited".to_owned(), "60"));
+    }
+
+    #[tokio::test]
+    async fn while_the_limit_cannot_be_read_the_last_one_known_holds() {
+        let world = World::configured(|config| config.mint_rate_limit_per_min = 5).await;
+        set_limit(&world, 2).await;
+        assert_eq!(granted(&world, &world.sts, 3).await, 2);
+        for nonsense in ["'{}'", "'x'", r#"'{"per_minute":0,"updated_by":"x","updated_at":0}'"#] {
+            world.tamper(&format!("UPDATE deployment SET value = {nonsense} WHERE name = 'mint_rate_limit'"));
+            assert_eq!(granted(&world, &world.sts, 3).await, 2, "{nonsense}");
+        }
+        set_limit(&world, 3).await;
+        assert_eq!(granted(&world, &world.sts, 4).await, 3);
+        // Who never knew another one has the ceiling.
+        world.tamper("UPDATE deployment SET value = 'x' WHERE name = 'mint_rate_limit'");
+        let limited = StsConfig { mint_rate_limit_per_min: 5, ..StsConfig::for_issuer(ISSUER) };
+        let restarted = world.replica(limited, Arc::new(ProcessMintRate::default()));
+        assert_eq!(granted(&world, &restarted, 6).await, 5);
     }
 
     /// A counter that nobody can ask.

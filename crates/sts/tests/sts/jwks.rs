@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use caracal_crypto::encoding::from_base64url;
 use caracal_crypto::jws::{PublicKey, UnverifiedToken};
+use http::Request;
+use http::header::AUTHORIZATION;
 use serde_json::{Value, json};
 
 use crate::rotation::{rotate, with_operators};
@@ -18,6 +21,15 @@ fn public_key(jwk: &Value) -> PublicKey {
         <[u8; 32]>::try_from(from_base64url(text).unwrap()).unwrap()
     };
     PublicKey::from_coordinates(&coordinate("x"), &coordinate("y")).unwrap()
+}
+
+/// What the metric says of keys that were left out.
+async fn damaged(world: &World) -> u64 {
+    let request = Request::get("/metrics").header(AUTHORIZATION, format!("Bearer {METRICS_BEARER}"));
+    let answer = world.send(request.body(Body::empty()).unwrap()).await;
+    let text = String::from_utf8(answer.body).unwrap();
+    let value = text.lines().find_map(|line| line.strip_prefix("caracal_sts_jwks_invalid_keys_total "));
+    value.unwrap_or_else(|| panic!("{text}")).parse().unwrap()
 }
 
 mod t02_sts_jwks {
@@ -72,7 +84,36 @@ mod t02_sts_jwks {
         world.tamper("UPDATE signing_keys SET public_x = 'damaged' WHERE version = 2");
         // Newest first, the damaged one left out.
         assert_eq!(published(world.get(OF_ZONE).await), [all[0].clone(), all[2].clone()]);
+        assert_eq!(damaged(&world).await, 1);
         world.tamper("UPDATE signing_keys SET public_y = public_x");
+        assert_eq!(world.get(OF_ZONE).await.outcome(), "500 internal_error");
+        assert_eq!(damaged(&world).await, 4);
+    }
+
+    /// §6: a private half that does not open is left out like a public one that does not belong to it.
+    #[tokio::test]
+    async fn an_envelope_that_does_not_open_is_left_out_and_counted() {
+        let world = World::configured(with_operators).await;
+        for _ in 0..3 {
+            assert_eq!(rotate(&world).await.status, 200);
+        }
+        let other = "(SELECT sealed_private FROM signing_keys WHERE version = 3)";
+        world.tamper(&format!("UPDATE signing_keys SET sealed_private = {other} WHERE version = 1"));
+        assert_eq!(world.get(OF_ZONE).await.json["keys"].as_array().unwrap().len(), 2);
+        assert_eq!(damaged(&world).await, 1);
+    }
+
+    /// Publishing opens no private half that was opened a moment ago: the answer is as cheap as it looks.
+    #[tokio::test]
+    async fn keys_are_published_from_memory_once_they_were_checked() {
+        let world = World::configured(with_operators).await;
+        rotate(&world).await;
+        let first = world.get(OF_ZONE).await;
+        // Whoever opened it again would find it shut.
+        world.tamper("UPDATE signing_keys SET sealed_private = x'00'");
+        assert_eq!(world.get(OF_ZONE).await.json, first.json);
+        assert_eq!(damaged(&world).await, 0);
+        world.clock.advance(600);
         assert_eq!(world.get(OF_ZONE).await.outcome(), "500 internal_error");
     }
 

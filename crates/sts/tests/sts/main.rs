@@ -36,6 +36,7 @@ mod cost;
 mod delegated_mint;
 mod direct_exchange;
 mod directives;
+mod emergency_rotation;
 mod evaluated_policy;
 mod evidence;
 mod federation;

@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 
 use crate::support::*;
 
-const TOKEN: &str = "sts-admin-token-of-this-test";
-const OF_ZONE: &str = "/internal/zones/z-1/signing-key/rotate";
+pub(crate) const TOKEN: &str = "sts-admin-token-of-this-test";
+pub(crate) const OF_ZONE: &str = "/internal/zones/z-1/signing-key/rotate";
 
 pub(crate) fn with_operators(config: &mut StsConfig) {
     config.admin_token = Some(SecretText::new(TOKEN.to_owned()));
@@ -32,19 +32,19 @@ async fn asked(world: &World, path: &str, authorization: &str) -> Answer {
     world.send(request.body(Body::empty()).unwrap()).await
 }
 
-fn kid(token: &str) -> String {
+pub(crate) fn kid(token: &str) -> String {
     let token = caracal_crypto::jws::UnverifiedToken::parse(token).unwrap();
     token.kid().unwrap().to_owned()
 }
 
-async fn published(world: &World) -> Vec<String> {
+pub(crate) async fn published(world: &World) -> Vec<String> {
     let answer = world.get("/.well-known/jwks.json?zone_id=z-1").await;
     let keys = answer.json["keys"].as_array().unwrap().clone();
     keys.iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect()
 }
 
 /// The records of the zone's management chain.
-async fn changes(world: &World) -> Vec<admin_evidence::AdminEvidenceRow> {
+pub(crate) async fn changes(world: &World) -> Vec<admin_evidence::AdminEvidenceRow> {
     let mut snapshot = world.store.snapshot().await.unwrap();
     let rows = admin_evidence::list_chain(&mut snapshot.deployment(), ZONE, 0, 100).await.unwrap();
     rows.into_iter()

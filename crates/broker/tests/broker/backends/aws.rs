@@ -146,7 +146,7 @@ fn lent_keys(server: &FakeServer, authorization: ContainerAuthorization) -> AwsC
 fn aws(server: &FakeServer, time: &Time, credentials: AwsCredentials) -> AwsBackend {
     let endpoint = BackendUrl::parse(&server.url()).unwrap();
     let settings = AwsSettings { region: REGION.to_owned(), endpoint, credentials };
-    AwsBackend::new(client(server), time.store.clone(), settings)
+    AwsBackend::new(client(server), time.clock.clone(), settings)
 }
 
 #[tokio::test]

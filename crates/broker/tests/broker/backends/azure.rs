@@ -115,7 +115,7 @@ fn client_of(tenant: &str, password: &str) -> AzureCredentials {
 fn azure(server: &FakeServer, time: &Time, credentials: AzureCredentials) -> AzureBackend {
     let here = BackendUrl::parse(&server.url()).unwrap();
     let cloud = AzureCloud { authority: here.clone(), metadata: here.clone(), resource: RESOURCE.to_owned() };
-    AzureBackend::new(client(server), time.store.clone(), AzureSettings { vault: here, cloud, credentials })
+    AzureBackend::new(client(server), time.clock.clone(), AzureSettings { vault: here, cloud, credentials })
 }
 
 #[tokio::test]

@@ -146,7 +146,7 @@ fn by_key(server: &FakeServer) -> GoogleCredentials {
 fn google(server: &FakeServer, time: &Time, credentials: GoogleCredentials) -> GoogleBackend {
     let endpoint = BackendUrl::parse(&server.url()).unwrap();
     let settings = GoogleSettings { project: "project-1".to_owned(), endpoint, credentials };
-    GoogleBackend::new(client(server), time.store.clone(), settings)
+    GoogleBackend::new(client(server), time.clock.clone(), settings)
 }
 
 #[tokio::test]

@@ -5,20 +5,23 @@ use std::time::Duration;
 
 use caracal_authority::Timestamp;
 
+use crate::ahead::Named;
 use crate::attribution::Attribution;
 use crate::clock::ManualClock;
 use crate::conformance::Make;
 use crate::conformance::fixtures::{at, fresh, id, same, start, touched, zone};
 use crate::conformance::repositories::samples;
 use crate::error::StoreError;
+use crate::mint_limit::MintLimit;
 use crate::page::Page;
 use crate::policies::LatestVersion;
 use crate::policy_sets::LatestSetVersion;
 use crate::resources::ResourceFilter;
+use crate::revocations::{Anchor, AnchorKind};
 use crate::zones::ZoneFilter;
 use crate::{
-    admin_tokens, applications, policies, policy_sets, providers, resources, sealed_secrets, signing_keys,
-    subject_issuers, zones,
+    admin_tokens, applications, mint_limit, policies, policy_sets, providers, resources, revocations, sealed_secrets,
+    signing_keys, subject_issuers, zones,
 };
 
 /// Runs a change of zone `z-1`; the closure captures nothing.
@@ -513,4 +516,71 @@ pub async fn the_latest_key_whose_time_has_come_signs(make: Make) {
     let purged = change!(fresh.store, 3, |tx, version| signing_keys::purge_below(tx, *version).await);
     assert_eq!(purged.unwrap(), 2);
     assert_eq!(signs().await, Some(id!("k-3")));
+}
+
+pub async fn withdrawn_keys_are_gone_and_remembered_and_the_zone_has_moved(make: Make) {
+    let clock = Arc::new(ManualClock::at(start()));
+    let fresh = make(clock.clone()).await;
+    for name in ["z-1", "z-2"] {
+        let rows = [samples::signing_key("k-1", 1), samples::signing_key("k-2", 2)];
+        let added: Result<(), StoreError> = fresh
+            .store
+            .commit(&zone(name), rows, |tx, rows| {
+                Box::pin(async move {
+                    for row in rows {
+                        signing_keys::add(tx, row).await?;
+                    }
+                    Ok(())
+                })
+            })
+            .await;
+        added.unwrap();
+    }
+    let (before, _) = fresh.store.decision_snapshot(&zone("z-1"), &Named::default()).await.unwrap();
+    let withdrawn = change!(fresh.store, (), |tx, _unused| signing_keys::withdraw_all(tx).await).unwrap();
+    assert_eq!(withdrawn, [id!("k-2"), id!("k-1")]);
+    let moved = change!(fresh.store, before, |tx, before| tx.is_at(*before).await).unwrap();
+    assert!(!moved, "what was decided with the old key could still be committed");
+    assert!(change!(fresh.store, (), |tx, _unused| signing_keys::withdraw_all(tx).await).unwrap().is_empty());
+    let mut snapshot = fresh.store.snapshot().await.unwrap();
+    for (name, left) in [("z-1", 0), ("z-2", 2)] {
+        let mut read = snapshot.zone(&zone(name));
+        assert_eq!(signing_keys::list(&mut read).await.unwrap().len(), left, "{name}");
+        for (kid, there) in [("k-1", left == 2), ("k-3", false)] {
+            assert_eq!(signing_keys::exists(&mut read, kid).await.unwrap(), there, "{name} {kid}");
+        }
+    }
+    let mut all = snapshot.deployment();
+    let expected = ["k-1", "k-2"].map(|kid| (zone("z-1"), id!(kid)));
+    assert_eq!(signing_keys::list_withdrawn(&mut all, start()).await.unwrap(), expected);
+    assert!(signing_keys::list_withdrawn(&mut all, at(1)).await.unwrap().is_empty());
+    let mut anchors = revocations::list(&mut all, start()).await.unwrap();
+    anchors.sort_by(|left, right| left.id.cmp(&right.id));
+    let anchor = |kid: &str| Anchor { zone: zone("z-1"), kind: AnchorKind::Key, id: kid.to_owned() };
+    assert_eq!(anchors, [anchor("k-1"), anchor("k-2")]);
+    drop(snapshot);
+    // A week later nobody can have it in memory.
+    clock.advance(8 * 24 * 60 * 60);
+    change!(fresh.store, (), |tx, _unused| signing_keys::withdraw_all(tx).await).unwrap();
+    let mut snapshot = fresh.store.snapshot().await.unwrap();
+    assert!(signing_keys::list_withdrawn(&mut snapshot.deployment(), start()).await.unwrap().is_empty());
+}
+
+pub async fn the_limit_of_mints_comes_back_as_set(make: Make) {
+    let fresh = fresh(make).await;
+    let found = async || {
+        let mut snapshot = fresh.store.snapshot().await.unwrap();
+        mint_limit::find(&mut snapshot.deployment()).await
+    };
+    assert_eq!(found().await.unwrap(), None);
+    for per_minute in [7, u32::MAX, 1] {
+        let set: Result<_, StoreError> = fresh
+            .store
+            .commit_deployment(per_minute, |tx, limit| {
+                Box::pin(async move { mint_limit::set(tx, *limit, "admin:t-1").await })
+            })
+            .await;
+        let expected = MintLimit { per_minute, updated_by: "admin:t-1".to_owned(), updated_at: start() };
+        assert_eq!((set.unwrap(), found().await.unwrap()), (expected.clone(), Some(expected)));
+    }
 }

@@ -5,6 +5,7 @@ pub(super) mod samples;
 
 mod approvals;
 mod connections;
+mod envelopes;
 mod evidence;
 mod management;
 mod named;
@@ -12,6 +13,7 @@ mod runtime;
 
 pub use approvals::*;
 pub use connections::*;
+pub use envelopes::*;
 pub use evidence::*;
 pub use management::*;
 pub use named::*;

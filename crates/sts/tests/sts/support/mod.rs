@@ -136,8 +136,18 @@ impl World {
 
     /// With the system's clock, for races.
     pub(crate) async fn in_real_time() -> Self {
+        Self::in_real_time_with(|_| {}).await
+    }
+
+    /// The same with other settings.
+    pub(crate) async fn in_real_time_with(change: impl FnOnce(&mut StsConfig)) -> Self {
         let unused = Arc::new(ManualClock::at(Timestamp::EPOCH));
-        Box::pin(Self::at(Arc::new(SystemClock), unused, |_| {}, shared_verifier(), way_out(false, false))).await
+        Box::pin(Self::at(Arc::new(SystemClock), unused, change, shared_verifier(), way_out(false, false))).await
+    }
+
+    /// The zones' keys as another process knows them.
+    pub(crate) fn other_keys(&self) -> Arc<SigningKeys> {
+        Arc::new(SigningKeys::new(self.store.clone(), self.ring.clone()))
     }
 
     async fn at(

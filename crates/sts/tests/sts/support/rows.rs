@@ -7,7 +7,7 @@ use caracal_authority::{
     PolicyVersionId, ProviderId, ResourceId, SubjectIssuerId, Timestamp, ZoneId,
 };
 use caracal_crypto::SecretText;
-use caracal_custody::{ConnectionToken, CustodyError, provider_secret_ref};
+use caracal_custody::{Account, ConnectionToken, CustodyError, provider_secret_ref};
 use caracal_policy::{ContentSha256, ManifestSha256};
 use caracal_store::applications::{self, Application};
 use caracal_store::delegations::{self, EdgeRow};
@@ -222,10 +222,12 @@ impl World {
         refresh_token: Option<&str>,
     ) -> ConnectionId {
         let (now, text) = (self.store.now(), |text: &str| SecretText::new(text.to_owned()));
-        let seal = |which, token: &str| self.secrets.seal_token(which, &text(token)).unwrap();
+        let zone = zone();
+        let account = Account { zone: &zone, provider, subject };
+        let seal = |which, token: &str| self.secrets.seal_token(which, account, &text(token)).unwrap();
         let id = ConnectionId::parse(&format!("c-{}", caracal_crypto::chance::uuid_v4().unwrap())).unwrap();
         let row = Connection {
-            zone_id: zone(),
+            zone_id: zone.clone(),
             id: id.clone(),
             subject_id: subject.to_owned(),
             provider_id: provider.clone(),
