@@ -41,6 +41,16 @@ pub(crate) struct Metrics {
     /// Lineages read, and those that could not be.
     pub(crate) traversals: Counter,
     pub(crate) traversal_errors: Counter,
+    /// Holds by what became of them here. What operators decide is counted by the Admin API.
+    pub(crate) issued: Counter,
+    pub(crate) consumed: Counter,
+    pub(crate) reissued: Counter,
+    pub(crate) approved: Counter,
+    pub(crate) rejected: Counter,
+    /// Decisions of those whose decision it was not.
+    pub(crate) decisions_refused: Counter,
+    /// Requests without a credential that came too often.
+    pub(crate) public_limited: Counter,
 }
 
 /// How often something was done, how often it failed, and how long it took in all.
@@ -104,7 +114,7 @@ impl Metrics {
         self.refused.up();
     }
 
-    fn series(&self) -> [Series; 6] {
+    fn series(&self) -> [Series; 13] {
         [
             ("graph_traversals_total", "Delegation lineages read.", self.traversals.get()),
             (
@@ -116,6 +126,17 @@ impl Metrics {
             ("exchanges_refused_total", "Exchanges refused.", self.refused.get()),
             ("exchanges_failed_total", "Exchanges that could not be decided.", self.failed.get()),
             ("exchanges_redecided_total", "Decisions made anew because their zone had moved.", self.redecided.get()),
+            ("approvals_issued_total", "Holds raised for a human.", self.issued.get()),
+            ("approvals_consumed_total", "Holds spent on a mandate.", self.consumed.get()),
+            ("approvals_reissued_total", "Mandates told once more after their hold was spent.", self.reissued.get()),
+            ("approvals_approved_total", "Holds that the user of an application approved.", self.approved.get()),
+            ("approvals_rejected_total", "Holds that the user of an application rejected.", self.rejected.get()),
+            (
+                "approvals_decisions_refused_total",
+                "Decisions by somebody whose decision it was not.",
+                self.decisions_refused.get(),
+            ),
+            ("public_limited_total", "Requests without a credential that came too often.", self.public_limited.get()),
         ]
     }
 

@@ -147,6 +147,12 @@ pub const VARIABLES: &[Variable] = &[
     ),
     variable(&[Api], "API_MAX_RESOURCES_PER_ZONE", "100000", "resources of a zone; 0 turns it off"),
     variable(&[Sts], "STS_MINT_RATE_LIMIT_PER_MIN", "1000", "mints per minute, zone, resource and application"),
+    variable(
+        &[Sts],
+        "STS_PUBLIC_RATE_LIMIT_PER_MIN",
+        "6000",
+        "key sets per minute and address, and likewise questions after approvals",
+    ),
     variable(&[Sts], "MAX_GRANT_TTL_SECONDS", "3600", "longest life of a provider's token, whatever its endpoint says"),
     variable(&[Api, Sts], "STS_SECRET_VERIFY_CONCURRENCY", "2", "client secrets checked at once; each takes 64 MiB"),
     variable(&[Coordinator], "COORDINATOR_BODY_LIMIT_BYTES", "262144", "largest body of a Coordinator request"),
