@@ -8,7 +8,9 @@ mod world;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use caracal_policy::{Budget, Bundle, Document, EvaluationError, Evaluators, Input, decide, decide_evaluated};
+use caracal_policy::{
+    Budget, Bundle, Document, EvaluationError, Evaluators, Input, ParsedDocument, decide, decide_evaluated,
+};
 use proptest::prelude::*;
 use world::*;
 
@@ -117,6 +119,24 @@ fn a_root_may_read_another_in_every_spelling() {
     let chain = "risk := [{\"scope\": s, \"tier\": \"t\"} | some s in input.context.requested_scopes]\n\
                  restrict contains e.scope if { some e in risk; e.tier == \"t\" }";
     assert_eq!(decided(&[chain], &mint()), FROZEN);
+}
+
+/// Found by fuzzing: the engine puts some of its complaints into column zero.
+#[test]
+fn a_complaint_of_the_engine_has_its_place_in_the_text() {
+    let text = "package caracal.authz\nimport rego.#v0\nrisk := []\n";
+    let refusal = ParsedDocument::parse(text).unwrap_err();
+    assert_eq!((refusal.at.line, refusal.at.column), (3, 1), "{refusal:?}");
+}
+
+/// Found by fuzzing: which of several unknown names was told was a matter of chance.
+#[test]
+fn of_several_names_that_nobody_assigns_it_is_always_the_same_that_is_told() {
+    let text = "package caracal.authz\nimport rego.v1\nrestrict := {nuld: {}, tuue: {}, axe: 1, box: 2, cue: 3}\n";
+    for _ in 0..32 {
+        let refusal = ParsedDocument::parse(text).unwrap_err();
+        assert!(refusal.to_string().contains("`axe`"), "{refusal}");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use caracal_authority::approval::Hold;
 use caracal_authority::exchange::{
     Class, Context, Decision as Ruled, Finding, Found, Grant, Outcome, PolicyAnswer, Refusal, Request, Wanted,
 };
-use caracal_authority::mandate::DelegationClaims;
+use caracal_authority::mandate::{Claims, DelegationClaims};
 use caracal_authority::session::SessionFacts;
 use caracal_authority::{AuthorityRecordId, EventId, Timestamp};
 use caracal_crypto::chance::{self, ChanceUnavailable};
@@ -26,6 +26,8 @@ pub(crate) struct Account<'a> {
     pub(crate) session: Option<&'a SessionFacts>,
     /// What the presented delegation lends, as it was when the decision was made.
     pub(crate) delegation_scopes: Vec<&'a str>,
+    /// The presented mandate's claims, where one was accepted.
+    pub(crate) presented: Option<&'a Claims>,
     pub(crate) active: Option<&'a ActivePolicySet>,
     /// `no_active_policy_set`, or the manifest of the bundle that decided.
     pub(crate) manifest: Option<&'a str>,
@@ -197,6 +199,12 @@ impl Account<'_> {
                 .with("agent_labels", session.labels.clone())
                 .with("agent_depth", session.depth)
                 .with_known("agent_parent_id", session.parent.as_ref().map(|parent| parent.as_str()));
+        }
+        // Policy looks at what a presented mandate carries instead of at what is asked for.
+        if let Some(presented) = self.presented {
+            metadata = metadata
+                .with("presented_scope", presented.scope.text().into_owned())
+                .with("presented_targets", presented.target.clone());
         }
         match &context.delegation {
             Some(delegation) => {

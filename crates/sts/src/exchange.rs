@@ -45,7 +45,7 @@ use caracal_authority::exchange::{
     Asserted, Caller, Grant, Outcome, Rate, RefreshFailure, Refusal, Request, ResourceNames, Spending, SubjectToken,
     Wanted,
 };
-use caracal_authority::mandate::{Claims, Expected, Use};
+use caracal_authority::mandate::{Claims, Expected, MAX_TOKEN_BYTES, Use};
 use caracal_authority::resource::UpstreamCall;
 use caracal_authority::scope::{Requested, Scopes};
 use caracal_authority::{ApplicationId, AuthorityRecordId, MandateId, ProviderId, ResourceId, Timestamp, ZoneId};
@@ -76,6 +76,9 @@ const ATTEMPTS: usize = 16;
 
 /// How long past its `exp` a use is remembered: longer than the leeway within which the mandate is still looked at.
 const USE_KEPT: Duration = Duration::from_secs(120);
+
+/// Bytes of the header of a mandate: its key's id is a UUID.
+const HEADER_BYTES: usize = r#"{"alg":"ES256","kid":"01234567-0123-0123-0123-0123456789ab","typ":"JWT"}"#.len();
 
 /// What was granted.
 pub struct Granted {
@@ -224,6 +227,10 @@ impl Sts {
             tracing::info!(zone = %request.zone, application = %request.application, %why, "a subject token is refused");
             Ok(None)
         };
+        // No mandate is longer, so nothing that is needs to be taken apart.
+        if bearer.len() > MAX_TOKEN_BYTES {
+            return not_accepted(&"longer than any mandate");
+        }
         let signed = match verify(self.keys.as_ref(), bearer).await {
             Ok(signed) => signed,
             Err(VerifyError::Unavailable(error)) => return Err(error.into()),
@@ -273,6 +280,7 @@ impl Sts {
             application: application.as_ref(),
             session: None,
             delegation_scopes: Vec::new(),
+            presented: None,
             active: None,
             manifest: None,
             occurred_at,
@@ -364,7 +372,13 @@ impl Case<'_> {
                 self.sts.denials.count("sts", "client_unauthenticated");
                 Err(refusal.clone().into())
             }
-            Err(Refusal::ApprovalRequired { wanted: Wanted::New(new) }) => Err(self.raise(outcome, new).await),
+            Err(Refusal::ApprovalRequired { wanted: Wanted::New(new) }) => {
+                // Nobody is asked to approve what no mandate could carry.
+                if self.exceeds_a_mandate(outcome)? {
+                    return Err(self.withhold(outcome, Refusal::MandateTooLarge, None, None).await);
+                }
+                Err(self.raise(outcome, new).await)
+            }
             Err(refusal) => {
                 self.deny(self.account().of_outcome(outcome, None, held(refusal))?).await?;
                 Err(refusal.clone().into())
@@ -386,11 +400,9 @@ impl Case<'_> {
         let now = self.account().occurred_at;
         let record = match grant.spending() {
             Some(Spending::Reissue { record, .. }) => record.clone(),
-            Some(Spending::Spend(_)) | None => {
-                AuthorityRecordId::parse(&chance::uuid_v7(now)?.to_string()).map_err(|_| ExchangeError::Internal)?
-            }
+            Some(Spending::Spend(_)) | None => fresh_record(now)?,
         };
-        let jti = MandateId::parse(&chance::uuid_v7(now)?.to_string()).map_err(|_| ExchangeError::Internal)?;
+        let jti = fresh_mandate(now)?;
         let claims = grant.claims(&self.sts.config.issuer, &record, &jti);
         // Too large is known before anything is recorded.
         let Ok(payload) = claims.to_payload(key.header_bytes()) else {
@@ -424,6 +436,11 @@ impl Case<'_> {
             }
             Err(other) => return Err(Unsettled::by(other)),
         };
+        match grant.spending() {
+            Some(Spending::Spend(_)) => self.sts.metrics.consumed.up(),
+            Some(Spending::Reissue { .. }) => self.sts.metrics.reissued.up(),
+            None => {}
+        }
         let access_token = commit::sign(&key, &committed, payload)?;
         Ok(Granted {
             access_token,
@@ -434,6 +451,16 @@ impl Case<'_> {
         })
     }
 
+    /// Whether what is waited for would be too large to be signed. A zone's first key has as long a header as any other.
+    fn exceeds_a_mandate(&self, outcome: &Outcome) -> Result<bool, ExchangeError> {
+        let Some(awaited) = &outcome.awaited else { return Ok(false) };
+        let now = self.account().occurred_at;
+        let record = fresh_record(now)?;
+        let jti = fresh_mandate(now)?;
+        let header = self.loaded.key.as_ref().map_or(HEADER_BYTES, |key| key.header_bytes());
+        Ok(awaited.claims(&self.sts.config.issuer, &record, &jti).to_payload(header).is_err())
+    }
+
     /// Step 11: raises the hold, and refuses until it is approved.
     async fn raise(&self, outcome: &Outcome, new: &NewHold) -> Unsettled {
         let account = self.account();
@@ -441,8 +468,14 @@ impl Case<'_> {
             Ok(raise) => Raise { used: self.used(), ..raise },
             Err(error) => return error.into(),
         };
+        let raised = raise.row.id.clone();
         match commit::raise(&self.sts.store, &self.request.zone, raise).await {
-            Ok(hold) => Refusal::ApprovalRequired { wanted: Wanted::Known(hold) }.into(),
+            Ok(hold) => {
+                if hold.id == raised {
+                    self.sts.metrics.issued.up();
+                }
+                Refusal::ApprovalRequired { wanted: Wanted::Known(hold) }.into()
+            }
             Err(NotCommitted::Crowded) => self.withhold(outcome, Refusal::TooManyApprovals, None, None).await,
             Err(other) => Unsettled::by(other),
         }
@@ -575,12 +608,21 @@ impl Case<'_> {
             application: self.loaded.application.as_ref(),
             session: self.loaded.session.as_ref(),
             delegation_scopes: lends.iter().map(|scope| scope.as_str()).collect(),
+            presented: self.presented.map(|presented| &presented.claims),
             active: governing.active.as_ref(),
             // The version that could not be loaded is the one that failed the decision.
             manifest: governing.manifest(),
             occurred_at: self.loaded.facts.now.unwrap_or_else(|| self.sts.store.now()),
         }
     }
+}
+
+fn fresh_record(now: Timestamp) -> Result<AuthorityRecordId, ExchangeError> {
+    AuthorityRecordId::parse(&chance::uuid_v7(now)?.to_string()).map_err(|_| ExchangeError::Internal)
+}
+
+fn fresh_mandate(now: Timestamp) -> Result<MandateId, ExchangeError> {
+    MandateId::parse(&chance::uuid_v7(now)?.to_string()).map_err(|_| ExchangeError::Internal)
 }
 
 /// The record behind the mandate, with what it was minted for.

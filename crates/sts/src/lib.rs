@@ -29,6 +29,7 @@ mod gateway_auth;
 pub mod guesses;
 mod metrics;
 mod policy;
+mod public_reads;
 mod rate;
 mod request;
 mod rotate;
@@ -55,6 +56,7 @@ use approvals::waiters::Waiters;
 use federation::IssuerKeys;
 use metrics::Metrics;
 use policy::PolicyRuntime;
+use public_reads::PublicReads;
 use rate::WorkingLimit;
 
 pub use approvals::waiters::Waiting;
@@ -73,6 +75,8 @@ pub struct StsConfig {
     pub control_audience: String,
     /// `STS_MINT_RATE_LIMIT_PER_MIN`, per zone, resource and application. Operators can set a lower one at run time.
     pub mint_rate_limit_per_min: u32,
+    /// `STS_PUBLIC_RATE_LIMIT_PER_MIN`: key sets, and approvals, that one address may ask for in a minute.
+    pub public_rate_limit_per_min: u32,
     /// `GATEWAY_STS_HMAC_KEY`: proves a Gateway in another process. Without it none is believed.
     pub gateway_key: Option<Arc<HmacKey>>,
     /// `STS_ADMIN_TOKEN`: the operators' bearer. Without it their routes are not there.
@@ -98,6 +102,7 @@ impl StsConfig {
             issuer: issuer.into(),
             control_audience: "caracal-control".to_owned(),
             mint_rate_limit_per_min: 1_000,
+            public_rate_limit_per_min: 6_000,
             gateway_key: None,
             admin_token: None,
             metrics_bearer: None,
@@ -152,6 +157,7 @@ pub struct Sts {
     metrics: Metrics,
     probes: Probes,
     waiters: Arc<Waiters>,
+    public_reads: PublicReads,
 }
 
 impl Sts {
@@ -179,6 +185,7 @@ impl Sts {
             metrics: Metrics::default(),
             probes: Probes::default(),
             waiters,
+            public_reads: PublicReads::default(),
         }
     }
 

@@ -46,6 +46,16 @@ pub(crate) struct Metrics {
     pub(crate) introspections_inactive: Counter,
     /// Mandates that their own application took back.
     pub(crate) revocations: Counter,
+    /// Holds by what became of them here. What operators decide is counted by the Admin API.
+    pub(crate) issued: Counter,
+    pub(crate) consumed: Counter,
+    pub(crate) reissued: Counter,
+    pub(crate) approved: Counter,
+    pub(crate) rejected: Counter,
+    /// Decisions of those whose decision it was not.
+    pub(crate) decisions_refused: Counter,
+    /// Requests without a credential that came too often.
+    pub(crate) public_limited: Counter,
 }
 
 /// How often something was done, how often it failed, and how long it took in all.
@@ -109,7 +119,7 @@ impl Metrics {
         self.refused.up();
     }
 
-    fn series(&self) -> [Series; 9] {
+    fn series(&self) -> [Series; 16] {
         [
             ("graph_traversals_total", "Delegation lineages read.", self.traversals.get()),
             (
@@ -128,6 +138,17 @@ impl Metrics {
                 self.introspections_inactive.get(),
             ),
             ("mandates_revoked_total", "Mandates revoked by their application.", self.revocations.get()),
+            ("approvals_issued_total", "Holds raised for a human.", self.issued.get()),
+            ("approvals_consumed_total", "Holds spent on a mandate.", self.consumed.get()),
+            ("approvals_reissued_total", "Mandates told once more after their hold was spent.", self.reissued.get()),
+            ("approvals_approved_total", "Holds that the user of an application approved.", self.approved.get()),
+            ("approvals_rejected_total", "Holds that the user of an application rejected.", self.rejected.get()),
+            (
+                "approvals_decisions_refused_total",
+                "Decisions by somebody whose decision it was not.",
+                self.decisions_refused.get(),
+            ),
+            ("public_limited_total", "Requests without a credential that came too often.", self.public_limited.get()),
         ]
     }
 

@@ -27,6 +27,7 @@ use crate::exchange::{Asked, Granted};
 use crate::gateway_auth::{Presented, SignedRequest};
 use crate::guesses::{Guessed, Guesser};
 use crate::metrics::Series;
+use crate::public_reads::{AskedFrom, Public};
 use crate::request::{Screened, TokenRequest};
 use crate::rotate::rotate;
 use crate::standards::credentials::is_basic;
@@ -314,8 +315,12 @@ struct JwksQuery {
 
 async fn jwks(
     State(sts): State<Arc<Sts>>,
+    from: AskedFrom,
     query: Result<Query<JwksQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Response {
+    if let Err(limited) = sts.admit(Public::Keys, &from) {
+        return limited.into_response();
+    }
     let zone = match query {
         Ok(Query(JwksQuery { zone_id: Some(zone) })) if !zone.is_empty() => zone,
         _ => {

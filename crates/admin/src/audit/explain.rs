@@ -102,6 +102,10 @@ fn policy_input(zone: &str, metadata: &Value) -> Value {
     put(&mut principal, "lifecycle", text("agent_lifecycle"));
     put(&mut principal, "labels", list("agent_labels"));
 
+    let mut action = object(json!({ "id": action }));
+    put(&mut action, "method", text("method"));
+    put(&mut action, "path", text("path"));
+
     let mut context = object(json!({
         "actor_claims": {},
         "requested_scopes": scopes,
@@ -110,6 +114,7 @@ fn policy_input(zone: &str, metadata: &Value) -> Value {
     put(&mut context, "session_id", text("session_id"));
     put(&mut context, "agent_session_id", text("agent_session_id"));
     put(&mut context, "delegation_edge_id", text("delegation_edge_id"));
+    put(&mut context, "subject_claims", subject_claims(metadata));
 
     let mut input = object(json!({
         "schema_version": INPUT_SCHEMA_VERSION,
@@ -119,7 +124,7 @@ fn policy_input(zone: &str, metadata: &Value) -> Value {
             "identifier": text("resource").or(only).unwrap_or_default(),
             "scopes": scopes,
         },
-        "action": { "id": action },
+        "action": action,
         "context": context,
     }));
     put(&mut input, "session", text("session_id").map(|id| json!({ "id": id })));
@@ -129,6 +134,16 @@ fn policy_input(zone: &str, metadata: &Value) -> Value {
         input.insert("delegation_edge".to_owned(), Value::Object(edge));
     }
     Value::Object(input)
+}
+
+/// Of a presented mandate, what policy decides by. An event that tells of none was of a request that presented none.
+fn subject_claims(metadata: &Value) -> Option<Value> {
+    let scope = metadata.get("presented_scope")?;
+    let edge = metadata.get("delegation_edge_id").and_then(Value::as_str).unwrap_or_default();
+    let mut claims = object(json!({ "scope": scope }));
+    put(&mut claims, "target", metadata.get("presented_targets").cloned());
+    put(&mut claims, "delegation_edge_id", Some(edge).filter(|edge| !edge.is_empty()));
+    Some(Value::Object(claims))
 }
 
 fn object(value: Value) -> Map<String, Value> {
@@ -196,6 +211,32 @@ mod tests {
         assert_eq!(identifier(json!({"requested": ["resource://n"], "resource": "resource://m"})), "resource://m");
         assert_eq!(identifier(json!({"requested": ["resource://n", "resource://m"]})), "");
         assert_eq!(identifier(json!({"requested": []})), "");
+    }
+
+    /// Difference D33: what was explained can be tried again, and is allowed once its cause is mended.
+    #[test]
+    fn a_gateways_denial_is_denied_again_and_allowed_once_its_cause_is_mended() {
+        let metadata = json!({
+            "application_id": "app-1", "application_registration_method": "managed", "agent_session_id": "s-1",
+            "agent_lifecycle": "task", "agent_labels": ["exec"], "resource": "resource://n",
+            "requested_scopes": [], "session_id": "ar-1", "delegation_edge_id": "e-1", "delegation_scopes": ["n:pay"],
+            "presented_scope": "n:pay", "presented_targets": ["resource://n"], "method": "GET", "path": "/items",
+        });
+        let input = policy_input("z", &metadata);
+        assert_eq!(input["action"], json!({"id": "TokenExchange", "method": "GET", "path": "/items"}));
+        let decided = |role: &str| {
+            let content = format!(
+                "package caracal.authz\nimport rego.v1\napp_ids := {{\"n\": \"app-1\"}}\n\
+                 grants := {{\"resource://n\": {{\"application\": \"n\", \"roles\": {{\"exec\": [\"{role}\"]}}}}}}\n"
+            );
+            let documents = [caracal_policy::Document { policy_version_id: "pv-1", content: &content }];
+            let bundle = caracal_policy::Bundle::load(&documents).unwrap();
+            let Value::Object(input) = input.clone() else { panic!("no object") };
+            let input = caracal_policy::Input::for_simulation(input).unwrap();
+            serde_json::to_value(caracal_policy::decide(&bundle, &input).unwrap()).unwrap()
+        };
+        assert_eq!(decided("n:read")["diagnostics"], json!([{"reason": "role_scope_mismatch"}]));
+        assert_eq!(decided("n:pay")["determining_policies"], json!([{"policy": "caracal-n-use"}]));
     }
 
     #[test]

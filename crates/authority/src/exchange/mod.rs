@@ -50,7 +50,8 @@ pub fn decide(request: &Request, facts: &Facts, counsel: &mut (impl Counsel + ?S
     if let Err(refusal) = &decision {
         trail.withhold(refusal);
     }
-    Outcome { class: request.class(), decision, context: trail.context, findings: trail.findings }
+    let Trail { context, findings, awaited } = trail;
+    Outcome { class: request.class(), decision, context, findings, awaited }
 }
 
 /// The core pipeline. Numbers are those of sts.md §3.7.
@@ -82,8 +83,15 @@ fn weigh(
     }
     let lifetime = lifetime(request, &standing, reach.control.as_ref())?; // 14, 15
     // 11 comes last: an exchange that can never be minted must not hold a human up.
-    let spending = approvals::gate(request, facts, &standing, &reach)?;
-    Ok(Grant::new(request, &standing, reach, lifetime, spending))
+    match approvals::gate(request, facts, &standing, &reach) {
+        Ok(spending) => Ok(Grant::new(request, &standing, reach, lifetime, spending)),
+        Err(refusal) => {
+            if let Refusal::ApprovalRequired { .. } = refusal {
+                trail.awaited = Some(Grant::new(request, &standing, reach, lifetime, None));
+            }
+            Err(refusal)
+        }
+    }
 }
 
 /// Step 1. That a client is among the facts means that it exists, unarchived, and proved who it is: with its secret,

@@ -22,6 +22,9 @@ pub struct Outcome {
     /// Evidence to be, in the order of the decision. A refusal leaves no `allow` among them: an allow is recorded
     /// only with the authority it granted (D11).
     pub findings: Vec<Finding>,
+    /// What would be granted once a human agreed, where a human is waited for: so that nobody is asked to approve what
+    /// could not be carried out anyway.
+    pub awaited: Option<Grant>,
 }
 
 impl Outcome {
@@ -41,6 +44,7 @@ impl Outcome {
 pub(super) struct Trail {
     pub(super) context: Context,
     pub(super) findings: Vec<Finding>,
+    pub(super) awaited: Option<Grant>,
 }
 
 impl Trail {

@@ -190,6 +190,44 @@ mod t02_sts_approvals {
         }
     }
 
+    /// The same where the request names no approval: what was approved for another request does not answer for this one.
+    #[test]
+    fn a_hold_that_is_found_answers_for_its_own_request_alone() {
+        let changes: [Named<Hold>; 4] = [
+            ("its zone", |hold| hold.zone = id("z-2")),
+            ("its principal", |hold| hold.principal = "app-2".into()),
+            ("its record", |hold| hold.record = Some(id("rec-anchor"))),
+            ("its binding", |hold| {
+                let mut other = gated();
+                other.facts.policy.version = "psv-2".into();
+                hold.binding = raised(&other.decide()).binding;
+            }),
+        ];
+        for (what, change) in changes {
+            let mut case = with_hold(|hold| hold.approved_at = Some(now()));
+            assert_eq!(case.name(), "granted");
+            change(&mut case.facts.holds[0]);
+            // A new one is wanted.
+            assert_eq!(raised(&case.decide()).principal, "app-1", "{what}");
+        }
+    }
+
+    #[test]
+    fn what_a_held_request_would_become_is_told_with_it() {
+        let mut case = gated();
+        let outcome = case.decide();
+        let awaited = outcome.awaited.as_ref().unwrap();
+        assert!(outcome.grant().is_none() && awaited.spending().is_none());
+        let mut approved = with_hold(|hold| hold.approved_at = Some(now()));
+        let granted = approved.decide();
+        let grant = granted.grant().unwrap();
+        assert_eq!((awaited.record(), awaited.targets()), (grant.record(), grant.targets()));
+        assert_eq!((awaited.lifetime(), awaited.scopes()), (grant.lifetime(), grant.scopes()));
+        assert!(granted.awaited.is_none(), "nobody is waited for");
+        // Nor is anybody waited for where somebody said no.
+        assert!(with_hold(|hold| hold.rejected_at = Some(now())).decide().awaited.is_none());
+    }
+
     #[test]
     fn order_and_repetition_of_scopes_are_the_same_request() {
         let mut case = gated();

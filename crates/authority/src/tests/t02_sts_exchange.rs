@@ -19,6 +19,17 @@ fn expires_in(case: &mut Case) -> u64 {
 mod t02_sts_lifetime {
     use super::*;
 
+    /// Not merely one that has nothing left to lend: who has ended is nobody, and is told what nobody is told.
+    #[test]
+    fn an_application_that_has_ended_is_no_client() {
+        for mut case in [bootstrap(), mint(), gateway(), direct(), federation()] {
+            case.facts.client.as_mut().unwrap().expires_at = Some(now());
+            assert_eq!(case.name(), "ClientUnauthenticated");
+            case.facts.client.as_mut().unwrap().expires_at = Some(now().plus(std::time::Duration::from_micros(1)));
+            assert_ne!(case.name(), "ClientUnauthenticated");
+        }
+    }
+
     #[test]
     fn a_mandate_ends_with_the_first_thing_it_hangs_on() {
         let rows: [(&str, Change); 8] = [

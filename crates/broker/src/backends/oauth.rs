@@ -1,5 +1,6 @@
 //! A cloud's API that wants an access token, and where that comes from.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;

@@ -189,6 +189,8 @@ pub struct Settings {
     pub ready_per_minute: u32,
     /// `STS_MINT_RATE_LIMIT_PER_MIN`.
     pub mint_rate_limit_per_min: u32,
+    /// `STS_PUBLIC_RATE_LIMIT_PER_MIN`.
+    pub public_rate_limit_per_min: u32,
     /// `CARACAL_SECRET_BACKEND`: where secrets lie.
     pub secret_backend: SecretBackendSettings,
     /// `MAX_GRANT_TTL_SECONDS`: how long a token of a provider is believed in, whatever its endpoint says.
@@ -249,6 +251,7 @@ impl Settings {
             body_deadline: reader.milliseconds("REQUEST_TIMEOUT_MS", 30_000, 1),
             ready_per_minute: reader.number("READY_RATE_LIMIT_PER_MIN", 120, 0),
             mint_rate_limit_per_min: reader.number("STS_MINT_RATE_LIMIT_PER_MIN", 1_000, 1),
+            public_rate_limit_per_min: reader.number("STS_PUBLIC_RATE_LIMIT_PER_MIN", 6_000, 1),
             secret_backend: SecretBackendSettings::read(&mut reader),
             max_grant_ttl: Duration::from_secs(u64::from(reader.number::<u32>("MAX_GRANT_TTL_SECONDS", 3_600, 1))),
             secret_verify_concurrency: reader.number("STS_SECRET_VERIFY_CONCURRENCY", 2, 1),

@@ -152,6 +152,12 @@ pub const VARIABLES: &[Variable] = &[
         "1000",
         "mints per minute, zone, resource and application; what operators set at run time can only be lower",
     ),
+    variable(
+        &[Sts],
+        "STS_PUBLIC_RATE_LIMIT_PER_MIN",
+        "6000",
+        "key sets per minute and address, and likewise questions after approvals",
+    ),
     variable(&[Sts], "MAX_GRANT_TTL_SECONDS", "3600", "longest life of a provider's token, whatever its endpoint says"),
     variable(&[Api, Sts], "STS_SECRET_VERIFY_CONCURRENCY", "2", "client secrets checked at once; each takes 64 MiB"),
     variable(&[Coordinator], "COORDINATOR_BODY_LIMIT_BYTES", "262144", "largest body of a Coordinator request"),

@@ -317,6 +317,7 @@ fn sts(settings: &Settings, parts: &Parts, keys: &KeyMaterial, issuer: &str) -> 
         StsConfig {
             control_audience: settings.control_audience.clone(),
             mint_rate_limit_per_min: settings.mint_rate_limit_per_min,
+            public_rate_limit_per_min: settings.public_rate_limit_per_min,
             gateway_key: Some(keys.gateway_sts.clone()),
             admin_token: keys.sts_admin_token.as_ref().map(copy),
             metrics_bearer: keys.metrics_bearer.as_ref().map(copy),

@@ -92,7 +92,8 @@ pub(crate) fn complaint(error: &anyhow::Error) -> (Option<Position>, String) {
         let mut numbers = line.strip_prefix("--> ")?.rsplitn(3, ':');
         let column = numbers.next()?.parse().ok()?;
         let line = numbers.next()?.parse().ok()?;
-        Some(Position { line, column })
+        // At the start of a line the engine counts from zero.
+        Some(Position { line: u32::max(line, 1), column: u32::max(column, 1) })
     });
     let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
     let message = last.strip_prefix("error: ").unwrap_or(last);

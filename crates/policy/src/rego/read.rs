@@ -282,7 +282,8 @@ impl Reader<'_> {
 
     /// Whether every name that a head uses is one that the body knows. The engine would notice only when it gets there.
     fn bound(&self, span: &Span, given: &std::collections::HashSet<String>, walk: &Walk<'_>) -> Result<(), Refusal> {
-        match given.iter().find(|name| *name == "_" || !walk.names.contains(*name)) {
+        // The first by name, so that a text has one answer.
+        match given.iter().filter(|name| *name == "_" || !walk.names.contains(*name)).min() {
             None => Ok(()),
             Some(name) => {
                 let message = format!("`{}` is not assigned by the rule's body", shortened(name));

@@ -29,6 +29,7 @@ use zeroize::Zeroizing;
 use super::status::{answer, not_found};
 use super::{Told, approval_id};
 use crate::evidence::event_id;
+use crate::public_reads::{AskedFrom, Public};
 use crate::routes::BEARER_CHALLENGE;
 use crate::{ExchangeError, Sts};
 
@@ -78,18 +79,31 @@ impl<E: Into<ExchangeError>> From<E> for NotDecided {
 
 pub(crate) async fn decide(
     State(sts): State<Arc<Sts>>,
+    from: AskedFrom,
     id: Result<Path<String>, PathRejection>,
     request: Request<Body>,
 ) -> Response {
+    if let Err(limited) = sts.admit(Public::Approval, &from) {
+        return limited.into_response();
+    }
     let id = id.ok().and_then(|Path(id)| approval_id(&id));
     match sts.decide_approval(id, request).await {
         Ok(hold) => {
-            let state = if hold.approved_at.is_some() { HoldState::Approved } else { HoldState::Rejected };
+            let approved = hold.approved_at.is_some();
+            if approved {
+                sts.metrics.approved.up()
+            } else {
+                sts.metrics.rejected.up()
+            }
+            let state = if approved { HoldState::Approved } else { HoldState::Rejected };
             answer(&Told::of(&hold.id, state, hold.expires_at))
         }
         Err(refused) => {
             if let NotDecided::NoBearer | NotDecided::NotAMandate = refused {
                 sts.denials.count("sts", "approver_unauthenticated");
+            }
+            if let NotDecided::NotTheirs(_) = refused {
+                sts.metrics.decisions_refused.up();
             }
             refused.into_response()
         }

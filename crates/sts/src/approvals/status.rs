@@ -12,13 +12,18 @@ use http::{HeaderValue, StatusCode};
 
 use super::waiters::{NotSeen, Seen};
 use super::{LONGEST_WAIT, Told, approval_id};
+use crate::public_reads::{AskedFrom, Public};
 use crate::{ExchangeError, Sts};
 
 pub(crate) async fn status(
     State(sts): State<Arc<Sts>>,
+    from: AskedFrom,
     id: Result<Path<String>, PathRejection>,
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Response {
+    if let Err(limited) = sts.admit(Public::Approval, &from) {
+        return limited.into_response();
+    }
     let Some(id) = id.ok().and_then(|Path(id)| approval_id(&id)) else { return not_found().into_response() };
     let Some(wait) = query.ok().and_then(|Query(pairs)| wait(&pairs)) else {
         let problem = Problem::new(StatusCode::BAD_REQUEST, "invalid_token");

@@ -131,6 +131,11 @@ impl Sts {
         if issuer.len() > LONGEST_ISSUER || issuer.chars().any(char::is_control) {
             return Ok(Federated::refused(None, None, FederationFault::IssuerNotRegistered));
         }
+        // This service vouches for nobody to itself, whatever somebody registered: a mandate that an application holds
+        // must not come back as that of a user, who may approve what the application asks for.
+        if *issuer == self.config.issuer {
+            return Ok(Federated::refused(None, None, FederationFault::IssuerNotRegistered));
+        }
         let under = {
             let mut snapshot = self.store.snapshot().await?;
             subject_issuers::find_by_issuer(&mut snapshot.zone(&request.zone), issuer).await?.map(registration)
