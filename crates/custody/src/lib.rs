@@ -4,7 +4,7 @@
 //! - [`SigningKeys`]: ES256 key pairs per zone, the first made at the zone's first mint, sealed in the store, opened once.
 //! - [`KeySets`]: the public halves, from the STS, where there is no key-encryption key.
 //! - [`schedule`]: when each of a zone's keys signs, and for how long it is believed.
-//! - [`SealedSecrets`]: provider and application secrets, bound to where they lie: in the store, or as
+//! - [`SealedSecrets`]: secrets of providers, applications and workloads, bound to where they lie: in the store, or as
 //!   ciphertext in a [`SecretBackend`].
 //! - [`mandate`]: a token is trusted only after the key of the very zone it names has verified it.
 //!
@@ -20,7 +20,9 @@ mod signing_keys;
 
 pub use backend::{BackendError, SecretBackend};
 pub use key_sets::{FetchKeySet, KeySetUnreachable, KeySets, VerificationKeys};
-pub use sealed_secrets::{ConnectionToken, SealedSecrets, Staged, application_secret_ref, provider_secret_ref};
+pub use sealed_secrets::{
+    ConnectionToken, SealedSecrets, Staged, application_secret_ref, provider_secret_ref, workload_secret_ref,
+};
 pub use signing_keys::{NewKey, Rotation, SigningKeys, ZoneKey};
 
 use caracal_crypto::chance::ChanceUnavailable;

@@ -28,6 +28,7 @@ mod request;
 mod resources;
 mod standing;
 
+pub(crate) use approvals::settle;
 pub use approvals::{Spending, Wanted};
 pub use counsel::{ApprovalTier, Approver, Counsel, PolicyAnswer, PolicyQuestion, Privacy, Rate};
 pub use facts::{Client, Connection, Facts, RefreshFailure, ResourceFacts};
