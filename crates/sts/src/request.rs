@@ -40,6 +40,8 @@ pub(crate) enum RequestFault {
     TokenWithoutType,
     #[error("subject_token_type needs a subject_token")]
     TypeWithoutToken,
+    #[error("`{0}` is required")]
+    Missing(&'static str),
 }
 
 /// A form past the checks that come before the Gateway's signature is looked at.

@@ -26,6 +26,7 @@ use crate::client::{AuthenticatedClient, Credentials, NotAuthenticated};
 use crate::exchange::{Asked, Granted};
 use crate::gateway_auth::{Presented, SignedRequest};
 use crate::guesses::{Guessed, Guesser};
+use crate::launch;
 use crate::metrics::Series;
 use crate::request::{Screened, TokenRequest};
 use crate::rotate::rotate;
@@ -47,6 +48,8 @@ impl Sts {
             .route("/.well-known/jwks.json", get(jwks))
             .route("/approvals/{id}", get(approvals::status::status))
             .route("/approvals/{id}/decision", post(approvals::decision::decide))
+            .route("/v1/run/manifest", post(launch::manifest))
+            .route("/v1/run/credential", post(launch::credential))
             .route("/internal/zones/{zone_id}/signing-key/rotate", post(rotate))
             .route("/health", get(|| async { health::alive_empty() }))
             .route("/ready", get(ready))
@@ -77,25 +80,33 @@ async fn token(State(sts): State<Arc<Sts>>, id: RequestId, request: Request<Body
         Ok(_) => sts.metrics.ended(&Ok::<_, &ExchangeError>(())),
     }
     match ended {
-        Ok((granted, for_gateway)) => {
-            let mut response = Profile::STS.json(StatusCode::OK, &answer(&granted, for_gateway)).into_response();
-            // RFC 6749 §5.1. The reference sends none; nobody may keep what this answer holds.
-            response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            response
-        }
+        Ok((granted, for_gateway)) => never_kept(&answer(&granted, for_gateway)),
         Err(ended) => {
             let decision = HeaderValue::from_static(ended.decision().as_str());
-            let challenge = ended.waits_for_approval().then_some(HeaderValue::from_static(approvals::CHALLENGE));
-            let mut response = Problem::from(ended).into_response();
-            if let Some(challenge) = challenge {
-                response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
-            }
+            let mut response = refused(ended);
             if for_gateway {
                 response.headers_mut().insert(DECISION, decision);
             }
             response
         }
     }
+}
+
+/// 200 with `body`, which nobody on the way may keep: RFC 6749 §5.1. The reference does not say so.
+pub(crate) fn never_kept(body: &impl Serialize) -> Response {
+    let mut response = Profile::STS.json(StatusCode::OK, body).into_response();
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// The refusal; with a challenge for who has to wait for an approval (§7.3).
+pub(crate) fn refused(ended: Ended) -> Response {
+    let challenge = ended.waits_for_approval().then_some(HeaderValue::from_static(approvals::CHALLENGE));
+    let mut response = Problem::from(ended).into_response();
+    if let Some(challenge) = challenge {
+        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    }
+    response
 }
 
 impl Sts {

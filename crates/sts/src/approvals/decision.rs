@@ -26,9 +26,10 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::status::{answer, not_found};
+use super::status::not_found;
 use super::{Told, approval_id};
 use crate::evidence::event_id;
+use crate::routes::never_kept;
 use crate::{ExchangeError, Sts};
 
 /// Longest reason, in bytes.
@@ -82,7 +83,7 @@ pub(crate) async fn decide(
     match sts.decide_approval(id, request).await {
         Ok(hold) => {
             let state = if hold.approved_at.is_some() { HoldState::Approved } else { HoldState::Rejected };
-            answer(&Told::of(&hold.id, state, hold.expires_at))
+            never_kept(&Told::of(&hold.id, state, hold.expires_at))
         }
         Err(refused) => {
             if let NotDecided::NoBearer | NotDecided::NotAMandate = refused {

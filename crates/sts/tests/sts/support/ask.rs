@@ -13,7 +13,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Request};
 use serde_json::Value;
 
-use super::{APP, DOCS, SECRET, World, ZONE, gateway_key, zone};
+use super::{APP, DOCS, SECRET, WORKLOAD, World, ZONE, gateway_key, zone};
 
 pub(crate) const GRANT: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 pub(crate) const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
@@ -62,14 +62,29 @@ pub(crate) fn claims_of(token: &str) -> Value {
 /// A token request. Fields are sent in the order given; `set` replaces.
 #[derive(Clone)]
 pub(crate) struct Ask {
+    path: &'static str,
     fields: Vec<(String, String)>,
     source: Option<SocketAddr>,
 }
 
 impl Ask {
+    fn at(path: &'static str) -> Self {
+        Self { path, fields: Vec::new(), source: None }
+    }
+
+    /// What is bound to the workload `w-1`.
+    pub(crate) fn manifest() -> Self {
+        Self::at("/v1/run/manifest").set("workload_id", WORKLOAD).set("secret", SECRET)
+    }
+
+    /// What its variable `env` is bound to.
+    pub(crate) fn credential(env: &str) -> Self {
+        Self { path: "/v1/run/credential", ..Self::manifest() }.set("env", env)
+    }
+
     /// Nothing but the grant type and the client.
     pub(crate) fn by(application: &str, secret: &str) -> Self {
-        Self { fields: Vec::new(), source: None }
+        Self::at("/oauth/2/token")
             .set("grant_type", GRANT)
             .set("zone_id", ZONE)
             .set("application_id", application)
@@ -125,7 +140,7 @@ impl Ask {
     }
 
     pub(crate) fn request(&self) -> Request<Body> {
-        let mut request = Request::post("/oauth/2/token")
+        let mut request = Request::post(self.path)
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(Body::from(self.encoded()))
             .unwrap();
@@ -153,7 +168,7 @@ impl Signed {
     /// The exchange of `mandate` for `GET /items` of `resource://docs`.
     pub(crate) fn exchange(world: &World, mandate: &str) -> Self {
         let request_id = chance::uuid_v4().unwrap().to_string();
-        let ask = Ask { fields: Vec::new(), source: None }
+        let ask = Ask::at("/oauth/2/token")
             .set("application_id", APP)
             .set("gateway_request_id", &request_id)
             .set("grant_type", GRANT)
