@@ -19,6 +19,7 @@ const PAGES: &[&str] = &[
     "federation",
     "gateway",
     "approvals",
+    "workloads",
     "ledger",
     "streams",
     "backup",

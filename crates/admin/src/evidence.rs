@@ -60,7 +60,7 @@ const SECRETS: [&str; 10] = [
 
 /// Members at the top of a body that some route takes. Where a body has more names than a record holds, these come
 /// first: whoever pads a body with members that nobody reads can't push what took effect off the record.
-const EFFECTIVE: [&str; 20] = [
+const EFFECTIVE: [&str; 21] = [
     "name",
     "slug",
     "dcr_enabled",
@@ -81,6 +81,7 @@ const EFFECTIVE: [&str; 20] = [
     "manifest",
     "version_id",
     "reason",
+    "bindings",
 ];
 
 const MAX_FIELDS: usize = 64;

@@ -36,6 +36,7 @@ mod runtime;
 mod seed;
 mod slug;
 mod subject_issuers;
+mod workloads;
 mod zones;
 
 pub use admin::{Admin, AdminConfig, Capabilities, SetupError};

@@ -3,7 +3,7 @@
 use crate::gate::{Needs, Reach, Route};
 use crate::{
     applications, approvals, audit, mint_rate_limit, policies, policy_sets, provider_connections, providers, resources,
-    subject_issuers, zones,
+    subject_issuers, workloads, zones,
 };
 
 /// The table the router is made from.
@@ -16,6 +16,13 @@ pub(crate) static ROUTES: &[Route] = &[
     applications::read::ROUTE,
     applications::update::ROUTE,
     applications::rotate_secret::ROUTE,
+    workloads::list::ROUTE,
+    workloads::create::ROUTE,
+    workloads::read::ROUTE,
+    workloads::update::ROUTE,
+    workloads::rotate_secret::ROUTE,
+    workloads::reveal_secret::ROUTE,
+    workloads::remove::ROUTE,
     providers::list::ROUTE,
     providers::create::ROUTE,
     providers::read::ROUTE,

@@ -86,6 +86,8 @@ ids! {
     ZoneId;
     /// A registered application: the client that authenticates at the STS.
     ApplicationId;
+    /// A workload: what is launched with credentials in its environment.
+    WorkloadId;
     /// A credential provider of a zone.
     ProviderId;
     /// A registered identity provider of a zone.

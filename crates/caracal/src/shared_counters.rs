@@ -8,7 +8,7 @@ use caracal_http::limits::Verdict;
 use caracal_http::rate::SharedWindows;
 use caracal_store::BoxFuture;
 use caracal_stream::{Counters, FailureLimit, StreamError};
-use caracal_sts::{CountUnavailable, Guesser, Guesses, MintKey, MintRate, guesses};
+use caracal_sts::{CountUnavailable, Guesser, Guesses, LaunchKey, LaunchRate, MintKey, MintRate, guesses};
 
 /// Mints counted by all replicas together.
 pub(crate) struct SharedMintRate(pub(crate) Counters);
@@ -27,6 +27,27 @@ impl MintRate for SharedMintRate {
                 Err(error) => {
                     tracing::error!(%error, "mints can't be counted, so none is made");
                     mints.iter().map(|_| Rate::Unavailable).collect()
+                }
+            }
+        })
+    }
+}
+
+/// What workloads ask for, counted by all replicas together.
+pub(crate) struct SharedLaunchRate(pub(crate) Counters);
+
+impl LaunchRate for SharedLaunchRate {
+    fn count<'a>(&'a self, launch: &'a LaunchKey, limit: u32, _: Timestamp) -> BoxFuture<'a, Rate> {
+        Box::pin(async move {
+            // The name can be any text of any length, so only its hash is a key.
+            let name = format!("caracal:rate:launch:{}:{}", launch.step, sha256_hex(launch.workload.as_bytes()));
+            match self.0.hit_all(&[name], Duration::from_secs(60)).await.map(|counts| counts.first().copied()) {
+                Ok(Some(count)) if count <= u64::from(limit) => Rate::Within,
+                Ok(Some(_)) => Rate::Exceeded,
+                Ok(None) => Rate::Unavailable,
+                Err(error) => {
+                    tracing::error!(%error, "launches can't be counted, so none is carried out");
+                    Rate::Unavailable
                 }
             }
         })

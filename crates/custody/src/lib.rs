@@ -5,7 +5,7 @@
 //! - [`KeySets`]: the public halves, from the STS, where there is no key-encryption key.
 //! - [`Withdrawals`]: that nobody goes on believing a key that was withdrawn.
 //! - [`schedule`]: when each of a zone's keys signs, and for how long it is believed.
-//! - [`SealedSecrets`]: provider and application secrets, bound to where they lie: in the store, or as
+//! - [`SealedSecrets`]: secrets of providers, applications and workloads, bound to where they lie: in the store, or as
 //!   ciphertext in a [`SecretBackend`].
 //! - [`rewrap`]: sealing all of it anew under another key-encryption key.
 //! - [`mandate`]: a token is trusted only after the key of the very zone it names has verified it.
@@ -25,7 +25,7 @@ mod withdrawals;
 pub use backend::{BackendError, SecretBackend};
 pub use key_sets::{FetchKeySet, KeySetUnreachable, KeySets, VerificationKeys};
 pub use sealed_secrets::{
-    Account, ConnectionToken, SealedSecrets, Staged, application_secret_ref, provider_secret_ref,
+    Account, ConnectionToken, SealedSecrets, Staged, application_secret_ref, provider_secret_ref, workload_secret_ref,
 };
 pub use signing_keys::{NewKey, Replacement, Rotation, SigningKeys, ZoneKey};
 pub use withdrawals::Withdrawals;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use caracal_authority::{ApplicationId, ProviderId, ZoneId};
+use caracal_authority::{ApplicationId, ProviderId, WorkloadId, ZoneId};
 use caracal_crypto::envelope::{KekRing, OpenError, SealError};
 use caracal_crypto::{SecretBytes, SecretText};
 use caracal_store::provider_connections::Connection;
@@ -22,6 +22,11 @@ pub fn provider_secret_ref(zone: &ZoneId, provider: &ProviderId) -> String {
 /// Where the custody copy of an application's client secret lies.
 pub fn application_secret_ref(zone: &ZoneId, application: &ApplicationId) -> String {
     format!("zones/{zone}/applications/{application}/clientSecret")
+}
+
+/// Where the custody copy of a workload's secret lies.
+pub fn workload_secret_ref(zone: &ZoneId, workload: &WorkloadId) -> String {
+    format!("zones/{zone}/workloads/{workload}/secret")
 }
 
 /// Seals and opens secrets. The reference is authenticated with the value, so an envelope moved elsewhere won't open.

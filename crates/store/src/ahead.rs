@@ -12,12 +12,12 @@
 
 use std::borrow::Cow;
 
-use caracal_authority::{AgentSessionId, ApplicationId, ApprovalId, AuthorityRecordId, EdgeId, ZoneId};
+use caracal_authority::{AgentSessionId, ApplicationId, ApprovalId, AuthorityRecordId, EdgeId, WorkloadId, ZoneId};
 
 use crate::value::{Bind, Param, Row, Value};
 use crate::{
     applications, approvals, delegations, policy_sets, provider_connections, providers, records, resources,
-    sealed_secrets, sessions, signing_keys, subject_issuers, zones,
+    sealed_secrets, sessions, signing_keys, subject_issuers, workloads, zones,
 };
 
 /// What is known of a decision before anything was read. Whatever is named here may be missing, or be somebody else's.
@@ -25,6 +25,8 @@ use crate::{
 pub struct Named<'n> {
     /// The application that asks.
     pub application: Option<&'n ApplicationId>,
+    /// The workload that asks, instead of an application.
+    pub workload: Option<&'n WorkloadId>,
     /// The authority record it stands on.
     pub record: Option<&'n AuthorityRecordId>,
     /// The session it is for: comes with the record it is anchored to.
@@ -142,6 +144,11 @@ impl Named<'_> {
             asks.push(of_zone(zones::lookup_sql().into()));
             asks.push(of_zone(policy_sets::FIND_ACTIVE.into()));
             asks.push(of_zone(signing_keys::TURNS.into()));
+        }
+        if let Some(workload) = self.workload {
+            asks.push(itself(by_id("workloads", workloads::COLUMNS).into(), vec![zone.clone(), text(workload)]));
+            asks.push(of_zone(zones::lookup_sql().into()));
+            asks.push(of_zone(policy_sets::FIND_ACTIVE.into()));
         }
         if let Some(issuer) = self.subject_issuer {
             let params = vec![zone.clone(), Value::Text(issuer.to_owned())];

@@ -53,6 +53,7 @@ mod tx;
 pub mod used_mandates;
 mod value;
 mod version;
+pub mod workloads;
 mod writer;
 pub mod zones;
 

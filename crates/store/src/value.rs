@@ -4,7 +4,7 @@
 use caracal_authority::{
     AdminTokenId, AgentSessionId, ApplicationId, ApprovalId, AuthorityRecordId, ConnectionId, EdgeId, EventId, KeyId,
     OutboxId, PolicyId, PolicySetId, PolicySetVersionId, PolicyVersionId, ProviderId, ResourceId, SubjectIssuerId,
-    Timestamp, ZoneId,
+    Timestamp, WorkloadId, ZoneId,
 };
 use serde::de::DeserializeOwned;
 
@@ -273,5 +273,6 @@ id_values!(
     ProviderId,
     ResourceId,
     SubjectIssuerId,
+    WorkloadId,
     ZoneId
 );

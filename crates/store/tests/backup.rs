@@ -183,6 +183,7 @@ mod t17_rollback {
             "sealed_secrets",
             "signing_keys",
             "subject_issuers",
+            "workloads",
             "zone_owners",
             "zones",
         ];

@@ -90,7 +90,7 @@ pub(crate) async fn mint(store: &Store, zone: &ZoneId, mint: Mint) -> Result<Com
                 use_up(tx, mint.used.as_ref(), &mint.request_id).await?;
                 if let Authority::New(row) = &mint.authority {
                     if let Some((id, binding)) = &mint.spends {
-                        spend(tx, id, binding, &row.id).await?;
+                        spend(tx, id, binding, Some(&row.id)).await?;
                     }
                     records::add(tx, row).await?;
                 }
@@ -129,21 +129,49 @@ pub(crate) async fn deny(store: &Store, zone: &ZoneId, denial: Denial) -> Result
     }
 }
 
+/// Everything that releasing a credential makes durable. The credential itself is kept nowhere.
+pub(crate) struct Release {
+    pub(crate) version: ZoneVersion,
+    pub(crate) ledger: Arc<Ledger>,
+    /// The approval that is spent on it.
+    pub(crate) spends: Option<(ApprovalId, Binding)>,
+    pub(crate) evidence: Vec<Evidence>,
+}
+
+/// Makes durable that a credential is released: the evidence of it and, if there is one, the spent approval. Like a mint it
+/// insists on the zone version of the decision.
+pub(crate) async fn release(store: &Store, zone: &ZoneId, release: Release) -> Result<(), NotCommitted> {
+    store
+        .commit(zone, release, |tx, release| {
+            Box::pin(async move {
+                if !tx.is_at(release.version).await? {
+                    return Err(NotCommitted::Stale);
+                }
+                if let Some((id, binding)) = &release.spends {
+                    spend(tx, id, binding, None).await?;
+                }
+                release.ledger.record(tx, &release.evidence).await?;
+                Ok(())
+            })
+        })
+        .await
+}
+
 async fn use_up(tx: &mut ZoneWrite<'_>, used: Option<&UsedMandate>, request_id: &str) -> Result<(), NotCommitted> {
     let Some(used) = used else { return Ok(()) };
     let first = used_mandates::consume(tx, &used.jti, request_id, used.forget_at).await?;
     if first { Ok(()) } else { Err(NotCommitted::Replayed) }
 }
 
-/// Spends an approval on `record`. If it can't be spent any more, it was spent by somebody else (which the caller is
+/// Spends an approval, on `record` where one comes of it. If it can't be spent any more, it was spent by somebody else (which the caller is
 /// told), or it is over, and the decision has to be made anew.
 async fn spend(
     tx: &mut ZoneWrite<'_>,
     id: &ApprovalId,
     binding: &Binding,
-    record: &AuthorityRecordId,
+    record: Option<&AuthorityRecordId>,
 ) -> Result<(), NotCommitted> {
-    if approvals::consume(tx, id, binding, Some(record)).await? {
+    if approvals::consume(tx, id, binding, record).await? {
         return Ok(());
     }
     let now = tx.now();

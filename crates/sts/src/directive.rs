@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use caracal_authority::Timestamp;
 use caracal_authority::resource::{ProviderKind, ResourceIdentifier};
-use caracal_broker::{BrokerError, SecretDocument};
+use caracal_broker::{BrokerError, SecretDocument, TokenSettings};
 use caracal_crypto::SecretText;
 use caracal_store::providers::Provider;
 use serde_json::{Map, Value};
@@ -105,66 +105,24 @@ pub(crate) fn needs_account(provider: &Provider) -> bool {
 /// configured wrongly is known before anything is sent.
 pub(crate) fn outline(upstream: &Upstream) -> Result<(Directive, Lacks), NoDirective> {
     let url = upstream.url.clone().ok_or(NoDirective::NoUpstream)?;
-    let mut directive = Directive {
-        resource: upstream.resource.identifier.clone(),
-        url,
-        auth_mode: "none",
-        auth_location: "",
-        auth_header: String::new(),
-        query_param_name: String::new(),
-        auth_scheme: String::new(),
-        allowed_token_hosts: Vec::new(),
-        provider_token: None,
-        provider_id: String::new(),
-        connection_id: String::new(),
-        forward_caracal_identity: false,
-        expires_at: None,
-    };
+    let mut directive = Directive::bare(upstream.resource.identifier.clone(), url);
     let Some(provider) = &upstream.provider else {
         directive.forward_mandate();
         return Ok((directive, Lacks::Nothing));
     };
-    let config = Config(&provider.config);
     directive.provider_id = provider.id.to_string();
-    let lacks = match ProviderKind::parse(&provider.kind) {
-        ProviderKind::None => Lacks::Nothing,
-        ProviderKind::CaracalMandate => {
-            directive.forward_mandate();
-            Lacks::Nothing
-        }
-        ProviderKind::ApiKey => {
-            directive.auth_mode = "provider_apikey";
-            directive.place_api_key(&config)?;
-            Lacks::Stored("api_key")
-        }
-        ProviderKind::BearerToken => {
-            directive.place_token(&config)?;
-            Lacks::Stored("bearer_token")
-        }
-        ProviderKind::HttpBasic => {
-            directive.auth_mode = "provider_oauth";
-            "Authorization".clone_into(&mut directive.auth_header);
-            "Basic".clone_into(&mut directive.auth_scheme);
-            Lacks::Password
-        }
-        ProviderKind::Oauth2ClientCredentials => {
-            directive.place_token(&config)?;
-            Lacks::ServiceToken
-        }
-        ProviderKind::Oauth2AuthorizationCode => {
-            directive.place_token(&config)?;
-            Lacks::AccountToken
-        }
-        ProviderKind::Unrecognised => return Err(NoDirective::Kind),
-    };
-    if matches!(lacks, Lacks::Stored(_) | Lacks::Password) {
-        // Of a token that is issued, they are the hosts that may be asked for it, and say nothing of the upstream.
-        directive.allowed_token_hosts = config.hosts()?;
-    }
-    if lacks != Lacks::Nothing {
-        directive.forward_caracal_identity = config.flag("forward_caracal_identity")?;
-    }
+    let lacks = directive.place(provider)?;
     Ok((directive, lacks))
+}
+
+/// What the credential of `provider` is made of, wherever it goes, if its configuration is one that a credential can be
+/// made by.
+pub(crate) fn lacks(resource: &ResourceIdentifier, provider: &Provider) -> Result<Lacks, NoDirective> {
+    let lacks = Directive::bare(resource.clone(), String::new()).place(provider)?;
+    if lacks == Lacks::ServiceToken {
+        TokenSettings::read(&provider.config).map_err(|_| NoDirective::Config)?;
+    }
+    Ok(lacks)
 }
 
 /// The credential that lies in the provider's opened secrets under `name`.
@@ -183,6 +141,69 @@ pub(crate) fn basic(provider: &Provider, secrets: &mut SecretDocument) -> Result
 }
 
 impl Directive {
+    /// To an upstream that needs no credential.
+    fn bare(resource: ResourceIdentifier, url: String) -> Self {
+        Self {
+            resource,
+            url,
+            auth_mode: "none",
+            auth_location: "",
+            auth_header: String::new(),
+            query_param_name: String::new(),
+            auth_scheme: String::new(),
+            allowed_token_hosts: Vec::new(),
+            provider_token: None,
+            provider_id: String::new(),
+            connection_id: String::new(),
+            forward_caracal_identity: false,
+            expires_at: None,
+        }
+    }
+
+    /// Says where the credential of `provider` goes, and what it is made of.
+    fn place(&mut self, provider: &Provider) -> Result<Lacks, NoDirective> {
+        let config = Config(&provider.config);
+        let lacks = match ProviderKind::parse(&provider.kind) {
+            ProviderKind::None => Lacks::Nothing,
+            ProviderKind::CaracalMandate => {
+                self.forward_mandate();
+                Lacks::Nothing
+            }
+            ProviderKind::ApiKey => {
+                self.auth_mode = "provider_apikey";
+                self.place_api_key(&config)?;
+                Lacks::Stored("api_key")
+            }
+            ProviderKind::BearerToken => {
+                self.place_token(&config)?;
+                Lacks::Stored("bearer_token")
+            }
+            ProviderKind::HttpBasic => {
+                self.auth_mode = "provider_oauth";
+                "Authorization".clone_into(&mut self.auth_header);
+                "Basic".clone_into(&mut self.auth_scheme);
+                Lacks::Password
+            }
+            ProviderKind::Oauth2ClientCredentials => {
+                self.place_token(&config)?;
+                Lacks::ServiceToken
+            }
+            ProviderKind::Oauth2AuthorizationCode => {
+                self.place_token(&config)?;
+                Lacks::AccountToken
+            }
+            ProviderKind::Unrecognised => return Err(NoDirective::Kind),
+        };
+        if matches!(lacks, Lacks::Stored(_) | Lacks::Password) {
+            // Of a token that is issued, they are the hosts that may be asked for it, and say nothing of the upstream.
+            self.allowed_token_hosts = config.hosts()?;
+        }
+        if lacks != Lacks::Nothing {
+            self.forward_caracal_identity = config.flag("forward_caracal_identity")?;
+        }
+        Ok(lacks)
+    }
+
     /// The upstream verifies the minted mandate itself.
     fn forward_mandate(&mut self) {
         self.auth_mode = "caracal_jwt";

@@ -131,7 +131,7 @@ impl Account<'_> {
         }
         event.metadata = metadata;
         Ok(match &finding.policy {
-            Some(answer) => self.under_policy(event, answer),
+            Some(answer) => under_policy(event, self.active, self.manifest, answer),
             None if finding.found == Found::Granted => event.determined_by("control-key"),
             None => event,
         })
@@ -147,26 +147,6 @@ impl Account<'_> {
         let id = event_id(self.occurred_at)?;
         let event = Evidence::new(id, zone, event_type, decision, evaluation_status, self.occurred_at);
         Ok(event.request(self.request_id))
-    }
-
-    fn under_policy(&self, mut event: Evidence, answer: &PolicyAnswer) -> Evidence {
-        event = event.under_policy(
-            self.active.map(|active| active.policy_set_id.clone()),
-            self.active.map(|active| active.version_id.clone()),
-            self.manifest.map(str::to_owned),
-        );
-        let (determining, diagnostics) = match answer {
-            PolicyAnswer::Allow { determining, diagnostics, .. }
-            | PolicyAnswer::Deny { determining, diagnostics, .. } => (determining.as_slice(), diagnostics.clone()),
-            PolicyAnswer::Failed { error } => (&[][..], json!([{ "error": error }])),
-        };
-        for policy in determining {
-            event = event.determined_by(policy);
-        }
-        if let Value::Array(diagnostics) = diagnostics {
-            event.diagnostics.extend(diagnostics);
-        }
-        event
     }
 
     fn requested(&self) -> Vec<&str> {
@@ -218,6 +198,33 @@ impl Account<'_> {
         let validated = context.delegation.as_ref().map(|delegation| &delegation.edge);
         validated.or(self.request.delegation.id()).map(ToString::to_string).unwrap_or_default()
     }
+}
+
+/// The event of what policy answered, by the version that did.
+pub(crate) fn under_policy(
+    event: Evidence,
+    active: Option<&ActivePolicySet>,
+    manifest: Option<&str>,
+    answer: &PolicyAnswer,
+) -> Evidence {
+    let mut event = event.under_policy(
+        active.map(|active| active.policy_set_id.clone()),
+        active.map(|active| active.version_id.clone()),
+        manifest.map(str::to_owned),
+    );
+    let (determining, diagnostics) = match answer {
+        PolicyAnswer::Allow { determining, diagnostics, .. } | PolicyAnswer::Deny { determining, diagnostics, .. } => {
+            (determining.as_slice(), diagnostics.clone())
+        }
+        PolicyAnswer::Failed { error } => (&[][..], json!([{ "error": error }])),
+    };
+    for policy in determining {
+        event = event.determined_by(policy);
+    }
+    if let Value::Array(diagnostics) = diagnostics {
+        event.diagnostics.extend(diagnostics);
+    }
+    event
 }
 
 /// The hold that a refusal is about.

@@ -49,13 +49,11 @@ use caracal_authority::mandate::{Claims, Expected, MAX_TOKEN_BYTES, Use};
 use caracal_authority::resource::UpstreamCall;
 use caracal_authority::scope::{Requested, Scopes};
 use caracal_authority::{ApplicationId, AuthorityRecordId, MandateId, ProviderId, ResourceId, Timestamp, ZoneId};
-use caracal_broker::{NoAccountToken, SecretDocument};
-use caracal_crypto::{SecretBytes, SecretText, chance};
+use caracal_broker::NoAccountToken;
+use caracal_crypto::{SecretText, chance};
 use caracal_custody::mandate::{SignedClaims, VerifyError, verify};
-use caracal_custody::provider_secret_ref;
 use caracal_ledger::{Decision, EventType, Evidence};
 use caracal_store::applications;
-use caracal_store::providers::Provider;
 use caracal_store::records::{Provenance, RecordRow};
 use zeroize::Zeroizing;
 
@@ -65,14 +63,14 @@ use crate::commit::{self, Authority, Denial, Mint, NotCommitted, Raise, UsedMand
 use crate::directive::{self, Directive, Lacks, NoDirective};
 use crate::evidence::{Account, Minted, held};
 use crate::facts::{Loaded, Sources, Upstream};
-use crate::policy::Advice;
+use crate::policy::{Advice, Questions};
 use crate::rate::MintKey;
 use crate::request::PresentedToken;
 use crate::{ExchangeError, Sts};
 
 /// How often a decision is made anew because its zone moved on before it was committed. Changes that move a zone are
 /// rare beside mints; a zone that never holds still is answered with 503.
-const ATTEMPTS: usize = 16;
+pub(crate) const ATTEMPTS: usize = 16;
 
 /// How long past its `exp` a use is remembered: longer than the leeway within which the mandate is still looked at.
 const USE_KEPT: Duration = Duration::from_secs(120);
@@ -154,18 +152,20 @@ impl Sts {
             let outcome = loop {
                 let mut advice = Advice {
                     zone: &request.zone,
-                    bundle: &loaded.governing.bundle,
                     registration_method: loaded.application.as_ref().map(|row| row.registration_method.as_str()),
                     request_id,
                     raw_claims: presented.as_ref().map(|presented| presented.signed.raw()),
                     rated: &rated,
                     uncounted: Vec::new(),
-                    answered: &answered,
-                    unanswered: Vec::new(),
-                    metrics: &self.policy.metrics,
+                    questions: Questions {
+                        bundle: &loaded.governing.bundle,
+                        answered: &answered,
+                        unanswered: Vec::new(),
+                        metrics: &self.policy.metrics,
+                    },
                 };
                 let outcome = caracal_authority::exchange::decide(&request, &loaded.facts, &mut advice);
-                let Advice { uncounted, unanswered, .. } = advice;
+                let Advice { uncounted, questions: Questions { unanswered, .. }, .. } = advice;
                 if !uncounted.is_empty() {
                     let now = loaded.facts.now.unwrap_or(Timestamp::EPOCH);
                     if !self.count_mints(&request, uncounted, now, &mut rated).await? {
@@ -297,7 +297,7 @@ impl Sts {
 }
 
 /// A decision that was not settled.
-enum Unsettled {
+pub(crate) enum Unsettled {
     /// It has to be made anew.
     Stale,
     /// It has to be made anew with this hold, which was decided before the request came.
@@ -315,7 +315,7 @@ impl<E: Into<ExchangeError>> From<E> for Unsettled {
 
 impl Unsettled {
     /// What is left to do when a commit did not happen.
-    fn by(failed: NotCommitted) -> Self {
+    pub(crate) fn by(failed: NotCommitted) -> Self {
         match failed {
             NotCommitted::Stale => Self::Stale,
             NotCommitted::Answered(hold) => Self::Answered(hold),
@@ -542,33 +542,9 @@ impl Case<'_> {
             directive.expires_at = token.expires_at;
             return Ok(directive);
         }
-        let fetched;
-        let secret = if self.sts.secrets.is_external() {
-            fetched = self.fetched(provider).await?;
-            fetched.as_ref()
-        } else {
-            upstream.secret.as_ref()
-        };
-        let mut secrets = SecretDocument::read(secret).ok_or(NoDirective::Secret)?;
-        directive.provider_token = Some(match lacks {
-            Lacks::Nothing | Lacks::AccountToken => return Ok(directive),
-            Lacks::Stored(name) => directive::stored(&mut secrets, name)?,
-            Lacks::Password => directive::basic(provider, &mut secrets)?,
-            Lacks::ServiceToken => {
-                let token = self.sts.broker.service_token(provider, secrets).await.map_err(NoDirective::from)?;
-                SecretText::new(token.access_token.expose().clone())
-            }
-        });
+        let credential = self.sts.provider_credential(provider, upstream.secret.as_ref(), lacks).await?;
+        directive.provider_token = Some(credential.token);
         Ok(directive)
-    }
-
-    /// A provider's secrets, where they lie outside the store.
-    async fn fetched(&self, provider: &Provider) -> Result<Option<SecretBytes>, NoDirective> {
-        let place = provider_secret_ref(&provider.zone_id, &provider.id);
-        self.sts.secrets.fetch(&place).await.map_err(|error| {
-            tracing::error!(zone = %provider.zone_id, provider = %provider.id, %error, "a provider's secret is not had");
-            NoDirective::Secret
-        })
     }
 
     /// Refuses what had been granted but can't be carried out.

@@ -81,6 +81,7 @@ impl Sources<'_> {
         let approval = request.approval_id.as_deref().and_then(|id| ApprovalId::parse(id).ok());
         let named = Named {
             application: Some(&request.application),
+            workload: None,
             record: references.record.as_ref(),
             session: references.session.as_ref(),
             delegation: references.delegation.as_ref(),
@@ -169,7 +170,11 @@ impl Sources<'_> {
     }
 
     /// A secret that does not open is as good as none: the directive can't be made (contract: sts.md §10.2, 502).
-    async fn secret(&self, tx: &mut ZoneRead<'_>, provider: &Provider) -> Result<Option<SecretBytes>, StoreError> {
+    pub(crate) async fn secret(
+        &self,
+        tx: &mut ZoneRead<'_>,
+        provider: &Provider,
+    ) -> Result<Option<SecretBytes>, StoreError> {
         match self.secrets.open(tx, &provider_secret_ref(&provider.zone_id, &provider.id)).await {
             Ok(secret) => Ok(secret),
             Err(CustodyError::Store(error)) => Err(error),
@@ -307,7 +312,7 @@ async fn resource_ref(
     Ok(Some(found))
 }
 
-fn resource(row: &resources::Resource, provider: Option<&Provider>) -> Result<Resource, StoreError> {
+pub(crate) fn resource(row: &resources::Resource, provider: Option<&Provider>) -> Result<Resource, StoreError> {
     let corrupt = |what: &str| StoreError::Corrupt {
         table: "resources",
         what: format!("resource {} of zone {}: {what}", row.id, row.zone_id),

@@ -8,6 +8,7 @@
 //!   is signed only then.
 //! - `approvals`: what waits for a human, who asks after it, and who decides it.
 //! - `standards`: what OAuth clients that know nothing of us expect; nothing there grants what an exchange would not.
+//! - `launch`: what a workload is started with. `credential`: what is made of a provider's secret, for it as for a Gateway.
 //! - `rotate`: a zone's next signing key, for operators.
 //! - `routes`, `wire`, `metrics`: the HTTP face.
 //!
@@ -20,6 +21,7 @@
 mod approvals;
 mod client;
 mod commit;
+mod credential;
 mod directive;
 mod evidence;
 pub mod exchange;
@@ -27,6 +29,7 @@ mod facts;
 mod federation;
 mod gateway_auth;
 pub mod guesses;
+mod launch;
 mod metrics;
 mod policy;
 mod public_reads;
@@ -48,6 +51,7 @@ use caracal_crypto::hmac::HmacKey;
 use caracal_custody::{SealedSecrets, SigningKeys};
 use caracal_http::egress::GuardedConnector;
 use caracal_http::health::{Probe, Probes};
+use caracal_http::limits::FixedWindow;
 use caracal_ledger::{AnonymousDenials, Ledger};
 use caracal_store::{Message, Store, StoreError};
 use tokio::sync::watch;
@@ -63,6 +67,7 @@ pub use approvals::waiters::Waiting;
 pub use directive::Directive;
 pub use exchange::{GatewayCall, Granted};
 pub use guesses::{CountUnavailable, Guessed, Guesser, Guesses, ProcessGuesses};
+pub use launch::{LaunchKey, LaunchRate, LaunchStep, ProcessLaunchRate};
 pub use policy::InForce;
 pub use rate::{MintKey, MintRate, ProcessMintRate};
 pub use wire::{Decision, ExchangeError};
@@ -133,6 +138,8 @@ pub struct Capabilities {
     pub mint_rate: Arc<dyn MintRate>,
     /// The counter of wrong client secrets.
     pub guesses: Arc<dyn Guesses>,
+    /// The counter of what workloads ask for.
+    pub launch_rate: Arc<dyn LaunchRate>,
     /// The way out, to the keys of identity providers.
     pub egress: GuardedConnector,
     /// What asks providers for credentials.
@@ -153,6 +160,9 @@ pub struct Sts {
     mint_limit: WorkingLimit,
     broker: Arc<Broker>,
     guesses: Arc<dyn Guesses>,
+    launch_rate: Arc<dyn LaunchRate>,
+    /// Wrong secrets of workloads that are on record by name, one a minute of each.
+    named_failures: FixedWindow,
     issuer_keys: IssuerKeys,
     metrics: Metrics,
     probes: Probes,
@@ -163,8 +173,19 @@ pub struct Sts {
 impl Sts {
     /// A token service; nothing is opened or started.
     pub fn new(config: StsConfig, capabilities: Capabilities) -> Self {
-        let Capabilities { store, keys, secrets, ledger, denials, verifier, mint_rate, guesses, egress, broker } =
-            capabilities;
+        let Capabilities {
+            store,
+            keys,
+            secrets,
+            ledger,
+            denials,
+            verifier,
+            mint_rate,
+            guesses,
+            launch_rate,
+            egress,
+            broker,
+        } = capabilities;
         let mint_limit = WorkingLimit::below(config.mint_rate_limit_per_min);
         let waiters = Waiters::over(store.clone(), config.waiting);
         let issuer_keys = IssuerKeys::new(egress, config.issuer_keys_deadline);
@@ -181,6 +202,8 @@ impl Sts {
             mint_limit,
             broker,
             guesses,
+            launch_rate,
+            named_failures: FixedWindow::per_minute(),
             issuer_keys,
             metrics: Metrics::default(),
             probes: Probes::default(),

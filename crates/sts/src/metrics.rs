@@ -36,6 +36,8 @@ pub(crate) struct Metrics {
     granted: Counter,
     refused: Counter,
     failed: Counter,
+    released: Counter,
+    withheld: Counter,
     /// Decisions made anew because their zone had moved on before they were committed.
     pub(crate) redecided: Counter,
     /// Lineages read, and those that could not be.
@@ -114,12 +116,20 @@ impl Metrics {
         }
     }
 
+    /// Counts a workload's request for a credential by how it ended.
+    pub(crate) fn launched<T, E: Borrow<ExchangeError>>(&self, result: &Result<T, E>) {
+        match result {
+            Ok(_) => self.released.up(),
+            Err(_) => self.withheld.up(),
+        }
+    }
+
     /// Counts a request that was none.
     pub(crate) fn malformed(&self) {
         self.refused.up();
     }
 
-    fn series(&self) -> [Series; 16] {
+    fn series(&self) -> [Series; 18] {
         [
             ("graph_traversals_total", "Delegation lineages read.", self.traversals.get()),
             (
@@ -130,6 +140,12 @@ impl Metrics {
             ("exchanges_granted_total", "Exchanges that ended in a mandate.", self.granted.get()),
             ("exchanges_refused_total", "Exchanges refused.", self.refused.get()),
             ("exchanges_failed_total", "Exchanges that could not be decided.", self.failed.get()),
+            ("credentials_released_total", "Credentials that workloads were launched with.", self.released.get()),
+            (
+                "credentials_withheld_total",
+                "Credentials that workloads asked for and did not get.",
+                self.withheld.get(),
+            ),
             ("exchanges_redecided_total", "Decisions made anew because their zone had moved.", self.redecided.get()),
             ("introspections_total", "Mandates asked after.", self.introspections.get()),
             (

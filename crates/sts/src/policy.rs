@@ -251,7 +251,6 @@ pub(crate) struct Answered {
 /// Whom a decision asks: what was counted of its mints, and the zone's policy.
 pub(crate) struct Advice<'a> {
     pub(crate) zone: &'a ZoneId,
-    pub(crate) bundle: &'a Result<Arc<Bundle>, String>,
     pub(crate) registration_method: Option<&'a str>,
     pub(crate) request_id: &'a str,
     /// All members of the verified subject token.
@@ -261,6 +260,12 @@ pub(crate) struct Advice<'a> {
     pub(crate) rated: &'a HashMap<ResourceId, Rate>,
     /// Mints that still have to be counted; the decision took them for within their limit.
     pub(crate) uncounted: Vec<ResourceId>,
+    pub(crate) questions: Questions<'a>,
+}
+
+/// What a bundle is asked in one run of a decision.
+pub(crate) struct Questions<'a> {
+    pub(crate) bundle: &'a Result<Arc<Bundle>, String>,
     /// What documents came to for questions that were asked before.
     pub(crate) answered: &'a [Answered],
     /// Questions that documents must be evaluated for; the decision took them for denied.
@@ -268,28 +273,16 @@ pub(crate) struct Advice<'a> {
     pub(crate) metrics: &'a PolicyMetrics,
 }
 
-impl Counsel for Advice<'_> {
-    fn rate(&mut self, resource: &Resource) -> Rate {
-        let id = &resource.name.id;
-        if let Some(counted) = self.rated.get(id) {
-            return *counted;
-        }
-        if !self.uncounted.contains(id) {
-            self.uncounted.push(id.clone());
-        }
-        Rate::Within
-    }
-
-    fn policy(&mut self, question: &PolicyQuestion<'_>) -> PolicyAnswer {
+impl Questions<'_> {
+    /// What policy says of `resource`.
+    pub(crate) fn ask(&mut self, resource: &ResourceId, input: Input) -> PolicyAnswer {
         let bundle = match self.bundle {
             Ok(bundle) => bundle,
             Err(error) => return PolicyAnswer::Failed { error: error.clone() },
         };
-        let input = self.input(question);
         let verdict = match bundle.must_be_evaluated() {
             false => self.metrics.evaluations.count(|| decide(bundle, &input)),
             true => {
-                let resource = &question.resource.name.id;
                 let known = self.answered.iter().find(|known| known.resource == *resource && known.input == input);
                 match known.map(|known| &known.values) {
                     Some(Ok(values)) => decide_evaluated(bundle, values, &input),
@@ -305,6 +298,24 @@ impl Counsel for Advice<'_> {
             Ok(verdict) => answer(&verdict),
             Err(error) => PolicyAnswer::Failed { error: error.to_string() },
         }
+    }
+}
+
+impl Counsel for Advice<'_> {
+    fn rate(&mut self, resource: &Resource) -> Rate {
+        let id = &resource.name.id;
+        if let Some(counted) = self.rated.get(id) {
+            return *counted;
+        }
+        if !self.uncounted.contains(id) {
+            self.uncounted.push(id.clone());
+        }
+        Rate::Within
+    }
+
+    fn policy(&mut self, question: &PolicyQuestion<'_>) -> PolicyAnswer {
+        let input = self.input(question);
+        self.questions.ask(&question.resource.name.id, input)
     }
 }
 
@@ -345,12 +356,7 @@ impl Advice<'_> {
                 lifecycle: session.map(|session| session.life.lifecycle().as_str().to_owned()),
                 labels: session.map(|session| session.labels.clone()).unwrap_or_default(),
             },
-            resource: caracal_policy::Resource {
-                kind: caracal_policy::Resource::KIND.to_owned(),
-                id: question.resource.name.id.to_string(),
-                identifier: question.resource.name.identifier.to_string(),
-                scopes: question.resource.scopes.listed().iter().map(text_of_scope).collect(),
-            },
+            resource: resource_input(question.resource),
             action: Action {
                 id: ActionId::TokenExchange,
                 method: question.call.map(|call| call.method.clone()).filter(|method| !method.is_empty()),
@@ -372,7 +378,17 @@ impl Advice<'_> {
     }
 }
 
-fn text_of_scope(scope: &caracal_authority::scope::Scope) -> String {
+/// A resource as policy is told of it.
+pub(crate) fn resource_input(resource: &Resource) -> caracal_policy::Resource {
+    caracal_policy::Resource {
+        kind: caracal_policy::Resource::KIND.to_owned(),
+        id: resource.name.id.to_string(),
+        identifier: resource.name.identifier.to_string(),
+        scopes: resource.scopes.listed().iter().map(text_of_scope).collect(),
+    }
+}
+
+pub(crate) fn text_of_scope(scope: &caracal_authority::scope::Scope) -> String {
     scope.as_str().to_owned()
 }
 

@@ -66,6 +66,8 @@ pub(crate) enum RequestFault {
     AnotherZone,
     #[error("token is required")]
     NoToken,
+    #[error("`{0}` is required")]
+    Missing(&'static str),
 }
 
 /// A form past the checks that come before the Gateway's signature is looked at.

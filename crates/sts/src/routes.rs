@@ -26,6 +26,7 @@ use crate::client::{AuthenticatedClient, Credentials, NotAuthenticated};
 use crate::exchange::{Asked, Granted};
 use crate::gateway_auth::{Presented, SignedRequest};
 use crate::guesses::{Guessed, Guesser};
+use crate::launch;
 use crate::metrics::Series;
 use crate::public_reads::{AskedFrom, Public};
 use crate::request::{Screened, TokenRequest};
@@ -58,6 +59,8 @@ impl Sts {
             .route("/zones/{zone_id}/oauth/2/revoke", post(standards::revocation::revoke))
             .route("/approvals/{id}", get(approvals::status::status))
             .route("/approvals/{id}/decision", post(approvals::decision::decide))
+            .route("/v1/run/manifest", post(launch::manifest))
+            .route("/v1/run/credential", post(launch::credential))
             .route("/internal/zones/{zone_id}/signing-key/rotate", post(rotate))
             .route("/health", get(|| async { health::alive_empty() }))
             .route("/ready", get(ready))
@@ -115,6 +118,23 @@ impl Sts {
         let peer = request.extensions().get::<PeerAddr>().map(|peer| peer.ip());
         Source::of(request.headers(), peer, self.config.trust_proxy)
     }
+}
+
+/// 200 with `body`, which nobody on the way may keep: RFC 6749 §5.1. The reference does not say so.
+pub(crate) fn unkept(body: &impl Serialize) -> Response {
+    let mut response = Profile::STS.json(StatusCode::OK, body).into_response();
+    never_kept(&mut response);
+    response
+}
+
+/// The refusal; with a challenge for who has to wait for an approval (§7.3).
+pub(crate) fn refused(ended: Ended) -> Response {
+    let challenge = ended.waits_for_approval().then_some(HeaderValue::from_static(approvals::CHALLENGE));
+    let mut response = Problem::from(ended).into_response();
+    if let Some(challenge) = challenge {
+        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    }
+    response
 }
 
 impl Sts {

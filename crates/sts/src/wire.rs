@@ -35,6 +35,9 @@ pub enum ExchangeError {
         /// For how long.
         retry_after: Duration,
     },
+    /// The workload has asked too often.
+    #[error("too many requests of this workload")]
+    TooManyLaunches,
     /// The request claims to be a Gateway's, and is not.
     #[error("invalid gateway exchange signature")]
     NotAGateway,
@@ -60,7 +63,7 @@ impl ExchangeError {
                 StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
             }
             Self::Replayed | Self::NotAGateway => StatusCode::UNAUTHORIZED,
-            Self::Locked { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Locked { .. } | Self::TooManyLaunches => StatusCode::TOO_MANY_REQUESTS,
             Self::Malformed => StatusCode::BAD_REQUEST,
             Self::Unavailable | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -72,7 +75,7 @@ impl ExchangeError {
         match self {
             Self::Refused(refusal) => refusal.code(),
             Self::Replayed | Self::Malformed => "invalid_token",
-            Self::Locked { .. } => "provider_rate_limited",
+            Self::Locked { .. } | Self::TooManyLaunches => "provider_rate_limited",
             Self::NotAGateway => "access_denied",
             Self::Unavailable | Self::Busy => "sts_unavailable",
             Self::Internal => "internal_error",
@@ -125,7 +128,9 @@ impl ExchangeError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Locked { retry_after } => Some(*retry_after),
-            Self::Refused(Refusal::RateLimited | Refusal::TooManyApprovals) => Some(Duration::from_secs(60)),
+            Self::Refused(Refusal::RateLimited | Refusal::TooManyApprovals) | Self::TooManyLaunches => {
+                Some(Duration::from_secs(60))
+            }
             Self::Refused(Refusal::FederationKeysUnreachable) | Self::Unavailable | Self::Busy => Some(SHORTLY),
             _ => None,
         }
@@ -161,6 +166,15 @@ impl From<StoreError> for ExchangeError {
             StoreError::Conflict { .. } | StoreError::Statement { .. } => Self::Internal,
             StoreError::Corrupt { .. } => Self::Unavailable,
         }
+    }
+}
+
+impl ExchangeError {
+    /// What a workload that proved itself is told when its own row is damaged (contract: sts.md §11): nothing but that it
+    /// is not its fault.
+    pub(crate) fn damaged(error: StoreError) -> Self {
+        tracing::error!(%error, "the bindings of a workload are damaged");
+        Self::Internal
     }
 }
 

@@ -369,3 +369,26 @@ async fn holds_are_listed_and_counted_by_what_is_asked_for() {
     let none = world.get(&at(&empty, "/counts")).await.is(200);
     assert_eq!(none, json!({"pending": 0, "approved": 0, "rejected": 0, "expired": 0, "consumed": 0}));
 }
+
+#[tokio::test]
+async fn a_workloads_hold_is_shown_and_decided_like_any_other() {
+    let world = World::new().await;
+    let zone = world.zone("Ops").await;
+    let id = hold(&world, &zone, "0a", |row| {
+        row.principal_id = "w-1".to_owned();
+        row.principal_kind = "workload".to_owned();
+        row.application_id = None;
+        row.agent_session_id = None;
+        row.delegation_edge_id = None;
+        row.metadata.insert("workload_name".to_owned(), json!("nightly"));
+    })
+    .await;
+    let listed = world.get(&at(&zone, "?principal=w-1&state=pending")).await.is(200);
+    let shown = &listed["items"][0];
+    assert_eq!((&shown["id"], &shown["principal_id"]), (&json!(id), &json!("w-1")));
+    assert_eq!((&shown["application_id"], &shown["session_id"]), (&Value::Null, &Value::Null));
+    assert_eq!((&shown["principal_federated"], &shown["state"]), (&json!(false), &json!("pending")));
+    assert_eq!(shown["metadata_json"]["workload_name"], "nightly");
+    world.call("POST", &at(&zone, &format!("/{id}/approve")), None).await.is(200);
+    assert_eq!(world.get(&at(&zone, &format!("/{id}"))).await.is(200)["state"], "approved");
+}

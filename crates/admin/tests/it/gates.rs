@@ -101,7 +101,9 @@ mod t01_control_plane_coverage {
     #[tokio::test]
     async fn every_route_but_reads_that_change_nothing_needs_write_and_decisions_need_approve() {
         for route in route_list() {
-            let is_read = route.method == http::Method::GET || route.path == "/v1/policies/validate";
+            // Whoever is shown a secret can do whatever it opens (difference D12).
+            let reveals = route.path.ends_with("/secret");
+            let is_read = route.method == http::Method::GET && !reveals || route.path == "/v1/policies/validate";
             let is_decision = route.path.ends_with("/approve") || route.path.ends_with("/reject");
             let expected = if is_read {
                 Needs::Read

@@ -19,5 +19,6 @@ mod providers;
 mod resources;
 mod secrets;
 mod subject_issuers;
+mod workloads;
 mod world;
 mod zones;

@@ -63,6 +63,8 @@ pub struct Bound<'b> {
     pub delegation: &'b str,
     /// The application.
     pub application: &'b str,
+    /// The variable of a workload's environment that the credential is for; of an exchange none.
+    pub env: &'b str,
     /// The policy.
     pub policy: Option<&'b PolicyStamp>,
 }
@@ -138,6 +140,9 @@ fn exact(bound: &Bound<'_>, policy: &PolicyStamp) -> String {
     // Asked for by id and by identifier, it is one row.
     let rows: BTreeSet<String> = bound.rows.iter().map(row).collect();
     exact.list(rows.iter().map(String::as_str));
+    if !bound.env.is_empty() {
+        exact.text(bound.env);
+    }
     exact.0
 }
 

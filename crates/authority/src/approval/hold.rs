@@ -10,15 +10,57 @@ use crate::{AgentSessionId, ApplicationId, ApprovalId, AuthorityRecordId, EdgeId
 /// asked for again (§7.4).
 pub const REISSUE_WINDOW: Duration = Duration::from_secs(120);
 
+/// What kind of principal authority is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PrincipalKind {
+    /// An application, for itself.
+    Application,
+    /// A user.
+    User,
+    /// A workload, at its launch.
+    Workload,
+}
+
+impl PrincipalKind {
+    /// The stored name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Application => "application",
+            Self::User => "user",
+            Self::Workload => "workload",
+        }
+    }
+}
+
+impl From<SubjectKind> for PrincipalKind {
+    fn from(kind: SubjectKind) -> Self {
+        match kind {
+            SubjectKind::Application => Self::Application,
+            SubjectKind::User => Self::User,
+        }
+    }
+}
+
+/// What whoever decides is shown of a launch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaunchOf {
+    /// The workload's name.
+    pub name: String,
+    /// The variable that is to hold the credential.
+    pub env: String,
+}
+
 /// What to raise: a hold without an id and a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewHold {
     /// Its zone.
     pub zone: ZoneId,
-    /// For whom authority is asked: the `sub` of the presented mandate, else the application's id.
+    /// For whom authority is asked: the `sub` of the presented mandate, else the id of the application or workload.
     pub principal: String,
     /// What kind of principal that is.
-    pub principal_kind: SubjectKind,
+    pub principal_kind: PrincipalKind,
+    /// The launch it is for, if it is for one.
+    pub launch: Option<LaunchOf>,
     /// The authority record, asserted or presented.
     pub record: Option<AuthorityRecordId>,
     /// The application that asks.

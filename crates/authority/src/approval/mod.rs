@@ -22,5 +22,5 @@ pub use binding::{Binding, Bound, NotABinding, PolicyStamp, ResourceRow};
 pub use decide::{
     NotForOperators, NotTheirs, Presented, are_related, identity, operator_may_decide, subject_may_decide,
 };
-pub use hold::{Consumed, Hold, HoldState, NewHold, REISSUE_WINDOW};
+pub use hold::{Consumed, Hold, HoldState, LaunchOf, NewHold, PrincipalKind, REISSUE_WINDOW};
 pub use tiers::{ApprovalTier, Approver, ClassConflict, Privacy, Requirement, merge};

@@ -86,16 +86,22 @@ pub(super) fn brought<'f>(
             && hold.binding == binding
     });
     let hold = hold.ok_or(Refusal::ApprovalUnknown)?;
+    let made = hold.reissuable(now).and_then(|id| facts.record(&request.zone, id));
+    if let Some(record) = made.and_then(|record| record::check_live(record, now).ok()) {
+        return Ok(Brought::Spent(hold, record));
+    }
+    settle(hold, now)?;
+    Ok(Brought::Approved(hold))
+}
+
+/// What comes of a hold for the request that it is for: it can be spent, or this is the answer.
+pub(crate) fn settle(hold: &Hold, now: Timestamp) -> Result<(), Refusal> {
     match hold.state(now) {
-        HoldState::Approved => Ok(Brought::Approved(hold)),
+        HoldState::Approved => Ok(()),
         HoldState::Pending => Err(Refusal::ApprovalRequired { wanted: Wanted::Known(Box::new(hold.clone())) }),
         HoldState::Rejected => Err(Refusal::ApprovalRejected { hold: Box::new(hold.clone()) }),
         HoldState::Expired => Err(Refusal::ApprovalExpired),
-        HoldState::Consumed => {
-            let made = hold.reissuable(now).and_then(|id| facts.record(&request.zone, id));
-            let live = made.and_then(|record| record::check_live(record, now).ok());
-            live.map(|record| Brought::Spent(hold, record)).ok_or(Refusal::ApprovalConsumed { lost_to: None })
-        }
+        HoldState::Consumed => Err(Refusal::ApprovalConsumed { lost_to: None }),
     }
 }
 
@@ -124,13 +130,8 @@ pub(super) fn gate(
             && hold.answers_for(standing.now)
     });
     let Some(hold) = known else { return Err(Refusal::ApprovalRequired { wanted: Wanted::New(Box::new(new)) }) };
-    match hold.state(standing.now) {
-        HoldState::Approved => Ok(Some(Spending::Spend(hold.clone()))),
-        HoldState::Rejected => Err(Refusal::ApprovalRejected { hold: Box::new(hold.clone()) }),
-        HoldState::Pending | HoldState::Expired | HoldState::Consumed => {
-            Err(Refusal::ApprovalRequired { wanted: Wanted::Known(Box::new(hold.clone())) })
-        }
-    }
+    settle(hold, standing.now)?;
+    Ok(Some(Spending::Spend(hold.clone())))
 }
 
 /// The hold for a request.
@@ -161,7 +162,8 @@ fn wanted(request: &Request, facts: &Facts, standing: &Standing<'_>, requirement
     NewHold {
         zone: request.zone.clone(),
         principal: principal(request, standing.subject).to_owned(),
-        principal_kind: standing.kind(),
+        principal_kind: standing.kind().into(),
+        launch: None,
         record: referred.record.cloned(),
         application: Some(standing.client.id.clone()),
         session: referred.session.cloned(),
@@ -209,6 +211,7 @@ fn binding(request: &Request, facts: &Facts, referred: Referred<'_>) -> Binding 
         session: referred.session.map_or("", AgentSessionId::as_str),
         delegation: referred.edge.map_or("", EdgeId::as_str),
         application: request.application.as_str(),
+        env: "",
         policy: Some(&facts.policy),
     })
 }

@@ -30,6 +30,7 @@ mod resources;
 mod standing;
 
 pub use active::{Inactive, check_active};
+pub(crate) use approvals::settle;
 pub use approvals::{Spending, Wanted};
 pub use counsel::{ApprovalTier, Approver, Counsel, PolicyAnswer, PolicyQuestion, Privacy, Rate};
 pub use facts::{Client, Connection, Facts, RefreshFailure, ResourceFacts};

@@ -239,6 +239,37 @@ refusals! {
     /// The upstream directive or its credential could not be made.
     DirectiveUnavailable => 502 "http_request_failed", "provider_credential_unavailable",
         "the provider credential could not be obtained";
+
+    // Launches of workloads (sts.md §11).
+    /// Unknown workload, or a wrong secret: one answer for both.
+    WorkloadUnauthenticated => 401 "access_denied", "workload_auth_failed", "invalid workload credentials";
+    /// The workload has no binding at all.
+    NothingBound => 404 "resource_not_found", "binding_not_found", "no credential is bound to this workload";
+    /// Nothing is bound to the variable.
+    BindingUnknown => 404 "resource_not_found", "binding_not_found", "no credential is bound to this variable";
+    /// What is bound names no resource of the zone that is in use.
+    BoundResourceUnknown => 404 "resource_not_found", "resource_not_found",
+        "the bound resource does not exist in this zone";
+    /// The resource does not offer a scope that the binding names.
+    BoundScopesNotOffered => 403 "access_denied", "scope_mismatch",
+        "the bound resource does not offer these scopes";
+    /// The resource has no provider, so there is no credential to inject.
+    NoProvider => 403 "access_denied", "credential_not_provisioned", "the bound resource has no credential provider";
+    /// The provider was archived.
+    ProviderGone => 403 "access_denied", "provider_unavailable",
+        "the credential provider of the bound resource does not exist any more";
+    /// The provider's configuration is not one a credential can be made by.
+    ProviderMisconfigured => 403 "access_denied", "provider_unavailable",
+        "the credential provider of the bound resource is not configured correctly";
+    /// The provider does not let its credential leave the Gateway.
+    InjectionNotAllowed => 403 "access_denied", "credential_injection_denied",
+        "the credential provider does not allow its credential to be injected; set allow_runtime_injection on it";
+    /// The credential is that of a person's account, and a launch is nobody's.
+    NoUserAtLaunch => 403 "access_denied", "credential_not_provisioned",
+        "the credential belongs to a person's account, and a workload is started for nobody";
+    /// The zone's policy became another while this very request, approved under the former, was carried out.
+    ApprovalPolicyChanged => 409 "access_denied", "approval_policy_changed",
+        "the policy changed while the approval was being used; ask again without approval_id";
 }
 
 impl Refusal {
@@ -247,6 +278,11 @@ impl Refusal {
         match self {
             Self::FederationRejected { why } => Some(why.reason()),
             Self::FederationKeysUnreachable => Some(FederationFault::KeysUnreachable.reason()),
+            Self::NoProvider => Some("no_provider"),
+            Self::ProviderGone => Some("provider_not_found"),
+            Self::ProviderMisconfigured => Some("provider_config_invalid"),
+            Self::InjectionNotAllowed => Some("runtime_injection_not_allowed"),
+            Self::NoUserAtLaunch => Some("no_user_principal"),
             _ => None,
         }
     }

@@ -7,6 +7,7 @@ mod bindings;
 mod delegations;
 mod exchanges;
 mod fixtures;
+mod launches;
 mod mandates;
 mod refusals;
 mod sessions;

@@ -1,5 +1,5 @@
-//! Every refusal has the status and the code the contract gives it. The table is typed from sts.md §3.3–3.8, §4, §7.4
-//! and §9 with D7, not from the code.
+//! Every refusal has the status and the code the contract gives it. The table is typed from sts.md §3.3–3.8, §4, §7.4,
+//! §9 and §11 with D7, not from the code.
 
 use crate::delegation::LineageFault;
 use crate::exchange::{ProviderReason, RefreshFailure, Refusal, Wanted};
@@ -66,6 +66,17 @@ fn table() -> Vec<(Refusal, u16, &'static str)> {
         (Refusal::LifetimeExhausted, 403, "access_denied"),
         (Refusal::MandateTooLarge, 400, "invalid_token"),
         (Refusal::DirectiveUnavailable, 502, "http_request_failed"),
+        (Refusal::WorkloadUnauthenticated, 401, "access_denied"),
+        (Refusal::NothingBound, 404, "resource_not_found"),
+        (Refusal::BindingUnknown, 404, "resource_not_found"),
+        (Refusal::BoundResourceUnknown, 404, "resource_not_found"),
+        (Refusal::BoundScopesNotOffered, 403, "access_denied"),
+        (Refusal::NoProvider, 403, "access_denied"),
+        (Refusal::ProviderGone, 403, "access_denied"),
+        (Refusal::ProviderMisconfigured, 403, "access_denied"),
+        (Refusal::InjectionNotAllowed, 403, "access_denied"),
+        (Refusal::NoUserAtLaunch, 403, "access_denied"),
+        (Refusal::ApprovalPolicyChanged, 409, "access_denied"),
     ]
 }
 

@@ -22,7 +22,9 @@ use caracal_http::server::{self, Ended, Limits};
 use caracal_ledger::{AnonymousDenials, ChainKey, Ledger};
 use caracal_store::{Message, Store};
 use caracal_stream::{APPROVALS, Counters, DELEGATIONS, KEYS, REVOCATIONS, Redis, Relay, RelayOptions, Streams, Tail};
-use caracal_sts::{Capabilities, Guesses, MintRate, ProcessGuesses, ProcessMintRate, Sts, StsConfig};
+use caracal_sts::{
+    Capabilities, Guesses, LaunchRate, MintRate, ProcessGuesses, ProcessLaunchRate, ProcessMintRate, Sts, StsConfig,
+};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -32,7 +34,7 @@ use super::{StartError, copy, secrets};
 use crate::adapters::{InProcessSts, OfflineVerifier, SharedVerifier, StoreTime, StreamsProbe, StsPolicyRuntime};
 use crate::kept_counters::KeptRequests;
 use crate::settings::{KeyMaterial, Mode, Service, Settings};
-use crate::shared_counters::{SharedGuesses, SharedMintRate, SharedRequests};
+use crate::shared_counters::{SharedGuesses, SharedLaunchRate, SharedMintRate, SharedRequests};
 use crate::{elected, housekeeping, rewrapping};
 
 /// What every service is made of.
@@ -46,6 +48,7 @@ struct Parts {
     open_metrics: bool,
     mint_rate: Arc<dyn MintRate>,
     guesses: Arc<dyn Guesses>,
+    launch_rate: Arc<dyn LaunchRate>,
     /// The one way out of this process: upstreams, identity providers and token endpoints alike.
     egress: GuardedConnector,
     broker: Arc<Broker>,
@@ -107,6 +110,10 @@ impl Services {
             guesses: match &shared {
                 Some((redis, _)) => Arc::new(SharedGuesses(Counters::new(redis.clone()))),
                 None => Arc::new(ProcessGuesses::resumed(store.clone()).await.map_err(StartError::Count)?),
+            },
+            launch_rate: match &shared {
+                Some((redis, _)) => Arc::new(SharedLaunchRate(Counters::new(redis.clone()))),
+                None => Arc::new(ProcessLaunchRate::default()),
             },
         };
         // The Admin API says what decides in a zone, and asks the code that decides, also where no STS is served.
@@ -334,6 +341,7 @@ fn sts(settings: &Settings, parts: &Parts, keys: &KeyMaterial, issuer: &str) -> 
             verifier: parts.verifier.clone(),
             mint_rate: parts.mint_rate.clone(),
             guesses: parts.guesses.clone(),
+            launch_rate: parts.launch_rate.clone(),
             egress: parts.egress.clone(),
             broker: parts.broker.clone(),
         },

@@ -14,7 +14,7 @@ use crate::resources::ResourceFilter;
 use crate::sessions::Among;
 use crate::{
     admin_evidence, applications, approvals, delegations, evidence, outbox, policies, policy_sets, providers, receipts,
-    records, resources, sealed_secrets, sessions, signing_keys, subject_issuers, used_mandates, zones,
+    records, resources, sealed_secrets, sessions, signing_keys, subject_issuers, used_mandates, workloads, zones,
 };
 
 /// Zone `z-1` has one of everything, `z-2` exists and has nothing.
@@ -29,6 +29,7 @@ async fn one_zone_has_it_all(make: Make) -> Fresh {
                 let zone = &mut tx.zone_write(&zone("z-1"));
                 zones::give_to(zone, "account-1").await?;
                 applications::add(zone, &samples::application("app-1", false)).await?;
+                workloads::add(zone, &samples::workload("w-1", true)).await?;
                 providers::add(zone, &samples::provider("prov-1", true)).await?;
                 subject_issuers::add(zone, &samples::subject_issuer("i-1", true)).await?;
                 resources::add(zone, &samples::resource("r-1", true)).await?;
@@ -74,6 +75,12 @@ async fn holdings(fresh: &Fresh, name: &str) -> Vec<(&'static str, bool)> {
                 .is_some(),
         ),
         ("applications", !applications::list(read, false, &page).await.unwrap().is_empty()),
+        ("workload", workloads::lookup(read, &id!("w-1")).await.unwrap().is_some()),
+        (
+            "workload by name",
+            workloads::find_by_name(read, &samples::workload("w-1", true).name, None).await.unwrap().is_some(),
+        ),
+        ("workloads", !workloads::list(read, &page).await.unwrap().is_empty()),
         ("provider", providers::lookup(read, &id!("prov-1")).await.unwrap().is_some()),
         ("providers", !providers::list(read, false, &page).await.unwrap().is_empty()),
         ("provider names", !providers::list_identifiers(read, "provider://prov").await.unwrap().is_empty()),
@@ -172,6 +179,9 @@ pub async fn another_zones_rows_cannot_be_changed(make: Make) {
                 let renamed =
                     applications::Application { name: "renamed".to_owned(), ..samples::application("app-1", false) };
                 applications::update(tx, &renamed).await?;
+                let renamed = workloads::Workload { name: "renamed".to_owned(), ..samples::workload("w-1", true) };
+                assert!(!workloads::update(tx, &renamed).await?);
+                assert!(!workloads::remove(tx, &id!("w-1")).await?);
                 providers::update(
                     tx,
                     &providers::Provider { name: "renamed".to_owned(), ..samples::provider("prov-1", true) },
@@ -220,6 +230,7 @@ pub async fn another_zones_rows_cannot_be_changed(make: Make) {
     let mut snapshot = fresh.store.snapshot().await.unwrap();
     let read = &mut snapshot.zone(&zone("z-1"));
     same(&applications::lookup(read, &id!("app-1")).await.unwrap().unwrap(), &samples::application("app-1", false));
+    same(&workloads::lookup(read, &id!("w-1")).await.unwrap().unwrap(), &samples::workload("w-1", true));
     same(&providers::lookup(read, &id!("prov-1")).await.unwrap().unwrap(), &samples::provider("prov-1", true));
     same(&subject_issuers::lookup(read, &id!("i-1")).await.unwrap().unwrap(), &samples::subject_issuer("i-1", true));
     same(&resources::lookup(read, &id!("r-1")).await.unwrap().unwrap(), &samples::resource("r-1", true));

@@ -89,6 +89,7 @@ macro_rules! conformance_suite {
             repositories = repositories {
                 zones_come_back_as_stored
                 applications_come_back_as_stored
+                workloads_come_back_as_stored
                 providers_come_back_as_stored
                 subject_issuers_come_back_as_stored
                 connections_come_back_as_stored
@@ -125,6 +126,7 @@ macro_rules! conformance_suite {
                 used_mandates_are_forgotten_once_expired
                 what_is_named_is_what_would_be_read
                 all_that_a_decision_names_is_read_in_one_round_trip
+                all_that_a_launch_names_is_read_in_one_round_trip
             }
         }
     };

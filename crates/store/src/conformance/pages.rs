@@ -10,7 +10,9 @@ use crate::evidence::{EvidenceFilter, EvidenceRow};
 use crate::page::{Page, Position};
 use crate::resources::ResourceFilter;
 use crate::zones::ZoneFilter;
-use crate::{applications, approvals, evidence, policies, policy_sets, providers, resources, subject_issuers, zones};
+use crate::{
+    applications, approvals, evidence, policies, policy_sets, providers, resources, subject_issuers, workloads, zones,
+};
 
 const ROWS: usize = 600;
 /// Not a divisor of [`ROWS`], so that the last page is a short one.
@@ -52,6 +54,7 @@ pub async fn rows_of_one_instant_are_each_on_one_page(make: Make) {
                     zones::add(tx, &samples::a_zone(&name, true)).await?;
                     let mut zone = tx.zone_write(&zone("z-1"));
                     applications::add(&mut zone, &samples::application(&name, true)).await?;
+                    workloads::add(&mut zone, &samples::workload(&name, true)).await?;
                     providers::add(&mut zone, &samples::provider(&name, true)).await?;
                     subject_issuers::add(&mut zone, &samples::subject_issuer(&name, true)).await?;
                     resources::add(&mut zone, &samples::resource(&name, true)).await?;
@@ -89,6 +92,10 @@ pub async fn rows_of_one_instant_are_each_on_one_page(make: Make) {
         |row| (row.attribution.created_at, row.id.as_str())
     );
     check!("applications", |page| applications::list(&mut snapshot.zone(&z), false, &page).await.unwrap(), |row| (
+        row.attribution.created_at,
+        row.id.as_str()
+    ));
+    check!("workloads", |page| workloads::list(&mut snapshot.zone(&z), &page).await.unwrap(), |row| (
         row.attribution.created_at,
         row.id.as_str()
     ));

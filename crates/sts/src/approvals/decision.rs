@@ -26,11 +26,12 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::status::{answer, not_found};
+use super::status::not_found;
 use super::{Told, approval_id};
 use crate::evidence::event_id;
 use crate::public_reads::{AskedFrom, Public};
 use crate::routes::BEARER_CHALLENGE;
+use crate::routes::unkept;
 use crate::{ExchangeError, Sts};
 
 /// What is said to who brought a bearer that is not accepted (RFC 6750 §3.1).
@@ -96,7 +97,7 @@ pub(crate) async fn decide(
                 sts.metrics.rejected.up()
             }
             let state = if approved { HoldState::Approved } else { HoldState::Rejected };
-            answer(&Told::of(&hold.id, state, hold.expires_at))
+            unkept(&Told::of(&hold.id, state, hold.expires_at))
         }
         Err(refused) => {
             if let NotDecided::NoBearer | NotDecided::NotAMandate = refused {

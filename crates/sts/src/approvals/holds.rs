@@ -25,9 +25,7 @@ pub(crate) fn raise(
     account: &Account<'_>,
     outcome: &Outcome,
 ) -> Result<Raise, ExchangeError> {
-    // Its id is a capability: whoever knows it may ask for its state.
-    let id = ApprovalId::parse(&chance::uuid_v4()?.to_string()).map_err(|_| ExchangeError::Internal)?;
-    let row = row(id, new, account.occurred_at);
+    let row = row(new, account.occurred_at)?;
     let hold = row.facts()?;
     let issued = account.of_hold(EventType::StepUpIssued, Decision::Pending, &hold, &outcome.context)?;
     Ok(Raise {
@@ -41,8 +39,11 @@ pub(crate) fn raise(
     })
 }
 
-fn row(id: ApprovalId, new: &NewHold, now: Timestamp) -> ApprovalRow {
-    ApprovalRow {
+/// The row of a hold that is raised at `now`.
+pub(crate) fn row(new: &NewHold, now: Timestamp) -> Result<ApprovalRow, ExchangeError> {
+    // Its id is a capability: whoever knows it may ask for its state.
+    let id = ApprovalId::parse(&chance::uuid_v4()?.to_string()).map_err(|_| ExchangeError::Internal)?;
+    Ok(ApprovalRow {
         zone_id: new.zone.clone(),
         id,
         principal_id: new.principal.clone(),
@@ -67,7 +68,7 @@ fn row(id: ApprovalId, new: &NewHold, now: Timestamp) -> ApprovalRow {
         decision_reason: None,
         consumed_at: None,
         consumed_record_id: None,
-    }
+    })
 }
 
 /// What who decides is shown of the request (§7.5).
@@ -84,6 +85,11 @@ fn metadata(new: &NewHold) -> Map<String, Value> {
     }
     if let Some(delegation) = &new.delegation {
         put("delegation_edge_id", json!(delegation));
+    }
+    if let Some(launch) = &new.launch {
+        put("workload_id", json!(new.principal));
+        put("workload_name", json!(launch.name));
+        put("env", json!(launch.env));
     }
     put("policy_set_version_id", json!(new.policy.version));
     put("policy_manifest_sha", json!(new.policy.manifest));

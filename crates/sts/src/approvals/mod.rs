@@ -39,13 +39,15 @@ impl<'t> Told<'t> {
 
 /// The id of a path. Ids of holds are UUIDs; anything else names none.
 fn approval_id(text: &str) -> Option<ApprovalId> {
+    if is_uuid(text) { ApprovalId::parse(&text.to_ascii_lowercase()).ok() } else { None }
+}
+
+/// Whether `text` has the form of a UUID, in either case.
+pub(crate) fn is_uuid(text: &str) -> bool {
     let digits = |part: &str, length| part.len() == length && part.bytes().all(|byte| byte.is_ascii_hexdigit());
     let mut parts = text.split('-');
     let is_uuid = [8, 4, 4, 4, 12].into_iter().all(|length| parts.next().is_some_and(|part| digits(part, length)));
-    if !is_uuid || parts.next().is_some() {
-        return None;
-    }
-    ApprovalId::parse(&text.to_ascii_lowercase()).ok()
+    is_uuid && parts.next().is_none()
 }
 
 #[cfg(test)]

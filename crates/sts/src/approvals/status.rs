@@ -6,13 +6,13 @@ use std::time::Duration;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
-use caracal_http::{Problem, Profile};
-use http::header::CACHE_CONTROL;
-use http::{HeaderValue, StatusCode};
+use caracal_http::Problem;
+use http::StatusCode;
 
 use super::waiters::{NotSeen, Seen};
 use super::{LONGEST_WAIT, Told, approval_id};
 use crate::public_reads::{AskedFrom, Public};
+use crate::routes::unkept;
 use crate::{ExchangeError, Sts};
 
 pub(crate) async fn status(
@@ -30,7 +30,7 @@ pub(crate) async fn status(
         return problem.describe("wait must be a whole number of seconds").into_response();
     };
     match sts.waiters.state(&id, wait).await {
-        Ok(Some(Seen { state, expires_at })) => answer(&Told::of(&id, state, expires_at)),
+        Ok(Some(Seen { state, expires_at })) => unkept(&Told::of(&id, state, expires_at)),
         Ok(None) => not_found().into_response(),
         Err(error) => Problem::from(error).into_response(),
     }
@@ -47,13 +47,6 @@ fn wait(pairs: &[(String, String)]) -> Option<Duration> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     // A number that is too long to be read is longer than the longest wait.
     is_number.then(|| Duration::from_secs(text.parse().unwrap_or(u64::MAX)).min(LONGEST_WAIT))
-}
-
-/// A state changes; nobody on the way may keep it.
-pub(super) fn answer(told: &Told<'_>) -> Response {
-    let mut response = Profile::STS.json(StatusCode::OK, told).into_response();
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }
 
 pub(super) fn not_found() -> Problem {

@@ -2,7 +2,7 @@
 
 use caracal_authority::{AgentSessionId, PolicySetId};
 use caracal_store::approvals::{self, ApprovalRow};
-use caracal_store::{StoreError, policy_sets, resources};
+use caracal_store::{policy_sets, resources};
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -471,39 +471,6 @@ mod t02_sts_approval_races {
         let events = world.evidence().await;
         let lost = events.iter().find(|event| event.outcome() == "deny approval_already_consumed").unwrap();
         assert_eq!(lost.text("challenge_id"), id_of(&hold));
-    }
-
-    /// A change of the zone that runs until it is let go, and changes nothing.
-    struct Held {
-        release: std::sync::mpsc::Sender<()>,
-        done: tokio::task::JoinHandle<Result<(), StoreError>>,
-    }
-
-    impl Held {
-        async fn back(world: &World) -> Self {
-            let (release, released) = std::sync::mpsc::channel();
-            let (runs, is_run) = std::sync::mpsc::channel();
-            let store = world.store.clone();
-            let done = tokio::spawn(async move {
-                store
-                    .commit(&zone(), std::sync::Mutex::new((runs, released)), |_, gate| {
-                        Box::pin(async move {
-                            let gate = gate.lock().unwrap();
-                            gate.0.send(()).unwrap();
-                            tokio::task::block_in_place(|| gate.1.recv().unwrap());
-                            Ok(())
-                        })
-                    })
-                    .await
-            });
-            tokio::task::spawn_blocking(move || is_run.recv().unwrap()).await.unwrap();
-            Self { release, done }
-        }
-
-        async fn let_go(self) {
-            self.release.send(()).unwrap();
-            self.done.await.unwrap().unwrap();
-        }
     }
 
     #[tokio::test]

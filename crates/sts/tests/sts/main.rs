@@ -10,13 +10,13 @@
 //! | 4 what a Gateway's signature is bound to | `gateway_signature` |
 //! | 5 undeclared operations | `gateway_exchange`: `t02_sts_operations` |
 //! | 6 the control audience | `control_keys`, `bootstrap` |
-//! | 7 existence is not disclosed | `clients` |
+//! | 7 existence is not disclosed | `clients`, `launches` |
 //! | 8 secrets | `secrets`, `clients` |
-//! | 9 an approval releases one record, for one request | `approvals` |
+//! | 9 an approval releases one record, or one credential, for one request | `approvals`, `launches` |
 //! | 10 who may approve | `approval_decisions` |
 //! | 11 a delegation bounds scopes and life | `delegated_mint` |
 //! | 12 external subjects and the keys they are verified with | `federation`, `issuer_keys` |
-//! | 13 everything fails closed | `availability`, `gateway_signature` |
+//! | 13 everything fails closed | `availability`, `gateway_signature`, `launches` |
 //! | 14 egress to token endpoints | `service_tokens`, and the tests of `caracal-broker` |
 //! | 15 keys that were rotated away still verify; one renewal of an account at a time | `rotation`, `accounts` |
 
@@ -48,6 +48,7 @@ mod held_edges;
 mod hostile;
 mod issuer_keys;
 mod jwks;
+mod launches;
 mod operations;
 mod over_a_socket;
 mod public_reads;

@@ -21,7 +21,7 @@ use crate::revocations::{Anchor, AnchorKind};
 use crate::zones::ZoneFilter;
 use crate::{
     admin_tokens, applications, mint_limit, policies, policy_sets, providers, resources, revocations, sealed_secrets,
-    signing_keys, subject_issuers, zones,
+    signing_keys, subject_issuers, workloads, zones,
 };
 
 /// Runs a change of zone `z-1`; the closure captures nothing.
@@ -145,6 +145,62 @@ pub async fn applications_come_back_as_stored(make: Make) {
     }
     let anywhere = applications::find_in_any_zone(&mut snapshot.deployment(), &id!("app-1")).await.unwrap();
     same(&anywhere.unwrap(), &rows[0]);
+}
+
+pub async fn workloads_come_back_as_stored(make: Make) {
+    let fresh = fresh(make).await;
+    let rows = [samples::workload("w-1", true), samples::workload("w-2", false)];
+    change!(fresh.store, rows.clone(), |tx, rows| {
+        for row in rows {
+            workloads::add(tx, row).await?;
+        }
+        Ok(())
+    })
+    .unwrap();
+    let twice = workloads::Workload { name: "Other".to_owned(), ..rows[0].clone() };
+    let elsewhere: Result<(), StoreError> =
+        fresh.store.commit(&zone("z-2"), twice, |tx, row| Box::pin(async move { workloads::add(tx, row).await })).await;
+    assert!(elsewhere.unwrap_err().is_conflict_on("workloads.id"), "an id names one workload of the deployment");
+    let same_name = workloads::Workload { id: id!("w-3"), name: rows[0].name.to_lowercase(), ..rows[0].clone() };
+    let refused = change!(fresh.store, same_name, |tx, row| workloads::add(tx, row).await);
+    assert!(refused.unwrap_err().is_conflict_on("workloads.name_key"));
+    let mut snapshot = fresh.store.snapshot().await.unwrap();
+    for row in &rows {
+        same(&workloads::lookup(&mut snapshot.zone(&zone("z-1")), &row.id).await.unwrap().unwrap(), row);
+        same(&workloads::find_in_any_zone(&mut snapshot.deployment(), &row.id).await.unwrap().unwrap(), row);
+    }
+    assert!(workloads::find_in_any_zone(&mut snapshot.deployment(), &id!("w-9")).await.unwrap().is_none());
+    let [required, optional] = &rows[0].bindings.read().unwrap()[..] else { panic!("two bindings") };
+    assert_eq!((required.env.as_str(), required.optional, required.on_failure), ("NOTES_TOKEN", false, None));
+    assert_eq!((optional.optional, optional.on_failure), (true, Some(workloads::OnFailure::Warn)));
+    let mut read = snapshot.zone(&zone("z-1"));
+    same(&workloads::list(&mut read, &Page::first(10)).await.unwrap(), &vec![rows[1].clone(), rows[0].clone()]);
+    for (name, except, found) in [
+        (rows[0].name.to_lowercase(), None, true),
+        (rows[0].name.to_lowercase(), Some(id!("w-1")), false),
+        ("nobody".to_owned(), None, false),
+    ] {
+        let taken = workloads::find_by_name(&mut read, &name, except.as_ref()).await.unwrap();
+        assert_eq!(taken.is_some(), found, "{name}");
+    }
+    drop(snapshot);
+    let changed = workloads::Workload {
+        name: "Renamed".to_owned(),
+        secret_hash: "argon2id$c$d".to_owned(),
+        bindings: rows[0].bindings.clone(),
+        attribution: touched(&rows[1].attribution),
+        ..rows[1].clone()
+    };
+    assert!(change!(fresh.store, changed.clone(), |tx, row| workloads::update(tx, row).await).unwrap());
+    let mut snapshot = fresh.store.snapshot().await.unwrap();
+    same(&workloads::lookup(&mut snapshot.zone(&zone("z-1")), &id!("w-2")).await.unwrap().unwrap(), &changed);
+    drop(snapshot);
+    assert!(change!(fresh.store, (), |tx, _unused| workloads::remove(tx, &id!("w-2")).await).unwrap());
+    assert!(!change!(fresh.store, (), |tx, _unused| workloads::remove(tx, &id!("w-2")).await).unwrap());
+    assert!(!change!(fresh.store, changed, |tx, row| workloads::update(tx, row).await).unwrap());
+    let mut snapshot = fresh.store.snapshot().await.unwrap();
+    let mut read = snapshot.zone(&zone("z-1"));
+    same(&workloads::list(&mut read, &Page::first(10)).await.unwrap(), &vec![rows[0].clone()]);
 }
 
 pub async fn providers_come_back_as_stored(make: Make) {

@@ -9,7 +9,7 @@ use crate::error::StoreError;
 use crate::store::{Snapshot, Store};
 use crate::{
     applications, approvals, delegations, policies, policy_sets, provider_connections, providers, records, resources,
-    sealed_secrets, sessions, signing_keys, subject_issuers, zones,
+    sealed_secrets, sessions, signing_keys, subject_issuers, workloads, zones,
 };
 
 /// A zone with a line of delegations, resources behind providers, a policy, a key and secrets; and another zone with
@@ -38,6 +38,7 @@ async fn fill(store: &Store) {
     change!(store, rows, |tx, rows| {
         let (edges, sessions, resources) = rows;
         applications::add(tx, &samples::application("app-1", true)).await?;
+        workloads::add(tx, &samples::workload("w-1", true)).await?;
         for record in ["rec-1", "rec-2"] {
             records::add(tx, &samples::record(record, false)).await?;
         }
@@ -89,6 +90,8 @@ async fn look(snapshot: &mut Snapshot) -> Vec<String> {
     let read = &mut read;
     let mut seen = vec![
         format!("{:?}", applications::lookup(read, &id!("app-1")).await.unwrap()),
+        format!("{:?}", workloads::lookup(read, &id!("w-1")).await.unwrap()),
+        format!("{:?}", workloads::lookup(read, &id!("none")).await.unwrap()),
         format!("{:?}", zones::lookup(read).await.unwrap()),
         format!("{:?}", policy_sets::find_active(read).await.unwrap()),
         format!("{:?}", signing_keys::find_signing_id(read).await.unwrap()),
@@ -143,6 +146,7 @@ pub async fn what_is_named_is_what_would_be_read(make: Make) {
                     let delegation = (!delegation.is_empty()).then(|| id!(delegation));
                     let named = Named {
                         application: application.as_ref(),
+                        workload: Some(&id!(if secrets { "w-1" } else { "none" })),
                         record: record.as_ref(),
                         session: session.as_ref(),
                         delegation: delegation.as_ref(),
@@ -171,6 +175,7 @@ pub async fn all_that_a_decision_names_is_read_in_one_round_trip(make: Make) {
     let issuer = samples::subject_issuer("i-1", true).issuer;
     let named = Named {
         application: Some(&application),
+        workload: None,
         record: Some(&record),
         session: Some(&session),
         delegation: Some(&delegation),
@@ -209,5 +214,33 @@ pub async fn all_that_a_decision_names_is_read_in_one_round_trip(make: Make) {
     assert!(approvals::lookup(read, &approval).await.unwrap().is_some());
     assert!(policy_sets::find_active(read).await.unwrap().is_some());
     assert_eq!(signing_keys::find_signing_id(read).await.unwrap(), Some(id!("k-2")));
+    assert_eq!(store.round_trips() - before, u64::from(store.is_shared()));
+}
+
+/// The same of a workload that wants a credential.
+pub async fn all_that_a_launch_names_is_read_in_one_round_trip(make: Make) {
+    let fresh = fresh(make).await;
+    let store = &fresh.store;
+    fill(store).await;
+    let (workload, approval) = (id!("w-1"), id!("ap-1"));
+    let named = Named {
+        workload: Some(&workload),
+        resources: &["resource://r-1"],
+        secrets: true,
+        approval: Some(&approval),
+        ..Named::default()
+    };
+    let before = store.round_trips();
+    let (_, mut snapshot) = store.decision_snapshot(&zone("z-1"), &named).await.unwrap();
+    let mut read = snapshot.zone(&zone("z-1"));
+    let read = &mut read;
+    assert!(workloads::lookup(read, &workload).await.unwrap().is_some());
+    assert!(zones::lookup(read).await.unwrap().is_none(), "the zone has no row here");
+    let resource = resources::find_by_name(read, "resource://r-1").await.unwrap().unwrap();
+    assert!(providers::lookup(read, resource.credential_provider_id.as_ref().unwrap()).await.unwrap().is_some());
+    let secret = sealed_secrets::lookup(read, "zones/z-1/providers/prov-1/secretConfig").await.unwrap();
+    assert_eq!(secret.as_deref(), Some(b"sealed".as_slice()));
+    assert!(approvals::lookup(read, &approval).await.unwrap().is_some());
+    assert!(policy_sets::find_active(read).await.unwrap().is_some());
     assert_eq!(store.round_trips() - before, u64::from(store.is_shared()));
 }

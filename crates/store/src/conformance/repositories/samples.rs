@@ -20,6 +20,7 @@ use crate::resources::{Operation, Resource};
 use crate::sessions::SessionRow;
 use crate::signing_keys::SigningKeyRow;
 use crate::subject_issuers::SubjectIssuer;
+use crate::workloads::{Binding, Bindings, OnFailure, Workload};
 use crate::zones::Zone;
 
 /// Text that a careless layer would change: quotes, a backslash, a line break, something beyond the BMP.
@@ -52,6 +53,31 @@ pub(crate) fn application(name: &str, full: bool) -> Application {
         secret_hash: full.then(|| "argon2id$a$b".to_owned()),
         expires_at: full.then(|| at(100)),
         archived_at: None,
+        attribution: attribution(full, false),
+    }
+}
+
+pub(crate) fn workload(name: &str, full: bool) -> Workload {
+    let required = Binding {
+        env: "NOTES_TOKEN".to_owned(),
+        resource: "resource://notes".to_owned(),
+        scopes: Vec::new(),
+        optional: false,
+        on_failure: None,
+    };
+    let optional = Binding {
+        env: "_docs".to_owned(),
+        resource: ODD.to_owned(),
+        scopes: vec!["read".to_owned(), ODD.to_owned()],
+        optional: true,
+        on_failure: Some(OnFailure::Warn),
+    };
+    Workload {
+        zone_id: z(),
+        id: id!(name),
+        name: format!("{ODD} {name}"),
+        secret_hash: format!("argon2id$a$b-{name}"),
+        bindings: Bindings::of(&if full { vec![required, optional] } else { Vec::new() }),
         attribution: attribution(full, false),
     }
 }

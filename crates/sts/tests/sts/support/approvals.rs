@@ -3,7 +3,7 @@
 use axum::body::Body;
 use caracal_authority::ApprovalId;
 use caracal_store::approvals::{self, ApprovalRow, Verdict};
-use caracal_store::policy_sets;
+use caracal_store::{StoreError, policy_sets};
 use http::Request;
 use serde_json::{Value, json};
 
@@ -137,5 +137,38 @@ impl World {
         let answer = self.get(&format!("/approvals/{id}")).await;
         assert_eq!(answer.status, 200);
         answer.text("state").to_owned()
+    }
+}
+
+/// A change of the zone that runs until it is let go, and changes nothing.
+pub(crate) struct Held {
+    release: std::sync::mpsc::Sender<()>,
+    done: tokio::task::JoinHandle<Result<(), StoreError>>,
+}
+
+impl Held {
+    pub(crate) async fn back(world: &World) -> Self {
+        let (release, released) = std::sync::mpsc::channel();
+        let (runs, is_run) = std::sync::mpsc::channel();
+        let store = world.store.clone();
+        let done = tokio::spawn(async move {
+            store
+                .commit(&zone(), std::sync::Mutex::new((runs, released)), |_, gate| {
+                    Box::pin(async move {
+                        let gate = gate.lock().unwrap();
+                        gate.0.send(()).unwrap();
+                        tokio::task::block_in_place(|| gate.1.recv().unwrap());
+                        Ok(())
+                    })
+                })
+                .await
+        });
+        tokio::task::spawn_blocking(move || is_run.recv().unwrap()).await.unwrap();
+        Self { release, done }
+    }
+
+    pub(crate) async fn let_go(self) {
+        self.release.send(()).unwrap();
+        self.done.await.unwrap().unwrap();
     }
 }

@@ -15,7 +15,7 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, Request};
 use serde_json::Value;
 
-use super::{APP, DOCS, SECRET, World, ZONE, gateway_key, zone};
+use super::{APP, DOCS, SECRET, WORKLOAD, World, ZONE, gateway_key, zone};
 
 pub(crate) const GRANT: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 pub(crate) const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
@@ -71,13 +71,23 @@ pub(crate) struct Ask {
 }
 
 impl Ask {
-    fn empty() -> Self {
-        Self { target: "/oauth/2/token".to_owned(), fields: Vec::new(), authorization: None, source: None }
+    fn to(target: &str) -> Self {
+        Self { target: target.to_owned(), fields: Vec::new(), authorization: None, source: None }
+    }
+
+    /// What is bound to the workload `w-1`.
+    pub(crate) fn manifest() -> Self {
+        Self::to("/v1/run/manifest").set("workload_id", WORKLOAD).set("secret", SECRET)
+    }
+
+    /// What its variable `env` is bound to.
+    pub(crate) fn credential(env: &str) -> Self {
+        Self { target: "/v1/run/credential".to_owned(), ..Self::manifest() }.set("env", env)
     }
 
     /// Nothing but the grant type and the client.
     pub(crate) fn by(application: &str, secret: &str) -> Self {
-        Self::empty()
+        Self::to("/oauth/2/token")
             .set("grant_type", GRANT)
             .set("zone_id", ZONE)
             .set("application_id", application)
@@ -110,12 +120,15 @@ impl Ask {
 
     /// What a zone's own endpoint is asked about a mandate, by `app-docs` with Basic.
     pub(crate) fn about(endpoint: &str, token: &str) -> Self {
-        Self::empty().at(&format!("/zones/{ZONE}/oauth/2/{endpoint}")).basic(APP, SECRET).set("token", token)
+        Self::to("/oauth/2/token")
+            .at(&format!("/zones/{ZONE}/oauth/2/{endpoint}"))
+            .basic(APP, SECRET)
+            .set("token", token)
     }
 
     /// A bootstrap of `app-docs` as a generic client asks for it: with Basic, at its zone's own endpoint.
     pub(crate) fn generic() -> Self {
-        Self::empty()
+        Self::to("/oauth/2/token")
             .at(&format!("/zones/{ZONE}/oauth/2/token"))
             .basic(APP, SECRET)
             .set("grant_type", "client_credentials")
@@ -197,7 +210,7 @@ impl Signed {
     /// The exchange of `mandate` for `GET /items` of `resource://docs`.
     pub(crate) fn exchange(world: &World, mandate: &str) -> Self {
         let request_id = chance::uuid_v4().unwrap().to_string();
-        let ask = Ask::empty()
+        let ask = Ask::to("/oauth/2/token")
             .set("application_id", APP)
             .set("gateway_request_id", &request_id)
             .set("grant_type", GRANT)

@@ -28,7 +28,9 @@ use caracal_store::records::{self, RecordRow};
 use caracal_store::{
     Clock, ManualClock, Page, SqliteOptions, Store, StoreError, SystemClock, admin_evidence, conformance, used_mandates,
 };
-use caracal_sts::{Capabilities, Guesses, MintRate, ProcessGuesses, ProcessMintRate, Sts, StsConfig};
+use caracal_sts::{
+    Capabilities, Guesses, LaunchRate, MintRate, ProcessGuesses, ProcessLaunchRate, ProcessMintRate, Sts, StsConfig,
+};
 use caracal_testkit::Place;
 use http::Request;
 use http_body_util::BodyExt;
@@ -46,6 +48,7 @@ pub(crate) const ISSUER: &str = "https://sts.example";
 pub(crate) const ZONE: &str = "z-1";
 pub(crate) const OTHER_ZONE: &str = "z-2";
 pub(crate) const APP: &str = "app-docs";
+pub(crate) const WORKLOAD: &str = "w-1";
 /// The contract's vector, so that no test has to derive a hash before it can begin.
 pub(crate) const SECRET: &str = "cs_example";
 pub(crate) const SECRET_HASH: &str = "argon2id$AAECAwQFBgcICQoLDA0ODw$cN8d+MA2MSpRadHc1LUI8rahALniJ9ZzUBgSih/Wovo";
@@ -180,6 +183,7 @@ impl World {
             verifier: verifier.clone(),
             mint_rate: Arc::new(ProcessMintRate::default()),
             guesses: Arc::new(ProcessGuesses::new(store.clone())),
+            launch_rate: Arc::new(ProcessLaunchRate::default()),
             egress: egress.clone(),
             broker: providers::broker(&store, &secrets),
         };
@@ -218,6 +222,21 @@ impl World {
         guesses: Arc<dyn Guesses>,
         broker: Arc<Broker>,
     ) -> Arc<Sts> {
+        self.replica_of(config, (mint_rate, guesses, Arc::new(ProcessLaunchRate::default())), broker)
+    }
+
+    /// Another token service over the same store, with a counter of launches that it may share.
+    pub(crate) fn launcher(&self, config: StsConfig, launch_rate: Arc<dyn LaunchRate>) -> Arc<Sts> {
+        let (mint_rate, guesses) = (Arc::new(ProcessMintRate::default()), Arc::new(ProcessGuesses::default()));
+        self.replica_of(config, (mint_rate, guesses, launch_rate), providers::broker(&self.store, &self.secrets))
+    }
+
+    fn replica_of(
+        &self,
+        config: StsConfig,
+        (mint_rate, guesses, launch_rate): (Arc<dyn MintRate>, Arc<dyn Guesses>, Arc<dyn LaunchRate>),
+        broker: Arc<Broker>,
+    ) -> Arc<Sts> {
         let capabilities = Capabilities {
             store: self.store.clone(),
             keys: Arc::new(SigningKeys::new(self.store.clone(), self.ring.clone())),
@@ -227,6 +246,7 @@ impl World {
             verifier: self.verifier.clone(),
             mint_rate,
             guesses,
+            launch_rate,
             egress: self.egress.clone(),
             broker,
         };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use caracal_authority::{
     AgentSessionId, ApplicationId, AuthorityRecordId, ConnectionId, EdgeId, PolicyId, PolicySetId, PolicySetVersionId,
-    PolicyVersionId, ProviderId, ResourceId, SubjectIssuerId, Timestamp, ZoneId,
+    PolicyVersionId, ProviderId, ResourceId, SubjectIssuerId, Timestamp, WorkloadId, ZoneId,
 };
 use caracal_crypto::SecretText;
 use caracal_custody::{Account, ConnectionToken, CustodyError, provider_secret_ref};
@@ -19,11 +19,12 @@ use caracal_store::records::{self, RecordRow};
 use caracal_store::resources::{self, Operation, Resource};
 use caracal_store::sessions::{self, SessionRow};
 use caracal_store::subject_issuers::{self, SubjectIssuer};
+use caracal_store::workloads::{self, Binding, Bindings, Workload};
 use caracal_store::zones::{self, Zone};
 use caracal_store::{Attribution, StoreError};
 use serde_json::{Map, Value};
 
-use super::{APP, DOCS, NOTES, OTHER_ZONE, SECRET_HASH, World, ZONE, zone};
+use super::{APP, DOCS, NOTES, OTHER_ZONE, SECRET_HASH, WORKLOAD, World, ZONE, zone};
 
 /// `reader` may read, `writer` may write as well. `app-notes` owns the notes.
 pub(crate) const POLICY: &str = r#"
@@ -97,6 +98,29 @@ impl World {
         let done: Result<(), StoreError> =
             self.store.commit(&home, row, |tx, row| Box::pin(async move { applications::add(tx, row).await })).await;
         done.unwrap();
+    }
+
+    /// The workload `w-1` with the usual secret, in the zone, and what is bound to it.
+    pub(crate) async fn add_workload(&self, bindings: &[Binding]) {
+        let row = Workload {
+            zone_id: zone(),
+            id: WorkloadId::parse(WORKLOAD).unwrap(),
+            name: "nightly".to_owned(),
+            secret_hash: SECRET_HASH.to_owned(),
+            bindings: Bindings::of(bindings),
+            attribution: self.created(),
+        };
+        self.change(row, |tx, row| Box::pin(async move { workloads::add(tx, row).await })).await;
+    }
+
+    /// Changes it.
+    pub(crate) async fn change_workload(&self, change: impl FnOnce(&mut Workload)) {
+        let id = WorkloadId::parse(WORKLOAD).unwrap();
+        let mut snapshot = self.store.snapshot().await.unwrap();
+        let mut row = workloads::lookup(&mut snapshot.zone(&zone()), &id).await.unwrap().unwrap();
+        drop(snapshot);
+        change(&mut row);
+        self.change(row, |tx, row| Box::pin(async move { workloads::update(tx, row).await })).await;
     }
 
     /// Changes an application that is there.
