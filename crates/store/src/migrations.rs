@@ -84,6 +84,13 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: "",
         postgres: "",
     },
+    Migration {
+        version: 9,
+        name: "policy_operations",
+        shared: include_str!("migrations/0009_policy_operations.sql"),
+        sqlite: include_str!("migrations/0009_policy_operations.sqlite.sql"),
+        postgres: include_str!("migrations/0009_policy_operations.postgres.sql"),
+    },
 ];
 
 /// The schema version this binary writes.

@@ -148,7 +148,7 @@ impl Sts {
             }
             loaded.facts.holds.extend(answering.take().map(|hold| *hold));
             let mut answered = Vec::new();
-            let outcome = loop {
+            let (outcome, denied) = loop {
                 let mut advice = Advice {
                     zone: &request.zone,
                     bundle: &loaded.governing.bundle,
@@ -159,10 +159,11 @@ impl Sts {
                     uncounted: Vec::new(),
                     answered: &answered,
                     unanswered: Vec::new(),
+                    denied: HashMap::new(),
                     metrics: &self.policy.metrics,
                 };
                 let outcome = caracal_authority::exchange::decide(&request, &loaded.facts, &mut advice);
-                let Advice { uncounted, unanswered, .. } = advice;
+                let Advice { uncounted, unanswered, denied, .. } = advice;
                 if !uncounted.is_empty() {
                     let now = loaded.facts.now.unwrap_or(Timestamp::EPOCH);
                     if !self.count_mints(&request, uncounted, now, &mut rated).await? {
@@ -173,11 +174,11 @@ impl Sts {
                     Ok(bundle) if !unanswered.is_empty() => {
                         answered.extend(self.policy.evaluate(&request.zone, bundle, unanswered).await);
                     }
-                    _ => break outcome,
+                    _ => break (outcome, denied),
                 }
             };
-            let case =
-                Case { sts: self, request: &request, request_id, loaded: &loaded, presented: presented.as_ref() };
+            let (sts, request, presented) = (self, &request, presented.as_ref());
+            let case = Case { sts, request, request_id, loaded: &loaded, presented, denied };
             match case.conclude(&outcome).await {
                 Err(Unsettled::Stale) => self.metrics.redecided.up(),
                 Err(Unsettled::Answered(hold)) => answering = Some(hold),
@@ -272,6 +273,7 @@ impl Sts {
             application: application.as_ref(),
             session: None,
             delegation_scopes: Vec::new(),
+            denied: None,
             active: None,
             manifest: None,
             occurred_at,
@@ -344,6 +346,8 @@ struct Case<'c> {
     request_id: &'c str,
     loaded: &'c Loaded,
     presented: Option<&'c Presented>,
+    /// What policy was asked about resources that it did not allow, by their identifiers.
+    denied: HashMap<String, serde_json::Value>,
 }
 
 impl Case<'_> {
@@ -574,6 +578,7 @@ impl Case<'_> {
             application: self.loaded.application.as_ref(),
             session: self.loaded.session.as_ref(),
             delegation_scopes: lends.iter().map(|scope| scope.as_str()).collect(),
+            denied: Some(&self.denied),
             active: governing.active.as_ref(),
             // The version that could not be loaded is the one that failed the decision.
             manifest: governing.manifest(),

@@ -8,6 +8,7 @@
 //!   is signed only then.
 //! - `approvals`: what waits for a human, who asks after it, and who decides it.
 //! - `rotate`: a zone's next signing key, for operators.
+//! - [`loads`]: what this replica has loaded of each zone. `policy_routes`: what other processes may ask of policy.
 //! - `routes`, `wire`, `metrics`: the HTTP face.
 //!
 //! Credentials of providers come from `caracal_broker`, once a decision has granted them.
@@ -26,8 +27,10 @@ mod facts;
 mod federation;
 mod gateway_auth;
 pub mod guesses;
+pub mod loads;
 mod metrics;
 mod policy;
+mod policy_routes;
 mod rate;
 mod request;
 mod rotate;
@@ -46,8 +49,9 @@ use caracal_custody::{SealedSecrets, SigningKeys};
 use caracal_http::egress::GuardedConnector;
 use caracal_http::health::{Probe, Probes};
 use caracal_ledger::{AnonymousDenials, Ledger};
+use caracal_policy::Verdict;
 use caracal_store::{Message, Store, StoreError};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use approvals::waiters::Waiters;
 use federation::IssuerKeys;
@@ -58,7 +62,7 @@ pub use approvals::waiters::Waiting;
 pub use directive::Directive;
 pub use exchange::{GatewayCall, Granted};
 pub use guesses::{CountUnavailable, Guessed, Guesser, Guesses, ProcessGuesses};
-pub use policy::InForce;
+pub use policy::{NotSimulated, Simulation};
 pub use rate::{MintKey, MintRate, ProcessMintRate};
 pub use wire::{Decision, ExchangeError};
 
@@ -148,6 +152,7 @@ pub struct Sts {
     metrics: Metrics,
     probes: Probes,
     waiters: Arc<Waiters>,
+    simulations: Semaphore,
 }
 
 impl Sts {
@@ -156,6 +161,7 @@ impl Sts {
         let Capabilities { store, keys, secrets, ledger, denials, verifier, mint_rate, guesses, egress, broker } =
             capabilities;
         let waiters = Waiters::over(store.clone(), config.waiting);
+        let policy = PolicyRuntime::over(&store);
         let issuer_keys = IssuerKeys::new(egress, config.issuer_keys_deadline);
         Self {
             config,
@@ -165,7 +171,7 @@ impl Sts {
             ledger,
             denials,
             verifier,
-            policy: PolicyRuntime::default(),
+            policy,
             mint_rate,
             broker,
             guesses,
@@ -173,6 +179,7 @@ impl Sts {
             metrics: Metrics::default(),
             probes: Probes::default(),
             waiters,
+            simulations: Semaphore::new(policy_routes::simulate::AT_ONCE),
         }
     }
 
@@ -181,14 +188,16 @@ impl Sts {
         self.probes.set(probe);
     }
 
-    /// What is in force in `zone` on this replica; `None` when its active version can't be loaded.
-    pub async fn in_force(&self, zone: &ZoneId) -> Result<Option<InForce>, StoreError> {
-        self.policy.in_force(&self.store, zone).await
+    /// What documents that need not be active would decide, with all bounds of the zone. Changes and counts nothing.
+    pub async fn simulate(&self, zone: &ZoneId, simulation: Simulation) -> Result<Verdict, NotSimulated> {
+        self.policy.simulate(zone.as_str(), simulation).await
     }
 
-    /// Notes what another process committed: who waits here for an approval that was decided there is told at once.
+    /// Notes what another process committed: who waits here for an approval that was decided there is told at once, and a
+    /// zone in which something else was activated is looked at.
     pub fn hear(&self, message: &Message) {
         self.waiters.hear(message);
+        self.policy.loads.hear(message);
     }
 
     /// From when `stopping` turns true, whoever waits for an approval is answered at once. Called once, before serving.

@@ -26,7 +26,8 @@ use crate::client::{AuthenticatedClient, Credentials, NotAuthenticated};
 use crate::exchange::{Asked, Granted};
 use crate::gateway_auth::{Presented, SignedRequest};
 use crate::guesses::{Guessed, Guesser};
-use crate::metrics::Series;
+use crate::metrics::{PolicyAge, Series};
+use crate::policy_routes;
 use crate::request::{Screened, TokenRequest};
 use crate::rotate::rotate;
 use crate::wire::Ended;
@@ -48,6 +49,8 @@ impl Sts {
             .route("/approvals/{id}", get(approvals::status::status))
             .route("/approvals/{id}/decision", post(approvals::decision::decide))
             .route("/internal/zones/{zone_id}/signing-key/rotate", post(rotate))
+            .route("/internal/policy/simulate", post(policy_routes::simulate::simulate))
+            .route("/internal/policy/status/{zone_id}", get(policy_routes::status::status))
             .route("/health", get(|| async { health::alive_empty() }))
             .route("/ready", get(ready))
             .route("/metrics", get(metrics))
@@ -329,7 +332,7 @@ async fn metrics(State(sts): State<Arc<Sts>>, headers: HeaderMap) -> Response {
     if !sts.may_read_metrics(&headers) {
         return unauthorized();
     }
-    let text = sts.metrics.text(&sts.policy.metrics, &sts.series_of_others());
+    let text = sts.metrics.text(&sts.policy.metrics, sts.policy_age(), &sts.series_of_others());
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
@@ -337,7 +340,9 @@ async fn metrics_json(State(sts): State<Arc<Sts>>, headers: HeaderMap) -> Respon
     if !sts.may_read_metrics(&headers) {
         return unauthorized();
     }
-    Profile::STS.json(StatusCode::OK, &sts.metrics.json(&sts.policy.metrics, &sts.series_of_others())).into_response()
+    Profile::STS
+        .json(StatusCode::OK, &sts.metrics.json(&sts.policy.metrics, sts.policy_age(), &sts.series_of_others()))
+        .into_response()
 }
 
 fn unauthorized() -> Response {
@@ -353,6 +358,11 @@ impl Sts {
             ("secret_backend_errors_total", "Secrets of providers that could not be read.", errors),
         ];
         self.broker.metrics().series().into_iter().chain(secrets).collect()
+    }
+
+    fn policy_age(&self) -> PolicyAge {
+        let loads = &self.policy.loads;
+        PolicyAge { seconds: loads.age(self.store.now()).as_secs(), poll_seconds: loads.poll_seconds() }
     }
 
     fn may_read_metrics(&self, headers: &HeaderMap) -> bool {

@@ -200,6 +200,12 @@ pub const VARIABLES: &[Variable] = &[
         "none",
         "bearer for the rotation of signing keys, 32 characters or more; without it that route is not there",
     ),
+    variable(
+        &[Sts],
+        "OPA_POLL_SECONDS",
+        "60",
+        "how often an STS looks at what is active in every zone, beside hearing of it; 1 to 300",
+    ),
     secret(&[Api, Sts], "SECRET_STORE_KEK", MADE, "64 hex digits: seals every stored secret and signing key"),
     variable(&[Api, Sts], "CARACAL_SECRET_BACKEND", "builtin", "where sealed secrets lie: builtin, vault or custom"),
     variable(&[Api, Sts], "CARACAL_VAULT_ADDR", "none", "the vault's https address"),

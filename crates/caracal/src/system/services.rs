@@ -1,6 +1,7 @@
 //! The services of this process, made of an opened engine.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use caracal_admin::{Admin, AdminConfig};
 use caracal_audit::{Audit, AuditConfig, Verifier};
@@ -20,7 +21,9 @@ use caracal_http::rate::SharedWindows;
 use caracal_http::server::{self, Ended, Limits};
 use caracal_ledger::{AnonymousDenials, ChainKey, Ledger};
 use caracal_store::{Message, Store};
-use caracal_stream::{APPROVALS, Counters, DELEGATIONS, REVOCATIONS, Redis, Relay, RelayOptions, Streams, Tail};
+use caracal_stream::{
+    APPROVALS, Counters, DELEGATIONS, POLICIES, REVOCATIONS, Redis, Relay, RelayOptions, Streams, Tail,
+};
 use caracal_sts::{Capabilities, Guesses, MintRate, ProcessGuesses, ProcessMintRate, Sts, StsConfig};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -67,6 +70,7 @@ pub(super) struct Services {
     pub(super) coordinator: Option<Arc<Coordinator>>,
     shared: Option<Shared>,
     relay: Relay,
+    policy_poll: Duration,
 }
 
 impl Services {
@@ -152,7 +156,9 @@ impl Services {
             Arc::new(coordinator(settings, &parts, verification, own, issuer))
         });
         let sts = sts.filter(|_| settings.runs(Service::Sts));
-        let services = Self { store, ledger, denials, admin, sts, gateway, audit, coordinator, shared, relay };
+        let policy_poll = settings.policy_poll;
+        let services =
+            Self { store, ledger, denials, admin, sts, gateway, audit, coordinator, shared, relay, policy_poll };
         services.probe();
         services.count_together();
         Ok(services)
@@ -222,10 +228,13 @@ impl Services {
             jobs.spawn(async move { gateway.run_snapshot_refresh(on).await });
         }
         if let (Some(sts), Some(shared)) = (self.sts.clone(), &self.shared) {
-            let tail = Tail::begin(shared.redis.clone(), shared.key.clone(), &[APPROVALS]);
+            let tail = Tail::begin(shared.redis.clone(), shared.key.clone(), &[APPROVALS, POLICIES]);
             let tail = tail.await.map_err(|error| StartError::Setting(error.to_string()))?;
             let on = stop();
             jobs.spawn(async move { tail.run(on, move |message: &Message| sts.hear(message)).await });
+        }
+        if let Some(sts) = self.sts.clone() {
+            jobs.spawn(sts.run_policy_reports(self.policy_poll, stop()));
         }
         jobs.spawn(self.relay.clone().run(stop()));
         let (denials, of, ledger, on) = (self.denials.clone(), self.store.clone(), self.ledger.clone(), stop());
@@ -316,7 +325,11 @@ fn admin(
             broker: parts.broker.clone(),
             secrets: parts.verifier.clone(),
             token_key: digests,
-            runtime: Some(Arc::new(StsPolicyRuntime(runtime))),
+            runtime: Some(Arc::new(StsPolicyRuntime {
+                sts: runtime,
+                serves: settings.runs(Service::Sts),
+                store: parts.store.clone(),
+            })),
         },
     );
     admin.map_err(|error| StartError::Setting(error.to_string()))

@@ -46,6 +46,7 @@ mod issuer_keys;
 mod jwks;
 mod operations;
 mod over_a_socket;
+mod policy_operations;
 mod races;
 mod rotation;
 mod secrets;

@@ -8,6 +8,7 @@ mod connections;
 mod evidence;
 mod management;
 mod named;
+mod operations;
 mod runtime;
 
 pub use approvals::*;
@@ -15,4 +16,5 @@ pub use connections::*;
 pub use evidence::*;
 pub use management::*;
 pub use named::*;
+pub use operations::*;
 pub use runtime::*;
