@@ -2,8 +2,8 @@
 
 use crate::gate::{Needs, Reach, Route};
 use crate::{
-    applications, approvals, audit, mint_rate_limit, policies, policy_sets, provider_connections, providers, resources,
-    subject_issuers, workloads, zones,
+    applications, approvals, audit, grants, mint_rate_limit, policies, policy_sets, provider_connections, providers,
+    resources, subject_issuers, workloads, zones,
 };
 
 /// The table the router is made from.
@@ -55,6 +55,11 @@ pub(crate) static ROUTES: &[Route] = &[
     policy_sets::activate::ROUTE,
     policy_sets::activation_status::ROUTE,
     policy_sets::archive::ROUTE,
+    policy_sets::simulate::ROUTE,
+    grants::list::ROUTE,
+    grants::create::ROUTE,
+    grants::read::ROUTE,
+    grants::revoke::ROUTE,
     approvals::list::ROUTE,
     approvals::counts::ROUTE,
     approvals::read::ROUTE,

@@ -1,9 +1,10 @@
-//! What decides right now, as the STS of this process knows it (contract: policy.md §10.4; README D32).
+//! What the processes that decide have loaded, and what they would decide (contract: policy.md §10.4, §10.5; README D32).
 
-use caracal_authority::{PolicySetVersionId, Timestamp, ZoneId};
+use caracal_authority::{PolicySetVersionId, ReplicaId, Timestamp, ZoneId};
 use caracal_store::BoxFuture;
+use serde_json::{Map, Value};
 
-/// The bundle that a decision in a zone would use now.
+/// The bundle that a process has for a zone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loaded {
     /// The set version it was loaded as; none when nothing is active and everything is denied.
@@ -14,28 +15,69 @@ pub struct Loaded {
     pub loaded_at: Timestamp,
 }
 
-/// How far a zone's policy has come.
+/// How far one process has come with a zone's policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RuntimeState {
     /// A bundle is loaded.
     Loaded(Loaded),
-    /// The zone has not been asked for yet.
+    /// It has not said anything of the zone yet.
     NotLoaded,
-    /// What is active can't be loaded; decisions deny or use the last bundle that could.
+    /// What it found active can't be loaded; decisions fail.
     Failed {
-        /// For the operator.
-        detail: String,
-    },
-    /// The STS did not answer.
-    Unreachable {
+        /// The version it found active.
+        policy_set_version_id: Option<PolicySetVersionId>,
         /// For the operator.
         detail: String,
     },
 }
 
+/// One process that decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replica {
+    /// Its id, new with every start.
+    pub id: ReplicaId,
+    /// When it was heard of last.
+    pub seen_at: Timestamp,
+    /// How far it has come.
+    pub state: RuntimeState,
+}
+
+/// Who would know did not answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unreachable(pub String);
+
+/// A question about documents that need not be active.
+#[derive(Debug, Clone)]
+pub struct Simulation {
+    /// The documents with the ids of their versions, in the order of the manifest.
+    pub documents: Vec<(String, String)>,
+    /// What is asked.
+    pub input: Map<String, Value>,
+}
+
+/// Why a simulation has no result.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotSimulated {
+    /// Nobody answered.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The answer was none: the input or the documents have no verdict.
+    #[error("{text}")]
+    Failed {
+        /// The contract's code.
+        code: &'static str,
+        /// For the operator.
+        text: String,
+    },
+}
+
 /// Who knows what decides. The binary implements it over the STS.
 pub trait PolicyRuntime: Send + Sync + 'static {
-    /// The state of `zone` now. An implementation that loads on demand loads what is active before it answers, so that
-    /// an activation is seen as loaded as soon as a decision would be made by it.
-    fn status<'a>(&'a self, zone: &'a ZoneId) -> BoxFuture<'a, RuntimeState>;
+    /// The processes that decide now, each with what it has loaded of `zone`. One in the caller's own process looks before
+    /// it answers, so that an activation is seen as loaded as soon as a decision would be made by it.
+    fn replicas<'a>(&'a self, zone: &'a ZoneId) -> BoxFuture<'a, Result<Vec<Replica>, Unreachable>>;
+
+    /// The result document (policy.md §4.3) of one question. Changes nothing and counts nothing.
+    fn simulate<'a>(&'a self, zone: &'a ZoneId, simulation: Simulation) -> BoxFuture<'a, Result<Value, NotSimulated>>;
 }

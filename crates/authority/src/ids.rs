@@ -110,6 +110,10 @@ ids! {
     PolicySetId;
     /// An immutable manifest of policy versions.
     PolicySetVersionId;
+    /// A delegated grant: who may be represented by which application.
+    GrantId;
+    /// A process that decides, for as long as it runs.
+    ReplicaId;
     /// An admin token.
     AdminTokenId;
     /// A signing key (`kid`).

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use caracal_admin::{Loaded, PolicyRuntime, RuntimeState};
+use caracal_admin::{Loaded, NotSimulated, PolicyRuntime, Replica, RuntimeState, Simulation, Unreachable};
 use caracal_audit::Verifier;
 use caracal_authority::Timestamp;
 use caracal_authority::ZoneId;
@@ -12,8 +12,10 @@ use caracal_authority::resource::UpstreamCall;
 use caracal_gateway::{Directive, Exchange, ExchangeRefusal, ExchangeRequest, Permitted, RefusalKind, StsUnreachable};
 use caracal_http::health::{Objections, Probe};
 use caracal_ledger::{ChainKey, LedgerReport, read_heads, verify_store};
+use caracal_store::policy_replicas::{self, LoadedPolicy};
 use caracal_store::{BoxFuture, Clock, Store, StoreError, outbox};
 use caracal_stream::Redis;
+use caracal_sts::loads::ALIVE;
 use caracal_sts::{Decision, ExchangeError, GatewayCall, Granted, Sts};
 
 use crate::commands::{Failure, verify_with_key};
@@ -80,23 +82,59 @@ fn refusal(error: &ExchangeError) -> ExchangeRefusal {
     }
 }
 
-/// The STS, as the Admin API asks it what decides.
-pub(crate) struct StsPolicyRuntime(pub(crate) Arc<Sts>);
+/// The STS, as the Admin API asks it what decides and what would. Where this process serves no STS, the code is here all the
+/// same, so that a version can be tried out while every STS is down; what is loaded is asked of those that serve.
+pub(crate) struct StsPolicyRuntime {
+    pub(crate) sts: Arc<Sts>,
+    pub(crate) serves: bool,
+    pub(crate) store: Store,
+}
 
 impl PolicyRuntime for StsPolicyRuntime {
-    fn status<'a>(&'a self, zone: &'a ZoneId) -> BoxFuture<'a, RuntimeState> {
+    fn replicas<'a>(&'a self, zone: &'a ZoneId) -> BoxFuture<'a, Result<Vec<Replica>, Unreachable>> {
         Box::pin(async move {
-            match self.0.in_force(zone).await {
-                Ok(Some(in_force)) => RuntimeState::Loaded(Loaded {
-                    policy_set_version_id: in_force.policy_set_version_id,
-                    manifest_sha256: in_force.manifest_sha256,
-                    loaded_at: in_force.loaded_at,
-                }),
-                Ok(None) => RuntimeState::Failed { detail: "the active version can't be loaded".to_owned() },
-                Err(error) => RuntimeState::Unreachable { detail: error.to_string() },
+            let unreachable = |error: StoreError| Unreachable(error.to_string());
+            if self.serves {
+                self.sts.tell_loaded(zone).await.map_err(unreachable)?;
             }
+            let mut snapshot = self.store.snapshot().await.map_err(unreachable)?;
+            let since = snapshot.now().minus(ALIVE);
+            let alive = policy_replicas::list(&mut snapshot.zone(zone), since).await.map_err(unreachable)?;
+            Ok(alive.into_iter().map(replica).collect())
         })
     }
+
+    fn simulate<'a>(
+        &'a self,
+        zone: &'a ZoneId,
+        simulation: Simulation,
+    ) -> BoxFuture<'a, Result<serde_json::Value, NotSimulated>> {
+        Box::pin(async move {
+            let Simulation { documents, input } = simulation;
+            let asked = caracal_sts::Simulation { documents, input: Some(input) };
+            let verdict = self.sts.simulate(zone, asked).await.map_err(|error| match error {
+                caracal_sts::NotSimulated::Failed(error) => {
+                    NotSimulated::Failed { code: error.code(), text: error.to_string() }
+                }
+                caracal_sts::NotSimulated::NobodyEvaluates(error) => NotSimulated::Unreachable(error.to_string()),
+            })?;
+            serde_json::to_value(verdict).map_err(|error| NotSimulated::Unreachable(error.to_string()))
+        })
+    }
+}
+
+fn replica(row: policy_replicas::Replica) -> Replica {
+    let policy_replicas::Replica { id, seen_at, loaded } = row;
+    let state = match loaded {
+        None => RuntimeState::NotLoaded,
+        Some(LoadedPolicy { policy_set_version_id, manifest_sha256, loaded_at: Some(loaded_at), .. }) => {
+            RuntimeState::Loaded(Loaded { policy_set_version_id, manifest_sha256, loaded_at })
+        }
+        Some(LoadedPolicy { policy_set_version_id, error, .. }) => {
+            RuntimeState::Failed { policy_set_version_id, detail: error.unwrap_or_default() }
+        }
+    };
+    Replica { id, seen_at, state }
 }
 
 /// The verifier of `caracal audit verify`, for the sweep of a running system: it opens the store as an outsider does.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::bundle::{Bundle, Scale};
-use crate::defect::{BundleDefect, Defects};
+use crate::defect::{BundleDefect, Defects, first};
 use crate::hashes::{ContentSha256, ManifestSha256};
 use crate::literal::Position;
 use crate::parse::ParsedDocument;
@@ -149,10 +149,6 @@ impl Default for PolicyCache {
     fn default() -> Self {
         Self::new(128 << 20)
     }
-}
-
-fn first(defects: &[BundleDefect]) -> String {
-    defects.first().map(BundleDefect::to_string).unwrap_or_default()
 }
 
 /// A bounded map of shared values. Reading takes no exclusive lock.

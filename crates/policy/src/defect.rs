@@ -221,3 +221,8 @@ impl<'d> Defects<'d> {
         if self.found.is_empty() { Ok(value) } else { Err(self.found) }
     }
 }
+
+/// The first of several, for a message that has room for one.
+pub(crate) fn first(defects: &[BundleDefect]) -> String {
+    defects.first().map(BundleDefect::to_string).unwrap_or_default()
+}

@@ -31,6 +31,7 @@ mod rego;
 mod root;
 mod scan;
 mod shape;
+mod simulate;
 mod templates;
 pub mod text;
 mod verdict;
@@ -52,6 +53,7 @@ pub use parse::{MAX_DEPTH, ParsedDocument};
 pub use refusal::{Refusal, RefusalKind};
 pub use rego::Budget;
 pub use root::Root;
+pub use simulate::{SimulationError, simulate};
 pub use templates::{TEMPLATES, Template};
 pub use verdict::{
     Allowance, Approver, ClassifiedScope, Decision, DenyReason, DeterminingPolicies, Diagnostics, EVALUATION_STATUS,

@@ -105,6 +105,13 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: "",
         postgres: "",
     },
+    Migration {
+        version: 12,
+        name: "policy_operations",
+        shared: include_str!("migrations/0012_policy_operations.sql"),
+        sqlite: include_str!("migrations/0012_policy_operations.sqlite.sql"),
+        postgres: include_str!("migrations/0012_policy_operations.postgres.sql"),
+    },
 ];
 
 /// The schema version this binary writes.

@@ -5,8 +5,11 @@ use caracal_authority::{OutboxId, PolicySetId, PolicySetVersionId, PolicyVersion
 use crate::attribution::Attribution;
 use crate::error::StoreError;
 use crate::page::Page;
-use crate::tx::{ZoneRead, ZoneWrite};
+use crate::tx::{DeploymentRead, ZoneRead, ZoneWrite};
 use crate::value::{Bind, Row, params};
+
+/// Topic that says that what decides in a zone has changed.
+pub const INVALIDATED: &str = "caracal.policy.invalidate";
 
 /// A policy set.
 #[derive(Debug, Clone)]
@@ -143,7 +146,7 @@ pub async fn activate(
     let sql =
         "INSERT INTO active_policy_sets (zone_id, policy_set_id, version_id, activated_at) VALUES (?1, ?2, ?3, ?4)
                ON CONFLICT (zone_id) DO UPDATE SET policy_set_id = excluded.policy_set_id,
-                 version_id = excluded.version_id, activated_at = excluded.activated_at, announced_by = NULL";
+                 version_id = excluded.version_id, activated_at = excluded.activated_at";
     let (zone, now) = (tx.zone.clone(), tx.now());
     tx.tx.execute(sql, params![zone, set, version, now]).await.map(|_| ())
 }
@@ -278,19 +281,51 @@ pub async fn archive(tx: &mut ZoneWrite<'_>, set: &PolicySetId, by: &str) -> Res
     Ok(tx.tx.append(sql, params![zone, set, by, now]).await? > 0)
 }
 
-/// Notes which message announced the zone's active version: it may be asked about after it was delivered and its row
+/// Notes that `message` announced the activation of `version`: it may be asked about after it was delivered and its row
 /// deleted.
-pub async fn note_announcement(tx: &mut ZoneWrite<'_>, message: &OutboxId) -> Result<(), StoreError> {
-    let zone = tx.zone.clone();
-    let sql = "UPDATE active_policy_sets SET announced_by = ?2 WHERE zone_id = ?1";
-    tx.tx.append(sql, params![zone, message]).await.map(|_| ())
+pub async fn note_announcement(
+    tx: &mut ZoneWrite<'_>,
+    message: &OutboxId,
+    set: &PolicySetId,
+    version: &PolicySetVersionId,
+) -> Result<(), StoreError> {
+    let (zone, now) = (tx.zone.clone(), tx.now());
+    let sql = "INSERT INTO policy_announcements (zone_id, outbox_id, policy_set_id, version_id, created_at)
+               VALUES (?1, ?2, ?3, ?4, ?5)";
+    tx.tx.append(sql, params![zone, message, set, version, now]).await.map(|_| ())
 }
 
-/// The message that announced the zone's active version, if one is noted.
-pub async fn find_announcement(tx: &mut ZoneRead<'_>) -> Result<Option<OutboxId>, StoreError> {
-    let sql = "SELECT announced_by FROM active_policy_sets WHERE zone_id = ?1";
-    match tx.tx.query_one(sql, params![tx.zone]).await? {
-        Some(row) => row.columns("active_policy_sets").next(),
+/// What a message announced, sent and gone or not; `None`: no activation of this zone.
+pub async fn find_announced(
+    tx: &mut ZoneRead<'_>,
+    message: &OutboxId,
+) -> Result<Option<(PolicySetId, PolicySetVersionId)>, StoreError> {
+    let sql = "SELECT policy_set_id, version_id FROM policy_announcements WHERE zone_id = ?1 AND outbox_id = ?2";
+    let Some(row) = tx.tx.query_one(sql, params![tx.zone, message]).await? else { return Ok(None) };
+    let mut columns = row.columns("policy_announcements");
+    Ok(Some((columns.next()?, columns.next()?)))
+}
+
+/// The newest message that announced `version`.
+pub async fn find_announcement(
+    tx: &mut ZoneRead<'_>,
+    set: &PolicySetId,
+    version: &PolicySetVersionId,
+) -> Result<Option<OutboxId>, StoreError> {
+    let sql = "SELECT outbox_id FROM policy_announcements WHERE zone_id = ?1 AND policy_set_id = ?2 AND version_id = ?3
+               ORDER BY created_at DESC, outbox_id DESC LIMIT 1";
+    match tx.tx.query_one(sql, params![tx.zone, set, version]).await? {
+        Some(row) => row.columns("policy_announcements").next(),
         None => Ok(None),
     }
+}
+
+/// Every zone in which something decides, with what does.
+pub async fn list_active(tx: &mut DeploymentRead<'_>) -> Result<Vec<(ZoneId, PolicySetVersionId)>, StoreError> {
+    let rows = tx.tx().query("SELECT zone_id, version_id FROM active_policy_sets ORDER BY zone_id", &[]).await?;
+    let read = |row: Row| {
+        let mut columns = row.columns("active_policy_sets");
+        Ok((columns.next()?, columns.next()?))
+    };
+    rows.into_iter().map(read).collect()
 }

@@ -137,7 +137,7 @@ pub async fn revoke_with_descendants(
     id: &AuthorityRecordId,
     reason: &str,
 ) -> Result<Vec<AuthorityRecordId>, StoreError> {
-    let (zone, now) = (tx.zone.clone(), tx.now());
+    let zone = tx.zone.clone();
     // `UNION` drops what was met already, so it ends whatever the parents say.
     let sql = "WITH RECURSIVE family (id) AS (
                  SELECT id FROM authority_records WHERE zone_id = ?1 AND id = ?2
@@ -148,12 +148,40 @@ pub async fn revoke_with_descendants(
     let rows = tx.tx.query(sql, params![zone, id]).await?;
     let ids: Vec<AuthorityRecordId> =
         rows.into_iter().map(|row| row.columns("authority_records").next()).collect::<Result<_, _>>()?;
-    for revoked in &ids {
+    revoke_each(tx, &ids, reason).await?;
+    Ok(ids)
+}
+
+/// Revokes those of the records that are active.
+pub async fn revoke_each(tx: &mut ZoneWrite<'_>, ids: &[AuthorityRecordId], reason: &str) -> Result<(), StoreError> {
+    let (zone, now) = (tx.zone.clone(), tx.now());
+    for id in ids {
         let sql = "UPDATE authority_records SET status = 'revoked', revoked_at = ?3, revoked_reason = ?4
                    WHERE zone_id = ?1 AND id = ?2 AND status = 'active'";
-        tx.tx.execute(sql, params![zone, revoked, now, reason]).await?;
+        tx.tx.execute(sql, params![zone, id, now, reason]).await?;
     }
-    Ok(ids)
+    Ok(())
+}
+
+/// Active records of the user `subject` and active ones that descend from any of the user's, oldest first, `limit` at
+/// most, as far as they end after `after`. Records that applications hold for themselves are none of a user's, whatever
+/// their subject is called.
+pub async fn list_active_of_user(
+    tx: &mut ZoneRead<'_>,
+    subject: &str,
+    after: Timestamp,
+    limit: i64,
+) -> Result<Vec<AuthorityRecordId>, StoreError> {
+    // Of those that are revoked already what descends is looked for, too: a page before may have revoked them.
+    let sql = "WITH RECURSIVE family (id) AS (
+                 SELECT id FROM authority_records
+                   WHERE zone_id = ?1 AND subject_id = ?2 AND kind = 'user' AND expires_at > ?3
+                 UNION SELECT r.id FROM authority_records r JOIN family f ON r.parent_id = f.id WHERE r.zone_id = ?1
+               )
+               SELECT r.id FROM authority_records r JOIN family f ON f.id = r.id
+               WHERE r.zone_id = ?1 AND r.status = 'active' AND r.expires_at > ?3 ORDER BY r.created_at, r.id LIMIT ?4";
+    let rows = tx.tx.query(sql, params![tx.zone, subject, after, limit]).await?;
+    rows.into_iter().map(|row| row.columns("authority_records").next()).collect()
 }
 
 /// The record and its ancestors, itself first, and itself alone when the zone has none of that id.

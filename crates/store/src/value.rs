@@ -2,9 +2,9 @@
 //! statement text: [`Param`] borrows what is bound, [`Columns`] hands out owned results in the order selected.
 
 use caracal_authority::{
-    AdminTokenId, AgentSessionId, ApplicationId, ApprovalId, AuthorityRecordId, ConnectionId, EdgeId, EventId, KeyId,
-    OutboxId, PolicyId, PolicySetId, PolicySetVersionId, PolicyVersionId, ProviderId, ResourceId, SubjectIssuerId,
-    Timestamp, WorkloadId, ZoneId,
+    AdminTokenId, AgentSessionId, ApplicationId, ApprovalId, AuthorityRecordId, ConnectionId, EdgeId, EventId, GrantId,
+    KeyId, OutboxId, PolicyId, PolicySetId, PolicySetVersionId, PolicyVersionId, ProviderId, ReplicaId, ResourceId,
+    SubjectIssuerId, Timestamp, WorkloadId, ZoneId,
 };
 use serde::de::DeserializeOwned;
 
@@ -264,6 +264,7 @@ id_values!(
     ConnectionId,
     EdgeId,
     EventId,
+    GrantId,
     KeyId,
     OutboxId,
     PolicyId,
@@ -271,6 +272,7 @@ id_values!(
     PolicySetVersionId,
     PolicyVersionId,
     ProviderId,
+    ReplicaId,
     ResourceId,
     SubjectIssuerId,
     WorkloadId,

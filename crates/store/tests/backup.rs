@@ -162,6 +162,7 @@ mod t17_rollback {
             "gateway_nonces",
             "idempotency_receipts",
             "outbox",
+            "policy_announcements",
             "stream_entries",
             "stream_groups",
             "stream_handled",
@@ -174,6 +175,7 @@ mod t17_rollback {
         let provisioned = [
             "active_policy_sets",
             "applications",
+            "delegated_grants",
             "policies",
             "policy_set_versions",
             "policy_sets",
@@ -187,10 +189,13 @@ mod t17_rollback {
             "zone_owners",
             "zones",
         ];
-        let judged: BTreeSet<&str> = [&ended[..], &moved, &spent, &evidence, &provisioned, &["schema_migrations"]]
-            .concat()
-            .into_iter()
-            .collect();
+        // What processes that are gone said of themselves.
+        let stale = ["loaded_policies", "sts_replicas"];
+        let judged: BTreeSet<&str> =
+            [&ended[..], &moved, &spent, &evidence, &provisioned, &stale, &["schema_migrations"]]
+                .concat()
+                .into_iter()
+                .collect();
         let directory = tempfile::tempdir().unwrap();
         open(directory.path()).unwrap().close().await;
         let connection = Connection::open(options(directory.path()).database()).unwrap();

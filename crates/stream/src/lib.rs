@@ -41,7 +41,7 @@ pub const DELEGATIONS: &str = "caracal.delegations.invalidate";
 /// Sessions that began or ended.
 pub const LIFECYCLE: &str = "caracal.agents.lifecycle";
 /// Which version of a policy set decides.
-pub const POLICIES: &str = "caracal.policy.invalidate";
+pub const POLICIES: &str = caracal_store::policy_sets::INVALIDATED;
 /// Approvals that were decided: wakes those who wait for one.
 pub const APPROVALS: &str = caracal_store::approvals::DECIDED;
 /// Signing keys that an operator withdrew.

@@ -14,6 +14,7 @@ use caracal_ledger::{Decision, EventType, Evidence, Metadata};
 use caracal_store::applications::Application;
 use caracal_store::policy_sets::ActivePolicySet;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 
 /// What the contract calls the rule by which a user is taken in.
 const SUBJECT_FEDERATION: &str = "caracal-subject-federation";
@@ -28,6 +29,8 @@ pub(crate) struct Account<'a> {
     pub(crate) delegation_scopes: Vec<&'a str>,
     /// The presented mandate's claims, where one was accepted.
     pub(crate) presented: Option<&'a Claims>,
+    /// What policy was asked about resources that it did not allow, by their identifiers.
+    pub(crate) denied: Option<&'a HashMap<String, Value>>,
     pub(crate) active: Option<&'a ActivePolicySet>,
     /// `no_active_policy_set`, or the manifest of the bundle that decided.
     pub(crate) manifest: Option<&'a str>,
@@ -129,6 +132,11 @@ impl Account<'_> {
                 event = event.determined_by(SUBJECT_FEDERATION);
             }
         }
+        // The whole question: whoever explains the denial can ask it again, of whatever policy (README D33).
+        if finding.decision == Ruled::Deny && finding.policy.is_some() {
+            let asked = finding.resource.as_ref().and_then(|resource| self.denied?.get(resource));
+            metadata = metadata.with_known("policy_input", asked.cloned());
+        }
         event.metadata = metadata;
         Ok(match &finding.policy {
             Some(answer) => under_policy(event, self.active, self.manifest, answer),
@@ -173,7 +181,11 @@ impl Account<'_> {
             .with("delegation_edge_id", self.delegation_id(context))
             .with_known("subject_kind", context.kind.map(|kind| kind.as_str()))
             .with_known("federated_user_issuer", context.federated_issuer.as_deref());
-        if let Some(session) = self.session.filter(|session| context.session.as_ref() == Some(&session.id)) {
+        // Of a session that is the caller's own it is said what it was also where the request failed before the session was
+        // looked at: whoever asks the question again needs it.
+        let own = self.session.filter(|session| session.application == self.request.application);
+        let validated = self.session.filter(|session| context.session.as_ref() == Some(&session.id));
+        if let Some(session) = validated.or(own) {
             metadata = metadata
                 .with("agent_lifecycle", session.life.lifecycle().as_str())
                 .with("agent_labels", session.labels.clone())
@@ -189,6 +201,9 @@ impl Account<'_> {
         match &context.delegation {
             Some(delegation) => {
                 with_delegation(metadata, delegation).with("delegation_scopes", self.delegation_scopes.clone())
+            }
+            None if own.is_some() && !self.delegation_scopes.is_empty() => {
+                metadata.with("delegation_scopes", self.delegation_scopes.clone())
             }
             None => metadata,
         }

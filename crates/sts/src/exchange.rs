@@ -149,7 +149,7 @@ impl Sts {
             }
             loaded.facts.holds.extend(answering.take().map(|hold| *hold));
             let mut answered = Vec::new();
-            let outcome = loop {
+            let (outcome, denied) = loop {
                 let mut advice = Advice {
                     zone: &request.zone,
                     registration_method: loaded.application.as_ref().map(|row| row.registration_method.as_str()),
@@ -161,11 +161,12 @@ impl Sts {
                         bundle: &loaded.governing.bundle,
                         answered: &answered,
                         unanswered: Vec::new(),
+                        denied: HashMap::new(),
                         metrics: &self.policy.metrics,
                     },
                 };
                 let outcome = caracal_authority::exchange::decide(&request, &loaded.facts, &mut advice);
-                let Advice { uncounted, questions: Questions { unanswered, .. }, .. } = advice;
+                let Advice { uncounted, questions: Questions { unanswered, denied, .. }, .. } = advice;
                 if !uncounted.is_empty() {
                     let now = loaded.facts.now.unwrap_or(Timestamp::EPOCH);
                     if !self.count_mints(&request, uncounted, now, &mut rated).await? {
@@ -176,11 +177,11 @@ impl Sts {
                     Ok(bundle) if !unanswered.is_empty() => {
                         answered.extend(self.policy.evaluate(&request.zone, bundle, unanswered).await);
                     }
-                    _ => break outcome,
+                    _ => break (outcome, denied),
                 }
             };
-            let case =
-                Case { sts: self, request: &request, request_id, loaded: &loaded, presented: presented.as_ref() };
+            let (sts, request, presented) = (self, &request, presented.as_ref());
+            let case = Case { sts, request, request_id, loaded: &loaded, presented, denied };
             match case.conclude(&outcome).await {
                 Err(Unsettled::Stale) => self.metrics.redecided.up(),
                 Err(Unsettled::Answered(hold)) => answering = Some(hold),
@@ -281,6 +282,7 @@ impl Sts {
             session: None,
             delegation_scopes: Vec::new(),
             presented: None,
+            denied: None,
             active: None,
             manifest: None,
             occurred_at,
@@ -353,6 +355,8 @@ struct Case<'c> {
     request_id: &'c str,
     loaded: &'c Loaded,
     presented: Option<&'c Presented>,
+    /// What policy was asked about resources that it did not allow, by their identifiers.
+    denied: HashMap<String, serde_json::Value>,
 }
 
 impl Case<'_> {
@@ -585,6 +589,7 @@ impl Case<'_> {
             session: self.loaded.session.as_ref(),
             delegation_scopes: lends.iter().map(|scope| scope.as_str()).collect(),
             presented: self.presented.map(|presented| &presented.claims),
+            denied: Some(&self.denied),
             active: governing.active.as_ref(),
             // The version that could not be loaded is the one that failed the decision.
             manifest: governing.manifest(),

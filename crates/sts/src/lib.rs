@@ -10,6 +10,7 @@
 //! - `standards`: what OAuth clients that know nothing of us expect; nothing there grants what an exchange would not.
 //! - `launch`: what a workload is started with. `credential`: what is made of a provider's secret, for it as for a Gateway.
 //! - `rotate`: a zone's next signing key, for operators.
+//! - [`loads`]: what this replica has loaded of each zone. `policy_routes`: what other processes may ask of policy.
 //! - `routes`, `wire`, `metrics`: the HTTP face.
 //!
 //! Credentials of providers come from `caracal_broker`, once a decision has granted them.
@@ -30,8 +31,10 @@ mod federation;
 mod gateway_auth;
 pub mod guesses;
 mod launch;
+pub mod loads;
 mod metrics;
 mod policy;
+mod policy_routes;
 mod public_reads;
 mod rate;
 mod request;
@@ -53,8 +56,9 @@ use caracal_http::egress::GuardedConnector;
 use caracal_http::health::{Probe, Probes};
 use caracal_http::limits::FixedWindow;
 use caracal_ledger::{AnonymousDenials, Ledger};
+use caracal_policy::Verdict;
 use caracal_store::{Message, Store, StoreError};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use approvals::waiters::Waiters;
 use federation::IssuerKeys;
@@ -68,7 +72,7 @@ pub use directive::Directive;
 pub use exchange::{GatewayCall, Granted};
 pub use guesses::{CountUnavailable, Guessed, Guesser, Guesses, ProcessGuesses};
 pub use launch::{LaunchKey, LaunchRate, LaunchStep, ProcessLaunchRate};
-pub use policy::InForce;
+pub use policy::{InForce, NotSimulated, Simulation};
 pub use rate::{MintKey, MintRate, ProcessMintRate};
 pub use wire::{Decision, ExchangeError};
 
@@ -168,6 +172,7 @@ pub struct Sts {
     probes: Probes,
     waiters: Arc<Waiters>,
     public_reads: PublicReads,
+    simulations: Semaphore,
 }
 
 impl Sts {
@@ -188,6 +193,7 @@ impl Sts {
         } = capabilities;
         let mint_limit = WorkingLimit::below(config.mint_rate_limit_per_min);
         let waiters = Waiters::over(store.clone(), config.waiting);
+        let policy = PolicyRuntime::over(&store);
         let issuer_keys = IssuerKeys::new(egress, config.issuer_keys_deadline);
         Self {
             config,
@@ -197,7 +203,7 @@ impl Sts {
             ledger,
             denials,
             verifier,
-            policy: PolicyRuntime::default(),
+            policy,
             mint_rate,
             mint_limit,
             broker,
@@ -209,6 +215,7 @@ impl Sts {
             probes: Probes::default(),
             waiters,
             public_reads: PublicReads::default(),
+            simulations: Semaphore::new(policy_routes::simulate::AT_ONCE),
         }
     }
 
@@ -217,14 +224,16 @@ impl Sts {
         self.probes.set(probe);
     }
 
-    /// What is in force in `zone` on this replica; `None` when its active version can't be loaded.
-    pub async fn in_force(&self, zone: &ZoneId) -> Result<Option<InForce>, StoreError> {
-        self.policy.in_force(&self.store, zone).await
+    /// What documents that need not be active would decide, with all bounds of the zone. Changes and counts nothing.
+    pub async fn simulate(&self, zone: &ZoneId, simulation: Simulation) -> Result<Verdict, NotSimulated> {
+        self.policy.simulate(zone.as_str(), simulation).await
     }
 
-    /// Notes what another process committed: who waits here for an approval that was decided there is told at once.
+    /// Notes what another process committed: who waits here for an approval that was decided there is told at once, and a
+    /// zone in which something else was activated is looked at.
     pub fn hear(&self, message: &Message) {
         self.waiters.hear(message);
+        self.policy.loads.hear(message);
     }
 
     /// From when `stopping` turns true, whoever waits for an approval is answered at once. Called once, before serving.

@@ -1,7 +1,7 @@
 //! Counters of the token service (contract: sts.md §15), without labels: what callers send can't make them grow.
-//! Series that belong to parts this service does not have (replay files, a policy poll) are not
-//! shown: evidence commits with what it is of, so none is ever queued or dropped, and policy is read in the snapshot
-//! of every decision, so none is ever old.
+//! Series that belong to parts this service does not have (replay files) are not shown: evidence commits with what it is
+//! of, so none is ever queued or dropped. Policy is read in the snapshot of every decision; its age is that of the last
+//! look which found that what is active is loaded.
 
 use std::borrow::Borrow;
 use std::fmt::Write as _;
@@ -101,7 +101,14 @@ pub(crate) struct PolicyMetrics {
     pub(crate) compilations: Timed,
 }
 
-const COUNTER: &str = "counter";
+/// When it was last seen that what is active is loaded.
+#[derive(Clone, Copy)]
+pub(crate) struct PolicyAge {
+    /// How long ago, in the zone where it is longest.
+    pub(crate) seconds: u64,
+    /// How often it is looked.
+    pub(crate) poll_seconds: u64,
+}
 
 /// Name in Prometheus without prefix, help, value.
 pub(crate) type Series = (&'static str, &'static str, u64);
@@ -169,15 +176,19 @@ impl Metrics {
     }
 
     /// Prometheus text, version 0.0.4.
-    pub(crate) fn text(&self, policy: &PolicyMetrics, others: &[Series]) -> String {
+    pub(crate) fn text(&self, policy: &PolicyMetrics, age: PolicyAge, others: &[Series]) -> String {
         let mut text = String::with_capacity(4 * 1024);
-        let mut write = |name: &str, help: &str, value: &dyn std::fmt::Display| {
+        let mut write_as = |kind: &str, name: &str, help: &str, value: &dyn std::fmt::Display| {
             // Writing to a string does not fail.
             let _ = write!(
                 text,
-                "# HELP caracal_sts_{name} {help}\n# TYPE caracal_sts_{name} {COUNTER}\ncaracal_sts_{name} {value}\n"
+                "# HELP caracal_sts_{name} {help}\n# TYPE caracal_sts_{name} {kind}\ncaracal_sts_{name} {value}\n"
             );
         };
+        let help = "Seconds since it was last seen that what is active is loaded.";
+        write_as("gauge", "opa_max_policy_age_seconds", help, &age.seconds);
+        write_as("gauge", "opa_poll_interval_seconds", "How often it is looked.", &age.poll_seconds);
+        let mut write = |name: &str, help: &str, value: &dyn std::fmt::Display| write_as("counter", name, help, value);
         for (name, help, value) in self.series().into_iter().chain(others.iter().copied()) {
             write(name, help, &value);
         }
@@ -191,7 +202,7 @@ impl Metrics {
     }
 
     /// The same as JSON.
-    pub(crate) fn json(&self, policy: &PolicyMetrics, others: &[Series]) -> Value {
+    pub(crate) fn json(&self, policy: &PolicyMetrics, age: PolicyAge, others: &[Series]) -> Value {
         let series = self.series().into_iter().chain(others.iter().copied());
         let sts = series.map(|(name, _, value)| (name.trim_end_matches("_total").to_owned(), value.into()));
         let mut opa = Map::new();
@@ -200,6 +211,8 @@ impl Metrics {
             opa.insert(format!("{what}_errors"), timed.errors.get().into());
             opa.insert(format!("{what}_duration_ns"), timed.nanos.get().into());
         }
+        opa.insert("max_policy_age_seconds".to_owned(), age.seconds.into());
+        opa.insert("poll_interval_seconds".to_owned(), age.poll_seconds.into());
         opa.insert("decision_contract_version".to_owned(), caracal_policy::DECISION_CONTRACT_VERSION.into());
         opa.insert("decision_contract_sha256".to_owned(), caracal_policy::decision_contract_sha256().into());
         // None can be: see the module.

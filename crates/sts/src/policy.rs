@@ -13,20 +13,23 @@ use std::sync::Arc;
 use caracal_authority::approval::PolicyStamp;
 use caracal_authority::exchange::{ApprovalTier, Approver, Counsel, PolicyAnswer, PolicyQuestion, Privacy, Rate};
 use caracal_authority::resource::Resource;
-use caracal_authority::{PolicySetVersionId, ResourceId, Timestamp, ZoneId};
+use caracal_authority::{ResourceId, ZoneId};
 use caracal_policy::{
-    Action, ActionId, Budget, Bundle, ContentSha256, Context, DECISION_CONTRACT_VERSION, DelegationEdge,
+    Action, ActionId, Budget, Bundle, ContentSha256, Context, DECISION_CONTRACT_VERSION, DelegationEdge, Document,
     EvaluationError, Evaluators, Input, ManifestSha256, PolicyCache, Principal, PrincipalKind, RootValues,
-    SchemaVersion, Session, StoredDocument, Verdict, decide, decide_evaluated, decision_contract_sha256,
+    SchemaVersion, Session, SimulationError, StoredDocument, Verdict, decide, decide_evaluated,
+    decision_contract_sha256,
 };
 use caracal_policy::{LoadError, NotASha256, Overloaded};
 use caracal_store::policies::PolicyVersion;
+use caracal_store::policy_replicas::LoadedPolicy;
 use caracal_store::policy_sets::{self, ActivePolicySet};
-use caracal_store::{Store, StoreError, ZoneRead, policies};
+use caracal_store::{Committed, Store, StoreError, ZoneRead, policies};
 use futures_util::future::join_all;
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
+use crate::loads::Loads;
 use crate::metrics::PolicyMetrics;
 
 /// What governs a zone in one snapshot.
@@ -93,31 +96,27 @@ impl Unread {
     }
 }
 
-/// What is in force in a zone, for the activation status.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InForce {
-    /// The active set version; none when nothing is active and everything is denied.
-    pub policy_set_version_id: Option<PolicySetVersionId>,
-    /// Its manifest hash, or `no_active_policy_set`.
-    pub manifest_sha256: String,
-    /// Since when; for no active set, now.
-    pub loaded_at: Timestamp,
-}
-
 /// Bundles of all zones.
 pub(crate) struct PolicyRuntime {
     cache: Arc<PolicyCache>,
     evaluators: Evaluators,
     pub(crate) metrics: Arc<PolicyMetrics>,
-}
-
-impl Default for PolicyRuntime {
-    fn default() -> Self {
-        Self { cache: Arc::default(), evaluators: Evaluators::of_process(), metrics: Arc::default() }
-    }
+    pub(crate) loads: Arc<Loads>,
 }
 
 impl PolicyRuntime {
+    /// Nothing is loaded. It hears of activations that this process commits.
+    pub(crate) fn over(store: &Store) -> Self {
+        let loads = Loads::new(store.now());
+        let hearing = Arc::downgrade(&loads);
+        store.observe(Arc::new(move |committed: &Committed| {
+            if let Some(loads) = hearing.upgrade() {
+                committed.messages.iter().for_each(|message| loads.hear(message));
+            }
+        }));
+        Self { cache: Arc::default(), evaluators: Evaluators::of_process(), metrics: Arc::default(), loads }
+    }
+
     /// What governs the transaction's zone. A store failure is an error; a version that can't be loaded is a bundle
     /// that answers nothing, so that its decisions fail as policy failures do.
     pub(crate) async fn find(&self, tx: &mut ZoneRead<'_>) -> Result<Found, StoreError> {
@@ -192,13 +191,21 @@ impl PolicyRuntime {
         zone: &ZoneId,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, EvaluationError> {
+        self.on_evaluator(zone.as_str(), job).await
+    }
+
+    async fn on_evaluator<T: Send + 'static>(
+        &self,
+        share: &str,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, EvaluationError> {
         let (sender, answer) = oneshot::channel();
         let job = move || {
             if !sender.is_closed() {
                 let _ = sender.send(job());
             }
         };
-        self.evaluators.submit(zone.as_str(), job).map_err(|Overloaded| EvaluationError::Overloaded)?;
+        self.evaluators.submit(share, job).map_err(|Overloaded| EvaluationError::Overloaded)?;
         answer.await.map_err(|_| EvaluationError::BrokenOff)
     }
 
@@ -219,20 +226,50 @@ impl PolicyRuntime {
         join_all(jobs).await
     }
 
-    /// What is in force in `zone`, loaded now if it was not. `None` when it can't be loaded.
-    pub(crate) async fn in_force(&self, store: &Store, zone: &ZoneId) -> Result<Option<InForce>, StoreError> {
+    /// Looks at what governs `zone`, loads it if it was not, and says whether that is news.
+    pub(crate) async fn look(&self, store: &Store, zone: &ZoneId) -> Result<(LoadedPolicy, bool), StoreError> {
         let mut snapshot = store.snapshot().await?;
-        let now = snapshot.now();
+        let seen_at = snapshot.now();
         let found = self.find(&mut snapshot.zone(zone)).await?;
         drop(snapshot);
         let governing = self.read(zone, found).await;
-        let Ok(bundle) = governing.bundle else { return Ok(None) };
-        Ok(Some(InForce {
-            policy_set_version_id: governing.active.as_ref().map(|active| active.version_id.clone()),
-            manifest_sha256: bundle.manifest().to_owned(),
-            loaded_at: governing.active.map_or(now, |active| active.activated_at),
-        }))
+        Ok(self.loads.note(zone, &governing, seen_at))
     }
+
+    /// What documents that need not be active would decide. Nothing is kept or counted.
+    pub(crate) async fn simulate(&self, zone: &str, simulation: Simulation) -> Result<Verdict, NotSimulated> {
+        let simulated = self.on_evaluator(zone, move || {
+            let documents: Vec<Document<'_>> = simulation
+                .documents
+                .iter()
+                .map(|(policy_version_id, content)| Document { policy_version_id, content })
+                .collect();
+            caracal_policy::simulate(&documents, simulation.input)
+        });
+        match simulated.await {
+            Ok(simulated) => Ok(simulated?),
+            Err(error) => Err(NotSimulated::NobodyEvaluates(error)),
+        }
+    }
+}
+
+/// A question about documents that need not be active.
+pub struct Simulation {
+    /// The documents with the ids of their versions, in the order of the manifest.
+    pub documents: Vec<(String, String)>,
+    /// The input; `None` judges the documents as an author's, and asks the empty question.
+    pub input: Option<Map<String, Value>>,
+}
+
+/// Why a simulation has no verdict.
+#[derive(Debug, thiserror::Error)]
+pub enum NotSimulated {
+    /// Documents and input have none.
+    #[error(transparent)]
+    Failed(#[from] SimulationError),
+    /// There was nobody to ask; it may be asked again.
+    #[error(transparent)]
+    NobodyEvaluates(EvaluationError),
 }
 
 /// A question for documents that must be evaluated.
@@ -270,6 +307,8 @@ pub(crate) struct Questions<'a> {
     pub(crate) answered: &'a [Answered],
     /// Questions that documents must be evaluated for; the decision took them for denied.
     pub(crate) unanswered: Vec<Asked>,
+    /// What was asked about resources that were not allowed, by their identifiers: evidence keeps it.
+    pub(crate) denied: HashMap<String, Value>,
     pub(crate) metrics: &'a PolicyMetrics,
 }
 
@@ -294,6 +333,10 @@ impl Questions<'_> {
                 }
             }
         };
+        if !verdict.as_ref().is_ok_and(Verdict::is_allow) {
+            let asked = serde_json::to_value(&input).unwrap_or_default();
+            self.denied.insert(input.resource.identifier.clone(), asked);
+        }
         match verdict {
             Ok(verdict) => answer(&verdict),
             Err(error) => PolicyAnswer::Failed { error: error.to_string() },

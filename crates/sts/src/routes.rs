@@ -27,7 +27,8 @@ use crate::exchange::{Asked, Granted};
 use crate::gateway_auth::{Presented, SignedRequest};
 use crate::guesses::{Guessed, Guesser};
 use crate::launch;
-use crate::metrics::Series;
+use crate::metrics::{PolicyAge, Series};
+use crate::policy_routes;
 use crate::public_reads::{AskedFrom, Public};
 use crate::request::{Screened, TokenRequest};
 use crate::rotate::rotate;
@@ -62,6 +63,8 @@ impl Sts {
             .route("/v1/run/manifest", post(launch::manifest))
             .route("/v1/run/credential", post(launch::credential))
             .route("/internal/zones/{zone_id}/signing-key/rotate", post(rotate))
+            .route("/internal/policy/simulate", post(policy_routes::simulate::simulate))
+            .route("/internal/policy/status/{zone_id}", get(policy_routes::status::status))
             .route("/health", get(|| async { health::alive_empty() }))
             .route("/ready", get(ready))
             .route("/metrics", get(metrics))
@@ -386,7 +389,7 @@ async fn metrics(State(sts): State<Arc<Sts>>, headers: HeaderMap) -> Response {
     if !sts.may_read_metrics(&headers) {
         return unauthorized();
     }
-    let text = sts.metrics.text(&sts.policy.metrics, &sts.series_of_others());
+    let text = sts.metrics.text(&sts.policy.metrics, sts.policy_age(), &sts.series_of_others());
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
@@ -394,7 +397,9 @@ async fn metrics_json(State(sts): State<Arc<Sts>>, headers: HeaderMap) -> Respon
     if !sts.may_read_metrics(&headers) {
         return unauthorized();
     }
-    Profile::STS.json(StatusCode::OK, &sts.metrics.json(&sts.policy.metrics, &sts.series_of_others())).into_response()
+    Profile::STS
+        .json(StatusCode::OK, &sts.metrics.json(&sts.policy.metrics, sts.policy_age(), &sts.series_of_others()))
+        .into_response()
 }
 
 fn unauthorized() -> Response {
@@ -413,6 +418,11 @@ impl Sts {
         let damaged = self.keys.damaged();
         let keys = ("jwks_invalid_keys_total", "Signing keys left out of a key set because they do not open.", damaged);
         self.broker.metrics().series().into_iter().chain(secrets).chain([keys]).collect()
+    }
+
+    fn policy_age(&self) -> PolicyAge {
+        let loads = &self.policy.loads;
+        PolicyAge { seconds: loads.age(self.store.now()).as_secs(), poll_seconds: loads.poll_seconds() }
     }
 
     fn may_read_metrics(&self, headers: &HeaderMap) -> bool {

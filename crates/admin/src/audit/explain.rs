@@ -1,9 +1,10 @@
 //! `GET /v1/zones/{zone}/audit/by-request/{request}/explain`: why a request ended as it did, and the input with which it
 //! can be tried again (contract: policy.md §12.3; README D33).
 //!
-//! The input is rebuilt from what the event recorded. Ids that were empty are left out rather than rebuilt as empty, and
-//! the edge comes back with its scopes: a denied delegated mint, replayed after its cause is mended, then allows. A
-//! workload's denial is rebuilt as a workload's.
+//! Where policy denied, its event has the whole question, and that is what is shown: posted to simulate, it is decided as it
+//! was, or as the policy that is named there would decide it. A request that ended before policy was asked has none, so an
+//! input is rebuilt from what its event recorded. Ids that were empty are left out rather than rebuilt as empty, and the edge
+//! comes back with its scopes. A workload's denial is rebuilt as a workload's.
 
 use std::sync::Arc;
 
@@ -66,7 +67,9 @@ async fn explain(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusa
 }
 
 fn denied(row: &EvidenceRow) -> Denied<'_> {
-    let shown = redacted(row);
+    let mut shown = redacted(row);
+    // It is shown beside.
+    shown.as_object_mut().and_then(|members| members.remove(ASKED));
     Denied {
         event_id: &row.id,
         event_type: &row.event_type,
@@ -78,8 +81,14 @@ fn denied(row: &EvidenceRow) -> Denied<'_> {
     }
 }
 
+/// The member of an event's metadata that holds what policy was asked.
+const ASKED: &str = "policy_input";
+
 /// The input that the decision saw, as far as its event tells.
 fn policy_input(zone: &str, metadata: &Value) -> Value {
+    if let Some(asked) = metadata.get(ASKED).filter(|asked| asked.is_object()) {
+        return asked.clone();
+    }
     let text = |name: &str| metadata.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     let list = |name: &str| metadata.get(name).filter(|value| value.is_array()).cloned();
     let workload = text("workload_id");
@@ -187,6 +196,15 @@ mod tests {
             "delegation_edge": {"id": "e-1", "scopes": ["n:pay", "n:read"]},
         });
         assert_eq!(policy_input("z", &metadata), expected);
+    }
+
+    #[test]
+    fn what_policy_was_asked_is_shown_as_it_was() {
+        let asked = json!({"schema_version": "2026-05-20", "context": {"subject_claims": {"scope": "n:read"}}});
+        let metadata = json!({"application_id": "app-1", "resource": "resource://n", "policy_input": asked});
+        assert_eq!(policy_input("z", &metadata), asked);
+        let odd = json!({"application_id": "app-1", "policy_input": "none"});
+        assert_eq!(policy_input("z", &odd)["principal"]["id"], "app-1");
     }
 
     #[test]

@@ -72,7 +72,7 @@ async fn activate(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, 
                 existing(tx, &change.set, MISSING).await?;
                 version_of(tx, &change.set, &change.version, MISSING).await?;
                 policy_sets::activate(tx, &change.set, &change.version).await?;
-                policy_sets::note_announcement(tx, &change.message).await?;
+                policy_sets::note_announcement(tx, &change.message, &change.set, &change.version).await?;
                 policy_sets::touch(tx, &change.set, &change.by).await?;
                 announce(tx, &change.message, &change.set, Some(&change.version)).await?;
                 change.trace.change(tx, StatusCode::ACCEPTED, None).await

@@ -3,21 +3,24 @@
 //! Clients ask until they read `loaded`, and give up at `failed`. So both must be exact: a message that was delivered
 //! and whose row is gone reads `dispatched`, and a version is loaded under its own id even when its documents are those
 //! that were loaded before.
+//!
+//! Every process that decides is shown (README D32). `sts` is the one that is furthest behind, so `loaded` means all of
+//! them; and one that could not load what was active before has not failed at what is active now.
 
 use std::sync::Arc;
 
-use caracal_authority::{OutboxId, PolicySetId, PolicySetVersionId, Timestamp, ZoneId};
+use caracal_authority::{OutboxId, PolicySetId, PolicySetVersionId, ReplicaId, Timestamp, ZoneId};
 use caracal_store::outbox::{self, OutboxRow};
 use caracal_store::{ZoneRead, policy_sets};
 use http::Method;
 use serde::Serialize;
 
-use super::{INVALIDATE, dedupe_prefix, existing};
+use super::{dedupe_prefix, existing};
 use crate::Admin;
 use crate::answer::Answer;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
 use crate::problem::Refusal;
-use crate::runtime::RuntimeState;
+use crate::runtime::{Replica, RuntimeState, Unreachable};
 
 pub(crate) const ROUTE: Route = Route {
     method: Method::GET,
@@ -37,6 +40,7 @@ struct Status<'a> {
     propagation_status: &'static str,
     outbox: Announcement,
     sts: Runtime,
+    replicas: Vec<Shown>,
 }
 
 #[derive(Serialize)]
@@ -48,7 +52,16 @@ struct Announcement {
     dispatched_at: Option<Timestamp>,
 }
 
-#[derive(Serialize, Default)]
+/// One process that decides.
+#[derive(Serialize)]
+struct Shown {
+    id: ReplicaId,
+    seen_at: Timestamp,
+    #[serde(flatten)]
+    runtime: Runtime,
+}
+
+#[derive(Serialize, Default, Clone)]
 struct Runtime {
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -81,11 +94,13 @@ async fn status(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal
             active.ok_or_else(|| Refusal::missing("active_policy_set_version_not_found"))?
         }
     };
-    let active = policy_sets::find_active(&mut tx).await?.filter(|active| active.policy_set_id == set_id);
+    let in_force = policy_sets::find_active(&mut tx).await?;
+    let active = in_force.as_ref().filter(|active| active.policy_set_id == set_id);
     let is_active = set.active_version_id.as_ref() == Some(&version);
-    let outbox = announcement(&mut tx, &set_id, &version, is_active, asked_message).await?;
+    let outbox = announcement(&mut tx, &set_id, &version, asked_message).await?;
     drop(snapshot);
-    let sts = runtime(&admin, zone, call.now).await;
+    let in_force_id = in_force.as_ref().map(|active| &active.version_id);
+    let (sts, replicas) = runtime(&admin, zone, in_force_id, call.now).await;
     let propagation_status = propagation(is_active, &outbox, &sts, &version);
     Ok(Answer::ok(&Status {
         zone_id: zone,
@@ -93,10 +108,11 @@ async fn status(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal
         version_id: &version,
         active: is_active,
         active_version_id: set.active_version_id.as_ref(),
-        manifest_sha256: active.as_ref().map(|active| active.manifest_sha256.as_str()),
+        manifest_sha256: active.map(|active| active.manifest_sha256.as_str()),
         propagation_status,
         outbox,
         sts,
+        replicas,
     }))
 }
 
@@ -113,35 +129,35 @@ async fn announcement(
     tx: &mut ZoneRead<'_>,
     set: &PolicySetId,
     version: &PolicySetVersionId,
-    is_active: bool,
     asked: Option<String>,
 ) -> Result<Announcement, Refusal> {
-    let noted = policy_sets::find_announcement(tx).await?.filter(|_| is_active);
     let Some(asked) = asked else {
-        let newest = outbox::find_newest(tx, INVALIDATE, &dedupe_prefix(set, Some(version))).await?;
+        let newest = outbox::find_newest(tx, policy_sets::INVALIDATED, &dedupe_prefix(set, Some(version))).await?;
         return Ok(match newest {
             Some(row) => Announcement::of(row),
-            // It was committed with the activation. That it is no longer there means that it was delivered.
-            None if is_active => Announcement::without_row(noted, "dispatched"),
-            None => Announcement::without_row(None, "missing"),
+            // It was committed with its activation. That it is no longer there means that it was delivered.
+            None => match policy_sets::find_announcement(tx, set, version).await? {
+                Some(id) => Announcement::without_row(Some(id), "dispatched"),
+                None => Announcement::without_row(None, "missing"),
+            },
         });
     };
     let Ok(id) = OutboxId::parse(&asked) else { return Ok(Announcement::without_row(None, "missing")) };
-    let Some(row) = outbox::lookup(tx, &id).await? else {
-        let state = if noted.as_ref() == Some(&id) { "dispatched" } else { "missing" };
-        return Ok(Announcement::without_row(Some(id), state));
-    };
-    let says = |name: &str, value: &str| row.fields.iter().any(|(key, text)| key == name && text == value);
-    let is_ours = row.topic == INVALIDATE
-        && says("policy_set_id", set.as_str())
-        && says("policy_set_version_id", version.as_str());
-    Ok(if is_ours { Announcement::of(row) } else { Announcement { state: "mismatch", ..Announcement::of(row) } })
+    let announced = policy_sets::find_announced(tx, &id).await?;
+    let is_ours = announced.as_ref().is_some_and(|(of, what)| of == set && what == version);
+    Ok(match (outbox::lookup(tx, &id).await?, announced) {
+        (Some(row), _) if is_ours => Announcement::of(row),
+        (Some(row), _) => Announcement { state: "mismatch", ..Announcement::of(row) },
+        (None, Some(_)) => Announcement::without_row(Some(id), if is_ours { "dispatched" } else { "mismatch" }),
+        (None, None) => Announcement::without_row(Some(id), "missing"),
+    })
 }
 
 impl Announcement {
     fn of(row: OutboxRow) -> Self {
-        let OutboxRow { id, attempts, last_error, .. } = row;
-        Self { id: Some(id), state: "pending", attempts, last_error, dispatched_at: None }
+        let OutboxRow { id, attempts, last_error, dead_at, .. } = row;
+        let state = if dead_at.is_some() { "dead" } else { "pending" };
+        Self { id: Some(id), state, attempts, last_error, dispatched_at: None }
     }
 
     fn without_row(id: Option<OutboxId>, state: &'static str) -> Self {
@@ -149,24 +165,57 @@ impl Announcement {
     }
 }
 
-async fn runtime(admin: &Admin, zone: &ZoneId, now: Timestamp) -> Runtime {
-    let Some(runtime) = &admin.runtime else { return Runtime { state: "not_configured", ..Runtime::default() } };
-    match runtime.status(zone).await {
-        RuntimeState::Loaded(loaded) => Runtime {
-            state: "loaded",
-            loaded: Some(true),
-            zone_id: Some(zone.clone()),
-            policy_set_version_id: loaded.policy_set_version_id,
-            manifest_sha256: Some(loaded.manifest_sha256),
-            loaded_at: Some(loaded.loaded_at),
-            age_seconds: i64::try_from(loaded.loaded_at.until(now).as_secs()).ok(),
-            detail: None,
-        },
-        RuntimeState::NotLoaded => Runtime { state: "not_loaded", loaded: Some(false), ..Runtime::default() },
-        RuntimeState::Failed { detail } => Runtime { state: "failed", detail: Some(detail), ..Runtime::default() },
-        RuntimeState::Unreachable { detail } => {
-            Runtime { state: "unreachable", detail: Some(detail), ..Runtime::default() }
+/// The process that is furthest behind, and all of them.
+async fn runtime(
+    admin: &Admin,
+    zone: &ZoneId,
+    in_force: Option<&PolicySetVersionId>,
+    now: Timestamp,
+) -> (Runtime, Vec<Shown>) {
+    let alone = |state, detail| (Runtime { state, detail, ..Runtime::default() }, Vec::new());
+    let Some(runtime) = &admin.runtime else { return alone("not_configured", None) };
+    let replicas = match runtime.replicas(zone).await {
+        Ok(replicas) if replicas.is_empty() => {
+            return alone("unreachable", Some("no process that decides has been heard of lately".to_owned()));
         }
+        Ok(replicas) => replicas,
+        Err(Unreachable(detail)) => return alone("unreachable", Some(detail)),
+    };
+    let behind = |shown: &Shown| match (shown.runtime.state, shown.runtime.policy_set_version_id.as_ref()) {
+        ("failed", _) => 0,
+        ("loaded", found) if found == in_force => 3,
+        ("loaded", _) => 2,
+        _ => 1,
+    };
+    let shown: Vec<Shown> = replicas.into_iter().map(|replica| Shown::of(replica, zone, in_force, now)).collect();
+    let last = shown.iter().min_by_key(|shown| behind(shown)).map(|shown| shown.runtime.clone());
+    (last.unwrap_or_default(), shown)
+}
+
+impl Shown {
+    fn of(replica: Replica, zone: &ZoneId, in_force: Option<&PolicySetVersionId>, now: Timestamp) -> Self {
+        let not_loaded = || Runtime { state: "not_loaded", loaded: Some(false), ..Runtime::default() };
+        let runtime = match replica.state {
+            RuntimeState::Loaded(loaded) => Runtime {
+                state: "loaded",
+                loaded: Some(true),
+                zone_id: Some(zone.clone()),
+                policy_set_version_id: loaded.policy_set_version_id,
+                manifest_sha256: Some(loaded.manifest_sha256),
+                loaded_at: Some(loaded.loaded_at),
+                age_seconds: i64::try_from(loaded.loaded_at.until(now).as_secs()).ok(),
+                detail: None,
+            },
+            RuntimeState::NotLoaded => not_loaded(),
+            RuntimeState::Failed { policy_set_version_id, detail } => {
+                if policy_set_version_id.as_ref() == in_force {
+                    Runtime { state: "failed", detail: Some(detail), ..Runtime::default() }
+                } else {
+                    not_loaded()
+                }
+            }
+        };
+        Self { id: replica.id, seen_at: replica.seen_at, runtime }
     }
 }
 

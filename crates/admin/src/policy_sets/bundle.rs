@@ -71,7 +71,8 @@ async fn judge(zone: &str, documents: Vec<(String, String)>) -> Option<Result<()
     built.await.ok()
 }
 
-async fn contract(tx: &mut ZoneRead<'_>, manifest: &[String]) -> Result<Vec<PolicyVersion>, Refusal> {
+/// The contract check: the versions of a manifest, if they may stand in it.
+pub(super) async fn contract(tx: &mut ZoneRead<'_>, manifest: &[String]) -> Result<Vec<PolicyVersion>, Refusal> {
     if manifest.is_empty() {
         return Err(invalid_contract("the manifest is empty"));
     }

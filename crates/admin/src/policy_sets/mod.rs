@@ -10,6 +10,7 @@ pub(crate) mod list;
 pub(crate) mod list_versions;
 pub(crate) mod read;
 pub(crate) mod read_version;
+pub(crate) mod simulate;
 
 use caracal_authority::{OutboxId, PolicySetId, PolicySetVersionId, Timestamp, ZoneId};
 use caracal_store::policy_sets::{self, LatestSetVersion, PolicySet, PolicySetVersion};
@@ -18,9 +19,6 @@ use serde::Serialize;
 
 use crate::attribution::Attributed;
 use crate::problem::Refusal;
-
-/// Tells every replica that what decides in a zone has changed.
-const INVALIDATE: &str = "caracal.policy.invalidate";
 
 /// A set as answers show it, without what is active: the form in which it is created.
 #[derive(Serialize)]
@@ -130,7 +128,7 @@ async fn announce(
         fields.push(("policy_set_version_id".to_owned(), version.to_string()));
     }
     let key = format!("{}{message}", dedupe_prefix(set, version));
-    outbox::add(tx, message.clone(), INVALIDATE, &key, fields).await?;
+    outbox::add(tx, message.clone(), policy_sets::INVALIDATED, &key, fields).await?;
     Ok(())
 }
 

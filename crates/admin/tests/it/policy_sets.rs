@@ -1,21 +1,21 @@
 //! Policy sets: manifests, activation, and how far it has come.
 
-use caracal_admin::RuntimeState;
+use caracal_admin::{Loaded, RuntimeState, Unreachable};
 use caracal_authority::{PolicyId, PolicyVersionId, ZoneId};
 use caracal_store::{StoreError, policies};
 use serde_json::{Value, json};
 
-use crate::world::{EMPTY_GRANTS, World};
+use crate::world::{EMPTY_GRANTS, REPLICAS, World};
 
-struct Setting {
-    world: World,
-    zone: String,
-    sets: String,
-    set: String,
+pub(crate) struct Setting {
+    pub(crate) world: World,
+    pub(crate) zone: String,
+    pub(crate) sets: String,
+    pub(crate) set: String,
 }
 
 impl Setting {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let world = World::new().await;
         let zone = world.zone("Ops").await;
         let sets = format!("/v1/zones/{zone}/policy-sets");
@@ -24,35 +24,35 @@ impl Setting {
     }
 
     /// Id of the first version of a new policy.
-    async fn policy(&self, name: &str, rules: &str) -> String {
+    pub(crate) async fn policy(&self, name: &str, rules: &str) -> String {
         let content = format!("# caracal:data-document\npackage caracal.authz\nimport rego.v1\n{rules}\n");
         let path = format!("/v1/zones/{}/policies", self.zone);
         let created = self.world.call("POST", &path, Some(json!({"name": name, "content": content}))).await.is(201);
         created["version_id"].as_str().unwrap().to_owned()
     }
 
-    async fn add(&self, set: &str, manifest: &[&str]) -> crate::world::Answer {
+    pub(crate) async fn add(&self, set: &str, manifest: &[&str]) -> crate::world::Answer {
         let entries: Vec<Value> = manifest.iter().map(|id| json!({"policy_version_id": id})).collect();
         let path = format!("{}/{set}/versions", self.sets);
         self.world.call("POST", &path, Some(json!({"manifest": entries}))).await
     }
 
-    async fn version(&self, set: &str, manifest: &[&str]) -> String {
+    pub(crate) async fn version(&self, set: &str, manifest: &[&str]) -> String {
         self.add(set, manifest).await.is(201)["version_id"].as_str().unwrap().to_owned()
     }
 
-    async fn activate(&self, set: &str, version: &str) -> Value {
+    pub(crate) async fn activate(&self, set: &str, version: &str) -> Value {
         let path = format!("{}/{set}/activate", self.sets);
         let activated = self.world.call("POST", &path, Some(json!({"version_id": version}))).await.is(202);
         self.world.relay().await;
         activated
     }
 
-    async fn status(&self, set: &str, query: &str) -> crate::world::Answer {
+    pub(crate) async fn status(&self, set: &str, query: &str) -> crate::world::Answer {
         self.world.get(&format!("{}/{set}/activation-status?{query}", self.sets)).await
     }
 
-    fn events(&self) -> Vec<Vec<(String, String)>> {
+    pub(crate) fn events(&self) -> Vec<Vec<(String, String)>> {
         self.world.messages.lock().unwrap().iter().map(|message| message.fields.clone()).collect()
     }
 }
@@ -211,33 +211,73 @@ async fn documents_that_must_be_evaluated_make_a_set() {
     assert_eq!(setting.activate(&setting.set, &version).await["activated"], true);
 }
 
+/// The zone's evaluators, kept busy until this is dropped.
+struct Occupied {
+    _release: std::sync::mpsc::Sender<()>,
+    occupy: Box<dyn Fn() -> Result<(), caracal_policy::Overloaded> + Send + Sync>,
+}
+
+impl Occupied {
+    /// As many as run at once, so that none leaves the line once it is full.
+    fn of(zone: &str) -> Self {
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let held = std::sync::Arc::new(std::sync::Mutex::new(held));
+        let (started, starts) = std::sync::mpsc::channel();
+        let zone = zone.to_owned();
+        let occupy = Box::new(move || {
+            let (held, started) = (held.clone(), started.clone());
+            let wait = move || {
+                let _ = started.send(());
+                drop(held.lock().map(|held| held.recv()));
+            };
+            caracal_policy::Evaluators::of_process().submit(&zone, wait)
+        });
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from).max(2) / 2 {
+            occupy().unwrap();
+            starts.recv().unwrap();
+        }
+        Self { _release: release, occupy }
+    }
+
+    /// Nothing more may wait.
+    fn fill(&self) {
+        while (self.occupy)().is_ok() {}
+    }
+}
+
 /// The way out of a set that keeps its zone's evaluators busy must not lead through them.
 #[tokio::test]
 async fn a_zone_whose_evaluations_wait_can_still_activate_what_was_judged_before() {
     let setting = Setting::new().await;
     let policy = setting.policy("a", "restrict contains \"m\" if input.principal.id == \"app-1\"").await;
     let version = setting.version(&setting.set, &[&policy]).await;
-    let (release, held) = std::sync::mpsc::channel::<()>();
-    let held = std::sync::Arc::new(std::sync::Mutex::new(held));
-    let (started, starts) = std::sync::mpsc::channel();
-    let occupy = || {
-        let (held, started) = (held.clone(), started.clone());
-        let wait = move || {
-            let _ = started.send(());
-            drop(held.lock().map(|held| held.recv()));
-        };
-        caracal_policy::Evaluators::of_process().submit(&setting.zone, wait)
-    };
-    // As many as run at once first, so that none leaves the line once it is full.
-    let at_once = std::thread::available_parallelism().map_or(2, usize::from).max(2) / 2;
-    for _ in 0..at_once {
-        occupy().unwrap();
-        starts.recv().unwrap();
-    }
-    while occupy().is_ok() {}
+    let occupied = Occupied::of(&setting.zone);
+    occupied.fill();
     setting.add(&setting.set, &[&policy]).await.is_refused(503, "policy_verification_unavailable");
     assert_eq!(setting.activate(&setting.set, &version).await["activated"], true);
-    drop(release);
+}
+
+/// The set is archived while the documents of the version are still judged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_set_that_is_archived_on_the_way_is_not_activated_and_nobody_is_told() {
+    let setting = std::sync::Arc::new(Setting::new().await);
+    let policy = setting.policy("a", "grants := {}").await;
+    let version = setting.version(&setting.set, &[&policy]).await;
+    let occupied = Occupied::of(&setting.zone);
+    let path = format!("{}/{}/activate", setting.sets, setting.set);
+    let activating = {
+        let setting = setting.clone();
+        tokio::spawn(async move { setting.world.call("POST", &path, Some(json!({"version_id": version}))).await })
+    };
+    // It has found the version, and waits for its turn: what it reads of the set, it reads before that.
+    let archive = format!("{}/{}", setting.sets, setting.set);
+    setting.world.call("DELETE", &archive, None).await.is(204);
+    drop(occupied);
+    activating.await.unwrap().is_refused(404, "version_not_found");
+    assert!(setting.events().is_empty());
+    let zone = ZoneId::parse(&setting.zone).unwrap();
+    let mut snapshot = setting.world.store.snapshot().await.unwrap();
+    assert_eq!(caracal_store::policy_sets::find_active(&mut snapshot.zone(&zone)).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -267,6 +307,11 @@ async fn an_activation_reaches_loaded() {
             "state": "loaded", "loaded": true, "zone_id": setting.zone, "policy_set_version_id": version,
             "manifest_sha256": sha, "loaded_at": "2026-01-01T00:00:00.000Z", "age_seconds": 0,
         },
+        "replicas": REPLICAS.map(|id| json!({
+            "id": id, "seen_at": "2026-01-01T00:00:00.000Z",
+            "state": "loaded", "loaded": true, "zone_id": setting.zone, "policy_set_version_id": version,
+            "manifest_sha256": sha, "loaded_at": "2026-01-01T00:00:00.000Z", "age_seconds": 0,
+        })),
     });
     assert_eq!(status, expected);
     assert_eq!(setting.status(&setting.set, "").await.is(200), expected);
@@ -323,18 +368,95 @@ async fn activation_status_follows_the_first_thing_that_is_missing() {
     check("", "pending", "waiting_for_outbox").await;
     check(&format!("outbox_id={}", waiting["outbox_id"].as_str().unwrap()), "mismatch", "failed").await;
     setting.world.relay().await;
-    // Sent, and gone: nothing says any more whose it was.
-    check(&format!("outbox_id={foreign}"), "missing", "waiting_for_outbox").await;
-    *setting.world.runtime.state.lock().unwrap() = Some(RuntimeState::NotLoaded);
+    // Sent, and gone: it is still known what it announced.
+    check(&format!("outbox_id={foreign}"), "mismatch", "failed").await;
+    check("outbox_id=unknown", "missing", "waiting_for_outbox").await;
+    let tell = |states: Vec<RuntimeState>| *setting.world.runtime.states.lock().unwrap() = Some(Ok(states));
+    tell(vec![RuntimeState::NotLoaded]);
     check("", "dispatched", "waiting_for_sts").await;
-    *setting.world.runtime.state.lock().unwrap() = Some(RuntimeState::Unreachable { detail: "gone".to_owned() });
+    tell(Vec::new());
     check("", "dispatched", "waiting_for_sts").await;
-    *setting.world.runtime.state.lock().unwrap() = Some(RuntimeState::Failed { detail: "bad bundle".to_owned() });
+    *setting.world.runtime.states.lock().unwrap() = Some(Err(Unreachable("gone".to_owned())));
+    check("", "dispatched", "waiting_for_sts").await;
+    let status = setting.status(&setting.set, "").await.is(200);
+    assert_eq!((&status["sts"], &status["replicas"]), (&json!({"state": "unreachable", "detail": "gone"}), &json!([])));
+    let failed = |version: &str| RuntimeState::Failed {
+        policy_set_version_id: Some(version.parse().unwrap()),
+        detail: "bad bundle".to_owned(),
+    };
+    tell(vec![failed(&version)]);
     check("", "dispatched", "failed").await;
     let status = setting.status(&setting.set, "").await.is(200);
     assert_eq!(status["sts"], json!({"state": "failed", "detail": "bad bundle"}));
+    // What failed before is not what is active now.
+    tell(vec![failed(&other_version)]);
+    check("", "dispatched", "waiting_for_sts").await;
     setting.status(&setting.set, "version_id=").await.is_refused(400, "invalid_body");
     setting.status(&setting.set, "outbox_id=").await.is_refused(400, "invalid_body");
+}
+
+/// A message that is dead is told to be, so that whoever waits gives up.
+#[tokio::test]
+async fn an_announcement_that_nobody_can_send_has_failed() {
+    let setting = Setting::new().await;
+    let policy = setting.policy("a", "grants := {}").await;
+    let version = setting.version(&setting.set, &[&policy]).await;
+    let path = format!("{}/{}/activate", setting.sets, setting.set);
+    setting.world.call("POST", &path, Some(json!({"version_id": version}))).await.is(202);
+    setting.world.outside("UPDATE outbox SET dead_at = 1, attempts = 100, last_error = 'refused'");
+    let status = setting.status(&setting.set, "").await.is(200);
+    let told = (&status["outbox"]["state"], &status["outbox"]["last_error"], &status["propagation_status"]);
+    assert_eq!(told, (&json!("dead"), &json!("refused"), &json!("failed")));
+}
+
+/// The message of an activation is delivered and its row deleted, and the same version is activated once more.
+#[tokio::test]
+async fn a_message_that_was_sent_reads_dispatched_for_ever() {
+    let setting = Setting::new().await;
+    let policy = setting.policy("a", "grants := {}").await;
+    let version = setting.version(&setting.set, &[&policy]).await;
+    let first = setting.activate(&setting.set, &version).await;
+    let second = setting.activate(&setting.set, &version).await;
+    for activated in [first, second] {
+        let status = setting.world.get(activated["status_url"].as_str().unwrap()).await.is(200);
+        let told = (&status["outbox"]["state"], &status["outbox"]["id"], &status["propagation_status"]);
+        assert_eq!(told, (&json!("dispatched"), &activated["outbox_id"], &json!("loaded")));
+    }
+}
+
+/// README D32: `loaded` is said when all have it, and the one that has it not is named.
+#[tokio::test]
+async fn a_version_is_loaded_when_every_process_has_it() {
+    let setting = Setting::new().await;
+    let policy = setting.policy("a", "grants := {}").await;
+    let (old, new) = (setting.version(&setting.set, &[&policy]).await, setting.version(&setting.set, &[&policy]).await);
+    setting.activate(&setting.set, &new).await;
+    let loaded = |version: &str| {
+        RuntimeState::Loaded(Loaded {
+            policy_set_version_id: Some(version.parse().unwrap()),
+            manifest_sha256: "ab".repeat(32),
+            loaded_at: setting.world.store.now(),
+        })
+    };
+    let failed = RuntimeState::Failed { policy_set_version_id: Some(new.parse().unwrap()), detail: "why".to_owned() };
+    for (states, expected, sts) in [
+        (vec![loaded(&new), loaded(&new)], "loaded", "loaded"),
+        (vec![loaded(&new), loaded(&old)], "waiting_for_sts", "loaded"),
+        (vec![loaded(&old), loaded(&new)], "waiting_for_sts", "loaded"),
+        (vec![loaded(&new), RuntimeState::NotLoaded], "waiting_for_sts", "not_loaded"),
+        (vec![loaded(&new), failed.clone()], "failed", "failed"),
+        (vec![failed, loaded(&old)], "failed", "failed"),
+    ] {
+        *setting.world.runtime.states.lock().unwrap() = Some(Ok(states.clone()));
+        let status = setting.status(&setting.set, "").await.is(200);
+        assert_eq!(
+            (&status["propagation_status"], &status["sts"]["state"]),
+            (&json!(expected), &json!(sts)),
+            "{states:?}"
+        );
+        let ids: Vec<&Value> = status["replicas"].as_array().unwrap().iter().map(|replica| &replica["id"]).collect();
+        assert_eq!(ids, REPLICAS);
+    }
 }
 
 #[tokio::test]

@@ -5,8 +5,11 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use axum::body::Body;
-use caracal_admin::{Admin, AdminConfig, Capabilities, Loaded, PolicyRuntime, RuntimeState};
-use caracal_authority::{AdminTokenId, ApplicationId, ProviderId, Timestamp, ZoneId};
+use caracal_admin::{
+    Admin, AdminConfig, Capabilities, Loaded, NotSimulated, PolicyRuntime, Replica, RuntimeState, Simulation,
+    Unreachable,
+};
+use caracal_authority::{AdminTokenId, ApplicationId, ProviderId, ReplicaId, Timestamp, ZoneId};
 use caracal_broker::Broker;
 use caracal_crypto::chance;
 use caracal_crypto::client_secret::SecretVerifier;
@@ -17,6 +20,7 @@ use caracal_crypto::{Secret, encoding};
 use caracal_custody::{SealedSecrets, application_secret_ref, provider_secret_ref};
 use caracal_http::egress::{AddressPolicy, GuardedConnector, PrivateHosts, SystemResolver, TlsTrust};
 use caracal_ledger::{AnonymousDenials, Ledger};
+use caracal_policy::Document;
 use caracal_store::admin_evidence::{self, AdminEvidenceRow, ZONELESS_CHAIN};
 use caracal_store::admin_tokens::{self, AdminToken};
 use caracal_store::evidence::ChainRow;
@@ -131,7 +135,8 @@ impl World {
         let secrets = Arc::new(SecretVerifier::new(2));
         let ledger = Ledger::new(Some(Arc::new(HmacKey::from_bytes(&KEY).unwrap())));
         let denials = Arc::new(AnonymousDenials::default());
-        let runtime = Arc::new(TestRuntime { store: store.clone(), state: Mutex::new(None) });
+        let runtime =
+            Arc::new(TestRuntime { store: store.clone(), states: Mutex::default(), simulated: Mutex::default() });
         let messages = Arc::new(Mutex::new(Vec::new()));
         let heard = messages.clone();
         store.observe(Arc::new(move |committed: &Committed| {
@@ -328,33 +333,58 @@ pub(crate) fn assertion(account: &str, end: i64) -> String {
     format!("v1.{}.{end}.{}", encoding::base64url(account.as_bytes()), encoding::base64url(&mac))
 }
 
-/// What decides, as the store says, unless a test says otherwise.
+/// Two processes that decide by what the store says, unless a test says otherwise.
 pub(crate) struct TestRuntime {
     store: Store,
-    pub(crate) state: Mutex<Option<RuntimeState>>,
+    pub(crate) states: Mutex<Option<Result<Vec<RuntimeState>, Unreachable>>>,
+    pub(crate) simulated: Mutex<Option<Result<Value, NotSimulated>>>,
+}
+
+/// Ids of the processes of a [`TestRuntime`].
+pub(crate) const REPLICAS: [&str; 2] = ["sts-a", "sts-b"];
+
+impl TestRuntime {
+    async fn loaded(&self, zone: &ZoneId) -> Vec<RuntimeState> {
+        let mut snapshot = self.store.snapshot().await.unwrap();
+        let active = policy_sets::find_active(&mut snapshot.zone(zone)).await.unwrap();
+        let manifest = active.as_ref().map_or("no_active_policy_set", |active| active.manifest_sha256.as_str());
+        let loaded = RuntimeState::Loaded(Loaded {
+            manifest_sha256: manifest.to_owned(),
+            loaded_at: snapshot.now(),
+            policy_set_version_id: active.map(|active| active.version_id),
+        });
+        vec![loaded.clone(), loaded]
+    }
 }
 
 impl PolicyRuntime for TestRuntime {
-    fn status<'a>(&'a self, zone: &'a ZoneId) -> BoxFuture<'a, RuntimeState> {
+    fn replicas<'a>(&'a self, zone: &'a ZoneId) -> BoxFuture<'a, Result<Vec<Replica>, Unreachable>> {
         Box::pin(async move {
-            if let Some(state) = self.state.lock().unwrap().clone() {
-                return state;
+            let told = self.states.lock().unwrap().clone();
+            let states = match told {
+                Some(states) => states?,
+                None => self.loaded(zone).await,
+            };
+            let replica = |(id, state): (&str, RuntimeState)| {
+                let id = ReplicaId::parse(id).unwrap();
+                Replica { id, seen_at: Timestamp::from_seconds(START), state }
+            };
+            Ok(REPLICAS.into_iter().zip(states).map(replica).collect())
+        })
+    }
+
+    fn simulate<'a>(&'a self, _: &'a ZoneId, simulation: Simulation) -> BoxFuture<'a, Result<Value, NotSimulated>> {
+        Box::pin(async move {
+            if let Some(told) = self.simulated.lock().unwrap().clone() {
+                return told;
             }
-            let mut snapshot = self.store.snapshot().await.unwrap();
-            let active = policy_sets::find_active(&mut snapshot.zone(zone)).await.unwrap();
-            let loaded_at = snapshot.now();
-            RuntimeState::Loaded(match active {
-                None => Loaded {
-                    policy_set_version_id: None,
-                    manifest_sha256: "no_active_policy_set".to_owned(),
-                    loaded_at,
-                },
-                Some(active) => Loaded {
-                    policy_set_version_id: Some(active.version_id),
-                    manifest_sha256: active.manifest_sha256,
-                    loaded_at,
-                },
-            })
+            let Simulation { documents, input } = simulation;
+            let documents: Vec<Document<'_>> =
+                documents.iter().map(|(policy_version_id, content)| Document { policy_version_id, content }).collect();
+            match caracal_policy::simulate(&documents, Some(input)) {
+                Ok(verdict) => Ok(serde_json::to_value(verdict).unwrap()),
+                Err(error) => Err(NotSimulated::Failed { code: error.code(), text: error.to_string() }),
+            }
         })
     }
 }

@@ -191,6 +191,8 @@ pub struct Settings {
     pub mint_rate_limit_per_min: u32,
     /// `STS_PUBLIC_RATE_LIMIT_PER_MIN`.
     pub public_rate_limit_per_min: u32,
+    /// `OPA_POLL_SECONDS`: how often an STS looks at what is active in every zone, beside hearing of it.
+    pub policy_poll: Duration,
     /// `CARACAL_SECRET_BACKEND`: where secrets lie.
     pub secret_backend: SecretBackendSettings,
     /// `MAX_GRANT_TTL_SECONDS`: how long a token of a provider is believed in, whatever its endpoint says.
@@ -252,6 +254,7 @@ impl Settings {
             ready_per_minute: reader.number("READY_RATE_LIMIT_PER_MIN", 120, 0),
             mint_rate_limit_per_min: reader.number("STS_MINT_RATE_LIMIT_PER_MIN", 1_000, 1),
             public_rate_limit_per_min: reader.number("STS_PUBLIC_RATE_LIMIT_PER_MIN", 6_000, 1),
+            policy_poll: policy_poll(&mut reader),
             secret_backend: SecretBackendSettings::read(&mut reader),
             max_grant_ttl: Duration::from_secs(u64::from(reader.number::<u32>("MAX_GRANT_TTL_SECONDS", 3_600, 1))),
             secret_verify_concurrency: reader.number("STS_SECRET_VERIFY_CONCURRENCY", 2, 1),
@@ -296,6 +299,16 @@ impl Settings {
     pub fn port(&self, service: Service) -> u16 {
         self.port.unwrap_or_else(|| service.port().saturating_add(self.port_offset))
     }
+}
+
+/// One to three hundred seconds (contract: sts.md §17).
+fn policy_poll(reader: &mut variables::Reader<'_>) -> Duration {
+    const MOST: u64 = 300;
+    let seconds = reader.number("OPA_POLL_SECONDS", 60, 1);
+    if seconds > MOST {
+        reader.mistake("OPA_POLL_SECONDS", format!("`{seconds}` is more than {MOST}"));
+    }
+    Duration::from_secs(seconds.min(MOST))
 }
 
 fn mode(reader: &mut variables::Reader<'_>, flags: &UpFlags) -> Mode {

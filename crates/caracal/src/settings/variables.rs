@@ -211,6 +211,12 @@ pub const VARIABLES: &[Variable] = &[
         "none",
         "bearer for the rotation of signing keys, 32 characters or more; without it that route is not there",
     ),
+    variable(
+        &[Sts],
+        "OPA_POLL_SECONDS",
+        "60",
+        "how often an STS looks at what is active in every zone, beside hearing of it; 1 to 300",
+    ),
     secret(&[Api, Sts], "SECRET_STORE_KEK", MADE, "64 hex digits: seals every stored secret and signing key"),
     variable(
         &[Api, Sts],

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use caracal_admin::{Admin, AdminConfig};
 use caracal_audit::{Audit, AuditConfig, Verifier};
@@ -21,7 +22,9 @@ use caracal_http::rate::SharedWindows;
 use caracal_http::server::{self, Ended, Limits};
 use caracal_ledger::{AnonymousDenials, ChainKey, Ledger};
 use caracal_store::{Message, Store};
-use caracal_stream::{APPROVALS, Counters, DELEGATIONS, KEYS, REVOCATIONS, Redis, Relay, RelayOptions, Streams, Tail};
+use caracal_stream::{
+    APPROVALS, Counters, DELEGATIONS, KEYS, POLICIES, REVOCATIONS, Redis, Relay, RelayOptions, Streams, Tail,
+};
 use caracal_sts::{
     Capabilities, Guesses, LaunchRate, MintRate, ProcessGuesses, ProcessLaunchRate, ProcessMintRate, Sts, StsConfig,
 };
@@ -77,6 +80,7 @@ pub(super) struct Services {
     withdrawals: Arc<Withdrawals>,
     /// Where what lies there is sealed under another key, and no command can mend that beside this process.
     rewrap: Option<Rewrap>,
+    policy_poll: Duration,
 }
 
 impl Services {
@@ -171,6 +175,7 @@ impl Services {
             Arc::new(coordinator(settings, &parts, verification, own, issuer))
         });
         let sts = sts.filter(|_| settings.runs(Service::Sts));
+        let policy_poll = settings.policy_poll;
         let requests = match &shared {
             Some(_) => None,
             None => Some(Arc::new(KeptRequests::resumed(store.clone()).await.map_err(StartError::Count)?)),
@@ -189,6 +194,7 @@ impl Services {
             relay,
             withdrawals,
             rewrap,
+            policy_poll,
         };
         services.probe();
         services.count_requests();
@@ -263,7 +269,7 @@ impl Services {
             jobs.spawn(async move { gateway.run_snapshot_refresh(on).await });
         }
         if let (Some(sts), Some(shared)) = (self.sts.clone(), &self.shared) {
-            let tail = Tail::begin(shared.redis.clone(), shared.key.clone(), &[APPROVALS]);
+            let tail = Tail::begin(shared.redis.clone(), shared.key.clone(), &[APPROVALS, POLICIES]);
             let tail = tail.await.map_err(|error| StartError::Setting(error.to_string()))?;
             let on = stop();
             jobs.spawn(async move { tail.run(on, move |message: &Message| sts.hear(message)).await });
@@ -282,6 +288,9 @@ impl Services {
         }
         if let Some(rewrap) = self.rewrap.take() {
             jobs.spawn(rewrapping::run(rewrap, self.store.clone(), stop()));
+        }
+        if let Some(sts) = self.sts.clone() {
+            jobs.spawn(sts.run_policy_reports(self.policy_poll, stop()));
         }
         jobs.spawn(self.relay.clone().run(stop()));
         let (denials, of, ledger, on) = (self.denials.clone(), self.store.clone(), self.ledger.clone(), stop());
@@ -375,7 +384,11 @@ fn admin(
             broker: parts.broker.clone(),
             secrets: parts.verifier.clone(),
             token_key: digests,
-            runtime: Some(Arc::new(StsPolicyRuntime(runtime))),
+            runtime: Some(Arc::new(StsPolicyRuntime {
+                sts: runtime,
+                serves: settings.runs(Service::Sts),
+                store: parts.store.clone(),
+            })),
         },
     );
     admin.map_err(|error| StartError::Setting(error.to_string()))

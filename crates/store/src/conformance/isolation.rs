@@ -9,12 +9,14 @@ use super::{Fresh, Make};
 use crate::approvals::ApprovalFilter;
 use crate::error::StoreError;
 use crate::evidence::EvidenceFilter;
+use crate::grants::GrantFilter;
 use crate::page::Page;
 use crate::resources::ResourceFilter;
 use crate::sessions::Among;
 use crate::{
-    admin_evidence, applications, approvals, delegations, evidence, outbox, policies, policy_sets, providers, receipts,
-    records, resources, sealed_secrets, sessions, signing_keys, subject_issuers, used_mandates, workloads, zones,
+    admin_evidence, applications, approvals, delegations, evidence, grants, outbox, policies, policy_sets, providers,
+    receipts, records, resources, sealed_secrets, sessions, signing_keys, subject_issuers, used_mandates, workloads,
+    zones,
 };
 
 /// Zone `z-1` has one of everything, `z-2` exists and has nothing.
@@ -38,7 +40,8 @@ async fn one_zone_has_it_all(make: Make) -> Fresh {
                 policy_sets::add(zone, &samples::policy_set("s-1", true)).await?;
                 policy_sets::add_version(zone, &samples::policy_set_version("s-1", 1)).await?;
                 policy_sets::activate(zone, &id!("s-1"), &id!("s-1-v1")).await?;
-                policy_sets::note_announcement(zone, &id!("m-1")).await?;
+                policy_sets::note_announcement(zone, &id!("m-1"), &id!("s-1"), &id!("s-1-v1")).await?;
+                grants::add(zone, &samples::grant("g-1", true)).await?;
                 signing_keys::add(zone, &samples::signing_key("k-1", 1)).await?;
                 sealed_secrets::put(zone, "secret", &[1]).await?;
                 sessions::add(zone, &samples::session("s-1", true)).await?;
@@ -111,7 +114,17 @@ async fn holdings(fresh: &Fresh, name: &str) -> Vec<(&'static str, bool)> {
         ("set versions", !policy_sets::list_versions(read, &id!("s-1"), &page).await.unwrap().is_empty()),
         ("highest set version", policy_sets::highest_version(read, &id!("s-1")).await.unwrap() > 0),
         ("active set", policy_sets::find_active(read).await.unwrap().is_some()),
-        ("announcement", policy_sets::find_announcement(read).await.unwrap().is_some()),
+        ("announcement", {
+            let (set, version) = (id!("s-1"), id!("s-1-v1"));
+            policy_sets::find_announcement(read, &set, &version).await.unwrap().is_some()
+        }),
+        ("announced", policy_sets::find_announced(read, &id!("m-1")).await.unwrap().is_some()),
+        ("grant", grants::lookup(read, &id!("g-1")).await.unwrap().is_some()),
+        ("grants", !grants::list(read, &GrantFilter::default(), &page).await.unwrap().is_empty()),
+        ("user's records", {
+            let subject = samples::record("rec-1", true).subject_id;
+            !records::list_active_of_user(read, &subject, at(0), 9).await.unwrap().is_empty()
+        }),
         ("signing key", signing_keys::lookup(read, &id!("k-1")).await.unwrap().is_some()),
         ("signing keys", !signing_keys::list(read).await.unwrap().is_empty()),
         ("signing key of that name", signing_keys::exists(read, "k-1").await.unwrap()),
@@ -202,6 +215,8 @@ pub async fn another_zones_rows_cannot_be_changed(make: Make) {
                 assert!(!policy_sets::archive(tx, &id!("s-1"), "x").await?);
                 assert!(!policy_sets::deactivate(tx, &id!("s-1")).await?);
                 policy_sets::touch(tx, &id!("s-1"), "x").await?;
+                assert!(!grants::revoke(tx, &id!("g-1"), "x").await?);
+                records::revoke_each(tx, &[id!("rec-1")], "x").await?;
                 sealed_secrets::remove(tx, "secret").await?;
                 assert_eq!(signing_keys::purge_below(tx, 99).await?, 0);
                 assert!(signing_keys::withdraw_all(tx).await?.is_empty());

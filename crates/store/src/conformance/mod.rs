@@ -99,6 +99,9 @@ macro_rules! conformance_suite {
                 policies_come_back_as_stored
                 policy_sets_come_back_as_stored
                 counts_come_back_as_last_kept_and_the_newest_first_choice
+                grants_come_back_as_stored
+                what_a_user_holds_is_listed_oldest_first
+                what_processes_have_loaded_is_told_while_they_are_there
                 sessions_come_back_as_stored
                 edges_come_back_as_stored
                 records_come_back_as_stored

@@ -7,6 +7,7 @@ use caracal_authority::{ProviderId, Timestamp};
 use caracal_crypto::chance::ChanceUnavailable;
 use caracal_ledger::{Decision, EventType, Evidence, Metadata};
 use caracal_store::workloads::Workload;
+use serde_json::Value;
 
 use super::LaunchIds;
 use crate::evidence::{event_id, held, under_policy};
@@ -28,6 +29,8 @@ pub(super) struct Asked<'a> {
     pub(super) resource: Option<&'a str>,
     pub(super) scopes: &'a [String],
     pub(super) provider: Option<&'a ProviderId>,
+    /// What policy was asked, if it did not allow it.
+    pub(super) policy_input: Option<&'a Value>,
 }
 
 impl<'a> Account<'a> {
@@ -54,7 +57,12 @@ impl<'a> Account<'a> {
         governing: &Governing,
         answer: Option<&PolicyAnswer>,
     ) -> Result<Evidence, ChanceUnavailable> {
-        let event = self.outcome(EventType::TokenExchange, refused, reason)?;
+        let mut event = self.outcome(EventType::TokenExchange, refused, reason)?;
+        // The whole question: whoever explains the denial can ask it again, of whatever policy (README D33).
+        if let (Some(_), Some(_), Some(asked)) = (refused, answer, self.asked) {
+            event.metadata =
+                std::mem::take(&mut event.metadata).with_known("policy_input", asked.policy_input.cloned());
+        }
         Ok(match answer {
             Some(answer) => under_policy(event, governing.active.as_ref(), governing.manifest(), answer),
             None => event,

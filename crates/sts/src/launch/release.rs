@@ -67,8 +67,8 @@ impl Sts {
             let mut loaded = sources.load_launch(&launch, &workload).await?;
             loaded.facts.holds.extend(answering.take().map(|hold| *hold));
             loaded.facts.approved_under.clone_from(&approved_under);
-            let outcome = self.decided(&launch, &loaded, ids).await;
-            let case = Case { sts: self, launch: &launch, workload: &workload, ids, loaded: &loaded };
+            let (outcome, denied) = self.decided(&launch, &loaded, ids).await;
+            let case = Case { sts: self, launch: &launch, workload: &workload, ids, loaded: &loaded, denied };
             match case.conclude(&outcome).await {
                 Err(Unsettled::Stale) => {
                     self.metrics.redecided.up();
@@ -87,22 +87,23 @@ impl Sts {
         Err(ExchangeError::Busy)
     }
 
-    /// Decides, with documents of policy evaluated where they must be.
-    async fn decided(&self, launch: &Launch, loaded: &Loaded, ids: &LaunchIds) -> Outcome {
+    /// Decides, with documents of policy evaluated where they must be; and what policy was asked if it did not allow it.
+    async fn decided(&self, launch: &Launch, loaded: &Loaded, ids: &LaunchIds) -> (Outcome, Option<Value>) {
         let bundle = &loaded.governing.bundle;
         let mut answered = Vec::new();
         loop {
             let metrics = &self.policy.metrics;
-            let mut questions = Questions { bundle, answered: &answered, unanswered: Vec::new(), metrics };
+            let mut questions =
+                Questions { bundle, answered: &answered, unanswered: Vec::new(), denied: HashMap::new(), metrics };
             let outcome = launch::decide(launch, &loaded.facts, &mut |question| {
                 questions.ask(&question.resource.name.id, input(question, &ids.request))
             });
-            let unanswered = questions.unanswered;
+            let Questions { unanswered, denied, .. } = questions;
             match bundle {
                 Ok(bundle) if !unanswered.is_empty() => {
                     answered.extend(self.policy.evaluate(&launch.zone, bundle, unanswered).await);
                 }
-                _ => return outcome,
+                _ => return (outcome, denied.into_values().next()),
             }
         }
     }
@@ -141,6 +142,8 @@ struct Case<'c> {
     workload: &'c AuthenticatedWorkload,
     ids: &'c LaunchIds,
     loaded: &'c Loaded,
+    /// What policy was asked, if it did not allow it.
+    denied: Option<Value>,
 }
 
 impl Case<'_> {
@@ -271,6 +274,7 @@ impl Case<'_> {
             resource: identifier.or(bound.map(|bound| bound.resource.as_str())),
             scopes: bound.map(|bound| bound.scopes.as_slice()).unwrap_or_default(),
             provider: upstream.and_then(|upstream| upstream.provider.as_ref()).map(|provider| &provider.id),
+            policy_input: self.denied.as_ref(),
         })
     }
 }

@@ -89,7 +89,7 @@ mod t08_availability_of_denial {
         let answer = Signed::exchange(&world, &mandate).send(&world).await;
         assert_eq!(told(&answer), ("503 policy_eval_failed".to_owned(), "1"));
         assert_eq!(Signed::exchange(&world, &mandate).send(&world).await.outcome(), "401 invalid_token");
-        assert_eq!(world.sts.in_force(&zone()).await.unwrap(), None);
+        assert_eq!(world.sts.tell_loaded(&zone()).await.unwrap().loaded_at, None);
     }
 }
 

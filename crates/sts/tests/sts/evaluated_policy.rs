@@ -84,8 +84,8 @@ mod t02_sts_evaluated_policy {
         world.activate(&with("restrict contains \"x\" if input.principal.id == \"nobody\"")).await;
         let restarted = world.restarted();
         assert_eq!(send_to(&restarted, Ask::mint().request()).await.status, 200);
-        let in_force = world.restarted().in_force(&zone()).await.unwrap().unwrap();
-        assert!(in_force.policy_set_version_id.is_some());
+        let loaded = world.restarted().tell_loaded(&zone()).await.unwrap();
+        assert!(loaded.policy_set_version_id.is_some() && loaded.loaded_at.is_some());
     }
 
     #[tokio::test]
@@ -169,7 +169,7 @@ mod t02_sts_evaluated_policy {
         ] {
             world.activate(&with(&rules)).await;
             assert_eq!(Ask::mint().send(&world).await.outcome(), "503 policy_eval_failed", "{:.60}", rules);
-            assert_eq!(world.sts.in_force(&zone()).await.unwrap(), None);
+            assert_eq!(world.sts.tell_loaded(&zone()).await.unwrap().loaded_at, None);
         }
     }
 }

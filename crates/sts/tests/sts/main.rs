@@ -51,6 +51,7 @@ mod jwks;
 mod launches;
 mod operations;
 mod over_a_socket;
+mod policy_operations;
 mod public_reads;
 mod races;
 mod rotation;

@@ -441,7 +441,7 @@ pub async fn policy_sets_come_back_as_stored(make: Make) {
     for version in ["s-1-v1", "s-1-v2"] {
         change!(fresh.store, version, |tx, version| {
             policy_sets::activate(tx, &id!("s-1"), &id!(version)).await?;
-            policy_sets::note_announcement(tx, &id!("message")).await
+            policy_sets::note_announcement(tx, &id!(format!("message-{version}")), &id!("s-1"), &id!(version)).await
         })
         .unwrap();
     }
@@ -452,12 +452,19 @@ pub async fn policy_sets_come_back_as_stored(make: Make) {
     assert_eq!(active.manifest_sha256, versions[1].manifest_sha256);
     let set = policy_sets::lookup(&mut read, &id!("s-1")).await.unwrap().unwrap();
     assert_eq!(set.active_version_id, Some(id!("s-1-v2")));
-    assert_eq!(policy_sets::find_announcement(&mut read).await.unwrap(), Some(id!("message")));
+    for version in ["s-1-v1", "s-1-v2"] {
+        let message = policy_sets::find_announcement(&mut read, &id!("s-1"), &id!(version)).await.unwrap().unwrap();
+        assert_eq!(message, id!(format!("message-{version}")));
+        let announced = policy_sets::find_announced(&mut read, &message).await.unwrap();
+        assert_eq!(announced, Some((id!("s-1"), id!(version))));
+    }
+    assert_eq!(policy_sets::find_announcement(&mut read, &id!("s-2"), &id!("s-1-v1")).await.unwrap(), None);
+    assert_eq!(policy_sets::find_announced(&mut read, &id!("none")).await.unwrap(), None);
+    assert_eq!(policy_sets::list_active(&mut snapshot.deployment()).await.unwrap(), [(zone("z-1"), id!("s-1-v2"))]);
     drop(snapshot);
 
     change!(fresh.store, (), |tx, _unused| {
         policy_sets::activate(tx, &id!("s-1"), &id!("s-1-v1")).await?;
-        assert_eq!(policy_sets::find_announcement(tx).await?, None, "that announced another version");
         policy_sets::touch(tx, &id!("s-1"), "token:2").await?;
         assert!(!policy_sets::deactivate(tx, &id!("s-2")).await?, "another set decides");
         assert!(policy_sets::deactivate(tx, &id!("s-1")).await?);

@@ -9,6 +9,7 @@ mod envelopes;
 mod evidence;
 mod management;
 mod named;
+mod operations;
 mod runtime;
 
 pub use approvals::*;
@@ -17,4 +18,5 @@ pub use envelopes::*;
 pub use evidence::*;
 pub use management::*;
 pub use named::*;
+pub use operations::*;
 pub use runtime::*;

@@ -10,6 +10,7 @@ use crate::approvals::ApprovalRow;
 use crate::conformance::fixtures::{at, attribution, id, zone};
 use crate::delegations::EdgeRow;
 use crate::evidence::EvidenceRow;
+use crate::grants::Grant;
 use crate::policies::{Policy, PolicyVersion};
 use crate::policy_sets::{PolicySet, PolicySetVersion};
 use crate::provider_connections::Connection;
@@ -126,6 +127,20 @@ pub(crate) fn connection(name: &str, full: bool) -> Connection {
         refresh_failed_at: full.then(|| at(2)),
         created_at: at(1),
         updated_at: at(2),
+    }
+}
+
+pub(crate) fn grant(name: &str, full: bool) -> Grant {
+    let scopes: &[&str] = if full { &["n:read", "n:pay_all"] } else { &["n:read"] };
+    Grant {
+        zone_id: z(),
+        id: id!(name),
+        application_id: id!("app-1"),
+        user_id: ODD.to_owned(),
+        resource_id: id!("r-1"),
+        scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+        status: "active".to_owned(),
+        attribution: attribution(full, full),
     }
 }
 

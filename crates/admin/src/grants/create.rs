@@ -1,0 +1,120 @@
+//! `POST /v1/zones/{zone}/grants`. The same grant again is another one.
+
+use std::sync::Arc;
+
+use caracal_authority::{ApplicationId, GrantId, ResourceId};
+use caracal_store::grants::{self, Grant};
+use caracal_store::{Attribution, applications, resources};
+use http::{Method, StatusCode};
+use serde_json::Value;
+
+use super::{Core, MAX_SCOPES, is_scope};
+use crate::Admin;
+use crate::admin::fresh;
+use crate::answer::Changed;
+use crate::evidence::Trace;
+use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::input::{Fields, Mismatch, Text};
+use crate::problem::Refusal;
+use crate::zones::require_live_zone;
+
+pub(crate) const ROUTE: Route = Route {
+    method: Method::POST,
+    path: "/v1/zones/{zone}/grants",
+    needs: Needs::Write,
+    reach: Reach::Zone(Run::Change(|admin, call| Box::pin(create(admin, call)))),
+};
+
+struct Draft {
+    application_id: String,
+    user_id: String,
+    resource_id: String,
+    scopes: Vec<String>,
+}
+
+impl Draft {
+    fn read(body: Option<Value>) -> Result<Self, Mismatch> {
+        let some = Text::exact(1, usize::MAX);
+        let mut fields = Fields::of(body)?;
+        let draft = Self {
+            application_id: fields.required_text("application_id", some)?,
+            user_id: fields.required_text("user_id", some)?,
+            resource_id: fields.required_text("resource_id", some)?,
+            scopes: match fields.texts("scopes", (1, MAX_SCOPES), some)? {
+                Some(scopes) => scopes,
+                None => return Err(fields.mismatch("scopes", "required")),
+            },
+        };
+        if !draft.scopes.iter().all(|scope| is_scope(scope)) {
+            let what = "each must be 1 to 200 characters out of a-z, 0-9, `:`, `_`, `.`, `/` and `-`";
+            return Err(fields.mismatch("scopes", what));
+        }
+        Ok(draft)
+    }
+}
+
+struct Change {
+    draft: Draft,
+    id: GrantId,
+    by: String,
+    control: String,
+    sees_control: bool,
+    trace: Arc<Trace>,
+}
+
+async fn create(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Refusal> {
+    call.require_live_zone()?;
+    let draft = Draft::read(call.body.take()).map_err(|mismatch| mismatch.refuse("invalid_body"))?;
+    let change = Change {
+        draft,
+        id: fresh(call.now)?,
+        by: call.caller.actor(),
+        control: admin.config.control_audience.clone(),
+        sees_control: call.caller.is_global(),
+        trace: call.trace,
+    };
+    let (grant, recorded) = admin
+        .store
+        .commit(&call.place.zone, change, |tx, change| {
+            Box::pin(async move {
+                require_live_zone(tx).await?;
+                let Draft { application_id, user_id, resource_id, scopes } = &change.draft;
+                // What is no id names nothing.
+                let missing = || Refusal::missing("application_not_found");
+                let application_id = ApplicationId::parse(application_id).map_err(|_| missing())?;
+                let application = applications::lookup(tx, &application_id).await?;
+                let now = tx.now();
+                application.filter(|row| row.is_live(now)).ok_or_else(missing)?;
+                let missing = || Refusal::missing("resource_not_found");
+                let resource_id = ResourceId::parse(resource_id).map_err(|_| missing())?;
+                let found = resources::lookup(tx, &resource_id).await?.filter(|row| row.archived_at.is_none());
+                let resource = found.ok_or_else(missing)?;
+                if resource.identifier == change.control {
+                    // Whoever may not see the control resource is not told that it is there.
+                    let grantable = || Refusal::forbidden("control_resource_not_grantable");
+                    return Err(if change.sees_control { grantable() } else { missing() });
+                }
+                if let Some(beyond) = scopes.iter().find(|scope| !resource.scopes.contains(scope)) {
+                    let what = format!("the resource has no scope `{beyond}`");
+                    return Err(Refusal::forbidden("grant_scopes_exceed_resource").describe(what));
+                }
+                let mut attribution = Attribution::created(&change.by, now);
+                attribution.updated_at = None;
+                let grant = Grant {
+                    zone_id: tx.zone().clone(),
+                    id: change.id.clone(),
+                    application_id,
+                    user_id: user_id.clone(),
+                    resource_id,
+                    scopes: scopes.clone(),
+                    status: "active".to_owned(),
+                    attribution,
+                };
+                grants::add(tx, &grant).await?;
+                let recorded = change.trace.change(tx, StatusCode::CREATED, Some(change.id.as_str())).await?;
+                Ok::<_, Refusal>((grant, recorded))
+            })
+        })
+        .await?;
+    Ok(recorded.answer(&Core::from(&grant)))
+}

@@ -1,0 +1,95 @@
+//! Delegated grants: a user may be represented by an application on a resource (contract: policy.md §11). They are records
+//! for people. No decision reads one; revoking one ends what its user holds.
+
+pub(crate) mod create;
+pub(crate) mod list;
+pub(crate) mod read;
+pub(crate) mod revoke;
+
+use caracal_authority::{ApplicationId, GrantId, ResourceId, Timestamp, ZoneId};
+use caracal_store::grants::Grant;
+use serde::Serialize;
+
+/// What every answer about a grant has.
+#[derive(Serialize)]
+struct Core<'a> {
+    id: &'a GrantId,
+    zone_id: &'a ZoneId,
+    application_id: &'a ApplicationId,
+    user_id: &'a str,
+    resource_id: &'a ResourceId,
+    scopes: &'a [String],
+    status: &'a str,
+    created_by: Option<&'a str>,
+    created_via_operator: bool,
+    created_at: Timestamp,
+}
+
+/// A grant with who changed it.
+#[derive(Serialize)]
+struct View<'a> {
+    #[serde(flatten)]
+    core: Core<'a>,
+    updated_by: Option<&'a str>,
+    updated_via_operator: bool,
+}
+
+impl<'a> From<&'a Grant> for Core<'a> {
+    fn from(grant: &'a Grant) -> Self {
+        Self {
+            id: &grant.id,
+            zone_id: &grant.zone_id,
+            application_id: &grant.application_id,
+            user_id: &grant.user_id,
+            resource_id: &grant.resource_id,
+            scopes: &grant.scopes,
+            status: &grant.status,
+            created_by: grant.attribution.created_by.as_deref(),
+            created_via_operator: grant.attribution.created_via_operator,
+            created_at: grant.attribution.created_at,
+        }
+    }
+}
+
+impl<'a> From<&'a Grant> for View<'a> {
+    fn from(grant: &'a Grant) -> Self {
+        Self {
+            core: grant.into(),
+            updated_by: grant.attribution.updated_by.as_deref(),
+            updated_via_operator: grant.attribution.updated_via_operator.unwrap_or(false),
+        }
+    }
+}
+
+/// Most scopes of a grant, and of a filter.
+const MAX_SCOPES: usize = 64;
+/// Longest scope of a grant.
+const MAX_SCOPE: usize = 200;
+
+/// Whether a grant can have this scope.
+fn is_scope(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b":_./-".contains(&byte);
+    (1..=MAX_SCOPE).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_of_a_grant_is_small_and_has_no_capitals() {
+        for (text, expected) in [
+            ("n:read", true),
+            ("a_b./-9", true),
+            ("", false),
+            ("Read", false),
+            ("a b", false),
+            ("a\"b", false),
+            ("ä", false),
+            (&"a".repeat(200), true),
+            (&"a".repeat(201), false),
+        ] {
+            assert_eq!(is_scope(text), expected, "{text}");
+        }
+    }
+}
