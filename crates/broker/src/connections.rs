@@ -181,7 +181,7 @@ impl Broker {
         };
         let expires_at = Some(self.store.now().plus(self.life(issued.expires_in)));
         let sealed = || -> Result<SealedTokens, CustodyError> {
-            let seal = |which, token| self.sealed.seal_token(which, (&row).into(), token);
+            let seal = |which, token| self.sealed.seal_token(which, row.into(), token);
             Ok(SealedTokens {
                 access_token: seal(ConnectionToken::Access, &issued.access_token)?,
                 refresh_token: match &issued.refresh_token {

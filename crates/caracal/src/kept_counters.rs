@@ -1,5 +1,5 @@
 //! What the only process of a store counts of requests, so that the next one goes on with it (contract: admin-api.md §1.6,
-//! coordinator.md §3).
+//! coordinator.md §3, sts.md §12).
 //!
 //! A request must not cost a commit. So windows are counted in memory, and what has changed is kept twice a second and
 //! when the process stops: a process that is killed forgets at most the last half second of them. Wrong secrets are not
@@ -9,10 +9,14 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use caracal_authority::Timestamp;
+use caracal_authority::exchange::Rate;
+use caracal_crypto::hmac::sha256_hex;
 use caracal_http::limits::{DEFAULT_MAX_KEYS, FixedWindow, Slot};
 use caracal_http::rate::SharedWindows;
 use caracal_store::counts::{self, Count};
 use caracal_store::{BoxFuture, Store, StoreError};
+use caracal_sts::{LaunchKey, LaunchRate};
 use tokio::sync::watch;
 
 const WINDOW: Duration = Duration::from_secs(60);
@@ -65,7 +69,7 @@ impl KeptRequests {
             let batch: Vec<Count> = {
                 let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
                 let names: Vec<String> = changed.keys().take(BATCH).cloned().collect();
-                names.into_iter().filter_map(|name| changed.remove_entry(&name)).map(count).collect()
+                names.into_iter().filter_map(|name| changed.remove_entry(&name)).map(row).collect()
             };
             if batch.is_empty() {
                 return Ok(());
@@ -93,19 +97,34 @@ impl KeptRequests {
     }
 }
 
-fn count((name, slot): (String, Slot)) -> Count {
+fn row((name, slot): (String, Slot)) -> Count {
     Count { name, count: slot.count.into(), began_at: slot.born, blocked: false }
 }
 
-impl SharedWindows for KeptRequests {
-    fn hit<'a>(&'a self, key: &'a str, _: Duration) -> BoxFuture<'a, Option<u64>> {
+impl KeptRequests {
+    fn count(&self, key: &str) -> Slot {
         let name = format!("{PREFIX}{key}");
         let slot = self.windows.count(&name, self.store.now());
         let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
         if changed.len() < DEFAULT_MAX_KEYS || changed.contains_key(&name) {
             changed.insert(name, slot);
         }
-        Box::pin(std::future::ready(Some(slot.count.into())))
+        slot
+    }
+}
+
+impl SharedWindows for KeptRequests {
+    fn hit<'a>(&'a self, key: &'a str, _: Duration) -> BoxFuture<'a, Option<u64>> {
+        Box::pin(std::future::ready(Some(self.count(key).count.into())))
+    }
+}
+
+impl LaunchRate for KeptRequests {
+    fn count<'a>(&'a self, launch: &'a LaunchKey, limit: u32, _: Timestamp) -> BoxFuture<'a, Rate> {
+        // The name can be any text of any length, so only its hash is a key.
+        let key = format!("launch:{}:{}", launch.step, sha256_hex(launch.workload.as_bytes()));
+        let within = self.count(&key).count <= limit;
+        Box::pin(std::future::ready(if within { Rate::Within } else { Rate::Exceeded }))
     }
 }
 
@@ -114,6 +133,7 @@ mod t08_availability {
     use std::sync::Arc;
 
     use caracal_store::{SqliteOptions, SystemClock};
+    use caracal_sts::LaunchStep;
 
     use super::*;
 
@@ -139,5 +159,21 @@ mod t08_availability {
         assert_eq!(second.hit("admin:source:192.0.2.1", WINDOW).await, Some(4));
         assert_eq!(second.hit("admin:source:192.0.2.2", WINDOW).await, Some(2));
         assert_eq!(second.hit("admin:source:192.0.2.3", WINDOW).await, Some(1));
+    }
+
+    #[tokio::test]
+    async fn a_restart_is_no_new_budget_for_launches() {
+        let directory = tempfile::tempdir().unwrap();
+        let launch = LaunchKey { step: LaunchStep::Credential, workload: "w-1".to_owned() };
+        let other = LaunchKey { step: LaunchStep::Manifest, ..launch.clone() };
+        for expected in [Rate::Within, Rate::Within, Rate::Exceeded] {
+            let store = open(directory.path());
+            let requests = KeptRequests::resumed(store.clone()).await.unwrap();
+            assert_eq!(LaunchRate::count(&requests, &launch, 2, store.now()).await, expected);
+            let (_stop, stopping) = watch::channel(true);
+            requests.run(stopping).await;
+        }
+        let requests = KeptRequests::resumed(open(directory.path())).await.unwrap();
+        assert_eq!(LaunchRate::count(&requests, &other, 2, Timestamp::EPOCH).await, Rate::Within);
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use caracal_authority::Timestamp;
 use caracal_authority::exchange::Rate;
+use caracal_crypto::hmac::sha256_hex;
 use caracal_http::limits::Verdict;
 use caracal_http::rate::SharedWindows;
 use caracal_store::BoxFuture;

@@ -87,7 +87,7 @@ impl Sources<'_> {
             delegation: references.delegation.as_ref(),
             resources: &resources,
             secrets: request.is_gateway(),
-            account_of: subject.as_ref().map(|claims| claims.subject.as_str()).filter(|_| request.is_gateway()),
+            account_of: subject.as_ref().map(|(claims, _)| claims.subject.as_str()).filter(|_| request.is_gateway()),
             approval: approval.as_ref(),
             subject_issuer: federated.and_then(Federated::issuer),
         };

@@ -72,7 +72,7 @@ pub use directive::Directive;
 pub use exchange::{GatewayCall, Granted};
 pub use guesses::{CountUnavailable, Guessed, Guesser, Guesses, ProcessGuesses};
 pub use launch::{LaunchKey, LaunchRate, LaunchStep, ProcessLaunchRate};
-pub use policy::{InForce, NotSimulated, Simulation};
+pub use policy::{NotSimulated, Simulation};
 pub use rate::{MintKey, MintRate, ProcessMintRate};
 pub use wire::{Decision, ExchangeError};
 

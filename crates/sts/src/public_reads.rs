@@ -50,7 +50,7 @@ impl FromRequestParts<Arc<Sts>> for AskedFrom {
 impl Sts {
     /// Counts a request that shows nothing, and refuses it when its source has asked for more of `what` in this minute
     /// than it may. Asked before anything is read.
-    pub(crate) fn admit(&self, what: Public, from: &AskedFrom) -> Result<(), Problem> {
+    pub(crate) fn admit_public(&self, what: Public, from: &AskedFrom) -> Result<(), Problem> {
         let limit = self.config.public_rate_limit_per_min;
         match self.public_reads.0.hit(&(what, from.0), limit, self.store.now()) {
             Verdict::Allowed => Ok(()),

@@ -341,7 +341,7 @@ async fn jwks(
     from: AskedFrom,
     query: Result<Query<JwksQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Response {
-    if let Err(limited) = sts.admit(Public::Keys, &from) {
+    if let Err(limited) = sts.admit_public(Public::Keys, &from) {
         return limited.into_response();
     }
     let zone = match query {

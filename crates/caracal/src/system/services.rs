@@ -1,6 +1,5 @@
 //! The services of this process, made of an opened engine.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,13 +20,11 @@ use caracal_http::health::Probe;
 use caracal_http::rate::SharedWindows;
 use caracal_http::server::{self, Ended, Limits};
 use caracal_ledger::{AnonymousDenials, ChainKey, Ledger};
-use caracal_store::{Message, Store};
+use caracal_store::{Message, Store, StoreError};
 use caracal_stream::{
     APPROVALS, Counters, DELEGATIONS, KEYS, POLICIES, REVOCATIONS, Redis, Relay, RelayOptions, Streams, Tail,
 };
-use caracal_sts::{
-    Capabilities, Guesses, LaunchRate, MintRate, ProcessGuesses, ProcessLaunchRate, ProcessMintRate, Sts, StsConfig,
-};
+use caracal_sts::{Capabilities, Guesses, LaunchRate, MintRate, ProcessGuesses, ProcessMintRate, Sts, StsConfig};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -49,9 +46,7 @@ struct Parts {
     sealed: SealedSecrets,
     verifier: Arc<SecretVerifier>,
     open_metrics: bool,
-    mint_rate: Arc<dyn MintRate>,
-    guesses: Arc<dyn Guesses>,
-    launch_rate: Arc<dyn LaunchRate>,
+    counts: Counts,
     /// The one way out of this process: upstreams, identity providers and token endpoints alike.
     egress: GuardedConnector,
     broker: Arc<Broker>,
@@ -83,6 +78,33 @@ pub(super) struct Services {
     policy_poll: Duration,
 }
 
+/// What the STS counts, with the other replicas or alone.
+struct Counts {
+    mint_rate: Arc<dyn MintRate>,
+    guesses: Arc<dyn Guesses>,
+    launch_rate: Arc<dyn LaunchRate>,
+}
+
+impl Counts {
+    fn with_others(redis: &Arc<Redis>) -> Self {
+        let counters = || Counters::new(redis.clone());
+        Self {
+            mint_rate: Arc::new(SharedMintRate(counters())),
+            guesses: Arc::new(SharedGuesses(counters())),
+            launch_rate: Arc::new(SharedLaunchRate(counters())),
+        }
+    }
+
+    /// Each goes on where the process that had the store before left off.
+    async fn alone(store: &Store, requests: Arc<KeptRequests>) -> Result<Self, StoreError> {
+        Ok(Self {
+            mint_rate: Arc::new(ProcessMintRate::resumed(store).await?),
+            guesses: Arc::new(ProcessGuesses::resumed(store.clone()).await?),
+            launch_rate: requests,
+        })
+    }
+}
+
 impl Services {
     pub(super) async fn compose(settings: &Settings, opened: Opened, issuer: String) -> Result<Self, StartError> {
         let Opened { store, keys, heads_dir, shared, .. } = opened;
@@ -97,6 +119,13 @@ impl Services {
             sealed: sealed.clone(),
             longest_life: settings.max_grant_ttl,
         }));
+        let (counts, requests) = match &shared {
+            Some((redis, _)) => (Counts::with_others(redis), None),
+            None => {
+                let kept = Arc::new(KeptRequests::resumed(store.clone()).await.map_err(StartError::Count)?);
+                (Counts::alone(&store, kept.clone()).await.map_err(StartError::Count)?, Some(kept))
+            }
+        };
         let parts = Parts {
             store: store.clone(),
             ledger: ledger.clone(),
@@ -107,18 +136,7 @@ impl Services {
             open_metrics: settings.mode == Mode::Dev,
             egress,
             broker,
-            mint_rate: match &shared {
-                Some((redis, _)) => Arc::new(SharedMintRate(Counters::new(redis.clone()))),
-                None => Arc::new(ProcessMintRate::resumed(&store).await.map_err(StartError::Count)?),
-            },
-            guesses: match &shared {
-                Some((redis, _)) => Arc::new(SharedGuesses(Counters::new(redis.clone()))),
-                None => Arc::new(ProcessGuesses::resumed(store.clone()).await.map_err(StartError::Count)?),
-            },
-            launch_rate: match &shared {
-                Some((redis, _)) => Arc::new(SharedLaunchRate(Counters::new(redis.clone()))),
-                None => Arc::new(ProcessLaunchRate::default()),
-            },
+            counts,
         };
         // The Admin API says what decides in a zone, and asks the code that decides, also where no STS is served.
         let decides = settings.runs(Service::Sts) || settings.runs(Service::Api);
@@ -176,10 +194,6 @@ impl Services {
         });
         let sts = sts.filter(|_| settings.runs(Service::Sts));
         let policy_poll = settings.policy_poll;
-        let requests = match &shared {
-            Some(_) => None,
-            None => Some(Arc::new(KeptRequests::resumed(store.clone()).await.map_err(StartError::Count)?)),
-        };
         let services = Self {
             store,
             ledger,
@@ -348,9 +362,9 @@ fn sts(settings: &Settings, parts: &Parts, keys: &KeyMaterial, issuer: &str) -> 
             ledger: Arc::new(parts.ledger.clone()),
             denials: parts.denials.clone(),
             verifier: parts.verifier.clone(),
-            mint_rate: parts.mint_rate.clone(),
-            guesses: parts.guesses.clone(),
-            launch_rate: parts.launch_rate.clone(),
+            mint_rate: parts.counts.mint_rate.clone(),
+            guesses: parts.counts.guesses.clone(),
+            launch_rate: parts.counts.launch_rate.clone(),
             egress: parts.egress.clone(),
             broker: parts.broker.clone(),
         },

@@ -84,7 +84,7 @@ pub(crate) async fn decide(
     id: Result<Path<String>, PathRejection>,
     request: Request<Body>,
 ) -> Response {
-    if let Err(limited) = sts.admit(Public::Approval, &from) {
+    if let Err(limited) = sts.admit_public(Public::Approval, &from) {
         return limited.into_response();
     }
     let id = id.ok().and_then(|Path(id)| approval_id(&id));

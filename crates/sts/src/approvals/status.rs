@@ -21,7 +21,7 @@ pub(crate) async fn status(
     id: Result<Path<String>, PathRejection>,
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Response {
-    if let Err(limited) = sts.admit(Public::Approval, &from) {
+    if let Err(limited) = sts.admit_public(Public::Approval, &from) {
         return limited.into_response();
     }
     let Some(id) = id.ok().and_then(|Path(id)| approval_id(&id)) else { return not_found().into_response() };

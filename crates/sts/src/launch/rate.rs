@@ -42,7 +42,7 @@ pub trait LaunchRate: Send + Sync + 'static {
     fn count<'a>(&'a self, launch: &'a LaunchKey, limit: u32, now: Timestamp) -> BoxFuture<'a, Rate>;
 }
 
-/// Counts in this process alone, and forgets with it.
+/// Counts in this process alone, and forgets with it: for a token service that is not served.
 pub struct ProcessLaunchRate(FixedWindow);
 
 impl Default for ProcessLaunchRate {

@@ -5,6 +5,8 @@
 //! moved on in between. The credential is had between the two, with nothing held; it is told only after the commit, so
 //! that an approval is never spent twice, and no credential leaves without evidence.
 
+use std::collections::HashMap;
+
 use caracal_authority::approval::{Hold, NewHold, PolicyStamp};
 use caracal_authority::exchange::{PolicyAnswer, Refusal, Wanted};
 use caracal_authority::launch::{self, Launch, Outcome, Question, Release};

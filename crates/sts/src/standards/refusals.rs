@@ -49,7 +49,11 @@ fn word(error: &ExchangeError) -> Option<(StatusCode, &'static str)> {
         ExchangeError::Malformed | ExchangeError::Replayed => {
             return Some((StatusCode::BAD_REQUEST, "invalid_request"));
         }
-        ExchangeError::Locked { .. } | ExchangeError::Unavailable | ExchangeError::Busy | ExchangeError::Internal => {
+        ExchangeError::Locked { .. }
+        | ExchangeError::TooManyLaunches
+        | ExchangeError::Unavailable
+        | ExchangeError::Busy
+        | ExchangeError::Internal => {
             return None;
         }
     };

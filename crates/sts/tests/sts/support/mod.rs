@@ -131,7 +131,7 @@ impl World {
         self.sts = self.replica_with(
             config,
             Arc::new(ProcessMintRate::default()),
-            Arc::new(ProcessGuesses::new(world.store.clone())),
+            Arc::new(ProcessGuesses::new(self.store.clone())),
             broker,
         );
         self
@@ -227,7 +227,8 @@ impl World {
 
     /// Another token service over the same store, with a counter of launches that it may share.
     pub(crate) fn launcher(&self, config: StsConfig, launch_rate: Arc<dyn LaunchRate>) -> Arc<Sts> {
-        let (mint_rate, guesses) = (Arc::new(ProcessMintRate::default()), Arc::new(ProcessGuesses::default()));
+        let (mint_rate, guesses) =
+            (Arc::new(ProcessMintRate::default()), Arc::new(ProcessGuesses::new(self.store.clone())));
         self.replica_of(config, (mint_rate, guesses, launch_rate), providers::broker(&self.store, &self.secrets))
     }
 
