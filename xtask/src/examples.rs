@@ -16,6 +16,7 @@ const PAGES: &[&str] = &[
     "policy",
     "coordinator",
     "sts",
+    "oauth",
     "federation",
     "gateway",
     "approvals",

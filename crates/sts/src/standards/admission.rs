@@ -2,7 +2,6 @@
 //! derivations and the count of wrong secrets of the token route (contract: sts.md §3.1, §3.4, §12).
 
 use axum::body::Body;
-use axum::response::Response;
 use caracal_authority::ZoneId;
 use caracal_authority::exchange::Refusal;
 use caracal_authority::mandate::{Claims, MAX_TOKEN_BYTES};
@@ -15,8 +14,8 @@ use caracal_store::{StoreError, ZoneRead};
 use http::Request;
 use zeroize::Zeroizing;
 
+use super::Door;
 use super::credentials::ClientCredentials;
-use super::{Door, never_kept};
 use crate::client::{AuthenticatedClient, Credentials, NotAuthenticated};
 use crate::facts::live_client;
 use crate::guesses::{Guessed, Guesser};
@@ -100,11 +99,4 @@ pub(super) async fn still_proven(
     let row = applications::lookup(tx, client.application()).await?.filter(|row| client.still_holds(row));
     let lives = live_client(tx, row.as_ref()).await?.is_some();
     Ok(row.filter(|_| lives).ok_or(Refusal::ClientUnauthenticated))
-}
-
-/// A refusal of one of these routes.
-pub(super) fn refuse(ended: Ended) -> Response {
-    let mut response = Door::Zone("").refuse(ended, false);
-    never_kept(&mut response);
-    response
 }

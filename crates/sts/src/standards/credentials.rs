@@ -69,6 +69,8 @@ fn payload(line: &HeaderValue) -> Option<&[u8]> {
 
 #[cfg(test)]
 mod t02_sts_form {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn headers(lines: &[&str]) -> HeaderMap {
@@ -122,6 +124,27 @@ mod t02_sts_form {
         assert_eq!(presented("", &[&said("a:b"), "Bearer x"]), Err(RequestFault::Basic));
         for line in ["Bearer eyJ", "Basically x", "Digest a=b", ""] {
             assert_eq!(presented("client_id=app", &[line]).unwrap().0.as_deref(), Some("app"), "{line}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_name_and_secret_a_client_has_basic_carries_them(name in ".{0,40}", secret in ".{0,60}") {
+            let encoded = |text: &str| form::encode([("", text)]).split_off(1);
+            let found = presented("", &[&said(&format!("{}:{}", encoded(&name), encoded(&secret)))]).unwrap();
+            let name = Some(name.trim().to_owned()).filter(|name| !name.is_empty());
+            prop_assert_eq!(found, (name, Some(secret)));
+        }
+
+        #[test]
+        fn whatever_a_line_holds_it_is_credentials_or_a_fault_and_never_the_form_s(payload in "[ -~]{0,60}") {
+            for line in [format!("Basic {payload}"), said(&payload)] {
+                match presented("", &[&line]) {
+                    Ok((_, secret)) => prop_assert!(secret.is_some()),
+                    Err(fault) => prop_assert_eq!(fault, RequestFault::Basic),
+                }
+                prop_assert!(presented("client_secret=cs_1", &[&line]).is_err());
+            }
         }
     }
 }

@@ -20,8 +20,8 @@ use caracal_store::{Named, StoreError, ZoneRead, resources, used_mandates};
 use http::{Request, StatusCode};
 use serde_json::{Map, Value};
 
-use super::admission::{Admitted, refuse, still_proven};
-use super::never_kept;
+use super::admission::{Admitted, still_proven};
+use super::{never_kept, refuse};
 use crate::facts::of_issued;
 use crate::wire::Ended;
 use crate::{ExchangeError, Sts};
@@ -35,14 +35,12 @@ pub(crate) async fn introspect(
     request: Request<Body>,
 ) -> Response {
     let zone = zone.map(|Path(zone)| zone).unwrap_or_default();
-    match sts.introspect(&zone, request).await {
-        Ok(told) => {
-            let mut response = Profile::STS.json(StatusCode::OK, &told).into_response();
-            never_kept(&mut response);
-            response
-        }
+    let mut response = match sts.introspect(&zone, request).await {
+        Ok(told) => Profile::STS.json(StatusCode::OK, &told).into_response(),
         Err(ended) => refuse(ended),
-    }
+    };
+    never_kept(&mut response);
+    response
 }
 
 impl Sts {

@@ -29,7 +29,7 @@ use crate::request::RequestFault;
 use crate::wire::Ended;
 
 /// What a client is asked for that proved nothing (RFC 7617).
-const BASIC_CHALLENGE: HeaderValue = HeaderValue::from_static(r#"Basic realm="caracal-sts", charset="UTF-8""#);
+const BASIC_CHALLENGE: &str = r#"Basic realm="caracal-sts", charset="UTF-8""#;
 
 /// By which route somebody asks for a token.
 #[derive(Clone, Copy)]
@@ -53,23 +53,33 @@ impl Door<'_> {
 
     /// The refusal as this door words it. By the contract's, only a client that tried Basic is told of Basic.
     pub(crate) fn refuse(self, ended: Ended, by_basic: bool) -> Response {
-        let for_approval = ended.waits_for_approval();
-        let asks_for_basic = match self {
-            Self::Contract => by_basic && ended.proves_nobody(),
-            Self::Zone(_) => refusals::is_about_the_client(&ended),
-        };
-        let problem = match self {
-            Self::Contract => Problem::from(ended),
-            Self::Zone(_) => refusals::worded(ended),
-        };
-        let mut response = problem.into_response();
-        if for_approval {
-            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(approvals::CHALLENGE));
-        } else if asks_for_basic {
-            response.headers_mut().insert(WWW_AUTHENTICATE, BASIC_CHALLENGE);
+        match self {
+            Self::Contract => {
+                let challenge = challenge(&ended, by_basic && ended.proves_nobody());
+                challenged(ended.into(), challenge)
+            }
+            Self::Zone(_) => refuse(ended),
         }
-        response
     }
+}
+
+/// The refusal of a zone's own endpoint.
+pub(crate) fn refuse(ended: Ended) -> Response {
+    let challenge = challenge(&ended, refusals::is_about_the_client(&ended));
+    challenged(refusals::worded(ended), challenge)
+}
+
+fn challenge(ended: &Ended, asks_for_basic: bool) -> Option<HeaderValue> {
+    let challenge = ended.waits_for_approval().then_some(approvals::CHALLENGE);
+    challenge.or(asks_for_basic.then_some(BASIC_CHALLENGE)).map(HeaderValue::from_static)
+}
+
+fn challenged(problem: Problem, challenge: Option<HeaderValue>) -> Response {
+    let mut response = problem.into_response();
+    if let Some(challenge) = challenge {
+        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    }
+    response
 }
 
 /// Nobody may keep what this answer holds (RFC 6749 §5.1; the reference sends neither header).

@@ -25,8 +25,8 @@ use caracal_store::applications::Application;
 use caracal_store::{StoreError, ZoneWrite, outbox, records};
 use http::{Request, StatusCode};
 
-use super::admission::{Admitted, refuse, still_proven};
-use super::never_kept;
+use super::admission::{Admitted, still_proven};
+use super::{never_kept, refuse};
 use crate::client::AuthenticatedClient;
 use crate::evidence::event_id;
 use crate::wire::Ended;
@@ -45,14 +45,12 @@ pub(crate) async fn revoke(
     request: Request<Body>,
 ) -> Response {
     let zone = zone.map(|Path(zone)| zone).unwrap_or_default();
-    match sts.take_back(&zone, &id, request).await {
-        Ok(()) => {
-            let mut response = StatusCode::OK.into_response();
-            never_kept(&mut response);
-            response
-        }
+    let mut response = match sts.take_back(&zone, &id, request).await {
+        Ok(()) => StatusCode::OK.into_response(),
         Err(ended) => refuse(ended),
-    }
+    };
+    never_kept(&mut response);
+    response
 }
 
 /// Why nothing was committed.

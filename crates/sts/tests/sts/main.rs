@@ -10,7 +10,7 @@
 //! | 4 what a Gateway's signature is bound to | `gateway_signature` |
 //! | 5 undeclared operations | `gateway_exchange`: `t02_sts_operations` |
 //! | 6 the control audience | `control_keys`, `bootstrap` |
-//! | 7 existence is not disclosed | `clients`, `launches` |
+//! | 7 existence is not disclosed | `clients`, `launches`, `standards` |
 //! | 8 secrets | `secrets`, `clients` |
 //! | 9 an approval releases one record, or one credential, for one request | `approvals`, `launches` |
 //! | 10 who may approve | `approval_decisions` |

@@ -130,6 +130,47 @@ async fn a_token_that_is_none_of_ours_changes_nothing_and_writes_nothing() {
 }
 
 #[tokio::test]
+async fn without_its_evidence_a_revocation_is_none_and_nobody_hears_of_it() {
+    let world = World::new().await;
+    let token = world.mandate().await;
+    let heard = listen(&world);
+    world.break_evidence();
+    assert_eq!(take_back(&token).send(&world).await.outcome(), "500 internal_error");
+    assert_eq!((status_of(&world, &token).await, heard.lock().unwrap().len()), ("active".to_owned(), 0));
+    world.mend_evidence();
+    assert_eq!(take_back(&token).send(&world).await.status, 200);
+    assert_eq!((status_of(&world, &token).await, heard.lock().unwrap().len()), ("revoked".to_owned(), 1));
+}
+
+#[tokio::test]
+async fn a_user_s_mandate_is_taken_back_by_the_application_that_the_user_signed_in_through() {
+    let world = World::new().await;
+    Ask::bootstrap().send(&world).await;
+    let person = world.sign_in("user-1", "rec-u").await;
+    world.add_session("s-u", |row| row.subject_record_id = "rec-u".parse().unwrap()).await;
+    assert_eq!(take_back(&person.mandate).basic("app-notes", SECRET).send(&world).await.status, 200);
+    assert_eq!(status_of(&world, &person.mandate).await, "active");
+    assert_eq!(take_back(&person.mandate).send(&world).await.status, 200);
+    assert_eq!(status_of(&world, &person.mandate).await, "revoked");
+    // Who the session acts for is gone, so nothing is minted for it.
+    let refused = Ask::mint().set("agent_session_id", "s-u").without("delegation_edge_id").send(&world).await;
+    assert_eq!(
+        (refused.outcome().as_str(), world.last_event().await.text("refusal")),
+        ("403 access_denied", "SessionNotLive")
+    );
+}
+
+#[tokio::test]
+async fn nobody_takes_anything_back_or_asks_after_it_in_an_archived_zone() {
+    let world = World::new().await;
+    let token = world.mandate().await;
+    world.tamper("UPDATE zones SET archived_at = 1 WHERE id = 'z-1'");
+    assert_eq!(take_back(&token).send(&world).await.outcome(), "401 invalid_client");
+    assert_eq!(Ask::about("introspect", &token).send(&world).await.outcome(), "401 invalid_client");
+    assert_eq!(status_of(&world, &token).await, "active");
+}
+
+#[tokio::test]
 async fn an_expired_mandate_is_left_as_it_is() {
     let world = World::new().await;
     let token = world.mandate().await;

@@ -189,6 +189,22 @@ mod t02_sts_form {
     }
 
     #[tokio::test]
+    async fn an_approval_is_asked_for_and_spent_at_a_zone_s_own_endpoint_like_anywhere() {
+        let world = World::held().await;
+        let ask = || Ask::mint().at(AT_ZONE).without("zone_id");
+        let held = ask().send(&world).await;
+        assert_eq!(held.outcome(), "401 interaction_required");
+        assert_eq!(held.header("www-authenticate"), r#"Bearer error="interaction_required""#);
+        let id = held.text("approval_id").to_owned();
+        // One request, by whichever door: the hold is the same.
+        assert_eq!(world.hold().await["approval_id"], id);
+        assert!(world.operator_decides(&id, true).await);
+        assert_eq!(ask().set("approval_id", &id).send(&world).await.status, 200);
+        world.clock.advance(121);
+        assert_eq!(ask().set("approval_id", &id).send(&world).await.outcome(), "409 approval_consumed");
+    }
+
+    #[tokio::test]
     async fn nobody_may_keep_an_answer_of_a_token_endpoint() {
         let world = World::new().await;
         for ask in [
