@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex, mpsc};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use caracal_authority::Timestamp;
-use caracal_broker::backends::{BackendUrl, CachedBackend, CustomBackend, VaultBackend, VaultSettings};
+use caracal_broker::backends::{BackendUrl, CachedBackend, CustomBackend, ServiceAccount, VaultBackend, VaultSettings};
 use caracal_crypto::envelope::{Kek, KekRing};
 use caracal_crypto::{Secret, SecretText};
 use caracal_custody::{BackendError, SealedSecrets, SecretBackend};
 use caracal_http::egress::{OperatorClient, SystemResolver, TlsTrust};
 use caracal_store::{BoxFuture, ManualClock, Store, conformance};
 use caracal_testkit::{FakeServer, Place, Received, Reply};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 mod aws;
@@ -201,6 +202,30 @@ fn a_backend_is_reached_over_tls_or_on_loopback() {
         ["", "vault", "http://vault.internal", "http://10.0.0.1", "https://u:p@vault", "https://vault/?a=b", "ftp://x"]
     {
         assert!(BackendUrl::parse(bad).is_err(), "{bad}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_url_is_accepted_is_https_or_lies_on_loopback(
+        text in "(https?|ftp)://(localhost|127[.]0[.]0[.]1|\\[::1\\]|10[.]0[.]0[.]1|169[.]254[.]169[.]254)?[a-z0-9.@:/?#%-]{0,24}",
+    ) {
+        if let Ok(url) = BackendUrl::parse(&text) {
+            let (scheme, rest) = url.as_str().split_once("://").unwrap();
+            let authority = rest.split('/').next().unwrap();
+            let host = authority.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')).map_or(authority, |(host, _)| host);
+            let is_loopback = host == "localhost" || host == "[::1]" || host.starts_with("127.");
+            prop_assert!(scheme == "https" || (scheme == "http" && is_loopback), "{text}: {host}");
+            prop_assert!(!url.as_str().contains(['?', '#']) && !authority.contains('@'), "{text}");
+        }
+    }
+
+    #[test]
+    fn no_text_makes_the_reader_of_key_files_panic(text in ".*", kind in "service_account|[a-z_]*", key in ".{0,40}") {
+        let file = json!({"type": kind, "client_email": text, "private_key": key, "token_uri": text}).to_string();
+        for text in [text, file] {
+            prop_assert!(ServiceAccount::from_json(&text).is_err());
+        }
     }
 }
 

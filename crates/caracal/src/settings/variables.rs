@@ -104,7 +104,7 @@ pub const VARIABLES: &[Variable] = &[
         &[Api, Sts, Gateway],
         "CARACAL_TLS_EXTRA_CA_FILE",
         "none",
-        "PEM certificates trusted for upstreams, identity providers and token endpoints beside the system's",
+        "PEM certificates trusted for upstreams, identity providers, token endpoints and secret backends beside the system's",
     ),
     variable(&[Api, Sts], "CONTROL_AUDIENCE", "caracal-control", "identifier of the control resource"),
     variable(
