@@ -64,13 +64,14 @@ impl Oracle {
     pub fn zone(&self, documents: &[(&str, &str)]) -> Result<Zone, NoAnswer> {
         let mut reader = self.reader.clone();
         add(&mut reader, documents)?;
-        let read = reader.eval_query("data.caracal.authz".to_owned(), false).map_err(refused)?;
-        let value =
-            read.result.first().and_then(|row| row.expressions.first()).map(|expression| expression.value.clone());
-        let authz = value.filter(|value| value.as_object().is_ok()).unwrap_or_else(Data::new_object);
-        let mut engine = self.contract.clone();
-        engine.add_data(object("caracal", object("authz", authz))).map_err(failed)?;
-        Zone { engine }.unless_refused()
+        over(&self.contract, whole(&mut reader)?)
+    }
+
+    /// The zone with its documents read, to be evaluated as a whole for every input. Right for all documents.
+    pub fn questions(&self, documents: &[(&str, &str)]) -> Result<Questions, NoAnswer> {
+        let mut reader = self.reader.clone();
+        add(&mut reader, documents)?;
+        Ok(Questions { reader, contract: self.contract.clone() })
     }
 
     /// The zone with its documents as rules beside the contract, evaluated anew for every input.
@@ -79,6 +80,34 @@ impl Oracle {
         add(&mut engine, documents)?;
         Zone { engine }.unless_refused()
     }
+}
+
+/// Documents that are evaluated anew, whole, for every input.
+pub struct Questions {
+    reader: Engine,
+    contract: Engine,
+}
+
+impl Questions {
+    /// Evaluates the documents for one input, and answers it by what they come to.
+    pub fn answer(&mut self, input: &Value) -> Result<Answer, NoAnswer> {
+        self.reader.set_input(Data::from(input.clone()));
+        over(&self.contract, whole(&mut self.reader)?)?.answer(input)
+    }
+}
+
+/// All that the documents of a reader come to.
+fn whole(reader: &mut Engine) -> Result<Data, NoAnswer> {
+    let read = reader.eval_query("data.caracal.authz".to_owned(), false).map_err(refused)?;
+    let value = read.result.first().and_then(|row| row.expressions.first()).map(|expression| expression.value.clone());
+    Ok(value.filter(|value| value.as_object().is_ok()).unwrap_or_else(Data::new_object))
+}
+
+/// The contract over these data.
+fn over(contract: &Engine, authz: Data) -> Result<Zone, NoAnswer> {
+    let mut engine = contract.clone();
+    engine.add_data(object("caracal", object("authz", authz))).map_err(failed)?;
+    Zone { engine }.unless_refused()
 }
 
 impl Zone {

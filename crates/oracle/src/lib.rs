@@ -15,16 +15,18 @@
 mod case;
 mod chance;
 mod engine;
+mod evaluated;
 mod literal;
 pub mod opa;
 mod opinions;
+mod programs;
 mod requests;
 mod run;
 mod shrink;
 mod zones;
 
 pub use case::Case;
-pub use engine::{Answer, MODULE, NoAnswer, Oracle, Zone};
+pub use engine::{Answer, MODULE, NoAnswer, Oracle, Questions, Zone};
 pub use literal::{Literal, Root, same_json};
 pub use opinions::{Difference, Ladder, Opinion, Outcome, compare};
-pub use run::{Plan, Progress, Report, case_of, run};
+pub use run::{Evaluated, Plan, Progress, Report, case_of, run};

@@ -39,6 +39,8 @@ pub(crate) enum Form {
     Member(Literal, Literal),
     /// `root contains value`
     Element(Literal),
+    /// A rule that has to be evaluated, spelt.
+    Program(String),
 }
 
 /// One rule.
@@ -65,7 +67,7 @@ impl Literal {
         Self::Object(members.into_iter().map(|(name, value)| (Self::text(name), value)).collect())
     }
 
-    fn spell(&self, out: &mut String, chance: &mut Chance) {
+    pub(crate) fn spell(&self, out: &mut String, chance: &mut Chance) {
         match self {
             Self::Null => out.push_str("null"),
             Self::Boolean(value) => out.push_str(if *value { "true" } else { "false" }),
@@ -111,6 +113,11 @@ impl Rule {
         let root = self.root;
         let assignment = if chance.percent(85) { ":=" } else { "=" };
         let (head, value) = match &self.form {
+            Form::Program(text) => {
+                out.push_str(text);
+                out.push('\n');
+                return;
+            }
             Form::Default(value) => (format!("default {root} {assignment} "), value),
             Form::Complete(value) => (format!("{root} {assignment} "), value),
             Form::Element(value) => (format!("{root} contains "), value),

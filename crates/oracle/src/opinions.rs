@@ -2,12 +2,15 @@
 
 use std::fmt;
 
-use caracal_policy::{Bundle, Document, Input, decide};
+use std::time::Duration;
+
+use caracal_policy::{Budget, Bundle, Document, EvaluationError, Input, Verdict, decide, decide_evaluated};
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::case::Case;
-use crate::engine::{NoAnswer, Oracle, Zone};
+use crate::engine::{Answer, NoAnswer, Oracle, Questions, Zone};
+use crate::evaluated::as_given;
 use crate::literal::same_json;
 
 /// What one of the two says.
@@ -42,6 +45,9 @@ impl fmt::Display for Opinion {
     }
 }
 
+/// How long an evaluation takes is not the subject here, and the machine may be busy.
+const UNHURRIED: Budget = Budget { time: Duration::from_secs(60) };
+
 /// A zone's documents as the ladder holds them.
 #[derive(Debug)]
 pub struct Ladder {
@@ -70,9 +76,22 @@ impl Ladder {
             .map_err(|defects| Opinion::Refused(defects.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))
     }
 
+    /// Whether the documents look at the question.
+    pub fn must_be_evaluated(&self) -> bool {
+        self.bundle.must_be_evaluated()
+    }
+
+    fn decide(&self, input: &Input) -> Result<Verdict, EvaluationError> {
+        if !self.must_be_evaluated() {
+            return decide(&self.bundle, input);
+        }
+        let values = self.bundle.evaluate(input, UNHURRIED)?;
+        decide_evaluated(&self.bundle, &values, input)
+    }
+
     /// Decides one input.
     pub fn opinion(&self, input: &Input) -> Opinion {
-        match decide(&self.bundle, input).map(|verdict| serde_json::to_value(&verdict)) {
+        match self.decide(input).map(|verdict| serde_json::to_value(&verdict)) {
             Ok(Ok(result)) => Opinion::Decided(result),
             Ok(Err(error)) => Opinion::Failed(error.to_string()),
             Err(error) => Opinion::Failed(error.to_string()),
@@ -83,11 +102,21 @@ impl Ladder {
 impl Zone {
     /// The oracle's opinion on one input, with the row it found.
     pub(crate) fn opinion(&mut self, input: &Value) -> (Opinion, Option<u8>) {
-        match self.answer(input) {
-            Ok(answer) => (Opinion::Decided(answer.result), Some(answer.row)),
-            Err(NoAnswer::Refused(why)) => (Opinion::Refused(why), None),
-            Err(NoAnswer::Failed(why)) => (Opinion::Failed(why), None),
-        }
+        told(self.answer(input))
+    }
+}
+
+impl Questions {
+    /// The oracle's opinion on one input, with the row it found.
+    pub(crate) fn opinion(&mut self, input: &Value) -> (Opinion, Option<u8>) {
+        told(self.answer(input))
+    }
+}
+
+fn told(answer: Result<Answer, NoAnswer>) -> (Opinion, Option<u8>) {
+    match answer {
+        Ok(answer) => (Opinion::Decided(answer.result), Some(answer.row)),
+        Err(none) => (none.into(), None),
     }
 }
 
@@ -128,6 +157,17 @@ impl Outcome {
     pub fn agrees(&self) -> bool {
         self.ladder.agrees(&self.oracle)
     }
+
+    /// The same, where documents are evaluated for the question: what production finds in them when it reads them, and
+    /// what it finds when it evaluates them, the oracle finds at one and the same time.
+    pub(crate) fn of_evaluated(self) -> Self {
+        let oracle = match (&self.ladder, self.oracle) {
+            (Opinion::Refused(_), Opinion::Failed(why)) => Opinion::Refused(why),
+            (Opinion::Failed(_), Opinion::Refused(why)) => Opinion::Failed(why),
+            (_, same) => same,
+        };
+        Self { oracle, ..self }
+    }
 }
 
 /// Asks both. An input that has members of a wrong type is no question: an error.
@@ -135,9 +175,21 @@ pub fn compare(oracle: &Oracle, case: &Case) -> Result<Outcome, String> {
     let documents: Vec<(&str, &str)> =
         case.documents.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
     let (typed, json) = read(&case.input, case.simulated)?;
+    let whole = || match oracle.questions(&documents) {
+        Ok(mut questions) => Ok(questions.opinion(&as_given(&typed)?)),
+        Err(none) => Ok::<_, String>((none.into(), None)),
+    };
     let ladder = match Ladder::load(&documents) {
+        Ok(ladder) if ladder.must_be_evaluated() => {
+            let (oracle, row) = whole()?;
+            return Ok(Outcome { ladder: ladder.opinion(&typed), oracle, row }.of_evaluated());
+        }
         Ok(ladder) => ladder.opinion(&typed),
-        Err(refused) => refused,
+        Err(refused) => {
+            // What makes no bundle may show only where everything is looked at.
+            let (oracle, row) = whole()?;
+            return Ok(Outcome { ladder: refused, oracle, row }.of_evaluated());
+        }
     };
     let (oracle, row) = match oracle.live_zone(&documents) {
         Ok(mut zone) => zone.opinion(&json),

@@ -8,6 +8,7 @@ use std::thread;
 use crate::case::Case;
 use crate::chance::Chance;
 use crate::engine::Oracle;
+use crate::evaluated;
 use crate::literal::Document;
 use crate::opinions::{Difference, Ladder, Opinion, Outcome, compare, read};
 use crate::requests::{Request, request};
@@ -18,6 +19,8 @@ use crate::zones;
 pub(crate) const REQUESTS: u64 = 50;
 /// Every so many zones, the documents are also evaluated anew for some requests, instead of once.
 const LIVE: u64 = 16;
+/// Of a thread that asks.
+const STACK: usize = 64 << 20;
 
 /// What to ask.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +65,41 @@ pub struct Report {
     pub simulated: u64,
     /// Questions answered with the documents as rules, too.
     pub live: u64,
+    /// What was asked about documents that are programs; beside all the others.
+    pub evaluated: Evaluated,
+}
+
+/// What was asked about documents that are programs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Evaluated {
+    /// Questions that both answered alike.
+    pub cases: u64,
+    /// Zones that the questions were about.
+    pub zones: u64,
+    /// Of them, those whose documents make no bundle.
+    pub refused: u64,
+    /// Those whose documents an author could hand in as they are.
+    pub strict: u64,
+    /// Those whose documents look at the question.
+    pub open: u64,
+    /// Questions by the row that decided.
+    pub rows: BTreeMap<u8, u64>,
+    /// Questions without an answer.
+    pub failed: u64,
+}
+
+impl Evaluated {
+    fn add(&mut self, other: &Evaluated) {
+        self.cases += other.cases;
+        self.zones += other.zones;
+        self.refused += other.refused;
+        self.strict += other.strict;
+        self.open += other.open;
+        self.failed += other.failed;
+        for (row, count) in &other.rows {
+            *self.rows.entry(*row).or_default() += count;
+        }
+    }
 }
 
 impl Report {
@@ -93,6 +131,7 @@ impl Report {
         self.classified += other.classified;
         self.simulated += other.simulated;
         self.live += other.live;
+        self.evaluated.add(&other.evaluated);
         for (row, count) in &other.rows {
             *self.rows.entry(*row).or_default() += count;
         }
@@ -112,7 +151,10 @@ pub fn run(oracle: &Oracle, plan: Plan, progress: impl Fn(Progress) + Sync) -> R
     thread::scope(|scope| {
         for _ in 0..plan.threads.max(1) {
             let own = oracle.clone();
-            scope.spawn({
+            // As deep as the threads on which production evaluates. One that can't be started leaves its share to the
+            // others.
+            let deep = thread::Builder::new().stack_size(STACK);
+            let _ = deep.spawn_scoped(scope, {
                 let (next, asked, stop, total, found, progress) = (&next, &asked, &stop, &total, &found, &progress);
                 move || {
                     let mut report = Report::default();
@@ -121,7 +163,12 @@ pub fn run(oracle: &Oracle, plan: Plan, progress: impl Fn(Progress) + Sync) -> R
                         if zone >= zones {
                             break;
                         }
-                        match ask(&own, plan.seed, zone) {
+                        let asked_of = || {
+                            let mut of_zone = ask(&own, plan.seed, zone)?;
+                            of_zone.add(&evaluated::ask(&own, plan.seed, zone)?);
+                            Ok(of_zone)
+                        };
+                        match asked_of() {
                             Ok(of_zone) => {
                                 let cases = asked.fetch_add(of_zone.cases, Ordering::Relaxed) + of_zone.cases;
                                 report.add(&of_zone);
@@ -167,15 +214,18 @@ fn name(seed: u64, zone: u64, number: usize) -> String {
 }
 
 fn case(question: &Question, simulated: bool, name: String) -> Case {
-    let documents =
-        question.documents.iter().enumerate().map(|(at, document)| (format!("pv-{at}"), document.spelt())).collect();
+    let documents = texts(&question.documents).into_iter().collect();
     Case { name, documents, input: question.input.clone(), simulated }
+}
+
+/// The texts of documents, by name.
+pub(crate) fn texts(documents: &[Document]) -> Vec<(String, String)> {
+    documents.iter().enumerate().map(|(at, document)| (format!("pv-{at}"), document.spelt())).collect()
 }
 
 fn ask(oracle: &Oracle, seed: u64, zone: u64) -> Result<Report, Box<Difference>> {
     let (documents, requests) = make(seed, zone);
-    let texts: Vec<(String, String)> =
-        documents.iter().enumerate().map(|(at, document)| (format!("pv-{at}"), document.spelt())).collect();
+    let texts = texts(&documents);
     let named: Vec<(&str, &str)> = texts.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
     let mut report = Report { zones: 1, ..Report::default() };
     let reported = |number: usize, request: &Request, outcome: Outcome| {
@@ -233,7 +283,13 @@ fn ask(oracle: &Oracle, seed: u64, zone: u64) -> Result<Report, Box<Difference>>
 }
 
 /// The difference, made small. One that shows only the way it was found is reported as it is.
-fn difference(oracle: &Oracle, question: Question, simulated: bool, name: String, found: Outcome) -> Box<Difference> {
+pub(crate) fn difference(
+    oracle: &Oracle,
+    question: Question,
+    simulated: bool,
+    name: String,
+    found: Outcome,
+) -> Box<Difference> {
     let outcome = |question: &Question| compare(oracle, &case(question, simulated, name.clone())).ok();
     let differs = |question: &Question| outcome(question).is_some_and(|outcome| !outcome.agrees());
     let small = if differs(&question) { shrink(question, differs) } else { question };

@@ -73,6 +73,7 @@ fn smaller_rule(rule: &Rule) -> Vec<Rule> {
         Form::Member(key, value) => {
             smaller_literal(value).into_iter().map(|value| Form::Member(key.clone(), value)).collect()
         }
+        Form::Program(_) => Vec::new(),
     };
     forms.into_iter().map(|form| Rule { root: rule.root, form }).collect()
 }

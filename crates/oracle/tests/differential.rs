@@ -34,4 +34,19 @@ fn the_ladder_and_the_oracle_are_of_one_mind() {
     ] {
         assert!(count >= least, "{what} came up {count} times only: {report:?}");
     }
+    let evaluated = &report.evaluated;
+    for row in 1..=15 {
+        let count = evaluated.rows.get(&row).copied().unwrap_or(0);
+        assert!(count >= 20, "with programs, row {row} came up {count} times only: {report:?}");
+    }
+    for (what, count, least) in [
+        ("questions to programs", evaluated.cases, 5_000),
+        ("zones with programs", evaluated.zones, 500),
+        ("zones whose documents look at the question", evaluated.open, 300),
+        ("zones with programs that are refused", evaluated.refused, 20),
+        ("zones with programs that an author could hand in", evaluated.strict, 50),
+        ("evaluations of programs without an answer", evaluated.failed, 50),
+    ] {
+        assert!(count >= least, "{what} came up {count} times only: {report:?}");
+    }
 }
