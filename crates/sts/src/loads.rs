@@ -38,16 +38,20 @@ pub(crate) struct Loads {
     /// `None` without randomness at the start: such a process can't sign either. It tells nobody what it has loaded.
     replica: Option<ReplicaId>,
     known: Mutex<HashMap<ZoneId, Known>>,
-    /// Zones to look at: something was heard of them, or what was found could not be written down.
+    /// Zones to look at, because something was heard of them.
     unseen: Mutex<HashSet<ZoneId>>,
     heard: Notify,
     poll_seconds: AtomicU64,
+    /// When this replica was there last, as far as the store knows.
+    seen_at: Mutex<Option<Timestamp>>,
 }
 
 struct Known {
     loaded: LoadedPolicy,
     /// When it was last seen that what is active is loaded.
     good_at: Timestamp,
+    /// Whether the store has it. Not before the commit: who asks the store meanwhile must be told by whoever asks.
+    is_told: bool,
 }
 
 impl Loads {
@@ -58,6 +62,7 @@ impl Loads {
             unseen: Mutex::default(),
             heard: Notify::new(),
             poll_seconds: AtomicU64::new(0),
+            seen_at: Mutex::default(),
         })
     }
 
@@ -68,23 +73,24 @@ impl Loads {
         }
     }
 
-    /// Notes what governs a zone by a snapshot of that time. Says what is known now, and whether that is news.
+    /// Notes what governs a zone by a snapshot of that time. Says what is known now, and whether it is still
+    /// to be told.
     pub(crate) fn note(&self, zone: &ZoneId, governing: &Governing, seen_at: Timestamp) -> (LoadedPolicy, bool) {
         let version = governing.active.as_ref().map(|active| active.version_id.clone());
         let manifest = governing.manifest().unwrap_or_default().to_owned();
         let error = governing.bundle.as_ref().err().map(|error| error.chars().take(ERROR_CHARS).collect());
         let mut known = lock(&self.known);
-        let (before, good_at) = match known.get(zone) {
-            Some(known) => (Some(&known.loaded), Some(known.good_at)),
-            None => (None, None),
+        let (before, good_at, was_told) = match known.get(zone) {
+            Some(known) => (Some(&known.loaded), Some(known.good_at), known.is_told),
+            None => (None, None, false),
         };
         if let Some(newer) = before.filter(|before| before.checked_at > seen_at) {
-            return (newer.clone(), false);
+            return (newer.clone(), !was_told);
         }
         let same = before.filter(|before| {
             before.policy_set_version_id == version && before.manifest_sha256 == manifest && before.error == error
         });
-        let is_news = same.is_none();
+        let is_told = same.is_some() && was_told;
         let loaded = match same {
             Some(before) => LoadedPolicy { checked_at: seen_at, ..before.clone() },
             None => LoadedPolicy {
@@ -98,9 +104,28 @@ impl Loads {
         // A zone in which nothing was ever active, or that there is not, is not remembered.
         if loaded.policy_set_version_id.is_some() || before.is_some() {
             let good_at = good_at.filter(|_| loaded.error.is_some()).unwrap_or(seen_at);
-            known.insert(zone.clone(), Known { loaded: loaded.clone(), good_at });
+            known.insert(zone.clone(), Known { loaded: loaded.clone(), good_at, is_told });
         }
-        (loaded, is_news)
+        (loaded, !is_told)
+    }
+
+    /// Notes that the store has it.
+    fn note_told(&self, zone: &ZoneId, told: &LoadedPolicy) {
+        if let Some(known) = lock(&self.known).get_mut(zone)
+            && known.loaded.policy_set_version_id == told.policy_set_version_id
+            && known.loaded.loaded_at == told.loaded_at
+            && known.loaded.error == told.error
+        {
+            known.is_told = true;
+        }
+    }
+
+    /// Notes that this replica was seen. One that was not for a while may have been forgotten with all that it told.
+    fn note_seen(&self, now: Timestamp) {
+        let before = lock(&self.seen_at).replace(now);
+        if before.is_some_and(|before| before.until(now) > ALIVE) {
+            lock(&self.known).values_mut().for_each(|known| known.is_told = false);
+        }
     }
 
     /// How long ago it was last seen of every zone that what is active in it is loaded.
@@ -134,12 +159,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Sts {
-    /// Looks at what governs `zone`, loads it if it was not, and tells others if that is news.
+    /// Looks at what governs `zone`, loads it if it was not, and tells others what they have not been told.
     pub async fn tell_loaded(&self, zone: &ZoneId) -> Result<LoadedPolicy, StoreError> {
-        let (loaded, is_news) = self.policy.look(&self.store, zone).await?;
-        if is_news && let Err(error) = self.write_down(zone, &loaded).await {
-            self.policy.loads.look_at(zone.clone());
-            return Err(error);
+        let (loaded, is_to_be_told) = self.policy.look(&self.store, zone).await?;
+        if is_to_be_told {
+            // What fails is told with the next look.
+            self.write_down(zone, &loaded).await?;
+            self.policy.loads.note_told(zone, &loaded);
         }
         Ok(loaded)
     }
@@ -178,21 +204,14 @@ impl Sts {
         }
     }
 
-    /// The first word of a replica. Where no other process can be there, none is.
     async fn greet(&self) -> Result<(), StoreError> {
-        let alone = !self.store.is_shared();
-        self.say(alone, |tx, replica, alone| {
-            Box::pin(async move {
-                policy_replicas::note_seen(tx, replica).await?;
-                let before = if *alone { tx.now() } else { tx.now().minus(FORGOTTEN) };
-                policy_replicas::forget_unseen(tx, before).await.map(drop)
-            })
-        })
-        .await
+        self.say((), |_, _, ()| Box::pin(async { Ok(()) })).await?;
+        self.policy.loads.note_seen(self.store.now());
+        Ok(())
     }
 
     async fn leave(&self) -> Result<(), StoreError> {
-        self.say((), |tx, replica, ()| Box::pin(async move { policy_replicas::forget(tx, replica).await })).await
+        self.say((), |tx, replica, ()| Box::pin(policy_replicas::forget(tx, replica))).await
     }
 
     /// Looks at every zone in which something decides, and at those in which something did.
@@ -210,21 +229,28 @@ impl Sts {
 
     async fn write_down(&self, zone: &ZoneId, loaded: &LoadedPolicy) -> Result<(), StoreError> {
         self.say((zone.clone(), loaded.clone()), |tx, replica, (zone, loaded)| {
-            Box::pin(async move {
-                policy_replicas::note_seen(tx, replica).await?;
-                policy_replicas::note_loaded(tx, replica, zone, loaded).await
-            })
+            Box::pin(policy_replicas::note_loaded(tx, replica, zone, loaded))
         })
         .await
     }
 
-    /// Commits what this replica has to say.
+    /// Commits that this replica is there, and what it has to say. Where no other process can be there, none is.
     async fn say<T: Send + Sync + 'static>(
         &self,
         what: T,
         change: for<'t> fn(&'t mut DeploymentWrite<'_>, &'t ReplicaId, &'t T) -> BoxFuture<'t, Result<(), StoreError>>,
     ) -> Result<(), StoreError> {
         let Some(replica) = self.policy.loads.replica.clone() else { return Ok(()) };
-        self.store.commit_upkeep((replica, what), move |tx, (replica, what)| change(tx, replica, what)).await
+        let kept = if self.store.is_shared() { FORGOTTEN } else { Duration::ZERO };
+        self.store
+            .commit_upkeep((replica, what), move |tx, (replica, what)| {
+                Box::pin(async move {
+                    policy_replicas::note_seen(tx, replica).await?;
+                    let before = tx.now().minus(kept);
+                    policy_replicas::forget_unseen(tx, before).await?;
+                    change(tx, replica, what).await
+                })
+            })
+            .await
     }
 }

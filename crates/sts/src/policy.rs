@@ -226,7 +226,7 @@ impl PolicyRuntime {
         join_all(jobs).await
     }
 
-    /// Looks at what governs `zone`, loads it if it was not, and says whether that is news.
+    /// Looks at what governs `zone`, loads it if it was not, and says whether it is still to be told.
     pub(crate) async fn look(&self, store: &Store, zone: &ZoneId) -> Result<(LoadedPolicy, bool), StoreError> {
         let mut snapshot = store.snapshot().await?;
         let seen_at = snapshot.now();
