@@ -153,7 +153,7 @@ mod t08_availability {
         let (stop, stopping) = watch::channel(true);
         first.run(stopping).await;
         drop((first, stop));
-        drop(store);
+        store.close().await;
 
         let second = KeptRequests::resumed(open(directory.path())).await.unwrap();
         assert_eq!(second.hit("admin:source:192.0.2.1", WINDOW).await, Some(4));
@@ -172,6 +172,8 @@ mod t08_availability {
             assert_eq!(LaunchRate::count(&requests, &launch, 2, store.now()).await, expected);
             let (_stop, stopping) = watch::channel(true);
             requests.run(stopping).await;
+            drop(requests);
+            store.close().await;
         }
         let requests = KeptRequests::resumed(open(directory.path())).await.unwrap();
         assert_eq!(LaunchRate::count(&requests, &other, 2, Timestamp::EPOCH).await, Rate::Within);
