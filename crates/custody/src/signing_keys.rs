@@ -6,6 +6,7 @@
 //! an hour after its successor is published.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ const COOL_DOWN: Duration = Duration::from_secs(30);
 pub struct ZoneKey {
     kid: KeyId,
     key: SigningKey,
+    /// How much all keys together have signed.
+    signed: Arc<AtomicU64>,
 }
 
 impl ZoneKey {
@@ -54,6 +57,7 @@ impl ZoneKey {
 
     /// Signs `claims` as a compact JWS that names this key.
     pub fn sign(&self, claims: &impl Serialize) -> Result<String, SignError> {
+        self.signed.fetch_add(1, Ordering::Relaxed);
         self.key.sign(self.kid.as_str(), claims)
     }
 }
@@ -66,6 +70,7 @@ pub struct SigningKeys {
     opened: Mutex<HashMap<ZoneId, Arc<ZoneKey>>>,
     public: RwLock<HashMap<ZoneId, HashMap<String, Known>>>,
     unknown: Mutex<HashMap<(ZoneId, KeyId), Timestamp>>,
+    signed: Arc<AtomicU64>,
 }
 
 /// A public key and the time within which it need not be looked up again.
@@ -110,7 +115,19 @@ impl NewKey {
 impl SigningKeys {
     /// Over `store`, sealed under `ring`.
     pub fn new(store: Store, ring: Arc<KekRing>) -> Self {
-        Self { store, ring, opened: Mutex::default(), public: RwLock::default(), unknown: Mutex::default() }
+        Self {
+            store,
+            ring,
+            opened: Mutex::default(),
+            public: RwLock::default(),
+            unknown: Mutex::default(),
+            signed: Arc::default(),
+        }
+    }
+
+    /// Signatures made since the start.
+    pub fn signatures(&self) -> u64 {
+        self.signed.load(Ordering::Relaxed)
     }
 
     /// The key that signs in the transaction's zone, as that transaction sees it; `None` before the first mint.
@@ -275,7 +292,7 @@ impl SigningKeys {
     }
 
     fn remember(&self, zone: &ZoneId, kid: KeyId, key: SigningKey) -> Arc<ZoneKey> {
-        let key = Arc::new(ZoneKey { kid, key });
+        let key = Arc::new(ZoneKey { kid, key, signed: self.signed.clone() });
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         if opened.len() >= REMEMBERED {
             opened.clear();
