@@ -1,8 +1,10 @@
 //! The whole system as a library: settings, composition, commands. The binary's `main` only reads the command line;
 //! tests start the same system on ports of their own.
 
+mod actors;
 mod adapters;
 pub mod backup;
+pub mod bench;
 pub mod commands;
 pub mod demo;
 mod elected;

@@ -38,6 +38,8 @@ const COOL_DOWN: Duration = Duration::from_secs(30);
 pub struct ZoneKey {
     kid: KeyId,
     key: SigningKey,
+    /// How much all keys together have signed.
+    signed: Arc<AtomicU64>,
 }
 
 impl ZoneKey {
@@ -59,6 +61,7 @@ impl ZoneKey {
 
     /// Signs `claims` as a compact JWS that names this key.
     pub fn sign(&self, claims: &impl Serialize) -> Result<String, SignError> {
+        self.signed.fetch_add(1, Ordering::Relaxed);
         self.key.sign(self.kid.as_str(), claims)
     }
 }
@@ -76,6 +79,7 @@ pub struct SigningKeys {
     forgotten: AtomicU64,
     /// Keys that were found damaged.
     damaged: AtomicU64,
+    signed: Arc<AtomicU64>,
 }
 
 /// A public key and the time within which it need not be looked up again.
@@ -157,12 +161,18 @@ impl SigningKeys {
             unknown: Mutex::default(),
             forgotten: AtomicU64::new(0),
             damaged: AtomicU64::new(0),
+            signed: Arc::default(),
         }
     }
 
     /// How often a key could not be published because what lies in the store is damaged or was sealed for another place.
     pub fn damaged(&self) -> u64 {
         self.damaged.load(Ordering::Relaxed)
+    }
+
+    /// Signatures made since the start.
+    pub fn signatures(&self) -> u64 {
+        self.signed.load(Ordering::Relaxed)
     }
 
     /// The key that signs in the transaction's zone, as that transaction sees it; `None` before the first mint.
@@ -339,7 +349,7 @@ impl SigningKeys {
     }
 
     fn remember(&self, zone: &ZoneId, kid: KeyId, key: SigningKey) -> Arc<ZoneKey> {
-        let key = Arc::new(ZoneKey { kid, key });
+        let key = Arc::new(ZoneKey { kid, key, signed: self.signed.clone() });
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         if opened.len() >= REMEMBERED {
             opened.clear();

@@ -411,7 +411,12 @@ impl Sts {
     /// What is counted by what this service works with.
     fn series_of_others(&self) -> Vec<Series> {
         let (reads, errors) = self.secrets.counts();
+        let (commits, changes, round_trips) = (self.store.commits(), self.store.changes(), self.store.round_trips());
         let secrets = [
+            ("signatures_total", "Mandates signed.", self.keys.signatures()),
+            ("store_commits_total", "Commits of this process's store.", commits),
+            ("store_changes_total", "Changes made durable; several may share a commit.", changes),
+            ("store_round_trips_total", "Waits of this process for its database server.", round_trips),
             ("secret_backend_reads_total", "Secrets of providers read.", reads),
             ("secret_backend_errors_total", "Secrets of providers that could not be read.", errors),
         ];

@@ -5,13 +5,9 @@
 //! that does not go as told makes the exit code 1.
 #![allow(clippy::print_stdout, reason = "this is the command's own output")]
 
-mod agent;
-mod client;
-mod operator;
 mod report;
 mod story;
 mod tampering;
-mod upstream;
 
 use std::net::IpAddr;
 use std::process::ExitCode;

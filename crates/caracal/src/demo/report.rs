@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::actors::client::Answer;
+
 /// One step and how it went.
 #[derive(Serialize)]
 pub(super) struct Step {
@@ -46,7 +48,7 @@ impl Step {
     }
 
     /// Notes the decisive answer.
-    pub(super) fn answered(&mut self, answer: &super::client::Answer) {
+    pub(super) fn answered(&mut self, answer: &Answer) {
         self.request_id = Some(answer.request_id()).filter(|id| !id.is_empty());
         self.status = Some(answer.status.as_u16());
         self.reason = Some(answer.reason()).filter(|reason| !reason.is_empty());

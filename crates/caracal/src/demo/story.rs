@@ -3,11 +3,11 @@
 use http::{Method, StatusCode};
 use serde_json::Value;
 
-use super::agent::{Agent, Session};
-use super::client::HttpClient;
-use super::operator::{Operator, Provisioned};
 use super::report::{Report, Step};
-use super::upstream::{KEY_HEADER, Upstream};
+use crate::actors::agent::{Agent, Session};
+use crate::actors::client::HttpClient;
+use crate::actors::operator::{Operator, Provisioned};
+use crate::actors::upstream::{KEY_HEADER, Upstream};
 use crate::commands::Failure;
 use crate::system::System;
 
@@ -24,8 +24,8 @@ pub(super) struct Cast {
 /// Tells everything that needs the running system.
 pub(super) async fn tell(system: &System, report: &mut Report) -> Result<Cast, Failure> {
     let client = HttpClient::new();
-    let upstream = Upstream::start(UPSTREAM_KEY).await?;
-    let operator = Operator::of(system, &client);
+    let upstream = Upstream::start(UPSTREAM_KEY, true).await?;
+    let operator = Operator::new(&client, &system.urls().api, system.admin_token());
     let provisioned = provision(&operator, &upstream, report).await?;
     let agent = Agent::bootstrap(&client, system.urls(), &provisioned).await?;
     let (worker, edge) = begin(&agent, report).await?;
@@ -40,7 +40,7 @@ pub(super) async fn tell(system: &System, report: &mut Report) -> Result<Cast, F
 }
 
 async fn provision(operator: &Operator<'_>, upstream: &Upstream, report: &mut Report) -> Result<Provisioned, Failure> {
-    let provisioned = operator.provision(upstream, UPSTREAM_KEY).await?;
+    let provisioned = operator.provision("Demo", upstream, UPSTREAM_KEY).await?;
     let mut step = Step::new("provision", "The operator provisions a zone through the Admin API");
     step.see(
         format!(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
 use super::StartError;
@@ -80,7 +80,8 @@ async fn listen(address: IpAddr, port: u16, service: Service) -> Result<TcpListe
 }
 
 /// Where each service of this process is reached; empty for those that it does not run.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Urls {
     /// The Admin API.
     #[serde(skip_serializing_if = "String::is_empty")]

@@ -13,28 +13,28 @@ use crate::commands::Failure;
 const MOST_BYTES: usize = 4 << 20;
 
 /// Sends requests and reads whole answers.
-pub(super) struct HttpClient(Client<HttpConnector, Full<Bytes>>);
+pub(crate) struct HttpClient(Client<HttpConnector, Full<Bytes>>);
 
 /// A whole answer.
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Answer {
     /// The id under which evidence is found.
-    pub(super) fn request_id(&self) -> String {
+    pub(crate) fn request_id(&self) -> String {
         self.headers.get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned()
     }
 
     /// The body as JSON; null when it is none.
-    pub(super) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
     /// The member `name`, as text.
-    pub(super) fn text(&self, name: &str) -> Result<String, Failure> {
+    pub(crate) fn text(&self, name: &str) -> Result<String, Failure> {
         let found = self.json().get(name).and_then(Value::as_str).map(str::to_owned);
         found.ok_or_else(|| {
             Failure(format!("expected a member `{name}` in the answer {}: {}", self.status, self.shown()))
@@ -42,7 +42,7 @@ impl Answer {
     }
 
     /// Code and description of a refusal, in one line.
-    pub(super) fn reason(&self) -> String {
+    pub(crate) fn reason(&self) -> String {
         let body = self.json();
         let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let (code, description) = (text("error"), text("error_description"));
@@ -54,7 +54,7 @@ impl Answer {
     }
 
     /// The answer itself, if it is a success.
-    pub(super) fn expect_success(self, what: &str) -> Result<Self, Failure> {
+    pub(crate) fn expect_success(self, what: &str) -> Result<Self, Failure> {
         if self.status.is_success() {
             return Ok(self);
         }
@@ -67,12 +67,12 @@ impl Answer {
 }
 
 impl HttpClient {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Client::builder(TokioExecutor::new()).build_http())
     }
 
     /// A request with a JSON body.
-    pub(super) async fn send(
+    pub(crate) async fn send(
         &self,
         method: Method,
         url: &str,
@@ -94,7 +94,7 @@ impl HttpClient {
     }
 
     /// A form, as an OAuth client sends it.
-    pub(super) async fn post_form(&self, url: &str, fields: &[(&str, &str)]) -> Result<Answer, Failure> {
+    pub(crate) async fn post_form(&self, url: &str, fields: &[(&str, &str)]) -> Result<Answer, Failure> {
         let body = caracal_http::form::encode(fields.iter().copied());
         let request = Request::post(url)
             .header("content-type", "application/x-www-form-urlencoded")

@@ -9,24 +9,24 @@ use crate::commands::Failure;
 use crate::system::Urls;
 
 /// Speaks to STS, Coordinator and Gateway.
-pub(super) struct Agent<'d> {
+pub(crate) struct Agent<'d> {
     client: &'d HttpClient,
     urls: Urls,
-    pub(super) at: &'d Provisioned,
+    pub(crate) at: &'d Provisioned,
     /// What it shows the Coordinator.
     lifecycle: String,
 }
 
 /// A governed session and the delegation it acts through.
 #[derive(Clone)]
-pub(super) struct Session {
-    pub(super) id: String,
-    pub(super) edge: Option<String>,
+pub(crate) struct Session {
+    pub(crate) id: String,
+    pub(crate) edge: Option<String>,
 }
 
 impl<'d> Agent<'d> {
     /// Bootstraps: trades the client secret for a lifecycle mandate.
-    pub(super) async fn bootstrap(client: &'d HttpClient, urls: &Urls, at: &'d Provisioned) -> Result<Self, Failure> {
+    pub(crate) async fn bootstrap(client: &'d HttpClient, urls: &Urls, at: &'d Provisioned) -> Result<Self, Failure> {
         let mut agent = Self { client, urls: urls.clone(), at, lifecycle: String::new() };
         let answer = agent.exchange(&[("resource", NOTES), ("scope", "agent:lifecycle")]).await?;
         agent.lifecycle = answer.expect_success("the bootstrap")?.text("access_token")?;
@@ -45,7 +45,7 @@ impl<'d> Agent<'d> {
     }
 
     /// Asks for a one-shot mandate to call the resource with `scope`.
-    pub(super) async fn mint(&self, session: &Session, scope: &str) -> Result<Answer, Failure> {
+    pub(crate) async fn mint(&self, session: &Session, scope: &str) -> Result<Answer, Failure> {
         let edge = session.edge.as_deref().unwrap_or_default();
         self.exchange(&[
             ("resource", NOTES),
@@ -57,7 +57,7 @@ impl<'d> Agent<'d> {
     }
 
     /// Calls the resource with a mandate.
-    pub(super) async fn call(&self, mandate: &str, method: Method, path: &str) -> Result<Answer, Failure> {
+    pub(crate) async fn call(&self, mandate: &str, method: Method, path: &str) -> Result<Answer, Failure> {
         let bearer = format!("Bearer {mandate}");
         let headers = [("authorization", bearer.as_str()), ("x-caracal-resource", NOTES)];
         self.client.send(method, &format!("{}{path}", self.urls.gateway), &headers, None).await
@@ -71,7 +71,7 @@ impl<'d> Agent<'d> {
     }
 
     /// Starts a session, under a parent or as a root, without inheriting anything.
-    pub(super) async fn start(&self, parent: Option<&Session>) -> Result<Session, Failure> {
+    pub(crate) async fn start(&self, parent: Option<&Session>) -> Result<Session, Failure> {
         let body = json!({
             "application_id": self.at.application, "labels": [ROLE], "ttl_seconds": 600,
             "parent_id": parent.map(|parent| parent.id.as_str()), "parent_authority": "none"
@@ -82,7 +82,7 @@ impl<'d> Agent<'d> {
     }
 
     /// Lends `scopes` of the resource from one session to another, over at most `hops` further edges, this one included.
-    pub(super) async fn delegate(
+    pub(crate) async fn delegate(
         &self,
         from: &Session,
         to: &Session,
@@ -103,7 +103,7 @@ impl<'d> Agent<'d> {
     }
 
     /// Takes a delegation back, and with it everything that was started or lent through it.
-    pub(super) async fn revoke(&self, edge: &str) -> Result<Answer, Failure> {
+    pub(crate) async fn revoke(&self, edge: &str) -> Result<Answer, Failure> {
         self.coordinate(Method::PATCH, &format!("/delegations/{edge}/revoke"), None).await
     }
 }

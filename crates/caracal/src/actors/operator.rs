@@ -9,43 +9,40 @@ use tokio::time::Instant;
 use super::client::{Answer, HttpClient};
 use super::upstream::{KEY_HEADER, Upstream};
 use crate::commands::Failure;
-use crate::system::System;
+use caracal_crypto::SecretText;
 
 /// How long the announcement of a policy may take.
 const ANNOUNCED_WITHIN: Duration = Duration::from_secs(10);
 
 /// The resource as agents name it.
-pub(super) const NOTES: &str = "resource://notes";
+pub(crate) const NOTES: &str = "resource://notes";
 /// The label, and so the role, of the agent's sessions.
-pub(super) const ROLE: &str = "assistant";
+pub(crate) const ROLE: &str = "assistant";
 
 /// What the operator hands out and keeps.
-pub(super) struct Provisioned {
-    pub(super) zone: String,
-    pub(super) application: String,
+pub(crate) struct Provisioned {
+    pub(crate) zone: String,
+    pub(crate) application: String,
     /// What the agent has instead of a key to the upstream.
-    pub(super) client_secret: String,
+    pub(crate) client_secret: String,
     /// How many calls it took.
-    pub(super) calls: usize,
+    pub(crate) calls: usize,
 }
 
 /// Speaks to the Admin API.
-pub(super) struct Operator<'d> {
+pub(crate) struct Operator<'d> {
     client: &'d HttpClient,
     api: String,
     authorization: String,
 }
 
 impl<'d> Operator<'d> {
-    pub(super) fn of(system: &System, client: &'d HttpClient) -> Self {
-        Self {
-            client,
-            api: system.urls().api.clone(),
-            authorization: format!("Bearer {}", system.admin_token().expose()),
-        }
+    /// Speaks to the Admin API at `api` with its bootstrap token.
+    pub(crate) fn new(client: &'d HttpClient, api: &str, token: &SecretText) -> Self {
+        Self { client, api: api.to_owned(), authorization: format!("Bearer {}", token.expose()) }
     }
 
-    pub(super) async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, Failure> {
+    pub(crate) async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, Failure> {
         let headers = [("authorization", self.authorization.as_str())];
         self.client.send(method, &format!("{}{path}", self.api), &headers, body).await
     }
@@ -73,8 +70,13 @@ impl<'d> Operator<'d> {
     }
 
     /// A zone with one application, one resource behind the upstream's key, and a policy that says who may do what.
-    pub(super) async fn provision(&self, upstream: &Upstream, upstream_key: &str) -> Result<Provisioned, Failure> {
-        let zone = self.create("/v1/zones", json!({"name": "Demo"})).await?.text("id")?;
+    pub(crate) async fn provision(
+        &self,
+        zone_name: &str,
+        upstream: &Upstream,
+        upstream_key: &str,
+    ) -> Result<Provisioned, Failure> {
+        let zone = self.create("/v1/zones", json!({"name": zone_name})).await?.text("id")?;
         let of_zone = |rest: &str| format!("/v1/zones/{zone}{rest}");
         let application = self
             .create(&of_zone("/applications"), json!({"name": "notes-bot", "registration_method": "managed"}))
@@ -100,7 +102,7 @@ impl<'d> Operator<'d> {
             .create(&of_zone("/policies"), json!({"name": "who may do what", "content": document(&application_id)}))
             .await?
             .text("version_id")?;
-        let set = self.create(&of_zone("/policy-sets"), json!({"name": "demo"})).await?.text("id")?;
+        let set = self.create(&of_zone("/policy-sets"), json!({"name": "in force"})).await?.text("id")?;
         let manifest = json!({"manifest": [{"policy_version_id": policy}]});
         let version = self.create(&of_zone(&format!("/policy-sets/{set}/versions")), manifest).await?;
         let version = version.text("version_id")?;
