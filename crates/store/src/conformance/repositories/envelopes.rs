@@ -96,7 +96,7 @@ pub async fn rows_with_a_secret_elsewhere_are_named(make: Make) {
         let mut all = snapshot.deployment();
         let found = envelopes::list_referenced(&mut all, referenced, None, 10).await.unwrap();
         let first = ("z-1".to_owned(), "a-1".to_owned());
-        assert_eq!(found, [first.clone()], "{referenced:?}");
+        assert_eq!(found, std::slice::from_ref(&first), "{referenced:?}");
         let behind = envelopes::list_referenced(&mut all, referenced, Some(&first), 10).await.unwrap();
         assert!(behind.is_empty());
     }
