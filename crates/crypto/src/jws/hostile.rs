@@ -66,7 +66,7 @@ mod t16_verify {
     fn no_form_of_a_published_key_is_a_secret_to_sign_with() {
         let (key, _) = SigningKey::generate().unwrap();
         let (x, y) = key.public().coordinates();
-        let point = [&[4], x, y].concat();
+        let point = [&[4][..], x, y].concat();
         // RFC 5480: the fixed head of a P-256 public key, before its point.
         let head = from_hex("3059301306072a8648ce3d020106082a8648ce3d030107034200").unwrap();
         let der = [head, point.clone()].concat();
@@ -126,9 +126,11 @@ mod t16_verify {
         let head = format!(r#"{{"alg":"ES256","kid":"k-1","x":"{huge}"}}"#);
         let many: String = (0..50_000).map(|number| format!(r#""m{number}":{number},"#)).collect();
         let claims = format!(r#"{{{many}"zone_id":"z-1"}}"#);
-        for (header, payload) in
-            [(head.as_str(), "{}"), (r#"{"alg":"ES256","kid":"k-1"}"#, claims.as_str()), (&head, &claims)]
-        {
+        for (header, payload) in [
+            (head.as_str(), "{}"),
+            (r#"{"alg":"ES256","kid":"k-1"}"#, claims.as_str()),
+            (head.as_str(), claims.as_str()),
+        ] {
             let parts = format!("{}.{}", base64url(header.as_bytes()), base64url(payload.as_bytes()));
             let text = theirs.append_signature(parts).unwrap();
             let token = UnverifiedToken::parse(&text).unwrap();

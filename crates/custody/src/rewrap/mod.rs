@@ -260,19 +260,24 @@ impl Rewrap {
         reference: &str,
         mode: Mode,
     ) -> Result<Outcome, CustodyError> {
-        let Some(envelope) = backend.read(reference).await? else { return Ok(Outcome::Absent) };
-        let opened = self.ring.open(reference, &envelope);
-        let plaintext: SecretBytes =
-            opened.map_err(|reason| CustodyError::Sealed { place: reference.to_owned(), reason })?;
-        if self.ring.is_current(&envelope) {
-            return Ok(Outcome::Current);
+        // Somebody may give the secret anew in this moment. Then theirs is looked at: it can be sealed under either key.
+        for _ in 0..PASSES {
+            let Some(envelope) = backend.read(reference).await? else { return Ok(Outcome::Absent) };
+            let opened = self.ring.open(reference, &envelope);
+            let plaintext: SecretBytes =
+                opened.map_err(|reason| CustodyError::Sealed { place: reference.to_owned(), reason })?;
+            if self.ring.is_current(&envelope) {
+                return Ok(Outcome::Current);
+            }
+            if mode == Mode::Check {
+                break;
+            }
+            let new = self.ring.seal(reference, plaintext.expose())?;
+            if backend.replace(reference, &envelope, &new).await? {
+                return Ok(Outcome::Rewrapped);
+            }
         }
-        if mode == Mode::Check {
-            return Ok(Outcome::Left);
-        }
-        let new = self.ring.seal(reference, plaintext.expose())?;
-        // Somebody gave the secret anew a moment ago: then theirs stays, and is sealed under the current key already.
-        Ok(if backend.replace(reference, &envelope, &new).await? { Outcome::Rewrapped } else { Outcome::Current })
+        Ok(Outcome::Left)
     }
 
     /// The last step: only when nothing else needs the previous key may a start without it be let pass.
