@@ -181,7 +181,7 @@ enum Given {
 
 fn given(documents: &[Document], root: Root) -> Given {
     let rules = documents.iter().flat_map(|document| &document.rules);
-    let forms = rules.filter(|rule| rule.root == root).map(|rule| match &rule.form {
+    let mut forms = rules.filter(|rule| rule.root == root).map(|rule| match &rule.form {
         Form::Default(_) | Form::Complete(_) => Given::Whole,
         Form::Member(..) => Given::Members,
         Form::Element(_) => Given::Elements,
@@ -189,7 +189,7 @@ fn given(documents: &[Document], root: Root) -> Given {
         Form::Program(text) if text.starts_with(&format!("{root}[")) => Given::Members,
         Form::Program(_) => Given::Whole,
     });
-    forms.last().unwrap_or(Given::Not)
+    forms.next_back().unwrap_or(Given::Not)
 }
 
 /// Programs for each root, in the form they give it.
