@@ -175,9 +175,9 @@ mod t03_gateway {
         cluster.deployment.verify_ledger();
     }
 
-    /// Two STSs, one limit of mints, one of wrong secrets.
+    /// Two STSs, one limit of mints, one of launches, one of wrong secrets.
     #[tokio::test(flavor = "multi_thread")]
-    async fn replicas_count_mints_and_wrong_secrets_together() {
+    async fn replicas_count_mints_launches_and_wrong_secrets_together() {
         let (database, redis) = (Database::create().unwrap(), Redis::start().unwrap());
         let mut deployment = Deployment::new(&database.url(), &redis.url());
         deployment.environment.retain(|(name, _)| name != "STS_MINT_RATE_LIMIT_PER_MIN");
@@ -203,6 +203,16 @@ mod t03_gateway {
             }
         }
         assert_eq!(granted, 4, "the first of five was for the mandate that the sessions were started with");
+        let mut told = 0;
+        for number in 0..10 {
+            let url = format!("{}/v1/run/manifest", systems[number % 2].url("sts"));
+            let answer = http.form(&url, &[("workload_id", "nobody"), ("secret", "ws_x")]).await.unwrap();
+            match answer.status.as_u16() {
+                401 => told += 1,
+                status => assert_eq!((status, answer.text("error").as_str()), (429, "provider_rate_limited")),
+            }
+        }
+        assert_eq!(told, 5);
         let guess = async |number: usize, by: &Tenant| {
             let answer = by.exchange(&http, &systems[number % 2], &[("scope", "agent:lifecycle")]).await;
             answer.unwrap().status.as_u16()

@@ -12,7 +12,7 @@
 //! | 6 the control audience | `control_keys`, `bootstrap` |
 //! | 7 existence is not disclosed | `clients`, `launches`, `standards` |
 //! | 8 secrets | `secrets`, `clients` |
-//! | 9 an approval releases one record, or one credential, for one request | `approvals`, `launches` |
+//! | 9 an approval releases one record, or one credential, for one request | `approvals`, `launch_approvals` |
 //! | 10 who may approve | `approval_decisions` |
 //! | 11 a delegation bounds scopes and life | `delegated_mint` |
 //! | 12 external subjects and the keys they are verified with | `federation`, `issuer_keys` |
@@ -48,6 +48,8 @@ mod held_edges;
 mod hostile;
 mod issuer_keys;
 mod jwks;
+mod launch_approvals;
+mod launch_credentials;
 mod launches;
 mod operations;
 mod over_a_socket;

@@ -4,6 +4,7 @@
 mod approvals;
 mod ask;
 mod identity_provider;
+pub(crate) mod launches;
 mod logs;
 pub(crate) mod providers;
 mod rows;
