@@ -201,6 +201,7 @@ impl Bundle {
         let mut defects = Defects::new(ids);
         if tolerance == Tolerance::Authored {
             repeated_keys(&documents, &mut defects);
+            rego::undefined_roots(&documents, &mut defects);
         }
         let plan = Plan::of(&documents, &mut defects);
         let dynamic = plan.dynamic;

@@ -117,6 +117,14 @@ pub enum DefectKind {
         /// The root.
         root: Root,
     },
+    /// A root is read by its name, and nothing defines it.
+    #[error(
+        "`{root}` is read here and defined nowhere; define it, or read `data.caracal.authz.{root}`, which may be absent"
+    )]
+    UndefinedRoot {
+        /// The root that is read.
+        root: Root,
+    },
     /// A root that depends on `input` is read where `input` is replaced.
     #[error("`{root}` depends on `input`, so it can't be read in a statement that replaces `input` by `with`")]
     ReplacedInput {
@@ -150,14 +158,16 @@ pub enum DefectKind {
 }
 
 impl DefectKind {
-    /// Whether it is about what the data say, and not about whether they can be read and evaluated.
-    pub fn is_about_data(&self) -> bool {
+    /// Whether it is for a set to judge: it is about what the data say, or about what another document may define, and not
+    /// about whether the document can be read and evaluated.
+    pub fn is_for_a_set(&self) -> bool {
         matches!(
             self,
             DefectKind::Malformed { .. }
                 | DefectKind::NoGrantHas(_)
                 | DefectKind::DoublyClassified { .. }
                 | DefectKind::RepeatedKey(_)
+                | DefectKind::UndefinedRoot { .. }
         )
     }
 
@@ -175,6 +185,7 @@ impl DefectKind {
             DefectKind::NoGrantHas(_) => "defective_grants",
             DefectKind::DoublyClassified { .. } => "doubly_classified_scope",
             DefectKind::Recursive { .. } => "recursive_definition",
+            DefectKind::UndefinedRoot { .. } => "undefined_root",
             DefectKind::ReplacedInput { .. } | DefectKind::NumberTooLarge { .. } => "not_evaluable",
             DefectKind::NotEvaluated { .. } => "evaluation_failed",
         }

@@ -245,6 +245,9 @@ fn what_can_not_be_served_is_refused_to_its_author_with_its_place() {
         ("restrict contains \"x\" if count(risk) > 0\nrisk := [] if count(restrict) > 0", "recursive_definition @ 6:1"),
         ("import data.caracal.authz as x\nrestrict contains \"x\" if x.restrict.y", "recursive_definition @ 7:1"),
         ("import data.caracal as x\nrestrict contains \"x\" if x[\"authz\"].restrict.y", "recursive_definition @ 7:1"),
+        // What is defined nowhere: for OPA an unsafe variable.
+        ("restrict contains \"x\" if confinement[_].scopes", "undefined_root @ 6:1"),
+        ("app_ids := {\"pay\": \"app-1\"}\nrestrict contains \"x\" if count(risk) == 1", "undefined_root @ 7:1"),
         // What is referred to.
         ("restrict contains x if { some n; x := data.caracal.authz[n] }", "foreign_reference @ 6:39"),
         ("restrict contains x if { x := data[input.a] }", "foreign_reference @ 6:31"),

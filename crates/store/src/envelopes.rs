@@ -58,6 +58,8 @@ pub struct Referenced {
 pub const REFERENCED: &[Referenced] = &[
     Referenced { table: "applications", suffix: "clientSecret", having: "secret_hash IS NOT NULL" },
     Referenced { table: "providers", suffix: "secretConfig", having: "secret_config_keys <> '[]'" },
+    // Every workload has one.
+    Referenced { table: "workloads", suffix: "secret", having: "secret_hash IS NOT NULL" },
 ];
 
 /// Where in a table a reading goes on: behind this zone and key.

@@ -169,6 +169,7 @@ mod t17_rollback {
             "stream_pending",
             "stream_topics",
             "used_mandates",
+            "withdrawn_keys",
         ];
         let evidence = ["admin_audit_events", "admin_audit_heads", "audit_events", "audit_heads"];
         // What the operator set up: older than it could be, and the operator is told.
@@ -189,8 +190,8 @@ mod t17_rollback {
             "zone_owners",
             "zones",
         ];
-        // What processes that are gone said of themselves.
-        let stale = ["loaded_policies", "sts_replicas"];
+        // What processes that are gone said of themselves, and counted.
+        let stale = ["counts", "loaded_policies", "sts_replicas"];
         let judged: BTreeSet<&str> =
             [&ended[..], &moved, &spent, &evidence, &provisioned, &stale, &["schema_migrations"]]
                 .concat()

@@ -151,8 +151,12 @@ mod t01_control_plane {
         let open: Vec<String> = open.iter().map(|row| row.get(0)).collect();
         // Topics are one for all zones, and hold nothing on servers, where Redis has them.
         let topics = ["stream_entries", "stream_groups", "stream_handled", "stream_pending", "stream_topics"];
-        let expected =
-            [&["deployment", "gateway_nonces", "schema_migrations"], &topics[..], &["zone_versions"]].concat();
+        let expected = [
+            &["counts", "deployment", "gateway_nonces", "schema_migrations"],
+            &topics[..],
+            &["sts_replicas", "zone_versions"],
+        ]
+        .concat();
         assert_eq!(open, expected);
         store.close().await;
     }

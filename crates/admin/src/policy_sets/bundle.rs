@@ -50,7 +50,7 @@ async fn judge_versions(zone: &ZoneId, versions: Vec<PolicyVersion>) -> Option<R
 pub(crate) async fn check_alone(zone: Option<&ZoneId>, content: String) -> Result<Result<(), BundleDefect>, Refusal> {
     let judged =
         judge(zone.map_or("", ZoneId::as_str), vec![(String::new(), content)]).await.ok_or_else(unavailable)?;
-    let defect = judged.err().into_iter().flatten().find(|defect| !defect.kind.is_about_data());
+    let defect = judged.err().into_iter().flatten().find(|defect| !defect.kind.is_for_a_set());
     Ok(defect.map_or(Ok(()), Err))
 }
 

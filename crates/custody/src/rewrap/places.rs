@@ -21,6 +21,7 @@ pub(super) fn kind_of_reference(referenced: &Referenced) -> &'static str {
     match referenced.table {
         "providers" => "secrets of providers in the backend",
         "applications" => "secrets of applications in the backend",
+        "workloads" => "secrets of workloads in the backend",
         other => other,
     }
 }

@@ -26,7 +26,7 @@ mod value;
 mod verify;
 mod walk;
 
-pub(crate) use plan::Plan;
+pub(crate) use plan::{Plan, undefined_roots};
 pub(crate) use program::{Evaluation, Given, Program, Running};
 pub(crate) use read::read;
 pub(crate) use value::to_engine as value_to_engine;
@@ -83,6 +83,8 @@ pub(crate) struct Reads {
     pub(crate) roots: Roots,
     /// Roots read where `input` is replaced.
     pub(crate) under_with: Roots,
+    /// Roots read by their bare names, which OPA takes for variables where nothing of that name is defined.
+    pub(crate) bare: Roots,
 }
 
 /// What an error of the engine says, without the tenant's text around it, and where.

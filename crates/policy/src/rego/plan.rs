@@ -112,6 +112,18 @@ fn reaches_itself(root: Root, planned: &[Planned]) -> bool {
     reached.has(root)
 }
 
+/// Roots that are read by their bare names and that no document defines: OPA refuses these as unsafe variables. Stored
+/// documents may have them, and then they are undefined.
+pub(crate) fn undefined_roots(documents: &[Arc<ParsedDocument>], defects: &mut Defects<'_>) {
+    for (number, document) in documents.iter().enumerate() {
+        for part in document.evaluated.iter().flat_map(|evaluated| evaluated.parts.iter()) {
+            for root in part.reads.bare.iter().filter(|root| first_form(documents, *root).is_none()) {
+                defects.add(number, part.at, DefectKind::UndefinedRoot { root });
+            }
+        }
+    }
+}
+
 fn literal_rules(documents: &[Arc<ParsedDocument>], root: Root) -> impl Iterator<Item = (usize, &Rule)> {
     let rules = documents.iter().enumerate();
     rules.flat_map(move |(number, document)| {

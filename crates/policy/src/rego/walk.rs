@@ -213,7 +213,10 @@ impl<'t> Walk<'t> {
             },
             ("data", None) => self.refuse(span, RefusalKind::ForeignData),
             (name, None) => match Root::named(name) {
-                Some(root) => self.root(root, start, end),
+                Some(root) => {
+                    self.reads.bare.add(root);
+                    self.root(root, start, end)
+                }
                 None => {
                     self.names.insert(name.to_owned());
                     Ok(())

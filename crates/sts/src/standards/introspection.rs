@@ -16,7 +16,7 @@ use caracal_authority::exchange::check_active;
 use caracal_authority::mandate::{Claims, Use};
 use caracal_http::Profile;
 use caracal_store::applications::Application;
-use caracal_store::{Named, StoreError, ZoneRead, resources, used_mandates};
+use caracal_store::{Named, StoreError, ZoneRead, resources, signing_keys, used_mandates};
 use http::{Request, StatusCode};
 use serde_json::{Map, Value};
 
@@ -71,6 +71,10 @@ impl Sts {
         let (_, mut snapshot) = self.store.decision_snapshot(client.zone(), &named).await?;
         let mut tx = snapshot.zone(client.zone());
         let caller = still_proven(&mut tx, client).await??;
+        // It may have been withdrawn since it was looked up, in whichever process that was.
+        if !signing_keys::exists(&mut tx, signed.kid()).await? {
+            return Ok(None);
+        }
         if !may_ask(&mut tx, &caller, &claims).await? {
             return Ok(None);
         }

@@ -215,9 +215,11 @@ mod t02_sts_delegated_mint {
             let answer = mint_of(&name).send(&world).await;
             assert_eq!(answer.status, if lends { 200 } else { 403 }, "{constraints}");
         }
-        // A row that nobody can have written is damage, not an absence of constraints.
-        world.tamper("UPDATE delegation_edges SET constraints_json = '[]' WHERE id = 'e-c0'");
-        assert_eq!(mint_of("c0").send(&world).await.outcome(), "503 sts_unavailable");
+        // Nor does what is no object, which nobody here can have written.
+        for damaged in ["[]", "null", "7", "", "{"] {
+            world.tamper(&format!("UPDATE delegation_edges SET constraints_json = '{damaged}' WHERE id = 'e-c0'"));
+            assert_eq!(mint_of("c0").send(&world).await.status, 403, "{damaged}");
+        }
     }
 
     #[tokio::test]

@@ -47,6 +47,8 @@ mod t02_sts_emergency_rotation {
         let session = Ask::bootstrap().send(&world).await.token().to_owned();
         assert_ne!(kid(&first), kid(&second));
         let other = replica(&world, &session).await;
+        let known = send_to(&other, Ask::about("introspect", &second).request()).await;
+        assert_eq!(known.json["active"], true, "{}", known.json);
         let answer = replace(&world).await;
         assert_eq!(answer.status, 200, "{}", answer.json);
         let new = answer.text("kid").to_owned();
@@ -61,6 +63,8 @@ mod t02_sts_emergency_rotation {
             // The other process remembers the key that signed, and was told nothing.
             let there = send_to(&other, Signed::exchange(&world, mandate).request()).await;
             assert_eq!(there.outcome(), "401 invalid_token");
+            let told = send_to(&other, Ask::about("introspect", mandate).request()).await;
+            assert_eq!(told.json, json!({"active": false}));
         }
         for sts in [&world.sts, &other] {
             assert_eq!(send_to(sts, Ask::direct(&session).request()).await.outcome(), "401 invalid_token");

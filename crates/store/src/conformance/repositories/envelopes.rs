@@ -8,7 +8,7 @@ use crate::conformance::Make;
 use crate::conformance::fixtures::{fresh, zone};
 use crate::envelopes::{self, Found, REFERENCED, SEALED};
 use crate::error::StoreError;
-use crate::{Store, applications, provider_connections, providers, sealed_secrets, signing_keys};
+use crate::{Store, applications, provider_connections, providers, sealed_secrets, signing_keys, workloads};
 
 /// What a key-encryption key protects and nobody lists here would be lost with the key.
 pub async fn no_sealed_column_is_forgotten(make: Make) {
@@ -88,6 +88,7 @@ pub async fn rows_with_a_secret_elsewhere_are_named(make: Make) {
             applications::add(tx, &samples::application(id, full)).await?;
             providers::add(tx, &samples::provider(id, full)).await?;
         }
+        workloads::add(tx, &samples::workload("a-1", true)).await?;
         Ok(())
     });
     added.unwrap();
