@@ -141,6 +141,11 @@ mod t08_availability {
         Store::open(&SqliteOptions::in_directory(directory), Arc::new(SystemClock)).unwrap()
     }
 
+    /// The directory is free when the last change has ended and nobody holds the store.
+    async fn closed(store: Store) {
+        store.close().await;
+    }
+
     #[tokio::test]
     async fn a_process_that_is_started_again_goes_on_with_the_windows_of_requests() {
         let directory = tempfile::tempdir().unwrap();
@@ -153,7 +158,7 @@ mod t08_availability {
         let (stop, stopping) = watch::channel(true);
         first.run(stopping).await;
         drop((first, stop));
-        store.close().await;
+        closed(store).await;
 
         let second = KeptRequests::resumed(open(directory.path())).await.unwrap();
         assert_eq!(second.hit("admin:source:192.0.2.1", WINDOW).await, Some(4));
@@ -173,7 +178,7 @@ mod t08_availability {
             let (_stop, stopping) = watch::channel(true);
             requests.run(stopping).await;
             drop(requests);
-            store.close().await;
+            closed(store).await;
         }
         let requests = KeptRequests::resumed(open(directory.path())).await.unwrap();
         assert_eq!(LaunchRate::count(&requests, &other, 2, Timestamp::EPOCH).await, Rate::Within);
