@@ -13,7 +13,10 @@
 //! On the way down the listener closes first, idle connections end at once, requests under way get the grace period, and
 //! what is then left is cut. The caller learns which of the two it was.
 
+mod http2;
 mod pace;
+mod socket;
+mod tls;
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -41,9 +44,13 @@ use tokio::time::timeout;
 use tower::Service;
 
 use self::pace::{Paced, Pacer, Tracked};
+use self::socket::Ahead;
 use crate::limits::Source;
 use crate::problem::Problem;
 use crate::request_id::{self, FreshId, RequestId};
+
+pub use self::socket::{Socket, TakenOver, Takeover};
+pub use self::tls::{ServerTls, ServerTlsError};
 
 /// Largest request head, in bytes: 16 KiB and the 4 KiB of slack that the contract's listeners grant.
 pub const MAX_HEAD_BYTES: usize = 20 * 1024;
@@ -54,6 +61,9 @@ const PARSE_BUFFER_BYTES: usize = 32 * 1024;
 
 /// How long to wait after a failed accept: usually we are out of file descriptors, and trying at once only burns time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How every connection of HTTP/2 begins; no method of HTTP/1 does.
+const HTTP2_PREFACE: &[u8] = b"PRI ";
 
 /// The answer to what is no HTTP/1 at all.
 const MISREAD: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
@@ -139,16 +149,48 @@ pub enum Ended {
     },
 }
 
-/// Serves HTTP/1 on `listener` until `stop` turns true (or its sender is gone), then drains and says how it ended.
-///
-/// `service` is anything from a router behind its [`Face`](crate::Face) to a `tower::service_fn`; requests carry
-/// [`RequestId`] and [`PeerAddr`] as extensions. Heads that the parser lets through but RFC 9112 does not (no `Host`, or
-/// several), oversized ones, and bodies in any transfer coding but `chunked` alone never reach it.
+/// What a listener speaks below HTTP.
+#[derive(Clone, Default)]
+pub struct Transport {
+    /// Behind TLS, with HTTP/2 for callers that ask for it by ALPN.
+    pub tls: Option<Arc<ServerTls>>,
+    /// In the clear, callers may begin with the preface of HTTP/2: for a proxy in front that is known to do so.
+    pub cleartext_http2: bool,
+}
+
+/// An extension of requests that came over TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tls;
+
+/// Serves HTTP/1 in the clear: [`serve_over`] with the default [`Transport`].
 pub async fn serve<S, B>(
     listener: TcpListener,
     service: S,
     fresh: FreshId,
     limits: Limits,
+    stop: watch::Receiver<bool>,
+) -> Ended
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    serve_over(listener, service, fresh, limits, Transport::default(), stop).await
+}
+
+/// Serves HTTP on `listener` until `stop` turns true (or its sender is gone), then drains and says how it ended.
+///
+/// `service` is anything from a router behind its [`Face`](crate::Face) to a `tower::service_fn`; requests carry
+/// [`RequestId`] and [`PeerAddr`] as extensions, and [`Tls`] where it is so. Heads that the parser lets through but RFC
+/// 9112 does not (no `Host`, or several), oversized ones, and bodies in any transfer coding but `chunked` alone never
+/// reach it. A response may take the connection over: see [`Takeover`].
+pub async fn serve_over<S, B>(
+    listener: TcpListener,
+    service: S,
+    fresh: FreshId,
+    limits: Limits,
+    transport: Transport,
     mut stop: watch::Receiver<bool>,
 ) -> Ended
 where
@@ -158,6 +200,7 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let slots = Arc::new(Semaphore::new(limits.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
+    let streams = Arc::new(http2::Open::default());
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -167,22 +210,63 @@ where
         };
         while connections.try_join_next().is_some() {}
         let Some((stream, peer, slot)) = accepted else { continue };
-        let door = Door { service: service.clone(), fresh: fresh.clone(), peer: PeerAddr(peer), pacer: Pacer::new() };
-        let connection = connection(stream, door, limits, stop.clone());
+        let caller = http2::Caller { peer: PeerAddr(peer), tls: transport.tls.is_some(), fresh: fresh.clone() };
+        let (service, transport) = (service.clone(), transport.clone());
+        let (streams, stop) = (streams.clone(), stop.clone());
         connections.spawn(async move {
-            connection.await;
+            let begun = timeout(limits.head, begin(stream, &transport)).await;
+            match begun.unwrap_or(None) {
+                Some((socket, true)) => http2::connection(socket, service, caller, limits, streams, stop).await,
+                Some((socket, false)) => {
+                    let http2::Caller { peer, tls, fresh } = caller;
+                    let door = Door { service, fresh, peer, tls, pacer: Pacer::new() };
+                    connection(socket, door, limits, stop).await;
+                }
+                None => {}
+            }
             drop(slot);
         });
     }
     // Closed before draining: new callers are refused and can go elsewhere instead of waiting for nothing.
     drop(listener);
     let drained = timeout(limits.grace, async { while connections.join_next().await.is_some() {} }).await;
-    if drained.is_ok() {
-        return Ended::Drained;
+    let ended = match drained {
+        Ok(()) => Ended::Drained,
+        Err(_) => {
+            let open = connections.len();
+            connections.shutdown().await;
+            Ended::Cut { open }
+        }
+    };
+    // What ran on tasks of its own has lost its connection by now, and is about to notice.
+    let _ = timeout(LINGER, streams.none()).await;
+    ended
+}
+
+/// Finds out what a connection speaks: its socket, and whether that is HTTP/2. `None` when it is not meant for us.
+async fn begin(mut stream: TcpStream, transport: &Transport) -> Option<(Box<dyn Socket>, bool)> {
+    if let Some(tls) = &transport.tls {
+        return match tls.accept(stream).await {
+            Ok((stream, http2)) => Some((Box::new(stream), http2)),
+            Err(error) => {
+                // Scanners and callers that trust us not: their business.
+                tracing::debug!(%error, "a handshake failed");
+                None
+            }
+        };
     }
-    let open = connections.len();
-    connections.shutdown().await;
-    Ended::Cut { open }
+    if !transport.cleartext_http2 {
+        return Some((Box::new(stream), false));
+    }
+    let mut ahead = Vec::with_capacity(HTTP2_PREFACE.len());
+    while ahead.len() < HTTP2_PREFACE.len() && HTTP2_PREFACE.starts_with(&ahead) {
+        let mut rest = [0; HTTP2_PREFACE.len()];
+        let wanted = HTTP2_PREFACE.len() - ahead.len();
+        let read = stream.read(rest.get_mut(..wanted)?).await.ok().filter(|read| *read > 0)?;
+        ahead.extend_from_slice(rest.get(..read)?);
+    }
+    let http2 = ahead == HTTP2_PREFACE;
+    Some((Box::new(Ahead::new(Bytes::from(ahead), Box::new(stream))), http2))
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {
@@ -210,7 +294,7 @@ async fn accept(
     }
 }
 
-async fn connection<S, B>(stream: TcpStream, door: Door<S>, limits: Limits, mut stop: watch::Receiver<bool>)
+async fn connection<S, B>(stream: Box<dyn Socket>, door: Door<S>, limits: Limits, mut stop: watch::Receiver<bool>)
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -242,7 +326,17 @@ where
         tracing::debug!(%error, "a connection ended early");
     }
     // The library has sent everything by now, or failed; it closes nothing itself: see `Paced`.
-    let mut paced = serving.into_parts().io.into_inner();
+    let parts = serving.into_parts();
+    let mut paced = parts.io.into_inner();
+    if let Some(talk) = pacer.takeover().and_then(Takeover::take) {
+        // What the caller has sent behind its request is already the other protocol's. Without the whole response there is
+        // nothing to go on with, and dropping it says so.
+        if !stopping && paced.has_sent_everything() {
+            let socket = Box::new(Ahead::new(parts.read_buf, paced.into_stream()));
+            talk(TakenOver { socket, stop }).await;
+        }
+        return;
+    }
     if misread && paced.has_sent_nothing() {
         // It has no word for the preface of HTTP/2.
         let _ = timeout(LINGER, paced.stream().write_all(MISREAD)).await;
@@ -256,7 +350,7 @@ async fn part(paced: Paced, pacer: &Pacer, stopping: bool) {
     let mut stream = paced.into_stream();
     if pacer.must_break_off() {
         // Dropped like this, the connection is reset: closed in order, a part would pass for the whole.
-        let _ = stream.set_zero_linger();
+        stream.break_off();
         return;
     }
     if let Some(LastWords { trailer }) = words {
@@ -265,11 +359,11 @@ async fn part(paced: Paced, pacer: &Pacer, stopping: bool) {
     let _ = stream.shutdown().await;
     // Who is idle when we stop owes us nothing more.
     if pacer.may_be_sending() && !(stopping && pacer.is_idle()) {
-        let _ = timeout(LINGER, drain(&mut stream)).await;
+        let _ = timeout(LINGER, drain(stream.as_mut())).await;
     }
 }
 
-async fn drain(stream: &mut TcpStream) {
+async fn drain(stream: &mut dyn Socket) {
     let mut left = LINGER_BYTES;
     let mut buffer = [0; 4096];
     while let Ok(read) = stream.read(&mut buffer).await {
@@ -287,6 +381,7 @@ struct Door<S> {
     service: S,
     fresh: FreshId,
     peer: PeerAddr,
+    tls: bool,
     pacer: Pacer,
 }
 
@@ -311,6 +406,9 @@ where
         }
         request.extensions_mut().insert(id);
         request.extensions_mut().insert(self.peer);
+        if self.tls {
+            request.extensions_mut().insert(Tls);
+        }
         pace::Answer::running(self.service.call(request), busy)
     }
 }
@@ -349,3 +447,5 @@ fn refusal(status: StatusCode, id: &RequestId) -> Response<Full<Bytes>> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod transport_tests;

@@ -16,14 +16,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Response;
+use http::{Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{Either, Full};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
+use super::socket::{Socket, Takeover};
 use super::{LastWords, Limits};
 
 type BodyError = Box<dyn Error + Send + Sync>;
@@ -45,6 +45,8 @@ struct State {
     /// The end of its response may be the end of the connection.
     ends_with_connection: AtomicBool,
     last_words: OnceLock<LastWords>,
+    /// Who takes the connection over.
+    takeover: OnceLock<Takeover>,
     /// The body of a response failed, and was not going to say why.
     failed: AtomicBool,
 }
@@ -53,8 +55,14 @@ impl Pacer {
     /// A new connection owes us a head.
     pub(super) fn new() -> Self {
         let no = || AtomicBool::new(false);
-        let (phase, last_words) = (AtomicU64::new(HEAD), OnceLock::new());
-        Self(Arc::new(State { phase, has_body: no(), ends_with_connection: no(), last_words, failed: no() }))
+        Self(Arc::new(State {
+            phase: AtomicU64::new(HEAD),
+            has_body: no(),
+            ends_with_connection: no(),
+            last_words: OnceLock::new(),
+            takeover: OnceLock::new(),
+            failed: no(),
+        }))
     }
 
     /// A request is under way until the returned value is dropped.
@@ -79,6 +87,11 @@ impl Pacer {
     /// What a body said when it ended.
     pub(super) fn last_words(&self) -> Option<LastWords> {
         self.0.last_words.get().copied()
+    }
+
+    /// Who takes the connection over, once its last response was sent.
+    pub(super) fn takeover(&self) -> Option<&Takeover> {
+        self.0.takeover.get()
     }
 
     /// Whether the connection must not end in order, because then a body that failed would.
@@ -155,7 +168,15 @@ where
         let response = match (this.refusal.take(), this.inner.as_pin_mut()) {
             (Some(refusal), _) => refusal.map(Either::Left),
             (None, Some(inner)) => match ready!(inner.poll(cx)) {
-                Ok(response) => response.map(Either::Right),
+                Ok(mut response) => {
+                    if response.status() == StatusCode::SWITCHING_PROTOCOLS
+                        && let Some(takeover) = response.extensions_mut().remove::<Takeover>()
+                        && let Some(busy) = &this.busy
+                    {
+                        drop(busy.pacer.0.takeover.set(takeover));
+                    }
+                    response.map(Either::Right)
+                }
                 Err(never) => match never {},
             },
             // Polled after it was ready, which no caller does.
@@ -216,7 +237,7 @@ where
 /// A socket that fails with `TimedOut` when its caller keeps it waiting too long. It does not let itself be shut down:
 /// whoever takes it back has a last word to say.
 pub(super) struct Paced {
-    stream: TcpStream,
+    stream: Box<dyn Socket>,
     pacer: Pacer,
     limits: Limits,
     read_timer: Pin<Box<Sleep>>,
@@ -228,7 +249,7 @@ pub(super) struct Paced {
 }
 
 impl Paced {
-    pub(super) fn new(stream: TcpStream, pacer: Pacer, limits: Limits) -> Self {
+    pub(super) fn new(stream: Box<dyn Socket>, pacer: Pacer, limits: Limits) -> Self {
         // The clock of the first head starts here and not with the first read.
         let read_timer = Box::pin(tokio::time::sleep(limits.head));
         let read_armed_for = Some(pacer.now());
@@ -255,11 +276,11 @@ impl Paced {
     }
 
     /// The socket, past all patience.
-    pub(super) fn stream(&mut self) -> &mut TcpStream {
-        &mut self.stream
+    pub(super) fn stream(&mut self) -> &mut dyn Socket {
+        self.stream.as_mut()
     }
 
-    pub(super) fn into_stream(self) -> TcpStream {
+    pub(super) fn into_stream(self) -> Box<dyn Socket> {
         self.stream
     }
 
