@@ -140,7 +140,9 @@ async fn exchange(gateway: &Gateway, caller: &Caller, question: ExchangeRequest)
         .map_err(|tripped| Refusal::CircuitOpen { retry_after: tripped.retry_after })?;
     let asked = Instant::now();
     let answer = tokio::time::timeout(gateway.config.sts_timeout, gateway.exchange.exchange(question)).await;
-    gateway.metrics.exchange_latency.set(u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX));
+    let took = asked.elapsed();
+    gateway.metrics.exchange_latency.set(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+    gateway.metrics.exchanges.observe(took);
     let refusal = match answer {
         Ok(Ok(permitted)) if !permitted.access_token.expose().is_empty() => {
             pass.succeeded();

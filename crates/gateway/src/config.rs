@@ -15,7 +15,7 @@ pub struct GatewayConfig {
     pub read_header_timeout: Duration,
     /// `READ_TIMEOUT`: a whole request, body included, from its start. Longer than the two timeouts above together.
     pub read_timeout: Duration,
-    /// `WRITE_TIMEOUT`: a response of known length, from its head to its last byte.
+    /// `WRITE_TIMEOUT`: the time in which a response of known length has to bring 64 KiB, or its end.
     pub write_timeout: Duration,
     /// `STREAM_IDLE_TIMEOUT`: silence of the upstream within a response, and of a caller who takes nothing.
     pub stream_idle_timeout: Duration,
@@ -33,6 +33,11 @@ pub struct GatewayConfig {
     pub admin_token: Option<SecretText>,
     /// Who may read the metrics.
     pub metrics: MetricsAccess,
+    /// Operators have a listener of their own ([`Gateway::serve_operators`](crate::Gateway::serve_operators)): the public one
+    /// then has no routes of the Gateway's, and hides none of an upstream's.
+    pub separate_operators: bool,
+    /// Callers may speak HTTP/2 in the clear, from its first byte on; over TLS they may anyway.
+    pub cleartext_http2: bool,
     /// Connections at a time; further callers wait in the system's backlog.
     pub max_connections: usize,
     /// How long requests under way may take after a stop.
@@ -68,6 +73,8 @@ impl Default for GatewayConfig {
             trust_proxy: false,
             admin_token: None,
             metrics: MetricsAccess::Closed,
+            separate_operators: false,
+            cleartext_http2: false,
             max_connections: 8_192,
             grace: seconds(14),
             evidence_grace: seconds(4),

@@ -25,8 +25,10 @@ use futures_util::future::join_all;
 use http::StatusCode;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::metrics::{Counter, Metrics};
+use crate::upload::Upload;
 
 /// Events that may wait before new calls do, usually.
 pub(crate) const CAPACITY: usize = 10_000;
@@ -235,6 +237,7 @@ impl EvidenceLog {
 
     /// Takes on the duty to record how a permitted call ended.
     pub(crate) fn attempt(self: &Arc<Self>, caller: Caller) -> Attempt {
+        self.metrics.open.up();
         Attempt { log: self.clone(), call: Some(Call::new(caller)) }
     }
 
@@ -380,6 +383,39 @@ pub(crate) enum Outcome {
     RevokedBeforeDispatch,
 }
 
+/// What ended a call that did not simply run to its end (README D11: a caller who goes away is no fault of the upstream).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EndedBy {
+    /// The caller went away, or took nothing any more.
+    Caller,
+    /// The upstream closed or broke off.
+    Upstream,
+    /// Nothing moved for too long.
+    Silence,
+    /// Too little moved.
+    Slowness,
+    /// An anchor of the mandate was revoked.
+    Revocation,
+    /// The mandate ended.
+    Expiry,
+    /// This process had to end.
+    Stop,
+}
+
+impl EndedBy {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Caller => "caller",
+            Self::Upstream => "upstream",
+            Self::Silence => "silence",
+            Self::Slowness => "slowness",
+            Self::Revocation => "revocation",
+            Self::Expiry => "expiry",
+            Self::Stop => "stop",
+        }
+    }
+}
+
 /// The duty to record how one permitted call ended.
 pub(crate) struct Attempt {
     log: Arc<EvidenceLog>,
@@ -391,6 +427,9 @@ struct Call {
     details: Vec<(&'static str, Value)>,
     latency: Duration,
     response_bytes: u64,
+    /// When the request's head had been read.
+    began: Instant,
+    upload: Option<Arc<Upload>>,
     upstream_status: Option<StatusCode>,
 }
 
@@ -401,6 +440,8 @@ impl Call {
             details: Vec::with_capacity(8),
             latency: Duration::ZERO,
             response_bytes: 0,
+            began: Instant::now(),
+            upload: None,
             upstream_status: None,
         }
     }
@@ -417,6 +458,19 @@ impl Attempt {
         if let Some(call) = self.call.as_mut().filter(|_| !value.is_empty()) {
             call.details.push((key, Value::from(value)));
         }
+    }
+
+    /// When the call began, and the body that goes upstream for it.
+    pub(crate) fn sending(&mut self, began: Instant, upload: Arc<Upload>) {
+        if let Some(call) = &mut self.call {
+            call.began = began;
+            call.upload = Some(upload);
+        }
+    }
+
+    /// What ended it.
+    pub(crate) fn ended_by(&mut self, what: EndedBy) {
+        self.note("ended_by", what.name());
     }
 
     /// The upstream's response head arrived, `latency` after dispatch.
@@ -436,8 +490,17 @@ impl Attempt {
         }
     }
 
+    /// The same for bytes that the caller sent behind its request, once it is known how many.
+    pub(crate) fn received(&mut self, bytes: u64) {
+        if let Some(call) = &mut self.call {
+            call.details.push(("request_bytes", Value::from(bytes)));
+            call.upload = None;
+        }
+    }
+
     /// A revocation cut the stream.
     pub(crate) fn interrupted(&mut self) {
+        self.ended_by(EndedBy::Revocation);
         if let Some(call) = &mut self.call {
             call.details.push(("revocation_interrupted", Value::from(true)));
         }
@@ -446,7 +509,14 @@ impl Attempt {
 
     /// Hands the event over. Only the first call has an effect.
     pub(crate) fn end(&mut self, outcome: Outcome) {
-        let Some(Call { caller, details, latency, response_bytes, upstream_status }) = self.call.take() else { return };
+        let Some(call) = self.call.take() else { return };
+        let Call { caller, mut details, latency, response_bytes, began, upload, upstream_status } = call;
+        let duration = began.elapsed();
+        self.log.metrics.ended(duration, upstream_status.map(|_| latency));
+        details.push(("duration_ms", Value::from(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))));
+        if let Some(upload) = upload {
+            details.push(("request_bytes", Value::from(upload.passed())));
+        }
         if outcome != Outcome::Executed {
             self.log.metrics.upstream_errors.up();
         }
@@ -487,7 +557,9 @@ impl Attempt {
 /// this is the one.
 impl Drop for Attempt {
     fn drop(&mut self) {
-        let answered = self.call.as_ref().is_some_and(|call| call.upstream_status.is_some());
+        let Some(call) = &self.call else { return };
+        let answered = call.upstream_status.is_some();
+        self.ended_by(EndedBy::Caller);
         self.end(if answered { Outcome::CopyFailed } else { Outcome::Transport(crate::wire::client_closed_request()) });
     }
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use caracal_crypto::chance;
 use caracal_custody::VerificationKeys;
 use caracal_http::FreshId;
-use caracal_http::egress::{GuardedConnector, PoolSettings, client};
+use caracal_http::egress::{GuardedConnector, PoolSettings, client, http2_client};
 use caracal_http::health::{Probe, Probes};
 use caracal_http::limits::Backoff;
-use caracal_http::server::{self, Ended, Limits};
+use caracal_http::server::{self, Ended, Limits, ServerTls, Transport};
 use caracal_ledger::{AnonymousDenials, Ledger};
 use caracal_store::{Message, Store, StoreError};
 use tokio::net::TcpListener;
@@ -24,6 +24,9 @@ use crate::metrics::Metrics;
 use crate::revocation::Revocations;
 use crate::spent::Spent;
 
+/// Connections of operators at a time: a probe, a scraper, a few people.
+const OPERATOR_CONNECTIONS: usize = 64;
+
 /// What a Gateway works with.
 pub struct Capabilities {
     /// Used mandates, revocations and evidence.
@@ -38,6 +41,8 @@ pub struct Capabilities {
     pub exchange: Arc<dyn Exchange>,
     /// The way to upstreams.
     pub connector: GuardedConnector,
+    /// Who the public listener is, where it speaks TLS.
+    pub tls: Option<Arc<ServerTls>>,
 }
 
 /// The enforcing proxy.
@@ -47,7 +52,10 @@ pub struct Gateway {
     pub(crate) keys: Arc<dyn VerificationKeys>,
     pub(crate) exchange: Arc<dyn Exchange>,
     pub(crate) connector: GuardedConnector,
+    pub(crate) tls: Option<Arc<ServerTls>>,
     pub(crate) client: UpstreamClient,
+    /// The same over HTTP/2 alone.
+    pub(crate) grpc: UpstreamClient,
     pub(crate) revocations: Arc<Revocations>,
     pub(crate) circuit: Circuit,
     pub(crate) spent: Spent,
@@ -72,13 +80,14 @@ impl Gateway {
     /// Puts a Gateway together. From here on it hears of every revocation that `store` commits.
     pub fn new(config: GatewayConfig, with: Capabilities) -> Result<Arc<Self>, ConfigMistakes> {
         let config = config.checked()?;
-        let Capabilities { store, keys, ledger, denials, exchange, connector } = with;
+        let Capabilities { store, keys, ledger, denials, exchange, connector, tls } = with;
         let metrics = Arc::new(Metrics::default());
         let revocations = Arc::new(Revocations::new(store.clone()));
         store.observe(revocations.clone());
         // A kept connection that the upstream has closed meanwhile is found out before a byte of the request is
         // written; only then is it sent on a new one. That is no second attempt: the first never began.
         let client = client(connector.clone(), &PoolSettings { retry_unsent: true, ..PoolSettings::default() });
+        let grpc = http2_client(&connector, &PoolSettings { retry_unsent: true, ..PoolSettings::default() });
         Ok(Arc::new(Self {
             evidence: Arc::new(EvidenceLog::new(store.clone(), ledger, denials, metrics.clone())),
             config,
@@ -86,7 +95,9 @@ impl Gateway {
             keys,
             exchange,
             client,
+            grpc,
             connector,
+            tls,
             revocations,
             circuit: Circuit::default(),
             spent: Spent::new(),
@@ -117,14 +128,9 @@ impl Gateway {
         let (stop_writing, stop) = watch::channel(false);
         let evidence = self.evidence.clone();
         let mut writing = tokio::spawn(async move { evidence.write(stop).await });
-        let limits = Limits {
-            head: self.config.read_header_timeout,
-            idle: self.config.idle_timeout,
-            write_stall: self.config.stream_idle_timeout,
-            max_connections: self.config.max_connections,
-            grace: self.config.grace,
-        };
-        let connections = server::serve(listener, Ingress(self.clone()), self.fresh.clone(), limits, shutdown).await;
+        let transport = Transport { tls: self.tls.clone(), cleartext_http2: self.config.cleartext_http2 };
+        let (service, fresh) = (Ingress::public(self.clone()), self.fresh.clone());
+        let connections = server::serve_over(listener, service, fresh, self.limits(), transport, shutdown).await;
         let _ = stop_writing.send(true);
         if tokio::time::timeout(self.config.evidence_grace, &mut writing).await.is_err() {
             writing.abort();
@@ -132,6 +138,23 @@ impl Gateway {
             self.evidence.give_up();
         }
         Ok(Served { connections, evidence_lost: self.evidence.dropped.get() })
+    }
+
+    /// Serves the operators' routes alone, in the clear, until `shutdown` turns true. Give it a listener that callers can't
+    /// reach, and stop it after [`serve`](Self::serve), so that probes see the draining through.
+    pub async fn serve_operators(self: Arc<Self>, listener: TcpListener, shutdown: watch::Receiver<bool>) -> Ended {
+        let limits = Limits { max_connections: OPERATOR_CONNECTIONS, ..self.limits() };
+        server::serve(listener, Ingress::operators(self.clone()), self.fresh.clone(), limits, shutdown).await
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            head: self.config.read_header_timeout,
+            idle: self.config.idle_timeout,
+            write_stall: self.config.stream_idle_timeout,
+            max_connections: self.config.max_connections,
+            grace: self.config.grace,
+        }
     }
 
     /// Reads revocation state again and again until `shutdown` turns true.

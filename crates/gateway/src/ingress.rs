@@ -28,7 +28,33 @@ use crate::wire::Refusal;
 
 /// The Gateway as what a listener serves.
 #[derive(Clone)]
-pub(crate) struct Ingress(pub(crate) Arc<Gateway>);
+pub(crate) struct Ingress {
+    gateway: Arc<Gateway>,
+    door: Door,
+}
+
+/// Whom a listener is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Door {
+    /// Callers, and operators who come the same way.
+    Shared,
+    /// Callers alone.
+    Callers,
+    /// Operators alone.
+    Operators,
+}
+
+impl Ingress {
+    /// For callers, and for operators where they have no listener of their own.
+    pub(crate) fn public(gateway: Arc<Gateway>) -> Self {
+        let door = if gateway.config.separate_operators { Door::Callers } else { Door::Shared };
+        Self { gateway, door }
+    }
+
+    pub(crate) fn operators(gateway: Arc<Gateway>) -> Self {
+        Self { gateway, door: Door::Operators }
+    }
+}
 
 impl tower::Service<Request<Incoming>> for Ingress {
     type Response = Response<Outgoing>;
@@ -40,17 +66,17 @@ impl tower::Service<Request<Incoming>> for Ingress {
     }
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        let gateway = self.0.clone();
-        Box::pin(async move { Ok(gateway.answer(request).await) })
+        let Self { gateway, door } = self.clone();
+        Box::pin(async move { Ok(gateway.answer(request, door).await) })
     }
 }
 
 impl Gateway {
     /// Answers one request.
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Outgoing> {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>, door: Door) -> Response<Outgoing> {
         // The listener has named every request; one that it has not would still get a name.
         let id = request.extensions().get::<RequestId>().cloned().unwrap_or_else(|| self.fresh.next());
-        let answering = std::panic::AssertUnwindSafe(route(&self, request, &id)).catch_unwind();
+        let answering = std::panic::AssertUnwindSafe(route(&self, request, &id, door)).catch_unwind();
         // The payload of a panic may quote anything, a secret included: only the id goes to the log.
         let answer = answering.await.unwrap_or_else(|_| {
             tracing::error!(request_id = %id, "a request panicked");
@@ -70,14 +96,19 @@ enum Answered {
     Relayed(Answer),
 }
 
-async fn route(gateway: &Arc<Gateway>, request: Request<Incoming>, id: &RequestId) -> Answered {
+async fn route(gateway: &Arc<Gateway>, request: Request<Incoming>, id: &RequestId, door: Door) -> Answered {
     let (mut parts, body) = request.into_parts();
     settle_method(&mut parts);
     if let Some(answer) = settle_target(&parts) {
         return Answered::Ours(answer);
     }
-    if let Some(answer) = operator::answer(gateway, &parts, id).await {
+    if door != Door::Callers
+        && let Some(answer) = operator::answer(gateway, &parts, id).await
+    {
         return Answered::Ours(answer);
+    }
+    if door == Door::Operators {
+        return Answered::Ours(plain(StatusCode::NOT_FOUND, "not found\n"));
     }
     let started = tokio::time::Instant::now();
     // Missing only without the listener that knows it, and then nobody may be forwarded as nobody.

@@ -5,13 +5,13 @@
 //! the credential the agent never sees, streams the answer back, and puts on record how it ended.
 //!
 //! One request, from file to file: `ingress` settles what the target means and answers fixed routes (`operator`); `checks` runs the contract's order and yields a permit; `egress` spends it:
-//! target, credential, headers, dispatch; `upload` and `relay` carry the bodies; `evidence` records; `wire` says every
+//! target, credential, headers, dispatch; `upload` and `relay` carry the bodies, `tunnel` a WebSocket; `evidence` records; `wire` says every
 //! refusal in the contract's words. `remote` is the STS of another process. `revocation` knows what is revoked and cuts what is under way.
 //!
 //! What must be absent here: any opinion on what a caller may do, any other service, a body held whole, a second
 //! attempt at anything.
 //!
-//! Not here yet: TLS towards callers, upgrades (WebSocket), HTTP/2 in either direction.
+//! Not here yet: WebSockets over HTTP/2, HTTP/3.
 
 mod checks;
 mod circuit;
@@ -20,6 +20,7 @@ mod egress;
 mod evidence;
 pub mod exchange;
 mod gateway;
+mod histogram;
 mod ingress;
 mod metrics;
 mod operator;
@@ -29,6 +30,7 @@ mod remote;
 mod revocation;
 mod spent;
 mod trace;
+mod tunnel;
 mod upload;
 mod wire;
 

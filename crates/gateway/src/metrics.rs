@@ -1,12 +1,15 @@
 //! Counters and gauges of the Gateway (contract: gateway.md §20.2), without labels: what callers send can't make them
-//! grow. Series that belong to parts this Gateway does not have (replay files, a consumer group) are not shown.
+//! grow. Series of a consumer group, which this Gateway does not have, are not shown.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-/// Counts up and never down.
+use crate::histogram::Histogram;
+
+/// Counts up, and gauges also down.
 #[derive(Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -21,6 +24,11 @@ impl Counter {
 
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+
+    /// For a gauge that falls, too.
+    pub(crate) fn down(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// For the one gauge among the counters.
@@ -56,6 +64,16 @@ pub(crate) struct Metrics {
     pub(crate) upstream_errors: Counter,
     pub(crate) reloads: Counter,
     pub(crate) reload_errors: Counter,
+    /// A gauge: permitted calls that have not ended, streams and WebSockets included.
+    pub(crate) open: Counter,
+    /// A gauge: those of them that are WebSockets.
+    pub(crate) websockets: Counter,
+    /// Permitted calls from the end of their heads to their own.
+    pub(crate) durations: Histogram,
+    /// Dispatch to the head of the upstream's response.
+    pub(crate) upstream_latencies: Histogram,
+    /// Exchanges, whatever came of them.
+    pub(crate) exchanges: Histogram,
 }
 
 /// What is asked for when somebody reads.
@@ -90,9 +108,18 @@ fn key(name: &'static str) -> &'static str {
 }
 
 impl Metrics {
-    /// Every series, in the contract's order.
+    /// A permitted call has ended; its upstream's response began `latency` after dispatch, if it did.
+    pub(crate) fn ended(&self, duration: Duration, latency: Option<Duration>) {
+        self.open.down();
+        self.durations.observe(duration);
+        if let Some(latency) = latency {
+            self.upstream_latencies.observe(latency);
+        }
+    }
+
+    /// Every series of one number: the contract's in its order, then ours.
     #[rustfmt::skip]
-    fn series(&self, now: &Gauges) -> [Series; 31] {
+    fn series(&self, now: &Gauges) -> [Series; 36] {
         [
             ("requests_total", COUNTER, self.requests.get(), "Proxied requests received."),
             ("requests_allowed_total", COUNTER, self.allowed.get(), "Responses relayed."),
@@ -112,6 +139,9 @@ impl Metrics {
             ("sts_circuit_opened_total", COUNTER, self.circuit_opened.get(), "Times the circuit opened."),
             ("sts_circuit_fast_fail_total", COUNTER, self.circuit_fast_fail.get(), "Turned away by the circuit."),
             ("upstream_errors_total", COUNTER, self.upstream_errors.get(), "Failures after a permitted exchange."),
+            ("audit_replay_files", GAUGE, 0, "Files of evidence waiting: none, evidence is committed and never parked in files."),
+            ("audit_replay_bytes", GAUGE, 0, "Their size."),
+            ("audit_replay_oldest_age_seconds", GAUGE, 0, "Age of the oldest of them."),
             ("audit_dropped_total", COUNTER, now.evidence_dropped, "Events lost."),
             ("audit_sink_errors_total", COUNTER, now.evidence_sink_errors, "Commits that were tried again."),
             ("audit_queue_depth", GAUGE, now.evidence_depth, "Events waiting."),
@@ -125,18 +155,23 @@ impl Metrics {
             ("revocation_reloads_total", COUNTER, self.reloads.get(), "Readings of revocation state."),
             ("revocation_reload_errors_total", COUNTER, self.reload_errors.get(), "Readings that failed."),
             ("revocation_propagation_seconds", GAUGE, now.propagation_seconds, "Age of the last message when applied."),
+            ("calls_open", GAUGE, self.open.get(), "Permitted calls that have not ended."),
+            ("websockets_open", GAUGE, self.websockets.get(), "Those of them that are WebSockets."),
         ]
     }
 
     /// Prometheus text, version 0.0.4.
     pub(crate) fn text(&self, now: &Gauges) -> String {
-        let mut text = String::with_capacity(8 * 1024);
+        let mut text = String::with_capacity(16 * 1024);
         for (name, kind, value, help) in self.series(now) {
             // Writing to a string does not fail.
             let _ = writeln!(text, "# HELP caracal_gateway_{name} {help}");
             let _ = writeln!(text, "# TYPE caracal_gateway_{name} {kind}");
             let _ = writeln!(text, "caracal_gateway_{name} {value}");
         }
+        self.durations.write(&mut text, "call_duration_seconds", "Permitted calls, from head to end.");
+        self.upstream_latencies.write(&mut text, "upstream_latency_seconds", "Dispatch to the upstream's head.");
+        self.exchanges.write(&mut text, "sts_exchange_duration_seconds", "Exchanges, whatever came of them.");
         text
     }
 

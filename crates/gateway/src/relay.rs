@@ -3,22 +3,30 @@
 //! A frame goes on as soon as it is there and before the next is asked for; whoever is slower sets the pace. Before
 //! each frame the revocation flag is looked at, and the same flag wakes the body while the upstream is silent. Whatever
 //! ends a body other than its end is an error of the body: the connection then breaks off, and no caller takes a part
-//! for the whole. The one exception is announced as such: a chunked HTTP/1.1 response that a revocation cuts ends in
-//! order, with the trailer that says so ([`LastWords`]).
+//! for the whole. The one exception is announced as such: a response that a revocation cuts ends in order, with the
+//! trailer that says so, where its framing has room for one: behind the chunks of HTTP/1.1 ([`LastWords`]), and over HTTP/2
+//! when no length was promised.
+//!
+//! A response that promises a length has to make progress, however long it is as a whole: a download of an hour passes,
+//! and one that drips does not.
 
 use std::error::Error;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use caracal_http::server::LastWords;
+use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep};
 
-use crate::evidence::{Attempt, Outcome};
+use crate::egress;
+use crate::evidence::{Attempt, EndedBy, Outcome};
 use crate::revocation::Watch;
+use crate::upload::{Pulse, Upload};
 
 /// What a chunked response says at its end when a revocation cut it.
 const REVOKED: LastWords = LastWords { trailer: "X-Caracal-Revoked: true" };
@@ -35,19 +43,37 @@ pub(crate) enum CutShort {
     /// The upstream was silent for too long.
     #[error("the upstream was silent for too long")]
     Silent,
-    /// A response of known length took too long as a whole.
-    #[error("the response took too long")]
-    TooLong,
+    /// A response of known length made no progress worth the name.
+    #[error("the response made too little progress")]
+    TooSlow,
+}
+
+/// How a response can end that a revocation cuts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// Not in order.
+    BrokenOff,
+    /// With a last chunk and a trailer.
+    Chunked,
+    /// With trailers of HTTP/2; those of gRPC say how a call ended, too.
+    Trailers {
+        /// Whether the call is one of gRPC.
+        grpc: bool,
+    },
 }
 
 /// Time limits of one response.
-#[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
-    /// Silence of the upstream.
+    /// Silence of the upstream, or of both sides where they talk at the same time.
     pub(crate) idle: Duration,
-    /// The whole of a response of known length.
-    pub(crate) total: Option<Duration>,
+    /// When something last moved; that of the upload, where both count.
+    pub(crate) pulse: Arc<Pulse>,
+    /// A response of known length: the time in which [`LEAST_PROGRESS`] has to come.
+    pub(crate) progress: Option<Duration>,
 }
+
+/// Bytes that a response of known length has to bring in each of its windows of time, until it is whole.
+pub(crate) const LEAST_PROGRESS: u64 = 64 * 1024;
 
 type BodyError = Box<dyn Error + Send + Sync>;
 
@@ -57,50 +83,104 @@ pub(crate) struct RelayBody {
     upstream: Option<Incoming>,
     watch: Watch,
     attempt: Attempt,
+    /// What goes on upstream meanwhile ends with the response when that is cut.
+    upload: Arc<Upload>,
     idle: Duration,
+    pulse: Arc<Pulse>,
     silence: Option<Pin<Box<Sleep>>>,
-    silent_since_last_frame: bool,
-    total: Option<Pin<Box<Sleep>>>,
-    /// Whether the response's framing has room for a trailer.
-    chunked: bool,
+    progress: Option<Progress>,
+    ending: Ending,
+}
+
+struct Progress {
+    window: Duration,
+    ends: Pin<Box<Sleep>>,
+    /// Bytes of this window.
+    bytes: u64,
 }
 
 impl RelayBody {
-    /// `chunked`: whether the response will be, on its way to the caller.
-    pub(crate) fn new(upstream: Incoming, watch: Watch, attempt: Attempt, patience: Patience, chunked: bool) -> Self {
-        Self {
-            upstream: Some(upstream),
-            watch,
-            attempt,
-            idle: patience.idle,
-            silence: None,
-            silent_since_last_frame: false,
-            total: patience.total.map(|total| Box::pin(sleep_until(Instant::now() + total))),
-            chunked,
-        }
+    pub(crate) fn new(
+        upstream: Incoming,
+        watch: Watch,
+        attempt: Attempt,
+        upload: Arc<Upload>,
+        patience: Patience,
+        ending: Ending,
+    ) -> Self {
+        let Patience { idle, pulse, progress } = patience;
+        // Silence counts from the head on.
+        pulse.beat();
+        let progress = progress.map(|window| Progress { window, ends: Box::pin(sleep(window)), bytes: 0 });
+        Self { upstream: Some(upstream), watch, attempt, upload, idle, pulse, silence: None, progress, ending }
     }
 
     /// Ends the body early.
     fn cut(&mut self, why: CutShort) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.upstream = None;
-        if why == CutShort::Revoked {
-            self.attempt.interrupted();
-        } else {
-            self.attempt.end(Outcome::CopyFailed);
+        self.upload.cut();
+        match why {
+            CutShort::Revoked => self.attempt.interrupted(),
+            CutShort::Upstream => self.failed(EndedBy::Upstream),
+            CutShort::Silent => self.failed(EndedBy::Silence),
+            CutShort::TooSlow => self.failed(EndedBy::Slowness),
         }
-        let in_order = why == CutShort::Revoked && self.chunked;
-        Poll::Ready(Some(Err(if in_order { Box::new(REVOKED) } else { Box::new(why) })))
+        Poll::Ready(Some(match (why, self.ending) {
+            (CutShort::Revoked, Ending::Chunked) => Err(Box::new(REVOKED)),
+            (CutShort::Revoked, Ending::Trailers { grpc }) => Ok(Frame::trailers(revoked(grpc))),
+            _ => Err(Box::new(why)),
+        }))
+    }
+
+    fn failed(&mut self, by: EndedBy) {
+        self.attempt.ended_by(by);
+        self.attempt.end(Outcome::CopyFailed);
+    }
+
+    /// Whether a window of time has passed without enough to show for it.
+    fn is_too_slow(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(progress) = &mut self.progress else { return false };
+        while progress.ends.as_mut().poll(cx).is_ready() {
+            if progress.bytes < LEAST_PROGRESS {
+                return true;
+            }
+            progress.bytes = 0;
+            progress.ends.as_mut().reset(Instant::now() + progress.window);
+        }
+        false
     }
 
     fn is_silent_for_too_long(&mut self, cx: &mut Context<'_>) -> bool {
         let idle = self.idle;
-        let silence = self.silence.get_or_insert_with(|| Box::pin(sleep(idle)));
-        if !self.silent_since_last_frame {
-            self.silent_since_last_frame = true;
-            silence.as_mut().reset(Instant::now() + idle);
-        }
-        silence.as_mut().poll(cx).is_ready()
+        let timer = self.silence.get_or_insert_with(|| Box::pin(sleep(idle)));
+        self.pulse.poll_silence(idle, timer.as_mut(), cx).is_ready()
     }
+
+    /// The body has been relayed to its end.
+    fn end(&mut self) {
+        self.attempt.end(Outcome::Executed);
+    }
+}
+
+/// A caller who goes away takes the rest of its upload with it.
+impl Drop for RelayBody {
+    fn drop(&mut self) {
+        if self.attempt.caller().is_some() {
+            self.upload.cut();
+        }
+    }
+}
+
+/// The trailers of a response that a revocation cuts. In gRPC a call without a status counts as broken, and might be tried
+/// again; 16 is that of a caller who is not, or no longer, authenticated.
+fn revoked(grpc: bool) -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(3);
+    trailers.insert("x-caracal-revoked", HeaderValue::from_static("true"));
+    if grpc {
+        trailers.insert("grpc-status", HeaderValue::from_static("16"));
+        trailers.insert("grpc-message", HeaderValue::from_static("session revoked"));
+    }
+    trailers
 }
 
 impl Body for RelayBody {
@@ -112,8 +192,8 @@ impl Body for RelayBody {
         if this.upstream.is_some() && this.watch.poll_revoked(cx) {
             return this.cut(CutShort::Revoked);
         }
-        if this.total.as_mut().is_some_and(|total| total.as_mut().poll(cx).is_ready()) {
-            return this.cut(CutShort::TooLong);
+        if this.is_too_slow(cx) {
+            return this.cut(CutShort::TooSlow);
         }
         loop {
             let Some(upstream) = &mut this.upstream else { return Poll::Ready(None) };
@@ -124,7 +204,7 @@ impl Body for RelayBody {
                 }
                 Poll::Ready(None) => {
                     this.upstream = None;
-                    this.attempt.end(Outcome::Executed);
+                    this.end();
                     return Poll::Ready(None);
                 }
                 Poll::Pending if this.is_silent_for_too_long(cx) => {
@@ -132,16 +212,28 @@ impl Body for RelayBody {
                 }
                 Poll::Pending => return Poll::Pending,
             };
-            this.silent_since_last_frame = false;
-            // Trailers of the upstream are dropped.
-            if let Ok(data) = frame.into_data() {
-                this.attempt.relayed(data.len());
-                if this.upstream.as_ref().is_some_and(Incoming::is_end_stream) {
-                    // A body of known length is not polled again behind its last byte.
-                    this.attempt.end(Outcome::Executed);
-                }
-                return Poll::Ready(Some(Ok(Frame::data(data))));
+            this.pulse.beat();
+            let data = match frame.into_data() {
+                Ok(data) => data,
+                Err(frame) => match frame.into_trailers() {
+                    // Nothing comes behind them. Whether they are sent depends on what the caller's framing has room for.
+                    Ok(trailers) => {
+                        this.upstream = None;
+                        this.end();
+                        return Poll::Ready(Some(Ok(Frame::trailers(egress::trailers(&trailers)))));
+                    }
+                    Err(_) => continue,
+                },
+            };
+            this.attempt.relayed(data.len());
+            if let Some(progress) = &mut this.progress {
+                progress.bytes += u64::try_from(data.len()).unwrap_or(0);
             }
+            if this.upstream.as_ref().is_some_and(Incoming::is_end_stream) {
+                // A body of known length is not polled again behind its last byte.
+                this.end();
+            }
+            return Poll::Ready(Some(Ok(Frame::data(data))));
         }
     }
 

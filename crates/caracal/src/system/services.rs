@@ -524,6 +524,7 @@ fn gateway(
             denials: parts.denials.clone(),
             exchange,
             connector: parts.egress.clone(),
+            tls: None,
         },
     );
     gateway.map_err(|error| StartError::Setting(error.to_string()))

@@ -9,11 +9,13 @@
 //! None of this can be reached without a permit, and a permit is spent by it. However it ends, its evidence is made
 //! here or, once a response is under way, by the body that carries it.
 
+mod answer;
 mod credential;
 mod query;
 mod request;
 mod response;
 mod target;
+mod websocket;
 
 use std::error::Error;
 use std::sync::Arc;
@@ -21,7 +23,7 @@ use std::time::Instant;
 
 use caracal_http::egress::{EgressClient, EgressError};
 use caracal_http::{PeerAddr, RequestId};
-use http::header::{CONTENT_LENGTH, TRAILER};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TE};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
@@ -33,19 +35,19 @@ use crate::checks::{Granted, Permit};
 use crate::evidence::{Attempt, Outcome};
 use crate::exchange::Directive;
 use crate::outgoing::Answer;
-use crate::relay::{Patience, RelayBody};
 use crate::trace;
-use crate::upload::{Upload, UploadBody, UploadFault};
+use crate::upload::{Pulse, Timing, Upload, UploadBody, UploadFault};
 use crate::wire::Refusal;
 
+use self::answer::Asked;
 use self::request::{BuildFault, Facts};
+pub(crate) use self::response::trailers;
+use self::websocket::Handshake;
 
 /// The client of the data path.
 pub(crate) type UpstreamClient = EgressClient<UploadBody>;
 
 const IDENTITY: HeaderName = HeaderName::from_static("x-caracal-identity");
-const EXPIRES_IN: HeaderName = HeaderName::from_static("x-caracal-token-expires-in");
-const REVOKED: &str = "X-Caracal-Revoked";
 /// Methods by which a server answers with the request it got.
 const MIRRORED: [&str; 2] = ["TRACE", "TRACK"];
 
@@ -57,6 +59,32 @@ pub(crate) struct Inbound {
     pub(crate) id: RequestId,
     /// When its head had been read.
     pub(crate) started: tokio::time::Instant,
+}
+
+/// What kind of call it is, as far as that changes how it is carried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Kind {
+    /// One request, one response.
+    Plain,
+    /// A handshake that turns the connection into a WebSocket.
+    WebSocket(Handshake),
+    /// gRPC: HTTP/2 at both ends, with fields behind the bodies, and both sides may talk for as long as they like.
+    Grpc,
+}
+
+impl Kind {
+    fn of(inbound: &Inbound) -> Self {
+        let parts = &inbound.parts;
+        if parts.version == Version::HTTP_2 && is_grpc(parts.headers.get(CONTENT_TYPE)) {
+            return Self::Grpc;
+        }
+        Handshake::of(parts, !inbound.body.is_end_stream()).map_or(Self::Plain, Self::WebSocket)
+    }
+}
+
+fn is_grpc(content_type: Option<&HeaderValue>) -> bool {
+    let essence = essence(content_type).map(str::to_ascii_lowercase);
+    essence.is_some_and(|essence| essence == "application/grpc" || essence.starts_with("application/grpc+"))
 }
 
 /// Whether every `%` is followed by two hex digits.
@@ -85,10 +113,20 @@ pub(crate) async fn forward(gateway: &Gateway, permit: Permit, inbound: Inbound)
     if !target::may_receive_credential(&target, &directive) {
         return Err(ended(attempt, Outcome::HostNotAllowed, Refusal::HostNotAllowed));
     }
-    let version = inbound.parts.version;
-    let method = inbound.parts.method.clone();
-    let read_deadline = inbound.started + gateway.config.read_timeout;
-    let built = build(gateway, inbound, &target, &directive, &access_token, &mut attempt);
+    let kind = Kind::of(&inbound);
+    let (method, version) = (inbound.parts.method.clone(), inbound.parts.version);
+    let takes_trailers = answer::takes_trailers(version, &inbound.parts.headers);
+    let (began, pulse) = (inbound.started, Pulse::new());
+    let read_deadline = match kind {
+        // A conversation takes as long as it takes; its upload ends it when nobody says anything.
+        Kind::Grpc => None,
+        Kind::Plain | Kind::WebSocket(_) => Some(began + gateway.config.read_timeout),
+    };
+    let timing = match read_deadline {
+        Some(deadline) => Timing::Deadline(deadline),
+        None => Timing::Alive(pulse.clone(), gateway.config.stream_idle_timeout),
+    };
+    let built = build(gateway, inbound, &target, &directive, &access_token, &mut attempt, &kind, timing);
     let (request, upload, finished) = match built {
         Ok(built) => built,
         Err(fault) => {
@@ -98,8 +136,10 @@ pub(crate) async fn forward(gateway: &Gateway, permit: Permit, inbound: Inbound)
     };
     // The mandate and the provider's token have served; only the request knows them now.
     drop((directive, access_token));
+    attempt.sending(began, upload.clone());
     let dispatched = Instant::now();
-    let upstream = match dispatch(gateway, request, &upload, finished, read_deadline).await {
+    let sent = Sent { upload: &upload, finished, read_deadline, kind: &kind };
+    let upstream = match dispatch(gateway, request, sent).await {
         Ok(upstream) => upstream,
         Err(Failure::NotAddressable(refused)) => return Err(not_addressable(attempt, refused)),
         Err(Failure::Transport(refusal)) => {
@@ -107,40 +147,10 @@ pub(crate) async fn forward(gateway: &Gateway, permit: Permit, inbound: Inbound)
             return Err(ended(attempt, Outcome::Transport(status), refusal));
         }
     };
+    let asked = Asked { method, version, takes_trailers, kind, upload, pulse, expires_at };
     attempt.answered(upstream.status(), dispatched.elapsed());
     gateway.metrics.allowed.up();
-    let (head, body) = upstream.into_parts();
-    let mut relayed = Response::new(());
-    *relayed.status_mut() = head.status;
-    *relayed.headers_mut() = response::headers(&head.headers);
-    let headers = relayed.headers_mut();
-    let left = expires_at.as_seconds() - gateway.store.now().as_seconds();
-    if left >= 0 {
-        headers.insert(EXPIRES_IN, HeaderValue::from(left));
-    }
-    headers.insert(TRAILER, HeaderValue::from_static(REVOKED));
-    let bodiless = method == Method::HEAD
-        || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::RESET_CONTENT);
-    let length = body.size_hint().exact();
-    if bodiless || body.is_end_stream() {
-        let length = if bodiless { response::length_without_body(&head.headers) } else { length };
-        if let Some(length) = length.filter(|_| head.status != StatusCode::NO_CONTENT) {
-            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-        }
-        attempt.end(Outcome::Executed);
-        return Ok(relayed.map(|()| None));
-    }
-    if let Some(length) = length {
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-    }
-    let streaming = length.is_none() || is_event_stream(headers.get(http::header::CONTENT_TYPE));
-    let patience = Patience {
-        idle: gateway.config.stream_idle_timeout,
-        total: (!streaming).then_some(gateway.config.write_timeout),
-    };
-    let chunked = length.is_none() && version == Version::HTTP_11;
-    let body = Box::new(RelayBody::new(body, watch, attempt, patience, chunked));
-    Ok(relayed.map(|()| Some(body)))
+    Ok(answer::relay(gateway, asked, upstream, attempt, watch))
 }
 
 fn note_directive(attempt: &mut Attempt, directive: &Directive) {
@@ -169,8 +179,10 @@ fn build(
     directive: &Directive,
     access_token: &caracal_crypto::SecretText,
     attempt: &mut Attempt,
+    kind: &Kind,
+    timing: Timing,
 ) -> Result<Built, BuildFault> {
-    let Inbound { parts, body, peer, id, started } = inbound;
+    let Inbound { parts, body, peer, id, .. } = inbound;
     if MIRRORED.contains(&parts.method.as_str()) {
         return Err(BuildFault::Method);
     }
@@ -194,9 +206,14 @@ fn build(
         traceparent: traceparent.as_ref(),
         content_length: body.size_hint().exact().filter(|length| expected || *length > 0),
     };
-    let headers = request::headers(&parts, &placed, &facts);
-    let deadline = started + gateway.config.read_timeout;
-    let (body, upload, finished) = UploadBody::new(body, gateway.config.max_request_bytes, deadline);
+    let mut headers = request::headers(&parts, &placed, &facts);
+    match kind {
+        Kind::Plain => {}
+        Kind::WebSocket(_) => Handshake::put_into(&mut headers),
+        Kind::Grpc => drop(headers.insert(TE, HeaderValue::from_static("trailers"))),
+    }
+    let trailers = *kind == Kind::Grpc;
+    let (body, upload, finished) = UploadBody::new(body, gateway.config.max_request_bytes, timing, trailers);
     let mut request = Request::new(body);
     *request.method_mut() = parts.method;
     *request.uri_mut() = uri;
@@ -210,21 +227,34 @@ enum Failure {
     Transport(Refusal),
 }
 
+/// What is known of a request that is being sent.
+struct Sent<'s> {
+    upload: &'s Upload,
+    /// Hears when nothing more is to be sent.
+    finished: oneshot::Receiver<()>,
+    read_deadline: Option<tokio::time::Instant>,
+    kind: &'s Kind,
+}
+
 /// Sends the request, once. The time for the response's head counts from the end of the request; until then the whole
 /// request's deadline holds, also while the upstream takes nothing.
 async fn dispatch(
     gateway: &Gateway,
     request: Request<UploadBody>,
-    upload: &Upload,
-    finished: oneshot::Receiver<()>,
-    read_deadline: tokio::time::Instant,
+    Sent { upload, finished, read_deadline, kind }: Sent<'_>,
 ) -> Result<Response<Incoming>, Failure> {
-    let mut response = std::pin::pin!(gateway.client.request(request));
+    let client = if *kind == Kind::Grpc { &gateway.grpc } else { &gateway.client };
+    let mut response = std::pin::pin!(client.request(request));
+    let too_late = async {
+        match read_deadline {
+            Some(deadline) => tokio::time::sleep_until(deadline).await,
+            None => std::future::pending().await,
+        }
+    };
     let sent = tokio::select! {
-        biased;
         response = response.as_mut() => Some(response),
         _ = finished => None,
-        () = tokio::time::sleep_until(read_deadline) => return Err(Failure::Transport(Refusal::UpstreamUnreachable)),
+        () = too_late => return Err(Failure::Transport(Refusal::UpstreamUnreachable)),
     };
     let response = match sent {
         Some(response) => response,
@@ -234,7 +264,14 @@ async fn dispatch(
         },
     };
     match response {
-        // 1xx are not relayed. 100 never arrives here, and nobody asked for another protocol.
+        // The one protocol that somebody may have asked for.
+        Ok(response)
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS
+                && matches!(kind, Kind::WebSocket(handshake) if handshake.is_answered_by(response.headers())) =>
+        {
+            Ok(response)
+        }
+        // 1xx are not relayed. 100 never arrives here.
         Ok(response) if response.status().is_informational() => Err(Failure::Transport(Refusal::UpstreamUnreachable)),
         Ok(response) => Ok(response),
         Err(error) => Err(failure(&error, upload)),
@@ -246,7 +283,7 @@ fn failure(error: &(dyn Error + 'static), upload: &Upload) -> Failure {
         Some(UploadFault::TooLarge) => Refusal::BodyTooLarge,
         Some(UploadFault::BrokenOff) => Refusal::CallerGone,
         Some(UploadFault::Malformed) => Refusal::MalformedBody,
-        Some(UploadFault::TooSlow) => Refusal::UpstreamUnreachable,
+        Some(UploadFault::TooSlow | UploadFault::Cut) => Refusal::UpstreamUnreachable,
         None => match EgressError::find(error) {
             Some(refused @ (EgressError::Refused { .. } | EgressError::ResolveFailed { .. })) => {
                 return Failure::NotAddressable(refused.to_string());
@@ -264,9 +301,9 @@ fn failure(error: &(dyn Error + 'static), upload: &Upload) -> Failure {
     Failure::Transport(refusal)
 }
 
-fn is_event_stream(content_type: Option<&HeaderValue>) -> bool {
-    let essence = content_type.and_then(|value| value.to_str().ok()).map(|value| value.split(';').next().unwrap_or(""));
-    essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("text/event-stream"))
+/// A media type without its parameters.
+fn essence(content_type: Option<&HeaderValue>) -> Option<&str> {
+    Some(content_type?.to_str().ok()?.split(';').next()?.trim())
 }
 
 #[cfg(test)]
@@ -284,9 +321,10 @@ mod tests {
     }
 
     #[test]
-    fn an_event_stream_is_one_whatever_its_parameters() {
-        let is = |text: &'static str| is_event_stream(Some(&HeaderValue::from_static(text)));
-        assert!(is("text/event-stream") && is("Text/Event-Stream; charset=utf-8"));
-        assert!(!is("text/event-streams") && !is("application/json") && !is_event_stream(None));
+    fn grpc_is_known_by_its_media_type_and_not_by_one_that_only_begins_like_it() {
+        let is = |text: &'static str| is_grpc(Some(&HeaderValue::from_static(text)));
+        assert!(is("application/grpc") && is("application/grpc+proto") && is("Application/gRPC; x=y"));
+        assert!(!is("application/grpc-web") && !is("application/grpc-web+proto") && !is("application/grpcs"));
+        assert!(!is("text/grpc") && !is_grpc(None));
     }
 }

@@ -9,9 +9,10 @@ use std::net::IpAddr;
 
 use caracal_http::RequestId;
 use caracal_http::egress::folded;
-use http::header::{self, CONTENT_LENGTH, HOST};
+use caracal_http::server::Tls;
+use http::header::{self, CONTENT_LENGTH, COOKIE, HOST};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 use super::credential::Placed;
 use super::query::QueryFault;
@@ -81,9 +82,19 @@ pub(crate) fn headers(request: &Parts, placed: &Placed, facts: &Facts<'_>) -> He
     for (name, value) in client {
         let plain = folded(name.as_str());
         let is_credential = plain == credential;
+        // HTTP/2 may send its pieces on lines of their own; HTTP/1 has one line (RFC 9113 §8.2.3).
+        if name == COOKIE && request.version == Version::HTTP_2 && !is_credential {
+            continue;
+        }
         if !is_credential && !is_removed(&plain) && !listed.iter().any(|listed| *listed == plain) && plain != BAGGAGE {
             upstream.append(name.clone(), value.clone());
         }
+    }
+    if request.version == Version::HTTP_2
+        && credential != "cookie"
+        && let Some(cookie) = cookie(client)
+    {
+        upstream.insert(COOKIE, cookie);
     }
     if let Some(baggage) = baggage(client) {
         upstream.insert(HeaderName::from_static(BAGGAGE), baggage);
@@ -130,6 +141,12 @@ fn is_removed(plain: &str) -> bool {
         )
 }
 
+/// The pieces of a cookie as one line.
+fn cookie(headers: &HeaderMap) -> Option<HeaderValue> {
+    let pieces: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if pieces.is_empty() { None } else { HeaderValue::from_bytes(&pieces.join(&b"; "[..])).ok() }
+}
+
 /// The entries that are not Caracal's, of all lines, as one.
 fn baggage(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut kept: Vec<u8> = Vec::new();
@@ -157,7 +174,12 @@ fn set_forwarding(upstream: &mut HeaderMap, request: &Parts, facts: &Facts<'_>) 
     if let Ok(address) = HeaderValue::from_str(&first.unwrap_or(facts.peer).to_string()) {
         upstream.insert(FORWARDED_FOR, address);
     }
-    let secure = said(&FORWARDED_PROTO).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"));
+    let over_tls = request.extensions.get::<Tls>().is_some();
+    let secure = match said(&FORWARDED_PROTO) {
+        Some(scheme) if scheme.eq_ignore_ascii_case("https") => true,
+        Some(scheme) if scheme.eq_ignore_ascii_case("http") => false,
+        _ => over_tls,
+    };
     upstream.insert(FORWARDED_PROTO, HeaderValue::from_static(if secure { "https" } else { "http" }));
     // A target in absolute form names the host, whatever the header says (RFC 9112 §3.2.2). Who asks is no part of it.
     let host = match request.uri.authority() {

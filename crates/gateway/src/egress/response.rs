@@ -5,8 +5,8 @@
 //! repetitions included.
 
 use caracal_http::egress::folded;
-use http::header::{CONTENT_LENGTH, CONTENT_LOCATION, LOCATION};
-use http::{HeaderMap, HeaderValue};
+use http::header::{CONTENT_LENGTH, CONTENT_LOCATION, LOCATION, TRAILER};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::request::{is_hop_by_hop, listed_by_connection};
 
@@ -31,6 +31,55 @@ pub(crate) fn headers(upstream: &HeaderMap) -> HeaderMap {
         }
     }
     relayed
+}
+
+/// Fields that mean nothing, or something else, behind a body (RFC 9110 §6.5.1): what frames or routes a message, what says
+/// how to read it, and what a recipient acts on before it has it whole.
+const NOT_BEHIND: [&str; 20] = [
+    "authorization",
+    "cache-control",
+    "content-encoding",
+    "content-range",
+    "content-type",
+    "cookie",
+    "date",
+    "expect",
+    "expires",
+    "forwarded",
+    "host",
+    "location",
+    "content-location",
+    "max-forwards",
+    "range",
+    "retry-after",
+    "set-cookie",
+    "vary",
+    "www-authenticate",
+    "x-real-ip",
+];
+
+/// The fields behind a body that may pass, in either direction.
+pub(crate) fn trailers(given: &HeaderMap) -> HeaderMap {
+    let mut passed = headers(given);
+    let refused: Vec<_> = passed.keys().filter(|name| !may_trail(name.as_str())).cloned().collect();
+    refused.iter().for_each(|name| drop(passed.remove(name)));
+    passed
+}
+
+fn may_trail(name: &str) -> bool {
+    let plain = folded(name);
+    !NOT_BEHIND.contains(&&*plain) && !plain.starts_with("x-forwarded-")
+}
+
+/// The fields that an upstream announces behind its body and that may pass.
+pub(crate) fn announced(upstream: &HeaderMap) -> impl Iterator<Item = HeaderName> + '_ {
+    let lines = upstream.get_all(TRAILER).iter().filter_map(|line| line.to_str().ok());
+    let names = lines.flat_map(|line| line.split(',')).filter_map(|name| name.trim().parse::<HeaderName>().ok());
+    names.filter(|name| {
+        let mut one = HeaderMap::with_capacity(1);
+        one.insert(name, HeaderValue::from_static("-"));
+        !trailers(&one).is_empty()
+    })
 }
 
 /// The upstream's `Content-Length`, where a body of that length would be but none is sent (`HEAD`, 304).
@@ -63,6 +112,24 @@ mod t03_gateway_headers {
             upstream.append(*name, value.parse().unwrap());
         }
         headers(&upstream)
+    }
+
+    #[test]
+    fn behind_a_body_passes_only_what_means_something_there() {
+        let mut given = HeaderMap::new();
+        for name in ["grpc-status", "grpc-message", "x-checksum", "set-cookie", "content-type", "x-caracal-revoked"] {
+            given.insert(HeaderName::from_static(name), HeaderValue::from_static("1"));
+        }
+        given.append("transfer-encoding", HeaderValue::from_static("chunked"));
+        given.append("x_forwarded_for", HeaderValue::from_static("1"));
+        given.append("authorization", HeaderValue::from_static("1"));
+        let mut passed: Vec<_> = trailers(&given).keys().map(ToString::to_string).collect();
+        passed.sort();
+        assert_eq!(passed, ["grpc-message", "grpc-status", "x-checksum"]);
+        let mut announcing = HeaderMap::new();
+        announcing.append("trailer", HeaderValue::from_static("X-Checksum, Set-Cookie, , bad name"));
+        announcing.append("trailer", HeaderValue::from_static("grpc-status"));
+        assert_eq!(announced(&announcing).collect::<Vec<_>>(), ["x-checksum", "grpc-status"]);
     }
 
     #[test]

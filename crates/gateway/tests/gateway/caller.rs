@@ -151,6 +151,12 @@ impl Caller {
         self.buffer.is_empty() && !self.more().await
     }
 
+    /// Exactly so many bytes.
+    pub(crate) async fn exactly(&mut self, length: usize) -> Vec<u8> {
+        assert!(self.fill(length).await, "the connection ended");
+        self.buffer.drain(..length).collect()
+    }
+
     /// What comes next, however much it is.
     pub(crate) async fn some(&mut self) -> Vec<u8> {
         if self.buffer.is_empty() {

@@ -48,10 +48,10 @@ mod t06_evidence {
         let mut metadata: serde_json::Value = serde_json::from_str(&event.metadata).unwrap();
         let fingerprint = metadata["subject_fingerprint"].take();
         assert_eq!(fingerprint.as_str().map(str::len), Some(16));
-        assert!(metadata["latency_ms"].take().is_u64());
+        assert!(metadata["latency_ms"].take().is_u64() && metadata["duration_ms"].take().is_u64());
         let expected = json!({
             "application_id": "app-1", "resource": "resource://items", "subject_fingerprint": null, "method": "POST",
-            "gateway_status": 200, "latency_ms": null, "response_bytes": 2, "subject_kind": "user",
+            "gateway_status": 200, "latency_ms": null, "duration_ms": null, "request_bytes": 6, "response_bytes": 2, "subject_kind": "user",
             "trace_id": "0af7651916cd43dd8448eb211c80319c", "upstream_host": upstream.address.to_string(),
             "auth_mode": "provider_oauth", "provider_id": "p-1", "connection_id": "c-1", "upstream_status": 200,
             "result_class": "success",

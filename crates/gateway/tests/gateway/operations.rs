@@ -151,6 +151,51 @@ async fn metrics_are_text_and_json_of_the_same_numbers() {
 }
 
 #[tokio::test]
+async fn durations_are_counted_in_buckets() {
+    let upstream = Upstream::ok().await;
+    let world = World::before(&upstream).await;
+    let request = world.request("GET", "/x", "X-Request-Id: r-1\r\n").await;
+    assert_eq!(world.ask(&request).await.status(), 200);
+    world.event("r-1").await;
+    let text = world.ask(&plain("GET", "/metrics", "")).await.text();
+    for name in ["call_duration_seconds", "upstream_latency_seconds", "sts_exchange_duration_seconds"] {
+        assert!(text.contains(&format!("# TYPE caracal_gateway_{name} histogram\n")), "{text}");
+        assert!(text.contains(&format!("caracal_gateway_{name}_bucket{{le=\"+Inf\"}} 1\n")), "{text}");
+        assert!(text.contains(&format!("caracal_gateway_{name}_count 1\n")), "{text}");
+    }
+    assert!(text.contains("caracal_gateway_calls_open 0\n"), "{text}");
+}
+
+#[tokio::test]
+async fn with_a_listener_of_their_own_operators_hide_no_path_of_an_upstream() {
+    let upstream = Upstream::ok().await;
+    let url = upstream.url("");
+    let token = Some(Secret::new("cat_admin".to_owned()));
+    let config = GatewayConfig { separate_operators: true, admin_token: token, ..config() };
+    let world = World::with(config, move |_| Said::Go(crate::world::to(url.clone()))).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let operators = listener.local_addr().unwrap();
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let serving = tokio::spawn(world.gateway.clone().serve_operators(listener, stopped));
+    for path in ["/health", "/ready", "/metrics", "/metrics.json", "/internal/revocations/reload"] {
+        let mut operator = crate::caller::Caller::connect(operators).await;
+        let method = if path.ends_with("reload") { "POST" } else { "GET" };
+        let answer = operator.ask(&plain(method, path, "Authorization: Bearer cat_admin\r\n")).await;
+        assert_eq!(answer.status(), 200, "{path}");
+        // The same path at the public port is the upstream's, and needs a mandate.
+        assert_eq!(world.ask(&plain(method, path, "")).await.status(), 401, "{path}");
+        assert_eq!(world.get(path).await.text(), "ok", "{path}");
+    }
+    // And nothing is proxied here, mandate or not.
+    let request = world.request("GET", "/x", "").await;
+    let answer = crate::caller::Caller::connect(operators).await.ask(&request).await;
+    assert_eq!((answer.status(), answer.text().as_str()), (404, "not found\n"));
+    assert_eq!(upstream.received().len(), 5);
+    stop.send(true).unwrap();
+    assert_eq!(serving.await.unwrap(), Ended::Drained);
+}
+
+#[tokio::test]
 async fn each_refusal_is_counted_under_its_own_name() {
     let upstream = Upstream::ok().await;
     let world = World::before(&upstream).await;

@@ -119,7 +119,7 @@ async fn an_upstream_that_falls_silent_is_cut() {
 }
 
 #[tokio::test]
-async fn only_a_known_length_has_a_total_time() {
+async fn a_known_length_has_to_make_progress_and_may_take_its_time_as_a_whole() {
     let trickle = |head: &'static [u8], each: &'static [u8], end: &'static [u8]| {
         Upstream::raw(move |mut stream| async move {
             read_head(&mut stream).await;
@@ -136,8 +136,18 @@ async fn only_a_known_length_has_a_total_time() {
     };
     let limits = || GatewayConfig { write_timeout: millis(80), stream_idle_timeout: millis(2_000), ..config() };
     let upstream = trickle(b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n", b"x", b"").await;
-    let answer = configured(&upstream, limits()).await.get("/x").await;
+    let world = configured(&upstream, limits()).await;
+    let request = world.request("GET", "/x", "X-Request-Id: r-1\r\n").await;
+    let answer = world.ask(&request).await;
     assert!(!answer.whole && !answer.body.is_empty());
+    let (_, status, metadata) = world.event("r-1").await;
+    assert_eq!((status.as_str(), &metadata["ended_by"]), ("upstream_error", &json!("slowness")));
+    // Far longer than the limit, and fast enough.
+    static LARGE: [u8; 64 * 1024] = [b'x'; 64 * 1024];
+    let upstream = trickle(b"HTTP/1.1 200 OK\r\nContent-Length: 1310720\r\n\r\n", &LARGE, b"").await;
+    let answer = configured(&upstream, limits()).await.get("/x").await;
+    assert!(answer.whole);
+    assert_eq!(answer.body.len(), 20 * LARGE.len());
     let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     let upstream = trickle(chunked, b"1\r\nx\r\n", b"0\r\n\r\n").await;
     let answer = configured(&upstream, limits()).await.get("/x").await;
@@ -191,6 +201,7 @@ async fn a_caller_who_goes_away_cancels_the_upstream() {
     is_gone.await.unwrap();
     let (_, status, metadata) = world.event("r-1").await;
     assert_eq!((status.as_str(), &metadata["error_kind"]), ("upstream_error", &json!("response_copy_failed")));
+    assert_eq!(metadata["ended_by"], "caller");
 }
 
 #[tokio::test]
@@ -339,16 +350,22 @@ async fn a_kept_connection_that_the_upstream_closed_costs_no_caller_a_502() {
 }
 
 #[tokio::test]
-async fn upstream_trailers_are_dropped() {
-    let chunked = b"HTTP/1.1 200 OK\r\nTrailer: X-Caracal-Revoked\r\nTransfer-Encoding: chunked\r\n\r\n\
-                    2\r\nok\r\n0\r\nX-Caracal-Revoked: true\r\nX-Other: 1\r\n\r\n";
+async fn upstream_trailers_reach_who_asks_for_them_when_announced_and_harmless() {
+    let chunked =
+        b"HTTP/1.1 200 OK\r\nTrailer: X-Caracal-Revoked, X-Sum, Set-Cookie\r\nTransfer-Encoding: chunked\r\n\r\n\
+                    2\r\nok\r\n0\r\nX-Caracal-Revoked: true\r\nX-Sum: 1\r\nSet-Cookie: a=1\r\nX-Unsaid: 1\r\n\r\n";
     let upstream = Upstream::saying(chunked).await;
     let world = World::before(&upstream).await;
-    for te in ["", "TE: trailers\r\nConnection: TE\r\n"] {
+    let sum = [("x-sum".to_owned(), "1".to_owned())];
+    for (te, announced, trailers) in [
+        ("", "X-Caracal-Revoked", &[][..]),
+        ("TE: trailers\r\nConnection: TE\r\n", "X-Caracal-Revoked, x-sum", &sum[..]),
+    ] {
         let request = world.request("GET", "/x", te).await;
         let answer = world.ask(&request).await;
         assert!(answer.whole);
-        assert_eq!((answer.text().as_str(), answer.trailers.as_slice()), ("ok", &[][..]));
+        assert_eq!(answer.get("trailer"), Some(announced));
+        assert_eq!((answer.text().as_str(), answer.trailers.as_slice()), ("ok", trailers));
     }
 }
 

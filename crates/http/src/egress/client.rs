@@ -26,6 +26,12 @@ pub type EgressClient<B> = Client<GuardedConnector, B>;
 /// Largest response head accepted, in bytes; also what a read of a response body may bring at once.
 const RESPONSE_BUFFER_BYTES: usize = 64 * 1024;
 
+/// Bytes of one stream that may be on their way without having been taken.
+const HTTP2_WINDOW_BYTES: u32 = 64 * 1024;
+/// How often an upstream of HTTP/2 with streams open is asked whether it is still there, and how long it may take to say so.
+const HTTP2_PING: Duration = Duration::from_secs(30);
+const HTTP2_PONG: Duration = Duration::from_secs(20);
+
 /// How idle connections are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolSettings {
@@ -52,6 +58,23 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     builder(settings).build(connector)
+}
+
+/// The same over HTTP/2 alone: agreed on in the handshake of an `https` upstream, taken for granted at an `http` one.
+pub fn http2_client<B>(connector: &GuardedConnector, settings: &PoolSettings) -> EgressClient<B>
+where
+    B: Body + Send + 'static + Unpin,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    builder(settings)
+        .http2_only(true)
+        .timer(TokioTimer::new())
+        .http2_initial_stream_window_size(HTTP2_WINDOW_BYTES)
+        .http2_max_header_list_size(u32::try_from(RESPONSE_BUFFER_BYTES).unwrap_or(u32::MAX))
+        .http2_keep_alive_interval(HTTP2_PING)
+        .http2_keep_alive_timeout(HTTP2_PONG)
+        .build(connector.offering_http2())
 }
 
 /// The same to replicas of a peer.

@@ -118,6 +118,12 @@ impl GuardedConnector {
         Self(Arc::new(Inner { policy, resolver, trust, timeouts }))
     }
 
+    /// The same, that agrees on HTTP/2 in each handshake.
+    pub(super) fn offering_http2(&self) -> Self {
+        let Inner { policy, resolver, trust, timeouts } = &*self.0;
+        Self::with_timeouts(policy.clone(), resolver.clone(), trust.offering_http2(), *timeouts)
+    }
+
     /// Resolves and judges without connecting, for whoever wants to refuse a URL when it is configured. It promises
     /// nothing about later: a connection judges again.
     pub async fn admit(&self, host: &Host, port: u16) -> Result<Admitted, EgressError> {

@@ -55,6 +55,15 @@ impl TlsTrust {
         self.0.as_ref().err()
     }
 
+    /// The same, that asks for HTTP/2.
+    pub(super) fn offering_http2(&self) -> Self {
+        Self(self.0.clone().map(|config| {
+            let mut config = ClientConfig::clone(&config);
+            config.alpn_protocols = vec![b"h2".to_vec()];
+            Arc::new(config)
+        }))
+    }
+
     pub(super) fn config(&self) -> Result<Arc<ClientConfig>, TlsTrustError> {
         self.0.clone()
     }
