@@ -1,11 +1,12 @@
 //! One Gateway: its parts, its life.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use caracal_crypto::chance;
 use caracal_custody::VerificationKeys;
 use caracal_http::FreshId;
-use caracal_http::egress::{GuardedConnector, PoolSettings, client, http2_client};
+use caracal_http::egress::{GuardedConnector, PoolSettings, client, either_client, http2_client};
 use caracal_http::health::{Probe, Probes};
 use caracal_http::limits::Backoff;
 use caracal_http::server::{self, Ended, Limits, ServerTls, Transport};
@@ -26,6 +27,9 @@ use crate::spent::Spent;
 
 /// Connections of operators at a time: a probe, a scraper, a few people.
 const OPERATOR_CONNECTIONS: usize = 64;
+
+/// How often the files of the certificate are looked at.
+const CERTIFICATE_RENEWAL: Duration = Duration::from_secs(30);
 
 /// What a Gateway works with.
 pub struct Capabilities {
@@ -54,6 +58,8 @@ pub struct Gateway {
     pub(crate) connector: GuardedConnector,
     pub(crate) tls: Option<Arc<ServerTls>>,
     pub(crate) client: UpstreamClient,
+    /// The same over HTTP/1.1 alone, for connections that become something else.
+    pub(crate) upgrading: UpstreamClient,
     /// The same over HTTP/2 alone.
     pub(crate) grpc: UpstreamClient,
     pub(crate) revocations: Arc<Revocations>,
@@ -86,8 +92,9 @@ impl Gateway {
         store.observe(revocations.clone());
         // A kept connection that the upstream has closed meanwhile is found out before a byte of the request is
         // written; only then is it sent on a new one. That is no second attempt: the first never began.
-        let client = client(connector.clone(), &PoolSettings { retry_unsent: true, ..PoolSettings::default() });
-        let grpc = http2_client(&connector, &PoolSettings { retry_unsent: true, ..PoolSettings::default() });
+        let pool = PoolSettings { retry_unsent: true, ..PoolSettings::default() };
+        let (upgrading, grpc) = (client(connector.clone(), &pool), http2_client(&connector, &pool));
+        let client = either_client(&connector, &pool);
         Ok(Arc::new(Self {
             evidence: Arc::new(EvidenceLog::new(store.clone(), ledger, denials, metrics.clone())),
             config,
@@ -95,6 +102,7 @@ impl Gateway {
             keys,
             exchange,
             client,
+            upgrading,
             grpc,
             connector,
             tls,
@@ -141,7 +149,7 @@ impl Gateway {
     }
 
     /// Serves the operators' routes alone, in the clear, until `shutdown` turns true. Give it a listener that callers can't
-    /// reach, and stop it after [`serve`](Self::serve), so that probes see the draining through.
+    /// reach.
     pub async fn serve_operators(self: Arc<Self>, listener: TcpListener, shutdown: watch::Receiver<bool>) -> Ended {
         let limits = Limits { max_connections: OPERATOR_CONNECTIONS, ..self.limits() };
         server::serve(listener, Ingress::operators(self.clone()), self.fresh.clone(), limits, shutdown).await
@@ -169,6 +177,13 @@ impl Gateway {
             }
             // The failure is logged and counted; seventy seconds of them and everything is refused.
             let _ = self.refresh_revocations().await;
+        }
+    }
+
+    /// Looks for a renewed certificate again and again until `shutdown` turns true; returns at once without TLS.
+    pub async fn run_certificate_renewal(&self, shutdown: watch::Receiver<bool>) {
+        if let Some(tls) = self.tls.clone() {
+            tls.keep_reloading(CERTIFICATE_RENEWAL, shutdown).await;
         }
     }
 

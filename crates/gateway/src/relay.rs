@@ -26,7 +26,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use crate::egress;
 use crate::evidence::{Attempt, EndedBy, Outcome};
 use crate::revocation::Watch;
-use crate::upload::{Pulse, Upload};
+use crate::upload::{Pulse, Upload, UploadFault};
 
 /// What a chunked response says at its end when a revocation cut it.
 const REVOKED: LastWords = LastWords { trailer: "X-Caracal-Revoked: true" };
@@ -121,7 +121,12 @@ impl RelayBody {
         self.upload.cut();
         match why {
             CutShort::Revoked => self.attempt.interrupted(),
-            CutShort::Upstream => self.failed(EndedBy::Upstream),
+            // An upload that fails under a response takes it along, and its reason is the reason.
+            CutShort::Upstream => self.failed(match self.upload.fault() {
+                Some(UploadFault::TooSlow) => EndedBy::Silence,
+                Some(UploadFault::TooLarge | UploadFault::BrokenOff | UploadFault::Malformed) => EndedBy::Caller,
+                Some(UploadFault::Cut) | None => EndedBy::Upstream,
+            }),
             CutShort::Silent => self.failed(EndedBy::Silence),
             CutShort::TooSlow => self.failed(EndedBy::Slowness),
         }

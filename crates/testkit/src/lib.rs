@@ -6,6 +6,8 @@
 mod directory;
 #[cfg(feature = "fake")]
 mod fake;
+#[cfg(feature = "fake")]
+mod identity;
 mod place;
 mod postgres;
 mod proxy;
@@ -14,6 +16,8 @@ mod server;
 
 #[cfg(feature = "fake")]
 pub use fake::{FakeServer, Received, Reply};
+#[cfg(feature = "fake")]
+pub use identity::Identity;
 pub use place::Place;
 pub use postgres::{Database, Postgres};
 pub use proxy::{Cut, CuttingProxy};

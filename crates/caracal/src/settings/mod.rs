@@ -16,7 +16,7 @@ pub use check::{Checked, Shown};
 pub use engine::{Engine, Servers, SharedTuning, database, topics};
 pub use environment::{Environment, Source};
 pub use secrets::{KeyMaterial, SecretFiles, SecretsError};
-pub use services::{ApiTuning, CoordinatorTuning, GatewayTuning};
+pub use services::{ApiTuning, CoordinatorTuning, GatewayTuning, TlsFiles};
 pub use variables::{VARIABLES, Variable, WITHOUT_EFFECT};
 
 use std::fmt;

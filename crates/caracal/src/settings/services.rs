@@ -1,6 +1,8 @@
 //! Limits and times of the single services, under the contract's names (admin-api.md §13, coordinator.md §15,
 //! gateway.md §21). What a variable does stands with the field of the service's own configuration that it fills.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::variables::Reader;
@@ -60,6 +62,21 @@ pub struct GatewayTuning {
     pub stream_idle_timeout: Duration,
     /// `IDLE_TIMEOUT`.
     pub idle_timeout: Duration,
+    /// `TLS_CERT_FILE` and `TLS_KEY_FILE`.
+    pub tls: Option<TlsFiles>,
+    /// `GATEWAY_CLEARTEXT_HTTP2`.
+    pub cleartext_http2: bool,
+    /// `GATEWAY_OPERATOR_ADDRESS`.
+    pub operator_address: Option<SocketAddr>,
+}
+
+/// Where a certificate and its key lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The chain in PEM form, leaf first.
+    pub certificate: PathBuf,
+    /// The leaf's key in PEM form.
+    pub key: PathBuf,
 }
 
 impl ApiTuning {
@@ -103,6 +120,9 @@ impl GatewayTuning {
             write_timeout: reader.duration("WRITE_TIMEOUT", 60),
             stream_idle_timeout: reader.duration("STREAM_IDLE_TIMEOUT", 60),
             idle_timeout: reader.duration("IDLE_TIMEOUT", 120),
+            tls: tls(reader),
+            cleartext_http2: reader.flag("GATEWAY_CLEARTEXT_HTTP2", false),
+            operator_address: operator_address(reader),
         };
         // A request would time out while its exchange or its upstream is still in time.
         if tuning.read_timeout <= tuning.sts_timeout.saturating_add(tuning.upstream_timeout) {
@@ -110,4 +130,31 @@ impl GatewayTuning {
         }
         tuning
     }
+}
+
+/// Both files or none: with one of the two, somebody believes that calls are sealed, and they would not be.
+fn tls(reader: &mut Reader<'_>) -> Option<TlsFiles> {
+    let (certificate, key) = ("TLS_CERT_FILE", "TLS_KEY_FILE");
+    match (reader.text(certificate), reader.text(key)) {
+        (Some(certificate), Some(key)) => Some(TlsFiles { certificate: certificate.into(), key: key.into() }),
+        (None, None) => None,
+        (Some(_), None) => {
+            reader.mistake(key, format!("is needed with {certificate}"));
+            None
+        }
+        (None, Some(_)) => {
+            reader.mistake(certificate, format!("is needed with {key}"));
+            None
+        }
+    }
+}
+
+fn operator_address(reader: &mut Reader<'_>) -> Option<SocketAddr> {
+    let name = "GATEWAY_OPERATOR_ADDRESS";
+    let text = reader.text(name)?;
+    let address = text.trim().parse().ok().filter(|address: &SocketAddr| address.port() > 0);
+    if address.is_none() {
+        reader.mistake(name, format!("`{text}` is no address with a port, such as 127.0.0.1:9081"));
+    }
+    address
 }

@@ -49,6 +49,25 @@ fn limits_and_times_of_every_service_are_read() {
 }
 
 #[test]
+fn a_certificate_comes_with_its_key_and_operators_with_an_address() {
+    let read = |given: &[(&str, &str)]| Settings::read(&flags("127.0.0.1"), &given.iter().copied().collect());
+    let wrong = |given: &[(&str, &str)]| -> Vec<String> {
+        read(given).unwrap_err().0.into_iter().map(|mistake| mistake.name).collect()
+    };
+    let gateway = read(&[]).unwrap().gateway;
+    assert_eq!((gateway.tls, gateway.cleartext_http2, gateway.operator_address), (None, false, None));
+    let both = [("TLS_CERT_FILE", "/c.pem"), ("TLS_KEY_FILE", "/k.pem"), ("GATEWAY_OPERATOR_ADDRESS", "[::1]:9081")];
+    let gateway = read(&both).unwrap().gateway;
+    let files = TlsFiles { certificate: "/c.pem".into(), key: "/k.pem".into() };
+    assert_eq!((gateway.tls, gateway.operator_address), (Some(files), "[::1]:9081".parse().ok()));
+    assert_eq!(wrong(&[("TLS_CERT_FILE", "/c.pem")]), ["TLS_KEY_FILE"]);
+    assert_eq!(wrong(&[("TLS_KEY_FILE", "/k.pem")]), ["TLS_CERT_FILE"]);
+    for none in ["9081", "localhost:9081", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:99999"] {
+        assert_eq!(wrong(&[("GATEWAY_OPERATOR_ADDRESS", none)]), ["GATEWAY_OPERATOR_ADDRESS"], "{none}");
+    }
+}
+
+#[test]
 fn times_need_a_unit_and_a_length_and_a_request_outlasts_its_parts() {
     for (name, value) in
         [("IDLE_TIMEOUT", "30"), ("IDLE_TIMEOUT", "0s"), ("IDLE_TIMEOUT", "-1s"), ("READ_TIMEOUT", "35s")]

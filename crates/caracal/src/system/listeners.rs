@@ -10,7 +10,14 @@ use super::StartError;
 use crate::settings::{Service, Settings};
 
 /// One bound socket per service that this process runs.
-pub struct Listeners(BTreeMap<Service, TcpListener>);
+#[derive(Default)]
+pub struct Listeners {
+    services: BTreeMap<Service, TcpListener>,
+    /// Where the Gateway's operators come in, when not by its own.
+    gateway_operators: Option<TcpListener>,
+    /// The Gateway's speaks TLS.
+    gateway_tls: bool,
+}
 
 impl Listeners {
     /// Binds the contract's ports, moved by the offset.
@@ -19,7 +26,12 @@ impl Listeners {
         for service in &settings.roles {
             bound.insert(*service, listen(settings.bind, settings.port(*service), *service).await?);
         }
-        Ok(Self(bound))
+        let operators = settings.gateway.operator_address.filter(|_| settings.runs(Service::Gateway));
+        let gateway_operators = match operators {
+            Some(address) => Some(listen(address.ip(), address.port(), Service::Gateway).await?),
+            None => None,
+        };
+        Ok(Self { services: bound, gateway_operators, gateway_tls: settings.gateway.tls.is_some() })
     }
 
     /// Binds ports that happen to be free, for all services.
@@ -33,18 +45,24 @@ impl Listeners {
         for service in roles {
             bound.insert(*service, listen(address, 0, *service).await?);
         }
-        Ok(Self(bound))
+        Ok(Self { services: bound, ..Self::default() })
+    }
+
+    /// The socket of the Gateway's operators, to be served.
+    pub(super) fn take_gateway_operators(&mut self) -> Option<TcpListener> {
+        self.gateway_operators.take()
     }
 
     /// The socket of `service`, to be served.
     pub(super) fn take(&mut self, service: Service) -> Option<TcpListener> {
-        self.0.remove(&service)
+        self.services.remove(&service)
     }
 
     pub(super) fn urls(&self) -> Urls {
         let url = |service| {
-            let address = self.0.get(&service).and_then(|listener| listener.local_addr().ok());
-            address.map(|address| format!("http://{}", reachable(address))).unwrap_or_default()
+            let address = self.services.get(&service).and_then(|listener| listener.local_addr().ok());
+            let scheme = if service == Service::Gateway && self.gateway_tls { "https" } else { "http" };
+            address.map(|address| format!("{scheme}://{}", reachable(address))).unwrap_or_default()
         };
         Urls {
             api: url(Service::Api),

@@ -18,7 +18,7 @@ use caracal_http::FreshId;
 use caracal_http::egress::{AddressPolicy, GuardedConnector, PrivateHosts, SystemResolver, TlsTrust};
 use caracal_http::health::Probe;
 use caracal_http::rate::SharedWindows;
-use caracal_http::server::{self, Ended, Limits};
+use caracal_http::server::{self, Ended, Limits, ServerTls};
 use caracal_ledger::{AnonymousDenials, ChainKey, Ledger};
 use caracal_store::{Message, Store, StoreError};
 use caracal_stream::{
@@ -280,7 +280,10 @@ impl Services {
             // Nobody may be answered before it is known what is revoked.
             gateway.refresh_revocations().await?;
             let on = stop();
+            let renewing = gateway.clone();
             jobs.spawn(async move { gateway.run_snapshot_refresh(on).await });
+            let on = stop();
+            jobs.spawn(async move { renewing.run_certificate_renewal(on).await });
         }
         if let (Some(sts), Some(shared)) = (self.sts.clone(), &self.shared) {
             let tail = Tail::begin(shared.redis.clone(), shared.key.clone(), &[APPROVALS, POLICIES]);
@@ -333,6 +336,10 @@ impl Services {
             serving.spawn(async move { ended.await == Ended::Drained });
         }
         if let (Some(gateway), Some(listener)) = (self.gateway, listeners.take(Service::Gateway)) {
+            if let Some(operators) = listeners.take_gateway_operators() {
+                let operators = gateway.clone().serve_operators(operators, stopping.clone());
+                serving.spawn(async move { operators.await == Ended::Drained });
+            }
             let gateway = gateway.serve(listener, stopping.clone());
             serving.spawn(async move {
                 gateway.await.is_ok_and(|served| served.connections == Ended::Drained && served.evidence_lost == 0)
@@ -513,7 +520,16 @@ fn gateway(
             None if settings.mode == Mode::Dev => caracal_gateway::MetricsAccess::Open,
             None => caracal_gateway::MetricsAccess::Closed,
         },
+        separate_operators: settings.gateway.operator_address.is_some(),
+        cleartext_http2: settings.gateway.cleartext_http2,
         ..GatewayConfig::default()
+    };
+    let tls = match &settings.gateway.tls {
+        Some(files) => Some(
+            ServerTls::load(&files.certificate, &files.key)
+                .map_err(|error| StartError::Setting(format!("TLS_CERT_FILE and TLS_KEY_FILE: {error}")))?,
+        ),
+        None => None,
     };
     let gateway = Gateway::new(
         config,
@@ -524,7 +540,7 @@ fn gateway(
             denials: parts.denials.clone(),
             exchange,
             connector: parts.egress.clone(),
-            tls: None,
+            tls,
         },
     );
     gateway.map_err(|error| StartError::Setting(error.to_string()))

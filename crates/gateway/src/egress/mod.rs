@@ -243,7 +243,11 @@ async fn dispatch(
     request: Request<UploadBody>,
     Sent { upload, finished, read_deadline, kind }: Sent<'_>,
 ) -> Result<Response<Incoming>, Failure> {
-    let client = if *kind == Kind::Grpc { &gateway.grpc } else { &gateway.client };
+    let client = match kind {
+        Kind::Plain => &gateway.client,
+        Kind::WebSocket(_) => &gateway.upgrading,
+        Kind::Grpc => &gateway.grpc,
+    };
     let mut response = std::pin::pin!(client.request(request));
     let too_late = async {
         match read_deadline {

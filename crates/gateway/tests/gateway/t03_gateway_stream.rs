@@ -350,6 +350,17 @@ async fn a_kept_connection_that_the_upstream_closed_costs_no_caller_a_502() {
 }
 
 #[tokio::test]
+async fn what_an_upstream_says_before_its_response_is_not_relayed() {
+    let upstream = Upstream::saying(
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n\
+          HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    )
+    .await;
+    let answer = World::before(&upstream).await.get("/x").await;
+    assert_eq!((answer.status(), answer.text().as_str(), answer.get("link")), (200, "ok", None));
+}
+
+#[tokio::test]
 async fn upstream_trailers_reach_who_asks_for_them_when_announced_and_harmless() {
     let chunked =
         b"HTTP/1.1 200 OK\r\nTrailer: X-Caracal-Revoked, X-Sum, Set-Cookie\r\nTransfer-Encoding: chunked\r\n\r\n\

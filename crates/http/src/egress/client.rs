@@ -14,20 +14,20 @@ use hyper_util::client::legacy::{Builder, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::address::{AddressClass, classify};
-use super::connect::{GuardedConnector, Resolver};
+use super::connect::{GuardedConnector, HTTP1, HTTP2, Resolver};
 use super::peer::{PeerClient, PeerConnector};
 use super::target::{Host, TargetUrl};
 use super::tls::TlsTrust;
 use super::{EgressError, TargetError};
 
-/// A pooling HTTP/1 client that can only reach what the guard admits. It follows no redirect and decodes no content.
+/// A pooling client that can only reach what the guard admits. It follows no redirect and decodes no content.
 pub type EgressClient<B> = Client<GuardedConnector, B>;
 
 /// Largest response head accepted, in bytes; also what a read of a response body may bring at once.
 const RESPONSE_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Bytes of one stream that may be on their way without having been taken.
-const HTTP2_WINDOW_BYTES: u32 = 64 * 1024;
+const HTTP2_WINDOW_BYTES: u32 = 256 * 1024;
 /// How often an upstream of HTTP/2 with streams open is asked whether it is still there, and how long it may take to say so.
 const HTTP2_PING: Duration = Duration::from_secs(30);
 const HTTP2_PONG: Duration = Duration::from_secs(20);
@@ -60,6 +60,16 @@ where
     builder(settings).build(connector)
 }
 
+/// The same that speaks HTTP/2 with `https` upstreams that choose it, and HTTP/1.1 with all others.
+pub fn either_client<B>(connector: &GuardedConnector, settings: &PoolSettings) -> EgressClient<B>
+where
+    B: Body + Send + 'static + Unpin,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    http2_builder(settings).build(connector.offering(&[HTTP2, HTTP1]))
+}
+
 /// The same over HTTP/2 alone: agreed on in the handshake of an `https` upstream, taken for granted at an `http` one.
 pub fn http2_client<B>(connector: &GuardedConnector, settings: &PoolSettings) -> EgressClient<B>
 where
@@ -67,14 +77,18 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    builder(settings)
-        .http2_only(true)
+    http2_builder(settings).http2_only(true).build(connector.offering(&[HTTP2]))
+}
+
+fn http2_builder(settings: &PoolSettings) -> Builder {
+    let mut builder = builder(settings);
+    builder
         .timer(TokioTimer::new())
         .http2_initial_stream_window_size(HTTP2_WINDOW_BYTES)
         .http2_max_header_list_size(u32::try_from(RESPONSE_BUFFER_BYTES).unwrap_or(u32::MAX))
         .http2_keep_alive_interval(HTTP2_PING)
-        .http2_keep_alive_timeout(HTTP2_PONG)
-        .build(connector.offering_http2())
+        .http2_keep_alive_timeout(HTTP2_PONG);
+    builder
 }
 
 /// The same to replicas of a peer.

@@ -25,6 +25,10 @@ use super::policy::{AddressPolicy, Admitted};
 use super::target::{Host, TargetError, TargetUrl};
 use super::tls::TlsTrust;
 
+/// HTTP/2 and HTTP/1.1, as they are called in a handshake.
+pub(super) const HTTP2: &[u8] = b"h2";
+pub(super) const HTTP1: &[u8] = b"http/1.1";
+
 /// Turns names into addresses.
 pub trait Resolver: Send + Sync + 'static {
     /// Every address of `host`, in order of preference. Need not keep time: the caller has a deadline.
@@ -118,10 +122,10 @@ impl GuardedConnector {
         Self(Arc::new(Inner { policy, resolver, trust, timeouts }))
     }
 
-    /// The same, that agrees on HTTP/2 in each handshake.
-    pub(super) fn offering_http2(&self) -> Self {
+    /// The same, that offers these protocols in each handshake.
+    pub(super) fn offering(&self, protocols: &[&[u8]]) -> Self {
         let Inner { policy, resolver, trust, timeouts } = &*self.0;
-        Self::with_timeouts(policy.clone(), resolver.clone(), trust.offering_http2(), *timeouts)
+        Self::with_timeouts(policy.clone(), resolver.clone(), trust.offering(protocols), *timeouts)
     }
 
     /// Resolves and judges without connecting, for whoever wants to refuse a URL when it is configured. It promises
@@ -231,7 +235,10 @@ pub enum EgressStream {
 
 impl Connection for EgressStream {
     fn connected(&self) -> Connected {
-        Connected::new()
+        match self {
+            Self::Tls(stream) if stream.get_ref().1.alpn_protocol() == Some(HTTP2) => Connected::new().negotiated_h2(),
+            Self::Tls(_) | Self::Plain(_) => Connected::new(),
+        }
     }
 }
 

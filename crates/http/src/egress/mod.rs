@@ -21,7 +21,7 @@ mod tls;
 pub use address::{AddressClass, classify};
 pub use client::{
     EgressClient, OperatorClient, PoolSettings, SimpleClient, SimpleError, SimpleRequest, SimpleResponse, client,
-    http2_client, peer_client,
+    either_client, http2_client, peer_client,
 };
 pub use connect::{EgressStream, GuardedConnector, Resolver, SystemResolver, Timeouts};
 pub use credential::{folded, may_carry_credential};

@@ -55,11 +55,11 @@ impl TlsTrust {
         self.0.as_ref().err()
     }
 
-    /// The same, that asks for HTTP/2.
-    pub(super) fn offering_http2(&self) -> Self {
+    /// The same, that offers these protocols.
+    pub(super) fn offering(&self, protocols: &[&[u8]]) -> Self {
         Self(self.0.clone().map(|config| {
             let mut config = ClientConfig::clone(&config);
-            config.alpn_protocols = vec![b"h2".to_vec()];
+            config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
             Arc::new(config)
         }))
     }

@@ -13,6 +13,7 @@
 //! On the way down the listener closes first, idle connections end at once, requests under way get the grace period, and
 //! what is then left is cut. The caller learns which of the two it was.
 
+mod head;
 mod http2;
 mod pace;
 mod socket;
@@ -183,8 +184,8 @@ where
 ///
 /// `service` is anything from a router behind its [`Face`](crate::Face) to a `tower::service_fn`; requests carry
 /// [`RequestId`] and [`PeerAddr`] as extensions, and [`Tls`] where it is so. Heads that the parser lets through but RFC
-/// 9112 does not (no `Host`, or several), oversized ones, and bodies in any transfer coding but `chunked` alone never
-/// reach it. A response may take the connection over: see [`Takeover`].
+/// 9112 does not (no `Host`, or several; a bare line feed;
+/// a length beside chunks), oversized ones, and bodies in any transfer coding but `chunked` alone never reach it. A response may take the connection over: see [`Takeover`].
 pub async fn serve_over<S, B>(
     listener: TcpListener,
     service: S,
@@ -337,8 +338,8 @@ where
         }
         return;
     }
-    if misread && paced.has_sent_nothing() {
-        // It has no word for the preface of HTTP/2.
+    if (misread || paced.is_ambiguous()) && paced.has_sent_nothing() {
+        // It has no word for the preface of HTTP/2, nor for what we would not let it read.
         let _ = timeout(LINGER, paced.stream().write_all(MISREAD)).await;
     }
     part(paced, &pacer, stopping).await;

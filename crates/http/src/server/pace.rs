@@ -23,6 +23,7 @@ use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use super::head::{Ambiguous, HeadScan};
 use super::socket::{Socket, Takeover};
 use super::{LastWords, Limits};
 
@@ -246,6 +247,8 @@ pub(super) struct Paced {
     write_timer: Option<Pin<Box<Sleep>>>,
     write_armed: bool,
     written: bool,
+    head: HeadScan,
+    ambiguous: Option<Ambiguous>,
 }
 
 impl Paced {
@@ -262,6 +265,8 @@ impl Paced {
             write_timer: None,
             write_armed: false,
             written: false,
+            head: HeadScan::new(),
+            ambiguous: None,
         }
     }
 
@@ -273,6 +278,25 @@ impl Paced {
     /// Whether nothing was ever written.
     pub(super) fn has_sent_nothing(&self) -> bool {
         !self.written
+    }
+
+    /// Whether a head was not let through to the parser.
+    pub(super) fn is_ambiguous(&self) -> bool {
+        self.ambiguous.is_some()
+    }
+
+    /// Looks at what has been read, if it is of a head.
+    fn look(&mut self, read: &[u8]) -> io::Result<()> {
+        match self.pacer.now() & STATE {
+            BUSY => return Ok(()),
+            IDLE => self.head = HeadScan::new(),
+            _ => {}
+        }
+        self.pacer.head_begins();
+        self.head.look(read).map_err(|ambiguous| {
+            self.ambiguous = Some(ambiguous);
+            io::Error::new(io::ErrorKind::InvalidData, ambiguous)
+        })
     }
 
     /// The socket, past all patience.
@@ -323,10 +347,12 @@ impl AsyncRead for Paced {
         let before = buffer.filled().len();
         match Pin::new(&mut self.stream).poll_read(cx, buffer) {
             Poll::Ready(outcome) => {
-                if buffer.filled().len() > before {
-                    self.pacer.head_begins();
+                outcome?;
+                let read = buffer.filled().get(before..).unwrap_or_default();
+                if !read.is_empty() {
+                    self.look(read)?;
                 }
-                Poll::Ready(outcome)
+                Poll::Ready(Ok(()))
             }
             Poll::Pending => self.poll_read_timer(cx).map(Err),
         }

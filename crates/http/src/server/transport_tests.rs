@@ -21,6 +21,10 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
 use super::*;
+use crate::egress::{
+    AddressPolicy, GuardedConnector, PoolSettings, PrivateHosts, Resolver, TlsTrust, client as egress_client,
+    either_client, http2_client,
+};
 
 const LONG: Duration = Duration::from_secs(10);
 const SHORT: Duration = Duration::from_millis(60);
@@ -414,4 +418,73 @@ async fn a_connection_is_taken_over_with_what_was_sent_ahead_and_told_of_a_stop(
     let mut rest = String::new();
     timeout(LONG, stream.read_to_string(&mut rest)).await.unwrap().unwrap();
     assert_eq!((rest.as_str(), running.ended.await.unwrap()), ("bye", Ended::Drained));
+}
+
+/// Each request says who it is by its path; what is hidden in a body must not be one.
+#[tokio::test]
+async fn t03_gateway_framing_a_head_that_two_readers_could_read_in_two_ways_is_refused() {
+    let running = start(describing(), PATIENT, Transport::default()).await;
+    for request in [
+        "GET /a HTTP/1.1\nHost: h\n\n",
+        "GET /a HTTP/1.1\r\nHost: h\r\nX: y\n\r\n",
+        "POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+    ] {
+        let mut stream = TcpStream::connect(running.address).await.unwrap();
+        // In two pieces, so that the parser could have begun.
+        let (first, second) = request.split_at(9);
+        stream.write_all(first.as_bytes()).await.unwrap();
+        tokio::task::yield_now().await;
+        stream.write_all(second.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let _ = timeout(LONG, stream.read_to_string(&mut answer)).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.ends_with("\r\n\r\n"), "{request:?}: {answer}");
+    }
+    // The second head of a connection is looked at like the first, and a body like no head.
+    let mut stream = TcpStream::connect(running.address).await.unwrap();
+    stream.write_all(b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\n\n\nab").await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"/a false") {
+        answer.push(timeout(LONG, stream.read_u8()).await.unwrap().unwrap());
+    }
+    stream.write_all(b"GET /b HTTP/1.1\nHost: h\n\n").await.unwrap();
+    let mut rest = Vec::new();
+    let _ = timeout(LONG, stream.read_to_end(&mut rest)).await.unwrap();
+    assert_eq!(rest, b"");
+}
+
+/// Every name is this machine.
+struct Here;
+
+impl Resolver for Here {
+    fn resolve<'a>(&'a self, _: &'a str) -> Pin<Box<dyn Future<Output = std::io::Result<Vec<IpAddr>>> + Send + 'a>> {
+        Box::pin(async { Ok(vec![IpAddr::from([127, 0, 0, 1])]) })
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_is_spoken_to_in_the_http_that_it_chooses() {
+    let files = Files::new("upstream");
+    let trust = TlsTrust::from_pem(false, Some(&std::fs::read(files.certificate()).unwrap()));
+    let connector = GuardedConnector::new(AddressPolicy::new(true, PrivateHosts::default()), Arc::new(Here), trust);
+    let secured = Transport { tls: Some(files.load()), ..Transport::default() };
+    let (secured, plain) = (start(describing(), PATIENT, secured).await, start(describing(), PATIENT, CLEARTEXT).await);
+    let pool = PoolSettings::default();
+    let (either, old, new) = (
+        either_client::<Full<Bytes>>(&connector, &pool),
+        egress_client::<Full<Bytes>>(connector.clone(), &pool),
+        http2_client::<Full<Bytes>>(&connector, &pool),
+    );
+    for (client, scheme, running, version) in [
+        (&either, "https", &secured, "HTTP/2.0 /x true"),
+        (&either, "http", &plain, "HTTP/1.1 /x false"),
+        (&old, "https", &secured, "HTTP/1.1 /x true"),
+        (&old, "http", &plain, "HTTP/1.1 /x false"),
+        (&new, "https", &secured, "HTTP/2.0 /x true"),
+        (&new, "http", &plain, "HTTP/2.0 /x false"),
+    ] {
+        let uri = format!("{scheme}://gateway.test:{}/x", running.address.port());
+        let answer = timeout(LONG, client.request(get(&uri))).await.unwrap().unwrap();
+        assert_eq!(text(answer).await, version, "{scheme}");
+    }
 }
