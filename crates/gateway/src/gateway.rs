@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::circuit::Circuit;
 use crate::config::{ConfigMistakes, GatewayConfig};
-use crate::egress::UpstreamClient;
+use crate::egress::{Places, UpstreamClient};
 use crate::evidence::EvidenceLog;
 use crate::exchange::Exchange;
 use crate::ingress::Ingress;
@@ -48,6 +48,7 @@ pub struct Gateway {
     pub(crate) exchange: Arc<dyn Exchange>,
     pub(crate) connector: GuardedConnector,
     pub(crate) client: UpstreamClient,
+    pub(crate) places: Places,
     pub(crate) revocations: Arc<Revocations>,
     pub(crate) circuit: Circuit,
     pub(crate) spent: Spent,
@@ -81,6 +82,7 @@ impl Gateway {
         let client = client(connector.clone(), &PoolSettings { retry_unsent: true, ..PoolSettings::default() });
         Ok(Arc::new(Self {
             evidence: Arc::new(EvidenceLog::new(store.clone(), ledger, denials, metrics.clone())),
+            places: Places::new(config.max_upstream_connections),
             config,
             store,
             keys,

@@ -10,6 +10,7 @@
 //! here or, once a response is under way, by the body that carries it.
 
 mod credential;
+mod places;
 mod query;
 mod request;
 mod response;
@@ -17,7 +18,7 @@ mod target;
 
 use std::error::Error;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use caracal_http::egress::{EgressClient, EgressError};
 use caracal_http::{PeerAddr, RequestId};
@@ -38,6 +39,7 @@ use crate::trace;
 use crate::upload::{Upload, UploadBody, UploadFault};
 use crate::wire::Refusal;
 
+pub(crate) use self::places::{Place, Places};
 use self::request::{BuildFault, Facts};
 
 /// The client of the data path.
@@ -46,6 +48,9 @@ pub(crate) type UpstreamClient = EgressClient<UploadBody>;
 const IDENTITY: HeaderName = HeaderName::from_static("x-caracal-identity");
 const EXPIRES_IN: HeaderName = HeaderName::from_static("x-caracal-token-expires-in");
 const REVOKED: &str = "X-Caracal-Revoked";
+/// How long a call waits for a place at an upstream that has none, and when trying again can succeed.
+const WAIT_FOR_PLACE: Duration = Duration::from_secs(5);
+const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Methods by which a server answers with the request it got.
 const MIRRORED: [&str; 2] = ["TRACE", "TRACK"];
 
@@ -98,6 +103,23 @@ pub(crate) async fn forward(gateway: &Gateway, permit: Permit, inbound: Inbound)
     };
     // The mandate and the provider's token have served; only the request knows them now.
     drop((directive, access_token));
+    let zone = attempt.caller().map(|caller| caller.zone.clone());
+    let place = match zone {
+        Some(zone) => {
+            let deadline = read_deadline.min(tokio::time::Instant::now() + WAIT_FOR_PLACE);
+            gateway.places.take(&target, &zone, deadline).await.ok()
+        }
+        None => None,
+    };
+    let Some(place) = place else {
+        let refusal = Refusal::UpstreamBusy { retry_after: BUSY_RETRY_AFTER };
+        let status = refusal.status();
+        return Err(ended(attempt, Outcome::Transport(status), refusal));
+    };
+    // What was revoked while the call waited is not begun.
+    if watch.is_revoked() {
+        return Err(ended(attempt, Outcome::RevokedBeforeDispatch, Refusal::Revoked));
+    }
     let dispatched = Instant::now();
     let upstream = match dispatch(gateway, request, &upload, finished, read_deadline).await {
         Ok(upstream) => upstream,
@@ -139,7 +161,7 @@ pub(crate) async fn forward(gateway: &Gateway, permit: Permit, inbound: Inbound)
         total: (!streaming).then_some(gateway.config.write_timeout),
     };
     let chunked = length.is_none() && version == Version::HTTP_11;
-    let body = Box::new(RelayBody::new(body, watch, attempt, patience, chunked));
+    let body = Box::new(RelayBody::new(body, watch, attempt, patience, chunked, place));
     Ok(relayed.map(|()| Some(body)))
 }
 
