@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use crate::circuit::Circuit;
 use crate::config::{ConfigMistakes, GatewayConfig};
-use crate::egress::UpstreamClient;
+use crate::egress::{Places, UpstreamClient};
 use crate::evidence::EvidenceLog;
 use crate::exchange::Exchange;
 use crate::ingress::Ingress;
@@ -62,6 +62,7 @@ pub struct Gateway {
     pub(crate) upgrading: UpstreamClient,
     /// The same over HTTP/2 alone.
     pub(crate) grpc: UpstreamClient,
+    pub(crate) places: Places,
     pub(crate) revocations: Arc<Revocations>,
     pub(crate) circuit: Circuit,
     pub(crate) spent: Spent,
@@ -97,6 +98,7 @@ impl Gateway {
         let client = either_client(&connector, &pool);
         Ok(Arc::new(Self {
             evidence: Arc::new(EvidenceLog::new(store.clone(), ledger, denials, metrics.clone())),
+            places: Places::new(config.max_upstream_connections),
             config,
             store,
             keys,

@@ -185,6 +185,12 @@ pub const VARIABLES: &[Variable] = &[
     variable(&[Coordinator], "TTL_SWEEP_INTERVAL_MS", "60000", "how often tasks whose time is up are marked as ended"),
     variable(&[Coordinator], "SWEEPER_BATCH_SIZE", "500", "tasks ended in one commit"),
     variable(&[Gateway], "MAX_REQUEST_BYTES", "10485760", "largest request body the Gateway forwards"),
+    variable(
+        &[Gateway],
+        "UPSTREAM_MAX_CONNECTIONS",
+        "1000",
+        "calls under way at one upstream, streams included; a zone gets half of them at most",
+    ),
     variable(&[Gateway, Coordinator], "STS_TIMEOUT", "5s", "one question to the STS"),
     variable(&[Gateway], "UPSTREAM_TIMEOUT", "30s", "from the end of an upstream request to the head of its response"),
     variable(&[Gateway], "READ_HEADER_TIMEOUT", "5s", "the head of a request to the Gateway"),

@@ -10,7 +10,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::{Kind, response, websocket::Handshake};
+use super::{Kind, Place, response, websocket::Handshake};
 use crate::Gateway;
 use crate::evidence::{Attempt, Outcome};
 use crate::outgoing::Answer;
@@ -31,6 +31,8 @@ pub(super) struct Asked {
     pub(super) kind: Kind,
     pub(super) upload: Arc<Upload>,
     pub(super) pulse: Arc<Pulse>,
+    /// Held until the response has ended.
+    pub(super) place: Place,
     /// When the presented mandate ends.
     pub(super) expires_at: Timestamp,
 }
@@ -66,7 +68,7 @@ pub(super) fn relay(
         Handshake::put_into(headers);
         let until = Instant::now() + gateway.store.now().until(asked.expires_at);
         let (idle, metrics) = (gateway.config.stream_idle_timeout, gateway.metrics.clone());
-        let tunnel = Tunnel { attempt, watch, idle, until, metrics };
+        let tunnel = Tunnel { attempt, watch, idle, until, metrics, _place: asked.place };
         relayed.extensions_mut().insert(Takeover::new(|taken| tunnel.run(upgrade, taken)));
         return relayed.map(|()| None);
     }
@@ -100,7 +102,7 @@ pub(super) fn relay(
         (None, Version::HTTP_2) => Ending::Trailers { grpc: asked.kind == Kind::Grpc },
         _ => Ending::BrokenOff,
     };
-    let body = RelayBody::new(body, watch, attempt, asked.upload, patience, ending);
+    let body = RelayBody::new(body, watch, attempt, asked.upload, patience, ending, asked.place);
     relayed.map(|()| Some(Box::new(body)))
 }
 

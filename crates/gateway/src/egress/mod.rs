@@ -11,6 +11,7 @@
 
 mod answer;
 mod credential;
+mod places;
 mod query;
 mod request;
 mod response;
@@ -19,7 +20,7 @@ mod websocket;
 
 use std::error::Error;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use caracal_http::egress::{EgressClient, EgressError};
 use caracal_http::{PeerAddr, RequestId};
@@ -40,6 +41,7 @@ use crate::upload::{Pulse, Timing, Upload, UploadBody, UploadFault};
 use crate::wire::Refusal;
 
 use self::answer::Asked;
+pub(crate) use self::places::{Place, Places};
 use self::request::{BuildFault, Facts};
 pub(crate) use self::response::trailers;
 use self::websocket::Handshake;
@@ -48,6 +50,9 @@ use self::websocket::Handshake;
 pub(crate) type UpstreamClient = EgressClient<UploadBody>;
 
 const IDENTITY: HeaderName = HeaderName::from_static("x-caracal-identity");
+/// How long a call waits for a place at an upstream that has none, and when trying again can succeed.
+const WAIT_FOR_PLACE: Duration = Duration::from_secs(5);
+const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Methods by which a server answers with the request it got.
 const MIRRORED: [&str; 2] = ["TRACE", "TRACK"];
 
@@ -126,7 +131,7 @@ pub(crate) async fn forward(gateway: &Gateway, permit: Permit, inbound: Inbound)
         Some(deadline) => Timing::Deadline(deadline),
         None => Timing::Alive(pulse.clone(), gateway.config.stream_idle_timeout),
     };
-    let built = build(gateway, inbound, &target, &directive, &access_token, &mut attempt, &kind, timing);
+    let built = build(gateway, inbound, &target, &directive, &access_token, &mut attempt, (&kind, timing));
     let (request, upload, finished) = match built {
         Ok(built) => built,
         Err(fault) => {
@@ -137,6 +142,24 @@ pub(crate) async fn forward(gateway: &Gateway, permit: Permit, inbound: Inbound)
     // The mandate and the provider's token have served; only the request knows them now.
     drop((directive, access_token));
     attempt.sending(began, upload.clone());
+    let zone = attempt.caller().map(|caller| caller.zone.clone());
+    let place = match zone {
+        Some(zone) => {
+            let wait = tokio::time::Instant::now() + WAIT_FOR_PLACE;
+            let deadline = read_deadline.map_or(wait, |deadline| deadline.min(wait));
+            gateway.places.take(&target, &zone, deadline).await.ok()
+        }
+        None => None,
+    };
+    let Some(place) = place else {
+        let refusal = Refusal::UpstreamBusy { retry_after: BUSY_RETRY_AFTER };
+        let status = refusal.status();
+        return Err(ended(attempt, Outcome::Transport(status), refusal));
+    };
+    // What was revoked while the call waited is not begun.
+    if watch.is_revoked() {
+        return Err(ended(attempt, Outcome::RevokedBeforeDispatch, Refusal::Revoked));
+    }
     let dispatched = Instant::now();
     let sent = Sent { upload: &upload, finished, read_deadline, kind: &kind };
     let upstream = match dispatch(gateway, request, sent).await {
@@ -147,7 +170,7 @@ pub(crate) async fn forward(gateway: &Gateway, permit: Permit, inbound: Inbound)
             return Err(ended(attempt, Outcome::Transport(status), refusal));
         }
     };
-    let asked = Asked { method, version, takes_trailers, kind, upload, pulse, expires_at };
+    let asked = Asked { method, version, takes_trailers, kind, upload, pulse, place, expires_at };
     attempt.answered(upstream.status(), dispatched.elapsed());
     gateway.metrics.allowed.up();
     Ok(answer::relay(gateway, asked, upstream, attempt, watch))
@@ -179,8 +202,7 @@ fn build(
     directive: &Directive,
     access_token: &caracal_crypto::SecretText,
     attempt: &mut Attempt,
-    kind: &Kind,
-    timing: Timing,
+    (kind, timing): (&Kind, Timing),
 ) -> Result<Built, BuildFault> {
     let Inbound { parts, body, peer, id, .. } = inbound;
     if MIRRORED.contains(&parts.method.as_str()) {

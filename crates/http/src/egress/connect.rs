@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,7 +14,6 @@ use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -22,6 +21,7 @@ use tower::Service;
 
 use super::EgressError;
 use super::policy::{AddressPolicy, Admitted};
+use super::race::{self, Lost};
 use super::target::{Host, TargetError, TargetUrl};
 use super::tls::TlsTrust;
 
@@ -33,42 +33,9 @@ pub(super) const HTTP1: &[u8] = b"http/1.1";
 pub trait Resolver: Send + Sync + 'static {
     /// Every address of `host`, in order of preference. Need not keep time: the caller has a deadline.
     fn resolve<'a>(&'a self, host: &'a str) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'a>>;
-}
 
-/// The system's resolver.
-///
-/// It blocks a thread per look-up and cannot be interrupted, so a name server that does not answer would otherwise
-/// collect threads for as long as callers keep asking (assurance T08).
-pub struct SystemResolver {
-    lookups: Arc<Semaphore>,
-}
-
-impl SystemResolver {
-    /// At most 64 look-ups at a time.
-    pub fn new() -> Self {
-        Self { lookups: Arc::new(Semaphore::new(64)) }
-    }
-}
-
-impl Default for SystemResolver {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Resolver for SystemResolver {
-    fn resolve<'a>(&'a self, host: &'a str) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'a>> {
-        Box::pin(async move {
-            let slot = self.lookups.clone().acquire_owned().await.map_err(io::Error::other)?;
-            let host = host.to_owned();
-            let lookup = tokio::task::spawn_blocking(move || {
-                // Held by the thread and not by whoever waits for it, who may have given up.
-                let _slot = slot;
-                Ok((host.as_str(), 0).to_socket_addrs()?.map(|found| found.ip()).collect())
-            });
-            lookup.await.map_err(io::Error::other)?
-        })
-    }
+    /// No address of `host` could be connected to: what is remembered of it may be out of date.
+    fn forget(&self, _host: &str) {}
 }
 
 /// How long each step of a connection may take.
@@ -80,6 +47,8 @@ pub struct Timeouts {
     pub connect: Duration,
     /// Connecting to all addresses together: a name may have hundreds.
     pub connect_all: Duration,
+    /// How long one address is tried alone before the next is tried beside it.
+    pub stagger: Duration,
     /// The TLS handshake.
     pub handshake: Duration,
 }
@@ -90,6 +59,8 @@ impl Default for Timeouts {
             resolve: Duration::from_secs(5),
             connect: Duration::from_secs(5),
             connect_all: Duration::from_secs(15),
+            // The delay that RFC 8305 §5 recommends.
+            stagger: Duration::from_millis(250),
             handshake: Duration::from_secs(5),
         }
     }
@@ -178,22 +149,15 @@ impl Inner {
 
     async fn dial(&self, admitted: &Admitted) -> Result<TcpStream, EgressError> {
         let host = || admitted.host().to_string();
-        let mut last = EgressError::ConnectTimeout { host: host() };
-        let in_order = async {
-            for address in admitted.addresses() {
-                match timeout(self.timeouts.connect, dial_one(*address)).await {
-                    Ok(Ok(stream)) => return Some(stream),
-                    Ok(Err(error)) => last = EgressError::ConnectFailed { host: host(), reason: error.to_string() },
-                    Err(_) => last = EgressError::ConnectTimeout { host: host() },
-                }
+        race::connect(admitted.addresses(), &self.timeouts).await.map_err(|lost| {
+            if let Host::Name(name) = admitted.host() {
+                self.resolver.forget(name);
             }
-            None
-        };
-        match timeout(self.timeouts.connect_all, in_order).await {
-            Ok(Some(stream)) => Ok(stream),
-            Ok(None) => Err(last),
-            Err(_) => Err(EgressError::ConnectTimeout { host: host() }),
-        }
+            match lost {
+                Lost::Refused(error) => EgressError::ConnectFailed { host: host(), reason: error.to_string() },
+                Lost::TimedOut => EgressError::ConnectTimeout { host: host() },
+            }
+        })
     }
 
     async fn secure(&self, host: &Host, stream: TcpStream) -> Result<EgressStream, EgressError> {
@@ -219,6 +183,7 @@ pub(super) async fn secure(
     TlsConnector::from(config).connect(name, stream).await.map_err(|error| failed(error.to_string()))
 }
 
+/// One attempt, without any limit of time.
 pub(super) async fn dial_one(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;

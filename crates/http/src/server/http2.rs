@@ -222,10 +222,12 @@ fn two_hosts<B>(request: &Request<B>) -> Option<StatusCode> {
 #[error("the caller takes nothing")]
 struct Stalled;
 
+/// What a body says next; `None` is the end in order.
+type Said = Option<Result<Frame<Bytes>, BodyError>>;
+
 /// A body that runs on a task of its own.
 struct Pumped {
-    /// `None` in the channel is the end in order.
-    frames: Option<mpsc::Receiver<Option<Result<Frame<Bytes>, BodyError>>>>,
+    frames: Option<mpsc::Receiver<Said>>,
     hint: SizeHint,
 }
 
@@ -249,7 +251,7 @@ impl Pumped {
     }
 }
 
-async fn pump<B>(body: B, into: &mpsc::Sender<Option<Result<Frame<Bytes>, BodyError>>>, stall: Duration)
+async fn pump<B>(body: B, into: &mpsc::Sender<Said>, stall: Duration)
 where
     B: Body<Data = Bytes>,
     B::Error: Into<BodyError>,
