@@ -16,6 +16,8 @@ mod lifecycle;
 mod secrets;
 #[path = "black_box/streams.rs"]
 mod streams;
+#[path = "black_box/traces.rs"]
+mod traces;
 #[path = "black_box/transport.rs"]
 mod transport;
 
