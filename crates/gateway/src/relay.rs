@@ -17,7 +17,6 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use crate::egress::Place;
 use crate::evidence::{Attempt, Outcome};
 use crate::revocation::Watch;
 
@@ -64,20 +63,11 @@ pub(crate) struct RelayBody {
     total: Option<Pin<Box<Sleep>>>,
     /// Whether the response's framing has room for a trailer.
     chunked: bool,
-    /// Given back with the body.
-    _place: Place,
 }
 
 impl RelayBody {
     /// `chunked`: whether the response will be, on its way to the caller.
-    pub(crate) fn new(
-        upstream: Incoming,
-        watch: Watch,
-        attempt: Attempt,
-        patience: Patience,
-        chunked: bool,
-        place: Place,
-    ) -> Self {
+    pub(crate) fn new(upstream: Incoming, watch: Watch, attempt: Attempt, patience: Patience, chunked: bool) -> Self {
         Self {
             upstream: Some(upstream),
             watch,
@@ -87,7 +77,6 @@ impl RelayBody {
             silent_since_last_frame: false,
             total: patience.total.map(|total| Box::pin(sleep_until(Instant::now() + total))),
             chunked,
-            _place: place,
         }
     }
 

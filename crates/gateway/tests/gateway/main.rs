@@ -23,4 +23,5 @@ mod t03_gateway_revocation;
 mod t03_gateway_stream;
 mod t05_secrets;
 mod t08_availability;
+mod t08_limits;
 mod t08_places;

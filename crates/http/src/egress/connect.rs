@@ -20,6 +20,7 @@ use tokio_rustls::client::TlsStream;
 use tower::Service;
 
 use super::EgressError;
+use super::identity::ClientIdentity;
 use super::policy::{AddressPolicy, Admitted};
 use super::race::{self, Lost};
 use super::target::{Host, TargetError, TargetUrl};
@@ -87,6 +88,12 @@ impl GuardedConnector {
         timeouts: Timeouts,
     ) -> Self {
         Self(Arc::new(Inner { policy, resolver, trust, timeouts }))
+    }
+
+    /// The same, that shows `identity` to servers which ask for a certificate.
+    pub fn presenting(&self, identity: &ClientIdentity) -> Self {
+        let Inner { policy, resolver, trust, timeouts } = &*self.0;
+        Self::with_timeouts(policy.clone(), resolver.clone(), trust.presenting(identity), *timeouts)
     }
 
     /// Resolves and judges without connecting, for whoever wants to refuse a URL when it is configured. It promises

@@ -13,6 +13,7 @@ mod address;
 mod client;
 mod connect;
 mod credential;
+mod identity;
 mod lookups;
 mod peer;
 mod policy;
@@ -27,6 +28,7 @@ pub use client::{
 };
 pub use connect::{EgressStream, GuardedConnector, Resolver, Timeouts};
 pub use credential::{folded, may_carry_credential};
+pub use identity::{ClientIdentity, ClientIdentityError};
 pub use lookups::SystemResolver;
 pub use peer::{PeerClient, PeerConnector};
 pub use policy::{AddressPolicy, Admitted, BadPrivateHost, PrivateHosts};
