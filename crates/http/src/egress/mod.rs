@@ -26,7 +26,7 @@ pub use client::{
     EgressClient, OperatorClient, PoolSettings, SimpleClient, SimpleError, SimpleRequest, SimpleResponse, client,
     peer_client,
 };
-pub use connect::{EgressStream, GuardedConnector, Resolver, Timeouts};
+pub use connect::{EgressStream, GuardedConnector, Resolver, Reuse, Timeouts};
 pub use credential::{folded, may_carry_credential};
 pub use identity::{ClientIdentity, ClientIdentityError};
 pub use lookups::SystemResolver;

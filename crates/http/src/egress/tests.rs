@@ -237,6 +237,40 @@ mod t03_gateway_egress {
         assert_eq!(resolver.1.load(Ordering::Relaxed), 1);
     }
 
+    /// An upstream that never closes, and how often it was connected to.
+    async fn counting() -> (SocketAddr, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, connected) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+        let count = connected.clone();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::Relaxed);
+                tokio::spawn(async move {
+                    while stream.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0) {
+                        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+                    }
+                });
+            }
+        });
+        (address, connected)
+    }
+
+    #[tokio::test]
+    async fn only_so_many_connections_are_kept_and_one_more_serves_one_request() {
+        let (one, connected_to_one) = counting().await;
+        let (two, connected_to_two) = counting().await;
+        let trust = TlsTrust::from_pem(false, None);
+        let connector = GuardedConnector::keeping(1, dev(), Scripted::new(&[]), trust, QUICK);
+        let client = SimpleClient::new(connector);
+        for _ in 0..3 {
+            for address in [one, two] {
+                assert_eq!(client.send(request(&format!("http://{address}/"))).await.unwrap().body, "ok");
+            }
+        }
+        assert_eq!(connected_to_one.load(Ordering::Relaxed), 1, "kept");
+        assert_eq!(connected_to_two.load(Ordering::Relaxed), 3, "one too many");
+    }
+
     #[tokio::test]
     async fn addresses_are_tried_in_order_until_one_answers() {
         let (upstream, _running) = upstream().await;
