@@ -6,7 +6,7 @@ use std::time::Duration;
 use caracal_crypto::chance;
 use caracal_custody::VerificationKeys;
 use caracal_http::FreshId;
-use caracal_http::egress::{GuardedConnector, PoolSettings, client, either_client, http2_client};
+use caracal_http::egress::GuardedConnector;
 use caracal_http::health::{Probe, Probes};
 use caracal_http::limits::Backoff;
 use caracal_http::server::{self, Ended, Limits, ServerTls, Transport};
@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use crate::circuit::Circuit;
 use crate::config::{ConfigMistakes, GatewayConfig};
-use crate::egress::{Places, UpstreamClient};
+use crate::egress::{Clients, Places};
 use crate::evidence::EvidenceLog;
 use crate::exchange::Exchange;
 use crate::ingress::Ingress;
@@ -57,11 +57,7 @@ pub struct Gateway {
     pub(crate) exchange: Arc<dyn Exchange>,
     pub(crate) connector: GuardedConnector,
     pub(crate) tls: Option<Arc<ServerTls>>,
-    pub(crate) client: UpstreamClient,
-    /// The same over HTTP/1.1 alone, for connections that become something else.
-    pub(crate) upgrading: UpstreamClient,
-    /// The same over HTTP/2 alone.
-    pub(crate) grpc: UpstreamClient,
+    pub(crate) clients: Clients,
     pub(crate) places: Places,
     pub(crate) revocations: Arc<Revocations>,
     pub(crate) circuit: Circuit,
@@ -91,21 +87,14 @@ impl Gateway {
         let metrics = Arc::new(Metrics::default());
         let revocations = Arc::new(Revocations::new(store.clone()));
         store.observe(revocations.clone());
-        // A kept connection that the upstream has closed meanwhile is found out before a byte of the request is
-        // written; only then is it sent on a new one. That is no second attempt: the first never began.
-        let pool = PoolSettings { retry_unsent: true, ..PoolSettings::default() };
-        let (upgrading, grpc) = (client(connector.clone(), &pool), http2_client(&connector, &pool));
-        let client = either_client(&connector, &pool);
         Ok(Arc::new(Self {
             evidence: Arc::new(EvidenceLog::new(store.clone(), ledger, denials, metrics.clone())),
             places: Places::new(config.max_upstream_connections),
+            clients: Clients::new(&connector, &config.client_certificates),
             config,
             store,
             keys,
             exchange,
-            client,
-            upgrading,
-            grpc,
             connector,
             tls,
             revocations,

@@ -23,7 +23,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::egress::{self, Place};
+use crate::egress;
 use crate::evidence::{Attempt, EndedBy, Outcome};
 use crate::revocation::Watch;
 use crate::upload::{Pulse, Upload, UploadFault};
@@ -90,8 +90,6 @@ pub(crate) struct RelayBody {
     silence: Option<Pin<Box<Sleep>>>,
     progress: Option<Progress>,
     ending: Ending,
-    /// Given back with the body.
-    _place: Place,
 }
 
 struct Progress {
@@ -109,24 +107,12 @@ impl RelayBody {
         upload: Arc<Upload>,
         patience: Patience,
         ending: Ending,
-        place: Place,
     ) -> Self {
         let Patience { idle, pulse, progress } = patience;
         // Silence counts from the head on.
         pulse.beat();
         let progress = progress.map(|window| Progress { window, ends: Box::pin(sleep(window)), bytes: 0 });
-        Self {
-            upstream: Some(upstream),
-            watch,
-            attempt,
-            upload,
-            idle,
-            pulse,
-            silence: None,
-            progress,
-            ending,
-            _place: place,
-        }
+        Self { upstream: Some(upstream), watch, attempt, upload, idle, pulse, silence: None, progress, ending }
     }
 
     /// Ends the body early.

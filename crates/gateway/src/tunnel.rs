@@ -22,7 +22,6 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::egress::Place;
 use crate::evidence::{Attempt, EndedBy, Outcome};
 use crate::metrics::Metrics;
 use crate::revocation::Watch;
@@ -42,8 +41,6 @@ pub(crate) struct Tunnel {
     /// When the mandate that opened it ends.
     pub(crate) until: Instant,
     pub(crate) metrics: Arc<Metrics>,
-    /// Given back with it.
-    pub(crate) _place: Place,
 }
 
 /// One more WebSocket, for as long as it is there.

@@ -6,8 +6,6 @@
 mod directory;
 #[cfg(feature = "fake")]
 mod fake;
-#[cfg(feature = "fake")]
-mod identity;
 mod place;
 mod postgres;
 mod proxy;
@@ -15,9 +13,7 @@ mod redis;
 mod server;
 
 #[cfg(feature = "fake")]
-pub use fake::{FakeServer, Received, Reply};
-#[cfg(feature = "fake")]
-pub use identity::Identity;
+pub use fake::{FakeServer, Received, Reply, client_pair, pair_for};
 pub use place::Place;
 pub use postgres::{Database, Postgres};
 pub use proxy::{Cut, CuttingProxy};

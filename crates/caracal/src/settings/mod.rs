@@ -209,6 +209,8 @@ pub struct Settings {
     pub coordinator: CoordinatorTuning,
     /// The Gateway's own.
     pub gateway: GatewayTuning,
+    /// `UPSTREAM_CLIENT_CERTS_FILE`.
+    pub client_certs_file: Option<PathBuf>,
     /// `CARACAL_TLS_EXTRA_CA_FILE`.
     pub extra_ca_file: Option<PathBuf>,
 }
@@ -266,6 +268,7 @@ impl Settings {
             api: ApiTuning::read(&mut reader),
             coordinator: CoordinatorTuning::read(&mut reader),
             gateway: GatewayTuning::read(&mut reader),
+            client_certs_file: reader.text("UPSTREAM_CLIENT_CERTS_FILE").map(PathBuf::from),
             extra_ca_file: reader.text("CARACAL_TLS_EXTRA_CA_FILE").map(PathBuf::from),
             engine,
         };

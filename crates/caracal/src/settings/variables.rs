@@ -106,6 +106,12 @@ pub const VARIABLES: &[Variable] = &[
         "none",
         "PEM certificates trusted for upstreams, identity providers, token endpoints and secret backends beside the system's",
     ),
+    variable(
+        &[Gateway],
+        "UPSTREAM_CLIENT_CERTS_FILE",
+        "none",
+        "certificates that upstreams are called with, by host and zone",
+    ),
     variable(&[Api, Sts], "CONTROL_AUDIENCE", "caracal-control", "identifier of the control resource"),
     variable(
         ALL,

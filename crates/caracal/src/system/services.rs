@@ -30,7 +30,7 @@ use tokio::task::JoinSet;
 
 use super::listeners::Listeners;
 use super::opened::Opened;
-use super::{StartError, copy, secrets};
+use super::{StartError, client_certificates, copy, secrets};
 use crate::adapters::{InProcessSts, OfflineVerifier, SharedVerifier, StoreTime, StreamsProbe, StsPolicyRuntime};
 use crate::kept_counters::KeptRequests;
 use crate::settings::{KeyMaterial, Mode, Service, Settings};
@@ -515,6 +515,10 @@ fn gateway(
         stream_idle_timeout: settings.gateway.stream_idle_timeout,
         idle_timeout: settings.gateway.idle_timeout,
         max_request_bytes: settings.gateway.max_request_bytes,
+        client_certificates: match &settings.client_certs_file {
+            Some(file) => client_certificates::read(file)?,
+            None => Vec::new(),
+        },
         max_upstream_connections: settings.gateway.max_upstream_connections,
         upstream_host_allowlist: settings.upstream_host_allowlist.clone(),
         trust_proxy: settings.trust_proxy,

@@ -10,7 +10,6 @@ use caracal_http::egress::{
     AddressPolicy, GuardedConnector, PrivateHosts, Resolver, SimpleClient, SimpleRequest, SimpleResponse, TargetUrl,
     TlsTrust,
 };
-use caracal_testkit::Identity;
 use http::{HeaderMap, Method};
 
 use crate::support::{Addressed, Running};
@@ -25,8 +24,8 @@ impl Resolver for Here {
     }
 }
 
-async fn get(trusting: &Identity, url: &str) -> SimpleResponse {
-    let trust = TlsTrust::from_pem(false, Some(trusting.certificate.as_bytes()));
+async fn get(trusting: &str, url: &str) -> SimpleResponse {
+    let trust = TlsTrust::from_pem(false, Some(trusting.as_bytes()));
     let connector = GuardedConnector::new(AddressPolicy::new(true, PrivateHosts::default()), Arc::new(Here), trust);
     let request = SimpleRequest {
         method: Method::GET,
@@ -42,10 +41,10 @@ async fn get(trusting: &Identity, url: &str) -> SimpleResponse {
 #[tokio::test]
 async fn the_gateway_speaks_tls_and_its_operators_come_in_elsewhere() {
     let directory = tempfile::tempdir().unwrap();
-    let identity = Identity::of("gateway.test");
+    let (chain, secret) = caracal_testkit::pair_for("gateway.test").unwrap();
     let (certificate, key) = (directory.path().join("chain.pem"), directory.path().join("key.pem"));
-    std::fs::write(&certificate, &identity.certificate).unwrap();
-    std::fs::write(&key, &identity.key).unwrap();
+    std::fs::write(&certificate, &chain).unwrap();
+    std::fs::write(&key, &secret).unwrap();
     let operators = format!("127.0.0.1:{}", caracal_testkit::free_port().unwrap());
     let environment = [
         ("TLS_CERT_FILE", certificate.to_str().unwrap()),
@@ -58,7 +57,7 @@ async fn the_gateway_speaks_tls_and_its_operators_come_in_elsewhere() {
     let by_name = url.replace("127.0.0.1", "gateway.test");
     // Everything there is proxied, and so needs a mandate.
     for path in ["/metrics", "/ready", "/x"] {
-        let answer = get(&identity, &format!("{by_name}{path}")).await;
+        let answer = get(&chain, &format!("{by_name}{path}")).await;
         assert_eq!(answer.status, 401, "{path}");
     }
     let plain = b"GET /health HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n";

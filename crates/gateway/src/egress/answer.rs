@@ -10,7 +10,8 @@ use http_body::Body;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::{Kind, Place, response, websocket::Handshake};
+use super::bounds::Bounds;
+use super::{Kind, response, websocket::Handshake};
 use crate::Gateway;
 use crate::evidence::{Attempt, Outcome};
 use crate::outgoing::Answer;
@@ -31,8 +32,7 @@ pub(super) struct Asked {
     pub(super) kind: Kind,
     pub(super) upload: Arc<Upload>,
     pub(super) pulse: Arc<Pulse>,
-    /// Held until the response has ended.
-    pub(super) place: Place,
+    pub(super) bounds: Bounds,
     /// When the presented mandate ends.
     pub(super) expires_at: Timestamp,
 }
@@ -67,8 +67,8 @@ pub(super) fn relay(
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         Handshake::put_into(headers);
         let until = Instant::now() + gateway.store.now().until(asked.expires_at);
-        let (idle, metrics) = (gateway.config.stream_idle_timeout, gateway.metrics.clone());
-        let tunnel = Tunnel { attempt, watch, idle, until, metrics, _place: asked.place };
+        let (idle, metrics) = (asked.bounds.idle, gateway.metrics.clone());
+        let tunnel = Tunnel { attempt, watch, idle, until, metrics };
         relayed.extensions_mut().insert(Takeover::new(|taken| tunnel.run(upgrade, taken)));
         return relayed.map(|()| None);
     }
@@ -92,17 +92,14 @@ pub(super) fn relay(
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
     let streaming = length.is_none() || is_event_stream(headers.get(CONTENT_TYPE));
-    let patience = Patience {
-        idle: gateway.config.stream_idle_timeout,
-        pulse: asked.pulse,
-        progress: (!streaming).then_some(gateway.config.write_timeout),
-    };
+    let patience =
+        Patience { idle: asked.bounds.idle, pulse: asked.pulse, progress: (!streaming).then_some(asked.bounds.write) };
     let ending = match (length, asked.version) {
         (None, Version::HTTP_11) => Ending::Chunked,
         (None, Version::HTTP_2) => Ending::Trailers { grpc: asked.kind == Kind::Grpc },
         _ => Ending::BrokenOff,
     };
-    let body = RelayBody::new(body, watch, attempt, asked.upload, patience, ending, asked.place);
+    let body = RelayBody::new(body, watch, attempt, asked.upload, patience, ending);
     relayed.map(|()| Some(Box::new(body)))
 }
 

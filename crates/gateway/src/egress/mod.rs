@@ -10,6 +10,8 @@
 //! here or, once a response is under way, by the body that carries it.
 
 mod answer;
+mod bounds;
+mod clients;
 mod credential;
 mod places;
 mod query;
@@ -41,6 +43,9 @@ use crate::upload::{Pulse, Timing, Upload, UploadBody, UploadFault};
 use crate::wire::Refusal;
 
 use self::answer::Asked;
+use self::bounds::Bounds;
+pub use self::clients::ClientCertificate;
+pub(crate) use self::clients::Clients;
 pub(crate) use self::places::{Place, Places};
 use self::request::{BuildFault, Facts};
 pub(crate) use self::response::trailers;
@@ -100,7 +105,7 @@ pub(crate) fn escapes_are_whole(text: &str) -> bool {
 
 /// Forwards one request and relays its response.
 pub(crate) async fn forward(gateway: &Gateway, permit: Permit, inbound: Inbound) -> Result<Answer, Refusal> {
-    let Granted { mut attempt, watch, access_token, directive, expires_at } = permit.spend();
+    let Granted { mut attempt, zone, watch, access_token, directive, expires_at } = permit.spend();
     note_directive(&mut attempt, &directive);
     let ended = |mut attempt: Attempt, outcome: Outcome, refusal: Refusal| {
         attempt.end(outcome);
@@ -118,6 +123,11 @@ pub(crate) async fn forward(gateway: &Gateway, permit: Permit, inbound: Inbound)
     if !target::may_receive_credential(&target, &directive) {
         return Err(ended(attempt, Outcome::HostNotAllowed, Refusal::HostNotAllowed));
     }
+    let bounds = Bounds::of(&gateway.config, &directive.limits);
+    // Nothing of a body that says it is too large for its resource is read, and nothing is sent.
+    if inbound.body.size_hint().lower() > bounds.request_bytes {
+        return Err(ended(attempt, Outcome::Transport(Refusal::BodyTooLarge.status()), Refusal::BodyTooLarge));
+    }
     let kind = Kind::of(&inbound);
     let (method, version) = (inbound.parts.method.clone(), inbound.parts.version);
     let takes_trailers = answer::takes_trailers(version, &inbound.parts.headers);
@@ -129,9 +139,10 @@ pub(crate) async fn forward(gateway: &Gateway, permit: Permit, inbound: Inbound)
     };
     let timing = match read_deadline {
         Some(deadline) => Timing::Deadline(deadline),
-        None => Timing::Alive(pulse.clone(), gateway.config.stream_idle_timeout),
+        None => Timing::Alive(pulse.clone(), bounds.idle),
     };
-    let built = build(gateway, inbound, &target, &directive, &access_token, &mut attempt, (&kind, timing));
+    let credentials = (&directive, &access_token);
+    let built = build(gateway, inbound, &target, credentials, (&kind, timing, &bounds), &mut attempt);
     let (request, upload, finished) = match built {
         Ok(built) => built,
         Err(fault) => {
@@ -142,27 +153,22 @@ pub(crate) async fn forward(gateway: &Gateway, permit: Permit, inbound: Inbound)
     // The mandate and the provider's token have served; only the request knows them now.
     drop((directive, access_token));
     attempt.sending(began, upload.clone());
-    let zone = attempt.caller().map(|caller| caller.zone.clone());
-    let place = match zone {
-        Some(zone) => {
-            let wait = tokio::time::Instant::now() + WAIT_FOR_PLACE;
-            let deadline = read_deadline.map_or(wait, |deadline| deadline.min(wait));
-            gateway.places.take(&target, &zone, deadline).await.ok()
-        }
-        None => None,
-    };
-    let Some(place) = place else {
+    let wait = tokio::time::Instant::now() + WAIT_FOR_PLACE;
+    let patience = read_deadline.map_or(wait, |deadline| deadline.min(wait));
+    let Ok(place) = gateway.places.take(&target, &zone, patience).await else {
         let refusal = Refusal::UpstreamBusy { retry_after: BUSY_RETRY_AFTER };
         let status = refusal.status();
         return Err(ended(attempt, Outcome::Transport(status), refusal));
     };
+    attempt.hold(place);
     // What was revoked while the call waited is not begun.
     if watch.is_revoked() {
         return Err(ended(attempt, Outcome::RevokedBeforeDispatch, Refusal::Revoked));
     }
+    let client = gateway.clients.of(&zone, &target).to(&kind);
     let dispatched = Instant::now();
-    let sent = Sent { upload: &upload, finished, read_deadline, kind: &kind };
-    let upstream = match dispatch(gateway, request, sent).await {
+    let sent = Sent { upload: &upload, finished, read_deadline, upstream_timeout: bounds.upstream_timeout };
+    let upstream = match dispatch(client, request, sent, &kind).await {
         Ok(upstream) => upstream,
         Err(Failure::NotAddressable(refused)) => return Err(not_addressable(attempt, refused)),
         Err(Failure::Transport(refusal)) => {
@@ -170,7 +176,7 @@ pub(crate) async fn forward(gateway: &Gateway, permit: Permit, inbound: Inbound)
             return Err(ended(attempt, Outcome::Transport(status), refusal));
         }
     };
-    let asked = Asked { method, version, takes_trailers, kind, upload, pulse, place, expires_at };
+    let asked = Asked { method, version, takes_trailers, kind, upload, pulse, bounds, expires_at };
     attempt.answered(upstream.status(), dispatched.elapsed());
     gateway.metrics.allowed.up();
     Ok(answer::relay(gateway, asked, upstream, attempt, watch))
@@ -199,10 +205,9 @@ fn build(
     gateway: &Gateway,
     inbound: Inbound,
     target: &caracal_http::egress::TargetUrl,
-    directive: &Directive,
-    access_token: &caracal_crypto::SecretText,
+    (directive, access_token): (&Directive, &caracal_crypto::SecretText),
+    (kind, timing, bounds): (&Kind, Timing, &Bounds),
     attempt: &mut Attempt,
-    (kind, timing): (&Kind, Timing),
 ) -> Result<Built, BuildFault> {
     let Inbound { parts, body, peer, id, .. } = inbound;
     if MIRRORED.contains(&parts.method.as_str()) {
@@ -235,7 +240,7 @@ fn build(
         Kind::Grpc => drop(headers.insert(TE, HeaderValue::from_static("trailers"))),
     }
     let trailers = *kind == Kind::Grpc;
-    let (body, upload, finished) = UploadBody::new(body, gateway.config.max_request_bytes, timing, trailers);
+    let (body, upload, finished) = UploadBody::new(body, bounds.request_bytes, timing, trailers);
     let mut request = Request::new(body);
     *request.method_mut() = parts.method;
     *request.uri_mut() = uri;
@@ -255,21 +260,18 @@ struct Sent<'s> {
     /// Hears when nothing more is to be sent.
     finished: oneshot::Receiver<()>,
     read_deadline: Option<tokio::time::Instant>,
-    kind: &'s Kind,
+    /// From then on to the head of the response.
+    upstream_timeout: Duration,
 }
 
 /// Sends the request, once. The time for the response's head counts from the end of the request; until then the whole
 /// request's deadline holds, also while the upstream takes nothing.
 async fn dispatch(
-    gateway: &Gateway,
+    client: &UpstreamClient,
     request: Request<UploadBody>,
-    Sent { upload, finished, read_deadline, kind }: Sent<'_>,
+    Sent { upload, finished, read_deadline, upstream_timeout }: Sent<'_>,
+    kind: &Kind,
 ) -> Result<Response<Incoming>, Failure> {
-    let client = match kind {
-        Kind::Plain => &gateway.client,
-        Kind::WebSocket(_) => &gateway.upgrading,
-        Kind::Grpc => &gateway.grpc,
-    };
     let mut response = std::pin::pin!(client.request(request));
     let too_late = async {
         match read_deadline {
@@ -278,13 +280,14 @@ async fn dispatch(
         }
     };
     let sent = tokio::select! {
+        biased;
         response = response.as_mut() => Some(response),
         _ = finished => None,
         () = too_late => return Err(Failure::Transport(Refusal::UpstreamUnreachable)),
     };
     let response = match sent {
         Some(response) => response,
-        None => match tokio::time::timeout(gateway.config.upstream_timeout, response).await {
+        None => match tokio::time::timeout(upstream_timeout, response).await {
             Ok(response) => response,
             Err(_) => return Err(Failure::Transport(Refusal::UpstreamTimeout)),
         },

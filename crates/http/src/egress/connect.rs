@@ -14,12 +14,14 @@ use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower::Service;
 
 use super::EgressError;
+use super::identity::ClientIdentity;
 use super::policy::{AddressPolicy, Admitted};
 use super::race::{self, Lost};
 use super::target::{Host, TargetError, TargetUrl};
@@ -28,6 +30,10 @@ use super::tls::TlsTrust;
 /// HTTP/2 and HTTP/1.1, as they are called in a handshake.
 pub(super) const HTTP2: &[u8] = b"h2";
 pub(super) const HTTP1: &[u8] = b"http/1.1";
+
+/// Connections that are kept open for another request, of all upstreams together. Each of a tenant's resources can name an
+/// upstream of its own, and without a bound each would hold a socket long after its call.
+const MOST_KEPT: usize = 2_048;
 
 /// Turns names into addresses.
 pub trait Resolver: Send + Sync + 'static {
@@ -75,6 +81,7 @@ struct Inner {
     resolver: Arc<dyn Resolver>,
     trust: TlsTrust,
     timeouts: Timeouts,
+    kept: Arc<Semaphore>,
 }
 
 impl GuardedConnector {
@@ -90,13 +97,32 @@ impl GuardedConnector {
         trust: TlsTrust,
         timeouts: Timeouts,
     ) -> Self {
-        Self(Arc::new(Inner { policy, resolver, trust, timeouts }))
+        Self::keeping(MOST_KEPT, policy, resolver, trust, timeouts)
+    }
+
+    /// The same, with at most `most` connections that can be kept.
+    pub(super) fn keeping(
+        most: usize,
+        policy: AddressPolicy,
+        resolver: Arc<dyn Resolver>,
+        trust: TlsTrust,
+        timeouts: Timeouts,
+    ) -> Self {
+        let kept = Arc::new(Semaphore::new(most));
+        Self(Arc::new(Inner { policy, resolver, trust, timeouts, kept }))
+    }
+
+    /// The same, that shows `identity` to servers which ask for a certificate.
+    pub fn presenting(&self, identity: &ClientIdentity) -> Self {
+        let Inner { policy, resolver, trust, timeouts, .. } = &*self.0;
+        Self::with_timeouts(policy.clone(), resolver.clone(), trust.presenting(identity), *timeouts)
     }
 
     /// The same, that offers these protocols in each handshake.
     pub(super) fn offering(&self, protocols: &[&[u8]]) -> Self {
-        let Inner { policy, resolver, trust, timeouts } = &*self.0;
-        Self::with_timeouts(policy.clone(), resolver.clone(), trust.offering(protocols), *timeouts)
+        let Inner { policy, resolver, trust, timeouts, kept } = &*self.0;
+        let (policy, resolver, trust) = (policy.clone(), resolver.clone(), trust.offering(protocols));
+        Self(Arc::new(Inner { policy, resolver, trust, timeouts: *timeouts, kept: kept.clone() }))
     }
 
     /// Resolves and judges without connecting, for whoever wants to refuse a URL when it is configured. It promises
@@ -131,7 +157,12 @@ impl Inner {
         let target = TargetUrl::parse(&format!("{scheme}://{authority}/"))?;
         let admitted = self.admit(target.host(), target.port()).await?;
         let stream = self.dial(&admitted).await?;
-        if target.is_https() { self.secure(admitted.host(), stream).await } else { Ok(EgressStream::Plain(stream)) }
+        let reuse = Reuse::among(&self.kept);
+        if target.is_https() {
+            self.secure(admitted.host(), stream, reuse).await
+        } else {
+            Ok(EgressStream::Plain(stream, reuse))
+        }
     }
 
     async fn admit(&self, host: &Host, port: u16) -> Result<Admitted, EgressError> {
@@ -160,9 +191,9 @@ impl Inner {
         })
     }
 
-    async fn secure(&self, host: &Host, stream: TcpStream) -> Result<EgressStream, EgressError> {
+    async fn secure(&self, host: &Host, stream: TcpStream, reuse: Reuse) -> Result<EgressStream, EgressError> {
         match timeout(self.timeouts.handshake, secure(&self.trust, host, stream)).await {
-            Ok(secured) => secured.map(|stream| EgressStream::Tls(Box::new(stream))),
+            Ok(secured) => secured.map(|stream| EgressStream::Tls(Box::new(stream), reuse)),
             Err(_) => Err(EgressError::TlsFailed { host: host.to_string(), reason: "handshake timed out".to_owned() }),
         }
     }
@@ -190,28 +221,55 @@ pub(super) async fn dial_one(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
+/// Whether a connection may be kept for another request.
+pub struct Reuse {
+    is_surplus: bool,
+    /// Given back when the connection closes.
+    _kept: Option<OwnedSemaphorePermit>,
+}
+
+impl Reuse {
+    /// As long as fewer connections are open than can be kept. One more is not: it serves its request and closes.
+    fn among(kept: &Arc<Semaphore>) -> Self {
+        let kept = kept.clone().try_acquire_owned().ok();
+        Self { is_surplus: kept.is_none(), _kept: kept }
+    }
+
+    /// Without a bound, where it is few who are connected to.
+    pub(super) fn unbounded() -> Self {
+        Self { is_surplus: false, _kept: None }
+    }
+}
+
 /// An outbound connection to an admitted address.
 pub enum EgressStream {
     /// `http`.
-    Plain(TcpStream),
+    Plain(TcpStream, Reuse),
     /// `https`.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<TcpStream>>, Reuse),
 }
 
 impl Connection for EgressStream {
     fn connected(&self) -> Connected {
-        match self {
-            Self::Tls(stream) if stream.get_ref().1.alpn_protocol() == Some(HTTP2) => Connected::new().negotiated_h2(),
-            Self::Tls(_) | Self::Plain(_) => Connected::new(),
+        let (Self::Plain(_, reuse) | Self::Tls(_, reuse)) = self;
+        let connected = match self {
+            Self::Tls(stream, _) if stream.get_ref().1.alpn_protocol() == Some(HTTP2) => {
+                Connected::new().negotiated_h2()
+            }
+            Self::Tls(..) | Self::Plain(..) => Connected::new(),
+        };
+        if reuse.is_surplus {
+            connected.poison();
         }
+        connected
     }
 }
 
 impl AsyncRead for EgressStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Plain(stream, _) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream, _) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -219,22 +277,22 @@ impl AsyncRead for EgressStream {
 impl AsyncWrite for EgressStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Plain(stream, _) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream, _) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Plain(stream, _) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream, _) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Plain(stream, _) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream, _) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 
@@ -244,15 +302,15 @@ impl AsyncWrite for EgressStream {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Plain(stream, _) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Tls(stream, _) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
+            Self::Plain(stream, _) => stream.is_write_vectored(),
+            Self::Tls(stream, _) => stream.is_write_vectored(),
         }
     }
 }

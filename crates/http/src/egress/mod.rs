@@ -13,6 +13,7 @@ mod address;
 mod client;
 mod connect;
 mod credential;
+mod identity;
 mod lookups;
 mod peer;
 mod policy;
@@ -25,8 +26,9 @@ pub use client::{
     EgressClient, OperatorClient, PoolSettings, SimpleClient, SimpleError, SimpleRequest, SimpleResponse, client,
     either_client, http2_client, peer_client,
 };
-pub use connect::{EgressStream, GuardedConnector, Resolver, Timeouts};
+pub use connect::{EgressStream, GuardedConnector, Resolver, Reuse, Timeouts};
 pub use credential::{folded, may_carry_credential};
+pub use identity::{ClientIdentity, ClientIdentityError};
 pub use lookups::SystemResolver;
 pub use peer::{PeerClient, PeerConnector};
 pub use policy::{AddressPolicy, Admitted, BadPrivateHost, PrivateHosts};
