@@ -22,7 +22,7 @@ macro_rules! words {
         }
 
         impl $name {
-            /// Every word of the contract.
+            /// Every word there is.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
             /// Reads a word; one we do not know is kept as it is.
@@ -67,6 +67,8 @@ words! {
         ControlInvoke = "control.invoke",
         /// A secret was shown to an operator.
         CredentialRevealed = "credential_revealed",
+        /// The ledger itself is not as it was written, or somebody tried to write it anew. Not of the contract.
+        LedgerIncident = "ledger_incident",
     }
 }
 

@@ -42,6 +42,11 @@ pub enum Problem {
         /// Sequence number of the last row found, 0 when there is none.
         found: i64,
     },
+    /// The anchor that says where the chain begins was not made with the audit key.
+    ForgedAnchor {
+        /// Sequence number of the last row that it says was removed.
+        anchored: i64,
+    },
     /// The row at the recorded head has another hash: the chain was rewritten, or another one was put in its place.
     HeadMismatch {
         /// Sequence number of the recorded head.
@@ -59,6 +64,9 @@ impl fmt::Display for Problem {
             Self::UnreadableRow { reason } => write!(f, "unreadable row: {}", Shown(reason)),
             Self::WrongZone { found: Some(zone) } => write!(f, "the event belongs to zone {}", Shown(zone)),
             Self::WrongZone { found: None } => f.write_str("the event belongs to no zone"),
+            Self::ForgedAnchor { anchored } => {
+                write!(f, "the anchor that says that all up to seq {anchored} was removed has no valid seal")
+            }
             Self::TailCut { recorded, found: 0 } => {
                 write!(f, "the recorded head is seq {recorded}, but the chain is empty")
             }

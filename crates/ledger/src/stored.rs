@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use caracal_authority::ZoneId;
 use caracal_store::admin_evidence::{self, AdminEvidenceRow, ZONELESS_CHAIN};
 use caracal_store::evidence::{self, ChainRow, EvidenceRow};
-use caracal_store::{DeploymentRead, StoreError};
+use caracal_store::{DeploymentRead, StoreError, retention};
 
 use crate::admin_chain::StoredAdminRecord;
+use crate::anchors;
 use crate::chain::{Chain, ChainKey, ChainLink, ChainRecord, Head, StoredRow};
 use crate::event::StoredEvent;
 use crate::report::{ChainReport, LedgerReport, Problem};
@@ -22,10 +23,23 @@ pub async fn verify_store(
     tx: &mut DeploymentRead<'_>,
     key: Option<&dyn ChainKey>,
     recorded: &BTreeMap<Chain, Head>,
+    progress: impl FnMut(&Chain, i64),
+) -> Result<LedgerReport, StoreError> {
+    verify_store_behind(tx, key, recorded, &BTreeMap::new(), progress).await
+}
+
+/// Verifies every chain from its mark on, the marked event included; a chain without a mark from its first row. Every mark
+/// has to be where it was.
+pub async fn verify_store_behind(
+    tx: &mut DeploymentRead<'_>,
+    key: Option<&dyn ChainKey>,
+    recorded: &BTreeMap<Chain, Head>,
+    marks: &BTreeMap<Chain, Head>,
     mut progress: impl FnMut(&Chain, i64),
 ) -> Result<LedgerReport, StoreError> {
-    let mut stored: Vec<Chain> = Vec::new();
+    let mut stored: Vec<Chain> = marks.keys().cloned().collect();
     stored.extend(evidence::list_chains(tx).await?.into_iter().map(Chain::Evidence));
+    stored.extend(retention::list_anchored(tx).await?.into_iter().map(Chain::Evidence));
     for chain in admin_evidence::list_chains(tx).await? {
         stored.push(Chain::Admin(if chain == ZONELESS_CHAIN {
             None
@@ -36,10 +50,10 @@ pub async fn verify_store(
     }
     let mut chains = Vec::new();
     for chain in chains_to_verify(stored, recorded) {
-        let head = recorded.get(&chain).cloned();
+        let known = Known { recorded: recorded.get(&chain).cloned(), mark: marks.get(&chain).cloned() };
         chains.push(match &chain {
-            Chain::Evidence(zone) => verify_evidence(tx, zone, key, head, |seq| progress(&chain, seq)).await?,
-            Chain::Admin(zone) => verify_admin(tx, zone.as_ref(), key, head, |seq| progress(&chain, seq)).await?,
+            Chain::Evidence(zone) => verify_evidence(tx, zone, key, known, |seq| progress(&chain, seq)).await?,
+            Chain::Admin(zone) => verify_admin(tx, zone.as_ref(), key, known, |seq| progress(&chain, seq)).await?,
         });
     }
     Ok(LedgerReport { chains })
@@ -54,9 +68,18 @@ pub async fn is_empty(tx: &mut DeploymentRead<'_>) -> Result<bool, StoreError> {
 /// it does not hold means that an older or another history was put in place (threat T17).
 pub async fn find_rollback(
     tx: &mut DeploymentRead<'_>,
+    key: Option<&dyn ChainKey>,
     recorded: &BTreeMap<Chain, Head>,
 ) -> Result<Option<(Chain, Problem)>, StoreError> {
     for (chain, head) in recorded {
+        if let Chain::Evidence(zone) = chain
+            && let Some(anchor) = retention::find_anchor(&mut tx.zone(zone)).await?
+            && anchors::is_genuine(key, &anchor)
+            && anchor.chain_seq >= head.chain_seq
+        {
+            // What was recorded has been removed since, for its age.
+            continue;
+        }
         let (row, last) = match chain {
             Chain::Evidence(zone) => {
                 let mut tx = tx.zone(zone);
@@ -92,15 +115,50 @@ fn hash_at<R>(row: ChainRow<R>, chain_seq: i64, parts: impl Fn(R) -> (i64, Strin
     }
 }
 
+/// What is known of a chain beside its rows.
+struct Known {
+    recorded: Option<Head>,
+    mark: Option<Head>,
+}
+
 async fn verify_evidence(
     tx: &mut DeploymentRead<'_>,
     zone: &ZoneId,
     key: Option<&dyn ChainKey>,
-    recorded: Option<Head>,
+    Known { recorded, mark }: Known,
     mut progress: impl FnMut(i64),
 ) -> Result<ChainReport, StoreError> {
     let mut verifier = ZoneVerifier::new(zone.clone(), key, recorded);
+    let anchor = retention::find_anchor(&mut tx.zone(zone)).await?;
     let mut from = i64::MIN;
+    let genuine = match anchor {
+        Some(anchor) if !anchors::is_genuine(key, &anchor) => {
+            verifier.forged_anchor(anchor.chain_seq);
+            None
+        }
+        anchor => anchor.map(|anchor| anchors::head_of(&anchor)),
+    };
+    match (genuine, mark) {
+        (Some(anchor), Some(mark)) if mark.chain_seq > anchor.chain_seq => {
+            (verifier, from) = (verifier.starting_at(mark.chain_seq).passing(mark.clone()), mark.chain_seq);
+        }
+        (Some(anchor), _) => {
+            let first = evidence::list_chain(&mut tx.zone(zone), i64::MIN, 1).await?.pop();
+            let first = first.and_then(|row| match row {
+                ChainRow::Read(row) => Some(row.chain_seq),
+                ChainRow::Unreadable { chain_seq, .. } => chain_seq,
+            });
+            verifier = match first {
+                // What was anchored goes in pieces, oldest first: what is left of it still belongs together.
+                Some(first) if first <= anchor.chain_seq => verifier.starting_at(first).passing(anchor),
+                _ => verifier.resuming_behind(anchor),
+            };
+        }
+        (None, Some(mark)) => {
+            (verifier, from) = (verifier.starting_at(mark.chain_seq).passing(mark.clone()), mark.chain_seq);
+        }
+        (None, None) => {}
+    }
     loop {
         let rows = evidence::list_chain(&mut tx.zone(zone), from, PAGE).await?;
         let Some(last) = feed(&mut verifier, rows, |row| row.chain_seq, event_row) else { break };
@@ -116,11 +174,15 @@ async fn verify_admin(
     tx: &mut DeploymentRead<'_>,
     zone: Option<&ZoneId>,
     key: Option<&dyn ChainKey>,
-    recorded: Option<Head>,
+    Known { recorded, mark }: Known,
     mut progress: impl FnMut(i64),
 ) -> Result<ChainReport, StoreError> {
     let mut verifier = AdminVerifier::new(zone.cloned(), key, recorded);
     let mut from = i64::MIN;
+    if let Some(mark) = mark {
+        from = mark.chain_seq;
+        verifier = verifier.starting_at(from).passing(mark);
+    }
     loop {
         let chain = zone.map_or(ZONELESS_CHAIN, ZoneId::as_str);
         let rows = admin_evidence::list_chain(tx, chain, from, PAGE).await?;

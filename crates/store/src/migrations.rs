@@ -112,6 +112,13 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("migrations/0012_policy_operations.sqlite.sql"),
         postgres: include_str!("migrations/0012_policy_operations.postgres.sql"),
     },
+    Migration {
+        version: 13,
+        name: "evidence_upkeep",
+        shared: include_str!("migrations/0013_evidence_upkeep.sql"),
+        sqlite: include_str!("migrations/0013_evidence_upkeep.sqlite.sql"),
+        postgres: include_str!("migrations/0013_evidence_upkeep.postgres.sql"),
+    },
 ];
 
 /// The schema version this binary writes.

@@ -186,7 +186,7 @@ impl Stored {
     }
 
     /// Does `sql` past everything that forbids it.
-    fn tamper(&self, sql: &str) {
+    pub(crate) fn tamper(&self, sql: &str) {
         match self {
             Self::File(copy) => {
                 let connection = Connection::open(copy.path().join("caracal.db")).unwrap();
@@ -231,6 +231,16 @@ impl Original {
 
     pub(crate) async fn verified_after(&self, sql: &str) -> LedgerReport {
         self.tampered(sql).verify(&self.heads).await.unwrap()
+    }
+
+    /// The content hash of an event.
+    pub(crate) fn hash_of(&self, id: &str) -> String {
+        let sql = format!("SELECT content_sha256 FROM audit_events WHERE id = '{id}'");
+        if let Some(database) = self.place.database() {
+            return database.run(&sql).unwrap().trim().to_owned();
+        }
+        let connection = Connection::open(self.place.path().join("caracal.db")).unwrap();
+        connection.query_row(&sql, [], |row| row.get(0)).unwrap()
     }
 
     /// Columns of a table, and whether they hold whole numbers.

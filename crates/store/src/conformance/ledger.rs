@@ -50,7 +50,7 @@ async fn refuses_change(make: Make, tables: &[&str]) {
 }
 
 /// Runs a statement with the very rights the store has.
-async fn run(store: &Store, statement: &str) -> Result<usize, StoreError> {
+pub(super) async fn run(store: &Store, statement: &str) -> Result<usize, StoreError> {
     store
         .commit_deployment(statement.to_owned(), |tx, statement| {
             Box::pin(async move { tx.tx().append(statement, &[]).await })

@@ -33,6 +33,9 @@ BEGIN
   END LOOP;
   REVOKE UPDATE, DELETE, TRUNCATE ON audit_events, admin_audit_events, policy_versions, policy_set_versions
     FROM caracal_runtime;
+  IF to_regclass('audit_anchors') IS NOT NULL THEN
+    REVOKE UPDATE, DELETE, TRUNCATE ON audit_anchors FROM caracal_runtime;
+  END IF;
   REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON schema_migrations FROM caracal_runtime;
   -- A statement that speaks for no zone sees nothing and writes nothing; `*` speaks for the deployment.
   FOR place IN
