@@ -16,6 +16,7 @@ mod applications;
 mod approvals;
 mod attribution;
 mod audit;
+mod audit_retention;
 mod custody;
 mod evidence;
 mod gate;
@@ -41,6 +42,7 @@ mod workloads;
 mod zones;
 
 pub use admin::{Admin, AdminConfig, Capabilities, SetupError};
+pub use audit::explain::recorded_question;
 pub use gate::Needs;
 pub use routes::{RouteInfo, route_list};
 pub use runtime::{Loaded, NotSimulated, PolicyRuntime, Replica, RuntimeState, Simulation, Unreachable};

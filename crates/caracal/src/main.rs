@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use caracal::bench::{self, BenchFlags, What};
-use caracal::commands::{self, BackupFlags, Failure, RestoreFlags};
+use caracal::commands::{self, BackupFlags, Failure, ReplayFlags, RestoreFlags};
 use caracal::settings::UpFlags;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -210,6 +210,28 @@ enum Audit {
         #[arg(long)]
         json: bool,
     },
+    /// Decide recorded questions anew by another version of a policy set, and say what would have been decided otherwise.
+    /// Changes nothing; works beside a running system.
+    Replay {
+        /// The zone, by its id.
+        #[arg(long, value_name = "ID")]
+        zone: String,
+        /// The version of a policy set to decide by, active or not, by its id.
+        #[arg(long, value_name = "ID")]
+        policy_set_version: String,
+        /// Only what happened since: an instant such as 2026-01-01T00:00:00Z, or so long ago, such as 7d.
+        #[arg(long, value_name = "WHEN")]
+        since: Option<String>,
+        /// How many of the changes to show.
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        examples: usize,
+        /// The data directory of an embedded store; without it, and with DATABASE_URL, that database.
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+        /// JSON instead of text.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -303,6 +325,10 @@ fn main() -> ExitCode {
         }
         Command::Status { ready, json, port_offset, bind } => commands::status(bind, port_offset, ready, json),
         Command::Audit(Audit::Verify { data_dir, json }) => commands::verify(data_dir, json),
+        Command::Audit(Audit::Replay { zone, policy_set_version, since, examples, data_dir, json }) => {
+            let version = policy_set_version;
+            commands::replay(&ReplayFlags { zone, version, since, examples, data_dir, json })
+        }
         Command::Streams(Streams::Show { topics: Topics { data_dir, json } }) => commands::show_streams(data_dir, json),
         Command::Streams(Streams::Dead { topic, topics: Topics { data_dir, json } }) => {
             commands::list_dead_letters(data_dir, &topic, json)

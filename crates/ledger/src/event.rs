@@ -143,6 +143,11 @@ impl Metadata {
         self
     }
 
+    /// The attributes as a JSON object.
+    pub fn into_map(self) -> Map<String, Value> {
+        self.0
+    }
+
     /// The attribute of that key.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.0.get(key)
@@ -435,5 +440,28 @@ mod tests {
         for word in ["allow", "denied", "", "pending"] {
             assert!(!Decision::parse(word).is_deny(), "{word}");
         }
+    }
+
+    /// What `docs/schemas` tells others is what we write.
+    #[test]
+    fn the_published_schema_names_what_events_have() {
+        let text = include_str!("../../../docs/schemas/caracal-audit-event-2026-05-21.schema.json");
+        let schema: Value = serde_json::from_str(text).unwrap();
+        let decisions: Vec<&str> = Decision::ALL.iter().map(Decision::as_str).collect();
+        assert_eq!(schema["properties"]["decision"]["enum"], json!(decisions));
+        let types = schema["properties"]["event_type"]["description"].as_str().unwrap();
+        for event_type in EventType::ALL {
+            assert!(types.contains(event_type.as_str()), "{event_type:?}");
+        }
+        let stored = event().to_stored().unwrap();
+        let mut names: Vec<&str> = stored.texts().iter().map(|(name, _)| *name).collect();
+        names.push("occurred_at");
+        let properties = schema["properties"].as_object().unwrap();
+        assert!(names.iter().all(|name| properties.contains_key(*name)) && names.len() == properties.len());
+        // Lists are never null (README D3), so each of our events has all that is required.
+        for required in schema["required"].as_array().unwrap() {
+            assert!(names.contains(&required.as_str().unwrap()), "{required}");
+        }
+        assert!(stored.determining_policies.starts_with('[') && stored.diagnostics.starts_with('['));
     }
 }

@@ -45,5 +45,5 @@ pub use heads::{HeadsError, HeadsFile, read_heads};
 pub use heads_observer::HeadsObserver;
 pub use marks::SweepMarks;
 pub use report::{ChainReport, Finding, LedgerReport, Problem};
-pub use stored::{find_rollback, is_empty, verify_store, verify_store_behind};
+pub use stored::{Begin, find_rollback, is_empty, verify_store, verify_store_marked};
 pub use verify::{AdminVerifier, ChainVerifier, ZoneVerifier};

@@ -25,16 +25,24 @@ pub async fn verify_store(
     recorded: &BTreeMap<Chain, Head>,
     progress: impl FnMut(&Chain, i64),
 ) -> Result<LedgerReport, StoreError> {
-    verify_store_behind(tx, key, recorded, &BTreeMap::new(), progress).await
+    verify_store_marked(tx, key, recorded, (&BTreeMap::new(), Begin::AtFirst), progress).await
 }
 
-/// Verifies every chain from its mark on, the marked event included; a chain without a mark from its first row. Every mark
-/// has to be where it was.
-pub async fn verify_store_behind(
+/// Where verification begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// At the first row of each chain.
+    AtFirst,
+    /// At the marked event of each chain, which is looked at again; at the first row of one without a mark.
+    AtMarks,
+}
+
+/// Verifies every chain, of which events were marked that have to be where they were.
+pub async fn verify_store_marked(
     tx: &mut DeploymentRead<'_>,
     key: Option<&dyn ChainKey>,
     recorded: &BTreeMap<Chain, Head>,
-    marks: &BTreeMap<Chain, Head>,
+    (marks, begin): (&BTreeMap<Chain, Head>, Begin),
     mut progress: impl FnMut(&Chain, i64),
 ) -> Result<LedgerReport, StoreError> {
     let mut stored: Vec<Chain> = marks.keys().cloned().collect();
@@ -50,7 +58,7 @@ pub async fn verify_store_behind(
     }
     let mut chains = Vec::new();
     for chain in chains_to_verify(stored, recorded) {
-        let known = Known { recorded: recorded.get(&chain).cloned(), mark: marks.get(&chain).cloned() };
+        let known = Known { recorded: recorded.get(&chain).cloned(), mark: marks.get(&chain).cloned(), begin };
         chains.push(match &chain {
             Chain::Evidence(zone) => verify_evidence(tx, zone, key, known, |seq| progress(&chain, seq)).await?,
             Chain::Admin(zone) => verify_admin(tx, zone.as_ref(), key, known, |seq| progress(&chain, seq)).await?,
@@ -119,30 +127,40 @@ fn hash_at<R>(row: ChainRow<R>, chain_seq: i64, parts: impl Fn(R) -> (i64, Strin
 struct Known {
     recorded: Option<Head>,
     mark: Option<Head>,
+    begin: Begin,
+}
+
+impl Known {
+    /// The position to begin at instead of the first row, where the mark is in force.
+    fn start(&self) -> Option<i64> {
+        self.mark.as_ref().filter(|_| self.begin == Begin::AtMarks).map(|mark| mark.chain_seq)
+    }
 }
 
 async fn verify_evidence(
     tx: &mut DeploymentRead<'_>,
     zone: &ZoneId,
     key: Option<&dyn ChainKey>,
-    Known { recorded, mark }: Known,
+    mut known: Known,
     mut progress: impl FnMut(i64),
 ) -> Result<ChainReport, StoreError> {
-    let mut verifier = ZoneVerifier::new(zone.clone(), key, recorded);
-    let anchor = retention::find_anchor(&mut tx.zone(zone)).await?;
-    let mut from = i64::MIN;
-    let genuine = match anchor {
+    let mut verifier = ZoneVerifier::new(zone.clone(), key, known.recorded.take());
+    let anchor = match retention::find_anchor(&mut tx.zone(zone)).await? {
         Some(anchor) if !anchors::is_genuine(key, &anchor) => {
             verifier.forged_anchor(anchor.chain_seq);
             None
         }
         anchor => anchor.map(|anchor| anchors::head_of(&anchor)),
     };
-    match (genuine, mark) {
-        (Some(anchor), Some(mark)) if mark.chain_seq > anchor.chain_seq => {
-            (verifier, from) = (verifier.starting_at(mark.chain_seq).passing(mark.clone()), mark.chain_seq);
-        }
-        (Some(anchor), _) => {
+    if let Some(anchor) = &anchor {
+        // What was marked may have been removed since, for its age.
+        known.mark = known.mark.filter(|mark| mark.chain_seq > anchor.chain_seq);
+    }
+    let start = known.start();
+    let mut from = i64::MIN;
+    match (start, anchor) {
+        (Some(start), _) => (verifier, from) = (verifier.starting_at(start), start),
+        (None, Some(anchor)) => {
             let first = evidence::list_chain(&mut tx.zone(zone), i64::MIN, 1).await?.pop();
             let first = first.and_then(|row| match row {
                 ChainRow::Read(row) => Some(row.chain_seq),
@@ -154,10 +172,10 @@ async fn verify_evidence(
                 _ => verifier.resuming_behind(anchor),
             };
         }
-        (None, Some(mark)) => {
-            (verifier, from) = (verifier.starting_at(mark.chain_seq).passing(mark.clone()), mark.chain_seq);
-        }
         (None, None) => {}
+    }
+    if let Some(mark) = known.mark {
+        verifier = verifier.passing(mark);
     }
     loop {
         let rows = evidence::list_chain(&mut tx.zone(zone), from, PAGE).await?;
@@ -174,14 +192,16 @@ async fn verify_admin(
     tx: &mut DeploymentRead<'_>,
     zone: Option<&ZoneId>,
     key: Option<&dyn ChainKey>,
-    Known { recorded, mark }: Known,
+    mut known: Known,
     mut progress: impl FnMut(i64),
 ) -> Result<ChainReport, StoreError> {
-    let mut verifier = AdminVerifier::new(zone.cloned(), key, recorded);
+    let mut verifier = AdminVerifier::new(zone.cloned(), key, known.recorded.take());
     let mut from = i64::MIN;
-    if let Some(mark) = mark {
-        from = mark.chain_seq;
-        verifier = verifier.starting_at(from).passing(mark);
+    if let Some(start) = known.start() {
+        (verifier, from) = (verifier.starting_at(start), start);
+    }
+    if let Some(mark) = known.mark {
+        verifier = verifier.passing(mark);
     }
     loop {
         let chain = zone.map_or(ZONELESS_CHAIN, ZoneId::as_str);

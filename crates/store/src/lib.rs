@@ -28,7 +28,6 @@ mod embedded;
 pub mod envelopes;
 mod error;
 pub mod evidence;
-pub mod exports;
 pub mod grants;
 mod migrations;
 pub mod mint_limit;

@@ -35,6 +35,8 @@ const PURE: &[&str] = &[
 const SERVICE: &[&str] = &["authority", "policy", "crypto", "store", "custody", "ledger", "http", "broker"];
 /// The Gateway decides nothing, so it has no policy; nor has the Coordinator.
 const WITHOUT_POLICY: &[&str] = &["authority", "crypto", "store", "custody", "ledger", "http"];
+/// The audit service reads what clients bring, so it has topics.
+const OF_AUDIT: &[&str] = &["authority", "crypto", "store", "stream", "custody", "ledger", "http"];
 
 const ROOMS: &[Room] = &[
     Room { name: "authority", may_use: &[], without: PURE },
@@ -63,7 +65,7 @@ const ROOMS: &[Room] = &[
     Room { name: "gateway", may_use: WITHOUT_POLICY, without: ENGINE },
     Room { name: "coordinator", may_use: WITHOUT_POLICY, without: ENGINE },
     Room { name: "admin", may_use: SERVICE, without: ENGINE },
-    Room { name: "audit", may_use: WITHOUT_POLICY, without: ENGINE },
+    Room { name: "audit", may_use: OF_AUDIT, without: ENGINE },
     Room { name: "oracle", may_use: &["policy"], without: PURE },
 ];
 

@@ -6,6 +6,7 @@ mod applications;
 mod approvals;
 mod archived;
 mod audit;
+mod audit_retention;
 mod connections;
 mod evidence;
 mod foothold;

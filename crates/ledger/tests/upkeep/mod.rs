@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use caracal_authority::Timestamp;
 use caracal_ledger::{
-    Chain, Head, Ingested, LedgerReport, Problem, SweepMarks, find_rollback, read_event, verify_store_behind,
+    Begin, Chain, Head, Ingested, LedgerReport, Problem, SweepMarks, find_rollback, read_event, verify_store_marked,
 };
 use caracal_store::evidence::{self, ChainRow};
 use caracal_store::{Store, StoreError, retention};
@@ -160,7 +160,15 @@ mod t06_evidence_marks {
 
     async fn behind(copy: &Stored, heads: &BTreeMap<Chain, Head>, marks: &BTreeMap<Chain, Head>) -> LedgerReport {
         let key = key();
-        copy.read(async |tx| verify_store_behind(tx, Some(key.as_ref()), heads, marks, |_, _| {}).await).await.unwrap()
+        let marked = (marks, Begin::AtMarks);
+        let reports = copy.read(async |tx| {
+            let behind = verify_store_marked(tx, Some(key.as_ref()), heads, marked, |_, _| {}).await?;
+            let whole = verify_store_marked(tx, Some(key.as_ref()), heads, (marks, Begin::AtFirst), |_, _| {}).await?;
+            Ok((behind, whole))
+        });
+        let (behind, whole) = reports.await.unwrap();
+        assert!(behind.is_intact() || !whole.is_intact(), "what a short pass finds, a whole one does: {behind}");
+        behind
     }
 
     #[tokio::test]

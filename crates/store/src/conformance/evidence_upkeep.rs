@@ -1,4 +1,4 @@
-//! What is removed of the evidence, and what of it was exported.
+//! What is removed of the evidence, and what is asked of it beside.
 
 use std::time::Duration;
 
@@ -7,7 +7,6 @@ use super::fixtures::{at, fresh, start, zone};
 use super::repositories::samples;
 use crate::error::StoreError;
 use crate::evidence::{self, EvidenceRow};
-use crate::exports::{self, Progress, Range};
 use crate::retention::{self, Anchor, Retention};
 use crate::store::Store;
 
@@ -119,55 +118,21 @@ pub async fn how_long_evidence_is_kept_comes_back_as_set(make: Make) {
     }
 }
 
-/// A row that is committed late is in the next object, and an unfinished plan says the same as before.
-pub async fn an_export_passes_over_no_row(make: Make) {
+/// Asked for by its name, and for a stretch of its chain.
+pub async fn an_event_is_found_by_its_identity_and_its_place(make: Make) {
     let fresh = fresh(make).await;
-    let store = &fresh.store;
-    let end = |hours: u64| start().plus(Duration::from_secs(hours * 3_600)).as_micros();
-    let plan = async |hour: i64, end: i64| {
-        let planned: Result<(), StoreError> =
-            store.commit_deployment((hour, end), |tx, (hour, end)| Box::pin(exports::plan(tx, *hour, *end))).await;
-        planned.unwrap();
-    };
-    let look = async || {
-        let mut snapshot = store.snapshot().await.unwrap();
-        let mut reading = snapshot.deployment();
-        let ranges = exports::list_planned(&mut reading).await.unwrap();
-        let ranges: Vec<_> =
-            ranges.iter().map(|range| (range.zone_id.to_string(), range.after, range.through)).collect();
-        (exports::find(&mut reading).await.unwrap(), ranges)
-    };
-    let finish = async |hour: i64| {
-        let finished: Result<(), StoreError> =
-            store.commit_deployment(hour, |tx, hour| Box::pin(exports::finish(tx, *hour))).await;
-        finished.unwrap();
-    };
-    assert_eq!(look().await, (Progress::default(), vec![]));
-    add(store, "z-1", vec![stored("z-1", 1, 1), stored("z-1", 2, 2), stored("z-1", 3, 4)]).await;
-    add(store, "z-2", vec![stored("z-2", 1, 9)]).await;
-    plan(2, end(3)).await;
-    let planned = (Progress { exported_hour: 0, planned_hour: Some(2) }, vec![("z-1".to_owned(), 0, 2)]);
-    assert_eq!(look().await, planned);
-    // Committed late, with the time of an hour that is planned already: behind what was stored later.
-    add(store, "z-1", vec![stored("z-1", 4, 2)]).await;
-    assert_eq!(look().await, planned);
-    finish(2).await;
-    assert_eq!(look().await, (Progress { exported_hour: 2, planned_hour: None }, vec![]));
-    plan(4, end(5)).await;
-    assert_eq!(look().await.1, [("z-1".to_owned(), 2, 4)]);
-    finish(4).await;
-    plan(5, end(6)).await;
-    assert_eq!(look().await, (Progress { exported_hour: 4, planned_hour: Some(5) }, vec![]), "nothing new");
-    finish(5).await;
-    let mut snapshot = store.snapshot().await.unwrap();
-    assert_eq!(exports::exported_through(&mut snapshot.zone(&zone("z-1"))).await.unwrap(), Some(4));
-    assert_eq!(exports::exported_through(&mut snapshot.zone(&zone("z-2"))).await.unwrap(), Some(0));
-    assert_eq!(exports::exported_through(&mut snapshot.zone(&zone("z-3"))).await.unwrap(), None);
-    let range = Range { zone_id: zone("z-1"), after: 2, through: 4 };
-    let rows = evidence::list_between(&mut snapshot.zone(&range.zone_id), range.after, range.through, 1).await.unwrap();
-    assert_eq!(rows, [stored("z-1", 3, 4)]);
-    let known = evidence::find_by_identity(&mut snapshot.zone(&zone("z-1")), "e-3", rows[0].occurred_at).await.unwrap();
-    assert_eq!(known, Some(format!("{:064x}", 3)));
-    let other = evidence::find_by_identity(&mut snapshot.zone(&zone("z-1")), "e-3", rows[0].occurred_at + 1).await;
-    assert_eq!(other.unwrap(), None);
+    let rows: Vec<EvidenceRow> = (1..=4).map(|seq| stored("z-1", seq, 1)).collect();
+    add(&fresh.store, "z-1", rows.clone()).await;
+    let mut snapshot = fresh.store.snapshot().await.unwrap();
+    let mut read = snapshot.zone(&zone("z-1"));
+    let at_three = rows[2].occurred_at;
+    for (id, at, found) in
+        [("e-3", at_three, Some(format!("{:064x}", 3))), ("e-3", at_three + 1, None), ("e-2", at_three, None)]
+    {
+        assert_eq!(evidence::find_by_identity(&mut read, id, at).await.unwrap(), found, "{id} {at}");
+    }
+    assert_eq!(evidence::list_between(&mut read, 1, 3, 10).await.unwrap(), rows[1..3]);
+    assert_eq!(evidence::list_between(&mut read, 0, 9, 2).await.unwrap(), rows[..2]);
+    let mut other = snapshot.zone(&zone("z-2"));
+    assert_eq!(evidence::find_by_identity(&mut other, "e-3", at_three).await.unwrap(), None);
 }

@@ -83,7 +83,7 @@ macro_rules! conformance_suite {
             t06_evidence_upkeep = evidence_upkeep {
                 evidence_leaves_at_its_old_end_and_behind_an_anchor_only
                 how_long_evidence_is_kept_comes_back_as_set
-                an_export_passes_over_no_row
+                an_event_is_found_by_its_identity_and_its_place
             }
             t01_control_plane = isolation {
                 another_zones_ids_are_absent

@@ -8,10 +8,3 @@ CREATE TABLE audit_anchors (
   seal TEXT NOT NULL,
   PRIMARY KEY (zone_id, chain_seq)
 ) {table};
-
--- How far each zone's chain was exported, and how far the object goes that is being written.
-CREATE TABLE audit_exports (
-  zone_id TEXT NOT NULL PRIMARY KEY,
-  exported_seq {int} NOT NULL,
-  planned_seq {int} NOT NULL
-) {table};
