@@ -25,6 +25,8 @@ pub use status::status;
 pub use streams::{list_dead_letters, retry_dead_letters, show_streams};
 pub use up::up;
 pub(crate) use verify::verify_marked;
+#[cfg(test)]
+pub(crate) use verify::verify_with_key;
 pub use verify::{verify, verify_data_dir};
 pub use version::{VERSION, version};
 
