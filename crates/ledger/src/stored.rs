@@ -12,6 +12,7 @@ use crate::admin_chain::StoredAdminRecord;
 use crate::chain::{Chain, ChainKey, ChainLink, ChainRecord, Head, StoredRow};
 use crate::event::StoredEvent;
 use crate::report::{ChainReport, LedgerReport, Problem};
+use crate::transparency::TreeCheck;
 use crate::verify::{AdminVerifier, ChainVerifier, ZoneVerifier, chains_to_verify, holds_recorded};
 
 /// Rows read at once.
@@ -100,16 +101,20 @@ async fn verify_evidence(
     mut progress: impl FnMut(i64),
 ) -> Result<ChainReport, StoreError> {
     let mut verifier = ZoneVerifier::new(zone.clone(), key, recorded);
+    let mut tree = TreeCheck::begin(&mut tx.zone(zone)).await?;
     let mut from = i64::MIN;
     loop {
         let rows = evidence::list_chain(&mut tx.zone(zone), from, PAGE).await?;
+        tree.rows(&mut tx.zone(zone), &rows).await?;
         let Some(last) = feed(&mut verifier, rows, |row| row.chain_seq, event_row) else { break };
         progress(last);
         // A forged row may have the last number there is; no row can come after it.
         let Some(next) = last.checked_add(1) else { break };
         from = next;
     }
-    Ok(verifier.finish())
+    let mut report = verifier.finish();
+    tree.finish(&mut tx.zone(zone), &mut report).await?;
+    Ok(report)
 }
 
 async fn verify_admin(
@@ -156,7 +161,7 @@ fn feed<S, R: ChainRecord>(
     last
 }
 
-fn event_row(row: EvidenceRow) -> StoredRow<StoredEvent> {
+pub(crate) fn event_row(row: EvidenceRow) -> StoredRow<StoredEvent> {
     StoredRow {
         record: StoredEvent {
             id: row.id,
