@@ -22,6 +22,7 @@ const PAGES: &[&str] = &[
     "approvals",
     "workloads",
     "ledger",
+    "transparency",
     "streams",
     "backup",
     "keys",

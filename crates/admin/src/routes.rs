@@ -2,8 +2,8 @@
 
 use crate::gate::{Needs, Reach, Route};
 use crate::{
-    applications, approvals, audit, grants, mint_rate_limit, policies, policy_sets, provider_connections, providers,
-    resources, subject_issuers, workloads, zones,
+    applications, approvals, audit, grants, ledger, mint_rate_limit, policies, policy_sets, provider_connections,
+    providers, resources, subject_issuers, workloads, zones,
 };
 
 /// The table the router is made from.
@@ -70,6 +70,9 @@ pub(crate) static ROUTES: &[Route] = &[
     audit::list::ROUTE,
     audit::by_request::ROUTE,
     audit::explain::ROUTE,
+    ledger::LOG_KEY,
+    ledger::CHECKPOINT,
+    ledger::TILE,
 ];
 
 /// One operation as an inventory sees it.
