@@ -10,7 +10,7 @@ use caracal_ledger::transparency::merkle::{
 };
 use caracal_ledger::transparency::note::{NotAKey, NotSigned, Use, cosign, sign};
 use caracal_ledger::transparency::tiles::{Edge, TileId, Tiles, from_bytes, path_of, position_of, to_bytes};
-use caracal_ledger::transparency::{Note, VerifierKey};
+use caracal_ledger::transparency::{EvidenceFile, Note, Served, TlogProof, VerifierKey};
 use proptest::prelude::*;
 
 #[path = "transparency/store.rs"]
@@ -190,6 +190,27 @@ mod t06_tree {
             if let Some(read) = position_of(&other) {
                 prop_assert_eq!(path_of(read), other);
             }
+        }
+
+        #[test]
+        fn a_proof_is_read_as_it_is_written(index in any::<u64>(), hashes in prop::collection::vec(any::<[u8; 32]>(), 0..64)) {
+            let hashes = hashes.into_iter().map(TreeHash).collect();
+            let proof = TlogProof { index, hashes, checkpoint: "log\n1\nx\n\n\u{2014} log x\n".to_owned() };
+            let text = proof.to_string();
+            prop_assert_eq!(TlogProof::parse(&text), Some(proof.clone()));
+            let with_extra = text.replacen("index", "extra aGVsbG8=\nindex", 1);
+            prop_assert_eq!(TlogProof::parse(&with_extra), Some(proof));
+        }
+
+        #[test]
+        fn proofs_files_and_paths_of_any_text_are_refused_without_panic(
+            text in "(c2sp.org/tlog-proof@v1|index|extra|entries|[0-9]{1,3}|\\.p/|[A-Za-z+/= \n{}\":]){0,40}",
+        ) {
+            if let Some(proof) = TlogProof::parse(&text) {
+                prop_assert_eq!(TlogProof::parse(&proof.to_string()), Some(proof));
+            }
+            let _ = Served::parse(&text);
+            prop_assert!(EvidenceFile::parse(&text).is_err());
         }
 
         #[test]
