@@ -23,6 +23,7 @@ const PAGES: &[&str] = &[
     "workloads",
     "ledger",
     "audit",
+    "transparency",
     "streams",
     "backup",
     "keys",

@@ -23,6 +23,7 @@ mod gate;
 mod grants;
 mod health;
 mod input;
+mod ledger;
 mod limits;
 mod mint_rate_limit;
 mod page;

@@ -2,7 +2,7 @@
 
 use crate::gate::{Needs, Reach, Route};
 use crate::{
-    applications, approvals, audit, audit_retention, grants, mint_rate_limit, policies, policy_sets,
+    applications, approvals, audit, audit_retention, grants, ledger, mint_rate_limit, policies, policy_sets,
     provider_connections, providers, resources, subject_issuers, workloads, zones,
 };
 
@@ -72,6 +72,9 @@ pub(crate) static ROUTES: &[Route] = &[
     audit::list::ROUTE,
     audit::by_request::ROUTE,
     audit::explain::ROUTE,
+    ledger::LOG_KEY,
+    ledger::CHECKPOINT,
+    ledger::TILE,
 ];
 
 /// One operation as an inventory sees it.

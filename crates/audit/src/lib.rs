@@ -45,6 +45,8 @@ pub struct AuditConfig {
     pub trust_proxy: bool,
     /// `AUDIT_RETENTION_DAYS`: for how many days evidence is kept at most.
     pub retention_days: u32,
+    /// Whether trees are kept of the chains: then nothing is removed that is in none yet.
+    pub keeps_trees: bool,
     /// `HOSTNAME`: by which name this process reads frames. No other process may have it.
     pub consumer_name: String,
     /// `AUDIT_MAX_DELIVERIES`: how often a frame is handed out that nobody comes to an end with.
@@ -63,6 +65,7 @@ impl Default for AuditConfig {
             open_metrics: false,
             trust_proxy: false,
             retention_days: 365,
+            keeps_trees: false,
             consumer_name: "audit-worker-0".to_owned(),
             max_deliveries: 8,
             claim_idle: Duration::from_secs(30),

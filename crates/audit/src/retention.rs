@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use caracal_authority::{Timestamp, ZoneId};
 use caracal_ledger::Chain;
-use caracal_store::{Store, StoreError, evidence, retention};
+use caracal_store::{Store, StoreError, evidence, retention, transparency};
 
 use crate::Audit;
 use crate::metrics::add;
@@ -63,10 +63,23 @@ impl Audit {
         Ok(removed)
     }
 
+    /// Most chains have nothing that is old enough; that costs them no commit.
     async fn anchor(&self, zone: &ZoneId, older_than: Timestamp, verified: i64) -> Result<bool, StoreError> {
+        let mut through = verified;
+        {
+            let mut snapshot = self.store.snapshot().await?;
+            let mut tx = snapshot.zone(zone);
+            if retention::find_last_older(&mut tx, older_than).await?.is_none() {
+                return Ok(false);
+            }
+            if self.config.keeps_trees {
+                // What a tree is made of must be there until it is in it.
+                through = through.min(transparency::find_tree(&mut tx).await?.map_or(0, |tree| tree.size));
+            }
+        }
         self.store
-            .commit(zone, (self.ledger.clone(), older_than, verified), |tx, (ledger, older_than, verified)| {
-                Box::pin(async move { ledger.anchor(tx, *older_than, *verified).await })
+            .commit(zone, (self.ledger.clone(), older_than, through), |tx, (ledger, older_than, through)| {
+                Box::pin(async move { ledger.anchor(tx, *older_than, *through).await })
             })
             .await
     }

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use caracal_authority::{EventId, PolicySetId, PolicySetVersionId, Timestamp, ZoneId};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::canonical::{NotCanonical, canonical_list, canonical_object};
@@ -315,7 +316,10 @@ pub(crate) fn unseparated(text: &str) -> String {
 /// A column that is absent in the store is the empty text here; keep the columns `NOT NULL`, so that each value has
 /// one representation and no change of representation stays unseen. JSON columns hold canonical text and are hashed
 /// as they stand: verification does not repair them first.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// As JSON it has the names of the contract, with each JSON column as the text that it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct StoredEvent {
     /// `id`.
     pub id: String,
@@ -336,10 +340,13 @@ pub struct StoredEvent {
     /// `evaluation_status`.
     pub evaluation_status: String,
     /// `determining_policies_json`: canonical text.
+    #[serde(rename = "determining_policies_json")]
     pub determining_policies: String,
     /// `diagnostics_json`: canonical text.
+    #[serde(rename = "diagnostics_json")]
     pub diagnostics: String,
     /// `metadata_json`: canonical text, `null` when absent.
+    #[serde(rename = "metadata_json")]
     pub metadata: String,
     /// `occurred_at`: microseconds since the epoch, UTC. Not a [`Timestamp`], which would clamp what was tampered with.
     pub occurred_at_micros: i64,

@@ -14,6 +14,9 @@
 //! What a chain does not show: that an event is true, that it was appended when it says, or that nothing was left out
 //! before it was appended. The last is the duty of the transaction that commits evidence with its effect.
 //!
+//! The tree beside the chain ([`transparency`]) shows the same to who has no key of ours, and shows a rewritten history to
+//! who kept a signed checkpoint.
+//!
 //! [`Ledger`] appends inside the transaction whose effect the evidence is of; everything else here is a function of
 //! plain values. Only this crate computes chain columns, and nothing rewrites them.
 
@@ -33,6 +36,7 @@ mod holds;
 mod marks;
 pub mod report;
 mod stored;
+pub mod transparency;
 pub mod verify;
 
 pub use admin_chain::{AdminRecord, StoredAdminRecord};

@@ -13,6 +13,7 @@ use crate::anchors;
 use crate::chain::{Chain, ChainKey, ChainLink, ChainRecord, Head, StoredRow};
 use crate::event::StoredEvent;
 use crate::report::{ChainReport, LedgerReport, Problem};
+use crate::transparency::TreeCheck;
 use crate::verify::{AdminVerifier, ChainVerifier, ZoneVerifier, chains_to_verify, holds_recorded};
 
 /// Rows read at once.
@@ -157,6 +158,7 @@ async fn verify_evidence(
         known.mark = known.mark.filter(|mark| mark.chain_seq > anchor.chain_seq);
     }
     let start = known.start();
+    let mut tree = TreeCheck::begin(&mut tx.zone(zone)).await?;
     let mut from = i64::MIN;
     match (start, anchor) {
         (Some(start), _) => (verifier, from) = (verifier.starting_at(start), start),
@@ -179,13 +181,16 @@ async fn verify_evidence(
     }
     loop {
         let rows = evidence::list_chain(&mut tx.zone(zone), from, PAGE).await?;
+        tree.rows(&mut tx.zone(zone), &rows).await?;
         let Some(last) = feed(&mut verifier, rows, |row| row.chain_seq, event_row) else { break };
         progress(last);
         // A forged row may have the last number there is; no row can come after it.
         let Some(next) = last.checked_add(1) else { break };
         from = next;
     }
-    Ok(verifier.finish())
+    let mut report = verifier.finish();
+    tree.finish(&mut tx.zone(zone), &mut report).await?;
+    Ok(report)
 }
 
 async fn verify_admin(
@@ -238,7 +243,7 @@ fn feed<S, R: ChainRecord>(
     last
 }
 
-fn event_row(row: EvidenceRow) -> StoredRow<StoredEvent> {
+pub(crate) fn event_row(row: EvidenceRow) -> StoredRow<StoredEvent> {
     StoredRow {
         record: StoredEvent {
             id: row.id,

@@ -207,10 +207,6 @@ impl<'k, R: ChainRecord> ChainVerifier<'k, R> {
     }
 
     fn found(&mut self, chain_seq: Option<i64>, event_id: Option<&str>, problem: Problem) {
-        self.report.findings_total += 1;
-        if self.report.findings.len() < MAX_FINDINGS {
-            let event_id = event_id.map(str::to_owned);
-            self.report.findings.push(Finding { chain_seq, event_id, problem });
-        }
+        self.report.add(Finding { chain_seq, event_id: event_id.map(str::to_owned), problem });
     }
 }

@@ -52,6 +52,7 @@ mod sqlite;
 mod store;
 pub mod streams;
 pub mod subject_issuers;
+pub mod transparency;
 mod tx;
 pub mod used_mandates;
 mod value;

@@ -114,10 +114,17 @@ const MIGRATIONS: &[Migration] = &[
     },
     Migration {
         version: 13,
+        name: "transparency",
+        shared: include_str!("migrations/0013_transparency.sql"),
+        sqlite: include_str!("migrations/0013_transparency.sqlite.sql"),
+        postgres: include_str!("migrations/0013_transparency.postgres.sql"),
+    },
+    Migration {
+        version: 14,
         name: "evidence_upkeep",
-        shared: include_str!("migrations/0013_evidence_upkeep.sql"),
-        sqlite: include_str!("migrations/0013_evidence_upkeep.sqlite.sql"),
-        postgres: include_str!("migrations/0013_evidence_upkeep.postgres.sql"),
+        shared: include_str!("migrations/0014_evidence_upkeep.sql"),
+        sqlite: include_str!("migrations/0014_evidence_upkeep.sqlite.sql"),
+        postgres: include_str!("migrations/0014_evidence_upkeep.postgres.sql"),
     },
 ];
 

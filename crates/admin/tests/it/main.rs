@@ -12,6 +12,7 @@ mod evidence;
 mod foothold;
 mod gates;
 mod grants;
+mod ledger;
 mod lists;
 mod loopback;
 mod mint_rate_limit;

@@ -83,6 +83,16 @@ mod t06_evidence_retention {
         assert_eq!(world.left("z-1").await, [2, 3], "the ceiling counts");
     }
 
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn nothing_goes_that_is_in_no_tree_where_trees_are_kept() {
+        let world = World::with(AuditConfig { retention_days: 1, keeps_trees: true, ..configured() }).await;
+        world.record(vec![on_day("z-1", 0)]).await;
+        world.record(vec![on_day("z-1", 1)]).await;
+        world.clock.advance(30 * DAY);
+        world.sweep().await;
+        assert_eq!(world.left("z-1").await, [1, 2]);
+    }
+
     /// Removing the beginning would make what is wrong with it genuine.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn nothing_goes_while_anything_is_wrong() {

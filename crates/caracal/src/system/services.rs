@@ -12,13 +12,14 @@ use caracal_crypto::chance;
 use caracal_crypto::client_secret::SecretVerifier;
 use caracal_crypto::hmac::HmacKey;
 use caracal_custody::rewrap::Rewrap;
-use caracal_custody::{KeySets, SealedSecrets, SigningKeys, VerificationKeys, Withdrawals};
+use caracal_custody::{KeySets, LogKeys, SealedSecrets, SigningKeys, VerificationKeys, Withdrawals};
 use caracal_gateway::{Exchange, Gateway, GatewayConfig, RemoteSts, RemoteStsConfig};
 use caracal_http::FreshId;
 use caracal_http::egress::{AddressPolicy, GuardedConnector, PrivateHosts, SystemResolver, TlsTrust};
 use caracal_http::health::Probe;
 use caracal_http::rate::SharedWindows;
 use caracal_http::server::{self, Ended, Limits};
+use caracal_ledger::transparency::{TransparencyLog, checkpoint};
 use caracal_ledger::{AnonymousDenials, ChainKey, Ledger, SweepMarks};
 use caracal_store::{Message, Store, StoreError};
 use caracal_stream::{
@@ -35,7 +36,7 @@ use crate::adapters::{InProcessSts, OfflineVerifier, SharedVerifier, StoreTime, 
 use crate::kept_counters::KeptRequests;
 use crate::settings::{KeyMaterial, Mode, Service, Settings};
 use crate::shared_counters::{SharedGuesses, SharedLaunchRate, SharedMintRate, SharedRequests};
-use crate::{elected, housekeeping, rewrapping};
+use crate::{elected, housekeeping, log_growth, rewrapping};
 
 /// What every service is made of.
 struct Parts {
@@ -75,6 +76,8 @@ pub(super) struct Services {
     withdrawals: Arc<Withdrawals>,
     /// Where what lies there is sealed under another key, and no command can mend that beside this process.
     rewrap: Option<Rewrap>,
+    /// Where log keys can be opened.
+    log: Option<Arc<TransparencyLog>>,
     policy_poll: Duration,
 }
 
@@ -150,6 +153,10 @@ impl Services {
         };
         let rewraps = shared.is_none() && keys.kek.has_previous();
         let rewrap = rewraps.then(|| Rewrap::new(keys.kek.clone(), parts.sealed.backend().cloned()));
+        let log = settings.holds_kek().then(|| {
+            let keys = LogKeys::new(store.clone(), keys.kek.clone(), checkpoint::key_names);
+            Arc::new(TransparencyLog::new(store.clone(), Arc::new(log_growth::Signers(keys))))
+        });
         let withdrawals = Arc::new(Withdrawals::new(vec![parts.signing_keys.clone(), verification.clone()]));
         store.observe(withdrawals.clone());
         let beside = sts.clone().filter(|_| settings.runs(Service::Sts));
@@ -214,6 +221,7 @@ impl Services {
             relay,
             withdrawals,
             rewrap,
+            log,
             policy_poll,
         };
         services.probe();
@@ -313,6 +321,10 @@ impl Services {
         }
         if let Some(rewrap) = self.rewrap.take() {
             jobs.spawn(rewrapping::run(rewrap, self.store.clone(), stop()));
+        }
+        if let Some(log) = self.log.clone() {
+            let grow = move |on| log_growth::run(log.clone(), on);
+            jobs.spawn(elected::run(self.store.clone(), "ledger-log", stop(), grow));
         }
         if let Some(sts) = self.sts.clone() {
             jobs.spawn(sts.run_policy_reports(self.policy_poll, stop()));
@@ -472,6 +484,7 @@ fn audit(
             open_metrics: parts.open_metrics,
             trust_proxy: settings.trust_proxy,
             retention_days: settings.audit.retention_days,
+            keeps_trees: true,
             consumer_name: settings.audit.consumer_name.clone(),
             max_deliveries: settings.audit.max_deliveries,
             claim_idle: settings.audit.claim_idle,

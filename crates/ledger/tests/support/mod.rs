@@ -1,4 +1,5 @@
 //! A recorded store, and copies of it that somebody did something to, on the engine that the run is on.
+#![allow(dead_code, reason = "each file of tests uses its part")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -168,6 +169,16 @@ impl Stored {
         }
     }
 
+    /// Opens it to go on with it.
+    pub(crate) async fn open(&self) -> Store {
+        let temporary = std::env::temp_dir();
+        let (directory, url) = match self {
+            Self::File(copy) => (copy.path(), None),
+            Self::Server(database) => (temporary.as_path(), Some(database.url())),
+        };
+        conformance::open(directory, url.as_deref(), Arc::new(SystemClock)).await
+    }
+
     /// What an outsider finds who has the audit key and these heads, too.
     pub(crate) async fn verify(&self, recorded: &BTreeMap<Chain, Head>) -> Result<LedgerReport, StoreError> {
         let key = key();
@@ -214,6 +225,11 @@ impl Original {
     pub(crate) async fn new() -> Self {
         let place = Place::new();
         recorded(&place).await.close().await;
+        Self::of(place)
+    }
+
+    /// Of a store that was closed, with its heads.
+    pub(crate) fn of(place: Place) -> Self {
         let heads = heads_in(&place);
         Self { place, heads }
     }

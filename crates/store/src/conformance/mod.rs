@@ -79,6 +79,7 @@ macro_rules! conformance_suite {
                 evidence_can_be_neither_changed_nor_removed
                 published_versions_can_be_neither_changed_nor_removed
                 a_position_in_a_chain_is_taken_once
+                the_tree_of_a_ledger_comes_back_as_stored_and_only_grows
             }
             t06_evidence_upkeep = evidence_upkeep {
                 evidence_leaves_at_its_old_end_and_behind_an_anchor_only

@@ -30,6 +30,10 @@ BEGIN
       AND pg_has_role(session_user, t.relowner, 'MEMBER')
   LOOP
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %I TO caracal_runtime', place.name);
+    -- Trees of the ledger grow, and nothing of them goes.
+    IF place.name IN ('ledger_log_keys', 'ledger_tiles', 'ledger_trees') THEN
+      EXECUTE format('REVOKE DELETE, TRUNCATE ON %I FROM caracal_runtime', place.name);
+    END IF;
   END LOOP;
   REVOKE UPDATE, DELETE, TRUNCATE ON audit_events, admin_audit_events, policy_versions, policy_set_versions
     FROM caracal_runtime;
