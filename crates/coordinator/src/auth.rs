@@ -70,6 +70,14 @@ impl Principal {
         self.scopes.contains(ADMIN)
     }
 
+    /// 403 `coordinator_admin_required` unless it has `coordinator.admin`; `why` says what is kept for those who have.
+    pub(crate) fn require_admin(&self, why: &'static str) -> Result<(), Problem> {
+        if self.is_admin() {
+            return Ok(());
+        }
+        Err(refusal(StatusCode::FORBIDDEN, "coordinator_admin_required").describe(why))
+    }
+
     /// Whether it is `application`.
     pub(crate) fn is(&self, application: &str) -> bool {
         self.application().is_some_and(|own| own.id.as_str() == application)

@@ -262,6 +262,9 @@ impl Services {
         }
         if let Some(coordinator) = self.coordinator.clone() {
             jobs.spawn(coordinator.clone().run_failure_records(stop()));
+            let deadlines = coordinator.clone();
+            let enforce = move |on| deadlines.clone().run_invocation_deadlines(on);
+            jobs.spawn(elected::run(self.store.clone(), "invocation-deadlines", stop(), enforce));
             let sweep = move |on| coordinator.clone().run_ttl_sweeper(on);
             jobs.spawn(elected::run(self.store.clone(), "ttl-sweeper", stop(), sweep));
         }
@@ -435,6 +438,9 @@ fn coordinator(
             body_deadline: settings.body_deadline,
             rate_limit_per_minute: settings.coordinator.requests_per_minute,
             ready_rate_limit_per_minute: settings.ready_per_minute,
+            verify_rate_limit_per_minute: settings.coordinator.verifications_per_minute,
+            invocation_rate_limit_per_minute: settings.coordinator.invocations_per_minute,
+            deadline_sweep_interval: settings.coordinator.deadline_sweep_interval,
             ttl_sweep_interval: settings.coordinator.ttl_sweep_interval,
             sweep_batch: settings.coordinator.sweep_batch,
             trust_proxy: settings.trust_proxy,
