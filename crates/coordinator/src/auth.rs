@@ -194,14 +194,15 @@ pub(crate) async fn authenticate(
 }
 
 /// The bearer of exactly one `Authorization` header.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut lines = headers.get_all(AUTHORIZATION).iter();
     let (Some(line), None) = (lines.next(), lines.next()) else { return None };
     let token = line.to_str().ok()?.strip_prefix("Bearer ")?.trim();
     (1..=MAX_TOKEN_BYTES).contains(&token.len()).then_some(token)
 }
 
-fn is_operator(config: &CoordinatorConfig, token: &str) -> bool {
+/// Whether `token` is the operator's, where there is one.
+pub(crate) fn is_operator(config: &CoordinatorConfig, token: &str) -> bool {
     let expected = config.operator_token.as_ref().filter(|expected| !expected.expose().is_empty());
     expected.is_some_and(|expected| constant_time_eq(expected.expose().as_bytes(), token.as_bytes()))
 }

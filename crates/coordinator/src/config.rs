@@ -13,6 +13,8 @@ pub struct CoordinatorConfig {
     pub lifecycle_scope: String,
     /// `CARACAL_COORDINATOR_TOKEN`. Without one there is no operator access.
     pub operator_token: Option<SecretText>,
+    /// `METRICS_BEARER`: what opens the metrics. Without one, the operator's token does.
+    pub metrics_bearer: Option<SecretText>,
     /// `IDEMPOTENCY_HMAC_KEY`: under which keys are digested. Keys are never stored in clear.
     pub idempotency_hmac_key: HmacKey,
     /// `IDEMPOTENCY_HMAC_KEY_PREVIOUS`: receipts written under it are still found, so a rotation loses none.
@@ -61,6 +63,7 @@ impl CoordinatorConfig {
             issuer: issuer.into(),
             lifecycle_scope: "agent:lifecycle".to_owned(),
             operator_token: None,
+            metrics_bearer: None,
             idempotency_hmac_key,
             idempotency_hmac_key_previous: None,
             idempotency_retention: Duration::from_secs(7 * 86_400),

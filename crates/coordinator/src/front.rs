@@ -22,6 +22,7 @@ use crate::delegation_reads::{
     effective_authority, impact, list_active, list_inbound, list_outbound, read_epoch, read_inbound, traverse,
 };
 use crate::evidence::Caller;
+use crate::operations::{metrics, stats};
 use crate::outbox;
 use crate::read_session::read_session;
 use crate::revoke::revoke;
@@ -61,6 +62,8 @@ async fn answer(coordinator: &Coordinator, request: Request) -> Result<Response,
         Route::Health => return Ok(health::ok(Profile::COORDINATOR).into_response()),
         Route::Ready => return coordinator.readiness().await,
         Route::Verify => return Ok(verify(coordinator, body.as_ref()).await?.into_response()),
+        Route::Stats => return coordinator.watched(stats(coordinator, &parts.headers, &parts.method).await),
+        Route::Metrics => return coordinator.watched(metrics(coordinator, &parts.headers, &parts.method).await),
         Route::InZone(route) => Some(route),
         Route::Unknown => None,
     };
@@ -77,10 +80,18 @@ async fn answer(coordinator: &Coordinator, request: Request) -> Result<Response,
     });
     let query = parts.uri.query().map(str::to_owned);
     let call = Call { caller: caller.clone(), headers: parts.headers, query, body };
+    let keyed = match &route {
+        Some(ZoneRoute::StartSession | ZoneRoute::CreateDelegation) => call.headers.contains_key("idempotency-key"),
+        Some(ZoneRoute::CreateInvocation) => true,
+        _ => false,
+    };
     let outcome = match route {
         Some(route) => perform(coordinator, route, call).await,
         None => Err(unknown_route()),
     };
+    if keyed {
+        coordinator.outcomes.note(&outcome);
+    }
     match outcome {
         Ok(answer) => Ok(answer.into_response()),
         Err(problem) => {
@@ -189,6 +200,15 @@ impl Coordinator {
         };
         self.denials.count(SERVICE, reason);
         problem
+    }
+
+    /// Who asks for what is the operator's and is not the operator is counted as other callers are who were not heard.
+    fn watched(&self, outcome: Result<Response, Problem>) -> Result<Response, Problem> {
+        outcome.inspect_err(|problem| match problem.code() {
+            Some("missing_token") => self.denials.count(SERVICE, "missing_token"),
+            Some("operator_token_required") => self.denials.count(SERVICE, "operator_token_required"),
+            _ => {}
+        })
     }
 
     async fn readiness(&self) -> Result<Response, Problem> {

@@ -11,9 +11,10 @@
 //! README D4).
 //!
 //! - [`Coordinator`]: the service; [`CoordinatorConfig`]: its settings; [`ROUTES`]: its routes.
-//! - One operation, one file: `start`, `terminate`, `read_session`, `delegate`, `revoke`, and the job `sweep`.
+//! - One operation, one file: `start`, `terminate`, `read_session`, `delegate`, `revoke`. What is done without being asked is
+//!   in `jobs`.
 //! - `delegation_reads`: lists of delegations, and what hangs on one. `agent_services` and `invocations`: what agents ask of
-//!   services, and the job that ends what nobody answers. `verify`: what a mandate is worth, for those who can't verify it.
+//!   services. `verify`: what a mandate is worth, for those who can't verify it. `operations`: what operators watch.
 //! - `cascade`: what falls with a session or an edge. `idempotency`: one key, at most one effect. `subject_proof`: who may
 //!   act for a user. `evidence`: what is on record of it all.
 //!
@@ -33,6 +34,8 @@ mod facts;
 mod front;
 mod idempotency;
 mod invocations;
+mod jobs;
+mod operations;
 mod outage;
 mod outbox;
 mod page;
@@ -42,7 +45,6 @@ mod route;
 mod schema;
 mod start;
 mod subject_proof;
-mod sweep;
 mod terminate;
 mod verify;
 mod wire;
@@ -62,9 +64,11 @@ use caracal_store::Store;
 use tokio::sync::watch;
 
 pub use config::CoordinatorConfig;
+pub use jobs::{JobCounts, Jobs};
 pub use route::ROUTES;
 
 use evidence::FailureRecords;
+use operations::{CountedCache, KeyOutcomes};
 
 /// The Coordinator: its router and its jobs over the capabilities it was given.
 pub struct Coordinator {
@@ -78,6 +82,9 @@ pub struct Coordinator {
     verifications: RateLimit,
     invocations: RateLimit,
     failures: FailureRecords,
+    jobs: Jobs,
+    outcomes: KeyOutcomes,
+    counted: CountedCache,
     dependencies: Probes,
     draining: AtomicBool,
 }
@@ -103,6 +110,9 @@ impl Coordinator {
             ledger,
             denials,
             failures: FailureRecords::default(),
+            jobs: Jobs::default(),
+            outcomes: KeyOutcomes::default(),
+            counted: CountedCache::default(),
             dependencies: Probes::default(),
             draining: AtomicBool::new(false),
         }
@@ -146,15 +156,16 @@ impl Coordinator {
 
     /// Job: ends tasks whose time is up, with all that falls with them, until `shutdown` turns true.
     pub async fn run_ttl_sweeper(self: Arc<Self>, shutdown: watch::Receiver<bool>) {
-        sweep::run(&self.store, self.config.ttl_sweep_interval, self.config.sweep_batch, shutdown).await;
+        let (store, batch, counts) = (&self.store, self.config.sweep_batch, &self.jobs.ttl);
+        let once = || jobs::ttl::sweep(store, batch, counts);
+        jobs::every("ttl-sweeper", self.config.ttl_sweep_interval, counts, shutdown, once).await;
     }
-}
 
-impl Coordinator {
     /// Job: ends attempts of invocations whose deadline has passed, until `shutdown` turns true. For one process at a time.
     pub async fn run_invocation_deadlines(self: Arc<Self>, shutdown: watch::Receiver<bool>) {
-        let (interval, batch) = (self.config.deadline_sweep_interval, self.config.sweep_batch);
-        invocations::run_deadlines(&self.store, interval, batch, shutdown).await;
+        let (store, batch, counts) = (&self.store, self.config.sweep_batch, &self.jobs.deadlines);
+        let once = || jobs::deadlines::enforce(store, batch, counts);
+        jobs::every("invocation-deadlines", self.config.deadline_sweep_interval, counts, shutdown, once).await;
     }
 }
 

@@ -13,6 +13,10 @@ pub(crate) enum Route {
     Health,
     /// `GET /ready`.
     Ready,
+    /// `GET /stats`.
+    Stats,
+    /// `GET /metrics`.
+    Metrics,
     /// `POST /v1/verify`.
     Verify,
     /// An operation within a zone.
@@ -87,6 +91,8 @@ pub(crate) struct Recognised {
 pub const ROUTES: &[(&str, &str)] = &[
     ("GET", "/health"),
     ("GET", "/ready"),
+    ("GET", "/stats"),
+    ("GET", "/metrics"),
     ("POST", "/v1/verify"),
     ("POST", "/zones/:zoneId/agents"),
     ("GET", "/zones/:zoneId/agents/:id"),
@@ -122,6 +128,8 @@ pub(crate) fn recognise(method: &Method, path: &str) -> Recognised {
     let route = match segments.as_slice() {
         ["health"] if reading => Route::Health,
         ["ready"] if reading => Route::Ready,
+        ["stats"] if reading => Route::Stats,
+        ["metrics"] if reading => Route::Metrics,
         ["v1", "verify"] if *method == Method::POST => Route::Verify,
         ["zones", _, below @ ..] => in_zone(method, reading, below).map_or(Route::Unknown, Route::InZone),
         _ => Route::Unknown,

@@ -187,6 +187,7 @@ impl Services {
         let coordinator = settings.runs(Service::Coordinator).then(|| {
             let own = CoordinatorKeys {
                 token: keys.coordinator_token,
+                metrics_bearer: keys.metrics_bearer.as_ref().map(copy),
                 idempotency: keys.idempotency,
                 previous: keys.idempotency_previous,
             };
@@ -414,6 +415,7 @@ fn admin(
 /// Keys that the Coordinator alone uses.
 struct CoordinatorKeys {
     token: SecretText,
+    metrics_bearer: Option<SecretText>,
     idempotency: HmacKey,
     previous: Option<HmacKey>,
 }
@@ -428,6 +430,7 @@ fn coordinator(
     Coordinator::new(
         CoordinatorConfig {
             operator_token: Some(keys.token),
+            metrics_bearer: keys.metrics_bearer,
             idempotency_hmac_key_previous: keys.previous,
             idempotency_retention: settings.coordinator.idempotency_retention,
             generated_idempotency_retention: settings.coordinator.generated_idempotency_retention,

@@ -1,18 +1,16 @@
 //! Invocations: what agents ask of services (contract: coordinator.md §7).
 //!
 //! An application asks, for one of its sessions perhaps; the application behind the service does the work and says how it
-//! went; what nobody answers in time is ended by the job in `deadlines`. How an invocation moves is decided by
+//! went; what nobody answers in time is ended by a job. How an invocation moves is decided by
 //! `authority`; here are its routes, and who may move it. Parameters, metadata and errors are kept, and never shown.
 
 mod create;
-mod deadlines;
 mod reads;
 mod transitions;
 
 pub(crate) use create::create;
-pub(crate) use deadlines::run as run_deadlines;
 pub(crate) use reads::{list, read};
-pub(crate) use transitions::{cancel, complete, start};
+pub(crate) use transitions::{attempts, cancel, complete, start};
 
 use axum::http::StatusCode;
 use caracal_authority::invocation::IllegalInvocationMove;

@@ -163,7 +163,7 @@ impl Transition {
 }
 
 /// Attempts of a row; a number that none can be is corruption.
-pub(super) fn attempts(invocation: &Invocation) -> Result<Attempts, StoreError> {
+pub(crate) fn attempts(invocation: &Invocation) -> Result<Attempts, StoreError> {
     let number = |number: i64| {
         let corrupt = || StoreError::Corrupt { table: "invocations", what: format!("`{}`: attempts", invocation.id) };
         u32::try_from(number).map_err(|_| corrupt())

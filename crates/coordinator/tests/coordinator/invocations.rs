@@ -409,3 +409,75 @@ mod keys {
         house.post(PATH, &token, asking(&service, "b")).await.expect(201);
     }
 }
+
+mod t04_state_races {
+    use super::*;
+    use crate::support::{delegation, request};
+    use crate::t04_state_races::{count, together};
+
+    fn ids(replies: &[Reply], name: &str) -> std::collections::BTreeSet<String> {
+        replies.iter().map(|reply| reply.text(name)).collect()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn clients_that_ask_under_one_key_at_once_get_one_invocation_and_are_counted_once_each_at_most() {
+        let house = House::open().await;
+        let token = house.mandate("app-1").await;
+        let service = service(&house).await;
+        let requests = (0..16).map(|_| request("POST", PATH, &token, Some(asking(&service, "k")), &[])).collect();
+        let replies = together(&house, requests).await;
+        assert_eq!((count(&replies, 201), ids(&replies, "id").len()), (16, 1));
+        let first = replies.iter().filter(|reply| !reply.headers.contains_key("idempotency-replayed"));
+        assert_eq!(first.count(), 1);
+        assert_eq!(about(&house.messages(), TOPIC, "event", "invocation.created").len(), 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn clients_that_delegate_under_one_key_at_once_make_one_delegation() {
+        let house = House::open().await;
+        let token = house.mandate("app-1").await;
+        let (a, b) = (house.task().await, house.task().await);
+        let path = "/zones/z-1/delegations";
+        let headers = [("idempotency-key", "k")];
+        let requests = (0..16).map(|_| request("POST", path, &token, Some(delegation(&a, &b)), &headers)).collect();
+        let replies = together(&house, requests).await;
+        assert_eq!((count(&replies, 201), ids(&replies, "delegation_edge_id").len()), (16, 1));
+        assert_eq!(about(&house.messages(), crate::support::INVALIDATE, "event", "edge_create").len(), 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn of_workers_that_start_an_invocation_at_once_one_does() {
+        let house = House::open().await;
+        let token = house.mandate("app-1").await;
+        let id = asked(&house, |_| ()).await;
+        let path = format!("{PATH}/{id}/start");
+        let replies = together(&house, (0..16).map(|_| request("PATCH", &path, &token, None, &[])).collect()).await;
+        assert_eq!((count(&replies, 200), count(&replies, 409)), (1, 15));
+        let read = house.get(&format!("{PATH}/{id}"), &token).await.expect(200).body;
+        assert_eq!(read["attempts"], 1);
+    }
+
+    /// Whichever comes first, the other sees it: no delegation lives under one that was revoked, and what a reader is told
+    /// of the graph never holds one without the other.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn what_is_built_while_its_ground_is_revoked_is_refused_or_falls_with_it() {
+        let house = House::open().await;
+        let token = house.mandate("app-1").await;
+        let (a, b) = (house.task().await, house.task().await);
+        let first = house.edge(&a, &b, |body| body["constraints"] = json!({"max_hops": 2})).await;
+        let mut requests = Vec::new();
+        for _ in 0..8 {
+            let target = house.task().await;
+            requests.push(request("POST", "/zones/z-1/delegations", &token, Some(delegation(&b, &target)), &[]));
+        }
+        let revoke = format!("/zones/z-1/delegations/{first}/revoke");
+        requests.insert(4, request("PATCH", &revoke, &token, None, &[]));
+        let replies = together(&house, requests).await;
+        assert_eq!(count(&replies, 200), 1);
+        for made in replies.iter().filter(|reply| reply.status.as_u16() == 201) {
+            assert_eq!(house.edge_row(&made.text("delegation_edge_id")).await.status, "revoked");
+        }
+        let active = house.get("/zones/z-1/delegations/active", OPERATOR).await.expect(200).body;
+        assert_eq!(active["items"], json!([]));
+    }
+}

@@ -11,6 +11,7 @@ mod face;
 mod idempotency;
 mod inheritance;
 mod invocations;
+mod operations;
 mod outbox;
 mod revocation;
 mod sessions;

@@ -1,52 +1,34 @@
-//! The job that ends attempts whose deadline has passed (contract: coordinator.md §7, §13, deadline enforcer).
-//!
-//! One process of all does it, elected by whoever composes the services; and should two do it for a moment, each commit
-//! looks again, so an attempt is ended once. What is damaged keeps its zone waiting and no other.
-
-use std::time::Duration;
+//! Ending attempts of invocations whose deadline has passed (contract: coordinator.md §7).
 
 use caracal_authority::ZoneId;
 use caracal_authority::invocation::{InvocationMove, InvocationStatus};
 use caracal_store::invocations::{self, Invocation};
 use caracal_store::{Store, ZoneWrite};
 use serde_json::json;
-use tokio::sync::watch;
 
-use super::transitions::attempts;
+use super::{Failed, JobCounts};
 use crate::events;
+use crate::invocations::attempts;
 use crate::outage::Outage;
-use crate::stopped;
 
-/// Looks every `interval` until `shutdown` turns true. What is under way is finished.
-pub(crate) async fn run(store: &Store, interval: Duration, batch: u32, mut shutdown: watch::Receiver<bool>) {
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(interval) => {}
-            () = stopped(&mut shutdown) => return,
-        }
-        if let Err(error) = enforce(store, batch).await {
-            tracing::error!(%error, "zones with overdue invocations could not be found; it is tried again");
-        }
-    }
-}
-
-/// Ends every overdue attempt of every zone, also when a zone before it fails.
-async fn enforce(store: &Store, batch: u32) -> Result<(), Outage> {
-    let mut zone = next_zone(store, None).await?;
+/// Ends every overdue attempt of every zone.
+pub(crate) async fn enforce(store: &Store, batch: u32, counts: &JobCounts) -> Result<Failed, Outage> {
+    let (mut zone, mut failed) = (next_zone(store, None).await?, 0);
     while let Some(current) = zone {
         loop {
             match end_batch(store, &current, batch).await {
                 Ok(0) => break,
-                Ok(_) => {}
+                Ok(ended) => JobCounts::add(&counts.ended, ended),
                 Err(error) => {
                     tracing::error!(zone = %current, %error, "overdue invocations could not be ended");
+                    failed += 1;
                     break;
                 }
             }
         }
         zone = next_zone(store, Some(&current)).await?;
     }
-    Ok(())
+    Ok(failed)
 }
 
 async fn next_zone(store: &Store, after: Option<&ZoneId>) -> Result<Option<ZoneId>, Outage> {
