@@ -195,7 +195,33 @@ async fn what_is_pending_is_withdrawn_and_what_runs_is_asked_to_stop() {
     step(&house, &token, &id, "cancel", Some(json!({"reason": ""}))).await.refused(400, "invalid_body");
 }
 
-/// Runs the job until `is_over` holds.
+mod t06_evidence {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_move_is_on_record_with_the_invocation_it_was_about_and_nothing_it_was_given() {
+        let house = House::open().await;
+        let token = house.mandate("app-1").await;
+        let id = asked(&house, |body| body["params"] = json!({"secret": "in clear"})).await;
+        step(&house, &token, &id, "start", None).await.expect(200);
+        step(&house, &token, &id, "complete", Some(json!({"status": "failed", "error": {"m": "in clear"}}))).await;
+        let records = house.changes("z-1").await;
+        let about = |record: &caracal_store::admin_evidence::AdminEvidenceRow| {
+            (record.action.clone(), record.entity_id.clone(), record.status_code)
+        };
+        let path = |step: &str| format!("PATCH {PATH}/{id}/{step}");
+        let expected = [
+            ("POST /zones/z-1/agent-services".to_owned(), None, 201),
+            (format!("POST {PATH}"), None, 201),
+            (path("start"), Some(id.clone()), 200),
+            (path("complete"), Some(id.clone()), 200),
+        ];
+        assert_eq!(records.iter().map(about).collect::<Vec<_>>(), expected);
+        assert!(!format!("{records:?}").contains("in clear"));
+    }
+}
+
+/// Runs the job until the invocation has this status.
 async fn until(house: &House, id: &str, status: &str) -> Value {
     let (stop, stopped) = watch::channel(false);
     let job = tokio::spawn(house.coordinator.clone().run_invocation_deadlines(stopped));
