@@ -26,10 +26,10 @@ use caracal_store::{StoreError, ZoneRead, ZoneWrite, delegations, sessions};
 use serde_json::{Map, Value, json};
 
 use crate::auth::{IdentityRevoked, Principal};
+use crate::delegation_reads::edge_json;
 use crate::evidence::{Caller, record_success};
 use crate::facts::{application_id, edge_id, inbound, link, new_edge_row, session_id};
 use crate::idempotency::{BadKey, KeyRefused, Keyed, Operation, remembered_body};
-use crate::inbound::edge_json;
 use crate::outage::{Outage, new_id};
 use crate::schema::{Fields, Issues};
 use crate::wire::{Answer, invalid_body, refusal};

@@ -126,6 +126,13 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("migrations/0014_evidence_upkeep.sqlite.sql"),
         postgres: include_str!("migrations/0014_evidence_upkeep.postgres.sql"),
     },
+    Migration {
+        version: 15,
+        name: "agent_services",
+        shared: include_str!("migrations/0015_agent_services.sql"),
+        sqlite: "",
+        postgres: "",
+    },
 ];
 
 /// The schema version this binary writes.

@@ -200,6 +200,7 @@ impl Services {
         let coordinator = settings.runs(Service::Coordinator).then(|| {
             let own = CoordinatorKeys {
                 token: keys.coordinator_token,
+                metrics_bearer: keys.metrics_bearer.as_ref().map(copy),
                 idempotency: keys.idempotency,
                 previous: keys.idempotency_previous,
             };
@@ -276,6 +277,9 @@ impl Services {
         }
         if let Some(coordinator) = self.coordinator.clone() {
             jobs.spawn(coordinator.clone().run_failure_records(stop()));
+            let deadlines = coordinator.clone();
+            let enforce = move |on| deadlines.clone().run_invocation_deadlines(on);
+            jobs.spawn(elected::run(self.store.clone(), "invocation-deadlines", stop(), enforce));
             let sweep = move |on| coordinator.clone().run_ttl_sweeper(on);
             jobs.spawn(elected::run(self.store.clone(), "ttl-sweeper", stop(), sweep));
         }
@@ -435,6 +439,7 @@ fn admin(
 /// Keys that the Coordinator alone uses.
 struct CoordinatorKeys {
     token: SecretText,
+    metrics_bearer: Option<SecretText>,
     idempotency: HmacKey,
     previous: Option<HmacKey>,
 }
@@ -449,6 +454,7 @@ fn coordinator(
     Coordinator::new(
         CoordinatorConfig {
             operator_token: Some(keys.token),
+            metrics_bearer: keys.metrics_bearer,
             idempotency_hmac_key_previous: keys.previous,
             idempotency_retention: settings.coordinator.idempotency_retention,
             generated_idempotency_retention: settings.coordinator.generated_idempotency_retention,
@@ -459,6 +465,9 @@ fn coordinator(
             body_deadline: settings.body_deadline,
             rate_limit_per_minute: settings.coordinator.requests_per_minute,
             ready_rate_limit_per_minute: settings.ready_per_minute,
+            verify_rate_limit_per_minute: settings.coordinator.verifications_per_minute,
+            invocation_rate_limit_per_minute: settings.coordinator.invocations_per_minute,
+            deadline_sweep_interval: settings.coordinator.deadline_sweep_interval,
             ttl_sweep_interval: settings.coordinator.ttl_sweep_interval,
             sweep_batch: settings.coordinator.sweep_batch,
             trust_proxy: settings.trust_proxy,

@@ -111,6 +111,9 @@ macro_rules! conformance_suite {
                 what_processes_have_loaded_is_told_while_they_are_there
                 sessions_come_back_as_stored
                 edges_come_back_as_stored
+                what_hangs_on_an_edge_is_each_edge_once
+                services_come_back_as_stored
+                invocations_come_back_as_stored
                 records_come_back_as_stored
                 all_that_descends_from_a_record_falls_however_deep
                 receipts_come_back_as_stored
