@@ -130,6 +130,11 @@ const MIGRATIONS: &[Migration] = &[
         version: 15,
         name: "agent_services",
         shared: include_str!("migrations/0015_agent_services.sql"),
+    },
+    Migration {
+        version: 16,
+        name: "call_limits",
+        shared: include_str!("migrations/0016_call_limits.sql"),
         sqlite: "",
         postgres: "",
     },

@@ -20,7 +20,7 @@ use crate::provider_connections::Connection;
 use crate::providers::Provider;
 use crate::receipts::Receipt;
 use crate::records::{Provenance, RecordRow};
-use crate::resources::{Operation, Resource};
+use crate::resources::{CallLimits, Operation, Resource};
 use crate::sessions::SessionRow;
 use crate::signing_keys::SigningKeyRow;
 use crate::subject_issuers::SubjectIssuer;
@@ -160,8 +160,19 @@ pub(crate) fn resource(name: &str, full: bool) -> Resource {
         credential_provider_id: full.then(|| id!("prov-1")),
         operations: if full { vec![operation] } else { Vec::new() },
         operation_enforcement: "enforced".to_owned(),
+        limits: if full { call_limits() } else { CallLimits::default() },
         archived_at: None,
         attribution: attribution(full, true),
+    }
+}
+
+/// Every limit, and each at an end of what its column holds.
+fn call_limits() -> CallLimits {
+    CallLimits {
+        upstream_timeout_ms: Some(u32::MAX),
+        stream_idle_timeout_ms: Some(1),
+        write_timeout_ms: Some(0),
+        max_request_bytes: Some(u64::MAX),
     }
 }
 
