@@ -26,7 +26,7 @@ use crate::gate::{Route, Visit};
 use crate::problem::Refusal;
 
 /// Path segments behind which an object's id may follow.
-const COLLECTIONS: [&str; 15] = [
+const COLLECTIONS: [&str; 16] = [
     "zones",
     "applications",
     "workloads",
@@ -40,6 +40,7 @@ const COLLECTIONS: [&str; 15] = [
     "subject-issuers",
     "subjects",
     "approvals",
+    "notification-sinks",
     "admin-tokens",
     "operator-conversations",
 ];
@@ -60,7 +61,7 @@ const SECRETS: [&str; 10] = [
 
 /// Members at the top of a body that some route takes. Where a body has more names than a record holds, these come
 /// first: whoever pads a body with members that nobody reads can't push what took effect off the record.
-const EFFECTIVE: [&str; 21] = [
+const EFFECTIVE: [&str; 24] = [
     "name",
     "slug",
     "dcr_enabled",
@@ -82,6 +83,9 @@ const EFFECTIVE: [&str; 21] = [
     "version_id",
     "reason",
     "bindings",
+    "url",
+    "event_types",
+    "active",
 ];
 
 const MAX_FIELDS: usize = 64;

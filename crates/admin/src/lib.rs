@@ -24,6 +24,8 @@ mod health;
 mod input;
 mod limits;
 mod mint_rate_limit;
+mod notification_sinks;
+mod notifications;
 mod page;
 mod policies;
 mod policy_sets;

@@ -2,8 +2,8 @@
 
 use crate::gate::{Needs, Reach, Route};
 use crate::{
-    applications, approvals, audit, grants, mint_rate_limit, policies, policy_sets, provider_connections, providers,
-    resources, subject_issuers, workloads, zones,
+    applications, approvals, audit, grants, mint_rate_limit, notification_sinks, policies, policy_sets,
+    provider_connections, providers, resources, subject_issuers, workloads, zones,
 };
 
 /// The table the router is made from.
@@ -65,6 +65,13 @@ pub(crate) static ROUTES: &[Route] = &[
     approvals::read::ROUTE,
     approvals::decide::APPROVE,
     approvals::decide::REJECT,
+    notification_sinks::list::ROUTE,
+    notification_sinks::create::ROUTE,
+    notification_sinks::read::ROUTE,
+    notification_sinks::update::ROUTE,
+    notification_sinks::remove::ROUTE,
+    notification_sinks::rotate_secret::ROUTE,
+    notification_sinks::deliveries::ROUTE,
     mint_rate_limit::read::ROUTE,
     mint_rate_limit::set::ROUTE,
     audit::list::ROUTE,

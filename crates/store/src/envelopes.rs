@@ -27,6 +27,8 @@ pub struct Sealed {
 
 /// All of them.
 pub const SEALED: &[Sealed] = &[
+    Sealed { table: "notification_sinks", key: "id", column: "secret", bound_to: &[] },
+    Sealed { table: "oauth_states", key: "digest", column: "verifier", bound_to: &[] },
     Sealed {
         table: "provider_connections",
         key: "id",

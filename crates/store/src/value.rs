@@ -3,8 +3,8 @@
 
 use caracal_authority::{
     AdminTokenId, AgentSessionId, ApplicationId, ApprovalId, AuthorityRecordId, ConnectionId, EdgeId, EventId, GrantId,
-    KeyId, OutboxId, PolicyId, PolicySetId, PolicySetVersionId, PolicyVersionId, ProviderId, ReplicaId, ResourceId,
-    SubjectIssuerId, Timestamp, WorkloadId, ZoneId,
+    KeyId, NotificationDeliveryId, NotificationSinkId, OutboxId, PolicyId, PolicySetId, PolicySetVersionId,
+    PolicyVersionId, ProviderId, ReplicaId, ResourceId, SubjectIssuerId, Timestamp, WorkloadId, ZoneId,
 };
 use serde::de::DeserializeOwned;
 
@@ -266,6 +266,8 @@ id_values!(
     EventId,
     GrantId,
     KeyId,
+    NotificationDeliveryId,
+    NotificationSinkId,
     OutboxId,
     PolicyId,
     PolicySetId,

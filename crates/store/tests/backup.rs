@@ -152,6 +152,7 @@ mod t17_rollback {
             "approvals",
             "authority_records",
             "delegation_edges",
+            "oauth_states",
             "provider_connections",
             "session_counts",
         ];
@@ -161,6 +162,7 @@ mod t17_rollback {
         let spent = [
             "gateway_nonces",
             "idempotency_receipts",
+            "notification_deliveries",
             "outbox",
             "policy_announcements",
             "stream_entries",
@@ -177,6 +179,7 @@ mod t17_rollback {
             "active_policy_sets",
             "applications",
             "delegated_grants",
+            "notification_sinks",
             "policies",
             "policy_set_versions",
             "policy_sets",

@@ -14,6 +14,7 @@ mod grants;
 mod lists;
 mod loopback;
 mod mint_rate_limit;
+mod notifications;
 mod policies;
 mod policy_sets;
 mod providers;

@@ -8,7 +8,10 @@ use crate::conformance::Make;
 use crate::conformance::fixtures::{fresh, zone};
 use crate::envelopes::{self, Found, REFERENCED, SEALED};
 use crate::error::StoreError;
-use crate::{Store, applications, provider_connections, providers, sealed_secrets, signing_keys, workloads};
+use crate::{
+    Store, applications, notification_sinks, oauth_states, provider_connections, providers, sealed_secrets,
+    signing_keys, workloads,
+};
 
 /// What a key-encryption key protects and nobody lists here would be lost with the key.
 pub async fn no_sealed_column_is_forgotten(make: Make) {
@@ -41,6 +44,11 @@ pub async fn every_envelope_is_found_once_and_replaced_only_where_it_still_lies(
                     for number in 1..=3 {
                         signing_keys::add(tx, &samples::signing_key(&format!("k-{number}"), number)).await?;
                         sealed_secrets::put(tx, &format!("r-{number}"), &[1, 2, 3]).await?;
+                    }
+                    for name in ["x-1", "x-2", "x-3"] {
+                        notification_sinks::add(tx, &samples::sink(name, true)).await?;
+                        let digest = format!("{}-{name}", tx.zone());
+                        oauth_states::add(tx, &samples::oauth_state(&digest)).await?;
                     }
                     provider_connections::add(tx, &samples::connection("c-1", true)).await?;
                     let mut over = samples::connection("c-2", false);

@@ -9,6 +9,7 @@ mod envelopes;
 mod evidence;
 mod management;
 mod named;
+mod notifications;
 mod operations;
 mod runtime;
 
@@ -18,5 +19,6 @@ pub use envelopes::*;
 pub use evidence::*;
 pub use management::*;
 pub use named::*;
+pub use notifications::*;
 pub use operations::*;
 pub use runtime::*;
