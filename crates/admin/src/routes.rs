@@ -27,9 +27,13 @@ pub(crate) static ROUTES: &[Route] = &[
     providers::create::ROUTE,
     providers::read::ROUTE,
     providers::update::ROUTE,
+    providers::test::ROUTE,
+    providers::discovery::ROUTE,
     provider_connections::list::ROUTE,
     provider_connections::import::ROUTE,
     provider_connections::revoke::ROUTE,
+    provider_connections::authorize::ROUTE,
+    provider_connections::callback::ROUTE,
     resources::list::ROUTE,
     resources::create::ROUTE,
     resources::read::ROUTE,
@@ -90,6 +94,8 @@ pub struct RouteInfo {
     pub needs: Needs,
     /// Whether it belongs to one zone.
     pub in_zone: bool,
+    /// Whether anybody may call it, without a token.
+    pub is_public: bool,
     /// Whether tokens of any zone may call it, because it is the same for everybody.
     pub for_everybody: bool,
 }
@@ -100,7 +106,8 @@ pub fn route_list() -> Vec<RouteInfo> {
         method: route.method.clone(),
         path: route.path,
         needs: route.needs,
-        in_zone: matches!(route.reach, Reach::Zone(_)),
+        in_zone: matches!(route.reach, Reach::Zone(_) | Reach::Public(_)),
+        is_public: matches!(route.reach, Reach::Public(_)),
         for_everybody: matches!(route.reach, Reach::Catalogue(_)),
     };
     ROUTES.iter().map(info).collect()

@@ -35,6 +35,8 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tower::ServiceExt;
 
+use crate::authorization_server::AuthorizationServer;
+
 /// The deployment's admin token in all tests: the contract's.
 pub(crate) const BOOTSTRAP: &str = "admin-secret-0123456789";
 /// When every test starts.
@@ -57,13 +59,15 @@ pub(crate) struct World {
     pub(crate) directory: Place,
 }
 
-/// One identity provider for all worlds. At `/revoke` it answers 200 to refresh tokens, and 503 to everything else.
+/// One identity provider for all worlds. At `/revoke` it answers 200 to refresh tokens, and 503 to all others.
 pub(crate) fn idp() -> &'static FakeServer {
     static IDP: OnceLock<FakeServer> = OnceLock::new();
     IDP.get_or_init(|| {
-        FakeServer::https(&[], |request| match request.field("token_type_hint").as_deref() {
-            Some("refresh_token") => Reply::bytes(200, ""),
-            _ => Reply::bytes(503, ""),
+        let server = AuthorizationServer::default();
+        FakeServer::https(&[], move |request| match (request.path(), request.field("token_type_hint").as_deref()) {
+            ("/revoke", Some("refresh_token")) => Reply::bytes(200, ""),
+            ("/revoke", _) => Reply::bytes(503, ""),
+            _ => server.answer(request),
         })
     })
 }
