@@ -273,7 +273,10 @@ impl Services {
         let stop = || stopping.clone();
         if let Some(admin) = self.admin.clone() {
             let on = stop();
-            jobs.spawn(async move { admin.run_refusal_records(on).await });
+            let recording = admin.clone();
+            jobs.spawn(async move { recording.run_refusal_records(on).await });
+            let notify = move |on| admin.clone().run_notifications(on);
+            jobs.spawn(elected::run(self.store.clone(), "notifications", stop(), notify));
         }
         if let Some(coordinator) = self.coordinator.clone() {
             jobs.spawn(coordinator.clone().run_failure_records(stop()));
@@ -424,6 +427,7 @@ fn admin(
             denials: parts.denials.clone(),
             sealed: parts.sealed.clone(),
             broker: parts.broker.clone(),
+            egress: parts.egress.clone(),
             secrets: parts.verifier.clone(),
             token_key: digests,
             runtime: Some(Arc::new(StsPolicyRuntime {
