@@ -133,8 +133,15 @@ fn check_manifest(manifest: &File, findings: &mut Findings) {
     }
 }
 
-/// The chores must build in seconds, before anything else does.
+/// The chores must build in seconds, before anything else does. What reads the threat model runs after the tests, and
+/// knows nothing of the product.
 fn check_chores(manifest: &File, findings: &mut Findings) {
+    if manifest.path == "xtask/assurance/Cargo.toml" {
+        for dependency in dependencies(&manifest.text).filter(|name| name.starts_with("caracal-")) {
+            findings.add(&manifest.path, format!("what judges the rooms uses none of them: `{dependency}`"));
+        }
+        return;
+    }
     for dependency in dependencies(&manifest.text).filter(|name| *name != "caracal-testkit") {
         findings.add(&manifest.path, format!("the chores use the standard library and `testkit` only: `{dependency}`"));
     }
@@ -262,6 +269,8 @@ mod tests {
     fn the_chores_use_nothing_that_has_to_be_built_first() {
         assert!(found("xtask/Cargo.toml", &manifest("caracal-testkit.workspace = true")).is_empty());
         assert_eq!(found("xtask/Cargo.toml", &manifest("serde.workspace = true")).len(), 1);
+        assert!(found("xtask/assurance/Cargo.toml", &manifest("serde.workspace = true")).is_empty());
+        assert_eq!(found("xtask/assurance/Cargo.toml", &manifest("caracal-store.workspace = true")).len(), 1);
     }
 
     #[test]
