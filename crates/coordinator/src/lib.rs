@@ -12,7 +12,7 @@
 //!
 //! - [`Coordinator`]: the service; [`CoordinatorConfig`]: its settings; [`ROUTES`]: its routes.
 //! - One operation, one file: `start`, `terminate`, `read_session`, `delegate`, `revoke`, `inbound`, and the job `sweep`.
-//! - `cascade`: what falls with a session or an edge. `idempotency`: one key, at most one effect. `subject_proof`: who may
+//! - What falls with a session or an edge is [`caracal_cascade`]'s. `idempotency`: one key, at most one effect. `subject_proof`: who may
 //!   act for a user. `evidence`: what is on record of it all.
 //!
 //! What must be absent here: narrowing, lineage and graph rules (they live in `caracal_authority`), SQL, the clock,
@@ -20,10 +20,8 @@
 
 mod auth;
 mod canonical;
-mod cascade;
 mod config;
 mod delegate;
-mod events;
 mod evidence;
 mod facts;
 mod front;

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use caracal_authority::ZoneId;
 use caracal_authority::session::TerminationReason;
+use caracal_cascade::end_sessions;
 use caracal_store::{Store, sessions};
 use tokio::sync::watch;
 
-use crate::cascade::end_sessions;
 use crate::outage::Outage;
 use crate::stopped;
 

@@ -11,6 +11,11 @@ use crate::error::StoreError;
 use crate::tx::{DeploymentRead, ZoneRead, ZoneWrite};
 use crate::value::{Bind, Row, params};
 
+/// Until when a suspended service holds its slot.
+fn for_ever() -> Timestamp {
+    Timestamp::from_micros(i64::MAX)
+}
+
 /// A governed session.
 #[derive(Debug, Clone)]
 pub struct SessionRow {
@@ -87,7 +92,7 @@ impl SessionRow {
         match (self.status.as_str(), self.ttl_seconds) {
             ("active" | "suspended", Some(ttl)) => Some(self.started_at.plus(Duration::from_secs(ttl.unsigned_abs()))),
             ("active", None) => self.heartbeat_deadline_at,
-            ("suspended", None) => Some(Timestamp::from_micros(i64::MAX)),
+            ("suspended", None) => Some(for_ever()),
             _ => None,
         }
     }
@@ -243,16 +248,64 @@ pub async fn is_anchor(tx: &mut ZoneRead<'_>, record: &AuthorityRecordId) -> Res
     Ok(tx.tx.query_one(sql, params![tx.zone, record]).await?.is_some())
 }
 
+/// Suspends an active session; `false` when it was not active. Its lease stays as it is.
+pub async fn suspend(tx: &mut ZoneWrite<'_>, id: &AgentSessionId) -> Result<bool, StoreError> {
+    let (zone, now) = (tx.zone.clone(), tx.now());
+    let sql = "UPDATE agent_sessions SET status = 'suspended', updated_at = ?3,
+                 capacity_until = CASE WHEN lifecycle = 'service' THEN ?4 ELSE capacity_until END
+               WHERE zone_id = ?1 AND id = ?2 AND status = 'active'";
+    Ok(tx.tx.execute(sql, params![zone, id, now, for_ever()]).await? == 1)
+}
+
+/// Makes a suspended session active again; `false` when it was not suspended. A service gets a lease of this length.
+pub async fn resume(tx: &mut ZoneWrite<'_>, id: &AgentSessionId, lease: Duration) -> Result<bool, StoreError> {
+    let (zone, now) = (tx.zone.clone(), tx.now());
+    let deadline = now.plus(lease);
+    let sql = "UPDATE agent_sessions SET status = 'active', updated_at = ?3,
+                 heartbeat_deadline_at = CASE WHEN lifecycle = 'service' THEN ?4 ELSE heartbeat_deadline_at END,
+                 capacity_until = CASE WHEN lifecycle = 'service' THEN ?4 ELSE capacity_until END
+               WHERE zone_id = ?1 AND id = ?2 AND status = 'suspended'";
+    Ok(tx.tx.append(sql, params![zone, id, now, deadline]).await? == 1)
+}
+
+/// Running sessions that are anchored to `record`.
+pub async fn list_running_anchored_to(
+    tx: &mut ZoneRead<'_>,
+    record: &AuthorityRecordId,
+) -> Result<Vec<SessionRow>, StoreError> {
+    list_running_by(tx, "subject_record_id", record.as_str()).await
+}
+
+/// Running sessions of an application.
+pub async fn list_running_of(
+    tx: &mut ZoneRead<'_>,
+    application: &ApplicationId,
+) -> Result<Vec<SessionRow>, StoreError> {
+    list_running_by(tx, "application_id", application.as_str()).await
+}
+
+/// Running sessions of the zone, `limit` at most.
+pub async fn list_running(tx: &mut ZoneRead<'_>, limit: i64) -> Result<Vec<SessionRow>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM agent_sessions WHERE zone_id = ?1 AND capacity_until IS NOT NULL ORDER BY id LIMIT ?2"
+    );
+    tx.tx.query(&sql, params![tx.zone, limit]).await?.into_iter().map(read).collect()
+}
+
+async fn list_running_by(tx: &mut ZoneRead<'_>, column: &str, id: &str) -> Result<Vec<SessionRow>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM agent_sessions
+         WHERE zone_id = ?1 AND {column} = ?2 AND capacity_until IS NOT NULL ORDER BY id"
+    );
+    tx.tx.query(&sql, params![tx.zone, id]).await?.into_iter().map(read).collect()
+}
+
 /// Running sessions directly under `parent`.
 pub async fn list_running_children(
     tx: &mut ZoneRead<'_>,
     parent: &AgentSessionId,
 ) -> Result<Vec<SessionRow>, StoreError> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM agent_sessions
-         WHERE zone_id = ?1 AND parent_id = ?2 AND capacity_until IS NOT NULL ORDER BY id"
-    );
-    tx.tx.query(&sql, params![tx.zone, parent]).await?.into_iter().map(read).collect()
+    list_running_by(tx, "parent_id", parent.as_str()).await
 }
 
 /// Tasks that still run although their time is up, longest overdue first, `limit` at most.
