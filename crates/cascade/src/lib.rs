@@ -29,7 +29,7 @@ use caracal_store::StoreError;
 
 pub use end::{Fallen, end_records, end_sessions, revoke_edges};
 pub use gather::link;
-pub use pause::{resume, suspend};
+pub use pause::{Suspension, resume, suspend};
 
 /// A cascade that could not be written. The transaction must not commit.
 #[derive(Debug, thiserror::Error)]

@@ -11,7 +11,8 @@
 //! README D4).
 //!
 //! - [`Coordinator`]: the service; [`CoordinatorConfig`]: its settings; [`ROUTES`]: its routes.
-//! - One operation, one file: `start`, `terminate`, `read_session`, `delegate`, `revoke`, `inbound`, and the job `sweep`.
+//! - One operation, one file: `start`, `terminate`, `suspension`, `lease`, `read_session`, `session_lists`, `delegate`,
+//!   `revoke`, `inbound`. What is done without being asked is in `jobs`.
 //! - What falls with a session or an edge is [`caracal_cascade`]'s. `idempotency`: one key, at most one effect. `subject_proof`: who may
 //!   act for a user. `evidence`: what is on record of it all.
 //!
@@ -27,15 +28,19 @@ mod facts;
 mod front;
 mod idempotency;
 mod inbound;
+mod jobs;
+mod lease;
 mod outage;
 mod outbox;
+mod page;
 mod read_session;
 mod revoke;
 mod route;
 mod schema;
+mod session_lists;
 mod start;
 mod subject_proof;
-mod sweep;
+mod suspension;
 mod terminate;
 mod wire;
 
@@ -54,9 +59,11 @@ use caracal_store::Store;
 use tokio::sync::watch;
 
 pub use config::CoordinatorConfig;
+pub use jobs::{JobCounts, Jobs};
 pub use route::ROUTES;
 
 use evidence::FailureRecords;
+use jobs::retention::Kept;
 
 /// The Coordinator: its router and its jobs over the capabilities it was given.
 pub struct Coordinator {
@@ -68,6 +75,7 @@ pub struct Coordinator {
     requests: RateLimit,
     probes: RateLimit,
     failures: FailureRecords,
+    jobs: Jobs,
     dependencies: Probes,
     draining: AtomicBool,
 }
@@ -91,6 +99,7 @@ impl Coordinator {
             ledger,
             denials,
             failures: FailureRecords::default(),
+            jobs: Jobs::default(),
             dependencies: Probes::default(),
             draining: AtomicBool::new(false),
         }
@@ -132,7 +141,39 @@ impl Coordinator {
 
     /// Job: ends tasks whose time is up, with all that falls with them, until `shutdown` turns true.
     pub async fn run_ttl_sweeper(self: Arc<Self>, shutdown: watch::Receiver<bool>) {
-        sweep::run(&self.store, self.config.ttl_sweep_interval, self.config.sweep_batch, shutdown).await;
+        let (store, batch, counts) = (&self.store, self.config.sweep_batch, &self.jobs.ttl);
+        let once = || jobs::ttl::sweep(store, batch, counts);
+        jobs::every("ttl-sweeper", self.config.ttl_sweep_interval, Some(counts), shutdown, once).await;
+    }
+
+    /// Job: suspends services whose lease was missed, with what runs below them, until `shutdown` turns true.
+    pub async fn run_lease_sweeper(self: Arc<Self>, shutdown: watch::Receiver<bool>) {
+        let (store, batch, counts) = (&self.store, self.config.sweep_batch, &self.jobs.leases);
+        let once = || jobs::leases::sweep(store, batch, counts);
+        jobs::every("service-lease-sweeper", self.config.lease_sweep_interval, Some(counts), shutdown, once).await;
+    }
+
+    /// Job: marks delegations that lapsed and removes what ended long ago, until `shutdown` turns true.
+    pub async fn run_retention(self: Arc<Self>, shutdown: watch::Receiver<bool>) {
+        let (store, counts) = (&self.store, &self.jobs.retention);
+        let kept = Kept {
+            edges: self.config.delegation_retention,
+            sessions: self.config.session_retention,
+            batch: self.config.retention_batch,
+        };
+        let once = || jobs::retention::clean(store, kept, counts);
+        jobs::every("retention", self.config.retention_interval, Some(counts), shutdown, once).await;
+    }
+
+    /// Job: gives records of heartbeats their places in the chain, until `shutdown` turns true.
+    pub async fn run_heartbeat_records(self: Arc<Self>, shutdown: watch::Receiver<bool>) {
+        let once = || jobs::records::chain(&self.store, &self.ledger);
+        jobs::every("heartbeat-records", self.config.record_interval, None, shutdown, once).await;
+    }
+
+    /// What the jobs of this process did so far.
+    pub fn jobs(&self) -> &Jobs {
+        &self.jobs
     }
 }
 

@@ -31,6 +31,7 @@ mod holds;
 pub mod report;
 mod stored;
 pub mod verify;
+mod waiting;
 
 pub use admin_chain::{AdminRecord, StoredAdminRecord};
 pub use append::Ledger;

@@ -1,0 +1,105 @@
+//! Marking delegations that lapsed, and forgetting what is over.
+//!
+//! A delegation that lapsed lends nothing from that instant on. Marking it tells those who verify elsewhere: the epoch rises
+//! once for all that are marked together. What ended long ago is removed, edges before the sessions they name, as far as
+//! nothing that runs depends on its memory ([`caracal_store::retention`]).
+
+use std::time::Duration;
+
+use caracal_authority::{Timestamp, ZoneId};
+use caracal_cascade::events;
+use caracal_store::{Store, ZoneWrite, delegations, retention};
+
+use super::{Failed, JobCounts};
+use crate::outage::Outage;
+
+/// How long what is over is kept, and how much of it goes in one commit.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Kept {
+    pub(crate) edges: Duration,
+    pub(crate) sessions: Duration,
+    pub(crate) batch: u32,
+}
+
+/// What one commit did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Done {
+    expired: usize,
+    edges: usize,
+    sessions: usize,
+}
+
+/// Cleans every zone.
+pub(crate) async fn clean(store: &Store, kept: Kept, counts: &JobCounts) -> Result<Failed, Outage> {
+    let (mut zone, mut failed) = (next_zone(store, kept, None).await?, 0);
+    while let Some(current) = zone {
+        loop {
+            match clean_batch(store, &current, kept).await {
+                Ok(done) if done == Done::default() => break,
+                Ok(done) => {
+                    JobCounts::add(&counts.expired_edges, done.expired);
+                    JobCounts::add(&counts.deleted_edges, done.edges);
+                    JobCounts::add(&counts.sessions, done.sessions);
+                }
+                Err(error) => {
+                    tracing::error!(zone = %current, %error, "what is over could not be marked or removed");
+                    failed += 1;
+                    break;
+                }
+            }
+        }
+        zone = next_zone(store, kept, Some(&current)).await?;
+    }
+    Ok(failed)
+}
+
+async fn next_zone(store: &Store, kept: Kept, after: Option<&ZoneId>) -> Result<Option<ZoneId>, Outage> {
+    let mut snapshot = store.snapshot().await?;
+    let now = snapshot.now();
+    let (edges, sessions) = (now.minus(kept.edges), now.minus(kept.sessions));
+    Ok(retention::find_zone(&mut snapshot.deployment(), after, edges, sessions).await?)
+}
+
+async fn clean_batch(store: &Store, zone: &ZoneId, kept: Kept) -> Result<Done, Outage> {
+    store
+        .commit(zone, kept, |tx, kept| {
+            Box::pin(async move {
+                let limit = i64::from(kept.batch.max(1));
+                let now = tx.now();
+                let expired = expire(tx, limit).await?;
+                let (edges, sessions) = forget(tx, now.minus(kept.edges), now.minus(kept.sessions), limit).await?;
+                Ok(Done { expired, edges, sessions })
+            })
+        })
+        .await
+}
+
+async fn expire(tx: &mut ZoneWrite<'_>, limit: i64) -> Result<usize, Outage> {
+    let mut expired = Vec::new();
+    for edge in retention::list_lapsed_edges(tx, limit).await? {
+        if retention::expire_edge(tx, &edge).await? {
+            expired.push(edge);
+        }
+    }
+    if !expired.is_empty() {
+        let epoch = delegations::raise_epoch(tx).await?;
+        events::edges_expired(tx, &expired, epoch).await?;
+    }
+    Ok(expired.len())
+}
+
+async fn forget(
+    tx: &mut ZoneWrite<'_>,
+    edges_before: Timestamp,
+    sessions_before: Timestamp,
+    limit: i64,
+) -> Result<(usize, usize), Outage> {
+    let (mut edges, mut sessions) = (0, 0);
+    for edge in retention::list_forgettable_edges(tx, edges_before, limit).await? {
+        edges += usize::from(retention::remove_edge(tx, &edge).await?);
+    }
+    for session in retention::list_forgettable_sessions(tx, sessions_before, limit).await? {
+        sessions += usize::from(retention::remove_session(tx, &session).await?);
+    }
+    Ok((edges, sessions))
+}
