@@ -17,6 +17,7 @@ pub mod delegation;
 pub mod exchange;
 pub mod federation;
 pub mod ids;
+pub mod invocation;
 pub mod launch;
 pub mod lease;
 pub mod lifetime;

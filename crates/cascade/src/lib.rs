@@ -12,7 +12,7 @@
 //!
 //! - [`end_sessions`], [`revoke_edges`], [`end_records`]: ends, which are final.
 //! - [`suspend`], [`resume`]: a stop that can be taken back, so nothing lasting is published of it (D15).
-//! - [`events`]: the messages of the life of sessions and edges.
+//! - [`events`]: the messages of the life of sessions, edges and invocations.
 //!
 //! What must be absent here: who may ask for it, HTTP, SQL, and the graph rules themselves.
 

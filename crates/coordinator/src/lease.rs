@@ -14,15 +14,17 @@ use axum::http::StatusCode;
 use caracal_authority::lease::{Consequence, LeaseFault, renew, take_over};
 use caracal_authority::record::{SubjectKind, check_live};
 use caracal_authority::session::{Lease, SessionStatus, TerminationReason};
-use caracal_authority::{AgentSessionId, AuthorityRecordId};
+use caracal_authority::{AgentSessionId, AuthorityRecordId, ServiceId};
 use caracal_cascade::{Suspension, end_sessions};
 use caracal_http::Problem;
 use caracal_ledger::Ledger;
+use caracal_store::agent_services::{self, AgentService};
 use caracal_store::sessions::{self, SessionRow};
 use caracal_store::{StoreError, ZoneRead, ZoneWrite, leases, records};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::Coordinator;
+use crate::agent_services::service_json;
 use crate::auth::IdentityRevoked;
 use crate::evidence::{Caller, leave_success, record_success};
 use crate::outage::Outage;
@@ -81,7 +83,10 @@ impl From<LeaseRefused> for Problem {
 struct Heartbeat {
     generation: u64,
     active_invocations: u64,
+    /// The service it speaks for, and what it says of it.
     service: Option<String>,
+    health: &'static str,
+    metadata: Map<String, Value>,
 }
 
 /// What is wanted of a lease.
@@ -150,12 +155,12 @@ fn read(body: Option<&Value>) -> Result<Heartbeat, Issues> {
     if fields.raw("lease_generation").is_none() {
         fields.fault("lease_generation", None, "required");
     }
-    fields.optional_choice("status", &HEALTH);
+    let health = fields.optional_choice("status", &HEALTH).unwrap_or("healthy");
     let active_invocations = fields.optional_whole("active_invocations", 0..=MAX_WHOLE).unwrap_or(0);
-    fields.object("metadata");
+    let metadata = fields.object("metadata");
     let service = fields.optional_text("service_id", 0);
     fields.finish()?;
-    Ok(Heartbeat { generation: generation.unwrap_or(0), active_invocations, service })
+    Ok(Heartbeat { generation: generation.unwrap_or(0), active_invocations, service, health, metadata })
 }
 
 impl Request {
@@ -173,10 +178,12 @@ impl Request {
             Err(_) => return Ok(Aside::InTurn),
         };
         self.check_holder(tx, &session).await?;
-        let answer = self.answer(tx, &session, lease).await?;
-        if !leases::renew(tx, &self.id, lease).await? {
+        let merges = matches!(&self.wish, Wish::Renew(beat) if beat.service.is_some() && !beat.metadata.is_empty());
+        // Members are merged with those that are there, which somebody else may be changing.
+        if merges || !leases::renew(tx, &self.id, lease).await? {
             return Ok(Aside::InTurn);
         }
+        let answer = self.answer(tx, &session, lease).await?;
         leave_success(tx, &self.ledger, &self.caller, StatusCode::OK.as_u16()).await?;
         Ok(Aside::Renewed(answer))
     }
@@ -202,7 +209,6 @@ impl Request {
             }
         };
         self.check_holder(tx, &session).await?;
-        let answer = self.answer(tx, &session, lease).await?;
         let written = match self.wish {
             Wish::TakeOver => leases::take_over(tx, &self.id, lease).await?,
             Wish::Renew(_) => leases::renew(tx, &self.id, lease).await?,
@@ -212,6 +218,7 @@ impl Request {
             let what = format!("the lease of `{}` can't be moved", self.id);
             return Err(StoreError::Corrupt { table: "agent_sessions", what }.into());
         }
+        let answer = self.answer(tx, &session, lease).await?;
         record_success(tx, &self.ledger, &self.caller, StatusCode::OK.as_u16()).await?;
         Ok(Ok(answer))
     }
@@ -272,7 +279,7 @@ impl Request {
                     "heartbeat_deadline_at": deadline,
                     "lease_generation": lease.generation,
                 },
-                "service": beat.service(tx, session).await?,
+                "service": beat.note_service(tx, session).await?,
                 "active_invocations": beat.active_invocations,
             }),
         }))
@@ -280,9 +287,21 @@ impl Request {
 }
 
 impl Heartbeat {
-    /// The service that the heartbeat speaks for, if it names one.
-    async fn service(&self, _: &mut ZoneWrite<'_>, _: &SessionRow) -> Result<Value, LeaseRefused> {
-        // No application has registered any.
-        if self.service.is_some() { Err(LeaseRefused::ServiceNotFound) } else { Ok(Value::Null) }
+    /// Notes what the heartbeat says of the service it speaks for, if it names one: one of the session's own application.
+    async fn note_service(&self, tx: &mut ZoneWrite<'_>, session: &SessionRow) -> Result<Value, LeaseRefused> {
+        let Some(named) = &self.service else { return Ok(Value::Null) };
+        let id = ServiceId::parse(named).map_err(|_| LeaseRefused::ServiceNotFound)?;
+        let service = agent_services::lookup(tx, &id).await?;
+        let mut service = service
+            .filter(|service| service.application_id == session.application_id)
+            .ok_or(LeaseRefused::ServiceNotFound)?;
+        service.metadata.extend(self.metadata.clone());
+        let metadata = (!self.metadata.is_empty()).then_some(&service.metadata);
+        if !agent_services::note_heartbeat(tx, &id, self.health, metadata).await? {
+            return Err(LeaseRefused::ServiceNotFound);
+        }
+        let now = tx.now();
+        let heard = AgentService { health: self.health.to_owned(), last_heartbeat_at: Some(now), ..service };
+        Ok(service_json(&heard))
     }
 }

@@ -13,6 +13,12 @@ pub(crate) enum Route {
     Health,
     /// `GET /ready`.
     Ready,
+    /// `GET /stats`.
+    Stats,
+    /// `GET /metrics`.
+    Metrics,
+    /// `POST /v1/verify`.
+    Verify,
     /// An operation within a zone.
     InZone(ZoneRoute),
     /// Anything else.
@@ -48,6 +54,34 @@ pub(crate) enum ZoneRoute {
     ListInbound(String),
     /// `GET /zones/:zoneId/delegations/inbound/:sessionId/:id`.
     ReadInbound(String, String),
+    /// `GET /zones/:zoneId/delegations/outbound/:sessionId`.
+    ListOutbound(String),
+    /// `GET /zones/:zoneId/delegations/active`.
+    ListActive,
+    /// `GET /zones/:zoneId/delegations/epoch`.
+    ReadEpoch,
+    /// `GET /zones/:zoneId/delegations/:id/traverse`.
+    Traverse(String),
+    /// `GET /zones/:zoneId/delegations/:id/impact`.
+    Impact(String),
+    /// `GET /zones/:zoneId/agents/:sessionId/effective-authority`.
+    EffectiveAuthority(String),
+    /// `POST /zones/:zoneId/agent-services`.
+    RegisterService,
+    /// `GET /zones/:zoneId/agent-services`.
+    ListServices,
+    /// `POST /zones/:zoneId/invocations`.
+    CreateInvocation,
+    /// `GET /zones/:zoneId/invocations`.
+    ListInvocations,
+    /// `GET /zones/:zoneId/invocations/:id`.
+    ReadInvocation(String),
+    /// `PATCH /zones/:zoneId/invocations/:id/start`.
+    StartInvocation(String),
+    /// `PATCH /zones/:zoneId/invocations/:id/cancel`.
+    CancelInvocation(String),
+    /// `PATCH /zones/:zoneId/invocations/:id/complete`.
+    CompleteInvocation(String),
     /// `GET /zones/:zoneId/outbox`.
     ListDeadMessages,
     /// `POST /zones/:zoneId/outbox/requeue`.
@@ -69,6 +103,9 @@ pub(crate) struct Recognised {
 pub const ROUTES: &[(&str, &str)] = &[
     ("GET", "/health"),
     ("GET", "/ready"),
+    ("GET", "/stats"),
+    ("GET", "/metrics"),
+    ("POST", "/v1/verify"),
     ("POST", "/zones/:zoneId/agents"),
     ("GET", "/zones/:zoneId/agents"),
     ("GET", "/zones/:zoneId/agents/:id"),
@@ -82,6 +119,20 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("PATCH", "/zones/:zoneId/delegations/:id/revoke"),
     ("GET", "/zones/:zoneId/delegations/inbound/:sessionId"),
     ("GET", "/zones/:zoneId/delegations/inbound/:sessionId/:id"),
+    ("GET", "/zones/:zoneId/delegations/outbound/:sessionId"),
+    ("GET", "/zones/:zoneId/delegations/active"),
+    ("GET", "/zones/:zoneId/delegations/epoch"),
+    ("GET", "/zones/:zoneId/delegations/:id/traverse"),
+    ("GET", "/zones/:zoneId/delegations/:id/impact"),
+    ("GET", "/zones/:zoneId/agents/:sessionId/effective-authority"),
+    ("POST", "/zones/:zoneId/agent-services"),
+    ("GET", "/zones/:zoneId/agent-services"),
+    ("POST", "/zones/:zoneId/invocations"),
+    ("GET", "/zones/:zoneId/invocations"),
+    ("GET", "/zones/:zoneId/invocations/:id"),
+    ("PATCH", "/zones/:zoneId/invocations/:id/start"),
+    ("PATCH", "/zones/:zoneId/invocations/:id/cancel"),
+    ("PATCH", "/zones/:zoneId/invocations/:id/complete"),
     ("GET", "/zones/:zoneId/outbox"),
     ("POST", "/zones/:zoneId/outbox/requeue"),
     ("POST", "/zones/:zoneId/outbox/:id/requeue"),
@@ -95,6 +146,9 @@ pub(crate) fn recognise(method: &Method, path: &str) -> Recognised {
     let route = match segments.as_slice() {
         ["health"] if reading => Route::Health,
         ["ready"] if reading => Route::Ready,
+        ["stats"] if reading => Route::Stats,
+        ["metrics"] if reading => Route::Metrics,
+        ["v1", "verify"] if *method == Method::POST => Route::Verify,
         ["zones", _, below @ ..] => in_zone(method, reading, below).map_or(Route::Unknown, Route::InZone),
         _ => Route::Unknown,
     };
@@ -122,6 +176,23 @@ fn in_zone(method: &Method, reading: bool, below: &[&str]) -> Option<ZoneRoute> 
         ["delegations", "inbound", session, id] if reading => {
             Some(ZoneRoute::ReadInbound(decoded(session), decoded(id)))
         }
+        ["delegations", "outbound", session] if reading => Some(ZoneRoute::ListOutbound(decoded(session))),
+        ["delegations", "active"] if reading => Some(ZoneRoute::ListActive),
+        ["delegations", "epoch"] if reading => Some(ZoneRoute::ReadEpoch),
+        ["delegations", id, "traverse"] if reading => Some(ZoneRoute::Traverse(decoded(id))),
+        ["delegations", id, "impact"] if reading => Some(ZoneRoute::Impact(decoded(id))),
+        ["agents", session, "effective-authority"] if reading => Some(ZoneRoute::EffectiveAuthority(decoded(session))),
+        ["agent-services"] if *method == Method::POST => Some(ZoneRoute::RegisterService),
+        ["agent-services"] if reading => Some(ZoneRoute::ListServices),
+        ["invocations"] if *method == Method::POST => Some(ZoneRoute::CreateInvocation),
+        ["invocations"] if reading => Some(ZoneRoute::ListInvocations),
+        ["invocations", id] if reading => Some(ZoneRoute::ReadInvocation(decoded(id))),
+        ["invocations", id, asked] if *method == Method::PATCH => match *asked {
+            "start" => Some(ZoneRoute::StartInvocation(decoded(id))),
+            "cancel" => Some(ZoneRoute::CancelInvocation(decoded(id))),
+            "complete" => Some(ZoneRoute::CompleteInvocation(decoded(id))),
+            _ => None,
+        },
         ["outbox"] if reading => Some(ZoneRoute::ListDeadMessages),
         ["outbox", "requeue"] if *method == Method::POST => Some(ZoneRoute::RequeueMessages),
         ["outbox", id, "requeue"] if *method == Method::POST => Some(ZoneRoute::RequeueMessage(decoded(id))),
@@ -143,10 +214,27 @@ impl ZoneRoute {
             | Self::RevokeDelegation(_)
             | Self::ListInbound(_)
             | Self::ReadInbound(..)
+            | Self::ListOutbound(_)
+            | Self::ListActive
+            | Self::ReadEpoch
+            | Self::Traverse(_)
+            | Self::Impact(_)
+            | Self::EffectiveAuthority(_)
+            | Self::ListServices
+            | Self::ListInvocations
             | Self::ListDeadMessages
             | Self::RequeueMessages
             | Self::RequeueMessage(_) => true,
-            Self::StartSession | Self::TakeOverLease(_) | Self::Heartbeat(_) | Self::CreateDelegation => false,
+            Self::StartSession
+            | Self::TakeOverLease(_)
+            | Self::Heartbeat(_)
+            | Self::CreateDelegation
+            | Self::RegisterService
+            | Self::CreateInvocation
+            | Self::ReadInvocation(_)
+            | Self::StartInvocation(_)
+            | Self::CancelInvocation(_)
+            | Self::CompleteInvocation(_) => false,
         }
     }
 }

@@ -11,6 +11,7 @@
 
 pub mod admin_evidence;
 pub mod admin_tokens;
+pub mod agent_services;
 mod ahead;
 pub mod applications;
 pub mod approvals;
@@ -20,6 +21,7 @@ pub mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod counts;
+pub mod delegation_reads;
 pub mod delegations;
 pub mod deployment;
 mod directory;
@@ -29,6 +31,7 @@ pub mod envelopes;
 mod error;
 pub mod evidence;
 pub mod grants;
+pub mod invocations;
 pub mod leases;
 mod migrations;
 pub mod mint_limit;

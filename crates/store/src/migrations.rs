@@ -114,8 +114,15 @@ const MIGRATIONS: &[Migration] = &[
     },
     Migration {
         version: 13,
+        name: "agent_services",
+        shared: include_str!("migrations/0013_agent_services.sql"),
+        sqlite: "",
+        postgres: "",
+    },
+    Migration {
+        version: 14,
         name: "leases",
-        shared: include_str!("migrations/0013_leases.sql"),
+        shared: include_str!("migrations/0014_leases.sql"),
         sqlite: "",
         postgres: "",
     },

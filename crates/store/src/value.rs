@@ -3,8 +3,8 @@
 
 use caracal_authority::{
     AdminTokenId, AgentSessionId, ApplicationId, ApprovalId, AuthorityRecordId, ConnectionId, EdgeId, EventId, GrantId,
-    KeyId, OutboxId, PolicyId, PolicySetId, PolicySetVersionId, PolicyVersionId, ProviderId, ReplicaId, ResourceId,
-    SubjectIssuerId, Timestamp, WorkloadId, ZoneId,
+    InvocationId, KeyId, OutboxId, PolicyId, PolicySetId, PolicySetVersionId, PolicyVersionId, ProviderId, ReplicaId,
+    ResourceId, ServiceId, SubjectIssuerId, Timestamp, WorkloadId, ZoneId,
 };
 use serde::de::DeserializeOwned;
 
@@ -265,6 +265,7 @@ id_values!(
     EdgeId,
     EventId,
     GrantId,
+    InvocationId,
     KeyId,
     OutboxId,
     PolicyId,
@@ -274,6 +275,7 @@ id_values!(
     ProviderId,
     ReplicaId,
     ResourceId,
+    ServiceId,
     SubjectIssuerId,
     WorkloadId,
     ZoneId

@@ -187,6 +187,7 @@ impl Services {
         let coordinator = settings.runs(Service::Coordinator).then(|| {
             let own = CoordinatorKeys {
                 token: keys.coordinator_token,
+                metrics_bearer: keys.metrics_bearer.as_ref().map(copy),
                 idempotency: keys.idempotency,
                 previous: keys.idempotency_previous,
             };
@@ -262,6 +263,9 @@ impl Services {
         }
         if let Some(coordinator) = self.coordinator.clone() {
             jobs.spawn(coordinator.clone().run_failure_records(stop()));
+            let of = coordinator.clone();
+            let enforce = move |on| of.clone().run_invocation_deadlines(on);
+            jobs.spawn(elected::run(self.store.clone(), "invocation-deadlines", stop(), enforce));
             let of = coordinator.clone();
             let sweep = move |on| of.clone().run_ttl_sweeper(on);
             jobs.spawn(elected::run(self.store.clone(), "ttl-sweeper", stop(), sweep));
@@ -420,6 +424,7 @@ fn admin(
 /// Keys that the Coordinator alone uses.
 struct CoordinatorKeys {
     token: SecretText,
+    metrics_bearer: Option<SecretText>,
     idempotency: HmacKey,
     previous: Option<HmacKey>,
 }
@@ -434,6 +439,7 @@ fn coordinator(
     Coordinator::new(
         CoordinatorConfig {
             operator_token: Some(keys.token),
+            metrics_bearer: keys.metrics_bearer,
             idempotency_hmac_key_previous: keys.previous,
             idempotency_retention: settings.coordinator.idempotency_retention,
             generated_idempotency_retention: settings.coordinator.generated_idempotency_retention,
@@ -444,6 +450,9 @@ fn coordinator(
             body_deadline: settings.body_deadline,
             rate_limit_per_minute: settings.coordinator.requests_per_minute,
             ready_rate_limit_per_minute: settings.ready_per_minute,
+            verify_rate_limit_per_minute: settings.coordinator.verifications_per_minute,
+            invocation_rate_limit_per_minute: settings.coordinator.invocations_per_minute,
+            deadline_sweep_interval: settings.coordinator.deadline_sweep_interval,
             ttl_sweep_interval: settings.coordinator.ttl_sweep_interval,
             sweep_batch: settings.coordinator.sweep_batch,
             service_lease: settings.coordinator.service_lease,

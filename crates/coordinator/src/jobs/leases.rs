@@ -5,27 +5,18 @@ use caracal_cascade::{Suspension, suspend};
 use caracal_store::{Store, leases};
 
 use super::ttl::next_zone;
-use super::{Failed, JobCounts};
+use super::{Failed, JobCounts, each_zone};
 use crate::outage::Outage;
 
 /// Suspends every service of every zone whose lease was missed.
 pub(crate) async fn sweep(store: &Store, batch: u32, counts: &JobCounts) -> Result<Failed, Outage> {
-    let (mut zone, mut failed) = (next_zone(store, None).await?, 0);
-    while let Some(current) = zone {
-        loop {
-            match sweep_batch(store, &current, batch).await {
-                Ok(0) => break,
-                Ok(suspended) => JobCounts::add(&counts.sessions, suspended),
-                Err(error) => {
-                    tracing::error!(zone = %current, %error, "services whose lease was missed could not be suspended");
-                    failed += 1;
-                    break;
-                }
-            }
-        }
-        zone = next_zone(store, Some(&current)).await?;
-    }
-    Ok(failed)
+    let next = |after: Option<ZoneId>| async move { next_zone(store, after.as_ref()).await };
+    each_zone("services whose lease was missed could not be suspended", next, |zone| async move {
+        let changed = sweep_batch(store, &zone, batch).await?;
+        JobCounts::add(&counts.ended, changed);
+        Ok(changed > 0)
+    })
+    .await
 }
 
 async fn sweep_batch(store: &Store, zone: &ZoneId, batch: u32) -> Result<usize, Outage> {

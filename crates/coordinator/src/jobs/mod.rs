@@ -7,6 +7,7 @@
 //! condition what it relies on, and every change is in turn with the zone's others. A zone that fails keeps no other from its
 //! turn, and is tried again with the next run.
 
+pub(crate) mod deadlines;
 pub(crate) mod leases;
 pub(crate) mod records;
 pub(crate) mod retention;
@@ -15,6 +16,7 @@ pub(crate) mod ttl;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use caracal_authority::ZoneId;
 use tokio::sync::watch;
 
 use crate::outage::Outage;
@@ -27,8 +29,8 @@ pub struct JobCounts {
     pub runs: AtomicU64,
     /// Runs in which a zone, or all of them, failed.
     pub failures: AtomicU64,
-    /// Sessions that the job ended, suspended or removed.
-    pub sessions: AtomicU64,
+    /// Sessions that the job ended, suspended or removed; attempts of invocations that it ended; records that it chained.
+    pub ended: AtomicU64,
     /// Delegations that it marked as expired.
     pub expired_edges: AtomicU64,
     /// Delegations that it removed.
@@ -48,6 +50,10 @@ pub struct Jobs {
     pub ttl: JobCounts,
     /// Services whose lease was missed.
     pub leases: JobCounts,
+    /// Attempts of invocations whose deadline had passed.
+    pub deadlines: JobCounts,
+    /// Records of heartbeats.
+    pub records: JobCounts,
     /// What is over.
     pub retention: JobCounts,
 }
@@ -59,7 +65,7 @@ pub(crate) type Failed = usize;
 pub(crate) async fn every<F>(
     name: &'static str,
     interval: Duration,
-    counts: Option<&JobCounts>,
+    counts: &JobCounts,
     mut shutdown: watch::Receiver<bool>,
     mut once: impl FnMut() -> F,
 ) where
@@ -74,9 +80,36 @@ pub(crate) async fn every<F>(
         if let Err(error) = &outcome {
             tracing::error!(job = name, %error, "zones with work to do could not be found; the next run tries again");
         }
-        if let Some(counts) = counts {
-            JobCounts::add(&counts.runs, 1);
-            JobCounts::add(&counts.failures, usize::from(outcome.map_or(true, |failed| failed > 0)));
-        }
+        JobCounts::add(&counts.runs, 1);
+        JobCounts::add(&counts.failures, usize::from(outcome.map_or(true, |failed| failed > 0)));
     }
+}
+
+/// Goes through the zones that `next` finds after one another, and has `batch` work in each until it says that nothing is left
+/// there, or fails; `trouble` says in the log what then could not be done.
+pub(crate) async fn each_zone<N, B>(
+    trouble: &'static str,
+    mut next: impl FnMut(Option<ZoneId>) -> N,
+    mut batch: impl FnMut(ZoneId) -> B,
+) -> Result<Failed, Outage>
+where
+    N: Future<Output = Result<Option<ZoneId>, Outage>>,
+    B: Future<Output = Result<bool, Outage>>,
+{
+    let (mut zone, mut failed) = (next(None).await?, 0);
+    while let Some(current) = zone {
+        loop {
+            match batch(current.clone()).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    tracing::error!(zone = %current, %error, "{trouble}");
+                    failed += 1;
+                    break;
+                }
+            }
+        }
+        zone = next(Some(current)).await?;
+    }
+    Ok(failed)
 }

@@ -10,7 +10,7 @@ use caracal_authority::{Timestamp, ZoneId};
 use caracal_cascade::events;
 use caracal_store::{Store, ZoneWrite, delegations, retention};
 
-use super::{Failed, JobCounts};
+use super::{Failed, JobCounts, each_zone};
 use crate::outage::Outage;
 
 /// How long what is over is kept, and how much of it goes in one commit.
@@ -31,26 +31,15 @@ struct Done {
 
 /// Cleans every zone.
 pub(crate) async fn clean(store: &Store, kept: Kept, counts: &JobCounts) -> Result<Failed, Outage> {
-    let (mut zone, mut failed) = (next_zone(store, kept, None).await?, 0);
-    while let Some(current) = zone {
-        loop {
-            match clean_batch(store, &current, kept).await {
-                Ok(done) if done == Done::default() => break,
-                Ok(done) => {
-                    JobCounts::add(&counts.expired_edges, done.expired);
-                    JobCounts::add(&counts.deleted_edges, done.edges);
-                    JobCounts::add(&counts.sessions, done.sessions);
-                }
-                Err(error) => {
-                    tracing::error!(zone = %current, %error, "what is over could not be marked or removed");
-                    failed += 1;
-                    break;
-                }
-            }
-        }
-        zone = next_zone(store, kept, Some(&current)).await?;
-    }
-    Ok(failed)
+    let next = |after: Option<ZoneId>| async move { next_zone(store, kept, after.as_ref()).await };
+    each_zone("what is over could not be marked or removed", next, |zone| async move {
+        let done = clean_batch(store, &zone, kept).await?;
+        JobCounts::add(&counts.expired_edges, done.expired);
+        JobCounts::add(&counts.deleted_edges, done.edges);
+        JobCounts::add(&counts.ended, done.sessions);
+        Ok(done != Done::default())
+    })
+    .await
 }
 
 async fn next_zone(store: &Store, kept: Kept, after: Option<&ZoneId>) -> Result<Option<ZoneId>, Outage> {

@@ -100,7 +100,7 @@ async fn sessions_and_edges_are_kept_for_90_days_after_their_end_and_then_forgot
         assert!(!has_session(&house, id).await, "{id}");
     }
     let counts = &house.coordinator.jobs().retention;
-    assert_eq!((counts.sessions.load(Ordering::Relaxed), counts.deleted_edges.load(Ordering::Relaxed)), (3, 1));
+    assert_eq!((counts.ended.load(Ordering::Relaxed), counts.deleted_edges.load(Ordering::Relaxed)), (3, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -146,5 +146,5 @@ async fn forgetting_goes_on_in_small_commits_until_all_is_gone() {
     house.clock.advance(90 * DAY + 1);
     clean(&house).await;
     assert!(!has_session(&house, &root).await);
-    assert_eq!(house.coordinator.jobs().retention.sessions.load(Ordering::Relaxed), 6);
+    assert_eq!(house.coordinator.jobs().retention.ended.load(Ordering::Relaxed), 6);
 }

@@ -247,6 +247,40 @@ async fn a_missed_lease_stops_a_service_before_any_sweep() {
     assert_eq!(house.session(&id).await.status, "active", "nobody has swept");
 }
 
+#[tokio::test]
+async fn a_heartbeat_speaks_for_a_service_of_its_own_application() {
+    let house = House::open().await;
+    let token = house.mandate("app-1").await;
+    let id = service(&house).await;
+    let register = async |application: &str| {
+        let token = house.mandate(application).await;
+        let body =
+            json!({"application_id": application, "endpoint_url": "https://a.example/x", "metadata": {"a": 1, "b": 1}});
+        house.post("/zones/z-1/agent-services", &token, body).await.expect(201).text("id")
+    };
+    let (own, foreign) = (register("app-1").await, register("app-2").await);
+    house.clock.advance(5);
+    let reply = beat(&house, &token, &id, json!({"lease_generation": 1, "service_id": own})).await.expect(200);
+    assert_eq!(reply.body["service"]["health"], "healthy");
+    assert_eq!(reply.body["service"]["last_heartbeat_at"], deadline(&house, 0));
+    assert_eq!(reply.body["service"]["metadata_json"], json!({"a": 1, "b": 1}));
+    let said =
+        json!({"lease_generation": 1, "service_id": own, "status": "degraded", "metadata": {"b": {"c": null}, "d": 2}});
+    let reply = beat(&house, &token, &id, said).await.expect(200);
+    assert_eq!(reply.body["service"]["metadata_json"], json!({"a": 1, "b": {"c": null}, "d": 2}));
+    let listed = house.get("/zones/z-1/agent-services", &token).await.expect(200).body;
+    assert_eq!(listed["items"][0], reply.body["service"]);
+    let before = house.session(&id).await.heartbeat_deadline_at;
+    house.clock.advance(1);
+    for unknown in [foreign.as_str(), "unknown", "a/b"] {
+        for metadata in [json!({}), json!({"x": 1})] {
+            let body = json!({"lease_generation": 1, "service_id": unknown, "metadata": metadata});
+            beat(&house, &token, &id, body).await.refused(404, "agent_service_not_found");
+        }
+    }
+    assert_eq!(house.session(&id).await.heartbeat_deadline_at, before, "nothing is renewed");
+}
+
 /// Runs the lease sweeper until `done` says so.
 async fn sweep_until(house: &House, done: impl AsyncFn() -> bool) {
     let (stop, stopped) = watch::channel(false);
@@ -280,7 +314,7 @@ async fn the_sweep_suspends_what_missed_its_lease_and_nothing_else() {
     assert_eq!(house.session(&lapsed).await.status, "active", "that is another job's");
     assert_eq!(house.messages().len(), 2, "each is told once, and nothing is revoked");
     let counts = &house.coordinator.jobs().leases;
-    assert_eq!(counts.sessions.load(std::sync::atomic::Ordering::Relaxed), 2);
+    assert_eq!(counts.ended.load(std::sync::atomic::Ordering::Relaxed), 2);
     assert_eq!(counts.failures.load(std::sync::atomic::Ordering::Relaxed), 0);
 }
 

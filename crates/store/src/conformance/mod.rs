@@ -109,6 +109,9 @@ macro_rules! conformance_suite {
                 a_renewal_waits_for_no_other_change_and_takes_nothing_away
                 what_is_over_is_forgotten_from_the_leaves_on
                 records_of_changes_wait_in_the_order_of_their_ids
+                what_hangs_on_an_edge_is_each_edge_once
+                services_come_back_as_stored
+                invocations_come_back_as_stored
                 records_come_back_as_stored
                 all_that_descends_from_a_record_falls_however_deep
                 receipts_come_back_as_stored

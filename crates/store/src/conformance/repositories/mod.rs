@@ -12,6 +12,7 @@ mod management;
 mod named;
 mod operations;
 mod runtime;
+mod services;
 
 pub use approvals::*;
 pub use connections::*;
@@ -22,3 +23,4 @@ pub use management::*;
 pub use named::*;
 pub use operations::*;
 pub use runtime::*;
+pub use services::*;

@@ -1,16 +1,19 @@
 //! Rows to store: of each kind one with every optional column filled, and one with every optional column empty.
 
+use caracal_authority::invocation::InvocationStatus;
 use caracal_authority::{Timestamp, ZoneId};
 use serde_json::json;
 
 use crate::admin_evidence::AdminEvidenceRow;
 use crate::admin_tokens::AdminToken;
+use crate::agent_services::AgentService;
 use crate::applications::Application;
 use crate::approvals::ApprovalRow;
 use crate::conformance::fixtures::{at, attribution, id, zone};
 use crate::delegations::EdgeRow;
 use crate::evidence::EvidenceRow;
 use crate::grants::Grant;
+use crate::invocations::Invocation;
 use crate::policies::{Policy, PolicyVersion};
 use crate::policy_sets::{PolicySet, PolicySetVersion};
 use crate::provider_connections::Connection;
@@ -260,6 +263,53 @@ pub(crate) fn edge(name: &str, full: bool) -> EdgeRow {
         broad_reason: full.then(|| ODD.to_owned()),
         revoked_at: None,
         created_at: at(1),
+    }
+}
+
+pub(crate) fn agent_service(name: &str, full: bool) -> AgentService {
+    let metadata = json!({"k": ODD});
+    AgentService {
+        zone_id: z(),
+        id: id!(name),
+        application_id: if full { id!("app-1") } else { id!("app-2") },
+        endpoint_url: format!("https://service.example/{name}?q={ODD}"),
+        protocol_versions: if full { vec!["1".to_owned(), ODD.to_owned()] } else { Vec::new() },
+        framework_name: full.then(|| ODD.to_owned()),
+        framework_version: full.then(|| "1.2".to_owned()),
+        capabilities: if full { vec![ODD.to_owned()] } else { Vec::new() },
+        health: "starting".to_owned(),
+        metadata: metadata.as_object().filter(|_| full).cloned().unwrap_or_default(),
+        last_heartbeat_at: full.then(|| at(3)),
+        created_at: at(1),
+        updated_at: at(2),
+    }
+}
+
+pub(crate) fn invocation(name: &str, full: bool) -> Invocation {
+    let members = json!({"k": ODD});
+    Invocation {
+        zone_id: z(),
+        id: id!(name),
+        service_id: id!("v-1"),
+        service_application_id: id!("app-1"),
+        acting_application_id: if full { id!("app-2") } else { id!("app-1") },
+        source_session_id: full.then(|| id!("s-source")),
+        target_session_id: full.then(|| id!("s-target")),
+        method: ODD.to_owned(),
+        params: if full { json!([1, null, ODD]) } else { json!(null) },
+        metadata: members.as_object().filter(|_| full).cloned().unwrap_or_default(),
+        status: if full { InvocationStatus::Failed } else { InvocationStatus::Pending },
+        attempts: i64::from(full),
+        max_attempts: 3,
+        backoff_ms: 1_000,
+        timeout_ms: 30_000,
+        deadline_at: full.then(|| at(40)),
+        cancel_requested_at: full.then(|| at(3)),
+        started_at: full.then(|| at(2)),
+        completed_at: full.then(|| at(4)),
+        error: members.as_object().filter(|_| full).cloned(),
+        created_at: at(1),
+        updated_at: at(4),
     }
 }
 
