@@ -22,6 +22,8 @@ const PAGES: &[&str] = &[
     "approvals",
     "workloads",
     "ledger",
+    "audit",
+    "transparency",
     "streams",
     "backup",
     "keys",
@@ -51,7 +53,7 @@ for _ in $(seq 600); do
   sleep 0.1
 done
 url() { jq -er ".urls.$1" "$place/ready"; }
-API=$(url api) STS=$(url sts) GATEWAY=$(url gateway) COORDINATOR=$(url coordinator) UPSTREAM=$STS
+API=$(url api) STS=$(url sts) GATEWAY=$(url gateway) COORDINATOR=$(url coordinator) AUDIT=$(url audit) UPSTREAM=$STS
 "#;
 
 /// The page that has servers and processes of its own.

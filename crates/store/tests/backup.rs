@@ -172,7 +172,16 @@ mod t17_rollback {
             "used_mandates",
             "withdrawn_keys",
         ];
-        let evidence = ["admin_audit_events", "admin_audit_heads", "audit_events", "audit_heads"];
+        let evidence = [
+            "admin_audit_events",
+            "admin_audit_heads",
+            "audit_anchors",
+            "audit_events",
+            "audit_heads",
+            "ledger_log_keys",
+            "ledger_tiles",
+            "ledger_trees",
+        ];
         // What the operator set up: older than it could be, and the operator is told.
         let provisioned = [
             "active_policy_sets",

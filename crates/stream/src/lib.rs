@@ -18,6 +18,7 @@ mod entry;
 mod known;
 mod on_redis;
 mod on_store;
+mod raw;
 mod redis;
 mod relay;
 mod streams;
@@ -26,6 +27,7 @@ mod tail;
 pub use consumer::{Consumer, ConsumerOptions, ConsumerState, Failed};
 pub use counters::{Counters, FailureLimit};
 pub use entry::{Rejection, dead_letter_topic};
+pub use raw::{Fields, RawEntry};
 pub use redis::{OpenError, Redis, RedisOptions, StreamError};
 pub use relay::{Relay, RelayOptions, RelayState};
 pub use streams::{
@@ -48,5 +50,9 @@ pub const POLICIES: &str = caracal_store::policy_sets::INVALIDATED;
 pub const APPROVALS: &str = caracal_store::approvals::DECIDED;
 /// Signing keys that an operator withdrew.
 pub const KEYS: &str = caracal_store::signing_keys::WITHDRAWN;
+/// Evidence of clients and exporters: frames that carry a signature of their own (contract: audit-and-streams.md §2.4).
+pub const AUDIT_EVENTS: &str = "caracal.audit.events";
+/// What was put aside of them.
+pub const AUDIT_DEAD_LETTERS: &str = "caracal.audit.events.dlq";
 /// Every topic that is published on.
 pub const TOPICS: [&str; 7] = [REVOCATIONS, DELEGATIONS, LIFECYCLE, INVOCATIONS, POLICIES, APPROVALS, KEYS];

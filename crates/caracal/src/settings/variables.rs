@@ -261,7 +261,30 @@ pub const VARIABLES: &[Variable] = &[
     variable(&[Gateway], "WRITE_TIMEOUT", "60s", "a response of known length through the Gateway"),
     variable(&[Gateway], "STREAM_IDLE_TIMEOUT", "60s", "silence within a response through the Gateway"),
     variable(&[Gateway], "IDLE_TIMEOUT", "120s", "a connection to the Gateway between two requests"),
+    variable(&[Api, Audit], "AUDIT_RETENTION_DAYS", "365", "for how many days evidence is kept at most"),
+    shared(&[Audit], "HOSTNAME", "audit-worker-0", "by which name this process reads clients' audit frames"),
+    shared(
+        &[Audit],
+        "AUDIT_MAX_DELIVERIES",
+        "8",
+        "how often a client's audit frame is handed out that nobody comes to an end with",
+    ),
+    shared(&[Audit], "AUDIT_CLAIM_IDLE_SECS", "30", "for how long a process may hold a client's audit frame"),
+    shared(&[Audit], "AUDIT_READY_DLQ_MAX", "off", "not ready with more frames put aside than this"),
+    shared(&[Audit], "AUDIT_READY_LAG_MAX", "off", "not ready with more frames to come than this"),
+    shared(
+        &[Audit],
+        "AUDIT_READY_PEL_OLDEST_SECS_MAX",
+        "off",
+        "not ready when a frame was read and not stored for longer than this",
+    ),
     secret(&[Api, Gateway, Audit], "CARACAL_ADMIN_TOKEN", MADE, "the bootstrap admin token"),
+    secret(
+        &[Audit],
+        "AUDIT_ADMIN_TOKEN",
+        "CARACAL_ADMIN_TOKEN",
+        "opens the search of evidence in every zone, and what was put aside",
+    ),
     secret(&[Coordinator], "CARACAL_COORDINATOR_TOKEN", MADE, "the Coordinator's operator token"),
     secret(
         &[Sts, Gateway, Audit, Coordinator],
@@ -366,6 +389,7 @@ pub const VARIABLES: &[Variable] = &[
 
 /// Names of the contract that other implementations read and this one has no use for.
 pub const WITHOUT_EFFECT: &[(&str, &str)] = &[
+    ("AUDIT_TAMPER_ROLLING_HOURS", "a sweep goes on where the last one ended, however long ago"),
     ("AUDIT_REPLAY_DIR", "evidence is committed with what it is evidence of; nothing waits on a disk to be replayed"),
     ("OUTBOX_LOCK_SEC", "the relay is elected and locks no rows"),
     ("OUTBOX_STREAM_MAXLEN", "topics keep a day of history, whatever its length"),

@@ -2,13 +2,13 @@
 //!
 //! A delegation that lapsed lends nothing from that instant on. Marking it tells those who verify elsewhere: the epoch rises
 //! once for all that are marked together. What ended long ago is removed, edges before the sessions they name, as far as
-//! nothing that runs depends on its memory ([`caracal_store::retention`]).
+//! nothing that runs depends on its memory ([`caracal_store::forgetting`]).
 
 use std::time::Duration;
 
 use caracal_authority::{Timestamp, ZoneId};
 use caracal_cascade::events;
-use caracal_store::{Store, ZoneWrite, delegations, retention};
+use caracal_store::{Store, ZoneWrite, delegations, forgetting};
 
 use super::{Failed, JobCounts, each_zone};
 use crate::outage::Outage;
@@ -46,7 +46,7 @@ async fn next_zone(store: &Store, kept: Kept, after: Option<&ZoneId>) -> Result<
     let mut snapshot = store.snapshot().await?;
     let now = snapshot.now();
     let (edges, sessions) = (now.minus(kept.edges), now.minus(kept.sessions));
-    Ok(retention::find_zone(&mut snapshot.deployment(), after, edges, sessions).await?)
+    Ok(forgetting::find_zone(&mut snapshot.deployment(), after, edges, sessions).await?)
 }
 
 async fn clean_batch(store: &Store, zone: &ZoneId, kept: Kept) -> Result<Done, Outage> {
@@ -65,8 +65,8 @@ async fn clean_batch(store: &Store, zone: &ZoneId, kept: Kept) -> Result<Done, O
 
 async fn expire(tx: &mut ZoneWrite<'_>, limit: i64) -> Result<usize, Outage> {
     let mut expired = Vec::new();
-    for edge in retention::list_lapsed_edges(tx, limit).await? {
-        if retention::expire_edge(tx, &edge).await? {
+    for edge in forgetting::list_lapsed_edges(tx, limit).await? {
+        if forgetting::expire_edge(tx, &edge).await? {
             expired.push(edge);
         }
     }
@@ -84,11 +84,11 @@ async fn forget(
     limit: i64,
 ) -> Result<(usize, usize), Outage> {
     let (mut edges, mut sessions) = (0, 0);
-    for edge in retention::list_forgettable_edges(tx, edges_before, limit).await? {
-        edges += usize::from(retention::remove_edge(tx, &edge).await?);
+    for edge in forgetting::list_forgettable_edges(tx, edges_before, limit).await? {
+        edges += usize::from(forgetting::remove_edge(tx, &edge).await?);
     }
-    for session in retention::list_forgettable_sessions(tx, sessions_before, limit).await? {
-        sessions += usize::from(retention::remove_session(tx, &session).await?);
+    for session in forgetting::list_forgettable_sessions(tx, sessions_before, limit).await? {
+        sessions += usize::from(forgetting::remove_session(tx, &session).await?);
     }
     Ok((edges, sessions))
 }

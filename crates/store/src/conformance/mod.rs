@@ -22,6 +22,7 @@ use crate::sqlite::SqliteOptions;
 use crate::store::{BoxFuture, Store};
 
 pub mod decisions;
+pub mod evidence_upkeep;
 mod fixtures;
 pub mod isolation;
 pub mod ledger;
@@ -78,6 +79,12 @@ macro_rules! conformance_suite {
                 evidence_can_be_neither_changed_nor_removed
                 published_versions_can_be_neither_changed_nor_removed
                 a_position_in_a_chain_is_taken_once
+                the_tree_of_a_ledger_comes_back_as_stored_and_only_grows
+            }
+            t06_evidence_upkeep = evidence_upkeep {
+                evidence_leaves_at_its_old_end_and_behind_an_anchor_only
+                how_long_evidence_is_kept_comes_back_as_set
+                an_event_is_found_by_its_identity_and_its_place
             }
             t01_control_plane = isolation {
                 another_zones_ids_are_absent

@@ -13,7 +13,7 @@ use crate::conformance::repositories::samples;
 use crate::error::StoreError;
 use crate::sessions::{SessionFilter, SessionRow};
 use crate::waiting_changes::{self, WaitingChange};
-use crate::{delegations, leases, retention, sessions};
+use crate::{delegations, forgetting, leases, sessions};
 
 pub async fn sessions_are_listed_newest_first_by_every_filter(make: Make) {
     let fresh = fresh(make).await;
@@ -171,10 +171,10 @@ pub async fn what_is_over_is_forgotten_from_the_leaves_on(make: Make) {
     .unwrap();
     let forgettable = async |before| {
         let mut snapshot = fresh.store.snapshot().await.unwrap();
-        let found = retention::find_zone(&mut snapshot.deployment(), None, before, before).await.unwrap();
+        let found = forgetting::find_zone(&mut snapshot.deployment(), None, before, before).await.unwrap();
         let mut read = snapshot.zone(&zone("z-1"));
-        let edges = retention::list_forgettable_edges(&mut read, before, 10).await.unwrap();
-        let sessions = retention::list_forgettable_sessions(&mut read, before, 10).await.unwrap();
+        let edges = forgetting::list_forgettable_edges(&mut read, before, 10).await.unwrap();
+        let sessions = forgetting::list_forgettable_sessions(&mut read, before, 10).await.unwrap();
         let edges: Vec<String> = edges.iter().map(ToString::to_string).collect();
         let sessions: Vec<String> = sessions.iter().map(ToString::to_string).collect();
         (found.is_some(), edges, sessions)
@@ -184,22 +184,22 @@ pub async fn what_is_over_is_forgotten_from_the_leaves_on(make: Make) {
     // `e-3` led to a session that runs; `s-1` and `s-2` are named by edges, `s-2` by its child, too.
     assert_eq!(forgettable(at(11)).await, (true, names(&["e-1"]), names(&["s-3"])));
     let expire =
-        async || change!(fresh.store, (), |tx, _unused| retention::expire_edge(tx, &id!("e-2")).await).unwrap();
+        async || change!(fresh.store, (), |tx, _unused| forgetting::expire_edge(tx, &id!("e-2")).await).unwrap();
     let lapsed = async || {
         let mut snapshot = fresh.store.snapshot().await.unwrap();
-        retention::list_lapsed_edges(&mut snapshot.zone(&zone("z-1")), 10).await.unwrap().len()
+        forgetting::list_lapsed_edges(&mut snapshot.zone(&zone("z-1")), 10).await.unwrap().len()
     };
     assert_eq!((lapsed().await, expire().await), (0, false));
     clock.advance(21);
     assert_eq!((lapsed().await, expire().await, expire().await, lapsed().await), (1, true, false, 0));
     let removed = change!(fresh.store, (), |tx, _unused| {
         let edges = [
-            retention::remove_edge(tx, &id!("e-1")).await?,
-            retention::remove_edge(tx, &id!("e-2")).await?,
-            retention::remove_edge(tx, &id!("e-2")).await?,
+            forgetting::remove_edge(tx, &id!("e-1")).await?,
+            forgetting::remove_edge(tx, &id!("e-2")).await?,
+            forgetting::remove_edge(tx, &id!("e-2")).await?,
         ];
         let sessions =
-            [retention::remove_session(tx, &id!("s-3")).await?, retention::remove_session(tx, &id!("s-4")).await?];
+            [forgetting::remove_session(tx, &id!("s-3")).await?, forgetting::remove_session(tx, &id!("s-4")).await?];
         Ok((edges, sessions))
     });
     assert_eq!(removed.unwrap(), ([true, true, false], [true, false]), "what runs is not removed");

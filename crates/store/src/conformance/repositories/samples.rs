@@ -24,6 +24,7 @@ use crate::resources::{Operation, Resource};
 use crate::sessions::SessionRow;
 use crate::signing_keys::SigningKeyRow;
 use crate::subject_issuers::SubjectIssuer;
+use crate::transparency::LogKeyRow;
 use crate::workloads::{Binding, Bindings, OnFailure, Workload};
 use crate::zones::Zone;
 
@@ -373,6 +374,15 @@ pub(crate) fn signing_key(kid: &str, version: i64) -> SigningKeyRow {
         sealed_private: vec![0, 255, 39, 92, 10],
         created_at: at(1),
         signs_from: Timestamp::from_seconds(version),
+    }
+}
+
+pub(crate) fn log_key() -> LogKeyRow {
+    LogKeyRow {
+        key_id: "00ff27ab".to_owned(),
+        verifier_key: "caracal/ledger/z-1+00ff27ab+AQ==".to_owned(),
+        sealed_private: vec![0, 255, 39, 92, 10],
+        created_at: at(1),
     }
 }
 
