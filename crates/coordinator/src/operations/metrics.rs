@@ -2,6 +2,8 @@
 
 use std::fmt::{Display, Write};
 
+use caracal_http::log_counts;
+
 use super::counted::Counted;
 use super::job_counts;
 use crate::Coordinator;
@@ -33,5 +35,6 @@ pub(super) fn text(coordinator: &Coordinator, counted: &Counted) -> String {
     for (name, count) in job_counts::totals(&coordinator.jobs) {
         text.family(name, "counter", "", &[("", count)]);
     }
+    log_counts::write_metrics(&mut text.0);
     text.0
 }

@@ -14,7 +14,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use caracal_crypto::constant_time_eq;
-use caracal_http::{Problem, Profile};
+use caracal_http::{Problem, Profile, log_counts};
 use serde_json::{Map, Value, json};
 
 use crate::Coordinator;
@@ -73,22 +73,22 @@ fn operator_required() -> Problem {
 }
 
 fn stats_json(coordinator: &Coordinator, counted: &Counted) -> Value {
-    let named = |counts: &[(&'static str, i64)]| -> Map<String, Value> {
-        counts.iter().map(|(name, count)| ((*name).to_owned(), json!(count))).collect()
-    };
-    let outcomes: Map<String, Value> =
-        coordinator.outcomes.counts().into_iter().map(|(name, count)| (name.to_owned(), json!(count))).collect();
     let mut stats = json!({
         "invocations": named(&counted.invocations),
         "outbox": named(&counted.outbox),
         "idempotency": {
             "rows": counted.receipts,
             "oldestSeconds": counted.oldest_receipt_seconds,
-            "outcomes": outcomes,
+            "outcomes": named(&coordinator.outcomes.counts()),
         },
+        "log": named(&log_counts::counts()),
     });
     if let Some(members) = stats.as_object_mut() {
         members.extend(job_counts::members(&coordinator.jobs));
     }
     stats
+}
+
+fn named<C: Copy + Into<Value>>(counts: &[(&'static str, C)]) -> Map<String, Value> {
+    counts.iter().map(|(name, count)| ((*name).to_owned(), (*count).into())).collect()
 }

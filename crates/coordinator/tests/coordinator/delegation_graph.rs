@@ -56,18 +56,22 @@ async fn a_chain_is_followed_to_its_end_however_long() {
     assert_eq!(rows(&all).last(), Some(&("e-14".to_owned(), 14)));
 }
 
-/// Two edges from each session to the next: as many paths as 2 to the 24th, and 48 edges.
-#[tokio::test]
-async fn t08_availability_a_dense_graph_costs_its_edges_and_not_its_paths() {
-    let house = House::open().await;
-    for number in 0..24 {
-        let [source, target] = [number, number + 1].map(|number| format!("s-{number}"));
-        for twin in ["a", "b"] {
-            house.add_edge(&format!("e-{number:02}{twin}"), &source, &target, |_| ()).await;
+mod t08_availability {
+    use super::*;
+
+    /// Two edges from each session to the next: as many paths as 2 to the 24th, and 48 edges.
+    #[tokio::test]
+    async fn a_dense_graph_costs_its_edges_and_not_its_paths() {
+        let house = House::open().await;
+        for number in 0..24 {
+            let [source, target] = [number, number + 1].map(|number| format!("s-{number}"));
+            for twin in ["a", "b"] {
+                house.add_edge(&format!("e-{number:02}{twin}"), &source, &target, |_| ()).await;
+            }
         }
+        let all = house.get("/zones/z-1/delegations/e-00a/traverse", OPERATOR).await.expect(200).body;
+        assert_eq!(all.as_array().unwrap().len(), 47);
     }
-    let all = house.get("/zones/z-1/delegations/e-00a/traverse", OPERATOR).await.expect(200).body;
-    assert_eq!(all.as_array().unwrap().len(), 47);
 }
 
 #[tokio::test]

@@ -195,7 +195,7 @@ async fn what_is_pending_is_withdrawn_and_what_runs_is_asked_to_stop() {
     step(&house, &token, &id, "cancel", Some(json!({"reason": ""}))).await.refused(400, "invalid_body");
 }
 
-mod t06_evidence {
+mod t04_state_evidence {
     use super::*;
 
     #[tokio::test]
@@ -282,47 +282,6 @@ async fn one_that_was_asked_to_stop_and_says_nothing_is_over_and_not_tried_again
     until(&house, &id, "timed_out").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn t08_availability_an_invocation_that_is_damaged_keeps_no_other_zone_from_its_deadlines() {
-    use caracal_authority::{ApplicationId, InvocationId, ServiceId, ZoneId};
-    use caracal_store::{StoreError, invocations};
-    let house = impatient().await;
-    let token = house.mandate("app-1").await;
-    let id = asked(&house, |body| body["timeout_ms"] = json!(1_000)).await;
-    step(&house, &token, &id, "start", None).await.expect(200);
-    let now = house.store.now();
-    let damaged = invocations::Invocation {
-        zone_id: ZoneId::parse("a-1").unwrap(),
-        id: InvocationId::parse("n-1").unwrap(),
-        service_id: ServiceId::parse("v-1").unwrap(),
-        service_application_id: ApplicationId::parse("app-1").unwrap(),
-        acting_application_id: ApplicationId::parse("app-1").unwrap(),
-        source_session_id: None,
-        target_session_id: None,
-        method: "m".to_owned(),
-        params: json!({}),
-        metadata: serde_json::Map::new(),
-        status: caracal_authority::invocation::InvocationStatus::Running,
-        attempts: -1,
-        max_attempts: 1,
-        backoff_ms: 0,
-        timeout_ms: 1,
-        deadline_at: Some(now),
-        cancel_requested_at: None,
-        started_at: Some(now),
-        completed_at: None,
-        error: None,
-        created_at: now,
-        updated_at: now,
-    };
-    let zone = damaged.zone_id.clone();
-    let added: Result<(), StoreError> =
-        house.store.commit(&zone, damaged, |tx, row| Box::pin(invocations::add(tx, row))).await;
-    added.unwrap();
-    house.clock.advance(1);
-    until(&house, &id, "failed").await;
-}
-
 #[tokio::test]
 async fn a_list_shows_what_an_application_asked_or_works_for_and_filters_it() {
     let house = House::open().await;
@@ -379,7 +338,7 @@ mod t04_state_readers {
     }
 }
 
-mod keys {
+mod t04_state_receipts {
     use super::*;
 
     #[tokio::test]
@@ -410,29 +369,6 @@ mod keys {
             house.post(PATH, &token, asking(&service, key)).await.expect(201);
         }
         house.post(PATH, &token, asking(&service, "c")).await.refused(429, "idempotency_receipt_limit_exceeded");
-    }
-
-    #[tokio::test]
-    async fn t08_availability_requests_are_counted_per_application_and_a_repetition_is_not() {
-        let house = House::with(|config| config.invocation_rate_limit_per_minute = 2).await;
-        let token = house.mandate("app-1").await;
-        let service = service(&house).await;
-        let id = house.post(PATH, &token, asking(&service, "a")).await.expect(201).text("id");
-        step(&house, &token, &id, "start", None).await.expect(200);
-        let limited = house.post(PATH, &token, asking(&service, "b")).await;
-        limited.refused(429, "rate_limited");
-        assert_eq!(limited.headers["retry-after"], "60");
-        step(&house, &token, &id, "complete", Some(json!([]))).await.refused(429, "rate_limited");
-        house.post(PATH, &token, asking(&service, "a")).await.expect(201);
-        let mut conflicting = asking(&service, "a");
-        conflicting["method"] = json!("other");
-        house.post(PATH, &token, conflicting).await.refused(409, "idempotency_key_conflict");
-        house.get(PATH, &token).await.expect(200);
-        // Another application has a budget of its own.
-        let other = house.mandate("app-2").await;
-        step(&house, &other, &id, "start", None).await.refused(403, "invoker_ownership_required");
-        house.clock.advance(60);
-        house.post(PATH, &token, asking(&service, "b")).await.expect(201);
     }
 }
 
@@ -505,5 +441,73 @@ mod t04_state_races {
         }
         let active = house.get("/zones/z-1/delegations/active", OPERATOR).await.expect(200).body;
         assert_eq!(active["items"], json!([]));
+    }
+}
+
+mod t08_availability {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_invocation_that_is_damaged_keeps_no_other_zone_from_its_deadlines() {
+        use caracal_authority::{ApplicationId, InvocationId, ServiceId, ZoneId};
+        use caracal_store::{StoreError, invocations};
+        let house = impatient().await;
+        let token = house.mandate("app-1").await;
+        let id = asked(&house, |body| body["timeout_ms"] = json!(1_000)).await;
+        step(&house, &token, &id, "start", None).await.expect(200);
+        let now = house.store.now();
+        let damaged = invocations::Invocation {
+            zone_id: ZoneId::parse("a-1").unwrap(),
+            id: InvocationId::parse("n-1").unwrap(),
+            service_id: ServiceId::parse("v-1").unwrap(),
+            service_application_id: ApplicationId::parse("app-1").unwrap(),
+            acting_application_id: ApplicationId::parse("app-1").unwrap(),
+            source_session_id: None,
+            target_session_id: None,
+            method: "m".to_owned(),
+            params: json!({}),
+            metadata: serde_json::Map::new(),
+            status: caracal_authority::invocation::InvocationStatus::Running,
+            attempts: -1,
+            max_attempts: 1,
+            backoff_ms: 0,
+            timeout_ms: 1,
+            deadline_at: Some(now),
+            cancel_requested_at: None,
+            started_at: Some(now),
+            completed_at: None,
+            error: None,
+            created_at: now,
+            updated_at: now,
+        };
+        let zone = damaged.zone_id.clone();
+        let added: Result<(), StoreError> =
+            house.store.commit(&zone, damaged, |tx, row| Box::pin(invocations::add(tx, row))).await;
+        added.unwrap();
+        house.clock.advance(1);
+        until(&house, &id, "failed").await;
+    }
+
+    #[tokio::test]
+    async fn requests_are_counted_per_application_and_a_repetition_is_not() {
+        let house = House::with(|config| config.invocation_rate_limit_per_minute = 2).await;
+        let token = house.mandate("app-1").await;
+        let service = service(&house).await;
+        let id = house.post(PATH, &token, asking(&service, "a")).await.expect(201).text("id");
+        step(&house, &token, &id, "start", None).await.expect(200);
+        let limited = house.post(PATH, &token, asking(&service, "b")).await;
+        limited.refused(429, "rate_limited");
+        assert_eq!(limited.headers["retry-after"], "60");
+        step(&house, &token, &id, "complete", Some(json!([]))).await.refused(429, "rate_limited");
+        house.post(PATH, &token, asking(&service, "a")).await.expect(201);
+        let mut conflicting = asking(&service, "a");
+        conflicting["method"] = json!("other");
+        house.post(PATH, &token, conflicting).await.refused(409, "idempotency_key_conflict");
+        house.get(PATH, &token).await.expect(200);
+        // Another application has a budget of its own.
+        let other = house.mandate("app-2").await;
+        step(&house, &other, &id, "start", None).await.refused(403, "invoker_ownership_required");
+        house.clock.advance(60);
+        house.post(PATH, &token, asking(&service, "b")).await.expect(201);
     }
 }

@@ -42,6 +42,7 @@ async fn stats_say_what_the_deployment_holds_and_what_became_of_keys() {
     assert_eq!(stats["outbox"]["dead"], 0);
     assert!(stats["outbox"]["pending"].as_i64().unwrap() > 0);
     assert_eq!(stats["invocations"], json!({}));
+    assert!(["emitted", "dropped", "sampled"].iter().all(|name| stats["log"][name].is_u64()), "{}", stats["log"]);
     for job in ["ttl_sweeper", "service_lease_sweeper", "deadline_enforcer", "heartbeat_records", "retention_cleaner"] {
         assert_eq!((&stats[job]["runs"], &stats[job]["failures"]), (&json!(0), &json!(0)), "{job}");
     }
@@ -68,6 +69,7 @@ async fn metrics_are_the_same_counts_with_one_sample_per_status_that_occurs() {
         "# TYPE caracal_invocations_total counter",
         "caracal_outbox_total{status=\"dead\"} 0",
         "caracal_idempotency_requests_total{outcome=\"replayed\"} 1",
+        "# TYPE caracal_log_emitted_total counter",
         "# TYPE caracal_idempotency_receipts gauge",
         "caracal_idempotency_receipts 2",
         "caracal_idempotency_oldest_seconds 0",

@@ -71,7 +71,7 @@ async fn a_request_that_is_none_says_so_and_every_refusal_says_valid_false() {
     }
 }
 
-mod t02_sts_claims {
+mod t16_verify {
     use super::*;
 
     #[tokio::test]
@@ -133,7 +133,7 @@ mod t02_sts_claims {
     }
 }
 
-mod t04_state_revoked {
+mod t16_verify_revoked {
     use super::*;
 
     #[tokio::test]
