@@ -83,6 +83,11 @@ impl Principal {
         self.application().is_some_and(|own| own.id.as_str() == application)
     }
 
+    /// The application whose sessions and services it sees; none when it sees all of the zone (difference D26).
+    pub(crate) fn visible_application(&self) -> Option<&ApplicationId> {
+        self.application().filter(|_| !self.is_admin()).map(|own| &own.id)
+    }
+
     /// Whether it is `application`, or holds `<scope>:<application>` (the table of §2).
     pub(crate) fn may_for(&self, scope: &str, application: &str) -> bool {
         self.is(application) || self.scopes.contains(&format!("{scope}:{application}"))

@@ -52,8 +52,20 @@ pub struct CoordinatorConfig {
     pub ttl_sweep_interval: Duration,
     /// `DEADLINE_SWEEP_INTERVAL_MS`: how often attempts are ended whose deadline has passed. 5 s.
     pub deadline_sweep_interval: Duration,
-    /// `SWEEPER_BATCH_SIZE`: tasks ended in one commit. 500.
+    /// `SWEEPER_BATCH_SIZE`: tasks ended, or services suspended, in one commit. 500.
     pub sweep_batch: u32,
+    /// `SERVICE_LEASE_SWEEP_INTERVAL_MS`: how often services whose lease was missed are suspended. 30 s.
+    pub lease_sweep_interval: Duration,
+    /// `RETENTION_CLEANUP_INTERVAL_MS`: how often lapsed delegations are marked and what is over is removed. 15 min.
+    pub retention_interval: Duration,
+    /// `RETENTION_CLEANUP_BATCH_SIZE`: rows of each kind in one commit. 500.
+    pub retention_batch: u32,
+    /// `SESSION_RETENTION_DAYS`: how long a session is kept after its end. 90 days.
+    pub session_retention: Duration,
+    /// `DELEGATION_RETENTION_DAYS`: how long a delegation is kept after its end. 90 days.
+    pub delegation_retention: Duration,
+    /// How long the record of a heartbeat may wait for its place in the chain. 1 s.
+    pub record_interval: Duration,
 }
 
 impl CoordinatorConfig {
@@ -82,6 +94,12 @@ impl CoordinatorConfig {
             ttl_sweep_interval: Duration::from_secs(60),
             deadline_sweep_interval: Duration::from_secs(5),
             sweep_batch: 500,
+            lease_sweep_interval: Duration::from_secs(30),
+            retention_interval: Duration::from_secs(15 * 60),
+            retention_batch: 500,
+            session_retention: Duration::from_secs(90 * 86_400),
+            delegation_retention: Duration::from_secs(90 * 86_400),
+            record_interval: Duration::from_secs(1),
         }
     }
 }
@@ -104,6 +122,10 @@ mod tests {
             (config.service_lease, 120),
             (config.body_deadline, 30),
             (config.ttl_sweep_interval, 60),
+            (config.lease_sweep_interval, 30),
+            (config.retention_interval, 900),
+            (config.session_retention, 90 * 86_400),
+            (config.delegation_retention, 90 * 86_400),
             (config.deadline_sweep_interval, 5),
         ];
         assert!(seconds.iter().all(|(found, expected)| *found == Duration::from_secs(*expected)), "{seconds:?}");

@@ -22,12 +22,15 @@ use crate::delegation_reads::{
     effective_authority, impact, list_active, list_inbound, list_outbound, read_epoch, read_inbound, traverse,
 };
 use crate::evidence::Caller;
+use crate::lease::{heartbeat, take_over_lease};
 use crate::operations::{metrics, stats};
 use crate::outbox;
 use crate::read_session::read_session;
 use crate::revoke::revoke;
 use crate::route::{Recognised, Route, ZoneRoute, recognise};
+use crate::session_lists::{list_children, list_sessions};
 use crate::start::start;
+use crate::suspension::{resume, suspend};
 use crate::terminate::terminate;
 use crate::verify::verify;
 use crate::wire::{Answer, invalid_params, unknown_route};
@@ -108,6 +111,12 @@ async fn perform(coordinator: &Coordinator, route: ZoneRoute, call: Call) -> Res
         ZoneRoute::StartSession => start(coordinator, caller, &headers, body).await,
         ZoneRoute::CreateDelegation => delegate(coordinator, caller, &headers, body).await,
         ZoneRoute::ReadSession(id) => read_session(coordinator, &caller.principal, &session(&id)?).await,
+        ZoneRoute::ListSessions => list_sessions(coordinator, &caller.principal, query).await,
+        ZoneRoute::ListChildren(id) => list_children(coordinator, &caller.principal, &session(&id)?, query).await,
+        ZoneRoute::SuspendSession(id) => suspend(coordinator, caller, session(&id)?).await,
+        ZoneRoute::ResumeSession(id) => resume(coordinator, caller, session(&id)?).await,
+        ZoneRoute::TakeOverLease(id) => take_over_lease(coordinator, caller, session(&id)?).await,
+        ZoneRoute::Heartbeat(id) => heartbeat(coordinator, caller, session(&id)?, body).await,
         ZoneRoute::TerminateSession(id) => terminate(coordinator, caller, session(&id)?, query, body).await,
         ZoneRoute::RevokeDelegation(id) => revoke(coordinator, caller, edge(&id)?).await,
         ZoneRoute::ListInbound(id) => list_inbound(coordinator, &caller.principal, &session(&id)?, query).await,
@@ -167,7 +176,9 @@ impl Coordinator {
         let limited = |wait| Problem::limited("rate_limited", wait);
         if *route != Route::Ready {
             let kind = match route {
-                Route::InZone(ZoneRoute::TerminateSession(_) | ZoneRoute::RevokeDelegation(_)) => Kind::TakesAway,
+                Route::InZone(
+                    ZoneRoute::TerminateSession(_) | ZoneRoute::SuspendSession(_) | ZoneRoute::RevokeDelegation(_),
+                ) => Kind::TakesAway,
                 _ => Kind::Other,
             };
             self.requests.hit(&source, kind, now).await?;

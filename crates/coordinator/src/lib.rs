@@ -11,11 +11,11 @@
 //! README D4).
 //!
 //! - [`Coordinator`]: the service; [`CoordinatorConfig`]: its settings; [`ROUTES`]: its routes.
-//! - One operation, one file: `start`, `terminate`, `read_session`, `delegate`, `revoke`. What is done without being asked is
-//!   in `jobs`.
+//! - One operation, one file: `start`, `terminate`, `suspension`, `lease`, `read_session`, `session_lists`, `delegate`,
+//!   `revoke`. What is done without being asked is in `jobs`.
 //! - `delegation_reads`: lists of delegations, and what hangs on one. `agent_services` and `invocations`: what agents ask of
 //!   services. `verify`: what a mandate is worth, for those who can't verify it. `operations`: what operators watch.
-//! - `cascade`: what falls with a session or an edge. `idempotency`: one key, at most one effect. `subject_proof`: who may
+//! - What falls with a session or an edge is [`caracal_cascade`]'s. `idempotency`: one key, at most one effect. `subject_proof`: who may
 //!   act for a user. `evidence`: what is on record of it all.
 //!
 //! What must be absent here: narrowing, lineage and graph rules (they live in `caracal_authority`), SQL, the clock,
@@ -24,17 +24,16 @@
 mod agent_services;
 mod auth;
 mod canonical;
-mod cascade;
 mod config;
 mod delegate;
 mod delegation_reads;
-mod events;
 mod evidence;
 mod facts;
 mod front;
 mod idempotency;
 mod invocations;
 mod jobs;
+mod lease;
 mod operations;
 mod outage;
 mod outbox;
@@ -43,8 +42,10 @@ mod read_session;
 mod revoke;
 mod route;
 mod schema;
+mod session_lists;
 mod start;
 mod subject_proof;
+mod suspension;
 mod terminate;
 mod verify;
 mod wire;
@@ -68,6 +69,7 @@ pub use jobs::{JobCounts, Jobs};
 pub use route::ROUTES;
 
 use evidence::FailureRecords;
+use jobs::retention::Kept;
 use operations::{CountedCache, KeyOutcomes};
 
 /// The Coordinator: its router and its jobs over the capabilities it was given.
@@ -161,11 +163,42 @@ impl Coordinator {
         jobs::every("ttl-sweeper", self.config.ttl_sweep_interval, counts, shutdown, once).await;
     }
 
+    /// Job: suspends services whose lease was missed, with what runs below them, until `shutdown` turns true.
+    pub async fn run_lease_sweeper(self: Arc<Self>, shutdown: watch::Receiver<bool>) {
+        let (store, batch, counts) = (&self.store, self.config.sweep_batch, &self.jobs.leases);
+        let once = || jobs::leases::sweep(store, batch, counts);
+        jobs::every("service-lease-sweeper", self.config.lease_sweep_interval, counts, shutdown, once).await;
+    }
+
     /// Job: ends attempts of invocations whose deadline has passed, until `shutdown` turns true. For one process at a time.
     pub async fn run_invocation_deadlines(self: Arc<Self>, shutdown: watch::Receiver<bool>) {
         let (store, batch, counts) = (&self.store, self.config.sweep_batch, &self.jobs.deadlines);
         let once = || jobs::deadlines::enforce(store, batch, counts);
         jobs::every("invocation-deadlines", self.config.deadline_sweep_interval, counts, shutdown, once).await;
+    }
+
+    /// Job: marks delegations that lapsed and removes what ended long ago, until `shutdown` turns true.
+    pub async fn run_retention(self: Arc<Self>, shutdown: watch::Receiver<bool>) {
+        let (store, counts) = (&self.store, &self.jobs.retention);
+        let kept = Kept {
+            edges: self.config.delegation_retention,
+            sessions: self.config.session_retention,
+            batch: self.config.retention_batch,
+        };
+        let once = || jobs::retention::clean(store, kept, counts);
+        jobs::every("retention", self.config.retention_interval, counts, shutdown, once).await;
+    }
+
+    /// Job: gives records of heartbeats their places in the chain, until `shutdown` turns true.
+    pub async fn run_heartbeat_records(self: Arc<Self>, shutdown: watch::Receiver<bool>) {
+        let (store, counts) = (&self.store, &self.jobs.records);
+        let once = || jobs::records::chain(store, &self.ledger, counts);
+        jobs::every("heartbeat-records", self.config.record_interval, counts, shutdown, once).await;
+    }
+
+    /// What the jobs of this process did so far.
+    pub fn jobs(&self) -> &Jobs {
+        &self.jobs
     }
 }
 

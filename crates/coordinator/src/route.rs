@@ -30,6 +30,18 @@ pub(crate) enum Route {
 pub(crate) enum ZoneRoute {
     /// `POST /zones/:zoneId/agents`.
     StartSession,
+    /// `GET /zones/:zoneId/agents`.
+    ListSessions,
+    /// `GET /zones/:zoneId/agents/:id/children`.
+    ListChildren(String),
+    /// `PATCH /zones/:zoneId/agents/:id/suspend`.
+    SuspendSession(String),
+    /// `PATCH /zones/:zoneId/agents/:id/resume`.
+    ResumeSession(String),
+    /// `POST /zones/:zoneId/agents/:id/lease`.
+    TakeOverLease(String),
+    /// `POST /zones/:zoneId/agents/:id/heartbeat`.
+    Heartbeat(String),
     /// `GET /zones/:zoneId/agents/:id`.
     ReadSession(String),
     /// `DELETE /zones/:zoneId/agents/:id`.
@@ -95,7 +107,13 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("GET", "/metrics"),
     ("POST", "/v1/verify"),
     ("POST", "/zones/:zoneId/agents"),
+    ("GET", "/zones/:zoneId/agents"),
     ("GET", "/zones/:zoneId/agents/:id"),
+    ("GET", "/zones/:zoneId/agents/:id/children"),
+    ("PATCH", "/zones/:zoneId/agents/:id/suspend"),
+    ("PATCH", "/zones/:zoneId/agents/:id/resume"),
+    ("POST", "/zones/:zoneId/agents/:id/lease"),
+    ("POST", "/zones/:zoneId/agents/:id/heartbeat"),
     ("DELETE", "/zones/:zoneId/agents/:id"),
     ("POST", "/zones/:zoneId/delegations"),
     ("PATCH", "/zones/:zoneId/delegations/:id/revoke"),
@@ -144,6 +162,12 @@ pub(crate) fn recognise(method: &Method, path: &str) -> Recognised {
 fn in_zone(method: &Method, reading: bool, below: &[&str]) -> Option<ZoneRoute> {
     match below {
         ["agents"] if *method == Method::POST => Some(ZoneRoute::StartSession),
+        ["agents"] if reading => Some(ZoneRoute::ListSessions),
+        ["agents", id, "children"] if reading => Some(ZoneRoute::ListChildren(decoded(id))),
+        ["agents", id, "suspend"] if *method == Method::PATCH => Some(ZoneRoute::SuspendSession(decoded(id))),
+        ["agents", id, "resume"] if *method == Method::PATCH => Some(ZoneRoute::ResumeSession(decoded(id))),
+        ["agents", id, "lease"] if *method == Method::POST => Some(ZoneRoute::TakeOverLease(decoded(id))),
+        ["agents", id, "heartbeat"] if *method == Method::POST => Some(ZoneRoute::Heartbeat(decoded(id))),
         ["agents", id] if reading => Some(ZoneRoute::ReadSession(decoded(id))),
         ["agents", id] if *method == Method::DELETE => Some(ZoneRoute::TerminateSession(decoded(id))),
         ["delegations"] if *method == Method::POST => Some(ZoneRoute::CreateDelegation),
@@ -177,11 +201,15 @@ fn in_zone(method: &Method, reading: bool, below: &[&str]) -> Option<ZoneRoute> 
 }
 
 impl ZoneRoute {
-    /// Whether the operator's token opens it (contract: coordinator.md §2). Starting sessions and making delegations are
-    /// never among these: an operator takes authority away, it does not act with any.
+    /// Whether the operator's token opens it (contract: coordinator.md §2). Starting sessions, holding leases and making
+    /// delegations are never among these: an operator takes authority away, it does not act with any.
     pub(crate) fn admits_operator(&self) -> bool {
         match self {
-            Self::ReadSession(_)
+            Self::ListSessions
+            | Self::ReadSession(_)
+            | Self::ListChildren(_)
+            | Self::SuspendSession(_)
+            | Self::ResumeSession(_)
             | Self::TerminateSession(_)
             | Self::RevokeDelegation(_)
             | Self::ListInbound(_)
@@ -198,6 +226,8 @@ impl ZoneRoute {
             | Self::RequeueMessages
             | Self::RequeueMessage(_) => true,
             Self::StartSession
+            | Self::TakeOverLease(_)
+            | Self::Heartbeat(_)
             | Self::CreateDelegation
             | Self::RegisterService
             | Self::CreateInvocation

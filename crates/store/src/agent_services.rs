@@ -122,6 +122,22 @@ pub async fn add(tx: &mut ZoneWrite<'_>, service: &AgentService) -> Result<(), S
     tx.tx.append(sql, params).await.map(|_| ())
 }
 
+/// Notes that a service was heard of, with what it says of its health, and its members where they are given. Everything else
+/// stays. `false` when there is no such service.
+pub async fn note_heartbeat(
+    tx: &mut ZoneWrite<'_>,
+    id: &ServiceId,
+    health: &str,
+    metadata: Option<&Map<String, Value>>,
+) -> Result<bool, StoreError> {
+    let sql = "UPDATE agent_services SET health = ?3, metadata = COALESCE(CAST(?4 AS TEXT), metadata),
+                 last_heartbeat_at = ?5, updated_at = ?5
+               WHERE zone_id = ?1 AND id = ?2";
+    let (zone, now) = (tx.zone.clone(), tx.now());
+    let metadata = metadata.map(crate::json_text);
+    Ok(tx.tx.append(sql, params![zone, id, health, metadata, now]).await? == 1)
+}
+
 /// Replaces what a service says of itself: versions, framework, capabilities, health, metadata and the time of its last
 /// heartbeat. Where it is and whose it is stay. `false` when there is no such service.
 pub async fn update(tx: &mut ZoneWrite<'_>, service: &AgentService) -> Result<bool, StoreError> {

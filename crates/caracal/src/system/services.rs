@@ -280,11 +280,20 @@ impl Services {
         }
         if let Some(coordinator) = self.coordinator.clone() {
             jobs.spawn(coordinator.clone().run_failure_records(stop()));
-            let deadlines = coordinator.clone();
-            let enforce = move |on| deadlines.clone().run_invocation_deadlines(on);
+            let of = coordinator.clone();
+            let enforce = move |on| of.clone().run_invocation_deadlines(on);
             jobs.spawn(elected::run(self.store.clone(), "invocation-deadlines", stop(), enforce));
-            let sweep = move |on| coordinator.clone().run_ttl_sweeper(on);
+            let of = coordinator.clone();
+            let sweep = move |on| of.clone().run_ttl_sweeper(on);
             jobs.spawn(elected::run(self.store.clone(), "ttl-sweeper", stop(), sweep));
+            let of = coordinator.clone();
+            let sweep = move |on| of.clone().run_lease_sweeper(on);
+            jobs.spawn(elected::run(self.store.clone(), "service-lease-sweeper", stop(), sweep));
+            let of = coordinator.clone();
+            let clean = move |on| of.clone().run_retention(on);
+            jobs.spawn(elected::run(self.store.clone(), "coordinator-retention", stop(), clean));
+            let chain = move |on| coordinator.clone().run_heartbeat_records(on);
+            jobs.spawn(elected::run(self.store.clone(), "heartbeat-records", stop(), chain));
         }
         if let Some(audit) = self.audit.clone() {
             if self.shared.is_some() {
@@ -474,6 +483,12 @@ fn coordinator(
             deadline_sweep_interval: settings.coordinator.deadline_sweep_interval,
             ttl_sweep_interval: settings.coordinator.ttl_sweep_interval,
             sweep_batch: settings.coordinator.sweep_batch,
+            service_lease: settings.coordinator.service_lease,
+            lease_sweep_interval: settings.coordinator.lease_sweep_interval,
+            retention_interval: settings.coordinator.retention_interval,
+            retention_batch: settings.coordinator.retention_batch,
+            session_retention: settings.coordinator.session_retention,
+            delegation_retention: settings.coordinator.delegation_retention,
             trust_proxy: settings.trust_proxy,
             ..CoordinatorConfig::new(issuer, keys.idempotency)
         },

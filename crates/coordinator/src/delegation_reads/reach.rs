@@ -8,6 +8,7 @@ use std::collections::HashSet;
 
 use caracal_authority::delegation::{Link, Reached, downstream};
 use caracal_authority::{AgentSessionId, EdgeId};
+use caracal_cascade::link;
 use caracal_http::Problem;
 use caracal_store::delegation_reads;
 use serde_json::{Value, json};
@@ -15,7 +16,6 @@ use serde_json::{Value, json};
 use super::ReadRefused;
 use crate::Coordinator;
 use crate::auth::Principal;
-use crate::facts::link;
 use crate::wire::Answer;
 
 const WHO: &str = "how delegations hang together is for holders of coordinator.admin";

@@ -10,6 +10,7 @@ use axum::http::StatusCode;
 use caracal_authority::invocation::InvocationStatus;
 use caracal_authority::session::Lifecycle;
 use caracal_authority::{AgentSessionId, ApplicationId, ServiceId};
+use caracal_cascade::events;
 use caracal_http::Problem;
 use caracal_http::rate::Kind;
 use caracal_ledger::Ledger;
@@ -21,11 +22,10 @@ use serde_json::{Map, Value, json};
 use super::{InvocationRefused, invocation_json, may_invoke};
 use crate::Coordinator;
 use crate::auth::Application;
-use crate::events;
 use crate::evidence::{Caller, record_success};
 use crate::facts::session_id;
 use crate::idempotency::{Keyed, Operation, check_key, remembered_body};
-use crate::outage::new_id;
+use crate::outage::{Outage, new_id};
 use crate::schema::{Fields, Issues};
 use crate::wire::{Answer, refusal};
 
@@ -221,7 +221,7 @@ impl Create {
             updated_at: now,
         };
         invocations::add(tx, &invocation).await?;
-        events::invocation_moved(tx, "invocation.created", &invocation).await?;
+        events::invocation_moved(tx, "invocation.created", &invocation).await.map_err(Outage::from)?;
         let body = invocation_json(&invocation);
         self.key.add_receipt(tx, invocation.id.as_str(), StatusCode::CREATED, &body).await?;
         Ok(Answer::created(body, false))

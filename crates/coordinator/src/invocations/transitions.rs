@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use caracal_authority::InvocationId;
 use caracal_authority::invocation::{Attempts, InvocationMove, InvocationStatus};
+use caracal_cascade::events;
 use caracal_http::Problem;
 use caracal_http::rate::Kind;
 use caracal_ledger::Ledger;
@@ -17,8 +18,8 @@ use serde_json::{Map, Value, json};
 
 use super::{InvocationRefused, invocation_json, may_invoke};
 use crate::Coordinator;
-use crate::events;
 use crate::evidence::{Caller, record_success};
+use crate::outage::Outage;
 use crate::schema::{Fields, Issues};
 use crate::wire::Answer;
 
@@ -156,7 +157,7 @@ impl Transition {
             }
         }
         invocations::update(tx, &invocation).await?;
-        events::invocation_moved(tx, self.asked.event(), &invocation).await?;
+        events::invocation_moved(tx, self.asked.event(), &invocation).await.map_err(Outage::from)?;
         record_success(tx, &self.ledger, &self.caller, StatusCode::OK.as_u16()).await?;
         Ok(invocation)
     }

@@ -2,33 +2,24 @@
 
 use caracal_authority::ZoneId;
 use caracal_authority::invocation::{InvocationMove, InvocationStatus};
+use caracal_cascade::events;
 use caracal_store::invocations::{self, Invocation};
 use caracal_store::{Store, ZoneWrite};
 use serde_json::json;
 
-use super::{Failed, JobCounts};
-use crate::events;
+use super::{Failed, JobCounts, each_zone};
 use crate::invocations::attempts;
 use crate::outage::Outage;
 
 /// Ends every overdue attempt of every zone.
 pub(crate) async fn enforce(store: &Store, batch: u32, counts: &JobCounts) -> Result<Failed, Outage> {
-    let (mut zone, mut failed) = (next_zone(store, None).await?, 0);
-    while let Some(current) = zone {
-        loop {
-            match end_batch(store, &current, batch).await {
-                Ok(0) => break,
-                Ok(ended) => JobCounts::add(&counts.ended, ended),
-                Err(error) => {
-                    tracing::error!(zone = %current, %error, "overdue invocations could not be ended");
-                    failed += 1;
-                    break;
-                }
-            }
-        }
-        zone = next_zone(store, Some(&current)).await?;
-    }
-    Ok(failed)
+    let next = |after: Option<ZoneId>| async move { next_zone(store, after.as_ref()).await };
+    each_zone("overdue invocations could not be ended", next, |zone| async move {
+        let ended = end_batch(store, &zone, batch).await?;
+        JobCounts::add(&counts.ended, ended);
+        Ok(ended > 0)
+    })
+    .await
 }
 
 async fn next_zone(store: &Store, after: Option<&ZoneId>) -> Result<Option<ZoneId>, Outage> {

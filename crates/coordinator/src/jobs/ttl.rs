@@ -1,36 +1,28 @@
-//! Ending tasks whose time is up: descendants, delegations and a user's record that nobody uses any more end with them.
+//! Ending tasks whose time is up.
 
 use caracal_authority::ZoneId;
 use caracal_authority::session::TerminationReason;
-use caracal_store::{Store, sessions};
+use caracal_cascade::end_sessions;
+use caracal_store::{Store, leases, sessions};
 
-use super::{Failed, JobCounts};
-use crate::cascade::end_sessions;
+use super::{Failed, JobCounts, each_zone};
 use crate::outage::Outage;
 
 /// Ends every lapsed task of every zone.
 pub(crate) async fn sweep(store: &Store, batch: u32, counts: &JobCounts) -> Result<Failed, Outage> {
-    let (mut zone, mut failed) = (next_zone(store, None).await?, 0);
-    while let Some(current) = zone {
-        loop {
-            match sweep_batch(store, &current, batch).await {
-                Ok(0) => break,
-                Ok(ended) => JobCounts::add(&counts.ended, ended),
-                Err(error) => {
-                    tracing::error!(zone = %current, %error, "tasks whose time is up could not be ended");
-                    failed += 1;
-                    break;
-                }
-            }
-        }
-        zone = next_zone(store, Some(&current)).await?;
-    }
-    Ok(failed)
+    let next = |after: Option<ZoneId>| async move { next_zone(store, after.as_ref()).await };
+    each_zone("tasks whose time is up could not be ended", next, |zone| async move {
+        let changed = sweep_batch(store, &zone, batch).await?;
+        JobCounts::add(&counts.ended, changed);
+        Ok(changed > 0)
+    })
+    .await
 }
 
-async fn next_zone(store: &Store, after: Option<&ZoneId>) -> Result<Option<ZoneId>, Outage> {
+/// The next zone in which something is past its time.
+pub(super) async fn next_zone(store: &Store, after: Option<&ZoneId>) -> Result<Option<ZoneId>, Outage> {
     let mut snapshot = store.snapshot().await?;
-    Ok(sessions::find_running_zone(&mut snapshot.deployment(), after).await?)
+    Ok(leases::find_overdue_zone(&mut snapshot.deployment(), after).await?)
 }
 
 async fn sweep_batch(store: &Store, zone: &ZoneId, batch: u32) -> Result<usize, Outage> {

@@ -43,7 +43,7 @@ async fn stats_say_what_the_deployment_holds_and_what_became_of_keys() {
     assert!(stats["outbox"]["pending"].as_i64().unwrap() > 0);
     assert_eq!(stats["invocations"], json!({}));
     assert!(["emitted", "dropped", "sampled"].iter().all(|name| stats["log"][name].is_u64()), "{}", stats["log"]);
-    for job in ["ttl_sweeper", "deadline_enforcer"] {
+    for job in ["ttl_sweeper", "service_lease_sweeper", "deadline_enforcer", "heartbeat_records", "retention_cleaner"] {
         assert_eq!((&stats[job]["runs"], &stats[job]["failures"]), (&json!(0), &json!(0)), "{job}");
     }
 }
@@ -75,6 +75,9 @@ async fn metrics_are_the_same_counts_with_one_sample_per_status_that_occurs() {
         "caracal_idempotency_oldest_seconds 0",
         "caracal_ttl_sweeper_runs_total 0",
         "caracal_deadline_enforcer_runs_total 0",
+        "caracal_service_lease_sweeper_runs_total 0",
+        "caracal_retention_cleaner_runs_total 0",
+        "caracal_retention_sessions_deleted_total 0",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
     }

@@ -141,6 +141,8 @@ async fn holdings(fresh: &Fresh, name: &str) -> Vec<(&'static str, bool)> {
         ("reached capacity", sessions::holding_reaches(read, Among::Zone, 1).await.unwrap()),
         ("reached capacity of app", sessions::holding_reaches(read, Among::Application(&app), 1).await.unwrap()),
         ("children", !sessions::list_running_children(read, &id!("parent")).await.unwrap().is_empty()),
+        ("sessions listed", !sessions::list(read, &Default::default(), None, 9).await.unwrap().is_empty()),
+        ("sessions of app", !sessions::list_running_of(read, &app).await.unwrap().is_empty()),
         ("anchor", sessions::is_anchor(read, &id!("rec-1")).await.unwrap()),
         ("edge", delegations::lookup(read, &id!("e-1")).await.unwrap().is_some()),
         ("lineage", !delegations::lineage(read, &id!("e-1"), 9).await.unwrap().is_empty()),
@@ -243,6 +245,7 @@ pub async fn another_zones_rows_cannot_be_changed(make: Make) {
                 assert_eq!(signing_keys::purge_below(tx, 99).await?, 0);
                 assert!(signing_keys::withdraw_all(tx).await?.is_empty());
                 assert!(!sessions::end(tx, &id!("s-1"), SessionStatus::Terminated, "x").await?);
+                assert!(!sessions::suspend(tx, &id!("s-1")).await?);
                 assert!(!delegations::revoke(tx, &id!("e-1")).await?);
                 assert!(!agent_services::update(tx, &samples::agent_service("v-1", false)).await?);
                 assert!(!invocations::update(tx, &samples::invocation("n-1", false)).await?);

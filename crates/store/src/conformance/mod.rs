@@ -115,6 +115,11 @@ macro_rules! conformance_suite {
                 what_processes_have_loaded_is_told_while_they_are_there
                 sessions_come_back_as_stored
                 edges_come_back_as_stored
+                sessions_are_listed_newest_first_by_every_filter
+                a_lease_moves_only_under_its_own_conditions
+                a_renewal_waits_for_no_other_change_and_takes_nothing_away
+                what_is_over_is_forgotten_from_the_leaves_on
+                records_of_changes_wait_in_the_order_of_their_ids
                 what_hangs_on_an_edge_is_each_edge_once
                 services_come_back_as_stored
                 invocations_come_back_as_stored
