@@ -23,6 +23,8 @@ const PAGES: &[&str] = &[
     "notifications",
     "workloads",
     "ledger",
+    "audit",
+    "transparency",
     "streams",
     "backup",
     "keys",
@@ -52,7 +54,7 @@ for _ in $(seq 600); do
   sleep 0.1
 done
 url() { jq -er ".urls.$1" "$place/ready"; }
-API=$(url api) STS=$(url sts) GATEWAY=$(url gateway) COORDINATOR=$(url coordinator) UPSTREAM=$STS
+API=$(url api) STS=$(url sts) GATEWAY=$(url gateway) COORDINATOR=$(url coordinator) AUDIT=$(url audit) UPSTREAM=$STS
 "#;
 
 /// The page that has servers and processes of its own.

@@ -48,6 +48,8 @@ pub struct AdminConfig {
     pub max_resources_per_zone: u32,
     /// `STS_MINT_RATE_LIMIT_PER_MIN`: the highest limit of mints that operators can set. 1,000.
     pub mint_rate_ceiling: u32,
+    /// `AUDIT_RETENTION_DAYS`: the most days of evidence that operators can have kept. 365.
+    pub retention_ceiling: u32,
     /// `CONTROL_AUDIENCE`: the identifier of the control resource. `caracal-control`.
     pub control_audience: String,
     /// `TRUST_PROXY`: whether the last address of `X-Forwarded-For`, which the proxy before us wrote, is the caller's.
@@ -66,6 +68,7 @@ impl Default for AdminConfig {
             ready_per_minute: 120,
             max_resources_per_zone: 100_000,
             mint_rate_ceiling: 1_000,
+            retention_ceiling: 365,
             control_audience: "caracal-control".to_owned(),
             trust_proxy: false,
         }

@@ -532,7 +532,12 @@ async fn path_ids(parts: &mut Parts) -> Result<Vec<(String, String)>, Refusal> {
 /// Whether a path parameter is an id. A request's id was chosen by whoever made the request, from a wider set than our
 /// own ids (difference D16); if only ours could be looked up, a caller could keep its requests from being explained.
 fn is_well_formed(name: &str, id: &str) -> bool {
-    if name == "request" { RequestId::parse(id.as_bytes()).is_some() } else { ids::is_id(id) }
+    match name {
+        "request" => RequestId::parse(id.as_bytes()).is_some(),
+        // A path and no id; its handler reads it and nothing else does.
+        "tile" => true,
+        _ => ids::is_id(id),
+    }
 }
 
 fn escapes_are_whole(path: &str) -> bool {

@@ -2,8 +2,8 @@
 
 use crate::gate::{Needs, Reach, Route};
 use crate::{
-    applications, approvals, audit, grants, mint_rate_limit, notification_sinks, policies, policy_sets,
-    provider_connections, providers, resources, subject_issuers, workloads, zones,
+    applications, approvals, audit, audit_retention, grants, ledger, mint_rate_limit, notification_sinks, policies,
+    policy_sets, provider_connections, providers, resources, subject_issuers, workloads, zones,
 };
 
 /// The table the router is made from.
@@ -78,9 +78,14 @@ pub(crate) static ROUTES: &[Route] = &[
     notification_sinks::deliveries::ROUTE,
     mint_rate_limit::read::ROUTE,
     mint_rate_limit::set::ROUTE,
+    audit_retention::read::ROUTE,
+    audit_retention::set::ROUTE,
     audit::list::ROUTE,
     audit::by_request::ROUTE,
     audit::explain::ROUTE,
+    ledger::LOG_KEY,
+    ledger::CHECKPOINT,
+    ledger::TILE,
 ];
 
 /// One operation as an inventory sees it.

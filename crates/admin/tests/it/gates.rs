@@ -17,7 +17,7 @@ use crate::world::{BOOTSTRAP, START, World, assertion, derived, request};
 /// A route's path with its parameters filled in.
 fn path(template: &str, zone: &str) -> String {
     let filled = template.replace("{zone}", zone);
-    ["{id}", "{version}", "{request}"].iter().fold(filled, |path, name| path.replace(name, "x-1"))
+    ["{id}", "{version}", "{request}", "{*tile}"].iter().fold(filled, |path, name| path.replace(name, "x-1"))
 }
 
 fn open() -> AdminConfig {

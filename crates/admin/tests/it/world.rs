@@ -42,7 +42,7 @@ pub(crate) const BOOTSTRAP: &str = "admin-secret-0123456789";
 /// When every test starts.
 pub(crate) const START: i64 = 1_767_225_600;
 const KEY: [u8; 32] = [7; 32];
-const KEK: &str = "8f3d9a712c45e6b0d18f2a4c6e9b3d57a1c4f8020e6a9c3d5b7f1a2c4e6d8b90";
+pub(crate) const KEK: &str = "8f3d9a712c45e6b0d18f2a4c6e9b3d57a1c4f8020e6a9c3d5b7f1a2c4e6d8b90";
 
 pub(crate) struct World {
     pub(crate) admin: Arc<Admin>,
@@ -116,6 +116,7 @@ pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) text: String,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
@@ -215,7 +216,8 @@ impl World {
         let response = self.admin.clone().router().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
-        Answer { status: parts.status, headers: parts.headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        Answer { status: parts.status, headers: parts.headers, text, body: bytes.to_vec() }
     }
 
     /// A token as it would be minted: random, stored by its digest.

@@ -1,6 +1,7 @@
 //! Settings: environment and flags are read once into one complete value; only that value can be run. All mistakes are
 //! reported together. The operator's table in `docs/settings.md` is printed from [`VARIABLES`].
 
+mod audit;
 mod backend;
 mod check;
 mod clouds;
@@ -12,6 +13,7 @@ mod secrets;
 mod services;
 mod variables;
 
+pub use audit::AuditTuning;
 pub use backend::{SecretBackendSettings, secret_backend};
 pub use check::{Checked, Shown};
 pub use engine::{Engine, Servers, SharedTuning, database, topics};
@@ -209,6 +211,10 @@ pub struct Settings {
     pub coordinator: CoordinatorTuning,
     /// The Gateway's own.
     pub gateway: GatewayTuning,
+    /// The evidence service's own.
+    pub audit: AuditTuning,
+    /// `UPSTREAM_CLIENT_CERTS_FILE`.
+    pub client_certs_file: Option<PathBuf>,
     /// `CARACAL_TLS_EXTRA_CA_FILE`.
     pub extra_ca_file: Option<PathBuf>,
 }
@@ -266,6 +272,8 @@ impl Settings {
             api: ApiTuning::read(&mut reader),
             coordinator: CoordinatorTuning::read(&mut reader),
             gateway: GatewayTuning::read(&mut reader),
+            audit: AuditTuning::read(&mut reader),
+            client_certs_file: reader.text("UPSTREAM_CLIENT_CERTS_FILE").map(PathBuf::from),
             extra_ca_file: reader.text("CARACAL_TLS_EXTRA_CA_FILE").map(PathBuf::from),
             engine,
         };

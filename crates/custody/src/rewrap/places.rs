@@ -3,6 +3,7 @@
 use caracal_authority::{KeyId, NotificationSinkId, ProviderId};
 use caracal_store::envelopes::{Found, Referenced, Sealed};
 
+use crate::log_keys::log_key_ref;
 use crate::sealed_secrets::{Account, ConnectionToken, RowSecret};
 use crate::signing_keys::{FORMER_PLACE, private_key_ref};
 
@@ -10,6 +11,7 @@ use crate::signing_keys::{FORMER_PLACE, private_key_ref};
 pub(super) fn kind(sealed: &Sealed) -> &'static str {
     match (sealed.table, sealed.column) {
         ("signing_keys", _) => "signing keys",
+        ("ledger_log_keys", _) => "log keys of ledgers",
         ("sealed_secrets", _) => "secrets of providers, applications and workloads",
         ("notification_sinks", _) => "secrets of notification sinks",
         ("oauth_states", _) => "verifiers of consents under way",
@@ -35,6 +37,7 @@ pub(super) fn places(sealed: &Sealed, found: &Found) -> Option<(String, Option<&
             let kid = KeyId::parse(&found.key).ok()?;
             Some((private_key_ref(&found.zone, &kid), Some(FORMER_PLACE)))
         }
+        ("ledger_log_keys", "sealed_private", []) => Some((log_key_ref(&found.zone, &found.key), None)),
         ("sealed_secrets", "envelope", []) => Some((found.key.clone(), None)),
         ("notification_sinks", "secret", []) => {
             let sink = NotificationSinkId::parse(&found.key).ok()?;

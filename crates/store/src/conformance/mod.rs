@@ -22,6 +22,7 @@ use crate::sqlite::SqliteOptions;
 use crate::store::{BoxFuture, Store};
 
 pub mod decisions;
+pub mod evidence_upkeep;
 mod fixtures;
 pub mod isolation;
 pub mod ledger;
@@ -78,6 +79,12 @@ macro_rules! conformance_suite {
                 evidence_can_be_neither_changed_nor_removed
                 published_versions_can_be_neither_changed_nor_removed
                 a_position_in_a_chain_is_taken_once
+                the_tree_of_a_ledger_comes_back_as_stored_and_only_grows
+            }
+            t06_evidence_upkeep = evidence_upkeep {
+                evidence_leaves_at_its_old_end_and_behind_an_anchor_only
+                how_long_evidence_is_kept_comes_back_as_set
+                an_event_is_found_by_its_identity_and_its_place
             }
             t01_control_plane = isolation {
                 another_zones_ids_are_absent
@@ -108,6 +115,14 @@ macro_rules! conformance_suite {
                 what_processes_have_loaded_is_told_while_they_are_there
                 sessions_come_back_as_stored
                 edges_come_back_as_stored
+                sessions_are_listed_newest_first_by_every_filter
+                a_lease_moves_only_under_its_own_conditions
+                a_renewal_waits_for_no_other_change_and_takes_nothing_away
+                what_is_over_is_forgotten_from_the_leaves_on
+                records_of_changes_wait_in_the_order_of_their_ids
+                what_hangs_on_an_edge_is_each_edge_once
+                services_come_back_as_stored
+                invocations_come_back_as_stored
                 records_come_back_as_stored
                 all_that_descends_from_a_record_falls_however_deep
                 receipts_come_back_as_stored
