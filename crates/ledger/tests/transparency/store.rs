@@ -399,3 +399,38 @@ mod t06_tampering {
         assert!(report.is_intact(), "{report}");
     }
 }
+
+mod t06_retention {
+    use caracal_authority::Timestamp;
+    use caracal_store::retention;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn events_past_their_time_leave_a_whole_tree_and_none_goes_before_it_is_in_it() {
+        let place = Place::new();
+        let (store, held) = logged(&place).await;
+        for number in 6..=8 {
+            record(&store, &zone("z-1"), &format!("e-{number}")).await.unwrap();
+        }
+        let removed: Result<(Option<i64>, usize), StoreError> = store
+            .commit(&zone("z-1"), ledger(), |tx, ledger| {
+                Box::pin(async move {
+                    ledger.anchor(tx, Timestamp::from_seconds(2_000_000_000), 8).await?;
+                    let anchor = retention::find_anchor(tx).await?;
+                    Ok((anchor.map(|anchor| anchor.chain_seq), retention::remove_anchored(tx, 100).await?))
+                })
+            })
+            .await;
+        assert_eq!(removed.unwrap(), (Some(5), 5), "the tree reaches to seq 5");
+        assert_eq!(log(&store).catch_up().await.unwrap(), 3);
+        let made = file(&store, "req-e-7", Given { since: Some(&held), against: None }).await.unwrap();
+        assert_eq!(verify(&made, Some(&held)).unwrap().continues, Some(5));
+        let gone = file(&store, "req-e-3", Given::default()).await;
+        assert!(matches!(gone, Err(CannotProve::NoSuchRequest { .. })), "{gone:?}");
+        let mut snapshot = store.snapshot().await.unwrap();
+        let heads = heads_in(&place);
+        let report = verify_store(&mut snapshot.deployment(), Some(key().as_ref()), &heads, |_, _| {}).await.unwrap();
+        assert!(report.is_intact(), "{report}");
+    }
+}
