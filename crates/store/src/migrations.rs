@@ -126,8 +126,20 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("migrations/0014_evidence_upkeep.sqlite.sql"),
         postgres: include_str!("migrations/0014_evidence_upkeep.postgres.sql"),
     },
-    Migration { version: 15, name: "agent_services", shared: include_str!("migrations/0015_agent_services.sql") },
-    Migration { version: 16, name: "call_limits", shared: include_str!("migrations/0016_call_limits.sql") },
+    Migration {
+        version: 15,
+        name: "agent_services",
+        shared: include_str!("migrations/0015_agent_services.sql"),
+        sqlite: "",
+        postgres: "",
+    },
+    Migration {
+        version: 16,
+        name: "call_limits",
+        shared: include_str!("migrations/0016_call_limits.sql"),
+        sqlite: "",
+        postgres: "",
+    },
     Migration {
         version: 17,
         name: "notifications",

@@ -4,7 +4,6 @@ use caracal_authority::{KeyId, NotificationSinkId, ProviderId};
 use caracal_store::envelopes::{Found, Referenced, Sealed};
 
 use crate::log_keys::log_key_ref;
-use crate::sealed_secrets::{Account, ConnectionToken};
 use crate::sealed_secrets::{Account, ConnectionToken, RowSecret};
 use crate::signing_keys::{FORMER_PLACE, private_key_ref};
 
