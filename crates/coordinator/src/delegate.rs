@@ -17,6 +17,7 @@ use caracal_authority::resource::{ResourceIdentifier, ResourceRef};
 use caracal_authority::scope::{Scope, Scopes};
 use caracal_authority::session::{SessionFacts, TTL_SECONDS};
 use caracal_authority::{AgentSessionId, EdgeId, Timestamp};
+use caracal_cascade::{events, link};
 use caracal_http::Problem;
 use caracal_ledger::Ledger;
 use caracal_store::delegations::EdgeRow;
@@ -25,15 +26,15 @@ use caracal_store::resources::{self, Resource};
 use caracal_store::{StoreError, ZoneRead, ZoneWrite, delegations, sessions};
 use serde_json::{Map, Value, json};
 
+use crate::Coordinator;
 use crate::auth::{IdentityRevoked, Principal};
+use crate::delegation_reads::edge_json;
 use crate::evidence::{Caller, record_success};
-use crate::facts::{application_id, edge_id, inbound, link, new_edge_row, session_id};
+use crate::facts::{application_id, edge_id, inbound, new_edge_row, session_id};
 use crate::idempotency::{BadKey, KeyRefused, Keyed, Operation, remembered_body};
-use crate::inbound::edge_json;
 use crate::outage::{Outage, new_id};
 use crate::schema::{Fields, Issues};
 use crate::wire::{Answer, invalid_body, refusal};
-use crate::{Coordinator, events};
 
 const BROAD_WARNING: &str = "resource_null_delegation_broadens_resource_matching";
 
@@ -385,7 +386,9 @@ impl Delegate {
         let row = new_edge_row(id, &zone, narrowed, false, reason, now);
         delegations::add(tx, &row).await?;
         let epoch = delegations::epoch(tx).await?;
-        events::edge_created(tx, &row.id, &row.source_session_id, &row.target_session_id, epoch).await?;
+        events::edge_created(tx, &row.id, &row.source_session_id, &row.target_session_id, epoch)
+            .await
+            .map_err(Outage::from)?;
         let live = inbound.iter().filter(|edge| edge.is_live(now)).map(|edge| edge.id.clone()).collect::<Vec<_>>();
         let body = created_json(&row, narrowed, named, broad, &live);
         if let Some(key) = &self.key {

@@ -1,6 +1,6 @@
 //! Rows as the decisions of `authority` see them.
 
-use caracal_authority::delegation::{Edge, Link, NarrowedEdge};
+use caracal_authority::delegation::{Edge, NarrowedEdge};
 use caracal_authority::resource::{ResourceIdentifier, ResourceRef};
 use caracal_authority::{AgentSessionId, ApplicationId, EdgeId, Timestamp, ZoneId};
 use caracal_store::delegations::{self, EdgeRow};
@@ -37,16 +37,6 @@ pub(crate) async fn inbound(tx: &mut ZoneRead<'_>, target: &AgentSessionId) -> R
         rows = delegations::list_to(tx, target, None, 1).await?;
     }
     edges(tx, &rows).await
-}
-
-/// The row as the graph sees it.
-pub(crate) fn link(row: &EdgeRow) -> Link {
-    Link {
-        edge: row.id.clone(),
-        parent: row.parent_edge_id.clone(),
-        source: row.source_session_id.clone(),
-        target: row.target_session_id.clone(),
-    }
 }
 
 /// The row of a new edge.

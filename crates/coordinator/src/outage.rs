@@ -4,7 +4,8 @@ use std::str::FromStr;
 
 use axum::http::StatusCode;
 use caracal_authority::Timestamp;
-use caracal_crypto::chance::{self, ChanceUnavailable};
+use caracal_cascade::CascadeError;
+use caracal_crypto::chance::ChanceUnavailable;
 use caracal_http::Problem;
 use caracal_store::StoreError;
 
@@ -20,6 +21,16 @@ pub(crate) enum Outage {
     /// A new id that is none: a defect of this program.
     #[error("a new id has an impossible form")]
     ImpossibleId,
+}
+
+impl From<CascadeError> for Outage {
+    fn from(error: CascadeError) -> Self {
+        match error {
+            CascadeError::Store(error) => Self::Store(error),
+            CascadeError::Chance(error) => Self::Chance(error),
+            CascadeError::ImpossibleId => Self::ImpossibleId,
+        }
+    }
 }
 
 impl Outage {
@@ -38,7 +49,7 @@ impl Outage {
 
 /// A new id of any kind: lower-case UUIDv7 text.
 pub(crate) fn new_id<I: FromStr>(now: Timestamp) -> Result<I, Outage> {
-    chance::uuid_v7(now)?.to_string().parse().map_err(|_| Outage::ImpossibleId)
+    Ok(caracal_cascade::new_id(now)?)
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use caracal_authority::EdgeId;
+use caracal_authority::session::TerminationReason;
+use caracal_cascade::{Fallen, revoke_edges};
 use caracal_http::Problem;
 use caracal_ledger::Ledger;
 use caracal_store::{StoreError, ZoneWrite, delegations};
@@ -12,7 +14,6 @@ use serde_json::json;
 
 use crate::Coordinator;
 use crate::auth::IdentityRevoked;
-use crate::cascade::{Fallen, revoke_edge};
 use crate::evidence::{Caller, record_success};
 use crate::outage::Outage;
 use crate::wire::{Answer, refusal};
@@ -81,7 +82,7 @@ impl Revoke {
         if edge.status != "active" {
             return Err(RevokeRefused::NotFound);
         }
-        let fallen = revoke_edge(tx, &edge).await?;
+        let fallen = revoke_edges(tx, &[edge], &TerminationReason::DelegationRevoked).await.map_err(Outage::from)?;
         record_success(tx, &self.ledger, &self.caller, StatusCode::OK.as_u16()).await?;
         Ok(fallen)
     }

@@ -14,6 +14,7 @@ use caracal_authority::session::{
     LabelFault, Lifecycle, MAX_CHILDREN, SessionFacts, TTL_SECONDS, child_depth, parse_labels,
 };
 use caracal_authority::{AgentSessionId, ApplicationId, AuthorityRecordId, EdgeId, Timestamp};
+use caracal_cascade::events;
 use caracal_http::Problem;
 use caracal_ledger::Ledger;
 use caracal_store::applications::{self, Application};
@@ -22,6 +23,7 @@ use caracal_store::sessions::{self, Among, SessionRow};
 use caracal_store::{StoreError, ZoneRead, ZoneWrite, delegations, records};
 use serde_json::{Map, Value, json};
 
+use crate::Coordinator;
 use crate::auth::IdentityRevoked;
 use crate::evidence::{Caller, record_success};
 use crate::facts::{application_id, edge_id, edges, inbound, new_edge_row, session_id};
@@ -30,7 +32,6 @@ use crate::outage::{Outage, new_id};
 use crate::schema::{Fields, Issues};
 use crate::subject_proof::{ProofFault, SubjectProof};
 use crate::wire::{Answer, instant, invalid_body, refusal};
-use crate::{Coordinator, events};
 
 const DEFAULT_TTL_SECONDS: u32 = 3_600;
 const DCR: &str = "dcr";
@@ -436,7 +437,9 @@ impl Start {
             updated_at: now,
         };
         sessions::add(tx, &session).await?;
-        events::spawned(tx, &session.id, session.parent_id.as_ref(), &session.application_id).await?;
+        events::spawned(tx, &session.id, session.parent_id.as_ref(), &session.application_id)
+            .await
+            .map_err(Outage::from)?;
         let edge = match inherited {
             Some(parent) => {
                 // Constraints that can't be read lend nothing that could be repeated.
@@ -464,7 +467,9 @@ impl Start {
         let reason = mirrored.edge().constraints.broad_reason().filter(|_| broad).map(str::to_owned);
         delegations::add(tx, &new_edge_row(id.clone(), &zone, mirrored, true, reason, now)).await?;
         let epoch = delegations::epoch(tx).await?;
-        events::edge_created(tx, &id, &mirrored.edge().source, &mirrored.edge().target, epoch).await?;
+        events::edge_created(tx, &id, &mirrored.edge().source, &mirrored.edge().target, epoch)
+            .await
+            .map_err(Outage::from)?;
         Ok(id)
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::http::StatusCode;
 use caracal_authority::AgentSessionId;
 use caracal_authority::session::{Life, TerminationReason};
+use caracal_cascade::end_sessions;
 use caracal_http::Problem;
 use caracal_ledger::Ledger;
 use caracal_store::{StoreError, ZoneWrite, sessions};
@@ -12,7 +13,6 @@ use serde_json::Value;
 
 use crate::Coordinator;
 use crate::auth::IdentityRevoked;
-use crate::cascade::end_sessions;
 use crate::evidence::{Caller, record_success};
 use crate::outage::Outage;
 use crate::schema::{Fields, whole};
@@ -128,7 +128,7 @@ impl Terminate {
         if facts.status.is_terminal() {
             return Err(TerminateRefused::NotFound);
         }
-        end_sessions(tx, &[session], &self.reason).await?;
+        end_sessions(tx, &[session], &self.reason).await.map_err(Outage::from)?;
         Ok(record_success(tx, &self.ledger, &self.caller, StatusCode::NO_CONTENT.as_u16()).await?)
     }
 }

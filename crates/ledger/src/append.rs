@@ -110,7 +110,7 @@ impl Ledger {
         admin_evidence::append_zoneless(tx, &row).await
     }
 
-    fn admin_row(&self, chain: String, head: Option<&Head>, record: StoredAdminRecord) -> AdminEvidenceRow {
+    pub(crate) fn admin_row(&self, chain: String, head: Option<&Head>, record: StoredAdminRecord) -> AdminEvidenceRow {
         let link = next_link(self.key.as_deref(), head, &record);
         AdminEvidenceRow {
             chain,
@@ -136,11 +136,11 @@ impl Ledger {
     }
 }
 
-fn own_head(head: evidence::Head) -> Head {
+pub(crate) fn own_head(head: evidence::Head) -> Head {
     Head { chain_seq: head.chain_seq, content_sha256: head.content_sha256 }
 }
 
 /// Evidence that can't be written must not be replaced by silence: its transaction fails.
-fn not_canonical(error: NotCanonical) -> StoreError {
+pub(crate) fn not_canonical(error: NotCanonical) -> StoreError {
     StoreError::Statement { reason: format!("evidence has no canonical form: {error}") }
 }

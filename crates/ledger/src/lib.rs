@@ -38,6 +38,7 @@ pub mod report;
 mod stored;
 pub mod transparency;
 pub mod verify;
+mod waiting;
 
 pub use admin_chain::{AdminRecord, StoredAdminRecord};
 pub use append::Ledger;

@@ -126,6 +126,34 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("migrations/0014_evidence_upkeep.sqlite.sql"),
         postgres: include_str!("migrations/0014_evidence_upkeep.postgres.sql"),
     },
+    Migration {
+        version: 15,
+        name: "agent_services",
+        shared: include_str!("migrations/0015_agent_services.sql"),
+        sqlite: "",
+        postgres: "",
+    },
+    Migration {
+        version: 16,
+        name: "call_limits",
+        shared: include_str!("migrations/0016_call_limits.sql"),
+        sqlite: "",
+        postgres: "",
+    },
+    Migration {
+        version: 17,
+        name: "notifications",
+        shared: include_str!("migrations/0017_notifications.sql"),
+        sqlite: "",
+        postgres: "",
+    },
+    Migration {
+        version: 18,
+        name: "leases",
+        shared: include_str!("migrations/0018_leases.sql"),
+        sqlite: "",
+        postgres: "",
+    },
 ];
 
 /// The schema version this binary writes.

@@ -2,14 +2,19 @@
 
 use std::time::Duration;
 
-use caracal_authority::session::{Lease, Life, SessionFacts, SessionStatus};
+use caracal_authority::session::{Lease, Life, Lifecycle, SessionFacts, SessionStatus};
 use caracal_authority::{AgentSessionId, ApplicationId, AuthorityRecordId, Timestamp, ZoneId};
 use serde_json::{Map, Value};
 
 use crate::ahead::by_id;
 use crate::error::StoreError;
 use crate::tx::{DeploymentRead, ZoneRead, ZoneWrite};
-use crate::value::{Bind, Row, params};
+use crate::value::{Bind, Param, Row, params};
+
+/// Until when a suspended service holds its slot.
+pub(crate) fn for_ever() -> Timestamp {
+    Timestamp::from_micros(i64::MAX)
+}
 
 /// A governed session.
 #[derive(Debug, Clone)]
@@ -87,7 +92,7 @@ impl SessionRow {
         match (self.status.as_str(), self.ttl_seconds) {
             ("active" | "suspended", Some(ttl)) => Some(self.started_at.plus(Duration::from_secs(ttl.unsigned_abs()))),
             ("active", None) => self.heartbeat_deadline_at,
-            ("suspended", None) => Some(Timestamp::from_micros(i64::MAX)),
+            ("suspended", None) => Some(for_ever()),
             _ => None,
         }
     }
@@ -243,16 +248,110 @@ pub async fn is_anchor(tx: &mut ZoneRead<'_>, record: &AuthorityRecordId) -> Res
     Ok(tx.tx.query_one(sql, params![tx.zone, record]).await?.is_some())
 }
 
+/// Suspends an active session; `false` when it was not active. Its lease stays as it is.
+pub async fn suspend(tx: &mut ZoneWrite<'_>, id: &AgentSessionId) -> Result<bool, StoreError> {
+    let (zone, now) = (tx.zone.clone(), tx.now());
+    let sql = "UPDATE agent_sessions SET status = 'suspended', updated_at = ?3,
+                 capacity_until = CASE WHEN lifecycle = 'service' THEN ?4 ELSE capacity_until END
+               WHERE zone_id = ?1 AND id = ?2 AND status = 'active'";
+    Ok(tx.tx.execute(sql, params![zone, id, now, for_ever()]).await? == 1)
+}
+
+/// Makes a suspended session active again; `false` when it was not suspended. A service gets a lease of this length.
+pub async fn resume(tx: &mut ZoneWrite<'_>, id: &AgentSessionId, lease: Duration) -> Result<bool, StoreError> {
+    let (zone, now) = (tx.zone.clone(), tx.now());
+    let deadline = now.plus(lease);
+    let sql = "UPDATE agent_sessions SET status = 'active', updated_at = ?3,
+                 heartbeat_deadline_at = CASE WHEN lifecycle = 'service' THEN ?4 ELSE heartbeat_deadline_at END,
+                 capacity_until = CASE WHEN lifecycle = 'service' THEN ?4 ELSE capacity_until END
+               WHERE zone_id = ?1 AND id = ?2 AND status = 'suspended'";
+    Ok(tx.tx.append(sql, params![zone, id, now, deadline]).await? == 1)
+}
+
+/// Running sessions that are anchored to `record`.
+pub async fn list_running_anchored_to(
+    tx: &mut ZoneRead<'_>,
+    record: &AuthorityRecordId,
+) -> Result<Vec<SessionRow>, StoreError> {
+    list_running_by(tx, "subject_record_id", record.as_str()).await
+}
+
+/// Running sessions of an application.
+pub async fn list_running_of(
+    tx: &mut ZoneRead<'_>,
+    application: &ApplicationId,
+) -> Result<Vec<SessionRow>, StoreError> {
+    list_running_by(tx, "application_id", application.as_str()).await
+}
+
+/// Running sessions of the zone, `limit` at most.
+pub async fn list_running(tx: &mut ZoneRead<'_>, limit: i64) -> Result<Vec<SessionRow>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM agent_sessions WHERE zone_id = ?1 AND capacity_until IS NOT NULL ORDER BY id LIMIT ?2"
+    );
+    tx.tx.query(&sql, params![tx.zone, limit]).await?.into_iter().map(read).collect()
+}
+
+async fn list_running_by(tx: &mut ZoneRead<'_>, column: &str, id: &str) -> Result<Vec<SessionRow>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM agent_sessions
+         WHERE zone_id = ?1 AND {column} = ?2 AND capacity_until IS NOT NULL ORDER BY id"
+    );
+    tx.tx.query(&sql, params![tx.zone, id]).await?.into_iter().map(read).collect()
+}
+
 /// Running sessions directly under `parent`.
 pub async fn list_running_children(
     tx: &mut ZoneRead<'_>,
     parent: &AgentSessionId,
 ) -> Result<Vec<SessionRow>, StoreError> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM agent_sessions
-         WHERE zone_id = ?1 AND parent_id = ?2 AND capacity_until IS NOT NULL ORDER BY id"
-    );
-    tx.tx.query(&sql, params![tx.zone, parent]).await?.into_iter().map(read).collect()
+    list_running_by(tx, "parent_id", parent.as_str()).await
+}
+
+/// Which sessions to list; empty fields admit all.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SessionFilter<'f> {
+    /// With this stored status.
+    pub status: Option<SessionStatus>,
+    /// Tasks, or services.
+    pub lifecycle: Option<Lifecycle>,
+    /// Of this application.
+    pub application: Option<&'f ApplicationId>,
+    /// Started directly under this session.
+    pub parent: Option<&'f AgentSessionId>,
+    /// With exactly this label.
+    pub label: Option<&'f str>,
+}
+
+/// Sessions, newest first, `limit` at most, only those with an id below `before`.
+pub async fn list(
+    tx: &mut ZoneRead<'_>,
+    filter: &SessionFilter<'_>,
+    before: Option<&AgentSessionId>,
+    limit: i64,
+) -> Result<Vec<SessionRow>, StoreError> {
+    let label = tx.tx.json_array_has("labels");
+    let (status, lifecycle) = (filter.status.map(SessionStatus::as_str), filter.lifecycle.map(Lifecycle::as_str));
+    let conditions = [
+        ("id < {}", before.bind()),
+        ("status = {}", status.bind()),
+        ("lifecycle = {}", lifecycle.bind()),
+        ("application_id = {}", filter.application.bind()),
+        ("parent_id = {}", filter.parent.bind()),
+        (label.as_str(), filter.label.bind()),
+    ];
+    let mut sql = format!("SELECT {COLUMNS} FROM agent_sessions WHERE zone_id = ?1");
+    let zone = tx.zone.clone();
+    let mut bound = vec![zone.bind()];
+    for (condition, value) in conditions {
+        if !matches!(value, Param::Null) {
+            bound.push(value);
+            sql.push_str(&format!(" AND {}", condition.replace("{}", &format!("?{}", bound.len()))));
+        }
+    }
+    bound.push(Param::Int(limit));
+    sql.push_str(&format!(" ORDER BY id DESC LIMIT ?{}", bound.len()));
+    tx.tx.query(&sql, &bound).await?.into_iter().map(read).collect()
 }
 
 /// Tasks that still run although their time is up, longest overdue first, `limit` at most.

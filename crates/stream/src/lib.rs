@@ -42,6 +42,8 @@ pub const REVOCATIONS: &str = "caracal.sessions.revoke";
 pub const DELEGATIONS: &str = "caracal.delegations.invalidate";
 /// Sessions that began or ended.
 pub const LIFECYCLE: &str = "caracal.agents.lifecycle";
+/// What was asked of services, and what became of it.
+pub const INVOCATIONS: &str = "caracal.invocations.lifecycle";
 /// Which version of a policy set decides.
 pub const POLICIES: &str = caracal_store::policy_sets::INVALIDATED;
 /// Approvals that were decided: wakes those who wait for one.
@@ -53,4 +55,4 @@ pub const AUDIT_EVENTS: &str = "caracal.audit.events";
 /// What was put aside of them.
 pub const AUDIT_DEAD_LETTERS: &str = "caracal.audit.events.dlq";
 /// Every topic that is published on.
-pub const TOPICS: [&str; 6] = [REVOCATIONS, DELEGATIONS, LIFECYCLE, POLICIES, APPROVALS, KEYS];
+pub const TOPICS: [&str; 7] = [REVOCATIONS, DELEGATIONS, LIFECYCLE, INVOCATIONS, POLICIES, APPROVALS, KEYS];

@@ -32,9 +32,9 @@ const PURE: &[&str] = &[
     "clap",
     "tempfile",
 ];
-const SERVICE: &[&str] = &["authority", "policy", "crypto", "store", "custody", "ledger", "http", "broker"];
+const SERVICE: &[&str] = &["authority", "policy", "crypto", "store", "cascade", "custody", "ledger", "http", "broker"];
 /// The Gateway decides nothing, so it has no policy; nor has the Coordinator.
-const WITHOUT_POLICY: &[&str] = &["authority", "crypto", "store", "custody", "ledger", "http"];
+const WITHOUT_POLICY: &[&str] = &["authority", "crypto", "store", "cascade", "custody", "ledger", "http"];
 /// The audit service reads what clients bring, so it has topics.
 const OF_AUDIT: &[&str] = &["authority", "crypto", "store", "stream", "custody", "ledger", "http"];
 
@@ -57,6 +57,7 @@ const ROOMS: &[Room] = &[
         may_use: &["authority", "crypto", "store"],
         without: &["axum", "hyper", "tower", "rusqlite", "tokio-postgres", "argon2", "clap", "uuid"],
     },
+    Room { name: "cascade", may_use: &["authority", "crypto", "store"], without: WIRE },
     Room { name: "custody", may_use: &["authority", "crypto", "store"], without: WIRE },
     Room { name: "ledger", may_use: &["authority", "crypto", "store"], without: WIRE },
     Room { name: "http", may_use: &["authority"], without: &["rusqlite", "argon2", "ring", "uuid", "clap"] },

@@ -72,11 +72,17 @@ pub struct Reached<'l> {
 /// The edge `start` and every edge that can be reached from its target, nearest first, then by id; each once.
 /// Empty when `start` is not among `links`.
 pub fn downstream<'l>(links: &'l [Link], start: &EdgeId) -> Vec<Reached<'l>> {
-    let Some(first) = links.iter().find(|link| link.edge == *start) else { return Vec::new() };
+    reachable(links, std::slice::from_ref(start))
+}
+
+/// [`downstream`] of several edges at once, each edge at its distance from the nearest of them.
+fn reachable<'l>(links: &'l [Link], starts: &[EdgeId]) -> Vec<Reached<'l>> {
+    let starts: HashSet<&EdgeId> = starts.iter().collect();
     let out = outgoing(links);
-    let mut seen = HashSet::from([&first.edge]);
-    let mut reached = vec![Reached { link: first, depth: 1 }];
-    let mut queue = VecDeque::from([(&first.target, 1)]);
+    let mut seen = HashSet::new();
+    let first = links.iter().filter(|link| starts.contains(&link.edge) && seen.insert(&link.edge));
+    let mut reached: Vec<Reached<'_>> = first.map(|link| Reached { link, depth: 1 }).collect();
+    let mut queue: VecDeque<(&AgentSessionId, u32)> = reached.iter().map(|first| (&first.link.target, 1)).collect();
     while let Some((session, depth)) = queue.pop_front() {
         for link in out.get(session).into_iter().flatten().filter(|link| seen.insert(&link.edge)) {
             reached.push(Reached { link, depth: depth + 1 });
@@ -118,16 +124,16 @@ pub fn terminate(roots: &[AgentSessionId], reason: &TerminationReason, nodes: &[
     Cascade { edges, sessions }
 }
 
-/// What revoking `edge` takes with it: the edge, all that is downstream of it, and the termination of every session
-/// those edges lead to. The source session survives.
+/// What revoking `edges` takes with it: the edges, all that is downstream of them, and the end of every session all those
+/// edges lead to, for `reason`. The sessions that lent through them survive, unless they lie downstream themselves.
 ///
-/// `nodes` and `links` as for [`terminate`]; empty when `edge` is not among `links`.
-pub fn revoke(edge: &EdgeId, nodes: &[Node], links: &[Link]) -> Cascade {
-    let reached = downstream(links, edge);
+/// `nodes` and `links` as for [`terminate`]; edges that are not among `links` take nothing with them.
+pub fn revoke(edges: &[EdgeId], reason: &TerminationReason, nodes: &[Node], links: &[Link]) -> Cascade {
+    let reached = reachable(links, edges);
     let mut seen = HashSet::new();
     let targets: Vec<AgentSessionId> =
         reached.iter().map(|reached| &reached.link.target).filter(|target| seen.insert(*target)).cloned().collect();
-    let mut cascade = terminate(&targets, &TerminationReason::DelegationRevoked, nodes, links);
+    let mut cascade = terminate(&targets, reason, nodes, links);
     cascade.edges.extend(with_derived(reached.iter().map(|reached| &reached.link.edge).collect(), links));
     cascade
 }

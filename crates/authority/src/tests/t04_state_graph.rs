@@ -88,7 +88,11 @@ fn downstream_of_a_diamond_each_edge_is_met_once() {
     assert_eq!(met, expected.map(|(edge, depth)| (edge.to_owned(), depth)));
     assert!(downstream(&links, &id("e-7")).is_empty());
     let nodes: Vec<Node> = (0..6).map(|number| node(number, None, Active)).collect();
-    assert_eq!(revoke(&id("e-1"), &nodes, &links).edges.len(), 4, "e-1, e-3, e-5, and e-4 into an ended session");
+    assert_eq!(
+        revoke(&[id("e-1")], &TerminationReason::DelegationRevoked, &nodes, &links).edges.len(),
+        4,
+        "e-1, e-3, e-5, and e-4 into an ended session"
+    );
 }
 
 #[test]
@@ -96,11 +100,11 @@ fn revoking_the_middle_of_a_chain_spares_what_is_above() {
     // A → B → C, and C has a child session.
     let links = [link("e-ab", None, 0, 1), link("e-bc", Some("e-ab"), 1, 2)];
     let nodes = [node(0, None, Active), node(1, None, Active), node(2, None, Suspended), node(3, Some(2), Active)];
-    let cascade = revoke(&id("e-ab"), &nodes, &links);
+    let cascade = revoke(&[id("e-ab")], &TerminationReason::DelegationRevoked, &nodes, &links);
     assert_eq!(ids(&cascade.edges), ["e-ab", "e-bc"]);
     let revoked = |session: &str| (session.to_owned(), "delegation_revoked");
     assert_eq!(ended(&cascade), [revoked("s-1"), revoked("s-2"), ("s-3".into(), "parent_terminated")]);
-    assert_eq!(revoke(&id("e-gone"), &nodes, &links), Cascade::default());
+    assert_eq!(revoke(&[id("e-gone")], &TerminationReason::DelegationRevoked, &nodes, &links), Cascade::default());
 }
 
 #[test]
@@ -193,7 +197,7 @@ proptest! {
     fn a_revoked_edge_leaves_no_live_descendant((nodes, links) in world(), at in any::<prop::sample::Index>()) {
         prop_assume!(!links.is_empty());
         let edge = &links[at.index(links.len())];
-        let cascade = revoke(&edge.edge, &nodes, &links);
+        let cascade = revoke(std::slice::from_ref(&edge.edge), &TerminationReason::DelegationRevoked, &nodes, &links);
         let (alive, live) = after(&cascade, &nodes, &links);
         prop_assert!(cascade.edges.contains(&edge.edge));
         prop_assert!(!alive.iter().any(|node| node.session == edge.target));
@@ -213,7 +217,7 @@ proptest! {
     fn a_cascade_takes_nothing_it_has_no_reason_to((nodes, links) in world(), at in any::<prop::sample::Index>()) {
         prop_assume!(!links.is_empty());
         let edge = &links[at.index(links.len())];
-        let cascade = revoke(&edge.edge, &nodes, &links);
+        let cascade = revoke(std::slice::from_ref(&edge.edge), &TerminationReason::DelegationRevoked, &nodes, &links);
         let reached: BTreeSet<EdgeId> = downstream(&links, &edge.edge).iter().map(|met| met.link.edge.clone()).collect();
         let targets: BTreeSet<AgentSessionId> = downstream(&links, &edge.edge).iter().map(|met| met.link.target.clone()).collect();
         let over: BTreeSet<AgentSessionId> = cascade.sessions.iter().map(|ended| ended.session.clone()).collect();

@@ -31,7 +31,7 @@ use tokio::task::JoinSet;
 
 use super::listeners::Listeners;
 use super::opened::Opened;
-use super::{StartError, copy, secrets};
+use super::{StartError, client_certificates, copy, secrets};
 use crate::adapters::{InProcessSts, OfflineVerifier, SharedVerifier, StoreTime, StreamsProbe, StsPolicyRuntime};
 use crate::kept_counters::KeptRequests;
 use crate::settings::{KeyMaterial, Mode, Service, Settings};
@@ -200,6 +200,7 @@ impl Services {
         let coordinator = settings.runs(Service::Coordinator).then(|| {
             let own = CoordinatorKeys {
                 token: keys.coordinator_token,
+                metrics_bearer: keys.metrics_bearer.as_ref().map(copy),
                 idempotency: keys.idempotency,
                 previous: keys.idempotency_previous,
             };
@@ -272,12 +273,27 @@ impl Services {
         let stop = || stopping.clone();
         if let Some(admin) = self.admin.clone() {
             let on = stop();
-            jobs.spawn(async move { admin.run_refusal_records(on).await });
+            let recording = admin.clone();
+            jobs.spawn(async move { recording.run_refusal_records(on).await });
+            let notify = move |on| admin.clone().run_notifications(on);
+            jobs.spawn(elected::run(self.store.clone(), "notifications", stop(), notify));
         }
         if let Some(coordinator) = self.coordinator.clone() {
             jobs.spawn(coordinator.clone().run_failure_records(stop()));
-            let sweep = move |on| coordinator.clone().run_ttl_sweeper(on);
+            let of = coordinator.clone();
+            let enforce = move |on| of.clone().run_invocation_deadlines(on);
+            jobs.spawn(elected::run(self.store.clone(), "invocation-deadlines", stop(), enforce));
+            let of = coordinator.clone();
+            let sweep = move |on| of.clone().run_ttl_sweeper(on);
             jobs.spawn(elected::run(self.store.clone(), "ttl-sweeper", stop(), sweep));
+            let of = coordinator.clone();
+            let sweep = move |on| of.clone().run_lease_sweeper(on);
+            jobs.spawn(elected::run(self.store.clone(), "service-lease-sweeper", stop(), sweep));
+            let of = coordinator.clone();
+            let clean = move |on| of.clone().run_retention(on);
+            jobs.spawn(elected::run(self.store.clone(), "coordinator-retention", stop(), clean));
+            let chain = move |on| coordinator.clone().run_heartbeat_records(on);
+            jobs.spawn(elected::run(self.store.clone(), "heartbeat-records", stop(), chain));
         }
         if let Some(audit) = self.audit.clone() {
             if self.shared.is_some() {
@@ -420,6 +436,7 @@ fn admin(
             denials: parts.denials.clone(),
             sealed: parts.sealed.clone(),
             broker: parts.broker.clone(),
+            egress: parts.egress.clone(),
             secrets: parts.verifier.clone(),
             token_key: digests,
             runtime: Some(Arc::new(StsPolicyRuntime {
@@ -435,6 +452,7 @@ fn admin(
 /// Keys that the Coordinator alone uses.
 struct CoordinatorKeys {
     token: SecretText,
+    metrics_bearer: Option<SecretText>,
     idempotency: HmacKey,
     previous: Option<HmacKey>,
 }
@@ -449,6 +467,7 @@ fn coordinator(
     Coordinator::new(
         CoordinatorConfig {
             operator_token: Some(keys.token),
+            metrics_bearer: keys.metrics_bearer,
             idempotency_hmac_key_previous: keys.previous,
             idempotency_retention: settings.coordinator.idempotency_retention,
             generated_idempotency_retention: settings.coordinator.generated_idempotency_retention,
@@ -459,8 +478,17 @@ fn coordinator(
             body_deadline: settings.body_deadline,
             rate_limit_per_minute: settings.coordinator.requests_per_minute,
             ready_rate_limit_per_minute: settings.ready_per_minute,
+            verify_rate_limit_per_minute: settings.coordinator.verifications_per_minute,
+            invocation_rate_limit_per_minute: settings.coordinator.invocations_per_minute,
+            deadline_sweep_interval: settings.coordinator.deadline_sweep_interval,
             ttl_sweep_interval: settings.coordinator.ttl_sweep_interval,
             sweep_batch: settings.coordinator.sweep_batch,
+            service_lease: settings.coordinator.service_lease,
+            lease_sweep_interval: settings.coordinator.lease_sweep_interval,
+            retention_interval: settings.coordinator.retention_interval,
+            retention_batch: settings.coordinator.retention_batch,
+            session_retention: settings.coordinator.session_retention,
+            delegation_retention: settings.coordinator.delegation_retention,
             trust_proxy: settings.trust_proxy,
             ..CoordinatorConfig::new(issuer, keys.idempotency)
         },
@@ -516,6 +544,9 @@ fn remote_sts(settings: &Settings, keys: &KeyMaterial, store: &Store) -> Result<
     remote.map(|remote| Some(Arc::new(remote))).map_err(|error| StartError::Setting(error.to_string()))
 }
 
+/// How late a changed address of a name that works is noticed.
+const NAMES_REMEMBERED: Duration = Duration::from_secs(10);
+
 /// The one way out of this process: to upstreams, identity providers and token endpoints.
 fn egress(settings: &Settings) -> Result<GuardedConnector, StartError> {
     let private = PrivateHosts::parse(&settings.private_egress_hosts.join(","))
@@ -527,7 +558,7 @@ fn egress(settings: &Settings) -> Result<GuardedConnector, StartError> {
         tracing::error!(error = %fault, "calls out over TLS will fail");
     }
     let policy = AddressPolicy::new(admit_loopback, private);
-    Ok(GuardedConnector::new(policy, Arc::new(SystemResolver::new()), trust))
+    Ok(GuardedConnector::new(policy, Arc::new(SystemResolver::remembering(NAMES_REMEMBERED)), trust))
 }
 
 fn gateway(
@@ -546,6 +577,11 @@ fn gateway(
         stream_idle_timeout: settings.gateway.stream_idle_timeout,
         idle_timeout: settings.gateway.idle_timeout,
         max_request_bytes: settings.gateway.max_request_bytes,
+        client_certificates: match &settings.client_certs_file {
+            Some(file) => client_certificates::read(file)?,
+            None => Vec::new(),
+        },
+        max_upstream_connections: settings.gateway.max_upstream_connections,
         upstream_host_allowlist: settings.upstream_host_allowlist.clone(),
         trust_proxy: settings.trust_proxy,
         admin_token: Some(copy(&keys.admin_token)),

@@ -113,7 +113,8 @@ async fn revoking_an_edge_of_any_graph_ends_what_the_algebra_says() {
         let house = House::open().await;
         let zone = build(&house, &mut dice).await;
         let Some(link) = zone.links.first() else { continue };
-        let expected = revoke(&link.edge, &zone.nodes, &zone.links);
+        let expected =
+            revoke(std::slice::from_ref(&link.edge), &TerminationReason::DelegationRevoked, &zone.nodes, &zone.links);
         let reply = house.revoke(OPERATOR, link.edge.as_str()).await.expect(200);
         assert_eq!(reply.body["revoked_edges"], expected.edges.len(), "seed {seed}");
         assert_eq!(reply.body["terminated_sessions"], expected.sessions.len(), "seed {seed}");

@@ -102,6 +102,10 @@ macro_rules! conformance_suite {
                 connections_come_back_as_stored
                 a_connection_is_renewed_by_one_at_a_time
                 ending_a_connection_voids_decisions_and_renewing_does_not
+                sinks_come_back_as_stored
+                a_sink_takes_each_event_once_and_in_order
+                a_sink_is_served_by_one_at_a_time
+                a_consent_is_finished_once
                 resources_come_back_as_stored
                 policies_come_back_as_stored
                 policy_sets_come_back_as_stored
@@ -111,6 +115,14 @@ macro_rules! conformance_suite {
                 what_processes_have_loaded_is_told_while_they_are_there
                 sessions_come_back_as_stored
                 edges_come_back_as_stored
+                sessions_are_listed_newest_first_by_every_filter
+                a_lease_moves_only_under_its_own_conditions
+                a_renewal_waits_for_no_other_change_and_takes_nothing_away
+                what_is_over_is_forgotten_from_the_leaves_on
+                records_of_changes_wait_in_the_order_of_their_ids
+                what_hangs_on_an_edge_is_each_edge_once
+                services_come_back_as_stored
+                invocations_come_back_as_stored
                 records_come_back_as_stored
                 all_that_descends_from_a_record_falls_however_deep
                 receipts_come_back_as_stored
