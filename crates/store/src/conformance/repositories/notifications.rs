@@ -114,7 +114,7 @@ pub async fn a_sink_takes_each_event_once_and_in_order(make: Make) {
         notification_sinks::list_behind(&mut snapshot.deployment(), after, 10).await.unwrap()
     };
     let place = Behind { zone_id: zone("z-1"), position: 1 };
-    assert_eq!(behind(None).await, [place.clone()]);
+    assert_eq!(behind(None).await, std::slice::from_ref(&place));
     assert!(behind(Some(&place)).await.is_empty());
     let mut snapshot = fresh.store.snapshot().await.unwrap();
     let mut read = snapshot.zone(&zone("z-1"));
