@@ -20,6 +20,7 @@ const PAGES: &[&str] = &[
     "federation",
     "gateway",
     "approvals",
+    "notifications",
     "workloads",
     "ledger",
     "audit",
@@ -29,7 +30,7 @@ const PAGES: &[&str] = &[
     "keys",
 ];
 /// What the examples are written with.
-const TOOLS: &[&str] = &["bash", "curl", "jq"];
+const TOOLS: &[&str] = &["bash", "curl", "jq", "python3"];
 const PORTS: [u16; 5] = [3000, 4000, 8080, 8081, 9090];
 
 /// Starts the system, hands its addresses to the examples, and ends it whatever becomes of them.

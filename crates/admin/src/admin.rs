@@ -15,6 +15,7 @@ use caracal_crypto::chance::{uuid_v4, uuid_v7};
 use caracal_crypto::client_secret::SecretVerifier;
 use caracal_crypto::hmac::{HmacKey, KeyError};
 use caracal_custody::SealedSecrets;
+use caracal_http::egress::{GuardedConnector, SimpleClient};
 use caracal_http::health::{Probe, Probes};
 use caracal_http::rate::SharedWindows;
 use caracal_http::{Face, FreshId, Problem, Profile};
@@ -86,6 +87,8 @@ pub struct Capabilities {
     pub sealed: SealedSecrets,
     /// What speaks to providers.
     pub broker: Arc<Broker>,
+    /// The way out, for notifications.
+    pub egress: GuardedConnector,
     /// Hashes client secrets; the same instance that verifies them, or the memory budget is none.
     pub secrets: Arc<SecretVerifier>,
     /// Keys the digests of admin tokens. It has to outlive the process, or every stored token is unknown after it.
@@ -110,6 +113,7 @@ pub struct Admin {
     pub(crate) denials: Arc<AnonymousDenials>,
     pub(crate) sealed: SealedSecrets,
     pub(crate) broker: Arc<Broker>,
+    pub(crate) outgoing: SimpleClient,
     pub(crate) secrets: Arc<SecretVerifier>,
     pub(crate) token_key: HmacKey,
     pub(crate) runtime: Option<Arc<dyn PolicyRuntime>>,
@@ -135,7 +139,7 @@ impl Admin {
     /// Sets the service up. Nothing is stored yet: see [`Admin::seed`].
     pub fn new(config: AdminConfig, capabilities: Capabilities) -> Result<Self, SetupError> {
         let account_key = config.bootstrap_token.as_ref().map(account::key).transpose()?;
-        let Capabilities { store, ledger, denials, sealed, broker, secrets, token_key, runtime } = capabilities;
+        let Capabilities { store, ledger, denials, sealed, broker, egress, secrets, token_key, runtime } = capabilities;
         let limits = Limits::new(&config);
         // An id that can't be drawn is replaced by the face; see `FreshId::next`.
         let fresh_id = FreshId::new(|| uuid_v4().map(|id| id.to_string()).unwrap_or_default());
@@ -146,6 +150,7 @@ impl Admin {
             denials,
             sealed,
             broker,
+            outgoing: SimpleClient::new(egress),
             secrets,
             token_key,
             runtime,

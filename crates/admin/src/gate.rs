@@ -34,6 +34,7 @@ use crate::answer::{Answer, Changed};
 use crate::evidence::Trace;
 use crate::page::Query;
 use crate::problem::Refusal;
+use crate::provider_connections::page;
 use crate::{account, reserved, seed};
 
 /// One operation of the management API: where it is, what it takes to be let in, and who does the work.
@@ -62,6 +63,8 @@ impl Route {
 /// What a token must be able to do. Deciding approvals is never implied by writing, nor the other way round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Needs {
+    /// Nobody has to be known.
+    Nothing,
     /// Any capability will do.
     Read,
     /// Capability `write`.
@@ -78,6 +81,8 @@ pub(crate) enum Reach {
     Zones(Run<Anywhere>),
     /// What is the same for everybody.
     Catalogue(Run<Anywhere>),
+    /// Whoever brings a proof of its own, which the handler judges.
+    Public(fn(Arc<Admin>, Visitor) -> Reply<Changed>),
 }
 
 /// The work. Only what a change returns proves that it is on record.
@@ -106,6 +111,18 @@ pub(crate) struct Call<P> {
     /// What its evidence will say.
     pub(crate) trace: Arc<Trace>,
     ids: Vec<(String, String)>,
+}
+
+/// Someone of whom nothing is known yet, at the door of one zone.
+pub(crate) struct Visitor {
+    /// The zone, as the path names it.
+    pub(crate) zone: ZoneId,
+    /// The query.
+    pub(crate) query: Query,
+    /// When the request came, by the store's clock.
+    pub(crate) now: Timestamp,
+    /// What the evidence of a success will say.
+    pub(crate) trace: Arc<Trace>,
 }
 
 /// One zone.
@@ -170,8 +187,14 @@ impl Call<InZone> {
 /// Serves a request that the router matched to `route`.
 pub(crate) async fn serve(admin: Arc<Admin>, route: &'static Route, request: Request) -> Response {
     let mut visit = Visit::of(&admin, &request);
+    let in_a_browser = matches!(route.reach, Reach::Public(_)) && page::is_wanted(request.headers());
     let outcome = pass(&admin, route, request, &mut visit).await;
-    visit.finish(&admin, outcome)
+    let shown = in_a_browser.then(|| page::of(outcome.as_ref().err().map(|refusal| &refusal.problem)));
+    let response = visit.finish(&admin, outcome);
+    match shown {
+        Some(shown) => page::dress(response, shown),
+        None => response,
+    }
 }
 
 /// Answers what no route matches: 404, but under `/v1` only to those who may know (401 first).
@@ -193,9 +216,12 @@ async fn pass(
     let (mut parts, body) = request.into_parts();
     let ids = path_ids(&mut parts).await?;
     let body = enter(admin, &parts, body, route.kind(), visit).await?;
+    if let Reach::Public(run) = &route.reach {
+        return receive(admin, route, *run, &parts, &ids, visit).await;
+    }
     let zone = match &route.reach {
         Reach::Zone(_) => Some(ids.iter().find(|(name, _)| name == "zone").map_or("", |(_, zone)| zone)),
-        Reach::Zones(_) | Reach::Catalogue(_) => None,
+        Reach::Zones(_) | Reach::Catalogue(_) | Reach::Public(_) => None,
     };
     let Admitted { caller, zone } = admit(admin, route, &parts, zone, body.as_ref(), &ids, visit).await?;
     if !ids.iter().all(|(name, id)| is_well_formed(name, id)) {
@@ -211,8 +237,32 @@ async fn pass(
         Reach::Zones(run) | Reach::Catalogue(run) => {
             execute(run, admin, Call { caller, place: Anywhere, query, body, now, trace, ids }).await?
         }
+        // Received above.
+        Reach::Public(_) => return Err(Problem::internal().into()),
     };
     Ok(done)
+}
+
+/// A visitor's refusals are counted like those of everybody who proved nothing, and only a success is on record: else the
+/// chain of a zone could be written by whoever names it.
+async fn receive(
+    admin: &Arc<Admin>,
+    route: &'static Route,
+    run: fn(Arc<Admin>, Visitor) -> Reply<Changed>,
+    parts: &Parts,
+    ids: &[(String, String)],
+    visit: &Visit,
+) -> Result<Response, Refusal> {
+    let zone = ids.iter().find(|(name, _)| name == "zone").and_then(|(_, zone)| ZoneId::parse(zone).ok());
+    let zone = zone.ok_or_else(|| Refusal::invalid("invalid_params"))?;
+    let query = Query::parse(parts.uri.query().unwrap_or_default());
+    let trace = Arc::new(Trace::of_visitor(&admin.ledger, visit, route, parts, &zone, ids)?);
+    let visitor = Visitor { zone, query, now: visit.now, trace };
+    // As for every change: what was begun is brought to its end.
+    match tokio::spawn(run(admin.clone(), visitor)).await {
+        Ok(changed) => Ok(changed?.0),
+        Err(_) => Err(Problem::internal().into()),
+    }
 }
 
 async fn execute<P>(run: &Run<P>, admin: &Arc<Admin>, call: Call<P>) -> Result<Response, Refusal> {
@@ -352,7 +402,7 @@ struct Facts<'f> {
 fn judge(route: &Route, token: AdminToken, facts: Facts<'_>) -> Result<Caller, Refusal> {
     let is_bootstrap = token.created_by == seed::BOOTSTRAP;
     match (route.needs, token.capability.as_str()) {
-        (Needs::Read, _) | (Needs::Write, "write") | (Needs::Approve, "approve") => {}
+        (Needs::Nothing | Needs::Read, _) | (Needs::Write, "write") | (Needs::Approve, "approve") => {}
         (_, "read") => return Err(Refusal::forbidden("admin_token_read_only")),
         (Needs::Approve, "write") if is_bootstrap => {}
         (Needs::Approve, "write") => return Err(Refusal::forbidden("approve_capability_required")),

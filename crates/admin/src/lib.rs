@@ -26,6 +26,8 @@ mod input;
 mod ledger;
 mod limits;
 mod mint_rate_limit;
+mod notification_sinks;
+mod notifications;
 mod page;
 mod policies;
 mod policy_sets;

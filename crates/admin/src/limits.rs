@@ -4,10 +4,10 @@
 
 use std::sync::Arc;
 
-use caracal_authority::{AdminTokenId, Timestamp};
+use caracal_authority::{AdminTokenId, Timestamp, ZoneId};
 use caracal_http::Problem;
 use caracal_http::limits::{FixedWindow, Source, Verdict};
-use caracal_http::rate::{Kind, RateLimit, SharedWindows};
+use caracal_http::rate::{Kind, RateLimit, SharedWindows, TurnedAway};
 
 use crate::AdminConfig;
 use crate::problem::Refusal;
@@ -17,9 +17,13 @@ pub(crate) struct Limits {
     actors: RateLimit,
     failures: RateLimit,
     probes: RateLimit,
+    checks: RateLimit,
+    discoveries: RateLimit,
     refusals: FixedWindow,
 }
 
+/// Requests to a zone's providers that operators may cause, per minute and kind (contract: admin-api.md §1.6).
+const OUTGOING: u32 = 10;
 /// Refusals for rate that one token gets records of its own for, per minute.
 const RECORDED_REFUSALS: u32 = 10;
 
@@ -30,13 +34,15 @@ impl Limits {
             actors: RateLimit::per_minute("admin:actor", config.requests_per_minute),
             failures: RateLimit::per_minute("admin:failure", config.auth_failures_per_minute),
             probes: RateLimit::per_minute("admin:probe", config.ready_per_minute),
+            checks: RateLimit::per_minute("admin:provider-check", OUTGOING),
+            discoveries: RateLimit::per_minute("admin:provider-discovery", OUTGOING),
             refusals: FixedWindow::per_minute(),
         }
     }
 
     /// Counts together with the other replicas: all but probes, which ask about this process.
     pub(crate) fn share(&self, windows: &Arc<dyn SharedWindows>) {
-        for limit in [&self.sources, &self.actors, &self.failures] {
+        for limit in [&self.sources, &self.actors, &self.failures, &self.checks, &self.discoveries] {
             limit.share(windows.clone());
         }
     }
@@ -56,6 +62,16 @@ impl Limits {
         Ok(self.failures.hit(&source, request, now).await.map_err(Problem::from)?)
     }
 
+    /// Counts a check of a provider of this zone.
+    pub(crate) async fn check(&self, zone: &ZoneId, now: Timestamp) -> Result<(), Refusal> {
+        outgoing(&self.checks, "provider_test_rate_limited", zone, now).await
+    }
+
+    /// Counts a discovery for this zone.
+    pub(crate) async fn discovery(&self, zone: &ZoneId, now: Timestamp) -> Result<(), Refusal> {
+        outgoing(&self.discoveries, "provider_discovery_rate_limited", zone, now).await
+    }
+
     /// Counts a refusal for rate of this token; whether it is one of the few that get a record each.
     pub(crate) fn leaves_a_record(&self, actor: &str, now: Timestamp) -> bool {
         self.refusals.hit(actor, RECORDED_REFUSALS, now).is_allowed()
@@ -65,6 +81,13 @@ impl Limits {
     pub(crate) fn probe(&self, source: Source, now: Timestamp) -> Result<(), Refusal> {
         within(self.probes.hit_here(&source, now))
     }
+}
+
+async fn outgoing(limit: &RateLimit, code: &'static str, zone: &ZoneId, now: Timestamp) -> Result<(), Refusal> {
+    limit.hit(zone, Kind::Other, now).await.map_err(|turned_away| match turned_away {
+        TurnedAway::Limited(wait) => Problem::limited(code, wait).into(),
+        TurnedAway::Uncounted => Problem::from(turned_away).into(),
+    })
 }
 
 fn within(verdict: Verdict) -> Result<(), Refusal> {

@@ -130,6 +130,10 @@ ids! {
     EventId;
     /// An outbox message.
     OutboxId;
+    /// Where approval events of a zone are sent.
+    NotificationSinkId;
+    /// One event on its way to one sink.
+    NotificationDeliveryId;
 }
 
 #[cfg(test)]

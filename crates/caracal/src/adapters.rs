@@ -65,6 +65,7 @@ fn permitted(granted: Granted, resource: &str) -> Permitted {
             connection_id: made.connection_id,
             forward_caracal_identity: made.forward_caracal_identity,
             expires_at: made.expires_at.map(Timestamp::as_seconds),
+            limits: made.limits,
         }),
     }
 }

@@ -14,7 +14,7 @@ use caracal_stream::{AUDIT_EVENTS, Begin, Consumer, ConsumerOptions, REVOCATIONS
 use caracal_testkit::Database;
 use serde_json::{Value, json};
 use support::cluster::Deployment;
-use support::{Http, Running, Said, Tenant, caracal, run, upstream};
+use support::{Addressed, Http, Running, Said, Tenant, caracal, run, upstream};
 use tokio::sync::watch;
 
 fn command(data_dir: &Path, arguments: &[&str]) -> Said {

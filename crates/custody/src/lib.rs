@@ -28,7 +28,8 @@ pub use backend::{BackendError, SecretBackend};
 pub use key_sets::{FetchKeySet, KeySetUnreachable, KeySets, VerificationKeys};
 pub use log_keys::LogKeys;
 pub use sealed_secrets::{
-    Account, ConnectionToken, SealedSecrets, Staged, application_secret_ref, provider_secret_ref, workload_secret_ref,
+    Account, ConnectionToken, RowSecret, SealedSecrets, Staged, application_secret_ref, provider_secret_ref,
+    workload_secret_ref,
 };
 pub use signing_keys::{NewKey, Replacement, Rotation, SigningKeys, ZoneKey};
 pub use withdrawals::Withdrawals;

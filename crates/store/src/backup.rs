@@ -175,6 +175,8 @@ pub async fn end_authority(tx: &mut ZoneWrite<'_>, reason: &str) -> Result<Ended
     let invocations = "UPDATE invocations SET status = 'canceled', completed_at = ?2, updated_at = ?2
                        WHERE zone_id = ?1 AND status IN ('pending', 'running', 'cancel_requested', 'failed')";
     tx.tx.execute(invocations, params![zone, now]).await?;
+    // Whether somebody has finished one of these since is not known either.
+    tx.tx.append("DELETE FROM oauth_states WHERE zone_id = ?1", params![zone]).await?;
     tx.tx.execute(counts, params![zone]).await?;
     tx.tx.execute(epoch, params![zone, now.as_seconds()]).await?;
     Ok(ended)

@@ -28,6 +28,8 @@ pub struct Sealed {
 /// All of them.
 pub const SEALED: &[Sealed] = &[
     Sealed { table: "ledger_log_keys", key: "key_id", column: "sealed_private", bound_to: &[] },
+    Sealed { table: "notification_sinks", key: "id", column: "secret", bound_to: &[] },
+    Sealed { table: "oauth_states", key: "digest", column: "verifier", bound_to: &[] },
     Sealed {
         table: "provider_connections",
         key: "id",

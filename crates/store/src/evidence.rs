@@ -270,6 +270,19 @@ pub async fn search(
     tx.tx.query(&sql, &bound).await?.into_iter().map(read).collect()
 }
 
+/// Events in chain order behind position `after` and up to position `to`, `limit` at most.
+pub async fn search_up_to(
+    tx: &mut ZoneRead<'_>,
+    filter: &EvidenceFilter,
+    (after, to): (i64, i64),
+    limit: i64,
+) -> Result<Vec<EvidenceRow>, StoreError> {
+    let zone = tx.zone.clone();
+    let bound = vec![zone.bind(), Param::Int(after), Param::Int(to)];
+    let (sql, bound) = narrowed(tx, "chain_seq > ?2 AND chain_seq <= ?3", bound, filter, "chain_seq", limit);
+    tx.tx.query(&sql, &bound).await?.into_iter().map(read).collect()
+}
+
 /// How often an application was granted a resource, and when first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grants {

@@ -135,8 +135,22 @@ const MIGRATIONS: &[Migration] = &[
     },
     Migration {
         version: 16,
+        name: "call_limits",
+        shared: include_str!("migrations/0016_call_limits.sql"),
+        sqlite: "",
+        postgres: "",
+    },
+    Migration {
+        version: 17,
+        name: "notifications",
+        shared: include_str!("migrations/0017_notifications.sql"),
+        sqlite: "",
+        postgres: "",
+    },
+    Migration {
+        version: 18,
         name: "leases",
-        shared: include_str!("migrations/0016_leases.sql"),
+        shared: include_str!("migrations/0018_leases.sql"),
         sqlite: "",
         postgres: "",
     },

@@ -3,8 +3,9 @@
 
 use caracal_authority::{
     AdminTokenId, AgentSessionId, ApplicationId, ApprovalId, AuthorityRecordId, ConnectionId, EdgeId, EventId, GrantId,
-    InvocationId, KeyId, OutboxId, PolicyId, PolicySetId, PolicySetVersionId, PolicyVersionId, ProviderId, ReplicaId,
-    ResourceId, ServiceId, SubjectIssuerId, Timestamp, WorkloadId, ZoneId,
+    InvocationId, KeyId, NotificationDeliveryId, NotificationSinkId, OutboxId, PolicyId, PolicySetId,
+    PolicySetVersionId, PolicyVersionId, ProviderId, ReplicaId, ResourceId, ServiceId, SubjectIssuerId, Timestamp,
+    WorkloadId, ZoneId,
 };
 use serde::de::DeserializeOwned;
 
@@ -267,6 +268,8 @@ id_values!(
     GrantId,
     InvocationId,
     KeyId,
+    NotificationDeliveryId,
+    NotificationSinkId,
     OutboxId,
     PolicyId,
     PolicySetId,

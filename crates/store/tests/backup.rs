@@ -153,6 +153,7 @@ mod t17_rollback {
             "authority_records",
             "delegation_edges",
             "invocations",
+            "oauth_states",
             "provider_connections",
             "session_counts",
         ];
@@ -162,6 +163,7 @@ mod t17_rollback {
         let spent = [
             "gateway_nonces",
             "idempotency_receipts",
+            "notification_deliveries",
             "outbox",
             "policy_announcements",
             "stream_entries",
@@ -188,6 +190,7 @@ mod t17_rollback {
             "agent_services",
             "applications",
             "delegated_grants",
+            "notification_sinks",
             "policies",
             "policy_set_versions",
             "policy_sets",

@@ -213,6 +213,8 @@ pub struct Settings {
     pub gateway: GatewayTuning,
     /// The evidence service's own.
     pub audit: AuditTuning,
+    /// `UPSTREAM_CLIENT_CERTS_FILE`.
+    pub client_certs_file: Option<PathBuf>,
     /// `CARACAL_TLS_EXTRA_CA_FILE`.
     pub extra_ca_file: Option<PathBuf>,
 }
@@ -271,6 +273,7 @@ impl Settings {
             coordinator: CoordinatorTuning::read(&mut reader),
             gateway: GatewayTuning::read(&mut reader),
             audit: AuditTuning::read(&mut reader),
+            client_certs_file: reader.text("UPSTREAM_CLIENT_CERTS_FILE").map(PathBuf::from),
             extra_ca_file: reader.text("CARACAL_TLS_EXTRA_CA_FILE").map(PathBuf::from),
             engine,
         };

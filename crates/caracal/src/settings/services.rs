@@ -64,6 +64,8 @@ pub struct CoordinatorTuning {
 pub struct GatewayTuning {
     /// `MAX_REQUEST_BYTES`.
     pub max_request_bytes: u64,
+    /// `UPSTREAM_MAX_CONNECTIONS`.
+    pub max_upstream_connections: usize,
     /// `STS_TIMEOUT`.
     pub sts_timeout: Duration,
     /// `UPSTREAM_TIMEOUT`.
@@ -124,6 +126,7 @@ impl GatewayTuning {
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
         let tuning = Self {
             max_request_bytes: reader.number("MAX_REQUEST_BYTES", 10_485_760, 1),
+            max_upstream_connections: reader.number("UPSTREAM_MAX_CONNECTIONS", 1_000, 1),
             sts_timeout: reader.duration("STS_TIMEOUT", 5),
             upstream_timeout: reader.duration("UPSTREAM_TIMEOUT", 30),
             read_header_timeout: reader.duration("READ_HEADER_TIMEOUT", 5),

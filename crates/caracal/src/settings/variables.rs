@@ -106,6 +106,12 @@ pub const VARIABLES: &[Variable] = &[
         "none",
         "PEM certificates trusted for upstreams, identity providers, token endpoints and secret backends beside the system's",
     ),
+    variable(
+        &[Gateway],
+        "UPSTREAM_CLIENT_CERTS_FILE",
+        "none",
+        "certificates that upstreams are called with, by host and zone",
+    ),
     variable(&[Api, Sts], "CONTROL_AUDIENCE", "caracal-control", "identifier of the control resource"),
     variable(
         ALL,
@@ -249,6 +255,12 @@ pub const VARIABLES: &[Variable] = &[
         "how often invocations are ended whose deadline has passed",
     ),
     variable(&[Gateway], "MAX_REQUEST_BYTES", "10485760", "largest request body the Gateway forwards"),
+    variable(
+        &[Gateway],
+        "UPSTREAM_MAX_CONNECTIONS",
+        "1000",
+        "calls under way at one upstream, streams included; a zone gets half of them at most",
+    ),
     variable(&[Gateway, Coordinator], "STS_TIMEOUT", "5s", "one question to the STS"),
     variable(&[Gateway], "UPSTREAM_TIMEOUT", "30s", "from the end of an upstream request to the head of its response"),
     variable(&[Gateway], "READ_HEADER_TIMEOUT", "5s", "the head of a request to the Gateway"),

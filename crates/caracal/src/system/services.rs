@@ -31,7 +31,7 @@ use tokio::task::JoinSet;
 
 use super::listeners::Listeners;
 use super::opened::Opened;
-use super::{StartError, copy, secrets};
+use super::{StartError, client_certificates, copy, secrets};
 use crate::adapters::{InProcessSts, OfflineVerifier, SharedVerifier, StoreTime, StreamsProbe, StsPolicyRuntime};
 use crate::kept_counters::KeptRequests;
 use crate::settings::{KeyMaterial, Mode, Service, Settings};
@@ -273,7 +273,10 @@ impl Services {
         let stop = || stopping.clone();
         if let Some(admin) = self.admin.clone() {
             let on = stop();
-            jobs.spawn(async move { admin.run_refusal_records(on).await });
+            let recording = admin.clone();
+            jobs.spawn(async move { recording.run_refusal_records(on).await });
+            let notify = move |on| admin.clone().run_notifications(on);
+            jobs.spawn(elected::run(self.store.clone(), "notifications", stop(), notify));
         }
         if let Some(coordinator) = self.coordinator.clone() {
             jobs.spawn(coordinator.clone().run_failure_records(stop()));
@@ -433,6 +436,7 @@ fn admin(
             denials: parts.denials.clone(),
             sealed: parts.sealed.clone(),
             broker: parts.broker.clone(),
+            egress: parts.egress.clone(),
             secrets: parts.verifier.clone(),
             token_key: digests,
             runtime: Some(Arc::new(StsPolicyRuntime {
@@ -540,6 +544,9 @@ fn remote_sts(settings: &Settings, keys: &KeyMaterial, store: &Store) -> Result<
     remote.map(|remote| Some(Arc::new(remote))).map_err(|error| StartError::Setting(error.to_string()))
 }
 
+/// How late a changed address of a name that works is noticed.
+const NAMES_REMEMBERED: Duration = Duration::from_secs(10);
+
 /// The one way out of this process: to upstreams, identity providers and token endpoints.
 fn egress(settings: &Settings) -> Result<GuardedConnector, StartError> {
     let private = PrivateHosts::parse(&settings.private_egress_hosts.join(","))
@@ -551,7 +558,7 @@ fn egress(settings: &Settings) -> Result<GuardedConnector, StartError> {
         tracing::error!(error = %fault, "calls out over TLS will fail");
     }
     let policy = AddressPolicy::new(admit_loopback, private);
-    Ok(GuardedConnector::new(policy, Arc::new(SystemResolver::new()), trust))
+    Ok(GuardedConnector::new(policy, Arc::new(SystemResolver::remembering(NAMES_REMEMBERED)), trust))
 }
 
 fn gateway(
@@ -570,6 +577,11 @@ fn gateway(
         stream_idle_timeout: settings.gateway.stream_idle_timeout,
         idle_timeout: settings.gateway.idle_timeout,
         max_request_bytes: settings.gateway.max_request_bytes,
+        client_certificates: match &settings.client_certs_file {
+            Some(file) => client_certificates::read(file)?,
+            None => Vec::new(),
+        },
+        max_upstream_connections: settings.gateway.max_upstream_connections,
         upstream_host_allowlist: settings.upstream_host_allowlist.clone(),
         trust_proxy: settings.trust_proxy,
         admin_token: Some(copy(&keys.admin_token)),

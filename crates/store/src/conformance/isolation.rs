@@ -16,8 +16,8 @@ use crate::resources::ResourceFilter;
 use crate::sessions::Among;
 use crate::{
     admin_evidence, agent_services, applications, approvals, delegation_reads, delegations, evidence, grants,
-    invocations, outbox, policies, policy_sets, providers, receipts, records, resources, sealed_secrets, sessions,
-    signing_keys, subject_issuers, used_mandates, workloads, zones,
+    invocations, notification_deliveries, notification_sinks, outbox, policies, policy_sets, providers, receipts,
+    records, resources, sealed_secrets, sessions, signing_keys, subject_issuers, used_mandates, workloads, zones,
 };
 
 /// Zone `z-1` has one of everything, `z-2` exists and has nothing.
@@ -55,6 +55,8 @@ async fn one_zone_has_it_all(make: Make) -> Fresh {
                 used_mandates::consume(zone, "jti-1", "r-1", at(60)).await?;
                 approvals::add(zone, &samples::approval("ap-1", true)).await?;
                 outbox::add(zone, id!("m-1"), "topic", "key", Vec::new()).await?;
+                notification_sinks::add(zone, &samples::sink("n-1", true)).await?;
+                notification_deliveries::add(zone, &samples::delivery("d-1", "n-1", 1)).await?;
                 evidence::append(zone, &samples::evidence(1)).await?;
                 admin_evidence::append(zone, &samples::admin_evidence("z-1", 1)).await
             })
@@ -172,6 +174,12 @@ async fn holdings(fresh: &Fresh, name: &str) -> Vec<(&'static str, bool)> {
         }),
         ("approvals", !approvals::list(read, &ApprovalFilter::default(), &page).await.unwrap().is_empty()),
         ("approval counts", !approvals::count_by_state(read).await.unwrap().is_empty()),
+        ("sink", notification_sinks::lookup(read, &id!("n-1")).await.unwrap().is_some()),
+        ("sinks", !notification_sinks::list(read, &page).await.unwrap().is_empty()),
+        ("sink count", notification_sinks::count(read).await.unwrap() > 0),
+        ("sinks at a place", !notification_sinks::list_at(read, 7).await.unwrap().is_empty()),
+        ("deliveries", !notification_deliveries::list(read, &id!("n-1"), &page).await.unwrap().is_empty()),
+        ("open deliveries", notification_deliveries::count_open(read, &id!("n-1"), 9).await.unwrap() > 0),
         ("message", outbox::lookup(read, &id!("m-1")).await.unwrap().is_some()),
         ("newest message", outbox::find_newest(read, "topic", "").await.unwrap().is_some()),
         ("head", evidence::head(read).await.unwrap().is_some()),
@@ -251,6 +259,10 @@ pub async fn another_zones_rows_cannot_be_changed(make: Make) {
                     message: id!("m-9"),
                 };
                 assert!(!approvals::decide(tx, &id!("ap-1"), &verdict).await?);
+                assert!(!notification_sinks::update(tx, &samples::sink("n-1", false)).await?);
+                assert!(!notification_sinks::replace_secret(tx, &id!("n-1"), &[9]).await?);
+                assert!(!notification_sinks::remove(tx, &id!("n-1")).await?);
+                assert!(notification_sinks::claim(tx, &id!("n-1"), at(4), at(30)).await?.is_none());
                 let binding = Binding::parse(&samples::approval("ap-1", true).binding).unwrap();
                 assert!(!approvals::consume(tx, &id!("ap-1"), &binding, None).await?);
                 Ok(())

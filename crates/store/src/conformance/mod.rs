@@ -102,6 +102,10 @@ macro_rules! conformance_suite {
                 connections_come_back_as_stored
                 a_connection_is_renewed_by_one_at_a_time
                 ending_a_connection_voids_decisions_and_renewing_does_not
+                sinks_come_back_as_stored
+                a_sink_takes_each_event_once_and_in_order
+                a_sink_is_served_by_one_at_a_time
+                a_consent_is_finished_once
                 resources_come_back_as_stored
                 policies_come_back_as_stored
                 policy_sets_come_back_as_stored

@@ -9,7 +9,8 @@ use crate::conformance::fixtures::{fresh, zone};
 use crate::envelopes::{self, Found, OPEN, REFERENCED, SEALED};
 use crate::error::StoreError;
 use crate::{
-    Store, applications, provider_connections, providers, sealed_secrets, signing_keys, transparency, workloads,
+    Store, applications, notification_sinks, oauth_states, provider_connections, providers, sealed_secrets,
+    signing_keys, transparency, workloads,
 };
 
 /// What a key-encryption key protects and nobody lists here would be lost with the key.
@@ -46,6 +47,11 @@ pub async fn every_envelope_is_found_once_and_replaced_only_where_it_still_lies(
                         sealed_secrets::put(tx, &format!("r-{number}"), &[1, 2, 3]).await?;
                     }
                     transparency::add_log_key(tx, &samples::log_key()).await?;
+                    for name in ["x-1", "x-2", "x-3"] {
+                        notification_sinks::add(tx, &samples::sink(name, true)).await?;
+                        let digest = format!("{}-{name}", tx.zone());
+                        oauth_states::add(tx, &samples::oauth_state(&digest)).await?;
+                    }
                     provider_connections::add(tx, &samples::connection("c-1", true)).await?;
                     let mut over = samples::connection("c-2", false);
                     over.status = "revoked".to_owned();

@@ -14,13 +14,16 @@ use crate::delegations::EdgeRow;
 use crate::evidence::EvidenceRow;
 use crate::grants::Grant;
 use crate::invocations::Invocation;
+use crate::notification_deliveries::Delivery;
+use crate::notification_sinks::Sink;
+use crate::oauth_states::OauthState;
 use crate::policies::{Policy, PolicyVersion};
 use crate::policy_sets::{PolicySet, PolicySetVersion};
 use crate::provider_connections::Connection;
 use crate::providers::Provider;
 use crate::receipts::Receipt;
 use crate::records::{Provenance, RecordRow};
-use crate::resources::{Operation, Resource};
+use crate::resources::{CallLimits, Operation, Resource};
 use crate::sessions::SessionRow;
 use crate::signing_keys::SigningKeyRow;
 use crate::subject_issuers::SubjectIssuer;
@@ -134,6 +137,57 @@ pub(crate) fn connection(name: &str, full: bool) -> Connection {
     }
 }
 
+pub(crate) fn sink(name: &str, full: bool) -> Sink {
+    let types: &[&str] = if full { &["step_up_issued", "step_up_consumed"] } else { &["step_up_decided"] };
+    Sink {
+        zone_id: z(),
+        id: id!(name),
+        name: ODD.to_owned(),
+        url: "https://hooks.example/?x=1".to_owned(),
+        event_types: types.iter().map(|name| (*name).to_owned()).collect(),
+        secret: vec![0, 1, 255],
+        active: full,
+        position: if full { 7 } else { 0 },
+        due_at: full.then(|| at(4)),
+        consecutive_failures: if full { 2 } else { 0 },
+        last_success_at: full.then(|| at(1)),
+        last_failure_at: full.then(|| at(2)),
+        last_error: full.then(|| ODD.to_owned()),
+        created_at: at(1),
+        updated_at: at(2),
+    }
+}
+
+pub(crate) fn delivery(name: &str, sink: &str, event_seq: i64) -> Delivery {
+    Delivery {
+        zone_id: z(),
+        id: id!(name),
+        sink_id: id!(sink),
+        event_seq,
+        event_id: format!("e-{event_seq}"),
+        event_type: "step_up_issued".to_owned(),
+        attempts: 0,
+        available_at: at(1),
+        delivered_at: None,
+        abandoned_at: None,
+        response_status: None,
+        last_error: None,
+        created_at: at(1),
+    }
+}
+
+pub(crate) fn oauth_state(digest: &str) -> OauthState {
+    OauthState {
+        zone_id: z(),
+        digest: digest.to_owned(),
+        subject_id: ODD.to_owned(),
+        provider_id: id!("prov-1"),
+        verifier: vec![0, 1, 255],
+        expires_at: at(60),
+        created_at: at(1),
+    }
+}
+
 pub(crate) fn grant(name: &str, full: bool) -> Grant {
     let scopes: &[&str] = if full { &["n:read", "n:pay_all"] } else { &["n:read"] };
     Grant {
@@ -160,8 +214,19 @@ pub(crate) fn resource(name: &str, full: bool) -> Resource {
         credential_provider_id: full.then(|| id!("prov-1")),
         operations: if full { vec![operation] } else { Vec::new() },
         operation_enforcement: "enforced".to_owned(),
+        limits: if full { call_limits() } else { CallLimits::default() },
         archived_at: None,
         attribution: attribution(full, true),
+    }
+}
+
+/// Every limit, and each at an end of what its column holds.
+fn call_limits() -> CallLimits {
+    CallLimits {
+        upstream_timeout_ms: Some(u32::MAX),
+        stream_idle_timeout_ms: Some(1),
+        write_timeout_ms: Some(0),
+        max_request_bytes: Some(u64::MAX),
     }
 }
 
