@@ -27,6 +27,7 @@ use crate::limits::Limits;
 use crate::problem::Refusal;
 use crate::routes::ROUTES;
 use crate::runtime::PolicyRuntime;
+use crate::token_uses::TokenUses;
 use crate::{account, gate, health};
 
 /// Settings, with the contract's defaults (admin-api.md §13).
@@ -47,6 +48,10 @@ pub struct AdminConfig {
     pub max_resources_per_zone: u32,
     /// `STS_MINT_RATE_LIMIT_PER_MIN`: the highest limit of mints that operators can set. 1,000.
     pub mint_rate_ceiling: u32,
+    /// `AUDIT_RETENTION_DAYS`: the longest that operators can have evidence kept. 365.
+    pub audit_retention_ceiling: u32,
+    /// `ADMIN_TOKEN_LAST_USED_DEBOUNCE_SEC`: how long a token's last use may be out of date. 60 s.
+    pub last_used_debounce: Duration,
     /// `CONTROL_AUDIENCE`: the identifier of the control resource. `caracal-control`.
     pub control_audience: String,
     /// `TRUST_PROXY`: whether the last address of `X-Forwarded-For`, which the proxy before us wrote, is the caller's.
@@ -65,6 +70,8 @@ impl Default for AdminConfig {
             ready_per_minute: 120,
             max_resources_per_zone: 100_000,
             mint_rate_ceiling: 1_000,
+            audit_retention_ceiling: 365,
+            last_used_debounce: Duration::from_secs(60),
             control_audience: "caracal-control".to_owned(),
             trust_proxy: false,
         }
@@ -113,6 +120,7 @@ pub struct Admin {
     pub(crate) account_key: Option<HmacKey>,
     pub(crate) limits: Limits,
     pub(crate) recorder: Recorder,
+    pub(crate) token_uses: TokenUses,
     pub(crate) fresh_id: FreshId,
     pub(crate) probes: Probes,
     draining: AtomicBool,
@@ -134,6 +142,7 @@ impl Admin {
         let account_key = config.bootstrap_token.as_ref().map(account::key).transpose()?;
         let Capabilities { store, ledger, denials, sealed, broker, secrets, token_key, runtime } = capabilities;
         let limits = Limits::new(&config);
+        let token_uses = TokenUses::new(config.last_used_debounce);
         // An id that can't be drawn is replaced by the face; see `FreshId::next`.
         let fresh_id = FreshId::new(|| uuid_v4().map(|id| id.to_string()).unwrap_or_default());
         Ok(Self {
@@ -149,6 +158,7 @@ impl Admin {
             account_key,
             limits,
             recorder: Recorder::new(),
+            token_uses,
             fresh_id,
             probes: Probes::default(),
             draining: AtomicBool::new(false),
@@ -178,9 +188,10 @@ impl Admin {
         Router::new().fallback_service(face.wrap(inner))
     }
 
-    /// Records refusals of known callers until `shutdown` turns true, then what is left.
+    /// Records refusals of known callers, and when tokens were used, until `shutdown` turns true, then what is left.
     pub async fn run_refusal_records(&self, shutdown: watch::Receiver<bool>) {
-        self.recorder.run(&self.store, shutdown).await;
+        let refusals = self.recorder.run(&self.store, shutdown.clone());
+        tokio::join!(refusals, self.token_uses.run(&self.store, shutdown));
     }
 
     /// From now on `/ready` says that the service is going down.

@@ -60,7 +60,7 @@ const SECRETS: [&str; 10] = [
 
 /// Members at the top of a body that some route takes. Where a body has more names than a record holds, these come
 /// first: whoever pads a body with members that nobody reads can't push what took effect off the record.
-const EFFECTIVE: [&str; 21] = [
+const EFFECTIVE: [&str; 32] = [
     "name",
     "slug",
     "dcr_enabled",
@@ -82,6 +82,17 @@ const EFFECTIVE: [&str; 21] = [
     "version_id",
     "reason",
     "bindings",
+    "dcr_shutdown",
+    "operator_coauthor_badge",
+    "operator_governed",
+    "expires_in",
+    "subject_id",
+    "scope",
+    "zone_id",
+    "capability",
+    "expires_at",
+    "retention_days",
+    "limit_per_minute",
 ];
 
 const MAX_FIELDS: usize = 64;
@@ -130,7 +141,9 @@ impl Trace {
             trace.record.entity_type = Some(collection.to_owned());
             trace.record.entity_id = Some(id);
         }
-        trace.collection = segments.last().copied().filter(|last| COLLECTIONS.contains(last));
+        // An application that registers itself is made below the collection that it then is in.
+        let made_in = segments.iter().rev().find(|segment| **segment != "dcr");
+        trace.collection = made_in.copied().filter(|last| COLLECTIONS.contains(last));
         trace.change = Change::of(&route.method, verb, body);
         Ok(trace)
     }
@@ -214,10 +227,48 @@ impl Trace {
         tx: &mut DeploymentWrite<'_>,
         status: StatusCode,
     ) -> Result<Recorded, Refusal> {
-        let mut record = self.success(status, None);
+        self.write_zoneless(tx, status, None).await
+    }
+
+    /// The same for a 201 of something that belongs to no zone.
+    pub(crate) async fn zoneless_creation(
+        &self,
+        tx: &mut DeploymentWrite<'_>,
+        created: &str,
+    ) -> Result<Recorded, Refusal> {
+        self.write_zoneless(tx, StatusCode::CREATED, Some(created)).await
+    }
+
+    async fn write_zoneless(
+        &self,
+        tx: &mut DeploymentWrite<'_>,
+        status: StatusCode,
+        created: Option<&str>,
+    ) -> Result<Recorded, Refusal> {
+        let mut record = self.success(status, created);
         record.occurred_at = tx.now();
         self.ledger.record_zoneless_change(tx, &record).await.map_err(unwritable)?;
         Ok(Recorded::with(status))
+    }
+
+    /// Writes a second record of the request, of what the change did beyond its own object, before the change's own.
+    pub(crate) async fn consequence(
+        &self,
+        tx: &mut ZoneWrite<'_>,
+        action: &str,
+        entity: (&str, &str),
+        payload: Map<String, Value>,
+    ) -> Result<(), Refusal> {
+        let mut record = self.record.clone();
+        record.id = uuid_v7(tx.now())?.to_string();
+        record.action = action.to_owned();
+        record.zone = Some(tx.zone().clone());
+        record.entity_type = Some(entity.0.to_owned());
+        record.entity_id = Some(entity.1.to_owned());
+        record.status_code = StatusCode::OK.as_u16();
+        record.payload.get_or_insert_default().extend(payload);
+        record.occurred_at = tx.now();
+        self.ledger.record_change(tx, &record).await.map_err(unwritable)
     }
 
     fn success(&self, status: StatusCode, created: Option<&str>) -> AdminRecord {

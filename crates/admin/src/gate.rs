@@ -76,6 +76,8 @@ pub(crate) enum Reach {
     Zone(Run<InZone>),
     /// The zones themselves: global tokens, and accounts for their own.
     Zones(Run<Anywhere>),
+    /// What the deployment has for itself, like the admin tokens: global tokens, and no account.
+    Deployment(Run<Anywhere>),
     /// What is the same for everybody.
     Catalogue(Run<Anywhere>),
 }
@@ -134,6 +136,11 @@ impl Caller {
     /// Whether this is the bootstrap token, which alone may touch the reserved namespace.
     pub(crate) fn is_bootstrap(&self) -> bool {
         self.token.created_by == seed::BOOTSTRAP
+    }
+
+    /// The token itself: what it may, and until when.
+    pub(crate) fn token(&self) -> &AdminToken {
+        &self.token
     }
 
     /// The console account that acts through the token.
@@ -195,11 +202,11 @@ async fn pass(
     let body = enter(admin, &parts, body, route.kind(), visit).await?;
     let zone = match &route.reach {
         Reach::Zone(_) => Some(ids.iter().find(|(name, _)| name == "zone").map_or("", |(_, zone)| zone)),
-        Reach::Zones(_) | Reach::Catalogue(_) => None,
+        Reach::Zones(_) | Reach::Deployment(_) | Reach::Catalogue(_) => None,
     };
     let Admitted { caller, zone } = admit(admin, route, &parts, zone, body.as_ref(), &ids, visit).await?;
-    if !ids.iter().all(|(name, id)| is_well_formed(name, id)) {
-        return Err(Refusal::invalid("invalid_params"));
+    if let Some((name, _)) = ids.iter().find(|(name, id)| !is_well_formed(name, id)) {
+        return Err(Refusal::invalid(if name == "admin_token" { "invalid_admin_token_id" } else { "invalid_params" }));
     }
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     let (now, trace) = (visit.now, visit.trace()?);
@@ -208,7 +215,7 @@ async fn pass(
             let Some(place) = zone else { return Err(Refusal::invalid("invalid_params")) };
             execute(run, admin, Call { caller, place, query, body, now, trace, ids }).await?
         }
-        Reach::Zones(run) | Reach::Catalogue(run) => {
+        Reach::Zones(run) | Reach::Deployment(run) | Reach::Catalogue(run) => {
             execute(run, admin, Call { caller, place: Anywhere, query, body, now, trace, ids }).await?
         }
     };
@@ -315,7 +322,12 @@ async fn authenticate(
             admin_tokens::find_by_digest(&mut snapshot.deployment(), &digest).await?
         }
     };
-    Ok(found.filter(|token| token.revoked_at.is_none() && is_known_kind(token)))
+    let now = snapshot.deployment().now();
+    let found = found.filter(|token| is_live(token, now) && is_known_kind(token));
+    if let Some(token) = &found {
+        admin.token_uses.note(token, now);
+    }
+    Ok(found)
 }
 
 async fn unauthenticated(admin: &Admin, request: Kind, visit: &Visit) -> Refusal {
@@ -323,6 +335,10 @@ async fn unauthenticated(admin: &Admin, request: Kind, visit: &Visit) -> Refusal
         Ok(()) => Refusal::unauthenticated("invalid_admin_token"),
         Err(limited) => limited,
     }
+}
+
+fn is_live(token: &AdminToken, now: Timestamp) -> bool {
+    token.revoked_at.is_none() && token.expires_at.is_none_or(|end| now < end)
 }
 
 /// Whether a stored token is of a kind that the contract knows. A newer build, or a damaged store, may hold others; what
@@ -371,6 +387,10 @@ fn judge(route: &Route, token: AdminToken, facts: Facts<'_>) -> Result<Caller, R
         account::Claim::Invalid => return Err(Refusal::unauthenticated("invalid_account_assertion")),
         account::Claim::Proven(account) => Some(account),
     };
+    if account.is_some() && matches!(route.reach, Reach::Deployment(_)) {
+        return Err(Refusal::forbidden("account_scope_required")
+            .describe("console accounts manage their zones; this needs a global admin token of one's own"));
+    }
     if let (Some(account), Some(_)) = (&account, facts.zone) {
         let owns = facts.zone_owner == Some(account.as_str());
         let reads_system_zone = facts.is_system_zone && route.needs == Needs::Read;

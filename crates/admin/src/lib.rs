@@ -11,13 +11,19 @@
 
 mod account;
 mod admin;
+mod admin_audit;
+mod admin_tokens;
 mod answer;
 mod applications;
 mod approvals;
 mod attribution;
 mod audit;
+mod audit_retention;
+mod authority_records;
 mod custody;
+mod endings;
 mod evidence;
+mod export;
 mod gate;
 mod grants;
 mod health;
@@ -32,11 +38,15 @@ mod provider_connections;
 mod providers;
 mod reserved;
 mod resources;
+mod reveal;
 mod routes;
 mod runtime;
 mod seed;
+mod sessions;
 mod slug;
 mod subject_issuers;
+mod subjects;
+mod token_uses;
 mod workloads;
 mod zones;
 

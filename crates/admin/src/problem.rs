@@ -3,6 +3,7 @@
 //! A refusal has two audiences. The caller gets the problem: status, stable code, prose. The operator gets the cause,
 //! in the log and nowhere else: the engine's words may quote what a caller must not see.
 
+use caracal_cascade::CascadeError;
 use caracal_crypto::chance::ChanceUnavailable;
 use caracal_crypto::client_secret::VerifierUnavailable;
 use caracal_custody::CustodyError;
@@ -113,6 +114,17 @@ impl From<ChanceUnavailable> for Refusal {
 impl From<VerifierUnavailable> for Refusal {
     fn from(error: VerifierUnavailable) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "secret_hashing_unavailable").because(error)
+    }
+}
+
+/// What falls with something could not be written down, so none of it fell.
+impl From<CascadeError> for Refusal {
+    fn from(error: CascadeError) -> Self {
+        match error {
+            CascadeError::Store(error) => error.into(),
+            CascadeError::Chance(error) => error.into(),
+            CascadeError::ImpossibleId => Self::from(Problem::internal()).because("a new id has an impossible form"),
+        }
     }
 }
 

@@ -2,8 +2,9 @@
 
 use crate::gate::{Needs, Reach, Route};
 use crate::{
-    applications, approvals, audit, grants, mint_rate_limit, policies, policy_sets, provider_connections, providers,
-    resources, subject_issuers, workloads, zones,
+    admin_audit, admin_tokens, applications, approvals, audit, audit_retention, authority_records, grants,
+    mint_rate_limit, policies, policy_sets, provider_connections, providers, resources, sessions, subject_issuers,
+    subjects, workloads, zones,
 };
 
 /// The table the router is made from.
@@ -11,11 +12,18 @@ pub(crate) static ROUTES: &[Route] = &[
     zones::list::ROUTE,
     zones::create::ROUTE,
     zones::read::ROUTE,
+    zones::dcr_status::ROUTE,
+    zones::overview::ROUTE,
+    zones::update::ROUTE,
+    zones::archive::ROUTE,
     applications::list::ROUTE,
     applications::create::ROUTE,
     applications::read::ROUTE,
     applications::update::ROUTE,
     applications::rotate_secret::ROUTE,
+    applications::reveal_secret::ROUTE,
+    applications::archive::ROUTE,
+    applications::register::ROUTE,
     workloads::list::ROUTE,
     workloads::create::ROUTE,
     workloads::read::ROUTE,
@@ -27,6 +35,7 @@ pub(crate) static ROUTES: &[Route] = &[
     providers::create::ROUTE,
     providers::read::ROUTE,
     providers::update::ROUTE,
+    providers::archive::ROUTE,
     provider_connections::list::ROUTE,
     provider_connections::import::ROUTE,
     provider_connections::revoke::ROUTE,
@@ -34,11 +43,15 @@ pub(crate) static ROUTES: &[Route] = &[
     resources::create::ROUTE,
     resources::read::ROUTE,
     resources::update::ROUTE,
+    resources::archive::ROUTE,
     subject_issuers::list::ROUTE,
     subject_issuers::create::ROUTE,
     subject_issuers::read::ROUTE,
     subject_issuers::update::ROUTE,
     subject_issuers::archive::ROUTE,
+    subjects::list::ROUTE,
+    subjects::overview::ROUTE,
+    subjects::revoke::ROUTE,
     policies::validate::ROUTE,
     policies::templates::ROUTE,
     policies::list::ROUTE,
@@ -67,9 +80,18 @@ pub(crate) static ROUTES: &[Route] = &[
     approvals::decide::REJECT,
     mint_rate_limit::read::ROUTE,
     mint_rate_limit::set::ROUTE,
+    audit_retention::read::ROUTE,
+    audit_retention::set::ROUTE,
+    admin_tokens::list::ROUTE,
+    admin_tokens::create::ROUTE,
+    admin_tokens::revoke::ROUTE,
     audit::list::ROUTE,
     audit::by_request::ROUTE,
     audit::explain::ROUTE,
+    admin_audit::list::ROUTE,
+    admin_audit::list_zoneless::ROUTE,
+    authority_records::list::ROUTE,
+    sessions::list::ROUTE,
 ];
 
 /// One operation as an inventory sees it.

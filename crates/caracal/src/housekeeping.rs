@@ -1,10 +1,10 @@
 //! Forgetting what no decision can need any more: used mandates and nonces past their end, idempotency receipts past
-//! their retention, approvals a day after they were over, counts of windows long past. In small commits, so that nobody
-//! waits for it.
+//! their retention, approvals a day after they were over, counts of windows long past. Applications that registered
+//! themselves are archived a day after their end. In small commits, so that nobody waits for it.
 
 use std::time::Duration;
 
-use caracal_store::{Store, StoreError, approvals, counts, receipts, used_mandates};
+use caracal_store::{Store, StoreError, applications, approvals, counts, receipts, used_mandates};
 use tokio::sync::watch;
 
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -14,6 +14,9 @@ const BATCH: i64 = 500;
 const MARGIN: Duration = Duration::from_secs(300);
 /// How long an approval that is over can still be looked at (contract: sts.md §7.1).
 const APPROVALS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long an application that registered itself can still be looked at after its end (contract: admin-api.md §11).
+const REGISTRATIONS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Cleans up every minute until `shutdown` turns true.
 pub(crate) async fn run(store: Store, mut shutdown: watch::Receiver<bool>) {
@@ -44,7 +47,9 @@ async fn forget_a_batch(store: &Store) -> Result<usize, StoreError> {
                 let over = tx.now().minus(APPROVALS_KEPT);
                 let approvals = approvals::purge_terminal(tx, over, BATCH).await?;
                 let counted = counts::purge_older(tx, before, BATCH).await?;
-                Ok(used + approvals + counted + receipts::purge_expired(tx, before, BATCH).await?)
+                let ended = tx.now().minus(REGISTRATIONS_KEPT);
+                let archived = applications::archive_ended(tx, ended, BATCH).await?;
+                Ok(used + approvals + counted + archived + receipts::purge_expired(tx, before, BATCH).await?)
             })
         })
         .await

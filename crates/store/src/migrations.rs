@@ -112,6 +112,13 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("migrations/0012_policy_operations.sqlite.sql"),
         postgres: include_str!("migrations/0012_policy_operations.postgres.sql"),
     },
+    Migration {
+        version: 13,
+        name: "management",
+        shared: include_str!("migrations/0013_management.sql"),
+        sqlite: "",
+        postgres: "",
+    },
 ];
 
 /// The schema version this binary writes.

@@ -127,6 +127,14 @@ impl Tx {
         }
     }
 
+    /// The engine's condition that the JSON array in `column` has the text bound at `{}`.
+    pub(crate) fn json_array_has(&self, column: &'static str) -> String {
+        match &self.engine {
+            Engine::Sqlite(_) => format!("EXISTS (SELECT 1 FROM json_each({column}) member WHERE member.value = {{}})"),
+            Engine::Postgres(_) => format!("CAST({column} AS jsonb) @> to_jsonb(CAST({{}} AS text))"),
+        }
+    }
+
     /// The engine's condition that the array member `key` of the JSON text in `column` has the text bound at `{}`.
     pub(crate) fn json_array_contains(&self, column: &'static str, key: &str) -> String {
         debug_assert!(key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'));

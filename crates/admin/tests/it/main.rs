@@ -2,11 +2,13 @@
 //! as the listener gets it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod admin_tokens;
 mod applications;
 mod approvals;
 mod archived;
 mod audit;
 mod connections;
+mod endings;
 mod evidence;
 mod foothold;
 mod gates;
@@ -14,12 +16,15 @@ mod grants;
 mod lists;
 mod loopback;
 mod mint_rate_limit;
+mod oversight;
 mod policies;
 mod policy_sets;
 mod providers;
+mod registration;
 mod resources;
 mod secrets;
 mod simulations;
+mod standing;
 mod subject_issuers;
 mod workloads;
 mod world;

@@ -189,6 +189,8 @@ pub struct Settings {
     pub ready_per_minute: u32,
     /// `STS_MINT_RATE_LIMIT_PER_MIN`.
     pub mint_rate_limit_per_min: u32,
+    /// `AUDIT_RETENTION_DAYS`: the longest that operators can have evidence kept.
+    pub audit_retention_days: u32,
     /// `STS_PUBLIC_RATE_LIMIT_PER_MIN`.
     pub public_rate_limit_per_min: u32,
     /// `OPA_POLL_SECONDS`: how often an STS looks at what is active in every zone, beside hearing of it.
@@ -253,6 +255,7 @@ impl Settings {
             body_deadline: reader.milliseconds("REQUEST_TIMEOUT_MS", 30_000, 1),
             ready_per_minute: reader.number("READY_RATE_LIMIT_PER_MIN", 120, 0),
             mint_rate_limit_per_min: reader.number("STS_MINT_RATE_LIMIT_PER_MIN", 1_000, 1),
+            audit_retention_days: reader.number("AUDIT_RETENTION_DAYS", 365, 1),
             public_rate_limit_per_min: reader.number("STS_PUBLIC_RATE_LIMIT_PER_MIN", 6_000, 1),
             policy_poll: policy_poll(&mut reader),
             secret_backend: SecretBackendSettings::read(&mut reader),

@@ -147,6 +147,13 @@ pub const VARIABLES: &[Variable] = &[
     ),
     variable(&[Api], "API_MAX_RESOURCES_PER_ZONE", "100000", "resources of a zone; 0 turns it off"),
     variable(
+        &[Api],
+        "ADMIN_TOKEN_LAST_USED_DEBOUNCE_SEC",
+        "60",
+        "seconds by which the last use of an admin token may be out of date",
+    ),
+    variable(&[Api], "AUDIT_RETENTION_DAYS", "365", "the longest that operators can have evidence kept, in days"),
+    variable(
         &[Api, Sts],
         "STS_MINT_RATE_LIMIT_PER_MIN",
         "1000",

@@ -387,6 +387,8 @@ fn admin(
             ready_per_minute: settings.ready_per_minute,
             max_resources_per_zone: settings.api.max_resources_per_zone,
             mint_rate_ceiling: settings.mint_rate_limit_per_min,
+            audit_retention_ceiling: settings.audit_retention_days,
+            last_used_debounce: settings.api.last_used_debounce,
             control_audience: settings.control_audience.clone(),
             trust_proxy: settings.trust_proxy,
         },

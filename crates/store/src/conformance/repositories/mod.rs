@@ -10,6 +10,7 @@ mod evidence;
 mod management;
 mod named;
 mod operations;
+mod oversight;
 mod runtime;
 
 pub use approvals::*;
@@ -19,4 +20,5 @@ pub use evidence::*;
 pub use management::*;
 pub use named::*;
 pub use operations::*;
+pub use oversight::*;
 pub use runtime::*;

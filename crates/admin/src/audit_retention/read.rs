@@ -1,0 +1,25 @@
+//! `GET /v1/audit-retention`.
+
+use std::sync::Arc;
+
+use caracal_store::audit_retention;
+use http::Method;
+
+use super::View;
+use crate::Admin;
+use crate::answer::Answer;
+use crate::gate::{Anywhere, Call, Needs, Reach, Route, Run};
+use crate::problem::Refusal;
+
+pub(crate) const ROUTE: Route = Route {
+    method: Method::GET,
+    path: "/v1/audit-retention",
+    needs: Needs::Read,
+    reach: Reach::Zones(Run::Read(|admin, call| Box::pin(read(admin, call)))),
+};
+
+async fn read(admin: Arc<Admin>, _: Call<Anywhere>) -> Result<Answer, Refusal> {
+    let mut snapshot = admin.store.snapshot().await?;
+    let retention = audit_retention::find(&mut snapshot.deployment()).await?;
+    Ok(Answer::ok(&View::of(retention.as_ref(), admin.config.audit_retention_ceiling)))
+}
