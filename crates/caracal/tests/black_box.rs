@@ -16,6 +16,8 @@ mod lifecycle;
 mod secrets;
 #[path = "black_box/streams.rs"]
 mod streams;
+#[path = "black_box/traces.rs"]
+mod traces;
 
 use std::time::Duration;
 

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use caracal_http::path::{self, Canonical};
-use caracal_http::{PeerAddr, RequestId, request_id};
+use caracal_http::{PeerAddr, Profile, RequestId, request_id, trace};
 use futures_util::FutureExt;
 use http::header::{CONNECTION, CONTENT_TYPE, LOCATION};
 use http::request::Parts;
@@ -18,6 +18,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::Full;
 use hyper::body::Incoming;
+use tracing::{Instrument, Span};
 
 use crate::Gateway;
 use crate::checks;
@@ -41,15 +42,22 @@ impl tower::Service<Request<Incoming>> for Ingress {
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
         let gateway = self.0.clone();
-        Box::pin(async move { Ok(gateway.answer(request).await) })
+        // The listener has named every request; one that it has not would still get a name.
+        let id = request.extensions().get::<RequestId>().cloned().unwrap_or_else(|| gateway.fresh.next());
+        let (service, path) = (Profile::GATEWAY.service(), request.uri().path());
+        let span = trace::request(service, request.method(), path, request.headers(), &id);
+        let answer = async move {
+            let response = gateway.answer(request, id).await;
+            trace::answered(&Span::current(), response.status());
+            Ok(response)
+        };
+        Box::pin(answer.instrument(span))
     }
 }
 
 impl Gateway {
     /// Answers one request.
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Outgoing> {
-        // The listener has named every request; one that it has not would still get a name.
-        let id = request.extensions().get::<RequestId>().cloned().unwrap_or_else(|| self.fresh.next());
+    async fn answer(self: Arc<Self>, request: Request<Incoming>, id: RequestId) -> Response<Outgoing> {
         let answering = std::panic::AssertUnwindSafe(route(&self, request, &id)).catch_unwind();
         // The payload of a panic may quote anything, a secret included: only the id goes to the log.
         let answer = answering.await.unwrap_or_else(|_| {

@@ -2,18 +2,19 @@
 
 use caracal_crypto::chance;
 use caracal_crypto::encoding::hex;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use caracal_http::trace::{TraceParent, onward};
+use http::{HeaderMap, HeaderValue};
 
 /// `traceparent`.
-pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(crate) use caracal_http::trace::HEADER as TRACEPARENT;
 
-/// The `traceparent` that goes upstream: the caller's only one when it is valid, else a fresh one, independent of the
+/// The `traceparent` that goes upstream: the caller's only one when it is valid, else one of our own, independent of the
 /// request's id. `None` only when the system has no randomness.
 pub(crate) fn parent(headers: &HeaderMap) -> Option<HeaderValue> {
-    let mut lines = headers.get_all(TRACEPARENT).iter();
-    match (lines.next(), lines.next()) {
-        (Some(line), None) if is_valid(line.as_bytes()) => Some(line.clone()),
-        _ => fresh(),
+    match TraceParent::of(headers) {
+        Some(_) => headers.get(TRACEPARENT).cloned(),
+        // Where traces are exported, the upstream's part belongs to ours.
+        None => onward().or_else(fresh),
     }
 }
 
@@ -29,22 +30,6 @@ fn fresh() -> Option<HeaderValue> {
     HeaderValue::from_str(&format!("00-{}-{}-01", hex(trace), hex(span))).ok()
 }
 
-fn is_valid(line: &[u8]) -> bool {
-    let mut fields = line.split(|byte| *byte == b'-');
-    let mut next = |len: usize| fields.next().filter(|field| field.len() == len && field.iter().all(is_lower_hex));
-    let (Some(version), Some(trace), Some(span), Some(_flags)) = (next(2), next(32), next(16), next(2)) else {
-        return false;
-    };
-    let more = fields.next().is_some();
-    let all_zero = |field: &[u8]| field.iter().all(|byte| *byte == b'0');
-    let well_versed = if version == b"00" { !more } else { version != b"ff" };
-    well_versed && !all_zero(trace) && !all_zero(span)
-}
-
-fn is_lower_hex(byte: &u8) -> bool {
-    matches!(byte, b'0'..=b'9' | b'a'..=b'f')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,7 +43,7 @@ mod tests {
             headers.append(TRACEPARENT, line.parse().unwrap());
         }
         let parent = parent(&headers).unwrap();
-        assert!(is_valid(parent.as_bytes()), "{parent:?}");
+        assert!(TraceParent::parse(&parent).is_some(), "{parent:?}");
         lines.first().is_some_and(|line| parent == *line)
     }
 

@@ -13,13 +13,15 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::{Either, Full};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
+use tracing::Span;
 
 use crate::problem::{Problem, Profile};
 use crate::request_id::{self, FreshId, RequestId};
+use crate::trace;
 
 /// What an answer's body is once it has passed the face: ours, or the inner service's.
 pub type FaceBody<B> = Either<Full<Bytes>, B>;
@@ -84,8 +86,10 @@ where
             }
         };
         let profile = self.face.profile;
-        let inner = catch_unwind(AssertUnwindSafe(|| self.inner.call(request))).ok();
-        FaceFuture { inner, id, profile }
+        let path = request.uri().path();
+        let span = trace::request(profile.service(), request.method(), path, request.headers(), &id);
+        let inner = span.in_scope(|| catch_unwind(AssertUnwindSafe(|| self.inner.call(request))).ok());
+        FaceFuture { inner, id, profile, span }
     }
 }
 
@@ -97,6 +101,7 @@ pin_project! {
         inner: Option<F>,
         id: RequestId,
         profile: Profile,
+        span: Span,
     }
 }
 
@@ -108,22 +113,29 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let Some(inner) = this.inner.as_pin_mut() else {
-            return Poll::Ready(Ok(after_panic(this.id, *this.profile)));
+        let _within = this.span.enter();
+        let polled = match this.inner.as_pin_mut() {
+            Some(inner) => catch_unwind(AssertUnwindSafe(|| inner.poll(cx))),
+            None => return Poll::Ready(Ok(after_panic(this.id, *this.profile, this.span))),
         };
-        match catch_unwind(AssertUnwindSafe(|| inner.poll(cx))) {
+        match polled {
             Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(Ok(response))) => Poll::Ready(Ok(finish(response, this.id, *this.profile))),
+            Ok(Poll::Ready(Ok(response))) => {
+                let response = finish(response, this.id, *this.profile);
+                trace::answered(this.span, response.status());
+                Poll::Ready(Ok(response))
+            }
             Ok(Poll::Ready(Err(never))) => match never {},
             // Not polled again: `Ready` ends this future, and dropping the rest is all that is left.
-            Err(_) => Poll::Ready(Ok(after_panic(this.id, *this.profile))),
+            Err(_) => Poll::Ready(Ok(after_panic(this.id, *this.profile, this.span))),
         }
     }
 }
 
 /// The payload of a panic may quote anything, a secret included: only the id goes to the log.
-fn after_panic<B>(id: &RequestId, profile: Profile) -> Response<FaceBody<B>> {
+fn after_panic<B>(id: &RequestId, profile: Profile, span: &Span) -> Response<FaceBody<B>> {
     tracing::error!(request_id = %id, "a handler panicked");
+    trace::answered(span, StatusCode::INTERNAL_SERVER_ERROR);
     Problem::internal().render(id, profile).map(Either::Left)
 }
 
@@ -148,7 +160,6 @@ mod tests {
     use axum::http::header::{ALLOW, WWW_AUTHENTICATE};
     use axum::response::IntoResponse;
     use axum::routing::get;
-    use http::StatusCode;
     use http_body_util::BodyExt;
     use serde_json::{Value, json};
     use tower::ServiceExt;

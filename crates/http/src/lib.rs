@@ -2,7 +2,8 @@
 //!
 //! Inwards: a connection is accepted and paced by [`server`], every request gets its [`request_id`], bodies are read
 //! under a limit and a deadline ([`body`], [`form`]), callers are counted ([`limits`]), and whatever a handler refuses
-//! leaves as one error envelope ([`problem`]) through one outermost wrapper ([`face`]).
+//! leaves as one error envelope ([`problem`]) through one outermost wrapper ([`face`]), which also gives the request its span
+//! ([`trace`]).
 //!
 //! Outwards: nothing in this system opens a connection except through [`egress`], which judges the very address it
 //! then dials.
@@ -16,6 +17,7 @@ pub mod form;
 pub mod health;
 pub mod json;
 pub mod limits;
+pub mod log_counts;
 pub mod path;
 mod percent;
 pub mod problem;
@@ -23,6 +25,7 @@ pub mod rate;
 pub mod redact;
 pub mod request_id;
 pub mod server;
+pub mod trace;
 
 pub use face::Face;
 pub use problem::{Problem, Profile};

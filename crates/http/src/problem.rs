@@ -20,24 +20,35 @@ use crate::request_id::{self, RequestId};
 /// What a caller is told to wait when nobody knows better (429 and 503 never go out without `Retry-After`).
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// How one service writes its JSON.
+/// What a service is called, and how it writes its JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Profile {
+    service: &'static str,
     content_type: &'static str,
     newline: bool,
 }
 
 impl Profile {
     /// `application/json`, bodies end with a newline.
-    pub const STS: Self = Self { content_type: "application/json", newline: true };
+    pub const STS: Self = Self { service: "caracal-sts", content_type: "application/json", newline: true };
     /// As the STS.
-    pub const GATEWAY: Self = Self::STS;
+    pub const GATEWAY: Self = Self { service: "caracal-gateway", ..Self::STS };
     /// As the STS.
-    pub const AUDIT: Self = Self::STS;
+    pub const AUDIT: Self = Self { service: "caracal-audit", ..Self::STS };
     /// `application/json; charset=utf-8`, no newline.
-    pub const ADMIN: Self = Self { content_type: "application/json; charset=utf-8", newline: false };
+    pub const ADMIN: Self =
+        Self { service: "caracal-api", content_type: "application/json; charset=utf-8", newline: false };
     /// As the Admin API.
-    pub const COORDINATOR: Self = Self::ADMIN;
+    pub const COORDINATOR: Self = Self { service: "caracal-coordinator", ..Self::ADMIN };
+
+    /// Every service that has a profile, by name.
+    pub const SERVICES: [&'static str; 5] =
+        [Self::ADMIN.service, Self::STS.service, Self::GATEWAY.service, Self::AUDIT.service, Self::COORDINATOR.service];
+
+    /// The service's name in logs and traces.
+    pub const fn service(self) -> &'static str {
+        self.service
+    }
 
     /// An answer with `body` as JSON, in this service's form.
     pub fn json<T: Serialize + ?Sized>(self, status: StatusCode, body: &T) -> http::Response<Full<Bytes>> {

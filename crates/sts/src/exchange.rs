@@ -52,9 +52,11 @@ use caracal_authority::{ApplicationId, AuthorityRecordId, MandateId, ProviderId,
 use caracal_broker::NoAccountToken;
 use caracal_crypto::{SecretText, chance};
 use caracal_custody::mandate::{SignedClaims, VerifyError, verify};
+use caracal_http::{Profile, trace};
 use caracal_ledger::{Decision, EventType, Evidence};
 use caracal_store::applications;
 use caracal_store::records::{Provenance, RecordRow};
+use tracing::Instrument;
 use zeroize::Zeroizing;
 
 use crate::approvals::holds;
@@ -122,8 +124,13 @@ struct Presented {
 }
 
 impl Sts {
-    /// Carries one request through.
+    /// Carries one request through, as one step of whichever service's trace asked for it.
     pub(crate) async fn carry_out(&self, asked: Asked, request_id: &str) -> Result<Granted, ExchangeError> {
+        let step = trace::step(Profile::STS.service(), "exchange");
+        Box::pin(self.exchange(asked, request_id)).instrument(step).await
+    }
+
+    async fn exchange(&self, asked: Asked, request_id: &str) -> Result<Granted, ExchangeError> {
         let request = request(&asked);
         let presented = self.presented(&asked, &request).await?;
         let mut federated = self.federated(&asked, &request).await?;
@@ -175,7 +182,8 @@ impl Sts {
                 }
                 match &loaded.governing.bundle {
                     Ok(bundle) if !unanswered.is_empty() => {
-                        answered.extend(self.policy.evaluate(&request.zone, bundle, unanswered).await);
+                        let evaluation = self.policy.evaluate(&request.zone, bundle, unanswered);
+                        answered.extend(evaluation.instrument(trace::step(Profile::STS.service(), "evaluate")).await);
                     }
                     _ => break (outcome, denied),
                 }
@@ -432,7 +440,8 @@ impl Case<'_> {
             spends,
             request_id: self.request_id.to_owned(),
         };
-        let committed = match commit::mint(&self.sts.store, &self.request.zone, mint).await {
+        let commit = commit::mint(&self.sts.store, &self.request.zone, mint);
+        let committed = match commit.instrument(trace::step(Profile::STS.service(), "commit")).await {
             Ok(committed) => committed,
             Err(NotCommitted::Spent(hold)) => {
                 let refusal = Refusal::ApprovalConsumed { lost_to: Some(hold) };

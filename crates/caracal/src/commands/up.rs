@@ -12,8 +12,8 @@ use crate::system::{Listeners, System};
 pub fn up(flags: &UpFlags, json: bool) -> Result<ExitCode, Failure> {
     let environment = environment();
     let settings = Settings::read(flags, &environment)?;
-    logging::start(&settings.log_level);
     let runtime = runtime()?;
+    let mut logging = logging::start(&settings.logs, settings.traces.as_ref(), runtime.handle().clone());
     let ended = runtime.block_on(async move {
         // Armed before anything is opened, so that no signal finds the process unprepared.
         let mut signals = Signals::listen()?;
@@ -30,6 +30,7 @@ pub fn up(flags: &UpFlags, json: bool) -> Result<ExitCode, Failure> {
             () = signals.wait() => Ok(ExitCode::FAILURE),
         }
     });
+    logging.flush_traces();
     // A verification pass may be under way on a thread of its own. It only reads, and nobody waits for its verdict.
     runtime.shutdown_background();
     ended

@@ -7,6 +7,7 @@ mod clouds;
 mod engine;
 mod environment;
 mod kek;
+mod logs;
 mod secrets;
 mod services;
 mod variables;
@@ -15,6 +16,7 @@ pub use backend::{SecretBackendSettings, secret_backend};
 pub use check::{Checked, Shown};
 pub use engine::{Engine, Servers, SharedTuning, database, topics};
 pub use environment::{Environment, Source};
+pub use logs::{LogSettings, TraceSettings};
 pub use secrets::{KeyMaterial, SecretFiles, SecretsError};
 pub use services::{ApiTuning, CoordinatorTuning, GatewayTuning};
 pub use variables::{VARIABLES, Variable, WITHOUT_EFFECT};
@@ -181,8 +183,10 @@ pub struct Settings {
     pub trust_proxy: bool,
     /// `CARACAL_DEV_CLOCK_OFFSET_MS`: how far this process's clock is put wrong.
     pub clock_offset_ms: i64,
-    /// `LOG_LEVEL`.
-    pub log_level: String,
+    /// How log lines are made.
+    pub logs: LogSettings,
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT`: where traces go, if anywhere.
+    pub traces: Option<TraceSettings>,
     /// `REQUEST_TIMEOUT_MS`: how long a body may take to arrive at the Admin API or the Coordinator.
     pub body_deadline: Duration,
     /// `READY_RATE_LIMIT_PER_MIN`.
@@ -251,7 +255,8 @@ impl Settings {
             control_audience: reader.text("CONTROL_AUDIENCE").unwrap_or_else(|| "caracal-control".to_owned()),
             trust_proxy: reader.flag("TRUST_PROXY", false),
             clock_offset_ms: clock_offset_ms(&mut reader, mode),
-            log_level: reader.text("LOG_LEVEL").unwrap_or_else(|| "info".to_owned()),
+            logs: LogSettings::read(&mut reader, mode),
+            traces: TraceSettings::read(&mut reader),
             body_deadline: reader.milliseconds("REQUEST_TIMEOUT_MS", 30_000, 1),
             ready_per_minute: reader.number("READY_RATE_LIMIT_PER_MIN", 120, 0),
             mint_rate_limit_per_min: reader.number("STS_MINT_RATE_LIMIT_PER_MIN", 1_000, 1),

@@ -97,6 +97,7 @@ fn the_operators_table_is_what_is_read() {
         include_str!("environment.rs"),
         include_str!("backend.rs"),
         include_str!("clouds.rs"),
+        include_str!("logs.rs"),
     ];
     for variable in VARIABLES {
         let read = source.concat().matches(&format!("\"{}\"", variable.name)).count();

@@ -119,7 +119,37 @@ pub const VARIABLES: &[Variable] = &[
         "0",
         "how far this process's clock is put wrong, to try out what that does; refused in rc and stable",
     ),
-    variable(ALL, "LOG_LEVEL", "info", "error, warn, info, debug or trace"),
+    variable(ALL, "LOG_LEVEL", "info", "off, error, warn, info, debug or trace"),
+    variable(ALL, "CARACAL_LOG_LEVEL", "LOG_LEVEL", "the same, and heard first"),
+    variable(
+        ALL,
+        "CARACAL_LOG_MAX_FIELD_BYTES",
+        "8192",
+        "longest text of a log line, in bytes; the rest is cut off; 0 or less for no limit",
+    ),
+    variable(
+        ALL,
+        "CARACAL_LOG_QUEUE_SIZE",
+        "16384",
+        "log lines that may wait to be written; further ones are dropped and counted, because no request waits for a log",
+    ),
+    variable(ALL, "CARACAL_LOG_SAMPLE_DEBUG", "1", "one in so many debug lines is written"),
+    variable(ALL, "CARACAL_ENV", "APP_ENV, else CARACAL_MODE", "what log lines call this environment"),
+    variable(ALL, "APP_ENV", "none", "the same, and heard second"),
+    variable(ALL, "CARACAL_VERSION", "the version of the binary", "what log lines call this version"),
+    variable(
+        ALL,
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "empty: no traces",
+        "the collector that traces are sent to; /v1/traces is added",
+    ),
+    variable(ALL, "OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", "the only protocol that is spoken"),
+    variable(
+        ALL,
+        "OTEL_RESOURCE_ATTRIBUTES",
+        "empty",
+        "key=value pairs, with commas between them, that every trace says about this deployment",
+    ),
     variable(
         &[Api, Coordinator],
         "REQUEST_TIMEOUT_MS",
@@ -309,6 +339,7 @@ pub const VARIABLES: &[Variable] = &[
 
 /// Names of the contract that other implementations read and this one has no use for.
 pub const WITHOUT_EFFECT: &[(&str, &str)] = &[
+    ("AUDIT_REPLAY_DIR", "evidence is committed with what it is evidence of; nothing waits on a disk to be replayed"),
     ("OUTBOX_LOCK_SEC", "the relay is elected and locks no rows"),
     ("OUTBOX_STREAM_MAXLEN", "topics keep a day of history, whatever its length"),
     ("STREAMS_MAXLEN", "topics keep a day of history, whatever its length"),

@@ -36,7 +36,7 @@ use caracal_crypto::encoding::hex;
 use caracal_crypto::hmac::{HmacKey, gateway_signature};
 use caracal_custody::{FetchKeySet, KeySetUnreachable};
 use caracal_http::egress::{Host, PeerClient, PeerConnector, PoolSettings, Resolver, TargetUrl, TlsTrust, peer_client};
-use caracal_http::{RequestId, form, request_id};
+use caracal_http::{RequestId, form, request_id, trace};
 use caracal_store::{BoxFuture, Clock};
 use http::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
@@ -281,6 +281,9 @@ impl RemoteSts {
         let Some(id) = id else { return Some(request) };
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
         headers.insert(request_id::HEADER, id.to_header());
+        if let Some(parent) = trace::onward() {
+            headers.insert(trace::HEADER, parent);
+        }
         if let Some(key) = &self.key {
             let nonce = hex(&chance::random_bytes::<32>().ok()?);
             let now = self.clock.now().as_seconds();
