@@ -28,7 +28,7 @@ use crate::problem::Refusal;
 use crate::routes::ROUTES;
 use crate::runtime::PolicyRuntime;
 use crate::token_uses::TokenUses;
-use crate::{account, gate, health};
+use crate::{account, gate, health, metrics};
 
 /// Settings, with the contract's defaults (admin-api.md §13).
 pub struct AdminConfig {
@@ -54,6 +54,10 @@ pub struct AdminConfig {
     pub last_used_debounce: Duration,
     /// `CONTROL_AUDIENCE`: the identifier of the control resource. `caracal-control`.
     pub control_audience: String,
+    /// `METRICS_BEARER`: who may read `/metrics`.
+    pub metrics_bearer: Option<SecretText>,
+    /// Whether metrics are open without a bearer: in dev only.
+    pub open_metrics: bool,
     /// `TRUST_PROXY`: whether the last address of `X-Forwarded-For`, which the proxy before us wrote, is the caller's.
     /// Only behind such a proxy: otherwise any caller chooses the address it is counted under. Off.
     pub trust_proxy: bool,
@@ -73,6 +77,8 @@ impl Default for AdminConfig {
             audit_retention_ceiling: 365,
             last_used_debounce: Duration::from_secs(60),
             control_audience: "caracal-control".to_owned(),
+            metrics_bearer: None,
+            open_metrics: false,
             trust_proxy: false,
         }
     }
@@ -180,6 +186,8 @@ impl Admin {
         let (health, ready) = (health::alive, self.clone());
         inner = inner.route("/health", get(health));
         inner = inner.route("/ready", get(move |request: Request| health::ready(ready.clone(), request)));
+        let metrics = self.clone();
+        inner = inner.route("/metrics", get(move |request: Request| metrics::metrics(metrics.clone(), request)));
         let (unknown, unallowed) = (self.clone(), self.clone());
         inner = inner
             .fallback(move |request: Request| gate::unmatched(unknown.clone(), request))

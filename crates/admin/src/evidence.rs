@@ -22,6 +22,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 
 use crate::answer::Recorded;
+use crate::endings::Ended;
 use crate::gate::{Route, Visit};
 use crate::problem::Refusal;
 
@@ -110,6 +111,8 @@ pub(crate) struct Trace {
     /// The path ends in a collection: a 201 is about the object that was created.
     collection: Option<&'static str>,
     change: Change,
+    /// Nothing is to be changed: the caller asks what would be.
+    is_rehearsal: bool,
 }
 
 /// What a successful change was, for `change_kind`, `changed_fields` and `secret_rotated`.
@@ -180,7 +183,14 @@ impl Trace {
             occurred_at: visit.now,
         };
         let ledger = ledger.clone();
-        Ok(Self { ledger, record, chain: token.zone_id.clone(), collection: None, change: Change::default() })
+        Ok(Self {
+            ledger,
+            record,
+            chain: token.zone_id.clone(),
+            collection: None,
+            change: Change::default(),
+            is_rehearsal: false,
+        })
     }
 
     /// The same, done for a console account.
@@ -190,6 +200,39 @@ impl Trace {
             payload.insert("operator".to_owned(), account.into());
         }
         trace
+    }
+
+    /// The same, of a change that is taken back as soon as its record is written.
+    pub(crate) fn rehearsed(&self) -> Self {
+        Self { is_rehearsal: true, ..self.clone() }
+    }
+
+    /// The same, telling how much ended with the change.
+    pub(crate) fn telling(&self, ended: Ended) -> Self {
+        let mut trace = self.clone();
+        let payload = trace.record.payload.get_or_insert_default();
+        for (name, count) in [
+            ("revoked_authority_records", ended.records),
+            ("terminated_sessions", ended.sessions),
+            ("revoked_delegations", ended.delegations),
+        ] {
+            payload.insert(name.to_owned(), count.into());
+        }
+        trace
+    }
+
+    /// The proof that `record` is written, or all that a rehearsal comes to.
+    fn done(&self, status: StatusCode, record: AdminRecord) -> Result<Recorded, Refusal> {
+        if !self.is_rehearsal {
+            return Ok(Recorded::with(status));
+        }
+        let mut told = Map::new();
+        told.insert("dry_run".to_owned(), true.into());
+        told.insert("would_answer".to_owned(), status.as_u16().into());
+        let whose = ["rls_mode", "rls_zone_guc", "operator"];
+        let what = record.payload.unwrap_or_default().into_iter();
+        told.extend(what.filter(|(name, _)| !whose.contains(&name.as_str())));
+        Err(Refusal::rehearsed(told.into()))
     }
 
     /// The request that is on record.
@@ -218,7 +261,7 @@ impl Trace {
         record.zone = Some(tx.zone().clone());
         record.occurred_at = tx.now();
         self.ledger.record_change(tx, &record).await.map_err(unwritable)?;
-        Ok(Recorded::with(status))
+        self.done(status, record)
     }
 
     /// The same for a change that belongs to no zone.
@@ -248,7 +291,7 @@ impl Trace {
         let mut record = self.success(status, created);
         record.occurred_at = tx.now();
         self.ledger.record_zoneless_change(tx, &record).await.map_err(unwritable)?;
-        Ok(Recorded::with(status))
+        self.done(status, record)
     }
 
     /// Writes a second record of the request, of what the change did beyond its own object, before the change's own.
@@ -302,7 +345,7 @@ fn unwritable(error: StoreError) -> Refusal {
         _ => {
             let mut refusal = Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "audit_unavailable")
                 .describe("the change was not made, because its audit record could not be written");
-            refusal.cause = Some(error.to_string());
+            refusal.cause = Some(error.to_string().into());
             refusal
         }
     }

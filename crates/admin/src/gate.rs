@@ -59,6 +59,26 @@ impl Route {
     }
 }
 
+impl Route {
+    /// Whether it changes anything; that somebody asked is no change.
+    fn changes(&self) -> bool {
+        if self.needs == Needs::Read || self.path.ends_with("/simulate") {
+            return false;
+        }
+        match &self.reach {
+            Reach::Zone(run) => matches!(run, Run::Change(_)),
+            Reach::Zones(run) | Reach::Deployment(run) | Reach::Catalogue(run) => matches!(run, Run::Change(_)),
+        }
+    }
+
+    /// Whether all that it does is taken back with its commit. Secrets that lie elsewhere are not, for a moment.
+    fn can_be_rehearsed(&self, keeps_secrets_elsewhere: bool) -> bool {
+        let speaks_to_others = self.path.contains("/provider-connections") || self.path.ends_with("/test");
+        let has_secrets = ["/applications", "/providers", "/workloads"].iter().any(|part| self.path.contains(part));
+        !speaks_to_others && !(keeps_secrets_elsewhere && has_secrets)
+    }
+}
+
 /// What a token must be able to do. Deciding approvals is never implied by writing, nor the other way round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Needs {
@@ -209,6 +229,13 @@ async fn pass(
         return Err(Refusal::invalid(if name == "admin_token" { "invalid_admin_token_id" } else { "invalid_params" }));
     }
     let query = Query::parse(parts.uri.query().unwrap_or_default());
+    if route.changes() && query.choice("dry_run", &["true", "false"])? == Some("true") {
+        if !route.can_be_rehearsed(admin.sealed.is_external()) {
+            return Err(Refusal::invalid("dry_run_unsupported")
+                .describe("this reaches beyond the store, where it can't be taken back without a trace"));
+        }
+        visit.rehearse();
+    }
     let (now, trace) = (visit.now, visit.trace()?);
     let done = match &route.reach {
         Reach::Zone(run) => {
@@ -228,7 +255,9 @@ async fn execute<P>(run: &Run<P>, admin: &Arc<Admin>, call: Call<P>) -> Result<R
         // Whoever asked may go away meanwhile, and what was begun is brought to its end: a secret may lie in its backend
         // already, and then its row has to follow, or the secret to go back.
         Run::Change(change) => match tokio::spawn(change(admin.clone(), call)).await {
-            Ok(changed) => Ok(changed?.0),
+            Ok(Ok(changed)) => Ok(changed.0),
+            Ok(Err(Refusal { rehearsal: Some(told), .. })) => Ok(Answer::ok(&*told).0),
+            Ok(Err(refusal)) => Err(refusal),
             Err(_) => Err(Problem::internal().into()),
         },
     }
@@ -430,6 +459,12 @@ impl Visit {
         }
     }
 
+    fn rehearse(&mut self) {
+        if let Some(trace) = self.trace.take() {
+            self.trace = Some(Arc::new(trace.rehearsed()));
+        }
+    }
+
     fn trace(&self) -> Result<Arc<Trace>, Refusal> {
         self.trace.clone().ok_or_else(|| Problem::internal().into())
     }
@@ -451,7 +486,7 @@ impl Visit {
     /// asking past their limit: else being refused would be a way to write into a chain as fast as one can ask.
     fn refuse(self, admin: &Admin, refusal: Refusal) -> Response {
         let status = refusal.problem.status();
-        if let Some(cause) = &refusal.cause {
+        if let Some(cause) = refusal.cause.as_deref() {
             tracing::error!(request_id = %self.request_id, %status, cause, "a management request failed");
         }
         let is_limited = status == StatusCode::TOO_MANY_REQUESTS;

@@ -29,6 +29,7 @@ mod grants;
 mod health;
 mod input;
 mod limits;
+mod metrics;
 mod mint_rate_limit;
 mod page;
 mod policies;

@@ -65,7 +65,7 @@ fn unrecorded(error: StoreError) -> Refusal {
         _ => {
             let mut refusal = Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "audit_unavailable")
                 .describe("the secret was not shown, because the event of it could not be written");
-            refusal.cause = Some(error.to_string());
+            refusal.cause = Some(error.to_string().into());
             refusal
         }
     }

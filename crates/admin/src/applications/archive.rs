@@ -56,8 +56,8 @@ async fn archive(admin: Arc<Admin>, call: Call<InZone>) -> Result<Changed, Refus
                 reserved::guard(change.may_reserve, &application.name, reserved::NAME)?;
                 applications::archive(tx, &change.id, &change.by).await?;
                 change.sealed.remove(tx, &change.reference).await?;
-                endings::of_holder(tx, Holder::Client(&change.id), REASON.into()).await?;
-                change.trace.change(tx, StatusCode::NO_CONTENT, None).await
+                let ended = endings::of_holder(tx, Holder::Client(&change.id), REASON.into()).await?;
+                change.trace.telling(ended).change(tx, StatusCode::NO_CONTENT, None).await
             })
         })
         .await?;

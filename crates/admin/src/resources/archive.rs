@@ -51,8 +51,8 @@ async fn archive(admin: Arc<Admin>, call: Call<InZone>) -> Result<Changed, Refus
                 }
                 reserved::guard(change.may_reserve, &resource.identifier, reserved::RESOURCE)?;
                 resources::archive(tx, &change.id, &change.by).await?;
-                endings::of_resource(tx, &resource, REASON).await?;
-                change.trace.change(tx, StatusCode::NO_CONTENT, None).await
+                let ended = endings::of_resource(tx, &resource, REASON).await?;
+                change.trace.telling(ended).change(tx, StatusCode::NO_CONTENT, None).await
             })
         })
         .await?;

@@ -99,7 +99,7 @@ impl Change {
         });
         let payload = if let Value::Object(members) = payload { members } else { Map::new() };
         self.trace.consequence(tx, "Subject authority revoked", ("subjects", subject), payload).await?;
-        let recorded = self.trace.change(tx, StatusCode::OK, None).await?;
+        let recorded = self.trace.telling(ended).change(tx, StatusCode::OK, None).await?;
         Ok((ended, connections, recorded))
     }
 }

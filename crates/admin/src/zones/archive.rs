@@ -41,11 +41,11 @@ async fn archive(admin: Arc<Admin>, call: Call<InZone>) -> Result<Changed, Refus
                 if !zones::archive(&mut zone, &change.by).await? {
                     return Err(Refusal::missing("zone_not_found"));
                 }
-                endings::of_holder(&mut zone, Holder::Zone, REASON.into()).await?;
+                let ended = endings::of_holder(&mut zone, Holder::Zone, REASON.into()).await?;
                 for connection in subjects::list_active_connections(&mut zone, None).await? {
                     provider_connections::end(&mut zone, &connection, "revoked").await?;
                 }
-                let recorded = change.trace.change(&mut zone, StatusCode::NO_CONTENT, None).await?;
+                let recorded = change.trace.telling(ended).change(&mut zone, StatusCode::NO_CONTENT, None).await?;
                 admin_tokens::revoke_of_zone(tx, &change.zone).await?;
                 Ok(recorded)
             })

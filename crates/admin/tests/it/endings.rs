@@ -303,3 +303,46 @@ mod t12_foothold_archives {
         world.call("DELETE", &path, None).await.is_refused(409, "protected_resource");
     }
 }
+
+mod t04_state_rehearsals {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_rehearsal_says_what_would_end_and_ends_nothing() {
+        let world = World::new().await;
+        let zone = world.zone("Ops").await;
+        let at = |path: &str| format!("/v1/zones/{zone}{path}?dry_run=true");
+        let id = world.create(&format!("/v1/zones/{zone}/applications"), managed("Bot")).await;
+        world.stand_usual(&zone, "a", "user-1", &id).await;
+        let counts = json!({"revoked_authority_records": 2, "terminated_sessions": 2, "revoked_delegations": 1});
+        for (method, path, body, status) in [
+            ("DELETE", at(&format!("/applications/{id}")), None, 204),
+            ("POST", at("/subjects/revoke"), Some(json!({"subject_id": "user-1"})), 200),
+        ] {
+            let told = world.call(method, &path, body).await.is(200);
+            assert_eq!((&told["dry_run"], &told["would_answer"]), (&json!(true), &json!(status)), "{path}");
+            for (name, count) in counts.as_object().unwrap() {
+                assert_eq!(told[name], *count, "{path} {name}");
+            }
+        }
+        let told = world.call("DELETE", &at(""), None).await.is(200);
+        assert_eq!((&told["terminated_sessions"], &told["change_kind"]), (&json!(3), &json!("delete")));
+        let made = world.call("POST", &at("/applications"), Some(managed("Other"))).await.is(200);
+        let expected = json!({"dry_run": true, "would_answer": 201, "change_kind": "create",
+            "changed_fields": ["name", "registration_method"]});
+        assert_eq!(made, expected);
+        // What would be refused is refused.
+        world.call("POST", &at("/applications"), Some(managed("bot"))).await.is_refused(409, "application_name_taken");
+        let odd = format!("/v1/zones/{zone}/applications?dry_run=maybe");
+        world.call("POST", &odd, Some(managed("x"))).await.is_refused(400, "invalid_query");
+        world.call("POST", &at("/provider-connections"), None).await.is_refused(400, "dry_run_unsupported");
+
+        assert_eq!(world.record_state(&zone, "a-user").await, active());
+        assert_eq!(world.session_state(&zone, "a-root").await, active());
+        assert_eq!(world.revoked(), Vec::<String>::new());
+        let listed = world.get(&format!("/v1/zones/{zone}/applications")).await.is(200);
+        assert_eq!(listed["items"].as_array().unwrap().len(), 1);
+        let successes = world.records(Some(&zone)).await.into_iter().filter(|row| row.status_code < 400);
+        assert_eq!(successes.count(), 2);
+    }
+}

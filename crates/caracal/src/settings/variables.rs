@@ -237,7 +237,7 @@ pub const VARIABLES: &[Variable] = &[
     secret(&[Api, Gateway, Audit], "CARACAL_ADMIN_TOKEN", MADE, "the bootstrap admin token"),
     secret(&[Coordinator], "CARACAL_COORDINATOR_TOKEN", MADE, "the Coordinator's operator token"),
     secret(
-        &[Sts, Gateway, Audit],
+        &[Api, Sts, Gateway, Audit],
         "METRICS_BEARER",
         "none",
         "bearer for /metrics; without it open in dev, closed otherwise",
