@@ -1,5 +1,5 @@
-//! Clients written by others against the built binary: the published Python client, and a stock OAuth library. The flows are
-//! in `sdks/compat/python`.
+//! Clients written by others against the built binary: the published Python client, a stock OAuth library, and a verifier of
+//! transparency logs. The flows are in `sdks/compat/python`.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ struct Client {
     flows: &'static str,
 }
 
-const CLIENTS: [Client; 2] = [
+const CLIENTS: [Client; 3] = [
     Client {
         what: "the published Python client",
         environment: "client",
@@ -27,6 +27,12 @@ const CLIENTS: [Client; 2] = [
         environment: "oauth",
         requirements: "sdks/compat/python/requirements-oauth.txt",
         flows: "sdks/compat/python/stock_oauth.py",
+    },
+    Client {
+        what: "a verifier of transparency logs",
+        environment: "transparency",
+        requirements: "sdks/compat/python/requirements-transparency.txt",
+        flows: "sdks/compat/python/transparency.py",
     },
 ];
 

@@ -20,14 +20,17 @@ const PAGES: &[&str] = &[
     "federation",
     "gateway",
     "approvals",
+    "notifications",
     "workloads",
     "ledger",
+    "audit",
+    "transparency",
     "streams",
     "backup",
     "keys",
 ];
 /// What the examples are written with.
-const TOOLS: &[&str] = &["bash", "curl", "jq"];
+const TOOLS: &[&str] = &["bash", "curl", "jq", "python3"];
 const PORTS: [u16; 5] = [3000, 4000, 8080, 8081, 9090];
 
 /// Starts the system, hands its addresses to the examples, and ends it whatever becomes of them.
@@ -51,7 +54,7 @@ for _ in $(seq 600); do
   sleep 0.1
 done
 url() { jq -er ".urls.$1" "$place/ready"; }
-API=$(url api) STS=$(url sts) GATEWAY=$(url gateway) COORDINATOR=$(url coordinator) UPSTREAM=$STS
+API=$(url api) STS=$(url sts) GATEWAY=$(url gateway) COORDINATOR=$(url coordinator) AUDIT=$(url audit) UPSTREAM=$STS
 "#;
 
 /// The page that has servers and processes of its own.

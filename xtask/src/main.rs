@@ -10,6 +10,7 @@ mod python;
 mod services;
 mod step;
 mod suite;
+mod threats;
 mod tidy;
 
 use std::path::Path;
@@ -28,6 +29,7 @@ cargo xtask <chore>
   deny      licences, withdrawn and vulnerable crates, duplicates, sources
   fuzz      [--seconds N] [TARGET]: hostile input for the parsers, N seconds (20) each; needs the nightly toolchain
   opa       --opa PATH [--write]: ask a stock Open Policy Agent again, and compare or rewrite the vectors of the oracle
+  threat-model  [write]: docs/threat-model.toml against the tests there are; or write the chapter that is generated from it
   codegen   rewrite what is generated: the table in docs/settings.md
   ci        as .ci/run does: format, tidy, deny, lints, test, examples
 ";
@@ -49,6 +51,8 @@ fn main() -> ExitCode {
         ["deny"] => deny::run(&chore),
         ["fuzz", ref wanted @ ..] => fuzz::run(&chore, wanted),
         ["opa", ref arguments @ ..] => opa(&chore, arguments),
+        ["threat-model"] => threats::check(&chore),
+        ["threat-model", "write"] => threats::write(&chore),
         ["codegen"] => codegen(&chore),
         ["ci"] => ci(&chore),
         [] | ["help" | "--help" | "-h"] => {

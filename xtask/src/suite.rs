@@ -2,7 +2,7 @@
 
 use crate::services::Services;
 use crate::step::{Chore, Failed};
-use crate::{client, python};
+use crate::{client, python, threats};
 
 /// Rooms whose tests run a second time, with their stores on PostgreSQL.
 const ON_BOTH_ENGINES: &[&str] = &[
@@ -32,15 +32,21 @@ pub(crate) fn run(chore: &Chore) -> Result<(), Failed> {
     let services = Services::start(chore)?;
     client::build(chore)?;
     let mut tally = Tally::default();
+    let (mut embedded, mut servers) = (Vec::new(), Vec::new());
     let tests = ["test", "--locked", "--workspace", "--no-fail-fast"];
-    let status =
-        chore.watch("every Rust test", services.known_to(chore.cargo().args(tests)), |line| tally.add(line))?;
+    let status = chore.watch("every Rust test", services.known_to(chore.cargo().args(tests)), |line| {
+        tally.add(line);
+        embedded.extend(passed(line).map(str::to_owned));
+    })?;
     // Once more on the other engine, whatever speaks to a store through the seam alone.
     let mut again = vec!["test", "--locked", "--no-fail-fast"];
     again.extend(ON_BOTH_ENGINES.iter().flat_map(|room| ["--package", room]));
     let mut suites = chore.cargo();
     services.known_to(suites.args(again)).env("CARACAL_TEST_ENGINE", "postgresql");
-    let on_servers = chore.watch("the suites of the services on PostgreSQL", &mut suites, |line| tally.add(line))?;
+    let on_servers = chore.watch("the suites of the services on PostgreSQL", &mut suites, |line| {
+        tally.add(line);
+        servers.extend(passed(line).map(str::to_owned));
+    })?;
     chore.say(&format!("Rust: {} passed, {} failed, {} ignored", tally.passed, tally.failed, tally.ignored));
     if !on_servers.success() {
         return Err(Failed(format!("Rust tests failed on PostgreSQL ({on_servers})")));
@@ -52,9 +58,16 @@ pub(crate) fn run(chore: &Chore) -> Result<(), Failed> {
         let skipped = tally.ignored + tally.filtered;
         return Err(Failed(format!("{} Rust tests ran and {skipped} were skipped; none may be", tally.passed)));
     }
+    threats::check_run(chore, &embedded, &servers, ON_BOTH_ENGINES)?;
     let checks = client::run(chore, &python, &services)?;
     println!("{} passed, 0 failed", tally.passed + checks);
     Ok(())
+}
+
+/// The name of a test that the runner says has passed.
+fn passed(line: &str) -> Option<&str> {
+    let name = line.strip_prefix("test ")?.strip_suffix(" ... ok")?;
+    Some(name.strip_suffix(" - should panic").unwrap_or(name))
 }
 
 impl Tally {
@@ -78,6 +91,15 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_passed_is_taken_for_passed() {
+        assert_eq!(passed("test a::b ... ok"), Some("a::b"));
+        assert_eq!(passed("test a::b - should panic ... ok"), Some("a::b"));
+        for line in ["test a::b ... FAILED", "test a::b ... ignored", "test result: ok. 3 passed", "running 3 tests"] {
+            assert_eq!(passed(line), None, "{line}");
+        }
+    }
 
     #[test]
     fn closing_lines_add_up() {

@@ -15,6 +15,7 @@ use caracal_crypto::chance::{uuid_v4, uuid_v7};
 use caracal_crypto::client_secret::SecretVerifier;
 use caracal_crypto::hmac::{HmacKey, KeyError};
 use caracal_custody::SealedSecrets;
+use caracal_http::egress::{GuardedConnector, SimpleClient};
 use caracal_http::health::{Probe, Probes};
 use caracal_http::rate::SharedWindows;
 use caracal_http::{Face, FreshId, Problem, Profile};
@@ -48,8 +49,8 @@ pub struct AdminConfig {
     pub max_resources_per_zone: u32,
     /// `STS_MINT_RATE_LIMIT_PER_MIN`: the highest limit of mints that operators can set. 1,000.
     pub mint_rate_ceiling: u32,
-    /// `AUDIT_RETENTION_DAYS`: the longest that operators can have evidence kept. 365.
-    pub audit_retention_ceiling: u32,
+    /// `AUDIT_RETENTION_DAYS`: the most days of evidence that operators can have kept. 365.
+    pub retention_ceiling: u32,
     /// `ADMIN_TOKEN_LAST_USED_DEBOUNCE_SEC`: how long a token's last use may be out of date. 60 s.
     pub last_used_debounce: Duration,
     /// `CONTROL_AUDIENCE`: the identifier of the control resource. `caracal-control`.
@@ -74,7 +75,7 @@ impl Default for AdminConfig {
             ready_per_minute: 120,
             max_resources_per_zone: 100_000,
             mint_rate_ceiling: 1_000,
-            audit_retention_ceiling: 365,
+            retention_ceiling: 365,
             last_used_debounce: Duration::from_secs(60),
             control_audience: "caracal-control".to_owned(),
             metrics_bearer: None,
@@ -96,6 +97,8 @@ pub struct Capabilities {
     pub sealed: SealedSecrets,
     /// What speaks to providers.
     pub broker: Arc<Broker>,
+    /// The way out, for notifications.
+    pub egress: GuardedConnector,
     /// Hashes client secrets; the same instance that verifies them, or the memory budget is none.
     pub secrets: Arc<SecretVerifier>,
     /// Keys the digests of admin tokens. It has to outlive the process, or every stored token is unknown after it.
@@ -120,6 +123,7 @@ pub struct Admin {
     pub(crate) denials: Arc<AnonymousDenials>,
     pub(crate) sealed: SealedSecrets,
     pub(crate) broker: Arc<Broker>,
+    pub(crate) outgoing: SimpleClient,
     pub(crate) secrets: Arc<SecretVerifier>,
     pub(crate) token_key: HmacKey,
     pub(crate) runtime: Option<Arc<dyn PolicyRuntime>>,
@@ -146,7 +150,7 @@ impl Admin {
     /// Sets the service up. Nothing is stored yet: see [`Admin::seed`].
     pub fn new(config: AdminConfig, capabilities: Capabilities) -> Result<Self, SetupError> {
         let account_key = config.bootstrap_token.as_ref().map(account::key).transpose()?;
-        let Capabilities { store, ledger, denials, sealed, broker, secrets, token_key, runtime } = capabilities;
+        let Capabilities { store, ledger, denials, sealed, broker, egress, secrets, token_key, runtime } = capabilities;
         let limits = Limits::new(&config);
         let token_uses = TokenUses::new(config.last_used_debounce);
         // An id that can't be drawn is replaced by the face; see `FreshId::next`.
@@ -158,6 +162,7 @@ impl Admin {
             denials,
             sealed,
             broker,
+            outgoing: SimpleClient::new(egress),
             secrets,
             token_key,
             runtime,

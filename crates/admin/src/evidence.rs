@@ -27,7 +27,7 @@ use crate::gate::{Route, Visit};
 use crate::problem::Refusal;
 
 /// Path segments behind which an object's id may follow.
-const COLLECTIONS: [&str; 15] = [
+const COLLECTIONS: [&str; 16] = [
     "zones",
     "applications",
     "workloads",
@@ -41,6 +41,7 @@ const COLLECTIONS: [&str; 15] = [
     "subject-issuers",
     "subjects",
     "approvals",
+    "notification-sinks",
     "admin-tokens",
     "operator-conversations",
 ];
@@ -61,7 +62,7 @@ const SECRETS: [&str; 10] = [
 
 /// Members at the top of a body that some route takes. Where a body has more names than a record holds, these come
 /// first: whoever pads a body with members that nobody reads can't push what took effect off the record.
-const EFFECTIVE: [&str; 32] = [
+const EFFECTIVE: [&str; 35] = [
     "name",
     "slug",
     "dcr_enabled",
@@ -94,6 +95,9 @@ const EFFECTIVE: [&str; 32] = [
     "expires_at",
     "retention_days",
     "limit_per_minute",
+    "url",
+    "event_types",
+    "active",
 ];
 
 const MAX_FIELDS: usize = 64;
@@ -138,17 +142,34 @@ impl Trace {
     ) -> Result<Self, Refusal> {
         let mut trace = Self::of_unmatched(ledger, visit, parts, token)?;
         trace.chain = chain;
+        Ok(trace.about(route, body, ids))
+    }
+
+    /// The trace of a visitor of one zone: nobody is on record.
+    pub(crate) fn of_visitor(
+        ledger: &Ledger,
+        visit: &Visit,
+        route: &Route,
+        parts: &Parts,
+        zone: &ZoneId,
+        ids: &[(String, String)],
+    ) -> Result<Self, Refusal> {
+        let trace = Self::by(ledger, visit, parts, None, Some(zone))?;
+        Ok(trace.about(route, None, ids))
+    }
+
+    fn about(mut self, route: &Route, body: Option<&Value>, ids: &[(String, String)]) -> Self {
         let segments: Vec<&'static str> = route.path.split('/').skip(2).collect();
         let (entity, verb) = entity(&segments, ids);
         if let Some((collection, id)) = entity {
-            trace.record.entity_type = Some(collection.to_owned());
-            trace.record.entity_id = Some(id);
+            self.record.entity_type = Some(collection.to_owned());
+            self.record.entity_id = Some(id);
         }
         // An application that registers itself is made below the collection that it then is in.
         let made_in = segments.iter().rev().find(|segment| **segment != "dcr");
-        trace.collection = made_in.copied().filter(|last| COLLECTIONS.contains(last));
-        trace.change = Change::of(&route.method, verb, body);
-        Ok(trace)
+        self.collection = made_in.copied().filter(|last| COLLECTIONS.contains(last));
+        self.change = Change::of(&route.method, verb, body);
+        self
     }
 
     /// The trace of a request that no route was found for.
@@ -158,20 +179,31 @@ impl Trace {
         parts: &Parts,
         token: &AdminToken,
     ) -> Result<Self, Refusal> {
+        Self::by(ledger, visit, parts, Some(token), token.zone_id.as_ref())
+    }
+
+    /// The trace of a request of `token`, if there is one, that is confined to `zone`, if it is to one.
+    fn by(
+        ledger: &Ledger,
+        visit: &Visit,
+        parts: &Parts,
+        token: Option<&AdminToken>,
+        zone: Option<&ZoneId>,
+    ) -> Result<Self, Refusal> {
         let path: String = parts.uri.path().chars().take(MAX_PATH).collect();
         let mut payload = Map::new();
-        let (mode, zone) = match &token.zone_id {
+        let (mode, confined_to) = match zone {
             Some(zone) => ("zone_scoped", zone.as_str()),
             None => ("control_plane_wildcard", "*"),
         };
         payload.insert("rls_mode".to_owned(), mode.into());
-        payload.insert("rls_zone_guc".to_owned(), zone.into());
+        payload.insert("rls_zone_guc".to_owned(), confined_to.into());
         let record = AdminRecord {
             id: uuid_v7(visit.now)?.to_string(),
             request_id: visit.request_id.as_str().to_owned(),
-            actor_id: Some(token.id.as_str().to_owned()),
-            actor_name: Some(token.name.clone()),
-            actor_scope: Some(token.scope.clone()),
+            actor_id: token.map(|token| token.id.as_str().to_owned()),
+            actor_name: token.map(|token| token.name.clone()),
+            actor_scope: token.map(|token| token.scope.clone()),
             action: format!("{} {path}", parts.method),
             method: parts.method.as_str().to_owned(),
             path,
@@ -183,14 +215,8 @@ impl Trace {
             occurred_at: visit.now,
         };
         let ledger = ledger.clone();
-        Ok(Self {
-            ledger,
-            record,
-            chain: token.zone_id.clone(),
-            collection: None,
-            change: Change::default(),
-            is_rehearsal: false,
-        })
+        let (chain, change) = (zone.cloned(), Change::default());
+        Ok(Self { ledger, record, chain, collection: None, change, is_rehearsal: false })
     }
 
     /// The same, done for a console account.

@@ -34,6 +34,7 @@ use crate::answer::{Answer, Changed};
 use crate::evidence::Trace;
 use crate::page::Query;
 use crate::problem::Refusal;
+use crate::provider_connections::page;
 use crate::{account, reserved, seed};
 
 /// One operation of the management API: where it is, what it takes to be let in, and who does the work.
@@ -68,12 +69,14 @@ impl Route {
         match &self.reach {
             Reach::Zone(run) => matches!(run, Run::Change(_)),
             Reach::Zones(run) | Reach::Deployment(run) | Reach::Catalogue(run) => matches!(run, Run::Change(_)),
+            Reach::Public(_) => false,
         }
     }
 
     /// Whether all that it does is taken back with its commit. Secrets that lie elsewhere are not, for a moment.
     fn can_be_rehearsed(&self, keeps_secrets_elsewhere: bool) -> bool {
-        let speaks_to_others = self.path.contains("/provider-connections") || self.path.ends_with("/test");
+        let speaks_to_others = self.path.contains("/provider-connections")
+            || ["/test", "/discovery"].iter().any(|end| self.path.ends_with(end));
         let has_secrets = ["/applications", "/providers", "/workloads"].iter().any(|part| self.path.contains(part));
         !speaks_to_others && !(keeps_secrets_elsewhere && has_secrets)
     }
@@ -82,6 +85,8 @@ impl Route {
 /// What a token must be able to do. Deciding approvals is never implied by writing, nor the other way round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Needs {
+    /// Nobody has to be known.
+    Nothing,
     /// Any capability will do.
     Read,
     /// Capability `write`.
@@ -100,6 +105,8 @@ pub(crate) enum Reach {
     Deployment(Run<Anywhere>),
     /// What is the same for everybody.
     Catalogue(Run<Anywhere>),
+    /// Whoever brings a proof of its own, which the handler judges.
+    Public(fn(Arc<Admin>, Visitor) -> Reply<Changed>),
 }
 
 /// The work. Only what a change returns proves that it is on record.
@@ -128,6 +135,18 @@ pub(crate) struct Call<P> {
     /// What its evidence will say.
     pub(crate) trace: Arc<Trace>,
     ids: Vec<(String, String)>,
+}
+
+/// Someone of whom nothing is known yet, at the door of one zone.
+pub(crate) struct Visitor {
+    /// The zone, as the path names it.
+    pub(crate) zone: ZoneId,
+    /// The query.
+    pub(crate) query: Query,
+    /// When the request came, by the store's clock.
+    pub(crate) now: Timestamp,
+    /// What the evidence of a success will say.
+    pub(crate) trace: Arc<Trace>,
 }
 
 /// One zone.
@@ -197,8 +216,14 @@ impl Call<InZone> {
 /// Serves a request that the router matched to `route`.
 pub(crate) async fn serve(admin: Arc<Admin>, route: &'static Route, request: Request) -> Response {
     let mut visit = Visit::of(&admin, &request);
+    let in_a_browser = matches!(route.reach, Reach::Public(_)) && page::is_wanted(request.headers());
     let outcome = pass(&admin, route, request, &mut visit).await;
-    visit.finish(&admin, outcome)
+    let shown = in_a_browser.then(|| page::of(outcome.as_ref().err().map(|refusal| &refusal.problem)));
+    let response = visit.finish(&admin, outcome);
+    match shown {
+        Some(shown) => page::dress(response, shown),
+        None => response,
+    }
 }
 
 /// Answers what no route matches: 404, but under `/v1` only to those who may know (401 first).
@@ -220,9 +245,12 @@ async fn pass(
     let (mut parts, body) = request.into_parts();
     let ids = path_ids(&mut parts).await?;
     let body = enter(admin, &parts, body, route.kind(), visit).await?;
+    if let Reach::Public(run) = &route.reach {
+        return receive(admin, route, *run, &parts, &ids, visit).await;
+    }
     let zone = match &route.reach {
         Reach::Zone(_) => Some(ids.iter().find(|(name, _)| name == "zone").map_or("", |(_, zone)| zone)),
-        Reach::Zones(_) | Reach::Deployment(_) | Reach::Catalogue(_) => None,
+        Reach::Zones(_) | Reach::Deployment(_) | Reach::Catalogue(_) | Reach::Public(_) => None,
     };
     let Admitted { caller, zone } = admit(admin, route, &parts, zone, body.as_ref(), &ids, visit).await?;
     if let Some((name, _)) = ids.iter().find(|(name, id)| !is_well_formed(name, id)) {
@@ -245,8 +273,32 @@ async fn pass(
         Reach::Zones(run) | Reach::Deployment(run) | Reach::Catalogue(run) => {
             execute(run, admin, Call { caller, place: Anywhere, query, body, now, trace, ids }).await?
         }
+        // Received above.
+        Reach::Public(_) => return Err(Problem::internal().into()),
     };
     Ok(done)
+}
+
+/// A visitor's refusals are counted like those of everybody who proved nothing, and only a success is on record: else the
+/// chain of a zone could be written by whoever names it.
+async fn receive(
+    admin: &Arc<Admin>,
+    route: &'static Route,
+    run: fn(Arc<Admin>, Visitor) -> Reply<Changed>,
+    parts: &Parts,
+    ids: &[(String, String)],
+    visit: &Visit,
+) -> Result<Response, Refusal> {
+    let zone = ids.iter().find(|(name, _)| name == "zone").and_then(|(_, zone)| ZoneId::parse(zone).ok());
+    let zone = zone.ok_or_else(|| Refusal::invalid("invalid_params"))?;
+    let query = Query::parse(parts.uri.query().unwrap_or_default());
+    let trace = Arc::new(Trace::of_visitor(&admin.ledger, visit, route, parts, &zone, ids)?);
+    let visitor = Visitor { zone, query, now: visit.now, trace };
+    // As for every change: what was begun is brought to its end.
+    match tokio::spawn(run(admin.clone(), visitor)).await {
+        Ok(changed) => Ok(changed?.0),
+        Err(_) => Err(Problem::internal().into()),
+    }
 }
 
 async fn execute<P>(run: &Run<P>, admin: &Arc<Admin>, call: Call<P>) -> Result<Response, Refusal> {
@@ -397,7 +449,7 @@ struct Facts<'f> {
 fn judge(route: &Route, token: AdminToken, facts: Facts<'_>) -> Result<Caller, Refusal> {
     let is_bootstrap = token.created_by == seed::BOOTSTRAP;
     match (route.needs, token.capability.as_str()) {
-        (Needs::Read, _) | (Needs::Write, "write") | (Needs::Approve, "approve") => {}
+        (Needs::Nothing | Needs::Read, _) | (Needs::Write, "write") | (Needs::Approve, "approve") => {}
         (_, "read") => return Err(Refusal::forbidden("admin_token_read_only")),
         (Needs::Approve, "write") if is_bootstrap => {}
         (Needs::Approve, "write") => return Err(Refusal::forbidden("approve_capability_required")),
@@ -537,7 +589,12 @@ async fn path_ids(parts: &mut Parts) -> Result<Vec<(String, String)>, Refusal> {
 /// Whether a path parameter is an id. A request's id was chosen by whoever made the request, from a wider set than our
 /// own ids (difference D16); if only ours could be looked up, a caller could keep its requests from being explained.
 fn is_well_formed(name: &str, id: &str) -> bool {
-    if name == "request" { RequestId::parse(id.as_bytes()).is_some() } else { ids::is_id(id) }
+    match name {
+        "request" => RequestId::parse(id.as_bytes()).is_some(),
+        // A path and no id; its handler reads it and nothing else does.
+        "tile" => true,
+        _ => ids::is_id(id),
+    }
 }
 
 fn escapes_are_whole(path: &str) -> bool {

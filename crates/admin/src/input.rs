@@ -160,6 +160,15 @@ impl Fields {
         }
     }
 
+    /// An object or `null`, when it is there.
+    pub(crate) fn nullable_object(&mut self, name: &str) -> Result<Option<Option<Map<String, Value>>>, Mismatch> {
+        if self.members.get(name).is_some_and(Value::is_null) {
+            self.members.remove(name);
+            return Ok(Some(None));
+        }
+        Ok(self.object(name)?.map(Some))
+    }
+
     /// A list of `min` to `max` texts, when it is there.
     pub(crate) fn texts(
         &mut self,

@@ -19,11 +19,15 @@ pub(crate) struct Limits {
     failures: RateLimit,
     probes: RateLimit,
     registrations: RateLimit,
+    checks: RateLimit,
+    discoveries: RateLimit,
     refusals: FixedWindow,
 }
 
 /// Applications that one token registers in one zone, per second.
 const REGISTRATIONS: u32 = 10;
+/// Requests to a zone's providers that operators may cause, per minute and kind (contract: admin-api.md §1.6).
+const OUTGOING: u32 = 10;
 /// Refusals for rate that one token gets records of its own for, per minute.
 const RECORDED_REFUSALS: u32 = 10;
 
@@ -35,13 +39,16 @@ impl Limits {
             failures: RateLimit::per_minute("admin:failure", config.auth_failures_per_minute),
             probes: RateLimit::per_minute("admin:probe", config.ready_per_minute),
             registrations: RateLimit::per(Duration::from_secs(1), "admin:registration", REGISTRATIONS),
+            checks: RateLimit::per_minute("admin:provider-check", OUTGOING),
+            discoveries: RateLimit::per_minute("admin:provider-discovery", OUTGOING),
             refusals: FixedWindow::per_minute(),
         }
     }
 
     /// Counts together with the other replicas: all but probes, which ask about this process.
     pub(crate) fn share(&self, windows: &Arc<dyn SharedWindows>) {
-        for limit in [&self.sources, &self.actors, &self.failures, &self.registrations] {
+        let own = [&self.sources, &self.actors, &self.failures];
+        for limit in own.into_iter().chain([&self.registrations, &self.checks, &self.discoveries]) {
             limit.share(windows.clone());
         }
     }
@@ -69,6 +76,16 @@ impl Limits {
         Ok(self.failures.hit(&source, request, now).await.map_err(Problem::from)?)
     }
 
+    /// Counts a check of a provider of this zone.
+    pub(crate) async fn check(&self, zone: &ZoneId, now: Timestamp) -> Result<(), Refusal> {
+        outgoing(&self.checks, "provider_test_rate_limited", zone, now).await
+    }
+
+    /// Counts a discovery for this zone.
+    pub(crate) async fn discovery(&self, zone: &ZoneId, now: Timestamp) -> Result<(), Refusal> {
+        outgoing(&self.discoveries, "provider_discovery_rate_limited", zone, now).await
+    }
+
     /// Counts a refusal for rate of this token; whether it is one of the few that get a record each.
     pub(crate) fn leaves_a_record(&self, actor: &str, now: Timestamp) -> bool {
         self.refusals.hit(actor, RECORDED_REFUSALS, now).is_allowed()
@@ -78,6 +95,13 @@ impl Limits {
     pub(crate) fn probe(&self, source: Source, now: Timestamp) -> Result<(), Refusal> {
         within(self.probes.hit_here(&source, now))
     }
+}
+
+async fn outgoing(limit: &RateLimit, code: &'static str, zone: &ZoneId, now: Timestamp) -> Result<(), Refusal> {
+    limit.hit(zone, Kind::Other, now).await.map_err(|turned_away| match turned_away {
+        TurnedAway::Limited(wait) => Problem::limited(code, wait).into(),
+        TurnedAway::Uncounted => Problem::from(turned_away).into(),
+    })
 }
 
 fn within(verdict: Verdict) -> Result<(), Refusal> {

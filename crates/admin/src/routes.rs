@@ -2,9 +2,9 @@
 
 use crate::gate::{Needs, Reach, Route};
 use crate::{
-    admin_audit, admin_tokens, applications, approvals, audit, audit_retention, authority_records, grants,
-    mint_rate_limit, policies, policy_sets, provider_connections, providers, resources, sessions, subject_issuers,
-    subjects, workloads, zones,
+    admin_audit, admin_tokens, applications, approvals, audit, audit_retention, authority_records, grants, ledger,
+    mint_rate_limit, notification_sinks, policies, policy_sets, provider_connections, providers, resources, sessions,
+    subject_issuers, subjects, workloads, zones,
 };
 
 /// The table the router is made from.
@@ -36,9 +36,13 @@ pub(crate) static ROUTES: &[Route] = &[
     providers::read::ROUTE,
     providers::update::ROUTE,
     providers::archive::ROUTE,
+    providers::test::ROUTE,
+    providers::discovery::ROUTE,
     provider_connections::list::ROUTE,
     provider_connections::import::ROUTE,
     provider_connections::revoke::ROUTE,
+    provider_connections::authorize::ROUTE,
+    provider_connections::callback::ROUTE,
     resources::list::ROUTE,
     resources::create::ROUTE,
     resources::read::ROUTE,
@@ -78,6 +82,13 @@ pub(crate) static ROUTES: &[Route] = &[
     approvals::read::ROUTE,
     approvals::decide::APPROVE,
     approvals::decide::REJECT,
+    notification_sinks::list::ROUTE,
+    notification_sinks::create::ROUTE,
+    notification_sinks::read::ROUTE,
+    notification_sinks::update::ROUTE,
+    notification_sinks::remove::ROUTE,
+    notification_sinks::rotate_secret::ROUTE,
+    notification_sinks::deliveries::ROUTE,
     mint_rate_limit::read::ROUTE,
     mint_rate_limit::set::ROUTE,
     audit_retention::read::ROUTE,
@@ -92,6 +103,9 @@ pub(crate) static ROUTES: &[Route] = &[
     admin_audit::list_zoneless::ROUTE,
     authority_records::list::ROUTE,
     sessions::list::ROUTE,
+    ledger::LOG_KEY,
+    ledger::CHECKPOINT,
+    ledger::TILE,
 ];
 
 /// One operation as an inventory sees it.
@@ -105,6 +119,8 @@ pub struct RouteInfo {
     pub needs: Needs,
     /// Whether it belongs to one zone.
     pub in_zone: bool,
+    /// Whether anybody may call it, without a token.
+    pub is_public: bool,
     /// Whether tokens of any zone may call it, because it is the same for everybody.
     pub for_everybody: bool,
 }
@@ -115,7 +131,8 @@ pub fn route_list() -> Vec<RouteInfo> {
         method: route.method.clone(),
         path: route.path,
         needs: route.needs,
-        in_zone: matches!(route.reach, Reach::Zone(_)),
+        in_zone: matches!(route.reach, Reach::Zone(_) | Reach::Public(_)),
+        is_public: matches!(route.reach, Reach::Public(_)),
         for_everybody: matches!(route.reach, Reach::Catalogue(_)),
     };
     ROUTES.iter().map(info).collect()

@@ -1,25 +1,39 @@
-//! The evidence service (contract: audit-and-streams.md §7): evidence in chain order for those who archive it, and the
-//! sweep that verifies every chain while the system runs.
+//! The evidence service (contract: audit-and-streams.md §4, §5, §7): evidence in chain order for those who archive it, the
+//! frames that clients bring, the sweep that verifies every chain while the system runs, and the end of what is too old.
 //!
-//! Absent on purpose: writing evidence (every service does that itself, in its own commits), and anything that could
-//! change a chain.
+//! Absent on purpose: evidence of what others do (every service writes that itself, in its own commits), and anything that
+//! could change a chain. What this service appends are events that clients signed and incidents; what it removes goes
+//! behind an anchor.
 
+mod dlq;
+mod gauges;
+mod incidents;
+mod ingest;
+mod metrics;
+mod retention;
 mod routes;
 mod search;
 mod sweep;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use caracal_crypto::SecretText;
+use caracal_crypto::hmac::HmacKey;
 use caracal_http::health::{Probe, Probes};
 use caracal_http::limits::Backoff;
-use caracal_ledger::{AnonymousDenials, LedgerReport};
+use caracal_ledger::{AnonymousDenials, Begin, Chain, Head, Ledger, LedgerReport, SweepMarks};
 use caracal_store::Store;
+use caracal_stream::Streams;
 
+pub use gauges::Thresholds;
+use incidents::Raised;
+use metrics::Metrics;
 use sweep::Sweeps;
 
 /// Settings of the evidence service.
-#[derive(Default)]
 pub struct AuditConfig {
     /// `AUDIT_ADMIN_TOKEN`: opens the search; without it, or when it is empty, the route does not exist.
     pub admin_token: Option<SecretText>,
@@ -29,46 +43,104 @@ pub struct AuditConfig {
     pub open_metrics: bool,
     /// `TRUST_PROXY`: whether callers are told apart by what the proxy before us wrote into `X-Forwarded-For`.
     pub trust_proxy: bool,
+    /// `AUDIT_RETENTION_DAYS`: for how many days evidence is kept at most.
+    pub retention_days: u32,
+    /// Whether trees are kept of the chains: then nothing is removed that is in none yet.
+    pub keeps_trees: bool,
+    /// `HOSTNAME`: by which name this process reads frames. No other process may have it.
+    pub consumer_name: String,
+    /// `AUDIT_MAX_DELIVERIES`: how often a frame is handed out that nobody comes to an end with.
+    pub max_deliveries: u64,
+    /// `AUDIT_CLAIM_IDLE_SECS`: for how long a frame may be held.
+    pub claim_idle: Duration,
+    /// From how much on the service is not ready.
+    pub thresholds: Thresholds,
+}
+
+impl Default for AuditConfig {
+    fn default() -> Self {
+        Self {
+            admin_token: None,
+            metrics_bearer: None,
+            open_metrics: false,
+            trust_proxy: false,
+            retention_days: 365,
+            keeps_trees: false,
+            consumer_name: "audit-worker-0".to_owned(),
+            max_deliveries: 8,
+            claim_idle: Duration::from_secs(30),
+            thresholds: Thresholds::default(),
+        }
+    }
 }
 
 /// Verifies every chain of the store against the heads kept outside it. Blocks for as long as that takes; the sweep
 /// gives it a thread of its own.
 pub trait Verifier: Send + Sync + 'static {
-    /// The verdict, or why there is none.
-    fn verify(&self) -> Result<LedgerReport, String>;
+    /// The verdict, or why there is none. Events that were marked have to be where they were.
+    fn verify(&self, marks: &BTreeMap<Chain, Head>, begin: Begin) -> Result<LedgerReport, String>;
+}
+
+/// What the evidence service is made of.
+pub struct Capabilities {
+    /// The store whose evidence it is.
+    pub store: Store,
+    /// The way into the chains.
+    pub ledger: Ledger,
+    /// Counts callers without credential.
+    pub denials: Arc<AnonymousDenials>,
+    /// What the sweep runs.
+    pub verifier: Arc<dyn Verifier>,
+    /// Where the sweep keeps in mind what it saw; without, each pass goes over everything.
+    pub marks: Option<SweepMarks>,
+    /// Where clients' frames come from.
+    pub streams: Streams,
+    /// What they are signed with: `AUDIT_HMAC_KEY`.
+    pub frame_key: Arc<HmacKey>,
 }
 
 /// The evidence service.
 pub struct Audit {
     config: AuditConfig,
     store: Store,
+    ledger: Ledger,
     denials: Arc<AnonymousDenials>,
     verifier: Arc<dyn Verifier>,
+    marks: Option<SweepMarks>,
+    streams: Streams,
+    frame_key: Arc<HmacKey>,
     /// Who guesses the token is made to wait: it opens every zone's evidence, and the Admin API's limits do not cover
     /// this port.
     guesses: Backoff,
     sweeps: Sweeps,
+    raised: Raised,
+    metrics: Metrics,
+    /// Whether frames could be read when that was last tried.
+    consuming: AtomicBool,
     probes: Probes,
 }
 
 impl Audit {
-    /// Over the store's evidence. `denials` counts callers without credential, `verifier` is what the sweep runs.
-    pub fn new(
-        mut config: AuditConfig,
-        store: Store,
-        denials: Arc<AnonymousDenials>,
-        verifier: Arc<dyn Verifier>,
-    ) -> Self {
+    /// Over the store's evidence.
+    pub fn new(mut config: AuditConfig, capabilities: Capabilities) -> Self {
         // Compared with nothing, an empty secret would be right.
         config.admin_token = config.admin_token.filter(|token| !token.expose().is_empty());
         config.metrics_bearer = config.metrics_bearer.filter(|bearer| !bearer.expose().is_empty());
+        let Capabilities { store, ledger, denials, verifier, marks, streams, frame_key } = capabilities;
         Self {
             config,
             store,
+            ledger,
             denials,
             verifier,
+            marks,
+            streams,
+            frame_key,
             guesses: Backoff::for_credentials(),
             sweeps: Sweeps::default(),
+            raised: Raised::default(),
+            metrics: Metrics::default(),
+            consuming: AtomicBool::new(true),
             probes: Probes::default(),
         }
     }

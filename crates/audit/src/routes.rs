@@ -2,11 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::extract::{Query, State};
+use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Extension, Router};
 use caracal_authority::ZoneId;
 use caracal_crypto::{SecretText, chance, constant_time_eq};
@@ -14,10 +15,11 @@ use caracal_http::limits::{Source, Verdict};
 use caracal_http::{Face, FreshId, PeerAddr, Problem, Profile, health};
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use serde_json::{Map, Value};
+use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::Audit;
+use crate::dlq;
 use crate::search::{SearchQuery, search};
 
 /// For all readiness checks together.
@@ -29,12 +31,16 @@ impl Audit {
     pub fn router(self: Arc<Self>) -> Router {
         let fresh = FreshId::new(|| chance::uuid_v4().map(|id| id.to_string()).unwrap_or_default());
         let mut inner = Router::new()
-            .route("/health", get(|| async { health::alive_empty() }))
+            .route("/health", get(alive))
             .route("/ready", get(ready))
             .route("/metrics", get(metrics))
             .route("/metrics.json", get(metrics_json));
         if self.config.admin_token.is_some() {
-            inner = inner.route("/api/audit/search", get(found));
+            inner = inner
+                .route("/api/audit/search", get(found))
+                .route("/api/audit/dlq", get(dead_letters))
+                .route("/api/audit/dlq/replay", post(replay))
+                .route("/api/audit/dlq/{id}", get(dead_letter));
         }
         let inner = inner
             .fallback(|| async { not_found() })
@@ -59,7 +65,22 @@ impl Audit {
     }
 }
 
+/// The part of this service that nobody else can do for it.
+fn consumer(audit: &Audit) -> Option<&'static str> {
+    (!audit.consuming.load(Ordering::Relaxed)).then_some("consumer_unhealthy")
+}
+
+async fn alive(State(audit): State<Arc<Audit>>) -> Response {
+    match consumer(&audit) {
+        Some(reason) => health::not_ready(reason).into_response(),
+        None => health::alive_empty().into_response(),
+    }
+}
+
 async fn ready(State(audit): State<Arc<Audit>>) -> Response {
+    if let Some(reason) = consumer(&audit) {
+        return health::not_ready(reason).into_response();
+    }
     let answers = match tokio::time::timeout(READY_WITHIN, audit.store.check()).await {
         Ok(Ok(())) => true,
         Ok(Err(error)) => {
@@ -75,7 +96,7 @@ async fn ready(State(audit): State<Arc<Audit>>) -> Response {
     if audit.probes.objections().await.redis_unreachable {
         return health::not_ready("redis_unreachable").into_response();
     }
-    if let Some(objection) = audit.sweeps.objection() {
+    if let Some(objection) = audit.passed_threshold().or_else(|| audit.sweeps.objection()) {
         return health::not_ready(objection).into_response();
     }
     health::ready_audit(Profile::AUDIT).into_response()
@@ -85,24 +106,14 @@ async fn metrics(State(audit): State<Arc<Audit>>, headers: HeaderMap) -> Respons
     if !audit.may_read_metrics(&headers) {
         return audit.turn_away("invalid_metrics_bearer");
     }
-    let mut text = String::new();
-    for (name, value) in audit.sweeps.counts() {
-        let (name, kind) = match name {
-            "tamper_chain_breaks" | "tamper_hmac_failures" => (format!("{name}_total"), "counter"),
-            "tamper_last_sweep_unix" | "tamper_last_full_unix" => (name.to_owned(), "gauge"),
-            _ => (name.to_owned(), "counter"),
-        };
-        text.push_str(&format!("# TYPE caracal_audit_{name} {kind}\ncaracal_audit_{name} {value}\n"));
-    }
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], audit.metrics.text()).into_response()
 }
 
 async fn metrics_json(State(audit): State<Arc<Audit>>, headers: HeaderMap) -> Response {
     if !audit.may_read_metrics(&headers) {
         return audit.turn_away("invalid_metrics_bearer");
     }
-    let counts = audit.sweeps.counts().into_iter().map(|(name, value)| (name.to_owned(), Value::from(value)));
-    Profile::AUDIT.json(StatusCode::OK, &counts.collect::<Map<_, _>>()).into_response()
+    Profile::AUDIT.json(StatusCode::OK, &audit.metrics.json()).into_response()
 }
 
 /// Authentication comes before parameters, and without a configured token there is no such route.
@@ -112,28 +123,89 @@ async fn found(
     headers: HeaderMap,
     Query(query): Query<Vec<(String, String)>>,
 ) -> Response {
-    let Some(token) = &audit.config.admin_token else { return not_found().into_response() };
-    if let Some(refused) = refusal(&audit, token, peer, &headers) {
+    if let Some(refused) = shut(&audit, peer, &headers) {
         return refused;
     }
     let query = SearchQuery::of(query);
     if query.zone_id.is_empty() {
-        return Problem::new(StatusCode::BAD_REQUEST, "invalid_query").describe("zone_id is required").into_response();
+        return invalid("zone_id is required");
     }
-    let Ok(zone) = ZoneId::parse(&query.zone_id) else {
-        return Problem::new(StatusCode::BAD_REQUEST, "invalid_query").describe("zone_id is no id").into_response();
-    };
-    match search(&audit.store, &zone, &query).await {
-        Ok(found) => {
+    let Ok(zone) = ZoneId::parse(&query.zone_id) else { return invalid("zone_id is no id") };
+    told(search(&audit.store, &zone, &query).await.map(Some), "search failed")
+}
+
+/// The dead letters of the frames' topic.
+async fn dead_letters(
+    State(audit): State<Arc<Audit>>,
+    peer: Option<Extension<PeerAddr>>,
+    headers: HeaderMap,
+    Query(query): Query<Vec<(String, String)>>,
+) -> Response {
+    if let Some(refused) = shut(&audit, peer, &headers) {
+        return refused;
+    }
+    match dlq::Range::of(&query) {
+        Ok(range) => told(dlq::list(&audit.streams, &audit.store, &range).await.map(Some), "dlq list failed"),
+        Err(dlq::Unreadable(why)) => invalid(why),
+    }
+}
+
+async fn dead_letter(
+    State(audit): State<Arc<Audit>>,
+    peer: Option<Extension<PeerAddr>>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Response {
+    if let Some(refused) = shut(&audit, peer, &headers) {
+        return refused;
+    }
+    if !dlq::is_id(&id) {
+        return not_found().into_response();
+    }
+    told(dlq::lookup(&audit.streams, &audit.store, &id).await, "dlq detail failed")
+}
+
+/// Offers what was put aside again, where that can help.
+async fn replay(
+    State(audit): State<Arc<Audit>>,
+    peer: Option<Extension<PeerAddr>>,
+    headers: HeaderMap,
+    Query(query): Query<Vec<(String, String)>>,
+) -> Response {
+    if let Some(refused) = shut(&audit, peer, &headers) {
+        return refused;
+    }
+    match dlq::Range::of(&query) {
+        Ok(range) => told(dlq::replay(&audit.streams, &range).await.map(Some), "dlq replay failed"),
+        Err(dlq::Unreadable(why)) => invalid(why),
+    }
+}
+
+/// An answer that holds what was recorded, unredacted: no cache on the way may keep it.
+fn told<T: Serialize, E: std::fmt::Display>(outcome: Result<Option<T>, E>, failed: &'static str) -> Response {
+    match outcome {
+        Ok(Some(found)) => {
             let mut response = Profile::AUDIT.json(StatusCode::OK, &found).into_response();
-            // It is not redacted: no cache on the way may keep it.
             response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
             response
         }
+        Ok(None) => not_found().into_response(),
         Err(error) => {
-            tracing::error!(%error, "search failed");
-            Problem::internal().describe("search failed").into_response()
+            tracing::error!(%error, "{failed}");
+            Problem::internal().describe(failed).into_response()
         }
+    }
+}
+
+fn invalid(why: &'static str) -> Response {
+    Problem::new(StatusCode::BAD_REQUEST, "invalid_query").describe(why).into_response()
+}
+
+/// What those are told to whom the operators' routes are shut. Without a configured token there are none.
+fn shut(audit: &Audit, peer: Option<Extension<PeerAddr>>, headers: &HeaderMap) -> Option<Response> {
+    match &audit.config.admin_token {
+        Some(token) => refusal(audit, token, peer, headers),
+        None => Some(not_found().into_response()),
     }
 }
 

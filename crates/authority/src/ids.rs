@@ -100,6 +100,10 @@ ids! {
     AgentSessionId;
     /// A delegation edge (`delegation_edge_id` on the wire).
     EdgeId;
+    /// A service that an application offers to agents.
+    ServiceId;
+    /// One request to such a service.
+    InvocationId;
     /// One STS exchange: identity and revocation anchor (`sid` in a mandate, `session_id` in forms).
     AuthorityRecordId;
     /// A policy: one data document with its versions.
@@ -126,6 +130,10 @@ ids! {
     EventId;
     /// An outbox message.
     OutboxId;
+    /// Where approval events of a zone are sent.
+    NotificationSinkId;
+    /// One event on its way to one sink.
+    NotificationDeliveryId;
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 //! Facts in, outcome out. Nothing here reads a clock, draws a random number or does I/O; time and ids are
 //! arguments. This is the part a security reviewer reads first, best in this order: [`exchange`] for the decision as
 //! one sequence, [`delegation`] for the algebra and the walk it relies on, [`lifetime`], [`resource`] for the
-//! operation floor, [`session`] and [`record`] for who is live, [`approval`] for what a human has to agree to and who
+//! operation floor, [`session`] and [`record`] for who is live, [`lease`] for who goes on running a
+//! service, [`approval`] for what a human has to agree to and who
 //! may, [`control`] for keys to the Control endpoint, [`federation`] for users from outside, [`mandate`] for what is signed
 //! in the end.
 //!
@@ -16,7 +17,9 @@ pub mod delegation;
 pub mod exchange;
 pub mod federation;
 pub mod ids;
+pub mod invocation;
 pub mod launch;
+pub mod lease;
 pub mod lifetime;
 pub mod mandate;
 pub mod record;

@@ -8,6 +8,8 @@ use zeroize::Zeroizing;
 
 use crate::error::BrokerError;
 
+/// The flaw of an answer whose token is of a type that nobody has said how to use.
+pub(crate) const NOT_BEARER: &str = "the token_type is not bearer, and no auth_scheme is configured";
 /// Largest answer that is read.
 pub(crate) const MOST_BYTES: usize = 64 * 1024;
 /// No token lives longer than what `expires_in` can say in a year; larger numbers are nonsense or an overflow to be.
@@ -51,7 +53,7 @@ pub(crate) fn read(answer: &SimpleResponse, names_scheme: bool) -> Result<Issued
     match members.get("token_type") {
         None | Some(Value::Null) => {}
         Some(Value::String(kind)) if kind.is_empty() || kind.eq_ignore_ascii_case("bearer") || names_scheme => {}
-        Some(Value::String(_)) => return bad("the token_type is not bearer, and no auth_scheme is configured"),
+        Some(Value::String(_)) => return bad(NOT_BEARER),
         Some(_) => return bad("the token_type is not a text"),
     }
     let expires_in = match members.get("expires_in") {
@@ -91,10 +93,13 @@ fn take(members: &mut Map<String, Value>, name: &str) -> Option<SecretText> {
 }
 
 /// An error code of the protocol. Anything that does not look like one may be anything, a secret included.
-fn error_code(members: &Map<String, Value>) -> Option<String> {
+pub(crate) fn error_code(members: &Map<String, Value>) -> Option<String> {
     let code = members.get("error")?.as_str()?;
-    let good = (1..=64).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-    good.then(|| code.to_owned())
+    is_error_code(code).then(|| code.to_owned())
+}
+
+pub(crate) fn is_error_code(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
 }
 
 #[cfg(test)]

@@ -40,10 +40,10 @@ pub(crate) struct Endpoints {
 }
 
 /// A form that is wiped when it was sent.
-struct Form(Vec<(&'static str, Zeroizing<String>)>);
+pub(crate) struct Form(Vec<(&'static str, Zeroizing<String>)>);
 
 impl Form {
-    fn set(&mut self, name: &'static str, value: impl Into<String>) {
+    pub(crate) fn set(&mut self, name: &'static str, value: impl Into<String>) {
         self.0.push((name, Zeroizing::new(value.into())));
     }
 
@@ -66,34 +66,30 @@ impl Endpoints {
         settings: &TokenSettings,
         secrets: &SecretDocument,
     ) -> Result<Issued, BrokerError> {
-        self.ask(settings, secrets, |form, now| {
-            match settings.grant {
-                Grant::ClientCredentials => {
-                    form.set("grant_type", "client_credentials");
-                    for (name, value) in [
-                        ("scope", settings.scope()),
-                        ("audience", settings.audience.clone()),
-                        ("resource", settings.resource.clone()),
-                    ] {
-                        if let Some(value) = value {
-                            form.set(name, value);
-                        }
-                    }
-                }
-                Grant::JwtBearer => {
-                    let key = private_key(secrets)?;
-                    let signer = Signer { key: &key, key_id: settings.key_id.as_deref(), certificate: None };
-                    let subject = settings.assertion_subject.as_deref().unwrap_or(&settings.client_id);
-                    let audience = settings.assertion_audience.as_deref().unwrap_or(&settings.endpoint_text);
-                    let scope = settings.scope();
-                    let assertion = signer.grant(&settings.client_id, subject, audience, scope.as_deref(), now)?;
-                    form.set("grant_type", JWT_BEARER);
-                    form.set("assertion", assertion.expose().as_str());
-                }
-            }
-            Ok(())
-        })
-        .await
+        self.ask(settings, secrets, |form, now| own_grant(settings, secrets, form, now)).await
+    }
+
+    /// Sends what `fill` puts into the form, with the client's proof, once, and gives the answer whatever it is: for what
+    /// can be used only once, and for whoever judges answers otherwise.
+    pub(crate) async fn ask_once(
+        &self,
+        settings: &TokenSettings,
+        secrets: &SecretDocument,
+        deadline: Duration,
+        fill: impl FnOnce(&mut Form, Timestamp) -> Result<(), BrokerError>,
+    ) -> Result<SimpleResponse, BrokerError> {
+        let now = self.store.now();
+        let mut form = Form(Vec::new());
+        fill(&mut form, now)?;
+        let headers = prove(settings, secrets, &mut form, now)?;
+        self.post(settings.endpoint.clone(), form.encode(&settings.params), headers, deadline).await
+    }
+
+    /// Reads a document at `url`, which is `https`.
+    pub(crate) async fn get(&self, url: TargetUrl, deadline: Duration) -> Result<SimpleResponse, BrokerError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        self.send_request(Method::GET, url, headers, Bytes::new(), deadline).await
     }
 
     /// Asks for the successor of a connection's token.
@@ -177,7 +173,18 @@ impl Endpoints {
         deadline: Duration,
     ) -> Result<SimpleResponse, BrokerError> {
         let body = Bytes::from_owner(Zeroizing::new(std::mem::take(&mut *form).into_bytes()));
-        let (method, max_response_bytes) = (Method::POST, answer::MOST_BYTES);
+        self.send_request(Method::POST, url, headers, body, deadline).await
+    }
+
+    async fn send_request(
+        &self,
+        method: Method,
+        url: TargetUrl,
+        headers: HeaderMap,
+        body: Bytes,
+        deadline: Duration,
+    ) -> Result<SimpleResponse, BrokerError> {
+        let max_response_bytes = answer::MOST_BYTES;
         let request = SimpleRequest { method, url, headers, body, deadline, max_response_bytes };
         self.client.send(request).await.map_err(|error| match error {
             SimpleError::Egress(refused @ (EgressError::Refused { .. } | EgressError::Target(_))) => {
@@ -186,6 +193,40 @@ impl Endpoints {
             other => BrokerError::Unreachable(other),
         })
     }
+}
+
+/// What a client asks for with when it asks for a token of its own.
+pub(crate) fn own_grant(
+    settings: &TokenSettings,
+    secrets: &SecretDocument,
+    form: &mut Form,
+    now: Timestamp,
+) -> Result<(), BrokerError> {
+    match settings.grant {
+        Grant::ClientCredentials => {
+            form.set("grant_type", "client_credentials");
+            for (name, value) in [
+                ("scope", settings.scope()),
+                ("audience", settings.audience.clone()),
+                ("resource", settings.resource.clone()),
+            ] {
+                if let Some(value) = value {
+                    form.set(name, value);
+                }
+            }
+        }
+        Grant::JwtBearer => {
+            let key = private_key(secrets)?;
+            let signer = Signer { key: &key, key_id: settings.key_id.as_deref(), certificate: None };
+            let subject = settings.assertion_subject.as_deref().unwrap_or(&settings.client_id);
+            let audience = settings.assertion_audience.as_deref().unwrap_or(&settings.endpoint_text);
+            let scope = settings.scope();
+            let assertion = signer.grant(&settings.client_id, subject, audience, scope.as_deref(), now)?;
+            form.set("grant_type", JWT_BEARER);
+            form.set("assertion", assertion.expose().as_str());
+        }
+    }
+    Ok(())
 }
 
 /// Adds the client's proof to the form or to the headers.

@@ -11,7 +11,9 @@
 //!   signs, and what is signed.
 //! - `endpoint`, `answer`: one question and its answer. `circuit`, `tokens`, `flights`: when none is asked.
 //! - [`backends`]: where sealed secrets lie, if not in the store.
-//! - `connections`, `revocation`: accounts, who renews them, and their end.
+//! - `connections`, `revocation`: accounts, who renews them, and their end. `code`: how an account comes about that somebody
+//!   has agreed to at its provider.
+//! - `check`, `discovery`: what an operator asks before anybody else does.
 //!
 //! Every request goes through the one egress guard (`caracal_http::egress`), to a host that the provider's configuration
 //! lists, and follows no redirect.
@@ -22,9 +24,12 @@
 mod answer;
 mod assertion;
 pub mod backends;
+mod check;
 mod circuit;
+mod code;
 mod connections;
 mod der;
+mod discovery;
 mod document;
 mod endpoint;
 mod error;
@@ -44,7 +49,10 @@ use caracal_http::egress::GuardedConnector;
 use caracal_store::Store;
 
 pub use answer::Issued;
+pub use check::{Check, CheckStatus};
+pub use code::NoTokens;
 pub use connections::{AccountToken, NoAccountToken};
+pub use discovery::{NotDiscovered, ServerMetadata};
 pub use document::SecretDocument;
 pub use error::BrokerError;
 pub use key::{AssertionKey, BadKey, Certificate};

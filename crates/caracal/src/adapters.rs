@@ -1,6 +1,7 @@
 //! Services never know each other; where one asks another, it does so through a trait of its own. Here those traits are
 //! fulfilled within one process: a question is a function call.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,14 +12,14 @@ use caracal_authority::ZoneId;
 use caracal_authority::resource::UpstreamCall;
 use caracal_gateway::{Directive, Exchange, ExchangeRefusal, ExchangeRequest, Permitted, RefusalKind, StsUnreachable};
 use caracal_http::health::{Objections, Probe};
-use caracal_ledger::{ChainKey, LedgerReport, read_heads, verify_store};
+use caracal_ledger::{Begin, Chain, ChainKey, Head, LedgerReport, read_heads, verify_store_marked};
 use caracal_store::policy_replicas::{self, LoadedPolicy};
 use caracal_store::{BoxFuture, Clock, Store, StoreError, outbox};
 use caracal_stream::Redis;
 use caracal_sts::loads::ALIVE;
 use caracal_sts::{Decision, ExchangeError, GatewayCall, Granted, Sts};
 
-use crate::commands::{Failure, verify_with_key};
+use crate::commands::{Failure, verify_marked};
 
 /// The STS, as the Gateway asks it.
 pub(crate) struct InProcessSts(pub(crate) Arc<Sts>);
@@ -64,6 +65,7 @@ fn permitted(granted: Granted, resource: &str) -> Permitted {
             connection_id: made.connection_id,
             forward_caracal_identity: made.forward_caracal_identity,
             expires_at: made.expires_at.map(Timestamp::as_seconds),
+            limits: made.limits,
         }),
     }
 }
@@ -144,8 +146,9 @@ pub(crate) struct OfflineVerifier {
 }
 
 impl Verifier for OfflineVerifier {
-    fn verify(&self) -> Result<LedgerReport, String> {
-        verify_with_key(&self.data_dir, self.key.as_ref(), |_, _| {}).map_err(|Failure(message)| message)
+    fn verify(&self, marks: &BTreeMap<Chain, Head>, begin: Begin) -> Result<LedgerReport, String> {
+        let verified = verify_marked(&self.data_dir, self.key.as_ref(), (marks, begin), |_, _| {});
+        verified.map_err(|Failure(message)| message)
     }
 }
 
@@ -157,15 +160,16 @@ pub(crate) struct SharedVerifier {
 }
 
 impl Verifier for SharedVerifier {
-    fn verify(&self) -> Result<LedgerReport, String> {
+    fn verify(&self, marks: &BTreeMap<Chain, Head>, begin: Begin) -> Result<LedgerReport, String> {
         let heads = read_heads(&self.heads_dir, self.key.as_ref()).map_err(|error| error.to_string())?;
         let reading = async {
             let mut snapshot = self.store.snapshot().await?;
-            verify_store(
+            verify_store_marked(
                 &mut snapshot.deployment(),
                 Some(self.key.as_ref()),
                 &heads.unwrap_or_default(),
-                &mut |_: &caracal_ledger::Chain, _: i64| {},
+                (marks, begin),
+                &mut |_: &Chain, _: i64| {},
             )
             .await
         };

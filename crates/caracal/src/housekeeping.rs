@@ -1,10 +1,13 @@
 //! Forgetting what no decision can need any more: used mandates and nonces past their end, idempotency receipts past
-//! their retention, approvals a day after they were over, counts of windows long past. Applications that registered
-//! themselves are archived a day after their end. In small commits, so that nobody waits for it.
+//! their retention, approvals a day after they were over, counts of windows long past, notifications a week after they were
+//! sent or given up, consents that nobody finished. Applications that registered themselves are archived a day after their
+//! end. In small commits, so that nobody waits for it.
 
 use std::time::Duration;
 
-use caracal_store::{Store, StoreError, applications, approvals, counts, receipts, used_mandates};
+use caracal_store::{
+    Store, StoreError, applications, approvals, counts, notification_deliveries, oauth_states, receipts, used_mandates,
+};
 use tokio::sync::watch;
 
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -14,6 +17,8 @@ const BATCH: i64 = 500;
 const MARGIN: Duration = Duration::from_secs(300);
 /// How long an approval that is over can still be looked at (contract: sts.md §7.1).
 const APPROVALS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long what became of a notification can be looked at (contract: admin-api.md §8).
+const DELIVERIES_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// How long an application that registered itself can still be looked at after its end (contract: admin-api.md §11).
 const REGISTRATIONS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -47,9 +52,13 @@ async fn forget_a_batch(store: &Store) -> Result<usize, StoreError> {
                 let over = tx.now().minus(APPROVALS_KEPT);
                 let approvals = approvals::purge_terminal(tx, over, BATCH).await?;
                 let counted = counts::purge_older(tx, before, BATCH).await?;
+                let sent = tx.now().minus(DELIVERIES_KEPT);
+                let sent = notification_deliveries::purge_settled(tx, sent, BATCH).await?;
+                let begun = oauth_states::purge_expired(tx, before, BATCH).await?;
                 let ended = tx.now().minus(REGISTRATIONS_KEPT);
                 let archived = applications::archive_ended(tx, ended, BATCH).await?;
-                Ok(used + approvals + counted + archived + receipts::purge_expired(tx, before, BATCH).await?)
+                let others = counted + sent + begun + archived;
+                Ok(used + approvals + others + receipts::purge_expired(tx, before, BATCH).await?)
             })
         })
         .await

@@ -10,6 +10,7 @@ pub mod demo;
 mod elected;
 mod housekeeping;
 mod kept_counters;
+mod log_growth;
 mod logging;
 mod rewrapping;
 pub mod settings;

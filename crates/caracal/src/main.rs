@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use caracal::bench::{self, BenchFlags, What};
-use caracal::commands::{self, BackupFlags, Failure, RestoreFlags};
+use caracal::commands::{self, BackupFlags, Failure, ProveFlags, ReplayFlags, RestoreFlags, VerifyFileFlags};
 use caracal::settings::UpFlags;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -201,8 +201,21 @@ enum Config {
 
 #[derive(Subcommand)]
 enum Audit {
-    /// Verify every chain of a store: exit 0 only if all of it holds. Works on a copy and beside a running system.
+    /// Verify every chain of a store, and the tree beside it: exit 0 only if all of it holds. Works on a copy and beside a
+    /// running system. With FILE: verify an evidence file, offline, with the log's public key alone.
     Verify {
+        /// The evidence file that `caracal audit prove` wrote.
+        #[arg(value_name = "FILE", requires = "log_key", conflicts_with = "data_dir")]
+        file: Option<PathBuf>,
+        /// The public key that `caracal audit log-key` printed, or a file with it. Not the one that the file names.
+        #[arg(long, value_name = "KEY", requires = "file")]
+        log_key: Option<String>,
+        /// A file with an older checkpoint of that log: the file must show that the log continues it.
+        #[arg(long, value_name = "CHECKPOINT", requires = "file")]
+        since: Option<PathBuf>,
+        /// The public key of a witness that must have seen the file's checkpoint, or a file with it. Can be repeated.
+        #[arg(long, value_name = "KEY", requires = "file")]
+        witness: Vec<String>,
         /// The data directory.
         #[arg(long, value_name = "DIR")]
         data_dir: Option<PathBuf>,
@@ -210,6 +223,93 @@ enum Audit {
         #[arg(long)]
         json: bool,
     },
+    /// Decide recorded questions anew by another version of a policy set, and say what would have been decided otherwise.
+    /// Changes nothing; works beside a running system.
+    Replay {
+        /// The zone, by its id.
+        #[arg(long, value_name = "ID")]
+        zone: String,
+        /// The version of a policy set to decide by, active or not, by its id.
+        #[arg(long, value_name = "ID")]
+        policy_set_version: String,
+        /// Only what happened since: an instant such as 2026-01-01T00:00:00Z, or so long ago, such as 7d.
+        #[arg(long, value_name = "WHEN")]
+        since: Option<String>,
+        /// How many of the changes to show.
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        examples: usize,
+        /// The data directory of an embedded store; without it, and with DATABASE_URL, that database.
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+        /// JSON instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write what happened under one request into a file that anybody can verify who has the log's public key. Works beside
+    /// a running system.
+    Prove {
+        /// The request: the `requestId` of an answer, or its X-Request-Id.
+        #[arg(value_name = "REQUEST_ID")]
+        request_id: String,
+        /// The zone; needed only where several have a request of that id.
+        #[arg(long, value_name = "ID")]
+        zone: Option<String>,
+        /// Where to write it; `-` for standard output. [default: REQUEST_ID.evidence.json]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// A file with an older checkpoint: the file then shows that the log continues it.
+        #[arg(long, value_name = "CHECKPOINT")]
+        since: Option<PathBuf>,
+        /// A file with the checkpoint to prove by, one that witnesses have signed, say, instead of the newest.
+        #[arg(long, value_name = "CHECKPOINT")]
+        checkpoint: Option<PathBuf>,
+        /// The data directory.
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+        /// JSON instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the public keys that checkpoints and evidence files are verified with, one for each zone.
+    LogKey {
+        /// Only that of this zone.
+        #[arg(long, value_name = "ID")]
+        zone: Option<String>,
+        /// The data directory.
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+        /// JSON instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the newest signed checkpoint of a zone's log, for an auditor or a witness to keep.
+    Checkpoint {
+        /// The zone.
+        #[arg(long, value_name = "ID")]
+        zone: String,
+        /// The data directory.
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+    },
+}
+
+impl Audit {
+    fn run(self) -> Result<ExitCode, Failure> {
+        match self {
+            Self::Verify { file: Some(file), log_key: Some(log_key), since, witness: witnesses, json, .. } => {
+                commands::verify_file(&VerifyFileFlags { file, log_key, since, witnesses, json })
+            }
+            Self::Verify { data_dir, json, .. } => commands::verify(data_dir, json),
+            Self::Prove { request_id, zone, out, since, checkpoint, data_dir, json } => {
+                commands::prove(&ProveFlags { request_id, zone, out, since, checkpoint, data_dir, json })
+            }
+            Self::Replay { zone, policy_set_version: version, since, examples, data_dir, json } => {
+                commands::replay(&ReplayFlags { zone, version, since, examples, data_dir, json })
+            }
+            Self::LogKey { zone, data_dir, json } => commands::log_key(zone.as_deref(), data_dir, json),
+            Self::Checkpoint { zone, data_dir } => commands::checkpoint(&zone, data_dir),
+        }
+    }
 }
 
 #[derive(Subcommand)]
@@ -302,7 +402,7 @@ fn main() -> ExitCode {
             bench::run(&BenchFlags { what, workers, seconds, warm_up, json })
         }
         Command::Status { ready, json, port_offset, bind } => commands::status(bind, port_offset, ready, json),
-        Command::Audit(Audit::Verify { data_dir, json }) => commands::verify(data_dir, json),
+        Command::Audit(audit) => audit.run(),
         Command::Streams(Streams::Show { topics: Topics { data_dir, json } }) => commands::show_streams(data_dir, json),
         Command::Streams(Streams::Dead { topic, topics: Topics { data_dir, json } }) => {
             commands::list_dead_letters(data_dir, &topic, json)

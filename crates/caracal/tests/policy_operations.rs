@@ -7,7 +7,7 @@ use caracal_testkit::{Database, Redis};
 use http::Method;
 use serde_json::{Value, json};
 use support::cluster::{Cluster, until};
-use support::{Addressed, Answer, Http, NOTES, Running, Tenant, upstream};
+use support::{Addressed, Answer, Http, NOTES, Running, Tenant, caracal, upstream};
 
 /// The management API of one zone.
 struct Zone<'s, S> {
@@ -158,4 +158,52 @@ async fn t04_state_an_activation_is_loaded_when_every_process_has_it() {
     assert!(cluster.sts[1].terminate());
     until("one left", async || zone.status(&set).await["replicas"].as_array().unwrap().len() == 1).await;
     assert_eq!(zone.status(&set).await["propagation_status"], "loaded");
+}
+
+/// A version is tried on everything that was decided, before it decides anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn t06_evidence_recorded_decisions_are_decided_anew_by_another_version() {
+    let directory = tempfile::tempdir().unwrap();
+    let system = Running::start(directory.path());
+    let http = Http::new();
+    let tenant = Tenant::provision(&http, &system, &upstream().await).await;
+    let zone = Zone { http: &http, system: &system, tenant: &tenant };
+    let (session, edge) = tenant.delegation(&http, &system).await;
+    let set = zone.set().await;
+    let wide = zone.version(&set, "wide", &zone.grants("notes:read")).await;
+    let narrow = zone.version(&set, "narrow", &zone.grants("notes:list")).await;
+    for (version, status) in [(&wide, 200), (&narrow, 403), (&wide, 200)] {
+        zone.activate(&set, version).await;
+        assert_eq!(tenant.mint(&http, &system, (&session, &edge)).await.unwrap().status, status);
+    }
+    let replayed = |version: &str, since: &str| {
+        let mut command = caracal();
+        command.args(["audit", "replay", "--zone", &tenant.zone, "--policy-set-version", version, "--since", since]);
+        let ran = command.args(["--data-dir"]).arg(directory.path()).arg("--json").output().unwrap();
+        let said = String::from_utf8(ran.stderr).unwrap();
+        (ran.status.success(), serde_json::from_slice::<Value>(&ran.stdout).unwrap_or_default(), said)
+    };
+    let counts = |report: &Value| {
+        let of = |name: &str| report[name].as_u64().unwrap();
+        assert_eq!(of("decisions"), of("reproduced") + of("not_reproduced"), "{report}");
+        (of("reproduced"), of("unchanged"), of("newly_denied"), of("newly_allowed"))
+    };
+    let (_, by_narrow, said) = replayed(&narrow, "1h");
+    let (_, by_wide, _) = replayed(&wide, "2020-01-01T00:00:00Z");
+    // The bootstrap of the session is a decision of policy, too, and no document's to change.
+    let (reproduced, unchanged, denied, allowed) = counts(&by_narrow);
+    assert_eq!((denied, allowed, reproduced - unchanged), (2, 0, 2), "{by_narrow} {said}");
+    let example = &by_narrow["examples"][0];
+    assert_eq!(
+        (&example["change"], &example["resource"], &example["reason"], &example["application_id"]),
+        (&json!("newly_denied"), &json!(NOTES), &json!("role_scope_mismatch"), &json!(tenant.application))
+    );
+    let (reproduced, unchanged, denied, allowed) = counts(&by_wide);
+    assert_eq!((denied, allowed, reproduced - unchanged), (0, 1, 1), "{by_wide}");
+    assert_eq!(by_wide["examples"][0]["change"], "newly_allowed");
+    // What is not there can't be decided by.
+    let (ok, _, said) = replayed("0199c0de-0000-7000-8000-000000000000", "1h");
+    assert!(!ok && said.contains("has no version"), "{said}");
+    let (ok, _, said) = replayed(&wide, "yesterday");
+    assert!(!ok && said.contains("--since"), "{said}");
 }

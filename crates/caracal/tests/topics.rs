@@ -10,9 +10,11 @@ use std::time::Duration;
 use caracal_crypto::SecretText;
 use caracal_crypto::hmac::HmacKey;
 use caracal_store::{Message, SqliteOptions, Store, StoreError, SystemClock, outbox, streams};
-use caracal_stream::{Begin, Consumer, ConsumerOptions, REVOCATIONS, Redis, RedisOptions, Streams};
+use caracal_stream::{AUDIT_EVENTS, Begin, Consumer, ConsumerOptions, REVOCATIONS, Redis, RedisOptions, Streams};
+use caracal_testkit::Database;
 use serde_json::{Value, json};
-use support::{Http, Running, Said, Tenant, caracal, run, upstream};
+use support::cluster::Deployment;
+use support::{Addressed, Http, Running, Said, Tenant, caracal, run, upstream};
 use tokio::sync::watch;
 
 fn command(data_dir: &Path, arguments: &[&str]) -> Said {
@@ -133,4 +135,46 @@ async fn t07_streams_dead_letters_on_a_server_are_listed_and_tried_again() {
     drop(server);
     let refused = run(caracal().env("REDIS_URL", "redis://:hunter2@127.0.0.1:1/").args(["streams", "show"]));
     assert!(refused.code == Some(1) && !refused.stderr.contains("hunter2"), "{}", refused.stderr);
+}
+
+/// A client that holds the producer key brings evidence over Redis. What somebody else brings is for the operator to see.
+#[tokio::test(flavor = "multi_thread")]
+async fn t06_evidence_a_clients_frame_reaches_the_chain_of_its_zone() {
+    let (database, redis) = (Database::create().unwrap(), caracal_testkit::Redis::start().unwrap());
+    let deployment = Deployment::new(&database.url(), &redis.url());
+    let control = deployment.serve("control", "api,coordinator,audit");
+    let key = Arc::new(HmacKey::from_hex(deployment.told("AUDIT_HMAC_KEY")).unwrap());
+    let server = Redis::open(RedisOptions::at(SecretText::new(redis.url()))).await.unwrap();
+    let streams = Streams::on_redis(server, key.clone());
+    let data = format!(
+        r#"{{"id":"ev-1","zone_id":"z-1","event_type":"acme.thing","decision":"allow","occurred_at":"{}"}}"#,
+        caracal_store::Clock::now(&SystemClock).to_micros_text()
+    );
+    let frame = |signature: String| {
+        let pairs = [("id", "ev-1".to_owned()), ("data", data.clone()), ("sig", signature)];
+        pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect::<Vec<_>>()
+    };
+    let signature = key.sign_hex(&[data.as_bytes()]);
+    for signature in [signature.clone(), "00".to_owned(), signature] {
+        streams.add_raw(AUDIT_EVENTS, frame(signature)).await.unwrap();
+    }
+    let (http, token) = (Http::new(), deployment.admin_token.clone());
+    let ask = async |path: &str| {
+        let url = format!("{}/api/audit/{path}", control.url("audit"));
+        http.json(http::Method::GET, &url, &token, None).await.unwrap().json()
+    };
+    let waiting = async {
+        while streams.list_groups(AUDIT_EVENTS).await.unwrap().first().is_none_or(|group| group.pending + group.lag > 0)
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap();
+    let found = ask("search?zone_id=z-1").await;
+    assert_eq!(found["events"].as_array().map(Vec::len), Some(1), "{found}");
+    assert_eq!((&found["events"][0]["Event"]["id"], &found["events"][0]["ChainSeq"]), (&json!("ev-1"), &json!(1)));
+    let letters = ask("dlq").await;
+    assert_eq!(letters["entries"].as_array().map(Vec::len), Some(1), "{letters}");
+    assert_eq!(letters["entries"][0]["reason"], "hmac_verify_failed");
+    deployment.verify_ledger();
 }

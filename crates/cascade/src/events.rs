@@ -5,6 +5,7 @@
 //! published by its own name, whatever else is published about the record behind it (difference D15).
 
 use caracal_authority::{AgentSessionId, ApplicationId, AuthorityRecordId, EdgeId, OutboxId};
+use caracal_store::invocations::Invocation;
 use caracal_store::sessions::SessionRow;
 use caracal_store::{ZoneWrite, outbox};
 
@@ -13,6 +14,7 @@ use crate::{CascadeError, new_id};
 const LIFECYCLE: &str = "caracal.agents.lifecycle";
 const REVOKE: &str = "caracal.sessions.revoke";
 const INVALIDATE: &str = "caracal.delegations.invalidate";
+const INVOCATIONS: &str = "caracal.invocations.lifecycle";
 
 /// A message in the making: fields in order, the zone always among them.
 struct Message {
@@ -171,6 +173,20 @@ pub async fn edge_revoked(
         .with("reason", reason)
         .with_known("affected_edges", affected)
         .with("epoch", epoch)
+        .publish(tx)
+        .await
+}
+
+/// An invocation was asked for, or moved. Each attempt has messages of its own.
+pub async fn invocation_moved(
+    tx: &mut ZoneWrite<'_>,
+    event: &'static str,
+    invocation: &Invocation,
+) -> Result<(), CascadeError> {
+    Message::new(INVOCATIONS, format!("{event}:{}:{}", invocation.id, invocation.attempts))
+        .with("event", event)
+        .with("service_id", &invocation.service_id)
+        .with("invocation_id", &invocation.id)
         .publish(tx)
         .await
 }

@@ -12,7 +12,7 @@
 //!
 //! - [`end_sessions`], [`revoke_edges`], [`end_records`]: ends, which are final.
 //! - [`suspend`], [`resume`]: a stop that can be taken back, so nothing lasting is published of it (D15).
-//! - [`events`]: the messages of the life of sessions and edges.
+//! - [`events`]: the messages of the life of sessions, edges and invocations.
 //!
 //! What must be absent here: who may ask for it, HTTP, SQL, and the graph rules themselves.
 
@@ -29,7 +29,7 @@ use caracal_store::StoreError;
 
 pub use end::{Fallen, end_records, end_sessions, revoke_edges};
 pub use gather::link;
-pub use pause::{resume, suspend};
+pub use pause::{Suspension, resume, suspend};
 
 /// A cascade that could not be written. The transaction must not commit.
 #[derive(Debug, thiserror::Error)]

@@ -70,9 +70,22 @@ impl Principal {
         self.scopes.contains(ADMIN)
     }
 
+    /// 403 `coordinator_admin_required` unless it has `coordinator.admin`; `why` says what is kept for those who have.
+    pub(crate) fn require_admin(&self, why: &'static str) -> Result<(), Problem> {
+        if self.is_admin() {
+            return Ok(());
+        }
+        Err(refusal(StatusCode::FORBIDDEN, "coordinator_admin_required").describe(why))
+    }
+
     /// Whether it is `application`.
     pub(crate) fn is(&self, application: &str) -> bool {
         self.application().is_some_and(|own| own.id.as_str() == application)
+    }
+
+    /// The application whose sessions and services it sees; none when it sees all of the zone (difference D26).
+    pub(crate) fn visible_application(&self) -> Option<&ApplicationId> {
+        self.application().filter(|_| !self.is_admin()).map(|own| &own.id)
     }
 
     /// Whether it is `application`, or holds `<scope>:<application>` (the table of §2).
@@ -186,14 +199,15 @@ pub(crate) async fn authenticate(
 }
 
 /// The bearer of exactly one `Authorization` header.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut lines = headers.get_all(AUTHORIZATION).iter();
     let (Some(line), None) = (lines.next(), lines.next()) else { return None };
     let token = line.to_str().ok()?.strip_prefix("Bearer ")?.trim();
     (1..=MAX_TOKEN_BYTES).contains(&token.len()).then_some(token)
 }
 
-fn is_operator(config: &CoordinatorConfig, token: &str) -> bool {
+/// Whether `token` is the operator's, where there is one.
+pub(crate) fn is_operator(config: &CoordinatorConfig, token: &str) -> bool {
     let expected = config.operator_token.as_ref().filter(|expected| !expected.expose().is_empty());
     expected.is_some_and(|expected| constant_time_eq(expected.expose().as_bytes(), token.as_bytes()))
 }

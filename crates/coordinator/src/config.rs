@@ -13,6 +13,8 @@ pub struct CoordinatorConfig {
     pub lifecycle_scope: String,
     /// `CARACAL_COORDINATOR_TOKEN`. Without one there is no operator access.
     pub operator_token: Option<SecretText>,
+    /// `METRICS_BEARER`: what opens the metrics. Without one, the operator's token does.
+    pub metrics_bearer: Option<SecretText>,
     /// `IDEMPOTENCY_HMAC_KEY`: under which keys are digested. Keys are never stored in clear.
     pub idempotency_hmac_key: HmacKey,
     /// `IDEMPOTENCY_HMAC_KEY_PREVIOUS`: receipts written under it are still found, so a rotation loses none.
@@ -37,14 +39,33 @@ pub struct CoordinatorConfig {
     pub rate_limit_per_minute: u32,
     /// `READY_RATE_LIMIT_PER_MIN`: readiness probes per caller's address; 0 switches the limit off. 120.
     pub ready_rate_limit_per_minute: u32,
+    /// `VERIFY_RATE_LIMIT_PER_MIN`: verifications per caller's address; 0 switches the limit off. 60.
+    pub verify_rate_limit_per_minute: u32,
+    /// `INVOCATION_RATE_LIMIT_PER_MIN`: requests that make or move invocations, per zone and application; 0 switches the
+    /// limit off. 120.
+    pub invocation_rate_limit_per_minute: u32,
     /// `TRUST_PROXY`: whether the last address of `X-Forwarded-For` is the caller's. Only behind a proxy that sets it:
     /// otherwise any caller chooses the address it is counted under. Off.
     pub trust_proxy: bool,
     /// `TTL_SWEEP_INTERVAL_MS`: how often tasks whose time is up are ended. They stop counting at once, the sweep only
     /// writes it down and takes their descendants along. 60 s.
     pub ttl_sweep_interval: Duration,
-    /// `SWEEPER_BATCH_SIZE`: tasks ended in one commit. 500.
+    /// `DEADLINE_SWEEP_INTERVAL_MS`: how often attempts are ended whose deadline has passed. 5 s.
+    pub deadline_sweep_interval: Duration,
+    /// `SWEEPER_BATCH_SIZE`: tasks ended, or services suspended, in one commit. 500.
     pub sweep_batch: u32,
+    /// `SERVICE_LEASE_SWEEP_INTERVAL_MS`: how often services whose lease was missed are suspended. 30 s.
+    pub lease_sweep_interval: Duration,
+    /// `RETENTION_CLEANUP_INTERVAL_MS`: how often lapsed delegations are marked and what is over is removed. 15 min.
+    pub retention_interval: Duration,
+    /// `RETENTION_CLEANUP_BATCH_SIZE`: rows of each kind in one commit. 500.
+    pub retention_batch: u32,
+    /// `SESSION_RETENTION_DAYS`: how long a session is kept after its end. 90 days.
+    pub session_retention: Duration,
+    /// `DELEGATION_RETENTION_DAYS`: how long a delegation is kept after its end. 90 days.
+    pub delegation_retention: Duration,
+    /// How long the record of a heartbeat may wait for its place in the chain. 1 s.
+    pub record_interval: Duration,
 }
 
 impl CoordinatorConfig {
@@ -54,6 +75,7 @@ impl CoordinatorConfig {
             issuer: issuer.into(),
             lifecycle_scope: "agent:lifecycle".to_owned(),
             operator_token: None,
+            metrics_bearer: None,
             idempotency_hmac_key,
             idempotency_hmac_key_previous: None,
             idempotency_retention: Duration::from_secs(7 * 86_400),
@@ -66,9 +88,18 @@ impl CoordinatorConfig {
             body_deadline: Duration::from_secs(30),
             rate_limit_per_minute: 600,
             ready_rate_limit_per_minute: 120,
+            verify_rate_limit_per_minute: 60,
+            invocation_rate_limit_per_minute: 120,
             trust_proxy: false,
             ttl_sweep_interval: Duration::from_secs(60),
+            deadline_sweep_interval: Duration::from_secs(5),
             sweep_batch: 500,
+            lease_sweep_interval: Duration::from_secs(30),
+            retention_interval: Duration::from_secs(15 * 60),
+            retention_batch: 500,
+            session_retention: Duration::from_secs(90 * 86_400),
+            delegation_retention: Duration::from_secs(90 * 86_400),
+            record_interval: Duration::from_secs(1),
         }
     }
 }
@@ -83,6 +114,7 @@ mod tests {
         let config = CoordinatorConfig::new("https://issuer.test", HmacKey::from_bytes(&key).unwrap());
         assert_eq!((config.max_sessions_per_zone, config.max_sessions_per_application), (10_000, 1_000));
         assert_eq!((config.rate_limit_per_minute, config.ready_rate_limit_per_minute), (600, 120));
+        assert_eq!((config.verify_rate_limit_per_minute, config.invocation_rate_limit_per_minute), (60, 120));
         assert_eq!((config.body_limit, config.idempotency_max_receipts, config.sweep_batch), (262_144, 10_000, 500));
         let seconds = [
             (config.idempotency_retention, 7 * 86_400),
@@ -90,6 +122,11 @@ mod tests {
             (config.service_lease, 120),
             (config.body_deadline, 30),
             (config.ttl_sweep_interval, 60),
+            (config.lease_sweep_interval, 30),
+            (config.retention_interval, 900),
+            (config.session_retention, 90 * 86_400),
+            (config.delegation_retention, 90 * 86_400),
+            (config.deadline_sweep_interval, 5),
         ];
         assert!(seconds.iter().all(|(found, expected)| *found == Duration::from_secs(*expected)), "{seconds:?}");
         assert_eq!(config.lifecycle_scope, "agent:lifecycle");

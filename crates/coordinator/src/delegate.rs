@@ -28,10 +28,10 @@ use serde_json::{Map, Value, json};
 
 use crate::Coordinator;
 use crate::auth::{IdentityRevoked, Principal};
+use crate::delegation_reads::edge_json;
 use crate::evidence::{Caller, record_success};
 use crate::facts::{application_id, edge_id, inbound, new_edge_row, session_id};
 use crate::idempotency::{BadKey, KeyRefused, Keyed, Operation, remembered_body};
-use crate::inbound::edge_json;
 use crate::outage::{Outage, new_id};
 use crate::schema::{Fields, Issues};
 use crate::wire::{Answer, invalid_body, refusal};

@@ -83,6 +83,18 @@ pub(crate) async fn record_success(
     Ok(ledger.record_change(tx, &record).await?)
 }
 
+/// Leaves the record of a success in the transaction that brings it about, where that can't extend the chain: it gets its
+/// place there a moment later.
+pub(crate) async fn leave_success(
+    tx: &mut ZoneWrite<'_>,
+    ledger: &Ledger,
+    caller: &Caller,
+    status: u16,
+) -> Result<(), Outage> {
+    let record = caller.record(status, tx.now())?;
+    Ok(ledger.leave_change(tx, &record).await?)
+}
+
 /// A refusal of an authenticated caller.
 struct Failure {
     caller: Arc<Caller>,

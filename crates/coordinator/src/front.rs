@@ -9,7 +9,7 @@ use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse, Response};
-use caracal_authority::{AgentSessionId, EdgeId};
+use caracal_authority::{AgentSessionId, EdgeId, InvocationId};
 use caracal_http::limits::Source;
 use caracal_http::rate::Kind;
 use caracal_http::{PeerAddr, Problem, Profile, RequestId, body, health, json};
@@ -18,15 +18,23 @@ use serde_json::Value;
 use crate::Coordinator;
 use crate::auth::{Sources, Unauthenticated, authenticate};
 use crate::delegate::delegate;
+use crate::delegation_reads::{
+    effective_authority, impact, list_active, list_inbound, list_outbound, read_epoch, read_inbound, traverse,
+};
 use crate::evidence::Caller;
-use crate::inbound::{list_inbound, read_inbound};
+use crate::lease::{heartbeat, take_over_lease};
+use crate::operations::{metrics, stats};
 use crate::outbox;
 use crate::read_session::read_session;
 use crate::revoke::revoke;
 use crate::route::{Recognised, Route, ZoneRoute, recognise};
+use crate::session_lists::{list_children, list_sessions};
 use crate::start::start;
+use crate::suspension::{resume, suspend};
 use crate::terminate::terminate;
+use crate::verify::verify;
 use crate::wire::{Answer, invalid_params, unknown_route};
+use crate::{agent_services, invocations};
 
 const SERVICE: &str = "coordinator";
 /// How long readiness waits for the store.
@@ -56,6 +64,9 @@ async fn answer(coordinator: &Coordinator, request: Request) -> Result<Response,
     let route = match route {
         Route::Health => return Ok(health::ok(Profile::COORDINATOR).into_response()),
         Route::Ready => return coordinator.readiness().await,
+        Route::Verify => return Ok(verify(coordinator, body.as_ref()).await?.into_response()),
+        Route::Stats => return coordinator.watched(stats(coordinator, &parts.headers, &parts.method).await),
+        Route::Metrics => return coordinator.watched(metrics(coordinator, &parts.headers, &parts.method).await),
         Route::InZone(route) => Some(route),
         Route::Unknown => None,
     };
@@ -72,10 +83,18 @@ async fn answer(coordinator: &Coordinator, request: Request) -> Result<Response,
     });
     let query = parts.uri.query().map(str::to_owned);
     let call = Call { caller: caller.clone(), headers: parts.headers, query, body };
+    let keyed = match &route {
+        Some(ZoneRoute::StartSession | ZoneRoute::CreateDelegation) => call.headers.contains_key("idempotency-key"),
+        Some(ZoneRoute::CreateInvocation) => true,
+        _ => false,
+    };
     let outcome = match route {
         Some(route) => perform(coordinator, route, call).await,
         None => Err(unknown_route()),
     };
+    if keyed {
+        coordinator.outcomes.note(&outcome);
+    }
     match outcome {
         Ok(answer) => Ok(answer.into_response()),
         Err(problem) => {
@@ -92,9 +111,29 @@ async fn perform(coordinator: &Coordinator, route: ZoneRoute, call: Call) -> Res
         ZoneRoute::StartSession => start(coordinator, caller, &headers, body).await,
         ZoneRoute::CreateDelegation => delegate(coordinator, caller, &headers, body).await,
         ZoneRoute::ReadSession(id) => read_session(coordinator, &caller.principal, &session(&id)?).await,
+        ZoneRoute::ListSessions => list_sessions(coordinator, &caller.principal, query).await,
+        ZoneRoute::ListChildren(id) => list_children(coordinator, &caller.principal, &session(&id)?, query).await,
+        ZoneRoute::SuspendSession(id) => suspend(coordinator, caller, session(&id)?).await,
+        ZoneRoute::ResumeSession(id) => resume(coordinator, caller, session(&id)?).await,
+        ZoneRoute::TakeOverLease(id) => take_over_lease(coordinator, caller, session(&id)?).await,
+        ZoneRoute::Heartbeat(id) => heartbeat(coordinator, caller, session(&id)?, body).await,
         ZoneRoute::TerminateSession(id) => terminate(coordinator, caller, session(&id)?, query, body).await,
         ZoneRoute::RevokeDelegation(id) => revoke(coordinator, caller, edge(&id)?).await,
         ZoneRoute::ListInbound(id) => list_inbound(coordinator, &caller.principal, &session(&id)?, query).await,
+        ZoneRoute::ListOutbound(id) => list_outbound(coordinator, &caller.principal, &session(&id)?, query).await,
+        ZoneRoute::ListActive => list_active(coordinator, &caller.principal, query).await,
+        ZoneRoute::ReadEpoch => read_epoch(coordinator, &caller.principal).await,
+        ZoneRoute::Traverse(id) => traverse(coordinator, &caller.principal, &edge(&id)?).await,
+        ZoneRoute::Impact(id) => impact(coordinator, &caller.principal, &edge(&id)?).await,
+        ZoneRoute::EffectiveAuthority(id) => effective_authority(coordinator, &caller.principal, &session(&id)?).await,
+        ZoneRoute::RegisterService => agent_services::register(coordinator, caller, body).await,
+        ZoneRoute::ListServices => agent_services::list(coordinator, &caller.principal, query).await,
+        ZoneRoute::CreateInvocation => invocations::create(coordinator, caller, body).await,
+        ZoneRoute::ListInvocations => invocations::list(coordinator, &caller.principal, query).await,
+        ZoneRoute::ReadInvocation(id) => invocations::read(coordinator, &caller.principal, &invocation(&id)?).await,
+        ZoneRoute::StartInvocation(id) => invocations::start(coordinator, caller, invocation(&id)?).await,
+        ZoneRoute::CancelInvocation(id) => invocations::cancel(coordinator, caller, invocation(&id)?, body).await,
+        ZoneRoute::CompleteInvocation(id) => invocations::complete(coordinator, caller, invocation(&id)?, body).await,
         ZoneRoute::ListDeadMessages => outbox::list_dead(coordinator, &caller.principal).await,
         ZoneRoute::RequeueMessages => outbox::requeue_all(coordinator, caller).await,
         ZoneRoute::RequeueMessage(id) => outbox::requeue(coordinator, caller, &id).await,
@@ -110,6 +149,10 @@ fn session(id: &str) -> Result<AgentSessionId, Problem> {
 
 fn edge(id: &str) -> Result<EdgeId, Problem> {
     EdgeId::parse(id).map_err(|_| invalid_params())
+}
+
+fn invocation(id: &str) -> Result<InvocationId, Problem> {
+    InvocationId::parse(id).map_err(|_| invalid_params())
 }
 
 /// The body as JSON, before anybody knows who sent it. Reading routes have none, whatever was sent.
@@ -133,10 +176,17 @@ impl Coordinator {
         let limited = |wait| Problem::limited("rate_limited", wait);
         if *route != Route::Ready {
             let kind = match route {
-                Route::InZone(ZoneRoute::TerminateSession(_) | ZoneRoute::RevokeDelegation(_)) => Kind::TakesAway,
+                Route::InZone(
+                    ZoneRoute::TerminateSession(_) | ZoneRoute::SuspendSession(_) | ZoneRoute::RevokeDelegation(_),
+                ) => Kind::TakesAway,
                 _ => Kind::Other,
             };
-            return self.requests.hit(&source, kind, now).await.map_err(Problem::from);
+            self.requests.hit(&source, kind, now).await?;
+            if *route == Route::Verify {
+                let verification = self.verifications.hit(&source, Kind::Other, now).await;
+                verification.map_err(|refused| Problem::from(refused).member("valid", false))?;
+            }
+            return Ok(());
         }
         self.requests.hit_here(&source, now).into_result().map_err(limited)?;
         self.probes.hit_here(&source, now).into_result().map_err(limited)
@@ -161,6 +211,15 @@ impl Coordinator {
         };
         self.denials.count(SERVICE, reason);
         problem
+    }
+
+    /// Who asks for what is the operator's and is not the operator is counted as other callers are who were not heard.
+    fn watched(&self, outcome: Result<Response, Problem>) -> Result<Response, Problem> {
+        outcome.inspect_err(|problem| match problem.code() {
+            Some("missing_token") => self.denials.count(SERVICE, "missing_token"),
+            Some("operator_token_required") => self.denials.count(SERVICE, "operator_token_required"),
+            _ => {}
+        })
     }
 
     async fn readiness(&self) -> Result<Response, Problem> {

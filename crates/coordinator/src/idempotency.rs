@@ -14,7 +14,7 @@ use caracal_authority::ApplicationId;
 use caracal_crypto::hmac::sha256_hex;
 use caracal_http::Problem;
 use caracal_store::receipts::{self, Receipt};
-use caracal_store::{StoreError, ZoneWrite};
+use caracal_store::{StoreError, ZoneRead, ZoneWrite};
 use serde_json::Value;
 
 use crate::auth::Application;
@@ -36,6 +36,8 @@ pub(crate) enum Operation {
     StartSession,
     /// Making a delegation.
     CreateDelegation,
+    /// Asking something of a service.
+    CreateInvocation,
 }
 
 impl Operation {
@@ -43,6 +45,7 @@ impl Operation {
         match self {
             Self::StartSession => "session.start.v2",
             Self::CreateDelegation => "delegation.create.v2",
+            Self::CreateInvocation => "invocation.create.v2",
         }
     }
 }
@@ -137,25 +140,39 @@ impl Keyed {
             (Some(_), Some(_)) => return Err(BadKey::Multiple),
         };
         let generated = headers.get(&KIND).is_some_and(|kind| kind.as_bytes() == b"generated");
-        let current = &config.idempotency_hmac_key;
-        let digest_keys = [Some(current), config.idempotency_hmac_key_previous.as_ref()];
-        let digests = digest_keys.into_iter().flatten().map(|digest| digest.sign_hex(&[DOMAIN, key.as_bytes()]));
+        let explicit = Self::explicit(key, config, operation, scope, caller, content);
         // The kind says who made a delegation's key up, so that it does not count against the cap, but not how long it
         // is kept.
         let short_lived = generated && operation == Operation::StartSession;
-        Ok(Some(Self {
+        let retention = if short_lived { config.generated_idempotency_retention } else { explicit.retention };
+        Ok(Some(Self { generated, retention, ..explicit }))
+    }
+
+    /// A key that the caller chose: one that [`check_key`] let through.
+    pub(crate) fn explicit(
+        key: &str,
+        config: &CoordinatorConfig,
+        operation: Operation,
+        scope: &ApplicationId,
+        caller: &Application,
+        content: Value,
+    ) -> Self {
+        let current = &config.idempotency_hmac_key;
+        let digest_keys = [Some(current), config.idempotency_hmac_key_previous.as_ref()];
+        let digests = digest_keys.into_iter().flatten().map(|digest| digest.sign_hex(&[DOMAIN, key.as_bytes()]));
+        Self {
             operation,
             scope: scope.clone(),
             key_digests: digests.collect(),
             request_digest: request_digest(caller, content),
-            generated,
-            retention: if short_lived { config.generated_idempotency_retention } else { config.idempotency_retention },
+            generated: false,
+            retention: config.idempotency_retention,
             most_explicit: config.idempotency_max_receipts,
-        }))
+        }
     }
 
     /// What is known of the key: the receipt of an equal request, or nothing and room for one.
-    pub(crate) async fn find_receipt(&self, tx: &mut ZoneWrite<'_>) -> Result<Option<Receipt>, KeyRefused> {
+    pub(crate) async fn find_receipt(&self, tx: &mut ZoneRead<'_>) -> Result<Option<Receipt>, KeyRefused> {
         let operation = self.operation.name();
         if let Some(receipt) = receipts::find_live(tx, operation, &self.scope, &self.key_digests).await? {
             let same = receipt.request_digest == self.request_digest;
@@ -215,7 +232,8 @@ fn request_digest(caller: &Application, content: Value) -> String {
     sha256_hex(canonical(&content).as_bytes())
 }
 
-fn check_key(bytes: &[u8]) -> Result<&str, BadKey> {
+/// The text of a key, if it is one.
+pub(crate) fn check_key(bytes: &[u8]) -> Result<&str, BadKey> {
     let key = std::str::from_utf8(bytes).map_err(|_| BadKey::Invalid)?;
     let control = |character: char| character <= '\u{1f}' || character == '\u{7f}';
     let fits = (1..=MAX_KEY_BYTES).contains(&key.len()) && key.trim() == key && !key.contains(control);

@@ -11,32 +11,43 @@
 //! README D4).
 //!
 //! - [`Coordinator`]: the service; [`CoordinatorConfig`]: its settings; [`ROUTES`]: its routes.
-//! - One operation, one file: `start`, `terminate`, `read_session`, `delegate`, `revoke`, `inbound`, and the job `sweep`.
+//! - One operation, one file: `start`, `terminate`, `suspension`, `lease`, `read_session`, `session_lists`, `delegate`,
+//!   `revoke`. What is done without being asked is in `jobs`.
+//! - `delegation_reads`: lists of delegations, and what hangs on one. `agent_services` and `invocations`: what agents ask of
+//!   services. `verify`: what a mandate is worth, for those who can't verify it. `operations`: what operators watch.
 //! - What falls with a session or an edge is [`caracal_cascade`]'s. `idempotency`: one key, at most one effect. `subject_proof`: who may
 //!   act for a user. `evidence`: what is on record of it all.
 //!
 //! What must be absent here: narrowing, lineage and graph rules (they live in `caracal_authority`), SQL, the clock,
 //! signing, and anything of another service.
 
+mod agent_services;
 mod auth;
 mod canonical;
 mod config;
 mod delegate;
+mod delegation_reads;
 mod evidence;
 mod facts;
 mod front;
 mod idempotency;
-mod inbound;
+mod invocations;
+mod jobs;
+mod lease;
+mod operations;
 mod outage;
 mod outbox;
+mod page;
 mod read_session;
 mod revoke;
 mod route;
 mod schema;
+mod session_lists;
 mod start;
 mod subject_proof;
-mod sweep;
+mod suspension;
 mod terminate;
+mod verify;
 mod wire;
 
 use std::sync::Arc;
@@ -54,9 +65,12 @@ use caracal_store::Store;
 use tokio::sync::watch;
 
 pub use config::CoordinatorConfig;
+pub use jobs::{JobCounts, Jobs};
 pub use route::ROUTES;
 
 use evidence::FailureRecords;
+use jobs::retention::Kept;
+use operations::{CountedCache, KeyOutcomes};
 
 /// The Coordinator: its router and its jobs over the capabilities it was given.
 pub struct Coordinator {
@@ -67,7 +81,12 @@ pub struct Coordinator {
     denials: Arc<AnonymousDenials>,
     requests: RateLimit,
     probes: RateLimit,
+    verifications: RateLimit,
+    invocations: RateLimit,
     failures: FailureRecords,
+    jobs: Jobs,
+    outcomes: KeyOutcomes,
+    counted: CountedCache,
     dependencies: Probes,
     draining: AtomicBool,
 }
@@ -85,12 +104,17 @@ impl Coordinator {
         Self {
             requests: RateLimit::per_minute("coordinator:source", config.rate_limit_per_minute),
             probes: RateLimit::per_minute("coordinator:probe", config.ready_rate_limit_per_minute),
+            verifications: RateLimit::per_minute("coordinator:verify", config.verify_rate_limit_per_minute),
+            invocations: RateLimit::per_minute("coordinator:invocation", config.invocation_rate_limit_per_minute),
             config,
             store,
             keys,
             ledger,
             denials,
             failures: FailureRecords::default(),
+            jobs: Jobs::default(),
+            outcomes: KeyOutcomes::default(),
+            counted: CountedCache::default(),
             dependencies: Probes::default(),
             draining: AtomicBool::new(false),
         }
@@ -98,7 +122,9 @@ impl Coordinator {
 
     /// Counts requests together with the other replicas: all but probes, which ask about this process.
     pub fn count_with(&self, windows: &Arc<dyn SharedWindows>) {
-        self.requests.share(windows.clone());
+        for limit in [&self.requests, &self.verifications, &self.invocations] {
+            limit.share(windows.clone());
+        }
     }
 
     /// What readiness looks at beside the store.
@@ -132,7 +158,47 @@ impl Coordinator {
 
     /// Job: ends tasks whose time is up, with all that falls with them, until `shutdown` turns true.
     pub async fn run_ttl_sweeper(self: Arc<Self>, shutdown: watch::Receiver<bool>) {
-        sweep::run(&self.store, self.config.ttl_sweep_interval, self.config.sweep_batch, shutdown).await;
+        let (store, batch, counts) = (&self.store, self.config.sweep_batch, &self.jobs.ttl);
+        let once = || jobs::ttl::sweep(store, batch, counts);
+        jobs::every("ttl-sweeper", self.config.ttl_sweep_interval, counts, shutdown, once).await;
+    }
+
+    /// Job: suspends services whose lease was missed, with what runs below them, until `shutdown` turns true.
+    pub async fn run_lease_sweeper(self: Arc<Self>, shutdown: watch::Receiver<bool>) {
+        let (store, batch, counts) = (&self.store, self.config.sweep_batch, &self.jobs.leases);
+        let once = || jobs::leases::sweep(store, batch, counts);
+        jobs::every("service-lease-sweeper", self.config.lease_sweep_interval, counts, shutdown, once).await;
+    }
+
+    /// Job: ends attempts of invocations whose deadline has passed, until `shutdown` turns true. For one process at a time.
+    pub async fn run_invocation_deadlines(self: Arc<Self>, shutdown: watch::Receiver<bool>) {
+        let (store, batch, counts) = (&self.store, self.config.sweep_batch, &self.jobs.deadlines);
+        let once = || jobs::deadlines::enforce(store, batch, counts);
+        jobs::every("invocation-deadlines", self.config.deadline_sweep_interval, counts, shutdown, once).await;
+    }
+
+    /// Job: marks delegations that lapsed and removes what ended long ago, until `shutdown` turns true.
+    pub async fn run_retention(self: Arc<Self>, shutdown: watch::Receiver<bool>) {
+        let (store, counts) = (&self.store, &self.jobs.retention);
+        let kept = Kept {
+            edges: self.config.delegation_retention,
+            sessions: self.config.session_retention,
+            batch: self.config.retention_batch,
+        };
+        let once = || jobs::retention::clean(store, kept, counts);
+        jobs::every("retention", self.config.retention_interval, counts, shutdown, once).await;
+    }
+
+    /// Job: gives records of heartbeats their places in the chain, until `shutdown` turns true.
+    pub async fn run_heartbeat_records(self: Arc<Self>, shutdown: watch::Receiver<bool>) {
+        let (store, counts) = (&self.store, &self.jobs.records);
+        let once = || jobs::records::chain(store, &self.ledger, counts);
+        jobs::every("heartbeat-records", self.config.record_interval, counts, shutdown, once).await;
+    }
+
+    /// What the jobs of this process did so far.
+    pub fn jobs(&self) -> &Jobs {
+        &self.jobs
     }
 }
 

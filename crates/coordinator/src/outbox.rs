@@ -20,6 +20,7 @@ use crate::wire::{Answer, refusal};
 
 /// Messages in one answer. Whoever has more of them requeues first.
 const LISTED: i64 = 500;
+const WHO: &str = "messages of the outbox are for holders of coordinator.admin";
 
 /// Why nothing is requeued.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +59,7 @@ struct Requeue {
 
 /// Lists the zone's dead messages, oldest first.
 pub(crate) async fn list_dead(coordinator: &Coordinator, principal: &Principal) -> Result<Answer, Problem> {
-    require_admin(principal)?;
+    principal.require_admin(WHO)?;
     let outage = |error: StoreError| Outage::from(error).problem();
     let mut snapshot = coordinator.store.snapshot().await.map_err(outage)?;
     let dead = outbox::list_dead(&mut snapshot.zone(principal.zone()), LISTED).await.map_err(outage)?;
@@ -67,7 +68,7 @@ pub(crate) async fn list_dead(coordinator: &Coordinator, principal: &Principal) 
 
 /// Gives one dead message another try.
 pub(crate) async fn requeue(coordinator: &Coordinator, caller: Arc<Caller>, id: &str) -> Result<Answer, Problem> {
-    require_admin(&caller.principal)?;
+    caller.principal.require_admin(WHO)?;
     let id = OutboxId::parse(id).map_err(|_| refusal(StatusCode::BAD_REQUEST, "invalid_body"))?;
     commit(coordinator, caller, Some(id.clone())).await?;
     Ok(Answer::ok(json!({"id": id, "status": "pending"})))
@@ -75,17 +76,9 @@ pub(crate) async fn requeue(coordinator: &Coordinator, caller: Arc<Caller>, id: 
 
 /// Gives all dead messages of the zone another try.
 pub(crate) async fn requeue_all(coordinator: &Coordinator, caller: Arc<Caller>) -> Result<Answer, Problem> {
-    require_admin(&caller.principal)?;
+    caller.principal.require_admin(WHO)?;
     let requeued = commit(coordinator, caller, None).await?;
     Ok(Answer::ok(json!({"requeued": requeued})))
-}
-
-fn require_admin(principal: &Principal) -> Result<(), Problem> {
-    if principal.is_admin() {
-        return Ok(());
-    }
-    let needed = "messages of the outbox are for holders of coordinator.admin";
-    Err(refusal(StatusCode::FORBIDDEN, "coordinator_admin_required").describe(needed))
 }
 
 async fn commit(coordinator: &Coordinator, caller: Arc<Caller>, id: Option<OutboxId>) -> Result<usize, Problem> {

@@ -33,7 +33,8 @@ async fn find(
     Ok(session.filter(|session| principal.is_admin() || principal.is(session.application_id.as_str())))
 }
 
-fn session_json(session: &SessionRow) -> Value {
+/// A session as reads and lists show it (contract: coordinator.md §4.1).
+pub(crate) fn session_json(session: &SessionRow) -> Value {
     json!({
         "agent_session_id": session.id,
         "zone_id": session.zone_id,

@@ -13,6 +13,12 @@ pub(crate) enum Route {
     Health,
     /// `GET /ready`.
     Ready,
+    /// `GET /stats`.
+    Stats,
+    /// `GET /metrics`.
+    Metrics,
+    /// `POST /v1/verify`.
+    Verify,
     /// An operation within a zone.
     InZone(ZoneRoute),
     /// Anything else.
@@ -24,6 +30,18 @@ pub(crate) enum Route {
 pub(crate) enum ZoneRoute {
     /// `POST /zones/:zoneId/agents`.
     StartSession,
+    /// `GET /zones/:zoneId/agents`.
+    ListSessions,
+    /// `GET /zones/:zoneId/agents/:id/children`.
+    ListChildren(String),
+    /// `PATCH /zones/:zoneId/agents/:id/suspend`.
+    SuspendSession(String),
+    /// `PATCH /zones/:zoneId/agents/:id/resume`.
+    ResumeSession(String),
+    /// `POST /zones/:zoneId/agents/:id/lease`.
+    TakeOverLease(String),
+    /// `POST /zones/:zoneId/agents/:id/heartbeat`.
+    Heartbeat(String),
     /// `GET /zones/:zoneId/agents/:id`.
     ReadSession(String),
     /// `DELETE /zones/:zoneId/agents/:id`.
@@ -36,6 +54,34 @@ pub(crate) enum ZoneRoute {
     ListInbound(String),
     /// `GET /zones/:zoneId/delegations/inbound/:sessionId/:id`.
     ReadInbound(String, String),
+    /// `GET /zones/:zoneId/delegations/outbound/:sessionId`.
+    ListOutbound(String),
+    /// `GET /zones/:zoneId/delegations/active`.
+    ListActive,
+    /// `GET /zones/:zoneId/delegations/epoch`.
+    ReadEpoch,
+    /// `GET /zones/:zoneId/delegations/:id/traverse`.
+    Traverse(String),
+    /// `GET /zones/:zoneId/delegations/:id/impact`.
+    Impact(String),
+    /// `GET /zones/:zoneId/agents/:sessionId/effective-authority`.
+    EffectiveAuthority(String),
+    /// `POST /zones/:zoneId/agent-services`.
+    RegisterService,
+    /// `GET /zones/:zoneId/agent-services`.
+    ListServices,
+    /// `POST /zones/:zoneId/invocations`.
+    CreateInvocation,
+    /// `GET /zones/:zoneId/invocations`.
+    ListInvocations,
+    /// `GET /zones/:zoneId/invocations/:id`.
+    ReadInvocation(String),
+    /// `PATCH /zones/:zoneId/invocations/:id/start`.
+    StartInvocation(String),
+    /// `PATCH /zones/:zoneId/invocations/:id/cancel`.
+    CancelInvocation(String),
+    /// `PATCH /zones/:zoneId/invocations/:id/complete`.
+    CompleteInvocation(String),
     /// `GET /zones/:zoneId/outbox`.
     ListDeadMessages,
     /// `POST /zones/:zoneId/outbox/requeue`.
@@ -57,13 +103,36 @@ pub(crate) struct Recognised {
 pub const ROUTES: &[(&str, &str)] = &[
     ("GET", "/health"),
     ("GET", "/ready"),
+    ("GET", "/stats"),
+    ("GET", "/metrics"),
+    ("POST", "/v1/verify"),
     ("POST", "/zones/:zoneId/agents"),
+    ("GET", "/zones/:zoneId/agents"),
     ("GET", "/zones/:zoneId/agents/:id"),
+    ("GET", "/zones/:zoneId/agents/:id/children"),
+    ("PATCH", "/zones/:zoneId/agents/:id/suspend"),
+    ("PATCH", "/zones/:zoneId/agents/:id/resume"),
+    ("POST", "/zones/:zoneId/agents/:id/lease"),
+    ("POST", "/zones/:zoneId/agents/:id/heartbeat"),
     ("DELETE", "/zones/:zoneId/agents/:id"),
     ("POST", "/zones/:zoneId/delegations"),
     ("PATCH", "/zones/:zoneId/delegations/:id/revoke"),
     ("GET", "/zones/:zoneId/delegations/inbound/:sessionId"),
     ("GET", "/zones/:zoneId/delegations/inbound/:sessionId/:id"),
+    ("GET", "/zones/:zoneId/delegations/outbound/:sessionId"),
+    ("GET", "/zones/:zoneId/delegations/active"),
+    ("GET", "/zones/:zoneId/delegations/epoch"),
+    ("GET", "/zones/:zoneId/delegations/:id/traverse"),
+    ("GET", "/zones/:zoneId/delegations/:id/impact"),
+    ("GET", "/zones/:zoneId/agents/:sessionId/effective-authority"),
+    ("POST", "/zones/:zoneId/agent-services"),
+    ("GET", "/zones/:zoneId/agent-services"),
+    ("POST", "/zones/:zoneId/invocations"),
+    ("GET", "/zones/:zoneId/invocations"),
+    ("GET", "/zones/:zoneId/invocations/:id"),
+    ("PATCH", "/zones/:zoneId/invocations/:id/start"),
+    ("PATCH", "/zones/:zoneId/invocations/:id/cancel"),
+    ("PATCH", "/zones/:zoneId/invocations/:id/complete"),
     ("GET", "/zones/:zoneId/outbox"),
     ("POST", "/zones/:zoneId/outbox/requeue"),
     ("POST", "/zones/:zoneId/outbox/:id/requeue"),
@@ -77,6 +146,9 @@ pub(crate) fn recognise(method: &Method, path: &str) -> Recognised {
     let route = match segments.as_slice() {
         ["health"] if reading => Route::Health,
         ["ready"] if reading => Route::Ready,
+        ["stats"] if reading => Route::Stats,
+        ["metrics"] if reading => Route::Metrics,
+        ["v1", "verify"] if *method == Method::POST => Route::Verify,
         ["zones", _, below @ ..] => in_zone(method, reading, below).map_or(Route::Unknown, Route::InZone),
         _ => Route::Unknown,
     };
@@ -90,6 +162,12 @@ pub(crate) fn recognise(method: &Method, path: &str) -> Recognised {
 fn in_zone(method: &Method, reading: bool, below: &[&str]) -> Option<ZoneRoute> {
     match below {
         ["agents"] if *method == Method::POST => Some(ZoneRoute::StartSession),
+        ["agents"] if reading => Some(ZoneRoute::ListSessions),
+        ["agents", id, "children"] if reading => Some(ZoneRoute::ListChildren(decoded(id))),
+        ["agents", id, "suspend"] if *method == Method::PATCH => Some(ZoneRoute::SuspendSession(decoded(id))),
+        ["agents", id, "resume"] if *method == Method::PATCH => Some(ZoneRoute::ResumeSession(decoded(id))),
+        ["agents", id, "lease"] if *method == Method::POST => Some(ZoneRoute::TakeOverLease(decoded(id))),
+        ["agents", id, "heartbeat"] if *method == Method::POST => Some(ZoneRoute::Heartbeat(decoded(id))),
         ["agents", id] if reading => Some(ZoneRoute::ReadSession(decoded(id))),
         ["agents", id] if *method == Method::DELETE => Some(ZoneRoute::TerminateSession(decoded(id))),
         ["delegations"] if *method == Method::POST => Some(ZoneRoute::CreateDelegation),
@@ -98,6 +176,23 @@ fn in_zone(method: &Method, reading: bool, below: &[&str]) -> Option<ZoneRoute> 
         ["delegations", "inbound", session, id] if reading => {
             Some(ZoneRoute::ReadInbound(decoded(session), decoded(id)))
         }
+        ["delegations", "outbound", session] if reading => Some(ZoneRoute::ListOutbound(decoded(session))),
+        ["delegations", "active"] if reading => Some(ZoneRoute::ListActive),
+        ["delegations", "epoch"] if reading => Some(ZoneRoute::ReadEpoch),
+        ["delegations", id, "traverse"] if reading => Some(ZoneRoute::Traverse(decoded(id))),
+        ["delegations", id, "impact"] if reading => Some(ZoneRoute::Impact(decoded(id))),
+        ["agents", session, "effective-authority"] if reading => Some(ZoneRoute::EffectiveAuthority(decoded(session))),
+        ["agent-services"] if *method == Method::POST => Some(ZoneRoute::RegisterService),
+        ["agent-services"] if reading => Some(ZoneRoute::ListServices),
+        ["invocations"] if *method == Method::POST => Some(ZoneRoute::CreateInvocation),
+        ["invocations"] if reading => Some(ZoneRoute::ListInvocations),
+        ["invocations", id] if reading => Some(ZoneRoute::ReadInvocation(decoded(id))),
+        ["invocations", id, asked] if *method == Method::PATCH => match *asked {
+            "start" => Some(ZoneRoute::StartInvocation(decoded(id))),
+            "cancel" => Some(ZoneRoute::CancelInvocation(decoded(id))),
+            "complete" => Some(ZoneRoute::CompleteInvocation(decoded(id))),
+            _ => None,
+        },
         ["outbox"] if reading => Some(ZoneRoute::ListDeadMessages),
         ["outbox", "requeue"] if *method == Method::POST => Some(ZoneRoute::RequeueMessages),
         ["outbox", id, "requeue"] if *method == Method::POST => Some(ZoneRoute::RequeueMessage(decoded(id))),
@@ -106,19 +201,40 @@ fn in_zone(method: &Method, reading: bool, below: &[&str]) -> Option<ZoneRoute> 
 }
 
 impl ZoneRoute {
-    /// Whether the operator's token opens it (contract: coordinator.md §2). Starting sessions and making delegations are
-    /// never among these: an operator takes authority away, it does not act with any.
+    /// Whether the operator's token opens it (contract: coordinator.md §2). Starting sessions, holding leases and making
+    /// delegations are never among these: an operator takes authority away, it does not act with any.
     pub(crate) fn admits_operator(&self) -> bool {
         match self {
-            Self::ReadSession(_)
+            Self::ListSessions
+            | Self::ReadSession(_)
+            | Self::ListChildren(_)
+            | Self::SuspendSession(_)
+            | Self::ResumeSession(_)
             | Self::TerminateSession(_)
             | Self::RevokeDelegation(_)
             | Self::ListInbound(_)
             | Self::ReadInbound(..)
+            | Self::ListOutbound(_)
+            | Self::ListActive
+            | Self::ReadEpoch
+            | Self::Traverse(_)
+            | Self::Impact(_)
+            | Self::EffectiveAuthority(_)
+            | Self::ListServices
+            | Self::ListInvocations
             | Self::ListDeadMessages
             | Self::RequeueMessages
             | Self::RequeueMessage(_) => true,
-            Self::StartSession | Self::CreateDelegation => false,
+            Self::StartSession
+            | Self::TakeOverLease(_)
+            | Self::Heartbeat(_)
+            | Self::CreateDelegation
+            | Self::RegisterService
+            | Self::CreateInvocation
+            | Self::ReadInvocation(_)
+            | Self::StartInvocation(_)
+            | Self::CancelInvocation(_)
+            | Self::CompleteInvocation(_) => false,
         }
     }
 }

@@ -136,6 +136,21 @@ impl<'b> Fields<'b> {
         }
     }
 
+    /// Reads the members of an object, if the member is there; their faults are this body's.
+    pub(crate) fn within(&mut self, name: &str, read: impl FnOnce(&mut Fields<'b>)) {
+        let Some(value) = self.raw(name) else { return };
+        let Some(members) = value.as_object() else {
+            self.fault(name, None, "expected an object");
+            return;
+        };
+        let mut inner = Fields { members, issues: Vec::new() };
+        read(&mut inner);
+        for issue in inner.issues {
+            let path = std::iter::once(name.to_owned()).chain(issue.path).collect();
+            note(&mut self.issues, path, issue.message);
+        }
+    }
+
     /// Whether everything read was in order.
     pub(crate) fn finish(self) -> Result<(), Issues> {
         if self.issues.is_empty() { Ok(()) } else { Err(Issues(self.issues)) }

@@ -238,9 +238,23 @@ pub fn idempotency_key_digest(key: &HmacKey, idempotency_key: &str) -> String {
     key.sign_hex(&[b"caracal:coordinator:idempotency:v1\0", idempotency_key.as_bytes()])
 }
 
+/// What a webhook is signed with (contract: admin-api.md §8): `timestamp` in Unix seconds, a dot, the body as it is sent.
+/// The timestamp has no dot, so it can't grow into the body. The key is the whole secret, `nsk_` included.
+pub fn webhook_signature(secret: &SecretText, timestamp: i64, body: &[u8]) -> String {
+    let key = HmacKey::of_any_length(secret.expose().as_bytes());
+    format!("v1={}", key.sign_hex(&[timestamp.to_string().as_bytes(), b".", body]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn webhook_signatures_match_the_contract() {
+        let secret = Secret::new(format!("nsk_{}", "0".repeat(48)));
+        let expected = "v1=3e705086301f79b068986125e6b372a1abefde22270f323bfb8ba145093483fd";
+        assert_eq!(webhook_signature(&secret, 1_767_225_600, br#"{"id":"evt-1"}"#), expected);
+    }
 
     const REPEATED: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
     const AUDIT: &str = "cc7d03253da31f992f76b1a1b99f3e0324c5c926d4a48eec28a92a4ccc3ed55f";

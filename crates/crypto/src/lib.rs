@@ -15,6 +15,7 @@
 
 pub mod chance;
 pub mod client_secret;
+pub mod ed25519;
 pub mod encoding;
 pub mod envelope;
 pub mod fast_hash;

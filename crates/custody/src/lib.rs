@@ -5,6 +5,7 @@
 //! - [`KeySets`]: the public halves, from the STS, where there is no key-encryption key.
 //! - [`Withdrawals`]: that nobody goes on believing a key that was withdrawn.
 //! - [`schedule`]: when each of a zone's keys signs, and for how long it is believed.
+//! - [`LogKeys`]: Ed25519 key pairs per zone that sign the ledger's checkpoints, made once.
 //! - [`SealedSecrets`]: secrets of providers, applications and workloads, bound to where they lie: in the store, or as
 //!   ciphertext in a [`SecretBackend`].
 //! - [`rewrap`]: sealing all of it anew under another key-encryption key.
@@ -15,6 +16,7 @@
 mod backend;
 pub mod kek;
 mod key_sets;
+mod log_keys;
 pub mod mandate;
 pub mod rewrap;
 pub mod schedule;
@@ -24,8 +26,10 @@ mod withdrawals;
 
 pub use backend::{BackendError, SecretBackend};
 pub use key_sets::{FetchKeySet, KeySetUnreachable, KeySets, VerificationKeys};
+pub use log_keys::LogKeys;
 pub use sealed_secrets::{
-    Account, ConnectionToken, SealedSecrets, Staged, application_secret_ref, provider_secret_ref, workload_secret_ref,
+    Account, ConnectionToken, RowSecret, SealedSecrets, Staged, application_secret_ref, provider_secret_ref,
+    workload_secret_ref,
 };
 pub use signing_keys::{NewKey, Replacement, Rotation, SigningKeys, ZoneKey};
 pub use withdrawals::Withdrawals;

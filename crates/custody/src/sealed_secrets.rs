@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use caracal_authority::{ApplicationId, ProviderId, WorkloadId, ZoneId};
+use caracal_authority::{ApplicationId, NotificationSinkId, ProviderId, WorkloadId, ZoneId};
 use caracal_crypto::envelope::{KekRing, OpenError, SealError};
 use caracal_crypto::{SecretBytes, SecretText};
 use caracal_store::provider_connections::Connection;
@@ -175,11 +175,69 @@ impl SealedSecrets {
         envelope: &[u8],
     ) -> Result<SecretText, CustodyError> {
         let place = token.place(account);
-        let opened = open_at(&self.ring, &place, token.former_place(), envelope);
-        let opened = opened.map_err(|reason| CustodyError::Sealed { place: place.clone(), reason })?.plaintext;
-        match std::str::from_utf8(opened.expose()) {
-            Ok(text) => Ok(SecretText::new(text.to_owned())),
-            Err(_) => Err(CustodyError::Foreign { place }),
+        let opened = open_at(&self.ring, &place, token.former_place(), envelope).map(|opened| opened.plaintext);
+        text_of(place, opened)
+    }
+
+    /// Seals a secret of a row.
+    pub fn seal_of_row(&self, secret: RowSecret<'_>, plaintext: &SecretText) -> Result<Vec<u8>, SealError> {
+        self.ring.seal(&secret.place(), plaintext.expose().as_bytes())
+    }
+
+    /// Opens a secret of a row.
+    pub fn open_of_row(&self, secret: RowSecret<'_>, envelope: &[u8]) -> Result<SecretText, CustodyError> {
+        let place = secret.place();
+        let opened = match secret.former_place() {
+            Some(former) => open_at(&self.ring, &place, former, envelope).map(|opened| opened.plaintext),
+            None => self.ring.open(&place, envelope),
+        };
+        text_of(place, opened)
+    }
+}
+
+fn text_of(place: String, opened: Result<SecretBytes, OpenError>) -> Result<SecretText, CustodyError> {
+    let opened = match opened {
+        Ok(opened) => opened,
+        Err(reason) => return Err(CustodyError::Sealed { place, reason }),
+    };
+    match std::str::from_utf8(opened.expose()) {
+        Ok(text) => Ok(SecretText::new(text.to_owned())),
+        Err(_) => Err(CustodyError::Foreign { place }),
+    }
+}
+
+/// A secret that lies in a row of its own kind, and is bound to that row: moved into another it does not open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowSecret<'a> {
+    /// What a notification sink's messages are signed with.
+    Sink {
+        /// The zone.
+        zone: &'a ZoneId,
+        /// The sink.
+        sink: &'a NotificationSinkId,
+    },
+    /// The verifier of the code challenge of a consent under way.
+    Verifier {
+        /// The zone.
+        zone: &'a ZoneId,
+        /// The digest of the consent's state.
+        digest: &'a str,
+    },
+}
+
+impl RowSecret<'_> {
+    pub(crate) fn place(self) -> String {
+        match self {
+            Self::Sink { zone, sink } => format!("zones/{zone}/notificationSinks/{sink}/secret"),
+            Self::Verifier { zone, digest } => format!("zones/{zone}/oauthStates/{digest}/verifier"),
+        }
+    }
+
+    /// What all of a kind were once bound to (contract: admin-api.md §6).
+    pub(crate) fn former_place(self) -> Option<&'static str> {
+        match self {
+            Self::Sink { .. } => Some("caracal/notificationSinks/secret"),
+            Self::Verifier { .. } => None,
         }
     }
 }

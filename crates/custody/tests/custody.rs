@@ -8,7 +8,9 @@ use caracal_crypto::encoding::{base64url, hex};
 use caracal_crypto::envelope::{Kek, KekRing, OpenError};
 use caracal_crypto::jws::SigningKey;
 use caracal_custody::mandate::{self, SignedClaims, VerifyError};
-use caracal_custody::{CustodyError, SealedSecrets, SigningKeys, application_secret_ref, kek, provider_secret_ref};
+use caracal_custody::{
+    CustodyError, LogKeys, SealedSecrets, SigningKeys, application_secret_ref, kek, provider_secret_ref,
+};
 use caracal_store::{
     SqliteOptions, Store, StoreError, SystemClock, conformance, deployment, sealed_secrets, signing_keys,
 };
@@ -488,5 +490,55 @@ mod t16_verify {
         let token = key.sign(&json!({"zone_id": "z-1"})).unwrap();
         store.close().await;
         assert_eq!(outcome(mandate::verify(&keys, &token).await), "unavailable");
+    }
+}
+
+mod t06_log_keys {
+    use super::*;
+
+    fn log_keys(store: &Store, kek: &str) -> LogKeys {
+        let names = |zone: &ZoneId, public: &[u8; 32]| (hex(&public[..4]), format!("{zone}+{}", hex(public)));
+        LogKeys::new(store.clone(), ring(kek, None), names)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_zone_has_one_log_key_whoever_asks_for_it_first() {
+        let place = Place::new();
+        let store = place.open().await;
+        let asking = (0..10).map(|_| {
+            let keys = log_keys(&store, KEK);
+            tokio::spawn(async move { keys.key(&zone("z-1")).await.unwrap().public() })
+        });
+        let mut keys = Vec::new();
+        for asked in asking.collect::<Vec<_>>() {
+            keys.push(asked.await.unwrap());
+        }
+        keys.dedup();
+        assert_eq!(keys.len(), 1);
+        assert_ne!(log_keys(&store, KEK).key(&zone("z-2")).await.unwrap().public(), keys[0]);
+        let other = log_keys(&store, OTHER_KEK).key(&zone("z-1")).await;
+        assert!(matches!(other, Err(CustodyError::Sealed { reason: OpenError::UnknownKek, .. })));
+    }
+
+    #[tokio::test]
+    async fn a_log_key_signs_only_where_it_was_made_and_as_what_it_says() {
+        for sql in [
+            // That of another zone, with all its columns.
+            "DELETE FROM ledger_log_keys WHERE zone_id = 'z-1';
+             UPDATE ledger_log_keys SET zone_id = 'z-1' WHERE zone_id = 'z-2'",
+            // Its public half given out as another's.
+            "UPDATE ledger_log_keys SET verifier_key = 'z-1+00' WHERE zone_id = 'z-1'",
+        ] {
+            let place = Place::new();
+            let store = place.open().await;
+            for name in ["z-1", "z-2"] {
+                log_keys(&store, KEK).key(&zone(name)).await.unwrap();
+            }
+            let store = place.tampered(store, sql).await;
+            let opened = log_keys(&store, KEK).key(&zone("z-1")).await;
+            let is_refused = matches!(opened, Err(CustodyError::Sealed { .. } | CustodyError::Foreign { .. }));
+            assert!(is_refused, "{sql}");
+            store.close().await;
+        }
     }
 }

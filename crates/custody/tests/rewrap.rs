@@ -11,7 +11,7 @@ use caracal_crypto::{SecretText, encoding};
 use caracal_custody::mandate::verify;
 use caracal_custody::rewrap::{Mode, Next, Report, Rewrap};
 use caracal_custody::{
-    Account, BackendError, ConnectionToken, CustodyError, SealedSecrets, SecretBackend, SigningKeys,
+    Account, BackendError, ConnectionToken, CustodyError, LogKeys, SealedSecrets, SecretBackend, SigningKeys,
     application_secret_ref, kek, provider_secret_ref,
 };
 use caracal_store::applications::{self, Application};
@@ -60,6 +60,10 @@ fn account<'a>(zone: &'a ZoneId, provider: &'a ProviderId) -> Account<'a> {
     Account { zone, provider, subject: "user:1" }
 }
 
+fn log_keys(store: &Store, ring: &Arc<KekRing>) -> LogKeys {
+    LogKeys::new(store.clone(), ring.clone(), |_, public| (encoding::hex(&public[..4]), encoding::hex(public)))
+}
+
 impl World {
     async fn new() -> Self {
         let place = caracal_testkit::Place::new();
@@ -71,6 +75,7 @@ impl World {
         for name in ZONES {
             let zone = zone(name);
             let key = keys.create(&zone).await.unwrap();
+            log_keys(&store, &old).key(&zone).await.unwrap();
             mandates.push(key.sign(&json!({"zone_id": name})).unwrap());
             let secrets = SealedSecrets::new(old.clone());
             let row = connection(&secrets, &zone);
@@ -97,6 +102,7 @@ impl World {
             let mut snapshot = self.store.snapshot().await.unwrap();
             let mut tx = snapshot.zone(&zone);
             keys.signing_key(&mut tx).await?.unwrap();
+            log_keys(&self.store, ring).key(&zone).await?;
             for (reference, expected) in [
                 (provider_secret_ref(&zone, &provider()), "provider"),
                 (application_secret_ref(&zone, &application()), "application"),
@@ -172,12 +178,15 @@ mod t05_secrets {
         let world = World::new().await;
         let (old, both, new) = (ring(OLD, None), ring(NEW, Some(OLD)), ring(NEW, None));
         world.opens_with(&both).await.unwrap();
-        // Access tokens, refresh tokens, secrets, signing keys, the check of the key.
+        // Log keys, access tokens, refresh tokens, secrets, signing keys, the check of the key.
         let before = world.check(&both).await;
-        assert_eq!(counts(&before), [(0, 0, 2, 0), (0, 0, 2, 0), (0, 0, 4, 0), (0, 0, 2, 0), (0, 0, 1, 0)]);
-        assert!(!before.is_done() && before.left() == 11);
+        assert_eq!(
+            counts(&before),
+            [(0, 0, 2, 0), (0, 0, 2, 0), (0, 0, 2, 0), (0, 0, 4, 0), (0, 0, 2, 0), (0, 0, 1, 0)]
+        );
+        assert!(!before.is_done() && before.left() == 13);
         let done = world.rewrap(&both).await;
-        assert_eq!(counts(&done), [(0, 2, 0, 0), (0, 2, 0, 0), (0, 4, 0, 0), (0, 2, 0, 0), (0, 1, 0, 0)]);
+        assert_eq!(counts(&done), [(0, 2, 0, 0), (0, 2, 0, 0), (0, 2, 0, 0), (0, 4, 0, 0), (0, 2, 0, 0), (0, 1, 0, 0)]);
         assert!(done.is_done());
         world.opens_with(&new).await.unwrap();
         kek::check(&world.store, &new).await.unwrap();
@@ -186,7 +195,10 @@ mod t05_secrets {
         assert!(kek::check(&world.store, &old).await.is_err());
         // Again, nothing is to be done, and nothing is.
         for report in [world.rewrap(&both).await, world.check(&new).await] {
-            assert_eq!(counts(&report), [(2, 0, 0, 0), (2, 0, 0, 0), (4, 0, 0, 0), (2, 0, 0, 0), (1, 0, 0, 0)]);
+            assert_eq!(
+                counts(&report),
+                [(2, 0, 0, 0), (2, 0, 0, 0), (2, 0, 0, 0), (4, 0, 0, 0), (2, 0, 0, 0), (1, 0, 0, 0)]
+            );
         }
     }
 
@@ -219,9 +231,9 @@ mod t05_secrets {
             kek::check(&world.store, &back).await.unwrap();
             // and nobody can start without the old key before everything is done.
             assert!(kek::check(&world.store, &new).await.is_err(), "after {written}");
-            assert_eq!(world.check(&both).await.left(), 11 - written);
+            assert_eq!(world.check(&both).await.left(), 13 - written);
             let rest = world.rewrap(&both).await;
-            assert_eq!((rest.rewrapped(), rest.left(), rest.failed()), (11 - written, 0, 0));
+            assert_eq!((rest.rewrapped(), rest.left(), rest.failed()), (13 - written, 0, 0));
             world.opens_with(&new).await.unwrap();
             kek::check(&world.store, &new).await.unwrap();
         }
@@ -326,7 +338,7 @@ mod t05_secrets {
         })
         .await;
         let report = world.rewrap(&both).await;
-        assert_eq!((report.rewrapped(), report.left(), report.failed(), report.is_done()), (10, 1, 2, false));
+        assert_eq!((report.rewrapped(), report.left(), report.failed(), report.is_done()), (12, 1, 2, false));
         let told: BTreeMap<_, _> =
             report.failures.iter().map(|failed| (failed.place.as_str(), failed.reason.as_str())).collect();
         let expected = [
@@ -460,13 +472,13 @@ mod t05_secrets {
         }
         let rewrap = || Rewrap::new(both.clone(), Some(vault.clone())).in_batches_of(1);
         let checked = rewrap().run(&world.store, Mode::Check, |_| Next::GoOn).await.unwrap();
-        assert_eq!((counts(&checked)[4], counts(&checked)[5]), ((0, 0, 3, 0), (0, 0, 0, 0)));
+        assert_eq!((counts(&checked)[5], counts(&checked)[6]), ((0, 0, 3, 0), (0, 0, 0, 0)));
         // One can't be read, and one is changed in this very moment by a process that was not given the new key yet.
         *vault.refuses.lock().unwrap() = Some(third.clone());
         let theirs = old.seal(&second, b"theirs").unwrap();
         *vault.meanwhile.lock().unwrap() = Some((second.clone(), theirs));
         let report = rewrap().run(&world.store, Mode::Rewrap, |_| Next::GoOn).await.unwrap();
-        assert_eq!(counts(&report)[4], (0, 2, 0, 1));
+        assert_eq!(counts(&report)[5], (0, 2, 0, 1));
         assert!(!report.is_done(), "the check of the key waits for what is in the backend");
         assert_eq!(report.failures[0].place, third);
         *vault.refuses.lock().unwrap() = None;

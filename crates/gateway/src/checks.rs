@@ -41,6 +41,8 @@ pub(crate) struct Permit(Granted);
 pub(crate) struct Granted {
     /// The duty to record how the call ends.
     pub(crate) attempt: Attempt,
+    /// Whose call it is.
+    pub(crate) zone: ZoneId,
     /// Set when an anchor of the mandate is revoked.
     pub(crate) watch: Watch,
     /// The mandate minted for the resource.
@@ -128,8 +130,9 @@ async fn decide(
     };
     let Permitted { access_token, upstream } = exchange(gateway, &caller, question).await?;
     let directive = upstream.filter(|directive| !directive.url.is_empty()).ok_or(Refusal::NoUpstream)?;
+    let zone = caller.zone.clone();
     let attempt = gateway.evidence.attempt(caller);
-    Ok(Permit(Granted { attempt, watch, access_token, directive, expires_at }))
+    Ok(Permit(Granted { attempt, zone, watch, access_token, directive, expires_at }))
 }
 
 /// Rows 14 and 15: one question, one attempt, in time, and the circuit learns how it went.

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use caracal_crypto::SecretText;
 
+use crate::egress::ClientCertificate;
+
 /// Settings of one Gateway.
 pub struct GatewayConfig {
     /// `STS_TIMEOUT`: one exchange, from question to answer.
@@ -25,6 +27,10 @@ pub struct GatewayConfig {
     pub revocation_refresh: Duration,
     /// `MAX_REQUEST_BYTES`: largest request body.
     pub max_request_bytes: u64,
+    /// `UPSTREAM_MAX_CONNECTIONS`: calls under way at one upstream, streams included; one zone gets half of them at most.
+    pub max_upstream_connections: usize,
+    /// `UPSTREAM_CLIENT_CERTS_FILE`: certificates that upstreams are called with.
+    pub client_certificates: Vec<ClientCertificate>,
     /// `UPSTREAM_HOST_ALLOWLIST`: when not empty, the only upstream host names, without port, exact but for case.
     pub upstream_host_allowlist: Vec<String>,
     /// `TRUST_PROXY`: believe `X-Forwarded-For` and `X-Forwarded-Proto` of the peer.
@@ -64,6 +70,8 @@ impl Default for GatewayConfig {
             idle_timeout: seconds(120),
             revocation_refresh: seconds(30),
             max_request_bytes: 10_485_760,
+            max_upstream_connections: 1_000,
+            client_certificates: Vec::new(),
             upstream_host_allowlist: Vec::new(),
             trust_proxy: false,
             admin_token: None,
@@ -107,6 +115,7 @@ impl GatewayConfig {
             ("IDLE_TIMEOUT", self.idle_timeout.is_zero()),
             ("revocation refresh", self.revocation_refresh.is_zero()),
             ("MAX_REQUEST_BYTES", self.max_request_bytes == 0),
+            ("UPSTREAM_MAX_CONNECTIONS", self.max_upstream_connections == 0),
             ("max connections", self.max_connections == 0),
         ];
         let zero = zeros.iter().filter(|(_, zero)| *zero);

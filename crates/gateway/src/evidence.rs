@@ -26,6 +26,7 @@ use http::StatusCode;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 
+use crate::egress::Place;
 use crate::metrics::{Counter, Metrics};
 
 /// Events that may wait before new calls do, usually.
@@ -235,7 +236,7 @@ impl EvidenceLog {
 
     /// Takes on the duty to record how a permitted call ended.
     pub(crate) fn attempt(self: &Arc<Self>, caller: Caller) -> Attempt {
-        Attempt { log: self.clone(), call: Some(Call::new(caller)) }
+        Attempt { log: self.clone(), call: Some(Call::new(caller)), _place: None }
     }
 
     fn push(&self, event: Draft) {
@@ -384,6 +385,8 @@ pub(crate) enum Outcome {
 pub(crate) struct Attempt {
     log: Arc<EvidenceLog>,
     call: Option<Call>,
+    /// Given back when nothing is left of the call, however it ended.
+    _place: Option<Place>,
 }
 
 struct Call {
@@ -410,6 +413,11 @@ impl Attempt {
     /// Whose call it is.
     pub(crate) fn caller(&self) -> Option<&Caller> {
         self.call.as_ref().map(|call| &call.caller)
+    }
+
+    /// Keeps the call's place at its upstream for as long as anything of the call is under way.
+    pub(crate) fn hold(&mut self, place: Place) {
+        self._place = Some(place);
     }
 
     /// Adds what becomes known on the way; empty text is left out.

@@ -28,6 +28,7 @@ use caracal_authority::{ApplicationId, MandateId, Timestamp, ZoneId};
 use caracal_crypto::SecretText;
 use caracal_http::RequestId;
 use caracal_store::BoxFuture;
+use caracal_store::resources::CallLimits;
 use http::StatusCode;
 
 /// Asks for the final authority of one call.
@@ -104,6 +105,8 @@ pub struct Directive {
     pub forward_caracal_identity: bool,
     /// `expires_at` of the credential, Unix seconds.
     pub expires_at: Option<i64>,
+    /// `limits`: what calls of this resource may take, where that differs from the Gateway's own.
+    pub limits: CallLimits,
 }
 
 /// Why a call got no authority.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use caracal_crypto::chance;
 use caracal_custody::VerificationKeys;
 use caracal_http::FreshId;
-use caracal_http::egress::{GuardedConnector, PoolSettings, client};
+use caracal_http::egress::GuardedConnector;
 use caracal_http::health::{Probe, Probes};
 use caracal_http::limits::Backoff;
 use caracal_http::server::{self, Ended, Limits};
@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::circuit::Circuit;
 use crate::config::{ConfigMistakes, GatewayConfig};
-use crate::egress::UpstreamClient;
+use crate::egress::{Clients, Places};
 use crate::evidence::EvidenceLog;
 use crate::exchange::Exchange;
 use crate::ingress::Ingress;
@@ -47,7 +47,8 @@ pub struct Gateway {
     pub(crate) keys: Arc<dyn VerificationKeys>,
     pub(crate) exchange: Arc<dyn Exchange>,
     pub(crate) connector: GuardedConnector,
-    pub(crate) client: UpstreamClient,
+    pub(crate) clients: Clients,
+    pub(crate) places: Places,
     pub(crate) revocations: Arc<Revocations>,
     pub(crate) circuit: Circuit,
     pub(crate) spent: Spent,
@@ -76,16 +77,14 @@ impl Gateway {
         let metrics = Arc::new(Metrics::default());
         let revocations = Arc::new(Revocations::new(store.clone()));
         store.observe(revocations.clone());
-        // A kept connection that the upstream has closed meanwhile is found out before a byte of the request is
-        // written; only then is it sent on a new one. That is no second attempt: the first never began.
-        let client = client(connector.clone(), &PoolSettings { retry_unsent: true, ..PoolSettings::default() });
         Ok(Arc::new(Self {
             evidence: Arc::new(EvidenceLog::new(store.clone(), ledger, denials, metrics.clone())),
+            places: Places::new(config.max_upstream_connections),
+            clients: Clients::new(&connector, &config.client_certificates),
             config,
             store,
             keys,
             exchange,
-            client,
             connector,
             revocations,
             circuit: Circuit::default(),

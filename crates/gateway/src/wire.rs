@@ -47,6 +47,7 @@ pub(crate) enum Refusal {
     HostNotAllowed,
     BuildFailed,
     // The upstream's.
+    UpstreamBusy { retry_after: Duration },
     UpstreamTimeout,
     UpstreamUnreachable,
     // After dispatch.
@@ -101,6 +102,7 @@ impl Refusal {
                 seen(S::BAD_GATEWAY, "internal_error", "provider credential not allowed for upstream host")
             }
             Self::BuildFailed => seen(S::BAD_REQUEST, "internal_error", "upstream request build failed"),
+            Self::UpstreamBusy { .. } => seen(S::SERVICE_UNAVAILABLE, "internal_error", "upstream busy"),
             Self::UpstreamTimeout => seen(S::GATEWAY_TIMEOUT, "internal_error", "upstream timeout"),
             Self::UpstreamUnreachable => seen(S::BAD_GATEWAY, "internal_error", "upstream unreachable"),
             Self::CallerGone => seen(client_closed_request(), "internal_error", "client cancelled"),
@@ -149,6 +151,7 @@ impl Refusal {
             Self::NotAddressable => "upstream_not_addressable",
             Self::HostNotAllowed => "provider_host_not_allowed",
             Self::BuildFailed => "request_build_failed",
+            Self::UpstreamBusy { .. } => "upstream_busy",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::UpstreamUnreachable => "upstream_unreachable",
             Self::CallerGone => "client_cancelled",
@@ -182,6 +185,7 @@ impl Refusal {
             | Self::NotAddressable
             | Self::HostNotAllowed
             | Self::BuildFailed
+            | Self::UpstreamBusy { .. }
             | Self::UpstreamTimeout
             | Self::UpstreamUnreachable
             | Self::CallerGone
@@ -197,7 +201,7 @@ impl Refusal {
         let Seen { status, code, description } = self.seen();
         let mut problem = Problem::new(status, code.to_owned()).describe(description);
         let retry_after = match self {
-            Self::CircuitOpen { retry_after } => Some(*retry_after),
+            Self::CircuitOpen { retry_after } | Self::UpstreamBusy { retry_after } => Some(*retry_after),
             Self::Exchange(refusal) => refusal.retry_after,
             _ => None,
         };
@@ -257,6 +261,7 @@ mod tests {
             (Refusal::Exchange(ExchangeRefusal::replayed()), 401, "invalid_token", "token replay detected"),
             (Refusal::Revoked, 401, "invalid_token", "session revoked"),
             (Refusal::CircuitOpen { retry_after: Duration::from_secs(7) }, 503, "sts_unavailable", "sts unavailable"),
+            (Refusal::UpstreamBusy { retry_after: Duration::from_secs(1) }, 503, "internal_error", "upstream busy"),
             (Refusal::Exchange(denied), 403, "operation_not_permitted", ""),
             (Refusal::Exchange(ExchangeRefusal::timed_out()), 504, "sts_unavailable", "sts timeout"),
             (

@@ -24,6 +24,12 @@ pub fn dropped_so_far(lines: u64) {
     DROPPED.fetch_max(lines, Ordering::Relaxed);
 }
 
+/// The three counters by their names.
+pub fn counts() -> [(&'static str, u64); 3] {
+    [("emitted", &EMITTED), ("dropped", &DROPPED), ("sampled", &SAMPLED)]
+        .map(|(name, counter)| (name, counter.load(Ordering::Relaxed)))
+}
+
 /// The three counters in the text format of Prometheus.
 pub fn write_metrics(text: &mut String) {
     for (name, counter, help) in [

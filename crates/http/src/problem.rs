@@ -138,6 +138,11 @@ impl Problem {
         self.code.as_deref()
     }
 
+    /// The prose for people, where there is any.
+    pub fn description(&self) -> Option<&str> {
+        self.description.as_deref()
+    }
+
     /// The finished answer. Handlers behind a [`Face`](crate::Face) return the problem itself instead.
     pub fn render(&self, id: &RequestId, profile: Profile) -> http::Response<Full<Bytes>> {
         let mut response = profile.json(self.status, &Envelope { problem: self, id });

@@ -6,6 +6,7 @@
 
 use caracal_authority::{Timestamp, ZoneId};
 use ring::digest;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::canonical::{NotCanonical, canonical_object};
@@ -71,7 +72,7 @@ impl AdminRecord {
 }
 
 /// An admin record as the text of its columns: exactly what its content hash covers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredAdminRecord {
     /// `id`.
     pub id: String,

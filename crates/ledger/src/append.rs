@@ -33,12 +33,25 @@ impl Ledger {
         Self { key }
     }
 
+    pub(crate) fn key(&self) -> Option<&dyn ChainKey> {
+        self.key.as_deref()
+    }
+
     /// Appends events of the transaction's zone, in order.
     pub async fn record(&self, tx: &mut ZoneWrite<'_>, events: &[Evidence]) -> Result<(), StoreError> {
+        let events: Result<Vec<_>, _> = events.iter().map(Evidence::to_stored).collect();
+        self.append_events(tx, events.map_err(not_canonical)?).await
+    }
+
+    /// Appends events as their columns stand.
+    pub(crate) async fn append_events(
+        &self,
+        tx: &mut ZoneWrite<'_>,
+        events: Vec<StoredEvent>,
+    ) -> Result<(), StoreError> {
         let mut head = evidence::head(tx).await?.map(own_head);
         let ingested_at = tx.now().as_micros();
         for event in events {
-            let event = event.to_stored().map_err(not_canonical)?;
             if event.zone_id != tx.zone().as_str() {
                 return Err(StoreError::Statement { reason: "evidence of another zone".to_owned() });
             }
@@ -97,7 +110,7 @@ impl Ledger {
         admin_evidence::append_zoneless(tx, &row).await
     }
 
-    fn admin_row(&self, chain: String, head: Option<&Head>, record: StoredAdminRecord) -> AdminEvidenceRow {
+    pub(crate) fn admin_row(&self, chain: String, head: Option<&Head>, record: StoredAdminRecord) -> AdminEvidenceRow {
         let link = next_link(self.key.as_deref(), head, &record);
         AdminEvidenceRow {
             chain,
@@ -123,11 +136,11 @@ impl Ledger {
     }
 }
 
-fn own_head(head: evidence::Head) -> Head {
+pub(crate) fn own_head(head: evidence::Head) -> Head {
     Head { chain_seq: head.chain_seq, content_sha256: head.content_sha256 }
 }
 
 /// Evidence that can't be written must not be replaced by silence: its transaction fails.
-fn not_canonical(error: NotCanonical) -> StoreError {
+pub(crate) fn not_canonical(error: NotCanonical) -> StoreError {
     StoreError::Statement { reason: format!("evidence has no canonical form: {error}") }
 }

@@ -15,7 +15,7 @@ use std::fmt;
 
 use caracal_authority::ZoneId;
 use ring::digest;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::event::{SEPARATOR, StoredEvent};
 use crate::hex;
@@ -85,7 +85,8 @@ pub struct Head {
 }
 
 /// The chain columns of one row.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ChainLink {
     /// From 1, without gaps.
     pub chain_seq: i64,

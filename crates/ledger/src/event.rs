@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use caracal_authority::{EventId, PolicySetId, PolicySetVersionId, Timestamp, ZoneId};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::canonical::{NotCanonical, canonical_list, canonical_object};
@@ -22,7 +23,7 @@ macro_rules! words {
         }
 
         impl $name {
-            /// Every word of the contract.
+            /// Every word there is.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
             /// Reads a word; one we do not know is kept as it is.
@@ -67,6 +68,8 @@ words! {
         ControlInvoke = "control.invoke",
         /// A secret was shown to an operator.
         CredentialRevealed = "credential_revealed",
+        /// The ledger itself is not as it was written, or somebody tried to write it anew. Not of the contract.
+        LedgerIncident = "ledger_incident",
     }
 }
 
@@ -139,6 +142,11 @@ impl Metadata {
     pub fn without(mut self, key: &str) -> Self {
         self.0.remove(key);
         self
+    }
+
+    /// The attributes as a JSON object.
+    pub fn into_map(self) -> Map<String, Value> {
+        self.0
     }
 
     /// The attribute of that key.
@@ -308,7 +316,10 @@ pub(crate) fn unseparated(text: &str) -> String {
 /// A column that is absent in the store is the empty text here; keep the columns `NOT NULL`, so that each value has
 /// one representation and no change of representation stays unseen. JSON columns hold canonical text and are hashed
 /// as they stand: verification does not repair them first.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// As JSON it has the names of the contract, with each JSON column as the text that it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct StoredEvent {
     /// `id`.
     pub id: String,
@@ -329,10 +340,13 @@ pub struct StoredEvent {
     /// `evaluation_status`.
     pub evaluation_status: String,
     /// `determining_policies_json`: canonical text.
+    #[serde(rename = "determining_policies_json")]
     pub determining_policies: String,
     /// `diagnostics_json`: canonical text.
+    #[serde(rename = "diagnostics_json")]
     pub diagnostics: String,
     /// `metadata_json`: canonical text, `null` when absent.
+    #[serde(rename = "metadata_json")]
     pub metadata: String,
     /// `occurred_at`: microseconds since the epoch, UTC. Not a [`Timestamp`], which would clamp what was tampered with.
     pub occurred_at_micros: i64,
@@ -433,5 +447,28 @@ mod tests {
         for word in ["allow", "denied", "", "pending"] {
             assert!(!Decision::parse(word).is_deny(), "{word}");
         }
+    }
+
+    /// What `docs/schemas` tells others is what we write.
+    #[test]
+    fn the_published_schema_names_what_events_have() {
+        let text = include_str!("../../../docs/schemas/caracal-audit-event-2026-05-21.schema.json");
+        let schema: Value = serde_json::from_str(text).unwrap();
+        let decisions: Vec<&str> = Decision::ALL.iter().map(Decision::as_str).collect();
+        assert_eq!(schema["properties"]["decision"]["enum"], json!(decisions));
+        let types = schema["properties"]["event_type"]["description"].as_str().unwrap();
+        for event_type in EventType::ALL {
+            assert!(types.contains(event_type.as_str()), "{event_type:?}");
+        }
+        let stored = event().to_stored().unwrap();
+        let mut names: Vec<&str> = stored.texts().iter().map(|(name, _)| *name).collect();
+        names.push("occurred_at");
+        let properties = schema["properties"].as_object().unwrap();
+        assert!(names.iter().all(|name| properties.contains_key(*name)) && names.len() == properties.len());
+        // Lists are never null (README D3), so each of our events has all that is required.
+        for required in schema["required"].as_array().unwrap() {
+            assert!(names.contains(&required.as_str().unwrap()), "{required}");
+        }
+        assert!(stored.determining_policies.starts_with('[') && stored.diagnostics.starts_with('['));
     }
 }

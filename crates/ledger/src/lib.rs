@@ -14,31 +14,41 @@
 //! What a chain does not show: that an event is true, that it was appended when it says, or that nothing was left out
 //! before it was appended. The last is the duty of the transaction that commits evidence with its effect.
 //!
+//! The tree beside the chain ([`transparency`]) shows the same to who has no key of ours, and shows a rewritten history to
+//! who kept a signed checkpoint.
+//!
 //! [`Ledger`] appends inside the transaction whose effect the evidence is of; everything else here is a function of
 //! plain values. Only this crate computes chain columns, and nothing rewrites them.
 
 pub mod admin_chain;
 mod afterwards;
+mod anchors;
 mod append;
 pub mod canonical;
 pub mod chain;
 mod denials;
 pub mod event;
+pub mod foreign;
 pub mod heads;
 mod heads_observer;
 mod hex;
 mod holds;
+mod marks;
 pub mod report;
 mod stored;
+pub mod transparency;
 pub mod verify;
+mod waiting;
 
 pub use admin_chain::{AdminRecord, StoredAdminRecord};
 pub use append::Ledger;
 pub use chain::{Chain, ChainKey, ChainLink, ChainRecord, Head, StoredRow, next_link};
 pub use denials::AnonymousDenials;
 pub use event::{Decision, EventType, Evidence, Metadata, StoredEvent};
+pub use foreign::{Ingested, NotAnEvent, instant, read_event};
 pub use heads::{HeadsError, HeadsFile, read_heads};
 pub use heads_observer::HeadsObserver;
+pub use marks::SweepMarks;
 pub use report::{ChainReport, Finding, LedgerReport, Problem};
-pub use stored::{find_rollback, is_empty, verify_store};
+pub use stored::{Begin, find_rollback, is_empty, verify_store, verify_store_marked};
 pub use verify::{AdminVerifier, ChainVerifier, ZoneVerifier};

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
 use crate::chain::{Chain, Head};
+use crate::verify::MAX_FINDINGS;
 
 /// What is wrong at one place of a chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -42,6 +43,18 @@ pub enum Problem {
         /// Sequence number of the last row found, 0 when there is none.
         found: i64,
     },
+    /// The anchor that says where the chain begins was not made with the audit key.
+    ForgedAnchor {
+        /// Sequence number of the last row that it says was removed.
+        anchored: i64,
+    },
+    /// The tree has another leaf in the row's place, or none: a column was changed since, or the tree was.
+    NotInTree,
+    /// The tree itself, or its checkpoint.
+    TreeDamaged {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The row at the recorded head has another hash: the chain was rewritten, or another one was put in its place.
     HeadMismatch {
         /// Sequence number of the recorded head.
@@ -59,12 +72,17 @@ impl fmt::Display for Problem {
             Self::UnreadableRow { reason } => write!(f, "unreadable row: {}", Shown(reason)),
             Self::WrongZone { found: Some(zone) } => write!(f, "the event belongs to zone {}", Shown(zone)),
             Self::WrongZone { found: None } => f.write_str("the event belongs to no zone"),
+            Self::ForgedAnchor { anchored } => {
+                write!(f, "the anchor that says that all up to seq {anchored} was removed has no valid seal")
+            }
             Self::TailCut { recorded, found: 0 } => {
                 write!(f, "the recorded head is seq {recorded}, but the chain is empty")
             }
             Self::TailCut { recorded, found } => {
                 write!(f, "the recorded head is seq {recorded}, but the chain ends at seq {found}")
             }
+            Self::NotInTree => f.write_str("the ledger's tree does not have the event in this place"),
+            Self::TreeDamaged { reason } => write!(f, "the ledger's tree: {}", Shown(reason)),
             Self::HeadMismatch { recorded } => {
                 write!(f, "the event at the recorded head, seq {recorded}, has another hash than was recorded")
             }
@@ -128,6 +146,13 @@ impl ChainReport {
     /// Whether nothing was found.
     pub fn is_intact(&self) -> bool {
         self.findings_total == 0
+    }
+
+    pub(crate) fn add(&mut self, finding: Finding) {
+        self.findings_total += 1;
+        if self.findings.len() < MAX_FINDINGS {
+            self.findings.push(finding);
+        }
     }
 
     /// The first finding: everything behind it may only follow from it.

@@ -6,12 +6,14 @@ use std::collections::BTreeMap;
 use caracal_authority::ZoneId;
 use caracal_store::admin_evidence::{self, AdminEvidenceRow, ZONELESS_CHAIN};
 use caracal_store::evidence::{self, ChainRow, EvidenceRow};
-use caracal_store::{DeploymentRead, StoreError};
+use caracal_store::{DeploymentRead, StoreError, retention};
 
 use crate::admin_chain::StoredAdminRecord;
+use crate::anchors;
 use crate::chain::{Chain, ChainKey, ChainLink, ChainRecord, Head, StoredRow};
 use crate::event::StoredEvent;
 use crate::report::{ChainReport, LedgerReport, Problem};
+use crate::transparency::TreeCheck;
 use crate::verify::{AdminVerifier, ChainVerifier, ZoneVerifier, chains_to_verify, holds_recorded};
 
 /// Rows read at once.
@@ -22,10 +24,31 @@ pub async fn verify_store(
     tx: &mut DeploymentRead<'_>,
     key: Option<&dyn ChainKey>,
     recorded: &BTreeMap<Chain, Head>,
+    progress: impl FnMut(&Chain, i64),
+) -> Result<LedgerReport, StoreError> {
+    verify_store_marked(tx, key, recorded, (&BTreeMap::new(), Begin::AtFirst), progress).await
+}
+
+/// Where verification begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// At the first row of each chain.
+    AtFirst,
+    /// At the marked event of each chain, which is looked at again; at the first row of one without a mark.
+    AtMarks,
+}
+
+/// Verifies every chain, of which events were marked that have to be where they were.
+pub async fn verify_store_marked(
+    tx: &mut DeploymentRead<'_>,
+    key: Option<&dyn ChainKey>,
+    recorded: &BTreeMap<Chain, Head>,
+    (marks, begin): (&BTreeMap<Chain, Head>, Begin),
     mut progress: impl FnMut(&Chain, i64),
 ) -> Result<LedgerReport, StoreError> {
-    let mut stored: Vec<Chain> = Vec::new();
+    let mut stored: Vec<Chain> = marks.keys().cloned().collect();
     stored.extend(evidence::list_chains(tx).await?.into_iter().map(Chain::Evidence));
+    stored.extend(retention::list_anchored(tx).await?.into_iter().map(Chain::Evidence));
     for chain in admin_evidence::list_chains(tx).await? {
         stored.push(Chain::Admin(if chain == ZONELESS_CHAIN {
             None
@@ -36,10 +59,10 @@ pub async fn verify_store(
     }
     let mut chains = Vec::new();
     for chain in chains_to_verify(stored, recorded) {
-        let head = recorded.get(&chain).cloned();
+        let known = Known { recorded: recorded.get(&chain).cloned(), mark: marks.get(&chain).cloned(), begin };
         chains.push(match &chain {
-            Chain::Evidence(zone) => verify_evidence(tx, zone, key, head, |seq| progress(&chain, seq)).await?,
-            Chain::Admin(zone) => verify_admin(tx, zone.as_ref(), key, head, |seq| progress(&chain, seq)).await?,
+            Chain::Evidence(zone) => verify_evidence(tx, zone, key, known, |seq| progress(&chain, seq)).await?,
+            Chain::Admin(zone) => verify_admin(tx, zone.as_ref(), key, known, |seq| progress(&chain, seq)).await?,
         });
     }
     Ok(LedgerReport { chains })
@@ -54,9 +77,18 @@ pub async fn is_empty(tx: &mut DeploymentRead<'_>) -> Result<bool, StoreError> {
 /// it does not hold means that an older or another history was put in place (threat T17).
 pub async fn find_rollback(
     tx: &mut DeploymentRead<'_>,
+    key: Option<&dyn ChainKey>,
     recorded: &BTreeMap<Chain, Head>,
 ) -> Result<Option<(Chain, Problem)>, StoreError> {
     for (chain, head) in recorded {
+        if let Chain::Evidence(zone) = chain
+            && let Some(anchor) = retention::find_anchor(&mut tx.zone(zone)).await?
+            && anchors::is_genuine(key, &anchor)
+            && anchor.chain_seq >= head.chain_seq
+        {
+            // What was recorded has been removed since, for its age.
+            continue;
+        }
         let (row, last) = match chain {
             Chain::Evidence(zone) => {
                 let mut tx = tx.zone(zone);
@@ -92,35 +124,90 @@ fn hash_at<R>(row: ChainRow<R>, chain_seq: i64, parts: impl Fn(R) -> (i64, Strin
     }
 }
 
+/// What is known of a chain beside its rows.
+struct Known {
+    recorded: Option<Head>,
+    mark: Option<Head>,
+    begin: Begin,
+}
+
+impl Known {
+    /// The position to begin at instead of the first row, where the mark is in force.
+    fn start(&self) -> Option<i64> {
+        self.mark.as_ref().filter(|_| self.begin == Begin::AtMarks).map(|mark| mark.chain_seq)
+    }
+}
+
 async fn verify_evidence(
     tx: &mut DeploymentRead<'_>,
     zone: &ZoneId,
     key: Option<&dyn ChainKey>,
-    recorded: Option<Head>,
+    mut known: Known,
     mut progress: impl FnMut(i64),
 ) -> Result<ChainReport, StoreError> {
-    let mut verifier = ZoneVerifier::new(zone.clone(), key, recorded);
+    let mut verifier = ZoneVerifier::new(zone.clone(), key, known.recorded.take());
+    let anchor = match retention::find_anchor(&mut tx.zone(zone)).await? {
+        Some(anchor) if !anchors::is_genuine(key, &anchor) => {
+            verifier.forged_anchor(anchor.chain_seq);
+            None
+        }
+        anchor => anchor.map(|anchor| anchors::head_of(&anchor)),
+    };
+    if let Some(anchor) = &anchor {
+        // What was marked may have been removed since, for its age.
+        known.mark = known.mark.filter(|mark| mark.chain_seq > anchor.chain_seq);
+    }
+    let start = known.start();
+    let mut tree = TreeCheck::begin(&mut tx.zone(zone)).await?;
     let mut from = i64::MIN;
+    match (start, anchor) {
+        (Some(start), _) => (verifier, from) = (verifier.starting_at(start), start),
+        (None, Some(anchor)) => {
+            let first = evidence::list_chain(&mut tx.zone(zone), i64::MIN, 1).await?.pop();
+            let first = first.and_then(|row| match row {
+                ChainRow::Read(row) => Some(row.chain_seq),
+                ChainRow::Unreadable { chain_seq, .. } => chain_seq,
+            });
+            verifier = match first {
+                // What was anchored goes in pieces, oldest first: what is left of it still belongs together.
+                Some(first) if first <= anchor.chain_seq => verifier.starting_at(first).passing(anchor),
+                _ => verifier.resuming_behind(anchor),
+            };
+        }
+        (None, None) => {}
+    }
+    if let Some(mark) = known.mark {
+        verifier = verifier.passing(mark);
+    }
     loop {
         let rows = evidence::list_chain(&mut tx.zone(zone), from, PAGE).await?;
+        tree.rows(&mut tx.zone(zone), &rows).await?;
         let Some(last) = feed(&mut verifier, rows, |row| row.chain_seq, event_row) else { break };
         progress(last);
         // A forged row may have the last number there is; no row can come after it.
         let Some(next) = last.checked_add(1) else { break };
         from = next;
     }
-    Ok(verifier.finish())
+    let mut report = verifier.finish();
+    tree.finish(&mut tx.zone(zone), &mut report).await?;
+    Ok(report)
 }
 
 async fn verify_admin(
     tx: &mut DeploymentRead<'_>,
     zone: Option<&ZoneId>,
     key: Option<&dyn ChainKey>,
-    recorded: Option<Head>,
+    mut known: Known,
     mut progress: impl FnMut(i64),
 ) -> Result<ChainReport, StoreError> {
-    let mut verifier = AdminVerifier::new(zone.cloned(), key, recorded);
+    let mut verifier = AdminVerifier::new(zone.cloned(), key, known.recorded.take());
     let mut from = i64::MIN;
+    if let Some(start) = known.start() {
+        (verifier, from) = (verifier.starting_at(start), start);
+    }
+    if let Some(mark) = known.mark {
+        verifier = verifier.passing(mark);
+    }
     loop {
         let chain = zone.map_or(ZONELESS_CHAIN, ZoneId::as_str);
         let rows = admin_evidence::list_chain(tx, chain, from, PAGE).await?;
@@ -156,7 +243,7 @@ fn feed<S, R: ChainRecord>(
     last
 }
 
-fn event_row(row: EvidenceRow) -> StoredRow<StoredEvent> {
+pub(crate) fn event_row(row: EvidenceRow) -> StoredRow<StoredEvent> {
     StoredRow {
         record: StoredEvent {
             id: row.id,

@@ -53,6 +53,8 @@ pub struct ChainVerifier<'k, R> {
     /// The sequence number that has to come next.
     expected: i64,
     before: Before,
+    /// Events that the chain has to pass through, beside the recorded head.
+    passing: Vec<Head>,
     report: ChainReport,
     record: PhantomData<fn(&R)>,
 }
@@ -92,7 +94,7 @@ impl<'k, R: ChainRecord> ChainVerifier<'k, R> {
             findings: Vec::new(),
             findings_total: 0,
         };
-        Self { key, expected: 1, before: Before::Nothing, report, record: PhantomData }
+        Self { key, expected: 1, before: Before::Nothing, passing: Vec::new(), report, record: PhantomData }
     }
 
     /// Starts behind `checkpoint` instead, which an earlier pass found intact: feed only later rows.
@@ -103,6 +105,26 @@ impl<'k, R: ChainRecord> ChainVerifier<'k, R> {
         self.before = Before::Head;
         self.report.head = Some(checkpoint);
         self
+    }
+
+    /// Starts at position `seq` instead, whose row has to be there: feed only rows from there on.
+    #[must_use]
+    pub(crate) fn starting_at(mut self, seq: i64) -> Self {
+        self.expected = seq;
+        self.before = if seq == 1 { Before::Nothing } else { Before::Unknown };
+        self
+    }
+
+    /// Expects an event that was there before.
+    #[must_use]
+    pub(crate) fn passing(mut self, head: Head) -> Self {
+        self.passing.push(head);
+        self
+    }
+
+    /// Notes that an anchor was forged.
+    pub(crate) fn forged_anchor(&mut self, anchored: i64) {
+        self.found(Some(anchored), None, Problem::ForgedAnchor { anchored });
     }
 
     /// The next row.
@@ -166,7 +188,9 @@ impl<'k, R: ChainRecord> ChainVerifier<'k, R> {
     /// The verdict, once every row was fed.
     pub fn finish(mut self) -> ChainReport {
         let last = self.expected.saturating_sub(1);
-        if let Some(recorded) = self.report.recorded_head.as_ref().map(|head| head.chain_seq)
+        // One finding is enough, of the newest that is missing.
+        let heads = self.report.recorded_head.iter().chain(&self.passing);
+        if let Some(recorded) = heads.map(|head| head.chain_seq).max()
             && last < recorded
         {
             self.found(None, None, Problem::TailCut { recorded, found: last });
@@ -175,20 +199,14 @@ impl<'k, R: ChainRecord> ChainVerifier<'k, R> {
     }
 
     fn compare_with_recorded(&mut self, head: &Head, event_id: Option<&str>) {
-        let Some(recorded) = &self.report.recorded_head else {
-            return;
-        };
-        if recorded.chain_seq == head.chain_seq && recorded.content_sha256 != head.content_sha256 {
-            let recorded = recorded.chain_seq;
+        let other = |known: &&Head| known.chain_seq == head.chain_seq && known.content_sha256 != head.content_sha256;
+        let mut heads = self.report.recorded_head.iter().chain(&self.passing);
+        if let Some(recorded) = heads.find(other).map(|known| known.chain_seq) {
             self.found(Some(recorded), event_id, Problem::HeadMismatch { recorded });
         }
     }
 
     fn found(&mut self, chain_seq: Option<i64>, event_id: Option<&str>, problem: Problem) {
-        self.report.findings_total += 1;
-        if self.report.findings.len() < MAX_FINDINGS {
-            let event_id = event_id.map(str::to_owned);
-            self.report.findings.push(Finding { chain_seq, event_id, problem });
-        }
+        self.report.add(Finding { chain_seq, event_id: event_id.map(str::to_owned), problem });
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 mod support;
+mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -354,7 +355,10 @@ mod t17_rollback {
                 Some((events.clone(), Problem::HeadMismatch { recorded: 5 })),
             ),
         ] {
-            let rollback = original.tampered(sql).read(async |tx| find_rollback(tx, &original.heads).await).await;
+            let rollback = original
+                .tampered(sql)
+                .read(async |tx| find_rollback(tx, Some(key().as_ref()), &original.heads).await)
+                .await;
             assert_eq!(rollback.unwrap(), found, "{sql}");
         }
     }

@@ -116,6 +116,7 @@ pub async fn list_zones(tx: &mut DeploymentRead<'_>) -> Result<Vec<ZoneId>, Stor
                UNION SELECT zone_id FROM delegation_edges WHERE status = 'active'
                UNION SELECT zone_id FROM approvals WHERE is_live = 1
                UNION SELECT zone_id FROM provider_connections WHERE status = 'active'
+               UNION SELECT zone_id FROM invocations WHERE status IN ('pending', 'running', 'cancel_requested', 'failed')
                ORDER BY 1";
     let rows = tx.tx().query(sql, &[]).await?;
     rows.into_iter().map(|row| row.columns("zones").next()).collect()
@@ -138,8 +139,8 @@ pub struct Ended {
     pub edges: usize,
 }
 
-/// Ends every record, session, delegation, unspent approval and account at a provider of the zone that is not ended, those that only ran out included: whether
-/// something ran out is a question to a clock.
+/// Ends every record, session, delegation, unspent approval, account at a provider and open invocation of the zone that is
+/// not ended, those that only ran out included: whether something ran out is a question to a clock.
 ///
 /// The delegation epoch moves past every number that the store can have told since the copy was made. It rises by one
 /// with a change that takes authority away, and less than one such change a second was made since 1970.
@@ -170,6 +171,12 @@ pub async fn end_authority(tx: &mut ZoneWrite<'_>, reason: &str) -> Result<Ended
     let connections = "UPDATE provider_connections SET status = 'revoked', lease_holder = NULL, lease_until = NULL,
                          updated_at = ?2 WHERE zone_id = ?1 AND status = 'active'";
     tx.tx.execute(connections, params![zone, now]).await?;
+    // What somebody may have done since must not be done again by whoever finds it waiting.
+    let invocations = "UPDATE invocations SET status = 'canceled', completed_at = ?2, updated_at = ?2
+                       WHERE zone_id = ?1 AND status IN ('pending', 'running', 'cancel_requested', 'failed')";
+    tx.tx.execute(invocations, params![zone, now]).await?;
+    // Whether somebody has finished one of these since is not known either.
+    tx.tx.append("DELETE FROM oauth_states WHERE zone_id = ?1", params![zone]).await?;
     tx.tx.execute(counts, params![zone]).await?;
     tx.tx.execute(epoch, params![zone, now.as_seconds()]).await?;
     Ok(ended)

@@ -2,7 +2,7 @@
 //! replaced (contract: audit-and-streams.md §9.2). What lies under a reference in a backend outside the store is named by
 //! rows of ours: [`REFERENCED`].
 //!
-//! An envelope is a column of raw bytes, and there are raw bytes for nothing else: a case of the conformance suite compares
+//! An envelope is a column of raw bytes, and there are raw bytes for little else ([`OPEN`]): a case of the conformance suite compares
 //! [`SEALED`] with the schema, so a sealed column that is not listed here does not pass. The one envelope that is text is
 //! the deployment's check of its key.
 
@@ -27,6 +27,9 @@ pub struct Sealed {
 
 /// All of them.
 pub const SEALED: &[Sealed] = &[
+    Sealed { table: "ledger_log_keys", key: "key_id", column: "sealed_private", bound_to: &[] },
+    Sealed { table: "notification_sinks", key: "id", column: "secret", bound_to: &[] },
+    Sealed { table: "oauth_states", key: "digest", column: "verifier", bound_to: &[] },
     Sealed {
         table: "provider_connections",
         key: "id",
@@ -42,6 +45,9 @@ pub const SEALED: &[Sealed] = &[
     Sealed { table: "sealed_secrets", key: "reference", column: "envelope", bound_to: &[] },
     Sealed { table: "signing_keys", key: "kid", column: "sealed_private", bound_to: &[] },
 ];
+
+/// Columns of raw bytes that are no secret: table and column.
+pub const OPEN: &[(&str, &str)] = &[("ledger_tiles", "hashes")];
 
 /// Rows that have a secret under a reference: `zones/{zone}/{table}/{id}/{suffix}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

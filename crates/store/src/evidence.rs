@@ -207,6 +207,27 @@ pub async fn list_chain(
     Ok(rows.into_iter().map(|row| ChainRow::read(row, read)).collect())
 }
 
+/// Rows of the zone behind position `after` and up to `through`, in chain order, `limit` at most.
+pub async fn list_between(
+    tx: &mut ZoneRead<'_>,
+    after: i64,
+    through: i64,
+    limit: i64,
+) -> Result<Vec<EvidenceRow>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM audit_events WHERE zone_id = ?1 AND chain_seq > ?2 AND chain_seq <= ?3
+         ORDER BY chain_seq LIMIT ?4"
+    );
+    tx.tx.query(&sql, params![tx.zone, after, through, limit]).await?.into_iter().map(read).collect()
+}
+
+/// The content hash of the event of that id and instant, in microseconds since 1970; none when there is no such event.
+pub async fn find_by_identity(tx: &mut ZoneRead<'_>, id: &str, occurred_at: i64) -> Result<Option<String>, StoreError> {
+    let sql = "SELECT content_sha256 FROM audit_events WHERE zone_id = ?1 AND id = ?2 AND occurred_at = ?3";
+    let row = tx.tx.query_one(sql, params![tx.zone, id, occurred_at]).await?;
+    row.map(|row| row.columns("audit_events").next()).transpose()
+}
+
 /// Every zone that has evidence, whether or not the zone itself is still known.
 pub async fn list_chains(tx: &mut DeploymentRead<'_>) -> Result<Vec<ZoneId>, StoreError> {
     let rows = tx.tx().query("SELECT DISTINCT zone_id FROM audit_events ORDER BY zone_id", &[]).await?;
@@ -246,6 +267,19 @@ pub async fn search(
     let zone = tx.zone.clone();
     let bound = vec![zone.bind(), Param::Int(after)];
     let (sql, bound) = narrowed(tx, "chain_seq > ?2", bound, filter, "chain_seq", limit);
+    tx.tx.query(&sql, &bound).await?.into_iter().map(read).collect()
+}
+
+/// Events in chain order behind position `after` and up to position `to`, `limit` at most.
+pub async fn search_up_to(
+    tx: &mut ZoneRead<'_>,
+    filter: &EvidenceFilter,
+    (after, to): (i64, i64),
+    limit: i64,
+) -> Result<Vec<EvidenceRow>, StoreError> {
+    let zone = tx.zone.clone();
+    let bound = vec![zone.bind(), Param::Int(after), Param::Int(to)];
+    let (sql, bound) = narrowed(tx, "chain_seq > ?2 AND chain_seq <= ?3", bound, filter, "chain_seq", limit);
     tx.tx.query(&sql, &bound).await?.into_iter().map(read).collect()
 }
 

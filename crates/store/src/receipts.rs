@@ -3,7 +3,7 @@
 use caracal_authority::{ApplicationId, Timestamp};
 
 use crate::error::StoreError;
-use crate::tx::{DeploymentWrite, ZoneRead, ZoneWrite};
+use crate::tx::{DeploymentRead, DeploymentWrite, ZoneRead, ZoneWrite};
 use crate::value::{Bind, params};
 
 /// A receipt. Its identity is zone, operation, application and key.
@@ -111,4 +111,12 @@ pub async fn purge_expired(tx: &mut DeploymentWrite<'_>, before: Timestamp, limi
                  SELECT zone_id, operation, application_id, key_digest FROM idempotency_receipts
                  WHERE expires_at < ?1 ORDER BY expires_at LIMIT ?2)";
     tx.tx().append(sql, params![before, limit]).await
+}
+
+/// How many receipts there are in the whole deployment, expired ones included, and since when the oldest is there.
+pub async fn count_all(tx: &mut DeploymentRead<'_>) -> Result<(i64, Option<Timestamp>), StoreError> {
+    let row = tx.tx().query_one("SELECT count(*), min(created_at) FROM idempotency_receipts", &[]).await?;
+    let row = row.ok_or_else(|| StoreError::Statement { reason: "a count has no row".to_owned() })?;
+    let mut columns = row.columns("idempotency_receipts");
+    Ok((columns.next()?, columns.next()?))
 }

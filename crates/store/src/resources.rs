@@ -22,6 +22,32 @@ pub struct Operation {
     pub scope: String,
 }
 
+/// What one call of a resource may take, where that differs from the Gateway's own limits. Who does not know a member
+/// could not hold to it, so what carries one is refused.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallLimits {
+    /// Milliseconds from the end of the upstream request to the head of its response.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream_timeout_ms: Option<u32>,
+    /// Milliseconds of silence within a response.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream_idle_timeout_ms: Option<u32>,
+    /// Milliseconds that a response of known length may take from its head to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write_timeout_ms: Option<u32>,
+    /// Bytes of a request body; the Gateway's own limit holds beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_request_bytes: Option<u64>,
+}
+
+impl CallLimits {
+    /// Whether the Gateway's own limits hold throughout.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// A resource.
 #[derive(Debug, Clone)]
 pub struct Resource {
@@ -43,6 +69,8 @@ pub struct Resource {
     pub operations: Vec<Operation>,
     /// `enforced` or `transport_uniform`.
     pub operation_enforcement: String,
+    /// Limits of its calls.
+    pub limits: CallLimits,
     /// When it was archived.
     pub archived_at: Option<Timestamp>,
     /// Who made it.
@@ -50,7 +78,7 @@ pub struct Resource {
 }
 
 pub(crate) const COLUMNS: &str = "zone_id, id, name, identifier, upstream_url, scopes, credential_provider_id, operations, \
-                                  operation_enforcement, archived_at, created_by, created_via_operator, updated_by, \
+                                  operation_enforcement, limits, archived_at, created_by, created_via_operator, updated_by, \
                                   updated_via_operator, created_at, updated_at";
 
 pub(crate) fn read(row: Row) -> Result<Resource, StoreError> {
@@ -65,6 +93,7 @@ pub(crate) fn read(row: Row) -> Result<Resource, StoreError> {
         credential_provider_id: columns.next()?,
         operations: columns.json()?,
         operation_enforcement: columns.next()?,
+        limits: columns.json_or_null()?.unwrap_or_default(),
         archived_at: columns.next()?,
         attribution: Attribution::read(&mut columns)?,
     })
@@ -91,11 +120,12 @@ pub async fn find_by_name(tx: &mut ZoneRead<'_>, name: &str) -> Result<Option<Re
 /// Adds a resource. Conflicts on `resources.identifier`.
 pub async fn add(tx: &mut ZoneWrite<'_>, resource: &Resource) -> Result<(), StoreError> {
     let sql = "INSERT INTO resources (zone_id, id, name, identifier, upstream_url, scopes, credential_provider_id,
-                 operations, operation_enforcement, archived_at, created_by, created_via_operator, updated_by,
+                 operations, operation_enforcement, limits, archived_at, created_by, created_via_operator, updated_by,
                  updated_via_operator, created_at, updated_at)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, NULL, ?10, ?11, NULL, NULL, ?12, ?12)";
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?13, NULL, ?10, ?11, NULL, NULL, ?12, ?12)";
     let zone = tx.zone.clone();
     let (scopes, operations) = (crate::json_text(&resource.scopes), crate::json_text(&resource.operations));
+    let limits = limits_text(&resource.limits);
     let by = &resource.attribution;
     let params = params![
         zone,
@@ -109,7 +139,8 @@ pub async fn add(tx: &mut ZoneWrite<'_>, resource: &Resource) -> Result<(), Stor
         resource.operation_enforcement,
         by.created_by,
         by.created_via_operator,
-        by.created_at
+        by.created_at,
+        limits
     ];
     tx.tx.append(sql, params).await.map(|_| ())
 }
@@ -158,9 +189,10 @@ pub async fn list_identifiers(tx: &mut ZoneRead<'_>, base: &str) -> Result<Vec<S
 pub async fn update(tx: &mut ZoneWrite<'_>, resource: &Resource) -> Result<(), StoreError> {
     let sql = "UPDATE resources SET name = ?3, identifier = ?4, upstream_url = ?5, scopes = ?6,
                  credential_provider_id = ?7, operations = ?8, operation_enforcement = ?9, updated_by = ?10,
-                 updated_via_operator = ?11, updated_at = ?12 WHERE zone_id = ?1 AND id = ?2";
+                 updated_via_operator = ?11, updated_at = ?12, limits = ?13 WHERE zone_id = ?1 AND id = ?2";
     let zone = tx.zone.clone();
     let (scopes, operations) = (crate::json_text(&resource.scopes), crate::json_text(&resource.operations));
+    let limits = limits_text(&resource.limits);
     let by = &resource.attribution;
     let params = params![
         zone,
@@ -174,7 +206,8 @@ pub async fn update(tx: &mut ZoneWrite<'_>, resource: &Resource) -> Result<(), S
         resource.operation_enforcement,
         by.updated_by,
         by.updated_via_operator,
-        by.updated_at
+        by.updated_at,
+        limits
     ];
     tx.tx.execute(sql, params).await.map(|_| ())
 }
@@ -182,4 +215,8 @@ pub async fn update(tx: &mut ZoneWrite<'_>, resource: &Resource) -> Result<(), S
 /// Archives a resource; `false` when it is not there or archived already.
 pub async fn archive(tx: &mut ZoneWrite<'_>, id: &ResourceId, by: &str) -> Result<bool, StoreError> {
     archive_row(tx, "resources", id.as_str(), by).await
+}
+
+fn limits_text(limits: &CallLimits) -> Option<String> {
+    (!limits.is_empty()).then(|| crate::json_text(limits))
 }

@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use caracal_authority::session::{Lease, Life, SessionFacts, SessionStatus};
+use caracal_authority::session::{Lease, Life, Lifecycle, SessionFacts, SessionStatus};
 use caracal_authority::{AgentSessionId, ApplicationId, AuthorityRecordId, Timestamp, ZoneId};
 use serde_json::{Map, Value};
 
 use crate::ahead::by_id;
 use crate::error::StoreError;
 use crate::tx::{DeploymentRead, ZoneRead, ZoneWrite};
-use crate::value::{Bind, Row, params};
+use crate::value::{Bind, Param, Row, params};
 
 /// Until when a suspended service holds its slot.
-fn for_ever() -> Timestamp {
+pub(crate) fn for_ever() -> Timestamp {
     Timestamp::from_micros(i64::MAX)
 }
 
@@ -306,6 +306,52 @@ pub async fn list_running_children(
     parent: &AgentSessionId,
 ) -> Result<Vec<SessionRow>, StoreError> {
     list_running_by(tx, "parent_id", parent.as_str()).await
+}
+
+/// Which sessions to list; empty fields admit all.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SessionFilter<'f> {
+    /// With this stored status.
+    pub status: Option<SessionStatus>,
+    /// Tasks, or services.
+    pub lifecycle: Option<Lifecycle>,
+    /// Of this application.
+    pub application: Option<&'f ApplicationId>,
+    /// Started directly under this session.
+    pub parent: Option<&'f AgentSessionId>,
+    /// With exactly this label.
+    pub label: Option<&'f str>,
+}
+
+/// Sessions, newest first, `limit` at most, only those with an id below `before`.
+pub async fn list(
+    tx: &mut ZoneRead<'_>,
+    filter: &SessionFilter<'_>,
+    before: Option<&AgentSessionId>,
+    limit: i64,
+) -> Result<Vec<SessionRow>, StoreError> {
+    let label = tx.tx.json_array_has("labels");
+    let (status, lifecycle) = (filter.status.map(SessionStatus::as_str), filter.lifecycle.map(Lifecycle::as_str));
+    let conditions = [
+        ("id < {}", before.bind()),
+        ("status = {}", status.bind()),
+        ("lifecycle = {}", lifecycle.bind()),
+        ("application_id = {}", filter.application.bind()),
+        ("parent_id = {}", filter.parent.bind()),
+        (label.as_str(), filter.label.bind()),
+    ];
+    let mut sql = format!("SELECT {COLUMNS} FROM agent_sessions WHERE zone_id = ?1");
+    let zone = tx.zone.clone();
+    let mut bound = vec![zone.bind()];
+    for (condition, value) in conditions {
+        if !matches!(value, Param::Null) {
+            bound.push(value);
+            sql.push_str(&format!(" AND {}", condition.replace("{}", &format!("?{}", bound.len()))));
+        }
+    }
+    bound.push(Param::Int(limit));
+    sql.push_str(&format!(" ORDER BY id DESC LIMIT ?{}", bound.len()));
+    tx.tx.query(&sql, &bound).await?.into_iter().map(read).collect()
 }
 
 /// Tasks that still run although their time is up, longest overdue first, `limit` at most.

@@ -133,7 +133,21 @@ impl Store {
         E: From<StoreError> + Send + 'static,
         F: for<'t> Fn(&'t mut ZoneWrite<'_>, &'t I) -> BoxFuture<'t, Result<T, E>> + Send + Sync + 'static,
     {
-        self.submit(Lane::Zone(zone.clone()), input, InZone { zone: zone.clone(), change }).await
+        self.submit(Lane::Zone(zone.clone()), input, InZone { zone: zone.clone(), change, upkeep: false }).await
+    }
+
+    /// Runs one change of one row, `row`, that gives and never takes, beside all other changes of its zone: a renewal. So
+    /// each of its statements has to say in its condition what it relies on, and those that could take authority away are
+    /// refused. On a server it is a transaction of its own: it holds nothing that another row's renewal would wait for.
+    pub async fn commit_row<I, T, E, F>(&self, zone: &ZoneId, row: &str, input: I, change: F) -> Result<T, E>
+    where
+        I: Send + Sync + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: for<'t> Fn(&'t mut ZoneWrite<'_>, &'t I) -> BoxFuture<'t, Result<T, E>> + Send + Sync + 'static,
+    {
+        let lane = Lane::Row(zone.clone(), row.to_owned());
+        self.submit(lane, input, InZone { zone: zone.clone(), change, upkeep: true }).await
     }
 
     /// Runs one change that spans zones or belongs to none.
@@ -317,6 +331,7 @@ trait Run<I, T, E>: Send + Sync {
 struct InZone<F> {
     zone: ZoneId,
     change: F,
+    upkeep: bool,
 }
 
 impl<I, T, E, F> Run<I, T, E> for InZone<F>
@@ -327,7 +342,7 @@ where
     F: for<'t> Fn(&'t mut ZoneWrite<'_>, &'t I) -> BoxFuture<'t, Result<T, E>> + Send + Sync + 'static,
 {
     fn run<'t>(&'t self, tx: &'t mut Tx, input: &'t I) -> BoxFuture<'t, Result<T, E>> {
-        tx.upkeep = false;
+        tx.upkeep = self.upkeep;
         Box::pin(async move { (self.change)(&mut ZoneWrite::new(tx, self.zone.clone()), input).await })
     }
 }

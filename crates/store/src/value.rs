@@ -3,8 +3,9 @@
 
 use caracal_authority::{
     AdminTokenId, AgentSessionId, ApplicationId, ApprovalId, AuthorityRecordId, ConnectionId, EdgeId, EventId, GrantId,
-    KeyId, OutboxId, PolicyId, PolicySetId, PolicySetVersionId, PolicyVersionId, ProviderId, ReplicaId, ResourceId,
-    SubjectIssuerId, Timestamp, WorkloadId, ZoneId,
+    InvocationId, KeyId, NotificationDeliveryId, NotificationSinkId, OutboxId, PolicyId, PolicySetId,
+    PolicySetVersionId, PolicyVersionId, ProviderId, ReplicaId, ResourceId, ServiceId, SubjectIssuerId, Timestamp,
+    WorkloadId, ZoneId,
 };
 use serde::de::DeserializeOwned;
 
@@ -265,7 +266,10 @@ id_values!(
     EdgeId,
     EventId,
     GrantId,
+    InvocationId,
     KeyId,
+    NotificationDeliveryId,
+    NotificationSinkId,
     OutboxId,
     PolicyId,
     PolicySetId,
@@ -274,6 +278,7 @@ id_values!(
     ProviderId,
     ReplicaId,
     ResourceId,
+    ServiceId,
     SubjectIssuerId,
     WorkloadId,
     ZoneId

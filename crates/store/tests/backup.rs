@@ -152,6 +152,8 @@ mod t17_rollback {
             "approvals",
             "authority_records",
             "delegation_edges",
+            "invocations",
+            "oauth_states",
             "provider_connections",
             "session_counts",
         ];
@@ -161,6 +163,7 @@ mod t17_rollback {
         let spent = [
             "gateway_nonces",
             "idempotency_receipts",
+            "notification_deliveries",
             "outbox",
             "policy_announcements",
             "stream_entries",
@@ -171,12 +174,23 @@ mod t17_rollback {
             "used_mandates",
             "withdrawn_keys",
         ];
-        let evidence = ["admin_audit_events", "admin_audit_heads", "audit_events", "audit_heads"];
+        let evidence = [
+            "admin_audit_events",
+            "admin_audit_heads",
+            "audit_anchors",
+            "audit_events",
+            "audit_heads",
+            "ledger_log_keys",
+            "ledger_tiles",
+            "ledger_trees",
+        ];
         // What the operator set up: older than it could be, and the operator is told.
         let provisioned = [
             "active_policy_sets",
+            "agent_services",
             "applications",
             "delegated_grants",
+            "notification_sinks",
             "policies",
             "policy_set_versions",
             "policy_sets",
@@ -255,9 +269,11 @@ mod t17_rollback {
                           + (SELECT count(*) FROM delegation_edges WHERE status <> 'revoked' OR revoked_at IS NULL)
                           + (SELECT count(*) FROM provider_connections WHERE status = 'active')
                           + (SELECT sum(running) FROM session_counts)
+                          + (SELECT count(*) FROM invocations WHERE status NOT IN ('canceled', 'succeeded'))
                           + (SELECT count(*) FROM approvals WHERE is_live = 1 OR consumed_at IS NULL AND expires_at > 9e15)";
         assert_eq!(count(alive), 0);
         assert_eq!(count("SELECT count(*) FROM authority_records WHERE revoked_reason = 'earlier'"), 1, "as it was");
+        assert_eq!(count("SELECT count(*) FROM invocations WHERE status = 'succeeded'"), 1, "as it was");
         assert_eq!(count("SELECT min(epoch) FROM delegation_epochs"), NOW);
         assert_eq!(count("SELECT count(*) FROM used_mandates") + count("SELECT count(*) FROM idempotency_receipts"), 2);
         assert_eq!(count("SELECT count(*) FROM admin_tokens WHERE revoked_at IS NOT NULL"), 1);
@@ -291,6 +307,12 @@ mod t17_rollback {
                 i64::MAX
             )
         };
+        let invocation = |zone: &str, id: &str, status: &str| {
+            format!(
+                "INSERT INTO invocations VALUES ('{zone}', '{id}', 'v', 'app', 'app', NULL, NULL, 'm', '{{}}', '{{}}',
+                   '{status}', 1, 3, 0, 1, 1, NULL, 1, NULL, NULL, 1, 1);"
+            )
+        };
         let zone = "INSERT INTO zones VALUES ('known', 'n', 's', 0, 0, 0, NULL, 0, NULL, NULL, 1, 1, NULL);";
         [
             zone.to_owned(),
@@ -310,6 +332,10 @@ mod t17_rollback {
             edge("known", "another", "active", "NULL"),
             edge("known", "ended", "revoked", "2"),
             edge("lost", "running", "active", "NULL"),
+            invocation("known", "waiting", "pending"),
+            invocation("known", "to-be-tried-again", "failed"),
+            invocation("known", "done", "succeeded"),
+            invocation("lost", "running", "running"),
         ]
         .concat()
     }

@@ -48,6 +48,8 @@ fn every_case_of_the_suite_is_listed() {
         include_str!("../src/conformance/repositories/management.rs"),
         include_str!("../src/conformance/repositories/runtime.rs"),
         include_str!("../src/conformance/repositories/evidence.rs"),
+        include_str!("../src/conformance/repositories/leases.rs"),
+        include_str!("../src/conformance/repositories/services.rs"),
     ] {
         for case in source.split("\npub async fn ").skip(1).filter_map(|text| text.split('(').next()) {
             assert!(listed.contains(&format!("                {case}\n")), "{case}");

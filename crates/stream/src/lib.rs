@@ -18,6 +18,7 @@ mod entry;
 mod known;
 mod on_redis;
 mod on_store;
+mod raw;
 mod redis;
 mod relay;
 mod streams;
@@ -26,6 +27,7 @@ mod tail;
 pub use consumer::{Consumer, ConsumerOptions, ConsumerState, Failed};
 pub use counters::{Counters, FailureLimit};
 pub use entry::{Rejection, dead_letter_topic};
+pub use raw::{Fields, RawEntry};
 pub use redis::{OpenError, Redis, RedisOptions, StreamError};
 pub use relay::{Relay, RelayOptions, RelayState};
 pub use streams::{
@@ -40,11 +42,17 @@ pub const REVOCATIONS: &str = "caracal.sessions.revoke";
 pub const DELEGATIONS: &str = "caracal.delegations.invalidate";
 /// Sessions that began or ended.
 pub const LIFECYCLE: &str = "caracal.agents.lifecycle";
+/// What was asked of services, and what became of it.
+pub const INVOCATIONS: &str = "caracal.invocations.lifecycle";
 /// Which version of a policy set decides.
 pub const POLICIES: &str = caracal_store::policy_sets::INVALIDATED;
 /// Approvals that were decided: wakes those who wait for one.
 pub const APPROVALS: &str = caracal_store::approvals::DECIDED;
 /// Signing keys that an operator withdrew.
 pub const KEYS: &str = caracal_store::signing_keys::WITHDRAWN;
+/// Evidence of clients and exporters: frames that carry a signature of their own (contract: audit-and-streams.md §2.4).
+pub const AUDIT_EVENTS: &str = "caracal.audit.events";
+/// What was put aside of them.
+pub const AUDIT_DEAD_LETTERS: &str = "caracal.audit.events.dlq";
 /// Every topic that is published on.
-pub const TOPICS: [&str; 6] = [REVOCATIONS, DELEGATIONS, LIFECYCLE, POLICIES, APPROVALS, KEYS];
+pub const TOPICS: [&str; 7] = [REVOCATIONS, DELEGATIONS, LIFECYCLE, INVOCATIONS, POLICIES, APPROVALS, KEYS];

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::entry::Entry;
 use crate::redis::{Redis, StreamError, entries_of, failure, id_of};
-use crate::streams::{Begin, DEAD_LETTERS, Delivery, GroupState, HANDLED, Patience, Place};
+use crate::streams::{Begin, Delivery, GroupState, HANDLED, Patience, Place};
 
 /// Beyond the time a read was told to wait, the server gets this long to say that there was nothing.
 const GRACE: Duration = Duration::from_secs(2);
@@ -199,9 +199,10 @@ pub(crate) async fn put_aside(
     dead_topic: &str,
     id: &str,
     letter: &[(String, String)],
+    kept: usize,
 ) -> Result<bool, StreamError> {
     let mut command = ::redis::cmd("EVAL");
-    command.arg(PUT_ASIDE).arg(2).arg(&place.topic).arg(dead_topic).arg(&place.group).arg(id).arg(DEAD_LETTERS);
+    command.arg(PUT_ASIDE).arg(2).arg(&place.topic).arg(dead_topic).arg(&place.group).arg(id).arg(kept);
     for (name, value) in letter {
         command.arg(name).arg(value);
     }
@@ -218,6 +219,17 @@ pub(crate) async fn list_entries(
     let from = after.map_or_else(|| "-".to_owned(), |after| format!("({after}"));
     let mut command = ::redis::cmd("XRANGE");
     redis.ask(command.arg(topic).arg(from).arg("+").arg("COUNT").arg(count)).await.map(entries_of)
+}
+
+/// Entries from `from` on, itself included, oldest first.
+pub(crate) async fn list_from(
+    redis: &Redis,
+    topic: &str,
+    from: Option<&str>,
+    count: usize,
+) -> Result<Vec<Entry>, StreamError> {
+    let mut command = ::redis::cmd("XRANGE");
+    redis.ask(command.arg(topic).arg(from.unwrap_or("-")).arg("+").arg("COUNT").arg(count)).await.map(entries_of)
 }
 
 /// One entry.

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::entry::Entry;
 use crate::redis::StreamError;
-use crate::streams::{Begin, DEAD_LETTERS, Delivery, GroupState, HANDLED, Patience, Place};
+use crate::streams::{Begin, Delivery, GroupState, HANDLED, Patience, Place};
 
 /// How often a consumer looks for what somebody added who could not wake it.
 const LOOK: Duration = Duration::from_secs(1);
@@ -258,15 +258,16 @@ impl StoreTopics {
         dead_topic: String,
         id: &str,
         letter: Vec<(String, String)>,
+        kept: usize,
     ) -> Result<bool, StreamError> {
-        let input = (place.clone(), dead_topic, position_of(id), letter);
-        self.commit(input, |tx, (place, dead_topic, position, letter)| {
+        let input = (place.clone(), dead_topic, position_of(id), letter, kept);
+        self.commit(input, |tx, (place, dead_topic, position, letter, kept)| {
             Box::pin(async move {
                 if !streams::acknowledge(tx, &place.topic, &place.group, *position).await? {
                     return Ok(false);
                 }
                 streams::add(tx, dead_topic, letter).await?;
-                streams::purge_oldest(tx, dead_topic, limit(DEAD_LETTERS)).await?;
+                streams::purge_oldest(tx, dead_topic, limit(*kept)).await?;
                 Ok(true)
             })
         })
@@ -281,6 +282,18 @@ impl StoreTopics {
     ) -> Result<Vec<Entry>, StreamError> {
         let mut snapshot = self.store.snapshot().await.map_err(failure)?;
         list_entries(&mut snapshot.deployment(), topic, after, count).await.map_err(failure)
+    }
+
+    pub(crate) async fn list_from(
+        &self,
+        topic: &str,
+        from: Option<&str>,
+        count: usize,
+    ) -> Result<Vec<Entry>, StreamError> {
+        let mut snapshot = self.store.snapshot().await.map_err(failure)?;
+        let after = from.map_or(0, |from| position_of(from) - 1);
+        let found = streams::list(&mut snapshot.deployment(), topic, after, limit(count)).await.map_err(failure)?;
+        Ok(found.into_iter().map(entry).collect())
     }
 
     pub(crate) async fn lookup(&self, topic: &str, id: &str) -> Result<Option<Entry>, StreamError> {

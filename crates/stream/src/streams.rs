@@ -152,7 +152,7 @@ pub struct TopicState {
 /// All topics of a deployment, as far as nothing has to be signed or verified.
 #[derive(Clone)]
 pub struct Topics {
-    engine: Engine,
+    pub(crate) engine: Engine,
 }
 
 /// All topics of a deployment.
@@ -170,7 +170,7 @@ impl Deref for Streams {
 }
 
 #[derive(Clone)]
-enum Engine {
+pub(crate) enum Engine {
     Redis(Arc<Redis>),
     Store(StoreTopics),
 }
@@ -223,7 +223,7 @@ impl Topics {
         Self { engine: Engine::Store(StoreTopics::new(store)) }
     }
 
-    async fn add(&self, topic: &str, fields: Vec<(String, String)>) -> Result<String, StreamError> {
+    pub(crate) async fn add(&self, topic: &str, fields: Vec<(String, String)>) -> Result<String, StreamError> {
         match &self.engine {
             Engine::Redis(redis) => redis.add(topic, &fields).await,
             Engine::Store(store) => {
@@ -370,8 +370,8 @@ fn letter_of(entry: Entry) -> DeadLetter {
 
 /// One consumer of a group.
 pub struct Member {
-    topics: Topics,
-    place: Place,
+    pub(crate) topics: Topics,
+    pub(crate) place: Place,
     /// For reads that wait; everything else goes over the connection that all share.
     connection: Option<MultiplexedConnection>,
 }
@@ -443,10 +443,6 @@ impl Member {
     /// more: then somebody else did.
     pub async fn dead_letter(&self, delivery: &Delivery, reason: &str) -> Result<bool, StreamError> {
         let letter = dead_letter(&delivery.entry, Some(&self.place.group), reason);
-        let topic = dead_letter_topic(&self.place.topic);
-        match &self.topics.engine {
-            Engine::Redis(redis) => on_redis::put_aside(redis, &self.place, &topic, delivery.id(), &letter).await,
-            Engine::Store(store) => store.put_aside(&self.place, topic, delivery.id(), letter).await,
-        }
+        self.put_aside(delivery, &dead_letter_topic(&self.place.topic), letter, DEAD_LETTERS).await
     }
 }

@@ -8,6 +8,7 @@ use caracal_authority::resource::{ProviderKind, ResourceIdentifier};
 use caracal_broker::{BrokerError, SecretDocument, TokenSettings};
 use caracal_crypto::SecretText;
 use caracal_store::providers::Provider;
+use caracal_store::resources::CallLimits;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
@@ -41,6 +42,8 @@ pub struct Directive {
     pub forward_caracal_identity: bool,
     /// `expires_at`: when the token runs out, where that is known.
     pub expires_at: Option<Timestamp>,
+    /// `limits`: of calls of this resource.
+    pub limits: CallLimits,
 }
 
 /// A directive that can't be made. The texts are for evidence and logs; a caller reads 502 and nothing of them.
@@ -106,6 +109,7 @@ pub(crate) fn needs_account(provider: &Provider) -> bool {
 pub(crate) fn outline(upstream: &Upstream) -> Result<(Directive, Lacks), NoDirective> {
     let url = upstream.url.clone().ok_or(NoDirective::NoUpstream)?;
     let mut directive = Directive::bare(upstream.resource.identifier.clone(), url);
+    directive.limits = upstream.limits;
     let Some(provider) = &upstream.provider else {
         directive.forward_mandate();
         return Ok((directive, Lacks::Nothing));
@@ -157,6 +161,7 @@ impl Directive {
             connection_id: String::new(),
             forward_caracal_identity: false,
             expires_at: None,
+            limits: CallLimits::default(),
         }
     }
 

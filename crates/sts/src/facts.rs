@@ -18,6 +18,7 @@ use caracal_custody::{CustodyError, SealedSecrets, SigningKeys, ZoneKey, provide
 use caracal_store::applications::{self, Application};
 use caracal_store::provider_connections::{self, Connection as Account};
 use caracal_store::providers::{self, Provider};
+use caracal_store::resources::CallLimits;
 use caracal_store::{
     Named, Store, StoreError, ZoneRead, ZoneVersion, approvals, delegations, records, resources, sessions,
     signing_keys, zones,
@@ -47,6 +48,7 @@ pub(crate) struct Loaded {
 pub(crate) struct Upstream {
     pub(crate) resource: ResourceRef,
     pub(crate) url: Option<String>,
+    pub(crate) limits: CallLimits,
     pub(crate) provider: Option<Provider>,
     /// The account of the subject at the provider, where the provider needs one.
     pub(crate) account: Option<Account>,
@@ -158,7 +160,8 @@ impl Sources<'_> {
                 (Some(_), None) => Connection::Ready,
                 (None, None) => Connection::NotProvisioned,
             };
-            upstreams.push(Upstream { resource: resource.name.clone(), url: url.clone(), provider, account, secret });
+            let (name, limits) = (resource.name.clone(), row.limits);
+            upstreams.push(Upstream { resource: name, url: url.clone(), limits, provider, account, secret });
             facts.resources.push(ResourceFacts {
                 requested: requested.to_owned(),
                 resource,

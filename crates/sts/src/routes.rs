@@ -328,6 +328,9 @@ fn directive(made: &Directive) -> Value {
     put("connection_id", made.connection_id.as_str().into());
     put("expires_at", made.expires_at.map(caracal_authority::Timestamp::as_seconds).into());
     put("forward_caracal_identity", made.forward_caracal_identity.into());
+    if !made.limits.is_empty() {
+        put("limits", serde_json::to_value(made.limits).unwrap_or_default());
+    }
     Value::Object(members)
 }
 

@@ -267,6 +267,17 @@ fn identity(names: &[&str]) -> Result<(ServerConfig, String), Box<dyn std::error
         .with_no_client_auth()
         .with_single_cert(vec![certificate.der().clone()], private)?;
     // Without line breaks inside: readers take any length, and nobody else reads it.
-    let pem = format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(issuer.der()));
+    let pem = pem("CERTIFICATE", issuer.der());
     Ok((config, pem))
+}
+
+/// A self-signed certificate that a client can show, and its key, both PEM.
+pub fn client_pair() -> Result<(String, String), rcgen::Error> {
+    let key = KeyPair::generate()?;
+    let certificate = CertificateParams::new(["client".to_owned()])?.self_signed(&key)?;
+    Ok((pem("CERTIFICATE", certificate.der()), pem("PRIVATE KEY", &key.serialize_der())))
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
 }

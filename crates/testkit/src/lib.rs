@@ -13,7 +13,7 @@ mod redis;
 mod server;
 
 #[cfg(feature = "fake")]
-pub use fake::{FakeServer, Received, Reply};
+pub use fake::{FakeServer, Received, Reply, client_pair};
 pub use place::Place;
 pub use postgres::{Database, Postgres};
 pub use proxy::{Cut, CuttingProxy};

@@ -8,14 +8,12 @@ What is shown is what its users rely on: calls through `application_transport`, 
 code 0 and one line `N passed, N failed`.
 """
 
-import argparse
 import asyncio
 import contextvars
 import secrets
 import sys
 import time
 from importlib.metadata import version
-from pathlib import Path
 
 import httpx
 from caracalai import (
@@ -29,7 +27,7 @@ from caracalai import (
     ResourceBinding,
 )
 
-from checks import Check, against, say
+from checks import Check, on_every_system, say
 from identity_provider import IdentityProvider
 from system import Caracal, Replicated, Upstream, hold_for_operators, provision
 
@@ -487,22 +485,11 @@ FLOWS = [
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--caracal", required=True, type=Path, help="the built binary")
-    parser.add_argument("--postgres", required=True, help="a PostgreSQL server, as its superuser")
-    parser.add_argument("--redis", required=True, help="a Redis server")
-    arguments = parser.parse_args()
     installed = version("caracalai-sdk")
     if installed != PUBLISHED:
         print(f"caracalai-sdk {installed} is installed, not {PUBLISHED}")
         return 2
-    check = Check()
-    say(f"caracalai-sdk {installed}, httpx {version('httpx')}, Python {sys.version.split()[0]}")
-    binary = arguments.caracal.resolve()
-    against(lambda place: Caracal(binary, place), on_one_process, check)
-    against(lambda place: Replicated(binary, place, arguments.postgres, arguments.redis), on_replicas, check)
-    print(f"{check.passed} passed, {check.failed} failed", flush=True)
-    return 1 if check.failed else 0
+    return on_every_system(__doc__, ("caracalai-sdk", "httpx"), on_one_process, on_replicas)
 
 
 def on_one_process(system: Caracal, upstream: Upstream, check: Check) -> None:

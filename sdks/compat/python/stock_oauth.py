@@ -7,12 +7,9 @@ It is given the URL of a zone's metadata and an application's credentials, and n
 of that document. Ends with exit code 0 and one line `N passed, N failed`.
 """
 
-import argparse
 import os
 import secrets
 import sys
-from importlib.metadata import version
-from pathlib import Path
 
 # The systems under test listen on loopback, without TLS; the library asks to be told that this is meant.
 os.environ["AUTHLIB_INSECURE_TRANSPORT"] = "1"
@@ -24,8 +21,8 @@ from authlib.oauth2.rfc8414 import AuthorizationServerMetadata, get_well_known_u
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
-from checks import Check, against, say
-from system import Caracal, Replicated, Upstream, Zone, provision
+from checks import Check, on_every_system, say
+from system import Caracal, Upstream, Zone, provision
 
 METHODS = ("client_secret_basic", "client_secret_post")
 TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -110,20 +107,5 @@ def every_flow(system: Caracal, upstream: Upstream, check: Check) -> None:
     check.that(system.stop() == 0, "it drained and ended well")
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--caracal", required=True, type=Path, help="the built binary")
-    parser.add_argument("--postgres", required=True, help="a PostgreSQL server, as its superuser")
-    parser.add_argument("--redis", required=True, help="a Redis server")
-    arguments = parser.parse_args()
-    check = Check()
-    say(f"Authlib {version('authlib')}, httpx {version('httpx')}, Python {sys.version.split()[0]}")
-    binary = arguments.caracal.resolve()
-    against(lambda place: Caracal(binary, place), every_flow, check)
-    against(lambda place: Replicated(binary, place, arguments.postgres, arguments.redis), every_flow, check)
-    print(f"{check.passed} passed, {check.failed} failed", flush=True)
-    return 1 if check.failed else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(on_every_system(__doc__, ("authlib", "httpx"), every_flow, every_flow))

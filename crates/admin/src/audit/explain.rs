@@ -84,6 +84,11 @@ fn denied(row: &EvidenceRow) -> Denied<'_> {
 /// The member of an event's metadata that holds what policy was asked.
 const ASKED: &str = "policy_input";
 
+/// The question that an event's decision answered, as far as the event tells: what simulate takes.
+pub fn recorded_question(row: &EvidenceRow) -> Value {
+    policy_input(&row.zone_id, &metadata(row))
+}
+
 /// The input that the decision saw, as far as its event tells.
 fn policy_input(zone: &str, metadata: &Value) -> Value {
     if let Some(asked) = metadata.get(ASKED).filter(|asked| asked.is_object()) {

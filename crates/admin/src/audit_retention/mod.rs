@@ -1,14 +1,14 @@
-//! For how many days evidence is kept, as operators set it for the whole deployment (contract: admin-api.md §5.11). Never
-//! for longer than the ceiling of the process that removes what is older.
+//! For how many days evidence is kept, as operators set it for the whole deployment (contract: audit-and-streams.md §5.5).
+//! The evidence service removes what is older; its own ceiling is the longest it can be.
 
 pub(crate) mod read;
 pub(crate) mod set;
 
 use caracal_authority::Timestamp;
-use caracal_store::audit_retention::AuditRetention;
+use caracal_store::retention::Retention;
 use serde::Serialize;
 
-/// The retention as answers show it. One above the ceiling, from a time when that was higher, counts as the ceiling.
+/// What answers show. What was set in a time of a higher ceiling counts as the ceiling.
 #[derive(Serialize)]
 pub(crate) struct View<'a> {
     retention_days: u32,
@@ -18,12 +18,12 @@ pub(crate) struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    fn of(retention: Option<&'a AuditRetention>, ceiling: u32) -> Self {
+    fn of(set: Option<&'a Retention>, ceiling: u32) -> Self {
         Self {
-            retention_days: retention.map_or(ceiling, |retention| retention.days.min(ceiling)),
+            retention_days: set.map_or(ceiling, |set| set.days.min(ceiling)),
             max_days: ceiling,
-            updated_by: retention.map(|retention| retention.updated_by.as_str()),
-            updated_at: retention.map(|retention| retention.updated_at),
+            updated_by: set.map(|set| set.updated_by.as_str()),
+            updated_at: set.map(|set| set.updated_at),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use caracal_store::audit_retention;
+use caracal_store::retention;
 use http::Method;
 
 use super::View;
@@ -20,6 +20,6 @@ pub(crate) const ROUTE: Route = Route {
 
 async fn read(admin: Arc<Admin>, _: Call<Anywhere>) -> Result<Answer, Refusal> {
     let mut snapshot = admin.store.snapshot().await?;
-    let retention = audit_retention::find(&mut snapshot.deployment()).await?;
-    Ok(Answer::ok(&View::of(retention.as_ref(), admin.config.audit_retention_ceiling)))
+    let set = retention::find(&mut snapshot.deployment()).await?;
+    Ok(Answer::ok(&View::of(set.as_ref(), admin.config.retention_ceiling)))
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use caracal_store::audit_retention;
+use caracal_store::retention;
 use http::{Method, StatusCode};
 use serde_json::Value;
 
@@ -28,7 +28,7 @@ struct Change {
 }
 
 async fn set(admin: Arc<Admin>, mut call: Call<Anywhere>) -> Result<Changed, Refusal> {
-    let ceiling = admin.config.audit_retention_ceiling;
+    let ceiling = admin.config.retention_ceiling;
     let asked = asked(call.body.take()).map_err(|mismatch| mismatch.refuse("invalid_body"))?;
     let days = u32::try_from(asked).ok().filter(|asked| *asked <= ceiling).ok_or_else(|| {
         let why =
@@ -36,17 +36,17 @@ async fn set(admin: Arc<Admin>, mut call: Call<Anywhere>) -> Result<Changed, Ref
         Refusal::invalid("retention_above_limit").describe(why).member("max_days", ceiling)
     })?;
     let change = Change { days, by: call.caller.actor(), trace: call.trace };
-    let (retention, recorded) = admin
+    let (set, recorded) = admin
         .store
         .commit_deployment(change, |tx, change| {
             Box::pin(async move {
-                let retention = audit_retention::set(tx, change.days, &change.by).await?;
+                let set = retention::set(tx, change.days, &change.by).await?;
                 let recorded = change.trace.zoneless_change(tx, StatusCode::OK).await?;
-                Ok::<_, Refusal>((retention, recorded))
+                Ok::<_, Refusal>((set, recorded))
             })
         })
         .await?;
-    Ok(recorded.answer(&View::of(Some(&retention), ceiling)))
+    Ok(recorded.answer(&View::of(Some(&set), ceiling)))
 }
 
 fn asked(body: Option<Value>) -> Result<u64, Mismatch> {

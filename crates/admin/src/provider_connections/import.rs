@@ -6,10 +6,11 @@ use std::sync::Arc;
 use caracal_authority::{ConnectionId, ProviderId, Timestamp};
 use caracal_crypto::SecretText;
 use caracal_custody::{Account, ConnectionToken};
-use caracal_store::provider_connections::{self, Connection, SealedTokens};
+use caracal_store::provider_connections::SealedTokens;
 use http::{Method, StatusCode};
 use serde_json::Value;
 
+use super::upsert::upsert;
 use super::{View, Whose, provider_with_accounts};
 use crate::Admin;
 use crate::admin::fresh;
@@ -87,50 +88,11 @@ async fn import(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Re
                 require_live_zone(tx).await?;
                 let provider = provider_with_accounts(tx, &change.whose.provider).await?;
                 reserved::guard(change.may_reserve, &provider.identifier, reserved::PROVIDER)?;
-                let active = provider_connections::find_active(tx, &provider.id, &change.whose.subject).await?;
-                let id = match active {
-                    Some(active) => {
-                        provider_connections::replace_tokens(tx, &active.id, &change.tokens).await?;
-                        active.id
-                    }
-                    None => {
-                        provider_connections::add(tx, &change.row(&provider.id, tx.zone(), tx.now())).await?;
-                        change.id.clone()
-                    }
-                };
-                let row = provider_connections::lookup(tx, &id).await?;
-                let row = row.ok_or_else(|| Refusal::from(caracal_http::Problem::internal()))?;
-                let recorded = change.trace.change(tx, StatusCode::CREATED, Some(id.as_str())).await?;
+                let row = upsert(tx, &change.id, &provider.id, &change.whose.subject, &change.tokens).await?;
+                let recorded = change.trace.change(tx, StatusCode::CREATED, Some(row.id.as_str())).await?;
                 Ok::<_, Refusal>((row, recorded))
             })
         })
         .await?;
     Ok(recorded.answer(&View::from(&row)))
-}
-
-impl Change {
-    fn row(
-        &self,
-        provider: &caracal_authority::ProviderId,
-        zone: &caracal_authority::ZoneId,
-        now: Timestamp,
-    ) -> Connection {
-        let SealedTokens { access_token, refresh_token, expires_at } = self.tokens.clone();
-        Connection {
-            zone_id: zone.clone(),
-            id: self.id.clone(),
-            subject_id: self.whose.subject.clone(),
-            provider_id: provider.clone(),
-            status: "active".to_owned(),
-            access_token,
-            refresh_token,
-            expires_at,
-            refreshed_at: None,
-            version: 0,
-            lease_until: None,
-            refresh_failed_at: None,
-            created_at: now,
-            updated_at: now,
-        }
-    }
 }

@@ -1,8 +1,12 @@
 //! Accounts at providers (contract: admin-api.md §5.5). Tokens come in and never go out.
 
+pub(crate) mod authorize;
+pub(crate) mod callback;
 pub(crate) mod import;
 pub(crate) mod list;
+pub(crate) mod page;
 pub(crate) mod revoke;
+mod upsert;
 
 use caracal_authority::{ConnectionId, ProviderId, Timestamp, ZoneId};
 use caracal_store::ZoneRead;
@@ -58,7 +62,7 @@ impl Whose {
 }
 
 /// The provider, if it is there, not archived, and one that has accounts.
-async fn provider_with_accounts(tx: &mut ZoneRead<'_>, id: &str) -> Result<Provider, Refusal> {
+pub(crate) async fn provider_with_accounts(tx: &mut ZoneRead<'_>, id: &str) -> Result<Provider, Refusal> {
     let missing = || Refusal::missing("provider_not_found");
     let id = ProviderId::parse(id).map_err(|_| missing())?;
     let found = providers::lookup(tx, &id).await?.filter(|provider| provider.archived_at.is_none());

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use caracal_authority::ProviderId;
+use caracal_broker::SecretDocument;
 use caracal_custody::{SealedSecrets, provider_secret_ref};
+use caracal_http::Problem;
 use caracal_store::Attribution;
 use caracal_store::providers::{self, Provider};
 use http::{Method, StatusCode};
+use serde_json::json;
 
 use super::config::{self, Config, Secrets};
-use super::{Draft, View, asks_an_endpoint, conflict, identifier};
+use super::{Draft, View, asks_an_endpoint, check, conflict, identifier};
 use crate::Admin;
 use crate::admin::fresh;
 use crate::answer::Changed;
@@ -33,6 +36,8 @@ struct Change {
     identifier: Option<String>,
     kind: &'static str,
     config: Config,
+    /// Whether its endpoint has answered as it should.
+    checked: bool,
     sealed: SealedSecrets,
     by: String,
     may_reserve: bool,
@@ -50,8 +55,14 @@ async fn create(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Re
     }
     let config = config::read(kind, &draft.config.unwrap_or_default(), Secrets::Required)?;
     if draft.check {
-        // Only kinds that talk to a token endpoint have something to check.
-        return Err(Refusal::invalid("provider_check_unsupported"));
+        // Nothing is there yet, and if it is not as it should be nothing will be.
+        check::require_endpoint(kind)?;
+        admin.limits.check(&call.place.zone, call.now).await?;
+        let secrets = SecretDocument::read(Some(&config.document()?)).ok_or_else(Problem::internal)?;
+        let checked = check::run(&admin, &call.place.zone, kind, &config.public, &secrets).await;
+        if !checked.is_ok() {
+            return Err(Refusal::unprocessable("provider_check_failed").details(json!({"check": checked.to_json()})));
+        }
     }
     let change = Change {
         id: fresh(call.now)?,
@@ -59,6 +70,7 @@ async fn create(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Re
         identifier: draft.identifier,
         kind,
         config,
+        checked: draft.check,
         sealed: admin.sealed.clone(),
         by: call.caller.actor(),
         may_reserve: call.caller.is_bootstrap(),
@@ -83,8 +95,8 @@ async fn create(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Re
                 kind: change.kind.to_owned(),
                 config: change.config.public.clone(),
                 secret_config_keys: change.config.secret_keys(),
-                // Nobody has seen it answer yet.
-                connectivity_failed_at: asks_an_endpoint(change.kind).then(|| tx.now()),
+                // Unless it was checked, nobody has seen it answer yet.
+                connectivity_failed_at: (asks_an_endpoint(change.kind) && !change.checked).then(|| tx.now()),
                 archived_at: None,
                 attribution: Attribution::created(&change.by, tx.now()),
             };

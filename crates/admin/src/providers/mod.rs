@@ -1,20 +1,26 @@
 //! Credential providers (contract: admin-api.md §5.4).
 
 pub(crate) mod archive;
+mod check;
 mod config;
 pub(crate) mod create;
+pub(crate) mod discovery;
 mod identifier;
 pub(crate) mod list;
 pub(crate) mod read;
+pub(crate) mod test;
 pub(crate) mod update;
 
 use caracal_authority::{ProviderId, Timestamp, ZoneId};
+use caracal_broker::SecretDocument;
+use caracal_custody::provider_secret_ref;
 use caracal_store::providers::{self, Provider};
 use caracal_store::{StoreError, ZoneRead};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 pub(crate) use self::identifier::built_in_none;
+use crate::Admin;
 use crate::attribution::Attributed;
 use crate::input::{Fields, Mismatch, Text};
 use crate::problem::Refusal;
@@ -96,6 +102,19 @@ impl Draft {
 async fn existing(tx: &mut ZoneRead<'_>, id: &ProviderId) -> Result<Provider, Refusal> {
     let found = providers::lookup(tx, id).await?.filter(|provider| provider.archived_at.is_none());
     found.ok_or_else(|| Refusal::missing("provider_not_found"))
+}
+
+/// What is sealed for a provider, opened. 502 when it can't be.
+pub(crate) async fn secrets(admin: &Admin, zone: &ZoneId, id: &ProviderId) -> Result<SecretDocument, Refusal> {
+    let place = provider_secret_ref(zone, id);
+    let opened = if admin.sealed.is_external() {
+        admin.sealed.fetch(&place).await?
+    } else {
+        let mut snapshot = admin.store.snapshot().await?;
+        admin.sealed.open(&mut snapshot.zone(zone), &place).await?
+    };
+    SecretDocument::read(opened.as_ref())
+        .ok_or_else(|| Refusal::secrets_unavailable("the secret document of a provider is no json object"))
 }
 
 fn conflict(error: StoreError) -> Refusal {

@@ -116,6 +116,7 @@ impl Change {
             credential_provider_id: provider,
             operations: self.operations.clone(),
             operation_enforcement: draft.operation_enforcement.unwrap_or("enforced").to_owned(),
+            limits: draft.limits.unwrap_or_default(),
             archived_at: None,
             attribution: Attribution::created(&self.by, tx.now()),
         })

@@ -1,5 +1,6 @@
 //! What a body says about a resource.
 
+use caracal_store::resources::CallLimits;
 use serde_json::Value;
 use url::Url;
 
@@ -20,6 +21,8 @@ pub(super) struct Draft {
     pub(super) credential_provider_id: Option<Option<String>>,
     pub(super) operations: Option<Vec<RawOperation>>,
     pub(super) operation_enforcement: Option<&'static str>,
+    /// Absent, or all of them anew; taken away they are the Gateway's own.
+    pub(super) limits: Option<CallLimits>,
     pub(super) check: bool,
 }
 
@@ -49,6 +52,7 @@ impl Draft {
         let credential_provider_id = fields.nullable_text("credential_provider_id", Text::exact(0, 200))?;
         let operations = fields.objects("operations", (0, 256))?;
         let operations = operations.map(|all| all.into_iter().map(RawOperation::read).collect()).transpose()?;
+        let limits = limits(&mut fields)?;
         Ok(Self {
             name,
             identifier,
@@ -57,6 +61,7 @@ impl Draft {
             credential_provider_id,
             operations,
             operation_enforcement: fields.choice("operation_enforcement", ENFORCEMENTS)?,
+            limits,
             check: fields.flag("check")?.unwrap_or(false),
         })
     }
@@ -70,6 +75,7 @@ impl Draft {
             && self.credential_provider_id.is_none()
             && self.operations.is_none()
             && self.operation_enforcement.is_none()
+            && self.limits.is_none()
     }
 }
 
@@ -81,6 +87,29 @@ impl RawOperation {
             scope: fields.required_text("scope", Text::exact(1, 200))?,
         })
     }
+}
+
+/// An hour: a call that takes longer is a job, and holds a place at its upstream for as long.
+const LONGEST_MS: u32 = 3_600_000;
+/// What every reader of JSON keeps whole.
+const LARGEST: u64 = 9_007_199_254_740_991;
+
+/// `limits` of a body: an object, or `null` for none.
+fn limits(fields: &mut Fields) -> Result<Option<CallLimits>, Mismatch> {
+    let Some(members) = fields.nullable_object("limits")? else { return Ok(None) };
+    let Some(members) = members else { return Ok(Some(CallLimits::default())) };
+    let limits: CallLimits = serde_json::from_value(Value::Object(members)).map_err(|_| {
+        let known = "upstream_timeout_ms, stream_idle_timeout_ms, write_timeout_ms and max_request_bytes";
+        fields.mismatch("limits", format!("expected whole numbers, and of members only {known}"))
+    })?;
+    let times = [limits.upstream_timeout_ms, limits.stream_idle_timeout_ms, limits.write_timeout_ms];
+    if times.iter().flatten().any(|time| !(1..=LONGEST_MS).contains(time)) {
+        return Err(fields.mismatch("limits", format!("expected times from 1 to {LONGEST_MS} milliseconds")));
+    }
+    if limits.max_request_bytes.is_some_and(|most| most > LARGEST) {
+        return Err(fields.mismatch("limits", format!("expected max_request_bytes from 0 to {LARGEST}")));
+    }
+    Ok(Some(limits))
 }
 
 /// Where the Gateway may be told to go: http or https, with a host, without credentials in the URL. Whether it may

@@ -10,7 +10,7 @@ mod routing;
 pub(crate) mod update;
 
 use caracal_authority::{ProviderId, ResourceId, Timestamp, ZoneId};
-use caracal_store::resources::{self, Operation, Resource};
+use caracal_store::resources::{self, CallLimits, Operation, Resource};
 use caracal_store::{StoreError, ZoneRead};
 use serde::Serialize;
 
@@ -29,6 +29,8 @@ pub(crate) struct View<'a> {
     credential_provider_id: Option<&'a ProviderId>,
     operations: &'a [Operation],
     operation_enforcement: &'a str,
+    #[serde(skip_serializing_if = "CallLimits::is_empty")]
+    limits: CallLimits,
     #[serde(flatten)]
     by: Attributed<'a>,
     archived_at: Option<Timestamp>,
@@ -46,6 +48,7 @@ impl<'a> From<&'a Resource> for View<'a> {
             credential_provider_id: resource.credential_provider_id.as_ref(),
             operations: &resource.operations,
             operation_enforcement: &resource.operation_enforcement,
+            limits: resource.limits,
             by: (&resource.attribution).into(),
             archived_at: resource.archived_at,
         }

@@ -106,6 +106,9 @@ impl Change {
         if let Some(enforcement) = patch.operation_enforcement {
             enforcement.clone_into(&mut resource.operation_enforcement);
         }
+        if let Some(limits) = patch.limits {
+            resource.limits = limits;
+        }
         resource.identifier = identifier;
         changed(&mut resource.attribution, &self.by, tx.now());
         Ok(resource)

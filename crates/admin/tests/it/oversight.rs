@@ -289,22 +289,3 @@ async fn a_zone_in_numbers_counts_what_is_there_now() {
     let none = world.get("/v1/zones/none/overview").await.is(200);
     assert_eq!((&none["zone_id"], &none["applications"]["total"]), (&json!("none"), &json!(0)));
 }
-
-#[tokio::test]
-async fn how_long_evidence_is_kept_is_set_within_the_ceiling() {
-    let world = World::new().await;
-    let path = "/v1/audit-retention";
-    let unset = json!({"retention_days": 365, "max_days": 365, "updated_by": null, "updated_at": null});
-    assert_eq!(world.get(path).await.is(200), unset);
-    let above = world.call("PUT", path, Some(json!({"retention_days": 366}))).await;
-    assert_eq!(above.is_refused(400, "retention_above_limit").json()["max_days"], 365);
-    for body in [json!({"retention_days": 0}), json!({"retention_days": 1.5}), json!({"retention_days": 1, "x": 1})] {
-        world.call("PUT", path, Some(body)).await.is_refused(400, "invalid_body");
-    }
-    let set = world.call("PUT", path, Some(json!({"retention_days": 30}))).await.is(200);
-    assert_eq!((&set["retention_days"], &set["updated_at"]), (&json!(30), &json!("2026-01-01T00:00:00.000Z")));
-    assert_eq!(world.get(path).await.is(200), set);
-    let zone = world.zone("Ops").await;
-    let own = world.mint("write", Some(&zone)).await;
-    world.call_as(Some(&own), "GET", path, None).await.is_refused(403, "admin_token_zone_mismatch");
-}

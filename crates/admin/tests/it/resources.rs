@@ -167,6 +167,35 @@ async fn a_change_is_judged_as_the_whole_it_makes() {
 }
 
 #[tokio::test]
+async fn a_resource_has_limits_of_its_own_until_they_are_taken_away() {
+    let set = Setting::new().await;
+    let limits = json!({"upstream_timeout_ms": 120_000, "max_request_bytes": 0});
+    let created = set.world.call("POST", &set.path, Some(set.body(json!({"limits": limits})))).await.is(201);
+    assert_eq!(created["limits"], limits);
+    let one = format!("{}/{}", set.path, created["id"].as_str().unwrap());
+    let patch = |limits: Value| set.world.call("PATCH", &one, Some(json!({"limits": limits})));
+    // They are given anew as a whole.
+    let fewer = json!({"stream_idle_timeout_ms": 1, "write_timeout_ms": 3_600_000});
+    assert_eq!(patch(fewer.clone()).await.is(200)["limits"], fewer);
+    for bad in [
+        json!({"upstream_timeout_ms": 0}),
+        json!({"upstream_timeout_ms": 3_600_001}),
+        json!({"write_timeout_ms": -1}),
+        json!({"stream_idle_timeout_ms": "60s"}),
+        json!({"max_request_bytes": 1.5}),
+        json!({"max_request_bytes": 9_007_199_254_740_992_u64}),
+        json!({"max_response_bytes": 1}),
+        json!([]),
+        json!(1),
+    ] {
+        patch(bad.clone()).await.is_refused(400, "invalid_resource");
+        assert_eq!(set.world.get(&one).await.is(200)["limits"], fewer, "{bad}");
+    }
+    assert_eq!(patch(Value::Null).await.is(200).get("limits"), None);
+    assert_eq!(set.world.get(&one).await.is(200).get("limits"), None);
+}
+
+#[tokio::test]
 async fn a_zone_has_at_most_its_number_of_resources() {
     let set = Setting::with(AdminConfig { max_resources_per_zone: 2, ..AdminConfig::default() }).await;
     for _ in 0..2 {

@@ -1,6 +1,9 @@
 //! One deployment, and the one door to it: [`World::call`].
 
 use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -18,7 +21,7 @@ use caracal_crypto::fast_hash::{ConsoleToken, token_digest};
 use caracal_crypto::hmac::HmacKey;
 use caracal_crypto::{Secret, encoding};
 use caracal_custody::{SealedSecrets, application_secret_ref, provider_secret_ref};
-use caracal_http::egress::{AddressPolicy, GuardedConnector, PrivateHosts, SystemResolver, TlsTrust};
+use caracal_http::egress::{AddressPolicy, GuardedConnector, PrivateHosts, Resolver, SystemResolver, TlsTrust};
 use caracal_ledger::{AnonymousDenials, Ledger};
 use caracal_policy::Document;
 use caracal_store::admin_evidence::{self, AdminEvidenceRow, ZONELESS_CHAIN};
@@ -32,12 +35,14 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tower::ServiceExt;
 
+use crate::authorization_server::AuthorizationServer;
+
 /// The deployment's admin token in all tests: the contract's.
 pub(crate) const BOOTSTRAP: &str = "admin-secret-0123456789";
 /// When every test starts.
 pub(crate) const START: i64 = 1_767_225_600;
 const KEY: [u8; 32] = [7; 32];
-const KEK: &str = "8f3d9a712c45e6b0d18f2a4c6e9b3d57a1c4f8020e6a9c3d5b7f1a2c4e6d8b90";
+pub(crate) const KEK: &str = "8f3d9a712c45e6b0d18f2a4c6e9b3d57a1c4f8020e6a9c3d5b7f1a2c4e6d8b90";
 
 pub(crate) struct World {
     pub(crate) admin: Arc<Admin>,
@@ -54,23 +59,53 @@ pub(crate) struct World {
     pub(crate) directory: Place,
 }
 
-/// One identity provider for all worlds. At `/revoke` it answers 200 to refresh tokens, and 503 to everything else.
+/// One identity provider for all worlds. At `/revoke` it answers 200 to refresh tokens, and 503 to all others.
 pub(crate) fn idp() -> &'static FakeServer {
     static IDP: OnceLock<FakeServer> = OnceLock::new();
     IDP.get_or_init(|| {
-        FakeServer::https(&[], |request| match request.field("token_type_hint").as_deref() {
-            Some("refresh_token") => Reply::bytes(200, ""),
-            _ => Reply::bytes(503, ""),
+        let server = AuthorizationServer::default();
+        FakeServer::https(&[], move |request| match (request.path(), request.field("token_type_hint").as_deref()) {
+            ("/revoke", Some("refresh_token")) => Reply::bytes(200, ""),
+            ("/revoke", _) => Reply::bytes(503, ""),
+            _ => server.answer(request),
         })
     })
 }
 
-fn broker(store: &Store, sealed: &SealedSecrets) -> Arc<Broker> {
-    let connector = GuardedConnector::new(
+/// One receiver of notifications for all worlds, over TLS. It takes everything.
+pub(crate) fn hooks() -> &'static FakeServer {
+    static HOOKS: OnceLock<FakeServer> = OnceLock::new();
+    HOOKS.get_or_init(|| FakeServer::https(&[], |_| Reply::bytes(204, "")))
+}
+
+/// What the names of these tests lead to; all others to what the system says.
+struct Names(SystemResolver);
+
+impl Resolver for Names {
+    fn resolve<'a>(&'a self, host: &'a str) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'a>> {
+        let addresses: &[&str] = match host {
+            "metadata.example" => &["169.254.169.254"],
+            "nat64.example" => &["64:ff9b::a9fe:a9fe"],
+            "private.example" => &["10.1.2.3"],
+            "mixed.example" => &["93.184.216.34", "10.1.2.3"],
+            _ => return self.0.resolve(host),
+        };
+        Box::pin(async move { Ok(addresses.iter().map(|address| address.parse().unwrap()).collect()) })
+    }
+}
+
+/// The way out: to loopback, too.
+pub(crate) fn connector() -> GuardedConnector {
+    let authorities = [idp().authority(), hooks().authority()].concat();
+    GuardedConnector::new(
         AddressPolicy::new(true, PrivateHosts::default()),
-        Arc::new(SystemResolver::new()),
-        TlsTrust::from_pem(false, Some(idp().authority().as_bytes())),
-    );
+        Arc::new(Names(SystemResolver::new())),
+        TlsTrust::from_pem(false, Some(authorities.as_bytes())),
+    )
+}
+
+fn broker(store: &Store, sealed: &SealedSecrets) -> Arc<Broker> {
+    let connector = connector();
     let (store, sealed, longest_life) = (store.clone(), sealed.clone(), Duration::from_secs(3_600));
     Arc::new(Broker::new(caracal_broker::Capabilities { connector, store, sealed, longest_life }))
 }
@@ -81,6 +116,7 @@ pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) text: String,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
@@ -149,6 +185,7 @@ impl World {
             denials: denials.clone(),
             sealed: sealed.clone(),
             broker: broker(&store, &sealed),
+            egress: connector(),
             secrets: secrets.clone(),
             token_key: HmacKey::from_bytes(&KEY).unwrap(),
             runtime: Some(runtime.clone()),
@@ -179,7 +216,8 @@ impl World {
         let response = self.admin.clone().router().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
-        Answer { status: parts.status, headers: parts.headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        Answer { status: parts.status, headers: parts.headers, text, body: bytes.to_vec() }
     }
 
     /// A token as it would be minted: random, stored by its digest.

@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod access;
+mod dead_letters;
+mod ingest;
+mod retention;
 mod search;
 mod sweep;
 mod world;

@@ -1,19 +1,21 @@
 //! One deployment, and the one door to it: [`World::send`].
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Body;
-use caracal_audit::{Audit, AuditConfig, Verifier};
+use caracal_audit::{Audit, AuditConfig, Capabilities, Verifier};
 use caracal_authority::{EventId, Timestamp, ZoneId};
 use caracal_crypto::hmac::HmacKey;
 use caracal_crypto::{Secret, SecretText};
 use caracal_ledger::{
-    AnonymousDenials, ChainKey, Decision, EventType, Evidence, HeadsObserver, Ledger, LedgerReport, read_heads,
-    verify_store,
+    AnonymousDenials, Begin, Chain, ChainKey, Decision, EventType, Evidence, Head, HeadsObserver, Ledger, LedgerReport,
+    SweepMarks, read_heads, verify_store_marked,
 };
 use caracal_store::{ManualClock, SqliteOptions, Store, StoreError, conformance, inspect};
+use caracal_stream::Streams;
 use caracal_testkit::Place;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
@@ -32,6 +34,7 @@ pub(crate) struct World {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) denials: Arc<AnonymousDenials>,
     pub(crate) ledger: Ledger,
+    pub(crate) streams: Streams,
     pub(crate) place: Place,
     /// Makes the next verification fail, which sets it back.
     pub(crate) fails: Arc<AtomicBool>,
@@ -73,12 +76,7 @@ fn secret(text: &str) -> SecretText {
 }
 
 pub(crate) fn configured() -> AuditConfig {
-    AuditConfig {
-        admin_token: Some(secret(TOKEN)),
-        metrics_bearer: Some(secret(BEARER)),
-        open_metrics: false,
-        trust_proxy: false,
-    }
+    AuditConfig { admin_token: Some(secret(TOKEN)), metrics_bearer: Some(secret(BEARER)), ..AuditConfig::default() }
 }
 
 impl World {
@@ -87,6 +85,15 @@ impl World {
     }
 
     pub(crate) async fn with(config: AuditConfig) -> Self {
+        Self::build(config, false).await
+    }
+
+    /// One whose sweep keeps in mind what it saw.
+    pub(crate) async fn with_marks(config: AuditConfig) -> Self {
+        Self::build(config, true).await
+    }
+
+    async fn build(config: AuditConfig, marks: bool) -> Self {
         let place = Place::new();
         let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(NOON)));
         let store = conformance::open(place.path(), place.database_url().as_deref(), clock.clone()).await;
@@ -97,8 +104,19 @@ impl World {
             shared: store.is_shared().then(|| store.clone()),
             fails: fails.clone(),
         });
-        let audit = Arc::new(Audit::new(config, store.clone(), denials.clone(), verifier));
-        Self { audit, store, clock, denials, ledger: Ledger::new(Some(key())), place, fails }
+        let ledger = Ledger::new(Some(key()));
+        let streams = Streams::in_store(store.clone(), Arc::new(HmacKey::from_bytes(&[9; 32]).unwrap()));
+        let capabilities = Capabilities {
+            store: store.clone(),
+            ledger: ledger.clone(),
+            denials: denials.clone(),
+            verifier,
+            marks: marks.then(|| SweepMarks::open(place.path(), key(), false).unwrap()),
+            streams: streams.clone(),
+            frame_key: frame_key(),
+        };
+        let audit = Arc::new(Audit::new(config, capabilities));
+        Self { audit, store, clock, denials, ledger, streams, place, fails }
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
@@ -115,6 +133,11 @@ impl World {
             request = request.header("authorization", line);
         }
         self.send(request.body(Body::empty()).unwrap()).await
+    }
+
+    /// A request by somebody who has the token.
+    pub(crate) async fn operator(&self, method: &str, path: &str) -> Answer {
+        self.ask(method, path, Some(&format!("Bearer {TOKEN}"))).await
     }
 
     /// A search by somebody who has the token.
@@ -170,7 +193,22 @@ impl World {
 }
 
 fn key() -> Arc<dyn ChainKey> {
+    frame_key()
+}
+
+/// What producers sign with, and what seals the chain.
+pub(crate) fn frame_key() -> Arc<HmacKey> {
     Arc::new(HmacKey::from_bytes(&[7; 32]).unwrap())
+}
+
+/// Waits for what a job brings about.
+pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !holds().await {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
 }
 
 /// An event of `zone` at noon plus `micros`.
@@ -189,7 +227,7 @@ struct Outsider {
 }
 
 impl Verifier for Outsider {
-    fn verify(&self) -> Result<LedgerReport, String> {
+    fn verify(&self, marks: &BTreeMap<Chain, Head>, begin: Begin) -> Result<LedgerReport, String> {
         if self.fails.swap(false, Ordering::SeqCst) {
             return Err("the file can't be read".to_owned());
         }
@@ -199,19 +237,16 @@ impl Verifier for Outsider {
         if let Some(store) = &self.shared {
             let reading = async {
                 let mut snapshot = store.snapshot().await?;
-                verify_store(
-                    &mut snapshot.deployment(),
-                    Some(key.as_ref()),
-                    &heads,
-                    &mut |_: &caracal_ledger::Chain, _: i64| {},
-                )
-                .await
+                let mut reading = snapshot.deployment();
+                let unseen = &mut |_: &Chain, _: i64| {};
+                verify_store_marked(&mut reading, Some(key.as_ref()), &heads, (marks, begin), unseen).await
             };
             return tokio::runtime::Handle::current().block_on(reading).map_err(|error| said(&error));
         }
         let database = SqliteOptions::in_directory(&self.data_dir).database();
         let mut inspection = inspect(&database).map_err(|error| said(&error))?;
-        let verified = inspection.run(async |tx| verify_store(tx, Some(key.as_ref()), &heads, |_, _| {}).await);
+        let verified = inspection
+            .run(async |tx| verify_store_marked(tx, Some(key.as_ref()), &heads, (marks, begin), |_, _| {}).await);
         verified.map_err(|error| said(&error))
     }
 }

@@ -17,3 +17,5 @@ mod t02_sts_federation;
 mod t02_sts_missing_facts;
 mod t04_state_constraints;
 mod t04_state_graph;
+mod t04_state_leases;
+mod t04_state_model;

@@ -1,11 +1,12 @@
 //! `caracal audit verify`: the ledger, checked by an outsider. It opens the store without its lock, recomputes every
 //! hash and seal, and compares with the heads that are kept outside the store.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use caracal_ledger::{Chain, ChainKey, LedgerReport, read_heads, verify_store};
+use caracal_ledger::{Begin, Chain, ChainKey, Head, LedgerReport, read_heads, verify_store, verify_store_marked};
 use caracal_store::{PostgresOptions, SqliteOptions, Store, inspect};
 
 use super::{Failure, environment, runtime};
@@ -85,6 +86,16 @@ pub fn verify_data_dir(
 pub(crate) fn verify_with_key(
     data_dir: &Path,
     key: &dyn ChainKey,
+    progress: impl FnMut(&Chain, i64),
+) -> Result<LedgerReport, Failure> {
+    verify_marked(data_dir, key, (&BTreeMap::new(), Begin::AtFirst), progress)
+}
+
+/// The same for somebody who has marked events that have to be where they were.
+pub(crate) fn verify_marked(
+    data_dir: &Path,
+    key: &dyn ChainKey,
+    marks: (&BTreeMap<Chain, Head>, Begin),
     mut progress: impl FnMut(&Chain, i64),
 ) -> Result<LedgerReport, Failure> {
     // Heads first: a running ledger may grow past them while it is read, but never falls behind them.
@@ -96,5 +107,5 @@ pub(crate) fn verify_with_key(
         ))
     })?;
     let mut inspection = inspect(&SqliteOptions::in_directory(data_dir).database())?;
-    Ok(inspection.run(async |tx| verify_store(tx, Some(key), &heads, &mut progress).await)?)
+    Ok(inspection.run(async |tx| verify_store_marked(tx, Some(key), &heads, marks, &mut progress).await)?)
 }

@@ -1,6 +1,7 @@
 //! Settings: environment and flags are read once into one complete value; only that value can be run. All mistakes are
 //! reported together. The operator's table in `docs/settings.md` is printed from [`VARIABLES`].
 
+mod audit;
 mod backend;
 mod check;
 mod clouds;
@@ -12,6 +13,7 @@ mod secrets;
 mod services;
 mod variables;
 
+pub use audit::AuditTuning;
 pub use backend::{SecretBackendSettings, secret_backend};
 pub use check::{Checked, Shown};
 pub use engine::{Engine, Servers, SharedTuning, database, topics};
@@ -193,8 +195,6 @@ pub struct Settings {
     pub ready_per_minute: u32,
     /// `STS_MINT_RATE_LIMIT_PER_MIN`.
     pub mint_rate_limit_per_min: u32,
-    /// `AUDIT_RETENTION_DAYS`: the longest that operators can have evidence kept.
-    pub audit_retention_days: u32,
     /// `STS_PUBLIC_RATE_LIMIT_PER_MIN`.
     pub public_rate_limit_per_min: u32,
     /// `OPA_POLL_SECONDS`: how often an STS looks at what is active in every zone, beside hearing of it.
@@ -211,6 +211,10 @@ pub struct Settings {
     pub coordinator: CoordinatorTuning,
     /// The Gateway's own.
     pub gateway: GatewayTuning,
+    /// The evidence service's own.
+    pub audit: AuditTuning,
+    /// `UPSTREAM_CLIENT_CERTS_FILE`.
+    pub client_certs_file: Option<PathBuf>,
     /// `CARACAL_TLS_EXTRA_CA_FILE`.
     pub extra_ca_file: Option<PathBuf>,
 }
@@ -260,7 +264,6 @@ impl Settings {
             body_deadline: reader.milliseconds("REQUEST_TIMEOUT_MS", 30_000, 1),
             ready_per_minute: reader.number("READY_RATE_LIMIT_PER_MIN", 120, 0),
             mint_rate_limit_per_min: reader.number("STS_MINT_RATE_LIMIT_PER_MIN", 1_000, 1),
-            audit_retention_days: reader.number("AUDIT_RETENTION_DAYS", 365, 1),
             public_rate_limit_per_min: reader.number("STS_PUBLIC_RATE_LIMIT_PER_MIN", 6_000, 1),
             policy_poll: policy_poll(&mut reader),
             secret_backend: SecretBackendSettings::read(&mut reader),
@@ -269,6 +272,8 @@ impl Settings {
             api: ApiTuning::read(&mut reader),
             coordinator: CoordinatorTuning::read(&mut reader),
             gateway: GatewayTuning::read(&mut reader),
+            audit: AuditTuning::read(&mut reader),
+            client_certs_file: reader.text("UPSTREAM_CLIENT_CERTS_FILE").map(PathBuf::from),
             extra_ca_file: reader.text("CARACAL_TLS_EXTRA_CA_FILE").map(PathBuf::from),
             engine,
         };

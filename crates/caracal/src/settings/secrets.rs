@@ -50,6 +50,8 @@ pub struct KeyMaterial {
     pub coordinator_token: SecretText,
     /// The metrics bearer, if one is set.
     pub metrics_bearer: Option<SecretText>,
+    /// Opens the evidence service, if another than the bootstrap token does.
+    pub audit_admin_token: Option<SecretText>,
     /// The bearer of the STS's operators, if one is set.
     pub sts_admin_token: Option<SecretText>,
     /// The key-encryption keys.
@@ -294,6 +296,7 @@ struct Given {
     previous_kek: Option<String>,
     previous_idempotency: Option<String>,
     metrics_bearer: Option<SecretText>,
+    audit_admin_token: Option<SecretText>,
     sts_admin_token: Option<SecretText>,
 }
 
@@ -306,6 +309,7 @@ impl Given {
             previous_kek: reader.secret("SECRET_STORE_KEK_PREVIOUS"),
             previous_idempotency: reader.secret("IDEMPOTENCY_HMAC_KEY_PREVIOUS"),
             metrics_bearer: reader.secret("METRICS_BEARER").map(SecretText::new),
+            audit_admin_token: reader.secret("AUDIT_ADMIN_TOKEN").map(SecretText::new),
             sts_admin_token: reader.secret("STS_ADMIN_TOKEN").map(SecretText::new),
         };
         if mistakes.is_empty() { Ok(given) } else { Err(Mistakes(mistakes).into()) }
@@ -344,6 +348,7 @@ impl Given {
                 admin_token_file,
                 coordinator_token,
                 metrics_bearer: self.metrics_bearer,
+                audit_admin_token: self.audit_admin_token,
                 sts_admin_token: self.sts_admin_token,
                 kek: Arc::new(KekRing::new(kek, previous_kek)),
                 audit: Arc::new(audit),

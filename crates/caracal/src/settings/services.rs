@@ -27,6 +27,10 @@ pub struct CoordinatorTuning {
     pub body_limit: usize,
     /// `COORDINATOR_RATE_LIMIT_PER_MIN`.
     pub requests_per_minute: u32,
+    /// `VERIFY_RATE_LIMIT_PER_MIN`.
+    pub verifications_per_minute: u32,
+    /// `INVOCATION_RATE_LIMIT_PER_MIN`.
+    pub invocations_per_minute: u32,
     /// `MAX_AGENTS_PER_ZONE`.
     pub max_sessions_per_zone: u32,
     /// `MAX_AGENTS_PER_APP`.
@@ -39,8 +43,22 @@ pub struct CoordinatorTuning {
     pub idempotency_max_receipts: u32,
     /// `TTL_SWEEP_INTERVAL_MS`.
     pub ttl_sweep_interval: Duration,
+    /// `DEADLINE_SWEEP_INTERVAL_MS`.
+    pub deadline_sweep_interval: Duration,
     /// `SWEEPER_BATCH_SIZE`.
     pub sweep_batch: u32,
+    /// `SERVICE_AGENT_LEASE_SECONDS`.
+    pub service_lease: Duration,
+    /// `SERVICE_LEASE_SWEEP_INTERVAL_MS`.
+    pub lease_sweep_interval: Duration,
+    /// `RETENTION_CLEANUP_INTERVAL_MS`.
+    pub retention_interval: Duration,
+    /// `RETENTION_CLEANUP_BATCH_SIZE`.
+    pub retention_batch: u32,
+    /// `SESSION_RETENTION_DAYS`.
+    pub session_retention: Duration,
+    /// `DELEGATION_RETENTION_DAYS`.
+    pub delegation_retention: Duration,
 }
 
 /// What the Gateway is tuned by.
@@ -48,6 +66,8 @@ pub struct CoordinatorTuning {
 pub struct GatewayTuning {
     /// `MAX_REQUEST_BYTES`.
     pub max_request_bytes: u64,
+    /// `UPSTREAM_MAX_CONNECTIONS`.
+    pub max_upstream_connections: usize,
     /// `STS_TIMEOUT`.
     pub sts_timeout: Duration,
     /// `UPSTREAM_TIMEOUT`.
@@ -85,16 +105,26 @@ impl CoordinatorTuning {
         let seconds = |reader: &mut Reader<'_>, name, default, least| {
             Duration::from_secs(u64::from(reader.number::<u32>(name, default, least)))
         };
+        let days = |reader: &mut Reader<'_>, name, default, least| seconds(reader, name, default, least) * 86_400;
         Self {
             body_limit: reader.number("COORDINATOR_BODY_LIMIT_BYTES", 262_144, 1_024),
             requests_per_minute: reader.number("COORDINATOR_RATE_LIMIT_PER_MIN", 600, 0),
+            verifications_per_minute: reader.number("VERIFY_RATE_LIMIT_PER_MIN", 60, 0),
+            invocations_per_minute: reader.number("INVOCATION_RATE_LIMIT_PER_MIN", 120, 0),
             max_sessions_per_zone: reader.number("MAX_AGENTS_PER_ZONE", 10_000, 0),
             max_sessions_per_application: reader.number("MAX_AGENTS_PER_APP", 1_000, 0),
             idempotency_retention: seconds(reader, "IDEMPOTENCY_RETENTION_SECONDS", 604_800, 3_600),
             generated_idempotency_retention: seconds(reader, "GENERATED_IDEMPOTENCY_RETENTION_SECONDS", 86_400, 3_600),
             idempotency_max_receipts: reader.number("IDEMPOTENCY_MAX_RECEIPTS_PER_SCOPE", 10_000, 100),
             ttl_sweep_interval: reader.milliseconds("TTL_SWEEP_INTERVAL_MS", 60_000, 1_000),
+            deadline_sweep_interval: reader.milliseconds("DEADLINE_SWEEP_INTERVAL_MS", 5_000, 100),
             sweep_batch: reader.number("SWEEPER_BATCH_SIZE", 500, 1),
+            service_lease: seconds(reader, "SERVICE_AGENT_LEASE_SECONDS", 120, 1),
+            lease_sweep_interval: reader.milliseconds("SERVICE_LEASE_SWEEP_INTERVAL_MS", 30_000, 1_000),
+            retention_interval: reader.milliseconds("RETENTION_CLEANUP_INTERVAL_MS", 900_000, 1_000),
+            retention_batch: reader.number("RETENTION_CLEANUP_BATCH_SIZE", 500, 1),
+            session_retention: days(reader, "SESSION_RETENTION_DAYS", 90, 1),
+            delegation_retention: days(reader, "DELEGATION_RETENTION_DAYS", 90, 1),
         }
     }
 }
@@ -103,6 +133,7 @@ impl GatewayTuning {
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
         let tuning = Self {
             max_request_bytes: reader.number("MAX_REQUEST_BYTES", 10_485_760, 1),
+            max_upstream_connections: reader.number("UPSTREAM_MAX_CONNECTIONS", 1_000, 1),
             sts_timeout: reader.duration("STS_TIMEOUT", 5),
             upstream_timeout: reader.duration("UPSTREAM_TIMEOUT", 30),
             read_header_timeout: reader.duration("READ_HEADER_TIMEOUT", 5),

@@ -4,6 +4,7 @@
 //! listeners. Stopping goes the other way: readiness says no, listeners close, requests in flight finish, evidence in
 //! flight is written, the store commits its last group, the ledger's heads are synced.
 
+mod client_certificates;
 mod listeners;
 mod opened;
 mod secrets;

@@ -95,7 +95,9 @@ async fn open_heads(store: &Store, keys: &KeyMaterial, dir: &Path) -> Result<Arc
     let audit_key: Arc<dyn ChainKey> = keys.audit.clone();
     let heads = Arc::new(HeadsObserver::open(dir, audit_key)?);
     let mut snapshot = store.snapshot().await?;
-    if let Some((chain, problem)) = find_rollback(&mut snapshot.deployment(), &heads.recorded()).await? {
+    if let Some((chain, problem)) =
+        find_rollback(&mut snapshot.deployment(), Some(keys.audit.as_ref()), &heads.recorded()).await?
+    {
         return Err(StartError::RolledBack { data_dir: dir.to_owned(), chain, problem });
     }
     drop(snapshot);

@@ -12,14 +12,15 @@ use caracal_crypto::chance;
 use caracal_crypto::client_secret::SecretVerifier;
 use caracal_crypto::hmac::HmacKey;
 use caracal_custody::rewrap::Rewrap;
-use caracal_custody::{KeySets, SealedSecrets, SigningKeys, VerificationKeys, Withdrawals};
+use caracal_custody::{KeySets, LogKeys, SealedSecrets, SigningKeys, VerificationKeys, Withdrawals};
 use caracal_gateway::{Exchange, Gateway, GatewayConfig, RemoteSts, RemoteStsConfig};
 use caracal_http::FreshId;
 use caracal_http::egress::{AddressPolicy, GuardedConnector, PrivateHosts, SystemResolver, TlsTrust};
 use caracal_http::health::Probe;
 use caracal_http::rate::SharedWindows;
 use caracal_http::server::{self, Ended, Limits};
-use caracal_ledger::{AnonymousDenials, ChainKey, Ledger};
+use caracal_ledger::transparency::{TransparencyLog, checkpoint};
+use caracal_ledger::{AnonymousDenials, ChainKey, Ledger, SweepMarks};
 use caracal_store::{Message, Store, StoreError};
 use caracal_stream::{
     APPROVALS, Counters, DELEGATIONS, KEYS, POLICIES, REVOCATIONS, Redis, Relay, RelayOptions, Streams, Tail,
@@ -30,12 +31,12 @@ use tokio::task::JoinSet;
 
 use super::listeners::Listeners;
 use super::opened::Opened;
-use super::{StartError, copy, secrets};
+use super::{StartError, client_certificates, copy, secrets};
 use crate::adapters::{InProcessSts, OfflineVerifier, SharedVerifier, StoreTime, StreamsProbe, StsPolicyRuntime};
 use crate::kept_counters::KeptRequests;
 use crate::settings::{KeyMaterial, Mode, Service, Settings};
 use crate::shared_counters::{SharedGuesses, SharedLaunchRate, SharedMintRate, SharedRequests};
-use crate::{elected, housekeeping, rewrapping};
+use crate::{elected, housekeeping, log_growth, rewrapping};
 
 /// What every service is made of.
 struct Parts {
@@ -75,6 +76,8 @@ pub(super) struct Services {
     withdrawals: Arc<Withdrawals>,
     /// Where what lies there is sealed under another key, and no command can mend that beside this process.
     rewrap: Option<Rewrap>,
+    /// Where log keys can be opened.
+    log: Option<Arc<TransparencyLog>>,
     policy_poll: Duration,
 }
 
@@ -107,7 +110,7 @@ impl Counts {
 
 impl Services {
     pub(super) async fn compose(settings: &Settings, opened: Opened, issuer: String) -> Result<Self, StartError> {
-        let Opened { store, keys, heads_dir, shared, .. } = opened;
+        let Opened { store, keys, heads, heads_dir, shared } = opened;
         let audit_key: Arc<dyn ChainKey> = keys.audit.clone();
         let ledger = Ledger::new(Some(audit_key.clone()));
         let denials = Arc::new(AnonymousDenials::default());
@@ -150,6 +153,10 @@ impl Services {
         };
         let rewraps = shared.is_none() && keys.kek.has_previous();
         let rewrap = rewraps.then(|| Rewrap::new(keys.kek.clone(), parts.sealed.backend().cloned()));
+        let log = settings.holds_kek().then(|| {
+            let keys = LogKeys::new(store.clone(), keys.kek.clone(), checkpoint::key_names);
+            Arc::new(TransparencyLog::new(store.clone(), Arc::new(log_growth::Signers(keys))))
+        });
         let withdrawals = Arc::new(Withdrawals::new(vec![parts.signing_keys.clone(), verification.clone()]));
         store.observe(withdrawals.clone());
         let beside = sts.clone().filter(|_| settings.runs(Service::Sts));
@@ -162,18 +169,24 @@ impl Services {
             }
             (false, _) => None,
         };
-        let audit = settings.runs(Service::Audit).then(|| {
+        let streams = match &shared {
+            Some((redis, _)) => Streams::on_redis(redis.clone(), keys.streams.clone()),
+            None => Streams::in_store(store.clone(), keys.streams.clone()),
+        };
+        let audit = if settings.runs(Service::Audit) {
+            // On an embedded store heads without any entry are what an operator put there to go on knowingly. A process
+            // beside a server may never have written anything.
+            let forget = shared.is_none() && heads.recorded().is_empty();
+            let marks = SweepMarks::open(&heads_dir, audit_key.clone(), forget)?;
             let verifier: Arc<dyn Verifier> = match &shared {
                 None => Arc::new(OfflineVerifier { data_dir: settings.data_dir.clone(), key: audit_key }),
                 Some(_) => {
                     Arc::new(SharedVerifier { store: store.clone(), heads_dir: heads_dir.clone(), key: audit_key })
                 }
             };
-            Arc::new(audit(settings, &parts, &keys, verifier))
-        });
-        let streams = match &shared {
-            Some((redis, _)) => Streams::on_redis(redis.clone(), keys.streams.clone()),
-            None => Streams::in_store(store.clone(), keys.streams.clone()),
+            Some(Arc::new(audit(settings, &parts, &keys, (verifier, marks, streams.clone()))))
+        } else {
+            None
         };
         let relaying = shared.as_ref().map_or_else(RelayOptions::default, |(_, tuning)| tuning.relay);
         let relay = Relay::new(store.clone(), streams, relaying);
@@ -189,6 +202,7 @@ impl Services {
         let coordinator = settings.runs(Service::Coordinator).then(|| {
             let own = CoordinatorKeys {
                 token: keys.coordinator_token,
+                metrics_bearer: keys.metrics_bearer.as_ref().map(copy),
                 idempotency: keys.idempotency,
                 previous: keys.idempotency_previous,
             };
@@ -210,6 +224,7 @@ impl Services {
             relay,
             withdrawals,
             rewrap,
+            log,
             policy_poll,
         };
         services.probe();
@@ -260,14 +275,34 @@ impl Services {
         let stop = || stopping.clone();
         if let Some(admin) = self.admin.clone() {
             let on = stop();
-            jobs.spawn(async move { admin.run_refusal_records(on).await });
+            let recording = admin.clone();
+            jobs.spawn(async move { recording.run_refusal_records(on).await });
+            let notify = move |on| admin.clone().run_notifications(on);
+            jobs.spawn(elected::run(self.store.clone(), "notifications", stop(), notify));
         }
         if let Some(coordinator) = self.coordinator.clone() {
             jobs.spawn(coordinator.clone().run_failure_records(stop()));
-            let sweep = move |on| coordinator.clone().run_ttl_sweeper(on);
+            let of = coordinator.clone();
+            let enforce = move |on| of.clone().run_invocation_deadlines(on);
+            jobs.spawn(elected::run(self.store.clone(), "invocation-deadlines", stop(), enforce));
+            let of = coordinator.clone();
+            let sweep = move |on| of.clone().run_ttl_sweeper(on);
             jobs.spawn(elected::run(self.store.clone(), "ttl-sweeper", stop(), sweep));
+            let of = coordinator.clone();
+            let sweep = move |on| of.clone().run_lease_sweeper(on);
+            jobs.spawn(elected::run(self.store.clone(), "service-lease-sweeper", stop(), sweep));
+            let of = coordinator.clone();
+            let clean = move |on| of.clone().run_retention(on);
+            jobs.spawn(elected::run(self.store.clone(), "coordinator-retention", stop(), clean));
+            let chain = move |on| coordinator.clone().run_heartbeat_records(on);
+            jobs.spawn(elected::run(self.store.clone(), "heartbeat-records", stop(), chain));
         }
         if let Some(audit) = self.audit.clone() {
+            if self.shared.is_some() {
+                // Clients can bring evidence only where they can reach what it comes on.
+                jobs.spawn(audit.clone().run_ingest(stop()));
+                jobs.spawn(audit.clone().run_gauges(stop()));
+            }
             let sweep = move |on| audit.clone().run_sweep(on);
             jobs.spawn(elected::run(self.store.clone(), "ledger-sweep", stop(), sweep));
         }
@@ -304,6 +339,10 @@ impl Services {
         }
         if let Some(rewrap) = self.rewrap.take() {
             jobs.spawn(rewrapping::run(rewrap, self.store.clone(), stop()));
+        }
+        if let Some(log) = self.log.clone() {
+            let grow = move |on| log_growth::run(log.clone(), on);
+            jobs.spawn(elected::run(self.store.clone(), "ledger-log", stop(), grow));
         }
         if let Some(sts) = self.sts.clone() {
             jobs.spawn(sts.run_policy_reports(self.policy_poll, stop()));
@@ -392,12 +431,12 @@ fn admin(settings: &Settings, parts: &Parts, keys: AdminKeys, runtime: Arc<Sts>)
             ready_per_minute: settings.ready_per_minute,
             max_resources_per_zone: settings.api.max_resources_per_zone,
             mint_rate_ceiling: settings.mint_rate_limit_per_min,
-            audit_retention_ceiling: settings.audit_retention_days,
             last_used_debounce: settings.api.last_used_debounce,
             metrics_bearer,
             open_metrics: parts.open_metrics,
             control_audience: settings.control_audience.clone(),
             trust_proxy: settings.trust_proxy,
+            retention_ceiling: settings.audit.retention_days,
         },
         caracal_admin::Capabilities {
             store: parts.store.clone(),
@@ -405,6 +444,7 @@ fn admin(settings: &Settings, parts: &Parts, keys: AdminKeys, runtime: Arc<Sts>)
             denials: parts.denials.clone(),
             sealed: parts.sealed.clone(),
             broker: parts.broker.clone(),
+            egress: parts.egress.clone(),
             secrets: parts.verifier.clone(),
             token_key: digests,
             runtime: Some(Arc::new(StsPolicyRuntime {
@@ -420,6 +460,7 @@ fn admin(settings: &Settings, parts: &Parts, keys: AdminKeys, runtime: Arc<Sts>)
 /// Keys that the Coordinator alone uses.
 struct CoordinatorKeys {
     token: SecretText,
+    metrics_bearer: Option<SecretText>,
     idempotency: HmacKey,
     previous: Option<HmacKey>,
 }
@@ -434,6 +475,7 @@ fn coordinator(
     Coordinator::new(
         CoordinatorConfig {
             operator_token: Some(keys.token),
+            metrics_bearer: keys.metrics_bearer,
             idempotency_hmac_key_previous: keys.previous,
             idempotency_retention: settings.coordinator.idempotency_retention,
             generated_idempotency_retention: settings.coordinator.generated_idempotency_retention,
@@ -444,8 +486,17 @@ fn coordinator(
             body_deadline: settings.body_deadline,
             rate_limit_per_minute: settings.coordinator.requests_per_minute,
             ready_rate_limit_per_minute: settings.ready_per_minute,
+            verify_rate_limit_per_minute: settings.coordinator.verifications_per_minute,
+            invocation_rate_limit_per_minute: settings.coordinator.invocations_per_minute,
+            deadline_sweep_interval: settings.coordinator.deadline_sweep_interval,
             ttl_sweep_interval: settings.coordinator.ttl_sweep_interval,
             sweep_batch: settings.coordinator.sweep_batch,
+            service_lease: settings.coordinator.service_lease,
+            lease_sweep_interval: settings.coordinator.lease_sweep_interval,
+            retention_interval: settings.coordinator.retention_interval,
+            retention_batch: settings.coordinator.retention_batch,
+            session_retention: settings.coordinator.session_retention,
+            delegation_retention: settings.coordinator.delegation_retention,
             trust_proxy: settings.trust_proxy,
             ..CoordinatorConfig::new(issuer, keys.idempotency)
         },
@@ -456,17 +507,34 @@ fn coordinator(
     )
 }
 
-fn audit(settings: &Settings, parts: &Parts, keys: &KeyMaterial, verifier: Arc<dyn Verifier>) -> Audit {
+fn audit(
+    settings: &Settings,
+    parts: &Parts,
+    keys: &KeyMaterial,
+    (verifier, marks, streams): (Arc<dyn Verifier>, SweepMarks, Streams),
+) -> Audit {
     Audit::new(
         AuditConfig {
-            admin_token: Some(copy(&keys.admin_token)),
+            admin_token: Some(copy(keys.audit_admin_token.as_ref().unwrap_or(&keys.admin_token))),
             metrics_bearer: keys.metrics_bearer.as_ref().map(copy),
             open_metrics: parts.open_metrics,
             trust_proxy: settings.trust_proxy,
+            retention_days: settings.audit.retention_days,
+            keeps_trees: true,
+            consumer_name: settings.audit.consumer_name.clone(),
+            max_deliveries: settings.audit.max_deliveries,
+            claim_idle: settings.audit.claim_idle,
+            thresholds: settings.audit.thresholds,
         },
-        parts.store.clone(),
-        parts.denials.clone(),
-        verifier,
+        caracal_audit::Capabilities {
+            store: parts.store.clone(),
+            ledger: parts.ledger.clone(),
+            denials: parts.denials.clone(),
+            verifier,
+            marks: Some(marks),
+            streams,
+            frame_key: keys.audit.clone(),
+        },
     )
 }
 
@@ -484,6 +552,9 @@ fn remote_sts(settings: &Settings, keys: &KeyMaterial, store: &Store) -> Result<
     remote.map(|remote| Some(Arc::new(remote))).map_err(|error| StartError::Setting(error.to_string()))
 }
 
+/// How late a changed address of a name that works is noticed.
+const NAMES_REMEMBERED: Duration = Duration::from_secs(10);
+
 /// The one way out of this process: to upstreams, identity providers and token endpoints.
 fn egress(settings: &Settings) -> Result<GuardedConnector, StartError> {
     let private = PrivateHosts::parse(&settings.private_egress_hosts.join(","))
@@ -495,7 +566,7 @@ fn egress(settings: &Settings) -> Result<GuardedConnector, StartError> {
         tracing::error!(error = %fault, "calls out over TLS will fail");
     }
     let policy = AddressPolicy::new(admit_loopback, private);
-    Ok(GuardedConnector::new(policy, Arc::new(SystemResolver::new()), trust))
+    Ok(GuardedConnector::new(policy, Arc::new(SystemResolver::remembering(NAMES_REMEMBERED)), trust))
 }
 
 fn gateway(
@@ -514,6 +585,11 @@ fn gateway(
         stream_idle_timeout: settings.gateway.stream_idle_timeout,
         idle_timeout: settings.gateway.idle_timeout,
         max_request_bytes: settings.gateway.max_request_bytes,
+        client_certificates: match &settings.client_certs_file {
+            Some(file) => client_certificates::read(file)?,
+            None => Vec::new(),
+        },
+        max_upstream_connections: settings.gateway.max_upstream_connections,
         upstream_host_allowlist: settings.upstream_host_allowlist.clone(),
         trust_proxy: settings.trust_proxy,
         admin_token: Some(copy(&keys.admin_token)),

@@ -17,7 +17,7 @@ use caracal_store::applications::Application;
 use caracal_store::delegations::EdgeRow;
 use caracal_store::evidence::ChainRow;
 use caracal_store::records::RecordRow;
-use caracal_store::resources::Resource;
+use caracal_store::resources::{CallLimits, Resource};
 use caracal_store::sessions::SessionRow;
 use caracal_store::{
     Attribution, Committed, ManualClock, Message, Store, StoreError, applications, conformance, delegations, records,
@@ -218,6 +218,7 @@ impl House {
             credential_provider_id: None,
             operations: Vec::new(),
             operation_enforcement: "enforced".to_owned(),
+            limits: CallLimits::default(),
             archived_at: None,
             attribution: Attribution::created("test", self.store.now()),
         };

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::{House, Reply, delegation, request, send, zone};
 
 /// Sends all requests at once.
-async fn together(house: &House, requests: Vec<axum::http::Request<axum::body::Body>>) -> Vec<Reply> {
+pub(crate) async fn together(house: &House, requests: Vec<axum::http::Request<axum::body::Body>>) -> Vec<Reply> {
     let start = Arc::new(tokio::sync::Barrier::new(requests.len()));
     let tasks: Vec<_> = requests
         .into_iter()
@@ -28,7 +28,7 @@ async fn together(house: &House, requests: Vec<axum::http::Request<axum::body::B
     replies
 }
 
-fn count(replies: &[Reply], status: u16) -> usize {
+pub(crate) fn count(replies: &[Reply], status: u16) -> usize {
     replies.iter().filter(|reply| reply.status.as_u16() == status).count()
 }
 

@@ -1,16 +1,20 @@
 //! What every sealed column is called, and what its envelopes are bound to.
 
-use caracal_authority::{KeyId, ProviderId};
+use caracal_authority::{KeyId, NotificationSinkId, ProviderId};
 use caracal_store::envelopes::{Found, Referenced, Sealed};
 
-use crate::sealed_secrets::{Account, ConnectionToken};
+use crate::log_keys::log_key_ref;
+use crate::sealed_secrets::{Account, ConnectionToken, RowSecret};
 use crate::signing_keys::{FORMER_PLACE, private_key_ref};
 
 /// What people call the envelopes of a column.
 pub(super) fn kind(sealed: &Sealed) -> &'static str {
     match (sealed.table, sealed.column) {
         ("signing_keys", _) => "signing keys",
+        ("ledger_log_keys", _) => "log keys of ledgers",
         ("sealed_secrets", _) => "secrets of providers, applications and workloads",
+        ("notification_sinks", _) => "secrets of notification sinks",
+        ("oauth_states", _) => "verifiers of consents under way",
         (_, "access_token") => "access tokens of accounts",
         (_, "refresh_token") => "refresh tokens of accounts",
         (other, _) => other,
@@ -33,7 +37,17 @@ pub(super) fn places(sealed: &Sealed, found: &Found) -> Option<(String, Option<&
             let kid = KeyId::parse(&found.key).ok()?;
             Some((private_key_ref(&found.zone, &kid), Some(FORMER_PLACE)))
         }
+        ("ledger_log_keys", "sealed_private", []) => Some((log_key_ref(&found.zone, &found.key), None)),
         ("sealed_secrets", "envelope", []) => Some((found.key.clone(), None)),
+        ("notification_sinks", "secret", []) => {
+            let sink = NotificationSinkId::parse(&found.key).ok()?;
+            let secret = RowSecret::Sink { zone: &found.zone, sink: &sink };
+            Some((secret.place(), secret.former_place()))
+        }
+        ("oauth_states", "verifier", []) => {
+            let secret = RowSecret::Verifier { zone: &found.zone, digest: &found.key };
+            Some((secret.place(), secret.former_place()))
+        }
         ("provider_connections", column, [provider, subject]) => {
             let token = match column {
                 "access_token" => ConnectionToken::Access,

@@ -9,7 +9,10 @@
 //! None of this can be reached without a permit, and a permit is spent by it. However it ends, its evidence is made
 //! here or, once a response is under way, by the body that carries it.
 
+mod bounds;
+mod clients;
 mod credential;
+mod places;
 mod query;
 mod request;
 mod response;
@@ -17,7 +20,7 @@ mod target;
 
 use std::error::Error;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use caracal_http::egress::{EgressClient, EgressError};
 use caracal_http::{PeerAddr, RequestId};
@@ -38,6 +41,10 @@ use crate::trace;
 use crate::upload::{Upload, UploadBody, UploadFault};
 use crate::wire::Refusal;
 
+use self::bounds::Bounds;
+pub use self::clients::ClientCertificate;
+pub(crate) use self::clients::Clients;
+pub(crate) use self::places::{Place, Places};
 use self::request::{BuildFault, Facts};
 
 /// The client of the data path.
@@ -46,6 +53,9 @@ pub(crate) type UpstreamClient = EgressClient<UploadBody>;
 const IDENTITY: HeaderName = HeaderName::from_static("x-caracal-identity");
 const EXPIRES_IN: HeaderName = HeaderName::from_static("x-caracal-token-expires-in");
 const REVOKED: &str = "X-Caracal-Revoked";
+/// How long a call waits for a place at an upstream that has none, and when trying again can succeed.
+const WAIT_FOR_PLACE: Duration = Duration::from_secs(5);
+const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Methods by which a server answers with the request it got.
 const MIRRORED: [&str; 2] = ["TRACE", "TRACK"];
 
@@ -67,7 +77,7 @@ pub(crate) fn escapes_are_whole(text: &str) -> bool {
 
 /// Forwards one request and relays its response.
 pub(crate) async fn forward(gateway: &Gateway, permit: Permit, inbound: Inbound) -> Result<Answer, Refusal> {
-    let Granted { mut attempt, watch, access_token, directive, expires_at } = permit.spend();
+    let Granted { mut attempt, zone, watch, access_token, directive, expires_at } = permit.spend();
     note_directive(&mut attempt, &directive);
     let ended = |mut attempt: Attempt, outcome: Outcome, refusal: Refusal| {
         attempt.end(outcome);
@@ -85,10 +95,16 @@ pub(crate) async fn forward(gateway: &Gateway, permit: Permit, inbound: Inbound)
     if !target::may_receive_credential(&target, &directive) {
         return Err(ended(attempt, Outcome::HostNotAllowed, Refusal::HostNotAllowed));
     }
+    let bounds = Bounds::of(&gateway.config, &directive.limits);
+    // Nothing of a body that says it is too large for its resource is read, and nothing is sent.
+    if inbound.body.size_hint().lower() > bounds.request_bytes {
+        return Err(ended(attempt, Outcome::Transport(Refusal::BodyTooLarge.status()), Refusal::BodyTooLarge));
+    }
     let version = inbound.parts.version;
     let method = inbound.parts.method.clone();
     let read_deadline = inbound.started + gateway.config.read_timeout;
-    let built = build(gateway, inbound, &target, &directive, &access_token, &mut attempt);
+    let credentials = (&directive, &access_token);
+    let built = build(gateway, inbound, &target, credentials, &bounds, &mut attempt);
     let (request, upload, finished) = match built {
         Ok(built) => built,
         Err(fault) => {
@@ -98,8 +114,20 @@ pub(crate) async fn forward(gateway: &Gateway, permit: Permit, inbound: Inbound)
     };
     // The mandate and the provider's token have served; only the request knows them now.
     drop((directive, access_token));
+    let patience = read_deadline.min(tokio::time::Instant::now() + WAIT_FOR_PLACE);
+    let Ok(place) = gateway.places.take(&target, &zone, patience).await else {
+        let refusal = Refusal::UpstreamBusy { retry_after: BUSY_RETRY_AFTER };
+        let status = refusal.status();
+        return Err(ended(attempt, Outcome::Transport(status), refusal));
+    };
+    attempt.hold(place);
+    // What was revoked while the call waited is not begun.
+    if watch.is_revoked() {
+        return Err(ended(attempt, Outcome::RevokedBeforeDispatch, Refusal::Revoked));
+    }
+    let client = gateway.clients.of(&zone, &target);
     let dispatched = Instant::now();
-    let upstream = match dispatch(gateway, request, &upload, finished, read_deadline).await {
+    let upstream = match dispatch(client, request, &upload, finished, read_deadline, bounds.upstream_timeout).await {
         Ok(upstream) => upstream,
         Err(Failure::NotAddressable(refused)) => return Err(not_addressable(attempt, refused)),
         Err(Failure::Transport(refusal)) => {
@@ -134,10 +162,7 @@ pub(crate) async fn forward(gateway: &Gateway, permit: Permit, inbound: Inbound)
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
     let streaming = length.is_none() || is_event_stream(headers.get(http::header::CONTENT_TYPE));
-    let patience = Patience {
-        idle: gateway.config.stream_idle_timeout,
-        total: (!streaming).then_some(gateway.config.write_timeout),
-    };
+    let patience = Patience { idle: bounds.idle, total: (!streaming).then_some(bounds.write) };
     let chunked = length.is_none() && version == Version::HTTP_11;
     let body = Box::new(RelayBody::new(body, watch, attempt, patience, chunked));
     Ok(relayed.map(|()| Some(body)))
@@ -166,8 +191,8 @@ fn build(
     gateway: &Gateway,
     inbound: Inbound,
     target: &caracal_http::egress::TargetUrl,
-    directive: &Directive,
-    access_token: &caracal_crypto::SecretText,
+    (directive, access_token): (&Directive, &caracal_crypto::SecretText),
+    bounds: &Bounds,
     attempt: &mut Attempt,
 ) -> Result<Built, BuildFault> {
     let Inbound { parts, body, peer, id, started } = inbound;
@@ -196,7 +221,7 @@ fn build(
     };
     let headers = request::headers(&parts, &placed, &facts);
     let deadline = started + gateway.config.read_timeout;
-    let (body, upload, finished) = UploadBody::new(body, gateway.config.max_request_bytes, deadline);
+    let (body, upload, finished) = UploadBody::new(body, bounds.request_bytes, deadline);
     let mut request = Request::new(body);
     *request.method_mut() = parts.method;
     *request.uri_mut() = uri;
@@ -213,13 +238,14 @@ enum Failure {
 /// Sends the request, once. The time for the response's head counts from the end of the request; until then the whole
 /// request's deadline holds, also while the upstream takes nothing.
 async fn dispatch(
-    gateway: &Gateway,
+    client: &UpstreamClient,
     request: Request<UploadBody>,
     upload: &Upload,
     finished: oneshot::Receiver<()>,
     read_deadline: tokio::time::Instant,
+    upstream_timeout: Duration,
 ) -> Result<Response<Incoming>, Failure> {
-    let mut response = std::pin::pin!(gateway.client.request(request));
+    let mut response = std::pin::pin!(client.request(request));
     let sent = tokio::select! {
         biased;
         response = response.as_mut() => Some(response),
@@ -228,7 +254,7 @@ async fn dispatch(
     };
     let response = match sent {
         Some(response) => response,
-        None => match tokio::time::timeout(gateway.config.upstream_timeout, response).await {
+        None => match tokio::time::timeout(upstream_timeout, response).await {
             Ok(response) => response,
             Err(_) => return Err(Failure::Transport(Refusal::UpstreamTimeout)),
         },

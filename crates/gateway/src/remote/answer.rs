@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use caracal_crypto::{Secret, SecretText};
+use caracal_store::resources::CallLimits;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -45,6 +46,7 @@ struct Upstream {
     connection_id: String,
     forward_caracal_identity: bool,
     expires_at: Option<i64>,
+    limits: CallLimits,
 }
 
 #[derive(Deserialize)]
@@ -153,6 +155,7 @@ impl From<Upstream> for Directive {
             connection_id: told.connection_id,
             forward_caracal_identity: told.forward_caracal_identity,
             expires_at: told.expires_at,
+            limits: told.limits,
         }
     }
 }

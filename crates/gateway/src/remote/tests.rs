@@ -12,6 +12,7 @@ use caracal_crypto::SecretText;
 use caracal_http::RequestId;
 use caracal_http::form::Form;
 use caracal_store::ManualClock;
+use caracal_store::resources::CallLimits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -257,6 +258,16 @@ async fn every_member_of_a_directive_arrives() {
         assert_eq!(found, expected);
     }
     assert!(directive.forward_caracal_identity && directive.expires_at == Some(17));
+}
+
+#[tokio::test]
+async fn limits_arrive_and_one_that_nobody_here_could_hold_to_is_no_answer() {
+    let with = |limits: &str| ALLOW.replace(r#""}}}"#, &format!(r#"","limits":{limits}}}}}}}"#));
+    let server = Server::that(Does::Says(json("200 OK", &with(r#"{"max_request_bytes":16}"#)))).await;
+    let directive = sts(&server).exchange(question()).await.ok().unwrap().upstream.unwrap();
+    assert_eq!(directive.limits, CallLimits { max_request_bytes: Some(16), ..CallLimits::default() });
+    let server = Server::that(Does::Says(json("200 OK", &with(r#"{"max_response_bytes":16}"#)))).await;
+    assert_eq!(short(&refusal(&sts(&server)).await).2, "sts response invalid");
 }
 
 #[tokio::test]

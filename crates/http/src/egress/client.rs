@@ -147,6 +147,42 @@ impl SimpleClient {
             Err(_) => Err(SimpleError::Deadline),
         }
     }
+
+    /// Sends one request and gives the status of its answer, as soon as that is there: however long or slow the body is, it
+    /// is nobody's. A short one is read to its end, so that the connection can be used again.
+    pub async fn status(&self, request: SimpleRequest) -> Result<StatusCode, SimpleError> {
+        let SimpleRequest { method, url, headers, body, deadline, max_response_bytes } = request;
+        let mut outgoing = Request::new(Full::new(body));
+        *outgoing.method_mut() = method;
+        *outgoing.uri_mut() = url.to_uri()?;
+        *outgoing.headers_mut() = headers;
+        let response = match tokio::time::timeout(deadline, respond(&self.0, outgoing)).await {
+            Ok(response) => response?,
+            Err(_) => return Err(SimpleError::Deadline),
+        };
+        let (parts, body) = response.into_parts();
+        let most = u64::try_from(max_response_bytes).unwrap_or(u64::MAX);
+        if body.size_hint().upper().is_some_and(|upper| upper <= most) {
+            let _ = tokio::time::timeout(DRAIN, body.collect()).await;
+        }
+        Ok(parts.status)
+    }
+}
+
+/// How long a short body that nobody wants is waited for.
+const DRAIN: Duration = Duration::from_millis(200);
+
+async fn respond<C>(
+    client: &Client<C, Full<Bytes>>,
+    request: Request<Full<Bytes>>,
+) -> Result<http::Response<hyper::body::Incoming>, SimpleError>
+where
+    C: Connect + Clone + Send + Sync + 'static,
+{
+    client.request(request).await.map_err(|error| match EgressError::find(&error) {
+        Some(cause) => SimpleError::Egress(cause.clone()),
+        None => SimpleError::Transport(chain(&error)),
+    })
 }
 
 async fn exchange<C>(
@@ -157,11 +193,7 @@ async fn exchange<C>(
 where
     C: Connect + Clone + Send + Sync + 'static,
 {
-    let response = client.request(request).await.map_err(|error| match EgressError::find(&error) {
-        Some(cause) => SimpleError::Egress(cause.clone()),
-        None => SimpleError::Transport(chain(&error)),
-    })?;
-    let (parts, body) = response.into_parts();
+    let (parts, body) = respond(client, request).await?.into_parts();
     if body.size_hint().lower() > u64::try_from(max_bytes).unwrap_or(u64::MAX) {
         return Err(SimpleError::TooLarge);
     }

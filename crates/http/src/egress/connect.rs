@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,57 +14,30 @@ use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower::Service;
 
 use super::EgressError;
+use super::identity::ClientIdentity;
 use super::policy::{AddressPolicy, Admitted};
+use super::race::{self, Lost};
 use super::target::{Host, TargetError, TargetUrl};
 use super::tls::TlsTrust;
+
+/// Connections that are kept open for another request, of all upstreams together. Each of a tenant's resources can name an
+/// upstream of its own, and without a bound each would hold a socket long after its call.
+const MOST_KEPT: usize = 2_048;
 
 /// Turns names into addresses.
 pub trait Resolver: Send + Sync + 'static {
     /// Every address of `host`, in order of preference. Need not keep time: the caller has a deadline.
     fn resolve<'a>(&'a self, host: &'a str) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'a>>;
-}
 
-/// The system's resolver.
-///
-/// It blocks a thread per look-up and cannot be interrupted, so a name server that does not answer would otherwise
-/// collect threads for as long as callers keep asking (assurance T08).
-pub struct SystemResolver {
-    lookups: Arc<Semaphore>,
-}
-
-impl SystemResolver {
-    /// At most 64 look-ups at a time.
-    pub fn new() -> Self {
-        Self { lookups: Arc::new(Semaphore::new(64)) }
-    }
-}
-
-impl Default for SystemResolver {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Resolver for SystemResolver {
-    fn resolve<'a>(&'a self, host: &'a str) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'a>> {
-        Box::pin(async move {
-            let slot = self.lookups.clone().acquire_owned().await.map_err(io::Error::other)?;
-            let host = host.to_owned();
-            let lookup = tokio::task::spawn_blocking(move || {
-                // Held by the thread and not by whoever waits for it, who may have given up.
-                let _slot = slot;
-                Ok((host.as_str(), 0).to_socket_addrs()?.map(|found| found.ip()).collect())
-            });
-            lookup.await.map_err(io::Error::other)?
-        })
-    }
+    /// No address of `host` could be connected to: what is remembered of it may be out of date.
+    fn forget(&self, _host: &str) {}
 }
 
 /// How long each step of a connection may take.
@@ -76,6 +49,8 @@ pub struct Timeouts {
     pub connect: Duration,
     /// Connecting to all addresses together: a name may have hundreds.
     pub connect_all: Duration,
+    /// How long one address is tried alone before the next is tried beside it.
+    pub stagger: Duration,
     /// The TLS handshake.
     pub handshake: Duration,
 }
@@ -86,6 +61,8 @@ impl Default for Timeouts {
             resolve: Duration::from_secs(5),
             connect: Duration::from_secs(5),
             connect_all: Duration::from_secs(15),
+            // The delay that RFC 8305 §5 recommends.
+            stagger: Duration::from_millis(250),
             handshake: Duration::from_secs(5),
         }
     }
@@ -100,6 +77,7 @@ struct Inner {
     resolver: Arc<dyn Resolver>,
     trust: TlsTrust,
     timeouts: Timeouts,
+    kept: Arc<Semaphore>,
 }
 
 impl GuardedConnector {
@@ -115,7 +93,25 @@ impl GuardedConnector {
         trust: TlsTrust,
         timeouts: Timeouts,
     ) -> Self {
-        Self(Arc::new(Inner { policy, resolver, trust, timeouts }))
+        Self::keeping(MOST_KEPT, policy, resolver, trust, timeouts)
+    }
+
+    /// The same, with at most `most` connections that can be kept.
+    pub(super) fn keeping(
+        most: usize,
+        policy: AddressPolicy,
+        resolver: Arc<dyn Resolver>,
+        trust: TlsTrust,
+        timeouts: Timeouts,
+    ) -> Self {
+        let kept = Arc::new(Semaphore::new(most));
+        Self(Arc::new(Inner { policy, resolver, trust, timeouts, kept }))
+    }
+
+    /// The same, that shows `identity` to servers which ask for a certificate.
+    pub fn presenting(&self, identity: &ClientIdentity) -> Self {
+        let Inner { policy, resolver, trust, timeouts, .. } = &*self.0;
+        Self::with_timeouts(policy.clone(), resolver.clone(), trust.presenting(identity), *timeouts)
     }
 
     /// Resolves and judges without connecting, for whoever wants to refuse a URL when it is configured. It promises
@@ -150,7 +146,12 @@ impl Inner {
         let target = TargetUrl::parse(&format!("{scheme}://{authority}/"))?;
         let admitted = self.admit(target.host(), target.port()).await?;
         let stream = self.dial(&admitted).await?;
-        if target.is_https() { self.secure(admitted.host(), stream).await } else { Ok(EgressStream::Plain(stream)) }
+        let reuse = Reuse::among(&self.kept);
+        if target.is_https() {
+            self.secure(admitted.host(), stream, reuse).await
+        } else {
+            Ok(EgressStream::Plain(stream, reuse))
+        }
     }
 
     async fn admit(&self, host: &Host, port: u16) -> Result<Admitted, EgressError> {
@@ -168,27 +169,20 @@ impl Inner {
 
     async fn dial(&self, admitted: &Admitted) -> Result<TcpStream, EgressError> {
         let host = || admitted.host().to_string();
-        let mut last = EgressError::ConnectTimeout { host: host() };
-        let in_order = async {
-            for address in admitted.addresses() {
-                match timeout(self.timeouts.connect, dial_one(*address)).await {
-                    Ok(Ok(stream)) => return Some(stream),
-                    Ok(Err(error)) => last = EgressError::ConnectFailed { host: host(), reason: error.to_string() },
-                    Err(_) => last = EgressError::ConnectTimeout { host: host() },
-                }
+        race::connect(admitted.addresses(), &self.timeouts).await.map_err(|lost| {
+            if let Host::Name(name) = admitted.host() {
+                self.resolver.forget(name);
             }
-            None
-        };
-        match timeout(self.timeouts.connect_all, in_order).await {
-            Ok(Some(stream)) => Ok(stream),
-            Ok(None) => Err(last),
-            Err(_) => Err(EgressError::ConnectTimeout { host: host() }),
-        }
+            match lost {
+                Lost::Refused(error) => EgressError::ConnectFailed { host: host(), reason: error.to_string() },
+                Lost::TimedOut => EgressError::ConnectTimeout { host: host() },
+            }
+        })
     }
 
-    async fn secure(&self, host: &Host, stream: TcpStream) -> Result<EgressStream, EgressError> {
+    async fn secure(&self, host: &Host, stream: TcpStream, reuse: Reuse) -> Result<EgressStream, EgressError> {
         match timeout(self.timeouts.handshake, secure(&self.trust, host, stream)).await {
-            Ok(secured) => secured.map(|stream| EgressStream::Tls(Box::new(stream))),
+            Ok(secured) => secured.map(|stream| EgressStream::Tls(Box::new(stream), reuse)),
             Err(_) => Err(EgressError::TlsFailed { host: host.to_string(), reason: "handshake timed out".to_owned() }),
         }
     }
@@ -209,31 +203,57 @@ pub(super) async fn secure(
     TlsConnector::from(config).connect(name, stream).await.map_err(|error| failed(error.to_string()))
 }
 
+/// One attempt, without any limit of time.
 pub(super) async fn dial_one(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
+/// Whether a connection may be kept for another request.
+pub struct Reuse {
+    is_surplus: bool,
+    /// Given back when the connection closes.
+    _kept: Option<OwnedSemaphorePermit>,
+}
+
+impl Reuse {
+    /// As long as fewer connections are open than can be kept. One more is not: it serves its request and closes.
+    fn among(kept: &Arc<Semaphore>) -> Self {
+        let kept = kept.clone().try_acquire_owned().ok();
+        Self { is_surplus: kept.is_none(), _kept: kept }
+    }
+
+    /// Without a bound, where it is few who are connected to.
+    pub(super) fn unbounded() -> Self {
+        Self { is_surplus: false, _kept: None }
+    }
+}
+
 /// An outbound connection to an admitted address.
 pub enum EgressStream {
     /// `http`.
-    Plain(TcpStream),
+    Plain(TcpStream, Reuse),
     /// `https`.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<TcpStream>>, Reuse),
 }
 
 impl Connection for EgressStream {
     fn connected(&self) -> Connected {
-        Connected::new()
+        let connected = Connected::new();
+        let (Self::Plain(_, reuse) | Self::Tls(_, reuse)) = self;
+        if reuse.is_surplus {
+            connected.poison();
+        }
+        connected
     }
 }
 
 impl AsyncRead for EgressStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Plain(stream, _) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream, _) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -241,22 +261,22 @@ impl AsyncRead for EgressStream {
 impl AsyncWrite for EgressStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Plain(stream, _) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream, _) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Plain(stream, _) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream, _) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Plain(stream, _) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream, _) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 
@@ -266,15 +286,15 @@ impl AsyncWrite for EgressStream {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Plain(stream, _) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Tls(stream, _) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
+            Self::Plain(stream, _) => stream.is_write_vectored(),
+            Self::Tls(stream, _) => stream.is_write_vectored(),
         }
     }
 }

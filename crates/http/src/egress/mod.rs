@@ -3,7 +3,7 @@
 //! Upstreams, token endpoints, key sets and webhooks are named by people whom the network does not trust: a URL can
 //! name the cloud's metadata service, a neighbour's database or this very process, and a DNS answer can do so a moment
 //! after it named something harmless. So every outbound connection of this system goes the same way. A [`TargetUrl`] is
-//! parsed once, by the rules of browsers. Its name is resolved once. [`AddressPolicy`] judges every answer; one bad
+//! parsed once, by the rules of browsers. Its name is resolved once, whether now or some seconds ago. [`AddressPolicy`] judges every answer; one bad
 //! answer refuses them all. [`GuardedConnector`] dials only [`Admitted`] addresses, which nothing but that judgement can
 //! make: there is no second look-up for an attacker to win. Redirects are never followed, proxies from the environment
 //! never asked. Only a [`PeerConnector`] is not judged: where a deployment's own STS lies is its operator's word. So is where
@@ -13,8 +13,11 @@ mod address;
 mod client;
 mod connect;
 mod credential;
+mod identity;
+mod lookups;
 mod peer;
 mod policy;
+mod race;
 mod target;
 mod tls;
 
@@ -23,8 +26,10 @@ pub use client::{
     EgressClient, OperatorClient, PoolSettings, SimpleClient, SimpleError, SimpleRequest, SimpleResponse, client,
     peer_client,
 };
-pub use connect::{EgressStream, GuardedConnector, Resolver, SystemResolver, Timeouts};
+pub use connect::{EgressStream, GuardedConnector, Resolver, Reuse, Timeouts};
 pub use credential::{folded, may_carry_credential};
+pub use identity::{ClientIdentity, ClientIdentityError};
+pub use lookups::SystemResolver;
 pub use peer::{PeerClient, PeerConnector};
 pub use policy::{AddressPolicy, Admitted, BadPrivateHost, PrivateHosts};
 pub use target::{Host, Scheme, TargetError, TargetUrl};

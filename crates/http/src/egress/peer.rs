@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tower::Service;
 
 use super::EgressError;
-use super::connect::{EgressStream, dial_one, secure};
+use super::connect::{EgressStream, Reuse, dial_one, secure};
 use super::target::{Host, TargetError};
 use super::tls::TlsTrust;
 
@@ -68,10 +68,10 @@ impl Inner {
                 .await
                 .map_err(|error| EgressError::ConnectFailed { host: host(), reason: error.to_string() })?;
             match uri.scheme_str() {
-                Some("https") => {
-                    secure(&self.trust, &self.name, stream).await.map(|stream| EgressStream::Tls(Box::new(stream)))
-                }
-                _ => Ok(EgressStream::Plain(stream)),
+                Some("https") => secure(&self.trust, &self.name, stream)
+                    .await
+                    .map(|stream| EgressStream::Tls(Box::new(stream), Reuse::unbounded())),
+                _ => Ok(EgressStream::Plain(stream, Reuse::unbounded())),
             }
         };
         match timeout(self.patience, connecting).await {

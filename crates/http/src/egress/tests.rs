@@ -3,7 +3,7 @@ mod t03_gateway_egress {
     use std::convert::Infallible;
     use std::future::{Future, pending};
     use std::io;
-    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+    use std::net::{IpAddr, SocketAddr};
     use std::pin::Pin;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,15 +15,17 @@ mod t03_gateway_egress {
     use http::{HeaderMap, Method, Request, Response, Uri};
     use http_body_util::{BodyExt, Full};
     use hyper::body::Incoming;
-    use rcgen::{CertificateParams, KeyPair};
-    use rustls::ServerConfig;
-    use rustls_pki_types::PrivateKeyDer;
+    use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair};
+    use rustls::server::WebPkiClientVerifier;
+    use rustls::{RootCertStore, ServerConfig};
+    use rustls_pki_types::{CertificateDer, PrivateKeyDer};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpListener, TcpSocket, TcpStream};
+    use tokio::net::TcpListener;
     use tokio::sync::watch;
     use tokio_rustls::TlsAcceptor;
     use tower::ServiceExt;
 
+    use crate::egress::race::t03_gateway_egress::silent;
     use crate::egress::*;
     use crate::server::{Limits, serve};
     use crate::{FreshId, PeerAddr};
@@ -66,6 +68,7 @@ mod t03_gateway_egress {
         resolve: Duration::from_millis(50),
         connect: Duration::from_millis(100),
         connect_all: Duration::from_millis(300),
+        stagger: Duration::from_millis(20),
         handshake: Duration::from_millis(100),
     };
 
@@ -210,6 +213,65 @@ mod t03_gateway_egress {
     }
 
     #[tokio::test]
+    async fn a_failed_connection_makes_its_name_be_looked_up_again() {
+        struct Forgetting(Arc<Scripted>, AtomicUsize);
+        impl Resolver for Forgetting {
+            fn resolve<'a>(
+                &'a self,
+                host: &'a str,
+            ) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'a>> {
+                self.0.resolve(host)
+            }
+            fn forget(&self, host: &str) {
+                assert_eq!(host, "moved");
+                self.1.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let (upstream, _running) = upstream().await;
+        let answers = Scripted::new(&[("moved", &[&["127.255.255.254"], &["127.0.0.1"]])]);
+        let resolver = Arc::new(Forgetting(answers, AtomicUsize::new(0)));
+        let uri = format!("http://moved:{}/", upstream.port());
+        let failed = connect(connector(dev(), resolver.clone()), &uri).await;
+        assert!(matches!(failed, Err(EgressError::ConnectFailed { .. })), "{failed:?}");
+        assert_eq!(connect(connector(dev(), resolver.clone()), &uri).await, Ok(()));
+        assert_eq!(resolver.1.load(Ordering::Relaxed), 1);
+    }
+
+    /// An upstream that never closes, and how often it was connected to.
+    async fn counting() -> (SocketAddr, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, connected) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+        let count = connected.clone();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::Relaxed);
+                tokio::spawn(async move {
+                    while stream.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0) {
+                        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+                    }
+                });
+            }
+        });
+        (address, connected)
+    }
+
+    #[tokio::test]
+    async fn only_so_many_connections_are_kept_and_one_more_serves_one_request() {
+        let (one, connected_to_one) = counting().await;
+        let (two, connected_to_two) = counting().await;
+        let trust = TlsTrust::from_pem(false, None);
+        let connector = GuardedConnector::keeping(1, dev(), Scripted::new(&[]), trust, QUICK);
+        let client = SimpleClient::new(connector);
+        for _ in 0..3 {
+            for address in [one, two] {
+                assert_eq!(client.send(request(&format!("http://{address}/"))).await.unwrap().body, "ok");
+            }
+        }
+        assert_eq!(connected_to_one.load(Ordering::Relaxed), 1, "kept");
+        assert_eq!(connected_to_two.load(Ordering::Relaxed), 3, "one too many");
+    }
+
+    #[tokio::test]
     async fn addresses_are_tried_in_order_until_one_answers() {
         let (upstream, _running) = upstream().await;
         // Nobody listens on the first one.
@@ -239,47 +301,57 @@ mod t03_gateway_egress {
 
     #[tokio::test]
     async fn an_address_that_does_not_answer_times_out() {
-        // A listener whose queue is full drops further connection attempts without a word.
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
-        let listener = socket.listen(1).unwrap();
-        let address = listener.local_addr().unwrap();
-        let mut waiting = Vec::new();
-        while let Ok(Ok(stream)) = tokio::time::timeout(Duration::from_millis(50), TcpStream::connect(address)).await {
-            waiting.push(stream);
-            assert!(waiting.len() < 100, "the queue never fills");
-        }
+        let (address, _listener, _queue) = silent().await;
         let outcome = connect(connector(dev(), Scripted::new(&[])), &format!("http://{address}/")).await;
         assert!(matches!(outcome, Err(EgressError::ConnectTimeout { .. })), "{outcome:?}");
     }
 
     /// A TLS server for one name, and the PEM of the certificate that vouches for it.
     async fn tls_upstream(name: &str) -> (u16, String) {
+        tls_upstream_asking(name, None).await
+    }
+
+    /// The same; where it asks its clients for a certificate that `clients` vouch for, it says whether there was one.
+    async fn tls_upstream_asking(name: &str, clients: Option<&CertificateDer<'static>>) -> (u16, String) {
         let key = KeyPair::generate().unwrap();
         let certificate = CertificateParams::new([name.to_owned()]).unwrap().self_signed(&key).unwrap();
         let private = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], private)
-            .unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder =
+            ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap();
+        let builder = match clients {
+            None => builder.with_no_client_auth(),
+            Some(clients) => {
+                let mut roots = RootCertStore::empty();
+                roots.add(clients.clone()).unwrap();
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                builder.with_client_cert_verifier(verifier.allow_unauthenticated().build().unwrap())
+            }
+        };
+        let is_asking = clients.is_some();
+        let config = builder.with_single_cert(vec![certificate.der().clone()], private).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         tokio::spawn(async move {
             let acceptor = TlsAcceptor::from(Arc::new(config));
             while let Ok((stream, _)) = listener.accept().await {
                 if let Ok(mut stream) = acceptor.accept(stream).await {
-                    let name = stream.get_ref().1.server_name().unwrap_or("none").to_owned();
+                    let session = stream.get_ref().1;
+                    let name = match (is_asking, session.peer_certificates()) {
+                        (false, _) => session.server_name().unwrap_or("none").to_owned(),
+                        (true, certificates) => if certificates.is_some() { "known" } else { "nobody" }.to_owned(),
+                    };
                     let _ = stream.read(&mut [0; 4096]).await;
                     let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len());
                     let _ = stream.write_all(answer.as_bytes()).await;
                 }
             }
         });
-        let pem =
-            format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(certificate.der()));
-        (port, pem)
+        (port, pem("CERTIFICATE", certificate.der()))
+    }
+
+    fn pem(label: &str, der: &[u8]) -> String {
+        format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
     }
 
     async fn over_tls(trust: TlsTrust, host: &'static str, port: u16) -> Result<Bytes, SimpleError> {
@@ -309,6 +381,41 @@ mod t03_gateway_egress {
     }
 
     /// A peer is dialled by address; whom it has to prove to be is the name all the same.
+    #[tokio::test]
+    async fn a_certificate_is_shown_by_its_own_connector_and_its_sessions_are_nobody_elses() {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(["caracal".to_owned()]).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = params.self_signed(&key).unwrap();
+        let texts = (pem("CERTIFICATE", certificate.der()), pem("PRIVATE KEY", &key.serialize_der()));
+        let identity = ClientIdentity::from_pem(texts.0.as_bytes(), texts.1.as_bytes()).unwrap();
+        let (port, vouching) = tls_upstream_asking("bank.test", Some(certificate.der())).await;
+        let resolver = Scripted::new(&[("bank.test", &[&["127.0.0.1"]])]);
+        let timeouts = Timeouts { handshake: Duration::from_secs(5), ..QUICK };
+        let trust = TlsTrust::from_pem(false, Some(vouching.as_bytes()));
+        let plain = GuardedConnector::with_timeouts(dev(), resolver, trust, timeouts);
+        let (plain, known) = (SimpleClient::new(plain.clone()), SimpleClient::new(plain.presenting(&identity)));
+        // The server keeps no connection, so each request has a handshake, and could resume a session of one before.
+        for (client, expected) in [(&plain, "nobody"), (&known, "known"), (&plain, "nobody"), (&known, "known")] {
+            let answer = client.send(request(&format!("https://bank.test:{port}/"))).await.unwrap();
+            assert_eq!(answer.body, expected);
+        }
+    }
+
+    #[test]
+    fn an_identity_is_a_certificate_and_its_own_key() {
+        let keys = [KeyPair::generate().unwrap(), KeyPair::generate().unwrap()];
+        let certificate = CertificateParams::new(["c".to_owned()]).unwrap().self_signed(&keys[0]).unwrap();
+        let certificate = pem("CERTIFICATE", certificate.der());
+        let [own, other] = keys.map(|key| pem("PRIVATE KEY", &key.serialize_der()));
+        let read = |chain: &str, key: &str| ClientIdentity::from_pem(chain.as_bytes(), key.as_bytes()).err();
+        assert_eq!(read(&certificate, &own), None);
+        assert_eq!(read(&own, &own), Some(ClientIdentityError::Certificate));
+        assert_eq!(read("", &own), Some(ClientIdentityError::Certificate));
+        assert_eq!(read(&certificate, &certificate), Some(ClientIdentityError::Key));
+        assert!(matches!(read(&certificate, &other), Some(ClientIdentityError::Pair(_))));
+    }
+
     #[tokio::test]
     async fn a_peer_is_asked_by_address_and_proves_its_name() {
         let (port, pem) = tls_upstream("sts.test").await;
@@ -358,11 +465,5 @@ mod t03_gateway_egress {
         for garbage in ["", "no certificate", torn, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
             assert_eq!(TlsTrust::from_pem(true, Some(garbage.as_bytes())).fault(), Some(&TlsTrustError::Garbage));
         }
-    }
-
-    #[tokio::test]
-    async fn the_systems_resolver_finds_this_host() {
-        let found = SystemResolver::new().resolve("localhost").await.unwrap();
-        assert!(found.iter().all(IpAddr::is_loopback) && !found.is_empty());
     }
 }

@@ -4,10 +4,15 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::client::ClientConfig;
+use rustls::client::{ClientConfig, Resumption};
 use rustls::{RootCertStore, crypto};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+
+use super::identity::ClientIdentity;
+
+/// TLS sessions of one identity that are remembered.
+const SESSIONS: usize = 256;
 
 /// Why no trust could be set up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,6 +58,17 @@ impl TlsTrust {
     /// Why every handshake will fail, for the log at start and for readiness.
     pub fn fault(&self) -> Option<&TlsTrustError> {
         self.0.as_ref().err()
+    }
+
+    /// The same, that shows `identity` to servers which ask for a certificate.
+    pub(super) fn presenting(&self, identity: &ClientIdentity) -> Self {
+        Self(self.0.clone().map(|config| {
+            let mut config = ClientConfig::clone(&config);
+            config.client_auth_cert_resolver = identity.resolver();
+            // A session that is resumed is still that of whoever began it: nobody else may find it.
+            config.resumption = Resumption::in_memory_sessions(SESSIONS);
+            Arc::new(config)
+        }))
     }
 
     pub(super) fn config(&self) -> Result<Arc<ClientConfig>, TlsTrustError> {

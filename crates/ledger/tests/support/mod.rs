@@ -1,4 +1,5 @@
 //! A recorded store, and copies of it that somebody did something to, on the engine that the run is on.
+#![allow(dead_code, reason = "each file of tests uses its part")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -168,6 +169,16 @@ impl Stored {
         }
     }
 
+    /// Opens it to go on with it.
+    pub(crate) async fn open(&self) -> Store {
+        let temporary = std::env::temp_dir();
+        let (directory, url) = match self {
+            Self::File(copy) => (copy.path(), None),
+            Self::Server(database) => (temporary.as_path(), Some(database.url())),
+        };
+        conformance::open(directory, url.as_deref(), Arc::new(SystemClock)).await
+    }
+
     /// What an outsider finds who has the audit key and these heads, too.
     pub(crate) async fn verify(&self, recorded: &BTreeMap<Chain, Head>) -> Result<LedgerReport, StoreError> {
         let key = key();
@@ -186,7 +197,7 @@ impl Stored {
     }
 
     /// Does `sql` past everything that forbids it.
-    fn tamper(&self, sql: &str) {
+    pub(crate) fn tamper(&self, sql: &str) {
         match self {
             Self::File(copy) => {
                 let connection = Connection::open(copy.path().join("caracal.db")).unwrap();
@@ -214,6 +225,11 @@ impl Original {
     pub(crate) async fn new() -> Self {
         let place = Place::new();
         recorded(&place).await.close().await;
+        Self::of(place)
+    }
+
+    /// Of a store that was closed, with its heads.
+    pub(crate) fn of(place: Place) -> Self {
         let heads = heads_in(&place);
         Self { place, heads }
     }
@@ -231,6 +247,16 @@ impl Original {
 
     pub(crate) async fn verified_after(&self, sql: &str) -> LedgerReport {
         self.tampered(sql).verify(&self.heads).await.unwrap()
+    }
+
+    /// The content hash of an event.
+    pub(crate) fn hash_of(&self, id: &str) -> String {
+        let sql = format!("SELECT content_sha256 FROM audit_events WHERE id = '{id}'");
+        if let Some(database) = self.place.database() {
+            return database.run(&sql).unwrap().trim().to_owned();
+        }
+        let connection = Connection::open(self.place.path().join("caracal.db")).unwrap();
+        connection.query_row(&sql, [], |row| row.get(0)).unwrap()
     }
 
     /// Columns of a table, and whether they hold whole numbers.

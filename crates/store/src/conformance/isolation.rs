@@ -10,13 +10,14 @@ use crate::approvals::ApprovalFilter;
 use crate::error::StoreError;
 use crate::evidence::EvidenceFilter;
 use crate::grants::GrantFilter;
+use crate::invocations::InvocationFilter;
 use crate::page::Page;
 use crate::resources::ResourceFilter;
 use crate::sessions::Among;
 use crate::{
-    admin_evidence, applications, approvals, delegations, evidence, grants, outbox, policies, policy_sets, providers,
-    receipts, records, resources, sealed_secrets, sessions, signing_keys, subject_issuers, used_mandates, workloads,
-    zones,
+    admin_evidence, agent_services, applications, approvals, delegation_reads, delegations, evidence, grants,
+    invocations, notification_deliveries, notification_sinks, outbox, policies, policy_sets, providers, receipts,
+    records, resources, sealed_secrets, sessions, signing_keys, subject_issuers, used_mandates, workloads, zones,
 };
 
 /// Zone `z-1` has one of everything, `z-2` exists and has nothing.
@@ -47,11 +48,15 @@ async fn one_zone_has_it_all(make: Make) -> Fresh {
                 sessions::add(zone, &samples::session("s-1", true)).await?;
                 delegations::add(zone, &samples::edge("e-1", true)).await?;
                 delegations::raise_epoch(zone).await?;
+                agent_services::add(zone, &samples::agent_service("v-1", true)).await?;
+                invocations::add(zone, &samples::invocation("n-1", true)).await?;
                 records::add(zone, &samples::record("rec-1", true)).await?;
                 receipts::add(zone, &samples::receipt("key", false)).await?;
                 used_mandates::consume(zone, "jti-1", "r-1", at(60)).await?;
                 approvals::add(zone, &samples::approval("ap-1", true)).await?;
                 outbox::add(zone, id!("m-1"), "topic", "key", Vec::new()).await?;
+                notification_sinks::add(zone, &samples::sink("n-1", true)).await?;
+                notification_deliveries::add(zone, &samples::delivery("d-1", "n-1", 1)).await?;
                 evidence::append(zone, &samples::evidence(1)).await?;
                 admin_evidence::append(zone, &samples::admin_evidence("z-1", 1)).await
             })
@@ -136,6 +141,8 @@ async fn holdings(fresh: &Fresh, name: &str) -> Vec<(&'static str, bool)> {
         ("reached capacity", sessions::holding_reaches(read, Among::Zone, 1).await.unwrap()),
         ("reached capacity of app", sessions::holding_reaches(read, Among::Application(&app), 1).await.unwrap()),
         ("children", !sessions::list_running_children(read, &id!("parent")).await.unwrap().is_empty()),
+        ("sessions listed", !sessions::list(read, &Default::default(), None, 9).await.unwrap().is_empty()),
+        ("sessions of app", !sessions::list_running_of(read, &app).await.unwrap().is_empty()),
         ("anchor", sessions::is_anchor(read, &id!("rec-1")).await.unwrap()),
         ("edge", delegations::lookup(read, &id!("e-1")).await.unwrap().is_some()),
         ("lineage", !delegations::lineage(read, &id!("e-1"), 9).await.unwrap().is_empty()),
@@ -144,6 +151,17 @@ async fn holdings(fresh: &Fresh, name: &str) -> Vec<(&'static str, bool)> {
         ("edges under", !delegations::list_active_derived(read, &id!("parent")).await.unwrap().is_empty()),
         ("all edges to", !delegations::list_to(read, &id!("s-2"), None, 9).await.unwrap().is_empty()),
         ("epoch", delegations::epoch(read).await.unwrap() > 0),
+        ("all edges from", !delegation_reads::list_from(read, &id!("s-1"), None, 9).await.unwrap().is_empty()),
+        ("live edges", !delegation_reads::list_live(read, None, None, 9).await.unwrap().is_empty()),
+        ("edges below", !delegation_reads::list_live_downstream(read, &id!("e-1")).await.unwrap().is_empty()),
+        ("service", agent_services::lookup(read, &id!("v-1")).await.unwrap().is_some()),
+        ("service by endpoint", {
+            let endpoint = samples::agent_service("v-1", true).endpoint_url;
+            agent_services::find_by_endpoint(read, &app, &endpoint).await.unwrap().is_some()
+        }),
+        ("services", !agent_services::list(read, None, None, 9).await.unwrap().is_empty()),
+        ("invocation", invocations::lookup(read, &id!("n-1")).await.unwrap().is_some()),
+        ("invocations", { !invocations::list(read, &InvocationFilter::default(), None, 9).await.unwrap().is_empty() }),
         ("record", records::lookup(read, &id!("rec-1")).await.unwrap().is_some()),
         ("receipt", receipts::find_live(read, "session.start.v2", &app, &keys).await.unwrap().is_some()),
         ("receipts", receipts::count_live_explicit(read, "session.start.v2", &app, 9).await.unwrap() > 0),
@@ -156,6 +174,12 @@ async fn holdings(fresh: &Fresh, name: &str) -> Vec<(&'static str, bool)> {
         }),
         ("approvals", !approvals::list(read, &ApprovalFilter::default(), &page).await.unwrap().is_empty()),
         ("approval counts", !approvals::count_by_state(read).await.unwrap().is_empty()),
+        ("sink", notification_sinks::lookup(read, &id!("n-1")).await.unwrap().is_some()),
+        ("sinks", !notification_sinks::list(read, &page).await.unwrap().is_empty()),
+        ("sink count", notification_sinks::count(read).await.unwrap() > 0),
+        ("sinks at a place", !notification_sinks::list_at(read, 7).await.unwrap().is_empty()),
+        ("deliveries", !notification_deliveries::list(read, &id!("n-1"), &page).await.unwrap().is_empty()),
+        ("open deliveries", notification_deliveries::count_open(read, &id!("n-1"), 9).await.unwrap() > 0),
         ("message", outbox::lookup(read, &id!("m-1")).await.unwrap().is_some()),
         ("newest message", outbox::find_newest(read, "topic", "").await.unwrap().is_some()),
         ("head", evidence::head(read).await.unwrap().is_some()),
@@ -221,7 +245,10 @@ pub async fn another_zones_rows_cannot_be_changed(make: Make) {
                 assert_eq!(signing_keys::purge_below(tx, 99).await?, 0);
                 assert!(signing_keys::withdraw_all(tx).await?.is_empty());
                 assert!(!sessions::end(tx, &id!("s-1"), SessionStatus::Terminated, "x").await?);
+                assert!(!sessions::suspend(tx, &id!("s-1")).await?);
                 assert!(!delegations::revoke(tx, &id!("e-1")).await?);
+                assert!(!agent_services::update(tx, &samples::agent_service("v-1", false)).await?);
+                assert!(!invocations::update(tx, &samples::invocation("n-1", false)).await?);
                 assert!(records::revoke_with_descendants(tx, &id!("rec-1"), "x").await?.is_empty());
                 assert!(used_mandates::consume(tx, "jti-1", "r-1", at(60)).await?);
                 let verdict = approvals::Verdict {
@@ -232,6 +259,10 @@ pub async fn another_zones_rows_cannot_be_changed(make: Make) {
                     message: id!("m-9"),
                 };
                 assert!(!approvals::decide(tx, &id!("ap-1"), &verdict).await?);
+                assert!(!notification_sinks::update(tx, &samples::sink("n-1", false)).await?);
+                assert!(!notification_sinks::replace_secret(tx, &id!("n-1"), &[9]).await?);
+                assert!(!notification_sinks::remove(tx, &id!("n-1")).await?);
+                assert!(notification_sinks::claim(tx, &id!("n-1"), at(4), at(30)).await?.is_none());
                 let binding = Binding::parse(&samples::approval("ap-1", true).binding).unwrap();
                 assert!(!approvals::consume(tx, &id!("ap-1"), &binding, None).await?);
                 Ok(())
@@ -251,6 +282,10 @@ pub async fn another_zones_rows_cannot_be_changed(make: Make) {
     same(&resources::lookup(read, &id!("r-1")).await.unwrap().unwrap(), &samples::resource("r-1", true));
     same(&records::lookup(read, &id!("rec-1")).await.unwrap().unwrap(), &samples::record("rec-1", true));
     same(&sessions::lookup(read, &id!("s-1")).await.unwrap().unwrap(), &samples::session("s-1", true));
+    let service = agent_services::lookup(read, &id!("v-1")).await.unwrap().unwrap();
+    same(&service, &samples::agent_service("v-1", true));
+    let invocation = invocations::lookup(read, &id!("n-1")).await.unwrap().unwrap();
+    same(&invocation, &samples::invocation("n-1", true));
     let set = policy_sets::lookup(read, &id!("s-1")).await.unwrap().unwrap();
     assert_eq!(set.attribution.updated_by, None);
 }

@@ -22,6 +22,7 @@ use crate::sqlite::SqliteOptions;
 use crate::store::{BoxFuture, Store};
 
 pub mod decisions;
+pub mod evidence_upkeep;
 mod fixtures;
 pub mod isolation;
 pub mod ledger;
@@ -78,6 +79,12 @@ macro_rules! conformance_suite {
                 evidence_can_be_neither_changed_nor_removed
                 published_versions_can_be_neither_changed_nor_removed
                 a_position_in_a_chain_is_taken_once
+                the_tree_of_a_ledger_comes_back_as_stored_and_only_grows
+            }
+            t06_evidence_upkeep = evidence_upkeep {
+                evidence_leaves_at_its_old_end_and_behind_an_anchor_only
+                how_long_evidence_is_kept_comes_back_as_set
+                an_event_is_found_by_its_identity_and_its_place
             }
             t01_control_plane = isolation {
                 another_zones_ids_are_absent
@@ -95,6 +102,10 @@ macro_rules! conformance_suite {
                 connections_come_back_as_stored
                 a_connection_is_renewed_by_one_at_a_time
                 ending_a_connection_voids_decisions_and_renewing_does_not
+                sinks_come_back_as_stored
+                a_sink_takes_each_event_once_and_in_order
+                a_sink_is_served_by_one_at_a_time
+                a_consent_is_finished_once
                 resources_come_back_as_stored
                 policies_come_back_as_stored
                 policy_sets_come_back_as_stored
@@ -104,6 +115,14 @@ macro_rules! conformance_suite {
                 what_processes_have_loaded_is_told_while_they_are_there
                 sessions_come_back_as_stored
                 edges_come_back_as_stored
+                sessions_are_listed_newest_first_by_every_filter
+                a_lease_moves_only_under_its_own_conditions
+                a_renewal_waits_for_no_other_change_and_takes_nothing_away
+                what_is_over_is_forgotten_from_the_leaves_on
+                records_of_changes_wait_in_the_order_of_their_ids
+                what_hangs_on_an_edge_is_each_edge_once
+                services_come_back_as_stored
+                invocations_come_back_as_stored
                 records_come_back_as_stored
                 all_that_descends_from_a_record_falls_however_deep
                 receipts_come_back_as_stored
@@ -128,7 +147,6 @@ macro_rules! conformance_suite {
                 what_is_archived_is_archived_once
                 applications_that_ended_by_themselves_are_archived_in_small_numbers
                 admin_tokens_are_listed_used_and_revoked_once
-                the_retention_of_evidence_comes_back_as_set
                 records_are_listed_by_what_they_are_now
                 sessions_are_listed_with_whose_authority_they_ride
                 subjects_are_what_their_records_tell

@@ -44,13 +44,15 @@ pub(crate) enum Lane {
     Deployment,
     /// With nothing.
     Upkeep,
+    /// With those of the same row that this process makes.
+    Row(ZoneId, String),
 }
 
 impl Lane {
     fn zone(&self) -> Option<&ZoneId> {
         match self {
             Self::Zone(zone) => Some(zone),
-            Self::Deployment | Self::Upkeep => None,
+            Self::Deployment | Self::Upkeep | Self::Row(..) => None,
         }
     }
 }
@@ -318,7 +320,7 @@ pub(super) fn begin(lane: &Lane) -> String {
             format!("BEGIN; SELECT pg_advisory_xact_lock_shared({LOCKS}, 0), pg_advisory_xact_lock({number})")
         }
         Lane::Deployment => format!("BEGIN; SELECT pg_advisory_xact_lock({LOCKS}, 0)"),
-        Lane::Upkeep => "BEGIN".to_owned(),
+        Lane::Upkeep | Lane::Row(..) => "BEGIN".to_owned(),
     }
 }
 

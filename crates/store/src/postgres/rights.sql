@@ -30,9 +30,16 @@ BEGIN
       AND pg_has_role(session_user, t.relowner, 'MEMBER')
   LOOP
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %I TO caracal_runtime', place.name);
+    -- Trees of the ledger grow, and nothing of them goes.
+    IF place.name IN ('ledger_log_keys', 'ledger_tiles', 'ledger_trees') THEN
+      EXECUTE format('REVOKE DELETE, TRUNCATE ON %I FROM caracal_runtime', place.name);
+    END IF;
   END LOOP;
   REVOKE UPDATE, DELETE, TRUNCATE ON audit_events, admin_audit_events, policy_versions, policy_set_versions
     FROM caracal_runtime;
+  IF to_regclass('audit_anchors') IS NOT NULL THEN
+    REVOKE UPDATE, DELETE, TRUNCATE ON audit_anchors FROM caracal_runtime;
+  END IF;
   REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON schema_migrations FROM caracal_runtime;
   -- A statement that speaks for no zone sees nothing and writes nothing; `*` speaks for the deployment.
   FOR place IN

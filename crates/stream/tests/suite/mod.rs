@@ -184,6 +184,7 @@ macro_rules! conformance_suite {
             t07_streams_dead_letters = topics {
                 an_entry_is_put_aside_once_per_group_and_held_no_longer
                 a_dead_letter_that_is_tried_again_is_as_it_was
+                an_entry_is_put_aside_where_its_reader_says_and_is_as_it_was
             }
             t07_streams = consumers {
                 hostile_entries_are_put_aside_once_and_never_acted_on

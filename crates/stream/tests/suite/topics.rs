@@ -342,3 +342,37 @@ pub(crate) async fn a_dead_letter_that_is_tried_again_is_as_it_was(Fresh { strea
     assert_eq!(again.iter().map(|entry| verifies(entry)).collect::<Vec<_>>(), [true, false]);
     assert_eq!(member.read(10, Duration::ZERO).await.unwrap().len(), 2);
 }
+
+/// For topics with a signature of their own: nothing is looked at, added or left out.
+pub(crate) async fn an_entry_is_put_aside_where_its_reader_says_and_is_as_it_was(Fresh { streams, raw, .. }: Fresh) {
+    let frame = fields(&[("id", "r-1"), ("data", "{\"a\": 1}"), ("sig", "")]);
+    let mut named = Vec::new();
+    for _ in 0..3 {
+        named.push(streams.add_raw("t", frame.clone()).await.unwrap());
+    }
+    assert_eq!(raw.entries("t").await, [frame.clone(), frame.clone(), frame.clone()]);
+    streams.create_group("t", "g", Begin::Start).await.unwrap();
+    let mut member = streams.member("t", "g", "c");
+    let read = member.read(10, Duration::ZERO).await.unwrap();
+    assert_eq!(ids(&read), named);
+    assert_eq!(
+        (read[0].fields(), read[0].field("data"), read[0].field("x")),
+        (Some(&frame[..]), Some("{\"a\": 1}"), None)
+    );
+    let letter = |number: usize| fields(&[("reason", "r"), ("number", &number.to_string())]);
+    for (number, delivery) in read.iter().enumerate() {
+        assert!(member.put_aside(delivery, "aside", letter(number), 100).await.unwrap());
+        assert!(!member.put_aside(delivery, "aside", letter(number), 100).await.unwrap(), "it is let go of");
+    }
+    assert_eq!(streams.list_groups("t").await.unwrap()[0].pending, 0);
+    let all = streams.list_raw("aside", None, 10).await.unwrap();
+    assert_eq!(all.iter().map(|entry| entry.field("number").unwrap()).collect::<Vec<_>>(), ["0", "1", "2"]);
+    // From one on, itself included.
+    let from = streams.list_raw("aside", Some(&all[1].id), 1).await.unwrap();
+    assert_eq!(from, all[1..2]);
+    assert_eq!(streams.lookup_raw("aside", &all[2].id).await.unwrap().as_ref(), Some(&all[2]));
+    streams.remove_raw("aside", &all[1].id).await.unwrap();
+    assert_eq!(streams.lookup_raw("aside", &all[1].id).await.unwrap(), None);
+    assert_eq!(streams.list_raw("aside", Some(&all[1].id), 10).await.unwrap(), all[2..]);
+    assert!(streams.list_raw("nowhere", None, 10).await.unwrap().is_empty());
+}

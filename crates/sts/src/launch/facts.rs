@@ -99,7 +99,8 @@ impl Sources<'_> {
             allows_injection: allows("allow_runtime_injection"),
             resource: resource.clone(),
         });
-        Ok(Some(Upstream { resource: resource.name, url: row.upstream_url, provider, account: None, secret }))
+        let (url, limits) = (row.upstream_url, row.limits);
+        Ok(Some(Upstream { resource: resource.name, url, limits, provider, account: None, secret }))
     }
 }
 

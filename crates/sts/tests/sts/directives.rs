@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use caracal_custody::{BackendError, SecretBackend};
 use caracal_store::BoxFuture;
+use caracal_store::resources::CallLimits;
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -116,6 +117,19 @@ mod t02_sts_directives {
         for (kind, config, secret, expected) in rows {
             assert_eq!(directive(&world, kind, config, secret).await, expected, "{kind}");
         }
+    }
+
+    #[tokio::test]
+    async fn limits_of_a_resource_reach_the_gateway_with_and_without_a_provider() {
+        let world = World::new().await;
+        let limits =
+            CallLimits { upstream_timeout_ms: Some(120_000), max_request_bytes: Some(1024), ..CallLimits::default() };
+        world.change_resource("r-docs", |row| row.limits = limits).await;
+        let expected = json!({"upstream_timeout_ms": 120_000, "max_request_bytes": 1024});
+        let answer = Signed::exchange(&world, &world.mandate().await).send(&world).await;
+        assert_eq!(answer.json["upstreams"][DOCS]["limits"], expected);
+        let provided = directive(&world, "none", json!({}), None).await;
+        assert_eq!(provided["limits"], expected);
     }
 
     const CONFIG: &str = "provider_config_invalid";

@@ -6,17 +6,21 @@ use super::management::change;
 use super::samples;
 use crate::conformance::Make;
 use crate::conformance::fixtures::{fresh, zone};
-use crate::envelopes::{self, Found, REFERENCED, SEALED};
+use crate::envelopes::{self, Found, OPEN, REFERENCED, SEALED};
 use crate::error::StoreError;
-use crate::{Store, applications, provider_connections, providers, sealed_secrets, signing_keys, workloads};
+use crate::{
+    Store, applications, notification_sinks, oauth_states, provider_connections, providers, sealed_secrets,
+    signing_keys, transparency, workloads,
+};
 
 /// What a key-encryption key protects and nobody lists here would be lost with the key.
 pub async fn no_sealed_column_is_forgotten(make: Make) {
     let fresh = fresh(make).await;
     let mut snapshot = fresh.store.snapshot().await.unwrap();
     let raw = envelopes::list_raw_columns(&mut snapshot.deployment()).await.unwrap();
+    let listed = SEALED.iter().map(|sealed| (sealed.table, sealed.column)).chain(OPEN.iter().copied());
     let listed: BTreeSet<(String, String)> =
-        SEALED.iter().map(|sealed| (sealed.table.to_owned(), sealed.column.to_owned())).collect();
+        listed.map(|(table, column)| (table.to_owned(), column.to_owned())).collect();
     assert_eq!(raw.into_iter().collect::<BTreeSet<_>>(), listed);
 }
 
@@ -42,6 +46,12 @@ pub async fn every_envelope_is_found_once_and_replaced_only_where_it_still_lies(
                         signing_keys::add(tx, &samples::signing_key(&format!("k-{number}"), number)).await?;
                         sealed_secrets::put(tx, &format!("r-{number}"), &[1, 2, 3]).await?;
                     }
+                    transparency::add_log_key(tx, &samples::log_key()).await?;
+                    for name in ["x-1", "x-2", "x-3"] {
+                        notification_sinks::add(tx, &samples::sink(name, true)).await?;
+                        let digest = format!("{}-{name}", tx.zone());
+                        oauth_states::add(tx, &samples::oauth_state(&digest)).await?;
+                    }
                     provider_connections::add(tx, &samples::connection("c-1", true)).await?;
                     let mut over = samples::connection("c-2", false);
                     over.status = "revoked".to_owned();
@@ -53,9 +63,9 @@ pub async fn every_envelope_is_found_once_and_replaced_only_where_it_still_lies(
     }
     for sealed in SEALED {
         // One of the two accounts of a zone has no refresh token.
-        let expected = match sealed.column {
-            "access_token" => 4,
-            "refresh_token" => 2,
+        let expected = match (sealed.table, sealed.column) {
+            (_, "access_token") => 4,
+            (_, "refresh_token") | ("ledger_log_keys", _) => 2,
             _ => 6,
         };
         let found = all(&fresh.store, sealed, 100).await;

@@ -16,8 +16,8 @@ use crate::sessions::SessionRow;
 use crate::store::Store;
 use crate::subjects::{self, SubjectFilter};
 use crate::{
-    admin_evidence, admin_tokens, applications, audit_retention, delegations, evidence, policy_sets, providers,
-    records, resources, sessions, zones,
+    admin_evidence, admin_tokens, applications, delegations, evidence, policy_sets, providers, records, resources,
+    sessions, zones,
 };
 
 async fn add_zone(store: &Store) {
@@ -108,21 +108,6 @@ pub async fn admin_tokens_are_listed_used_and_revoked_once(make: Make) {
         })
         .await;
     assert_eq!(revoked.unwrap(), (true, false, 1, 0));
-}
-
-pub async fn the_retention_of_evidence_comes_back_as_set(make: Make) {
-    let fresh = fresh(make).await;
-    let mut snapshot = fresh.store.snapshot().await.unwrap();
-    assert_eq!(audit_retention::find(&mut snapshot.deployment()).await.unwrap(), None);
-    drop(snapshot);
-    let set: Result<_, StoreError> = fresh
-        .store
-        .commit_deployment((), |tx, ()| Box::pin(async move { audit_retention::set(tx, 30, samples::ODD).await }))
-        .await;
-    let set = set.unwrap();
-    let mut snapshot = fresh.store.snapshot().await.unwrap();
-    assert_eq!(audit_retention::find(&mut snapshot.deployment()).await.unwrap(), Some(set.clone()));
-    assert_eq!((set.days, set.updated_by.as_str()), (30, samples::ODD));
 }
 
 pub async fn applications_that_ended_by_themselves_are_archived_in_small_numbers(make: Make) {

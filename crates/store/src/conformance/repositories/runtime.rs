@@ -254,6 +254,8 @@ pub async fn receipts_come_back_as_stored(make: Make) {
         assert!(found.is_none(), "{operation} {application}");
     }
     assert_eq!(receipts::count_live_explicit(&mut read, operation, &application, 10).await.unwrap(), 1);
+    let oldest = rows.iter().map(|row| row.created_at).min();
+    assert_eq!(receipts::count_all(&mut snapshot.deployment()).await.unwrap(), (2, oldest));
     drop(snapshot);
 
     clock.advance(3_600);

@@ -1,26 +1,33 @@
 //! Rows to store: of each kind one with every optional column filled, and one with every optional column empty.
 
+use caracal_authority::invocation::InvocationStatus;
 use caracal_authority::{Timestamp, ZoneId};
 use serde_json::json;
 
 use crate::admin_evidence::AdminEvidenceRow;
 use crate::admin_tokens::AdminToken;
+use crate::agent_services::AgentService;
 use crate::applications::Application;
 use crate::approvals::ApprovalRow;
 use crate::conformance::fixtures::{at, attribution, id, zone};
 use crate::delegations::EdgeRow;
 use crate::evidence::EvidenceRow;
 use crate::grants::Grant;
+use crate::invocations::Invocation;
+use crate::notification_deliveries::Delivery;
+use crate::notification_sinks::Sink;
+use crate::oauth_states::OauthState;
 use crate::policies::{Policy, PolicyVersion};
 use crate::policy_sets::{PolicySet, PolicySetVersion};
 use crate::provider_connections::Connection;
 use crate::providers::Provider;
 use crate::receipts::Receipt;
 use crate::records::{Provenance, RecordRow};
-use crate::resources::{Operation, Resource};
+use crate::resources::{CallLimits, Operation, Resource};
 use crate::sessions::SessionRow;
 use crate::signing_keys::SigningKeyRow;
 use crate::subject_issuers::SubjectIssuer;
+use crate::transparency::LogKeyRow;
 use crate::workloads::{Binding, Bindings, OnFailure, Workload};
 use crate::zones::Zone;
 
@@ -130,6 +137,57 @@ pub(crate) fn connection(name: &str, full: bool) -> Connection {
     }
 }
 
+pub(crate) fn sink(name: &str, full: bool) -> Sink {
+    let types: &[&str] = if full { &["step_up_issued", "step_up_consumed"] } else { &["step_up_decided"] };
+    Sink {
+        zone_id: z(),
+        id: id!(name),
+        name: ODD.to_owned(),
+        url: "https://hooks.example/?x=1".to_owned(),
+        event_types: types.iter().map(|name| (*name).to_owned()).collect(),
+        secret: vec![0, 1, 255],
+        active: full,
+        position: if full { 7 } else { 0 },
+        due_at: full.then(|| at(4)),
+        consecutive_failures: if full { 2 } else { 0 },
+        last_success_at: full.then(|| at(1)),
+        last_failure_at: full.then(|| at(2)),
+        last_error: full.then(|| ODD.to_owned()),
+        created_at: at(1),
+        updated_at: at(2),
+    }
+}
+
+pub(crate) fn delivery(name: &str, sink: &str, event_seq: i64) -> Delivery {
+    Delivery {
+        zone_id: z(),
+        id: id!(name),
+        sink_id: id!(sink),
+        event_seq,
+        event_id: format!("e-{event_seq}"),
+        event_type: "step_up_issued".to_owned(),
+        attempts: 0,
+        available_at: at(1),
+        delivered_at: None,
+        abandoned_at: None,
+        response_status: None,
+        last_error: None,
+        created_at: at(1),
+    }
+}
+
+pub(crate) fn oauth_state(digest: &str) -> OauthState {
+    OauthState {
+        zone_id: z(),
+        digest: digest.to_owned(),
+        subject_id: ODD.to_owned(),
+        provider_id: id!("prov-1"),
+        verifier: vec![0, 1, 255],
+        expires_at: at(60),
+        created_at: at(1),
+    }
+}
+
 pub(crate) fn grant(name: &str, full: bool) -> Grant {
     let scopes: &[&str] = if full { &["n:read", "n:pay_all"] } else { &["n:read"] };
     Grant {
@@ -156,8 +214,19 @@ pub(crate) fn resource(name: &str, full: bool) -> Resource {
         credential_provider_id: full.then(|| id!("prov-1")),
         operations: if full { vec![operation] } else { Vec::new() },
         operation_enforcement: "enforced".to_owned(),
+        limits: if full { call_limits() } else { CallLimits::default() },
         archived_at: None,
         attribution: attribution(full, true),
+    }
+}
+
+/// Every limit, and each at an end of what its column holds.
+fn call_limits() -> CallLimits {
+    CallLimits {
+        upstream_timeout_ms: Some(u32::MAX),
+        stream_idle_timeout_ms: Some(1),
+        write_timeout_ms: Some(0),
+        max_request_bytes: Some(u64::MAX),
     }
 }
 
@@ -263,6 +332,53 @@ pub(crate) fn edge(name: &str, full: bool) -> EdgeRow {
     }
 }
 
+pub(crate) fn agent_service(name: &str, full: bool) -> AgentService {
+    let metadata = json!({"k": ODD});
+    AgentService {
+        zone_id: z(),
+        id: id!(name),
+        application_id: if full { id!("app-1") } else { id!("app-2") },
+        endpoint_url: format!("https://service.example/{name}?q={ODD}"),
+        protocol_versions: if full { vec!["1".to_owned(), ODD.to_owned()] } else { Vec::new() },
+        framework_name: full.then(|| ODD.to_owned()),
+        framework_version: full.then(|| "1.2".to_owned()),
+        capabilities: if full { vec![ODD.to_owned()] } else { Vec::new() },
+        health: "starting".to_owned(),
+        metadata: metadata.as_object().filter(|_| full).cloned().unwrap_or_default(),
+        last_heartbeat_at: full.then(|| at(3)),
+        created_at: at(1),
+        updated_at: at(2),
+    }
+}
+
+pub(crate) fn invocation(name: &str, full: bool) -> Invocation {
+    let members = json!({"k": ODD});
+    Invocation {
+        zone_id: z(),
+        id: id!(name),
+        service_id: id!("v-1"),
+        service_application_id: id!("app-1"),
+        acting_application_id: if full { id!("app-2") } else { id!("app-1") },
+        source_session_id: full.then(|| id!("s-source")),
+        target_session_id: full.then(|| id!("s-target")),
+        method: ODD.to_owned(),
+        params: if full { json!([1, null, ODD]) } else { json!(null) },
+        metadata: members.as_object().filter(|_| full).cloned().unwrap_or_default(),
+        status: if full { InvocationStatus::Failed } else { InvocationStatus::Pending },
+        attempts: i64::from(full),
+        max_attempts: 3,
+        backoff_ms: 1_000,
+        timeout_ms: 30_000,
+        deadline_at: full.then(|| at(40)),
+        cancel_requested_at: full.then(|| at(3)),
+        started_at: full.then(|| at(2)),
+        completed_at: full.then(|| at(4)),
+        error: members.as_object().filter(|_| full).cloned(),
+        created_at: at(1),
+        updated_at: at(4),
+    }
+}
+
 pub(crate) fn record(name: &str, full: bool) -> RecordRow {
     RecordRow {
         zone_id: z(),
@@ -324,6 +440,15 @@ pub(crate) fn signing_key(kid: &str, version: i64) -> SigningKeyRow {
         sealed_private: vec![0, 255, 39, 92, 10],
         created_at: at(1),
         signs_from: Timestamp::from_seconds(version),
+    }
+}
+
+pub(crate) fn log_key() -> LogKeyRow {
+    LogKeyRow {
+        key_id: "00ff27ab".to_owned(),
+        verifier_key: "caracal/ledger/z-1+00ff27ab+AQ==".to_owned(),
+        sealed_private: vec![0, 255, 39, 92, 10],
+        created_at: at(1),
     }
 }
 

@@ -16,7 +16,7 @@ use caracal_store::policy_sets::{self, PolicySet, PolicySetVersion};
 use caracal_store::provider_connections::{self, Connection};
 use caracal_store::providers::{self, Provider};
 use caracal_store::records::{self, RecordRow};
-use caracal_store::resources::{self, Operation, Resource};
+use caracal_store::resources::{self, CallLimits, Operation, Resource};
 use caracal_store::sessions::{self, SessionRow};
 use caracal_store::subject_issuers::{self, SubjectIssuer};
 use caracal_store::workloads::{self, Binding, Bindings, Workload};
@@ -182,6 +182,7 @@ impl World {
             credential_provider_id: None,
             operations: vec![operation("GET", "docs:read"), operation("POST", "docs:write")],
             operation_enforcement: "enforced".to_owned(),
+            limits: CallLimits::default(),
             archived_at: None,
             attribution: self.created(),
         };

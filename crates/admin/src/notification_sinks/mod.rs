@@ -1,0 +1,135 @@
+//! Where a zone's approval events are sent (contract: admin-api.md §5.10). Who sends them: [`crate::notifications`].
+
+pub(crate) mod create;
+pub(crate) mod deliveries;
+pub(crate) mod list;
+pub(crate) mod read;
+pub(crate) mod remove;
+pub(crate) mod rotate_secret;
+pub(crate) mod update;
+mod url;
+
+use caracal_authority::{NotificationSinkId, Timestamp, ZoneId};
+use caracal_crypto::{SecretText, chance, encoding};
+use caracal_store::ZoneRead;
+use caracal_store::notification_sinks::{self, Sink};
+use serde::Serialize;
+
+use crate::input::{Fields, Mismatch, Text};
+use crate::problem::Refusal;
+
+const INVALID: &str = "invalid_sink";
+const NAME: Text = Text::exact(1, 120);
+const URL: Text = Text::exact(1, 2048);
+
+/// Every event that can be sent, in the order in which a sink's are stored.
+pub(crate) const EVENT_TYPES: [&str; 3] = ["step_up_issued", "step_up_decided", "step_up_consumed"];
+
+/// A sink as answers show it: of its secret nothing.
+#[derive(Serialize)]
+pub(crate) struct View<'a> {
+    id: &'a NotificationSinkId,
+    zone_id: &'a ZoneId,
+    name: &'a str,
+    url: &'a str,
+    event_types: &'a [String],
+    active: bool,
+    consecutive_failures: i64,
+    last_success_at: Option<Timestamp>,
+    last_failure_at: Option<Timestamp>,
+    last_error: Option<&'a str>,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+}
+
+impl<'a> From<&'a Sink> for View<'a> {
+    fn from(row: &'a Sink) -> Self {
+        Self {
+            id: &row.id,
+            zone_id: &row.zone_id,
+            name: &row.name,
+            url: &row.url,
+            event_types: &row.event_types,
+            active: row.active,
+            consecutive_failures: row.consecutive_failures,
+            last_success_at: row.last_success_at,
+            last_failure_at: row.last_failure_at,
+            last_error: row.last_error.as_deref(),
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        }
+    }
+}
+
+/// The same in the one answer that shows the secret.
+#[derive(Serialize)]
+struct WithSecret<'a> {
+    #[serde(flatten)]
+    shown: View<'a>,
+    secret: &'a str,
+}
+
+impl<'a> WithSecret<'a> {
+    fn of(row: &'a Sink, secret: &'a SecretText) -> Self {
+        Self { shown: row.into(), secret: secret.expose() }
+    }
+}
+
+/// `nsk_` and 192 random bits in hex.
+fn draw_secret() -> Result<SecretText, Refusal> {
+    Ok(SecretText::new(format!("nsk_{}", encoding::hex(&chance::random_bytes::<24>()?))))
+}
+
+async fn existing(tx: &mut ZoneRead<'_>, id: &NotificationSinkId) -> Result<Sink, Refusal> {
+    notification_sinks::lookup(tx, id).await?.ok_or_else(missing)
+}
+
+fn missing() -> Refusal {
+    Refusal::missing("sink_not_found")
+}
+
+/// The member `event_types`: some of [`EVENT_TYPES`], each once and in their order.
+fn event_types(fields: &mut Fields) -> Result<Option<Vec<String>>, Mismatch> {
+    let Some(named) = fields.texts("event_types", (1, EVENT_TYPES.len()), Text::exact(1, 64))? else {
+        return Ok(None);
+    };
+    if named.iter().any(|name| !EVENT_TYPES.contains(&name.as_str())) {
+        return Err(fields.mismatch("event_types", format!("expected some of {}", EVENT_TYPES.join(", "))));
+    }
+    let wanted = |known: &&str| named.iter().any(|name| name == known);
+    Ok(Some(EVENT_TYPES.into_iter().filter(wanted).map(str::to_owned).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use caracal_ledger::EventType;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_can_be_sent_are_the_events_of_approvals() {
+        let recorded = [EventType::StepUpIssued, EventType::StepUpDecided, EventType::StepUpConsumed];
+        assert_eq!(recorded.each_ref().map(EventType::as_str), EVENT_TYPES);
+    }
+
+    #[test]
+    fn types_are_kept_once_and_in_their_order() {
+        let read =
+            |types: serde_json::Value| event_types(&mut Fields::of(Some(json!({"event_types": types}))).unwrap());
+        let expected = vec!["step_up_issued".to_owned(), "step_up_consumed".to_owned()];
+        assert_eq!(read(json!(["step_up_consumed", "step_up_issued", "step_up_consumed"])).unwrap(), Some(expected));
+        for bad in [json!([]), json!(["step_up"]), json!(null), json!("step_up_issued"), json!(vec![EVENT_TYPES[0]; 4])]
+        {
+            assert!(read(bad.clone()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_nsk_and_48_hex_digits() {
+        let secret = draw_secret().unwrap();
+        let digits = secret.expose().strip_prefix("nsk_").unwrap();
+        assert!(digits.len() == 48 && digits.bytes().all(|byte| b"0123456789abcdef".contains(&byte)));
+        assert_ne!(secret.expose(), draw_secret().unwrap().expose());
+    }
+}

@@ -1,0 +1,25 @@
+//! `GET /v1/zones/{zone}/notification-sinks/{id}`.
+
+use std::sync::Arc;
+
+use http::Method;
+
+use super::{View, existing};
+use crate::Admin;
+use crate::answer::Answer;
+use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::problem::Refusal;
+
+pub(crate) const ROUTE: Route = Route {
+    method: Method::GET,
+    path: "/v1/zones/{zone}/notification-sinks/{id}",
+    needs: Needs::Read,
+    reach: Reach::Zone(Run::Read(|admin, call| Box::pin(read(admin, call)))),
+};
+
+async fn read(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal> {
+    let id = call.id("id")?;
+    let mut snapshot = admin.store.snapshot().await?;
+    let row = existing(&mut snapshot.zone(&call.place.zone), &id).await?;
+    Ok(Answer::ok(&View::from(&row)))
+}

@@ -1,0 +1,218 @@
+//! Evidence that clients and exporters bring: signed frames on a topic, each of which becomes one event of its zone's chain
+//! (contract: audit-and-streams.md §4).
+//!
+//! A frame that somebody forged, garbled or changed on its way never reaches the ledger. It is put aside with the reason,
+//! and only once that is written is it let go: so an event is in the ledger, put aside, or comes again, wherever the process
+//! dies. The same frame may come any number of times. One that says something else under the name of an event that is there
+//! changes nothing and is an incident.
+//!
+//! While the store is away nothing is read and nothing is put aside: an outage is nobody's fault, and must not turn a
+//! backlog into dead letters.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use caracal_ledger::{Ingested, read_event};
+use caracal_store::StoreError;
+use caracal_stream::{AUDIT_DEAD_LETTERS, AUDIT_EVENTS, Begin, Delivery, Fields, Member, Patience, StreamError};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::Audit;
+use crate::incidents::{Incident, raise};
+use crate::metrics::add;
+
+/// The group that shares the topic's frames among replicas.
+pub(crate) const GROUP: &str = "audit-ingestor";
+const PAGE: usize = 100;
+const WAIT: Duration = Duration::from_secs(1);
+/// After an error.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Dead letters that are kept, the newest.
+const KEPT: usize = 100_000;
+/// How long a frame stays on the topic after every group had it.
+const HISTORY: Duration = Duration::from_secs(86_400);
+const TRIM_EVERY: Duration = Duration::from_secs(3_600);
+
+enum Verdict {
+    Stored,
+    Aside(String),
+}
+
+impl Audit {
+    /// Takes frames into the ledger until `shutdown` turns true.
+    pub async fn run_ingest(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
+        let mut member = self.streams.member(AUDIT_EVENTS, GROUP, &self.config.consumer_name);
+        let mut turn = Turn { joined: false, reclaim_at: Instant::now(), trim_at: Instant::now() };
+        loop {
+            let batch = tokio::select! {
+                _ = shutdown.wait_for(|stop| *stop) => return,
+                batch = self.fetch(&mut member, &mut turn) => batch,
+            };
+            let done = match batch {
+                Ok(batch) => {
+                    self.consuming.store(true, Ordering::Relaxed);
+                    self.work(&member, batch, &mut shutdown).await
+                }
+                Err(error) => Err(error),
+            };
+            if let Err(error) = done {
+                // The group went away with the server's memory, say.
+                turn.joined &= !matches!(error, StreamError::NoGroup(_));
+                if self.consuming.swap(false, Ordering::Relaxed) {
+                    tracing::warn!(%error, "audit frames can't be read; it is tried until they can");
+                }
+                tokio::select! {
+                    _ = shutdown.wait_for(|stop| *stop) => return,
+                    () = tokio::time::sleep(PAUSE) => {}
+                }
+            }
+        }
+    }
+
+    /// Frames that somebody held for too long, or new ones, waited for.
+    async fn fetch(&self, member: &mut Member, turn: &mut Turn) -> Result<Vec<Delivery>, StreamError> {
+        if !turn.joined {
+            // From the start: frames may have been written before the first process that reads them was there.
+            self.streams.create_group(AUDIT_EVENTS, GROUP, Begin::Start).await?;
+            turn.joined = true;
+        }
+        if Instant::now() >= turn.trim_at {
+            self.streams.trim(AUDIT_EVENTS, self.store.now().minus(HISTORY).as_micros() / 1_000).await?;
+            turn.trim_at = Instant::now() + TRIM_EVERY;
+        }
+        let idle = self.config.claim_idle;
+        if Instant::now() >= turn.reclaim_at {
+            let reclaimed = member.reclaim(Patience { first: idle, longest: idle }, PAGE).await?;
+            if !reclaimed.is_empty() {
+                return Ok(reclaimed);
+            }
+            turn.reclaim_at = Instant::now() + idle;
+        }
+        member.read(PAGE, WAIT.min(idle)).await
+    }
+
+    async fn work(
+        &self,
+        member: &Member,
+        batch: Vec<Delivery>,
+        shutdown: &mut watch::Receiver<bool>,
+    ) -> Result<(), StreamError> {
+        for (at, delivery) in batch.iter().enumerate() {
+            if delivery.deliveries() > 1 {
+                add(&self.metrics.retries, 1);
+            }
+            let verdict = loop {
+                match self.take(delivery).await {
+                    Err(error) => {
+                        tracing::warn!(%error, "audit frames can't be stored; it is tried until they can");
+                        add(&self.metrics.retries, 1);
+                        tokio::select! {
+                            _ = shutdown.wait_for(|stop| *stop) => return Ok(()),
+                            () = tokio::time::sleep(PAUSE) => {}
+                        }
+                        let rest: Vec<&str> = batch.iter().skip(at).map(Delivery::id).collect();
+                        member.keep(&rest).await?;
+                    }
+                    Ok(verdict) => break verdict,
+                }
+            };
+            match verdict {
+                Verdict::Stored => member.acknowledge(delivery.id()).await?,
+                Verdict::Aside(reason) => self.put_aside(member, delivery, &reason).await?,
+            }
+            if *shutdown.borrow() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// What becomes of a frame, in the contract's order. The error is an outage of the store.
+    async fn take(&self, delivery: &Delivery) -> Result<Verdict, StoreError> {
+        let aside = |reason: String| Ok(Verdict::Aside(reason));
+        let Some(data) = delivery.field("data") else { return aside("missing_data_field".to_owned()) };
+        // Over the bytes as they came: no two producers write JSON the same way.
+        if !self.frame_key.verify_hex(&[data.as_bytes()], delivery.field("sig").unwrap_or_default()) {
+            return aside("hmac_verify_failed".to_owned());
+        }
+        if delivery.deliveries() > self.config.max_deliveries {
+            let deliveries = delivery.deliveries();
+            return aside(format!(
+                "transient_exceeded_max_deliveries:handed out {deliveries} times, and nobody came to an end with it"
+            ));
+        }
+        let (zone, event) = match read_event(data) {
+            Ok(read) => read,
+            Err(error) => return aside(format!("json_parse_error:{error}")),
+        };
+        let id = event.id.clone();
+        let offered: Result<Ingested, StoreError> = self
+            .store
+            .commit(&zone, (self.ledger.clone(), event), |tx, (ledger, event)| {
+                Box::pin(async move { ledger.ingest(tx, event).await })
+            })
+            .await;
+        match offered {
+            Ok(Ingested::Added) => {
+                add(&self.metrics.inserts, 1);
+                Ok(Verdict::Stored)
+            }
+            Ok(Ingested::Known) => Ok(Verdict::Stored),
+            Ok(Ingested::Conflicts { stored, incoming }) => {
+                tracing::error!(%zone, event = ?id, stored, incoming, "an event came again with other content");
+                let incident = Incident::of_replay(&id, &stored, &incoming);
+                raise(&self.raised, &self.store, &self.ledger, Some(&zone), incident).await;
+                aside("tamper_on_replay".to_owned())
+            }
+            Err(error @ StoreError::Unavailable { .. }) => Err(error),
+            Err(error) => aside(format!("pg_permanent_error:{error}")),
+        }
+    }
+
+    /// Counted only once it is written.
+    async fn put_aside(&self, member: &Member, delivery: &Delivery, reason: &str) -> Result<(), StreamError> {
+        tracing::warn!(entry = delivery.id(), reason, "an audit frame is put aside");
+        let letter = letter(delivery, reason, self.store.now().as_micros() / 1_000);
+        if !member.put_aside(delivery, AUDIT_DEAD_LETTERS, letter, KEPT).await? {
+            return Ok(());
+        }
+        add(&self.metrics.put_aside, 1);
+        match reason {
+            "hmac_verify_failed" => add(&self.metrics.bad_signatures, 1),
+            "tamper_on_replay" => add(&self.metrics.tamper_replays, 1),
+            "missing_data_field" => add(&self.metrics.parse_errors, 1),
+            reason if reason.starts_with("json_parse_error:") => add(&self.metrics.parse_errors, 1),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+struct Turn {
+    joined: bool,
+    reclaim_at: Instant,
+    trim_at: Instant,
+}
+
+/// A dead letter (§4.2). Because frames have a field named `id`, `src_id` holds that where there is one; the entry's own
+/// name is `src_entry_id`.
+fn letter(delivery: &Delivery, reason: &str, now_millis: i64) -> Fields {
+    let mut letter: Fields = vec![
+        ("reason".to_owned(), reason.to_owned()),
+        ("received_at".to_owned(), now_millis.to_string()),
+        ("src_entry_id".to_owned(), delivery.id().to_owned()),
+    ];
+    let mut source = delivery.fields().unwrap_or_default().to_vec();
+    if !source.iter().any(|(name, _)| name == "id") {
+        source.push(("id".to_owned(), delivery.id().to_owned()));
+    }
+    for (name, value) in source {
+        let name = format!("src_{name}");
+        if !letter.iter().any(|(known, _)| *known == name) {
+            letter.push((name, value));
+        }
+    }
+    letter
+}

@@ -1,0 +1,196 @@
+//! Frames of clients: what gets into the ledger, and what is put aside (contract: audit-and-streams.md §2.4, §4, §12, §13).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use caracal_audit::AuditConfig;
+use caracal_crypto::hmac::HmacKey;
+use caracal_stream::{AUDIT_DEAD_LETTERS, AUDIT_EVENTS, Begin, RawEntry};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::world::{World, configured, frame_key, until};
+
+pub(crate) fn data(id: &str, decision: &str) -> String {
+    format!(
+        r#"{{"zone_id":"z-1","id":"{id}","event_type":"acme.thing","decision":"{decision}","metadata_json":{{"b":1.0,"a":"<é>"}},"occurred_at":"2026-01-01T12:00:00.5Z"}}"#
+    )
+}
+
+pub(crate) fn signed(key: &HmacKey, data: &str) -> Vec<(String, String)> {
+    let fields = [("id", "req-1".to_owned()), ("data", data.to_owned()), ("sig", key.sign_hex(&[data.as_bytes()]))];
+    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+impl World {
+    pub(crate) async fn add(&self, fields: Vec<(String, String)>) {
+        self.streams.add_raw(AUDIT_EVENTS, fields).await.unwrap();
+    }
+
+    pub(crate) async fn letters(&self) -> Vec<RawEntry> {
+        self.streams.list_raw(AUDIT_DEAD_LETTERS, None, 100).await.unwrap()
+    }
+
+    /// What the group has not let go of or not seen yet.
+    async fn open_frames(&self) -> u64 {
+        let groups = self.streams.list_groups(AUDIT_EVENTS).await.unwrap();
+        groups.iter().find(|group| group.name == "audit-ingestor").map_or(1, |group| group.pending + group.lag)
+    }
+
+    pub(crate) fn ingest(&self) -> (watch::Sender<bool>, JoinHandle<()>) {
+        let (stop, stopped) = watch::channel(false);
+        (stop, tokio::spawn(self.audit.clone().run_ingest(stopped)))
+    }
+
+    /// Everything there is, to its end.
+    pub(crate) async fn ingest_all(&self) {
+        let (stop, ingesting) = self.ingest();
+        until("every frame was let go", async || self.open_frames().await == 0).await;
+        stop.send_replace(true);
+        ingesting.await.unwrap();
+    }
+
+    async fn events(&self) -> Vec<Value> {
+        let found = self.search("zone_id=z-1&since=2020-01-01T00:00:00Z&until=2030-01-01T00:00:00Z").await.is(200);
+        found["events"].as_array().cloned().unwrap_or_default()
+    }
+}
+
+mod t06_evidence_ingest {
+    use super::*;
+
+    /// Also one that was added before anybody read.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_signed_frame_becomes_one_event_however_often_it_comes() {
+        let world = World::new().await;
+        let frame = signed(&frame_key(), &data("ev-1", "allow"));
+        world.add(frame.clone()).await;
+        world.add(frame.clone()).await;
+        world.ingest_all().await;
+        world.add(frame).await;
+        let mut upper = signed(&frame_key(), &data("ev-2", "deny"));
+        upper[2].1 = upper[2].1.to_uppercase();
+        world.add(upper).await;
+        world.ingest_all().await;
+        let events = world.events().await;
+        let ids: Vec<_> = events.iter().map(|row| (&row["Event"]["id"], &row["ChainSeq"])).collect();
+        assert_eq!(ids, [(&json!("ev-1"), &json!(1)), (&json!("ev-2"), &json!(2))]);
+        assert_eq!(events[0]["Event"]["metadata_json"], json!({"a": "<é>", "b": 1.0}));
+        let metrics = world.metrics().await;
+        assert_eq!((&metrics["inserts_total"], &metrics["dlq_total"]), (&json!(2), &json!(0)));
+        assert!(world.letters().await.is_empty());
+        world.sweep().await;
+        assert_eq!(world.ask("GET", "/ready", None).await.is(200), json!({"ready": true}), "the sweep finds it clean");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_is_forged_or_no_event_is_put_aside_with_its_reason_and_never_stored() {
+        let world = World::new().await;
+        let key = frame_key();
+        let sig = |value: &str| {
+            let mut fields = signed(&key, &data("ev-1", "allow"));
+            fields[2].1 = value.to_owned();
+            fields
+        };
+        let mut changed = signed(&key, &data("ev-1", "allow"));
+        changed[1].1 = data("ev-1", "deny");
+        let stranger = HmacKey::from_bytes(&[8; 32]).unwrap();
+        let cases = [
+            (vec![("sig".to_owned(), "00".to_owned())], "missing_data_field"),
+            (sig("bad"), "hmac_verify_failed"),
+            (sig(""), "hmac_verify_failed"),
+            (sig(&"0".repeat(64)), "hmac_verify_failed"),
+            (changed, "hmac_verify_failed"),
+            (signed(&stranger, &data("ev-1", "allow")), "hmac_verify_failed"),
+            (signed(&key, "{"), "json_parse_error:"),
+            (signed(&key, r#"{"id":"e"}"#), "json_parse_error:"),
+            (signed(&key, &data("ev-1", "allow").replace("\"allow\"", "5")), "json_parse_error:"),
+            (signed(&key, &format!("{} x", data("ev-1", "allow"))), "json_parse_error:"),
+        ];
+        for (fields, _) in &cases {
+            world.add(fields.clone()).await;
+        }
+        world.ingest_all().await;
+        let letters = world.letters().await;
+        assert_eq!(letters.len(), cases.len());
+        for (letter, (fields, reason)) in letters.iter().zip(&cases) {
+            assert!(letter.field("reason").unwrap().starts_with(reason), "{letter:?}");
+            assert_eq!(letter.field("received_at"), Some("1767268800000"));
+            for (name, value) in fields {
+                assert_eq!(letter.field(&format!("src_{name}")), Some(value.as_str()), "{letter:?}");
+            }
+            // Where a frame has no id of its own, the entry's name stands there.
+            let entry = letter.field("src_entry_id").unwrap();
+            let expected = if fields.len() == 3 { "req-1" } else { entry };
+            assert_eq!(letter.field("src_id"), Some(expected));
+        }
+        assert!(world.events().await.is_empty());
+        let metrics = world.metrics().await;
+        let of = |name: &str| metrics[name].as_u64().unwrap();
+        assert_eq!((of("dlq_total"), of("hmac_failures_total"), of("parse_errors_total")), (10, 5, 5));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn other_content_under_a_known_name_changes_nothing_and_is_an_incident() {
+        let world = World::new().await;
+        world.add(signed(&frame_key(), &data("ev-1", "allow"))).await;
+        for _ in 0..2 {
+            world.add(signed(&frame_key(), &data("ev-1", "deny"))).await;
+        }
+        world.ingest_all().await;
+        let events = world.events().await;
+        assert_eq!((events.len(), &events[0]["Event"]["decision"]), (2, &json!("allow")), "{events:?}");
+        let incident = &events[1]["Event"];
+        assert_eq!((&incident["event_type"], &incident["decision"]), (&json!("ledger_incident"), &json!("deny")));
+        let about = &incident["metadata_json"];
+        assert_eq!((&about["event_id"], &about["stored"]), (&json!("ev-1"), &events[0]["ContentSHA256"]));
+        let letters = world.letters().await;
+        assert_eq!(
+            letters.iter().map(|letter| letter.field("reason")).collect::<Vec<_>>(),
+            [Some("tamper_on_replay"); 2]
+        );
+        assert_eq!(world.metrics().await["tamper_replay_total"], 2);
+    }
+
+    /// One that kills whoever reads it must not do so for ever.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_frame_that_nobody_came_to_an_end_with_is_put_aside_in_the_end() {
+        let config = AuditConfig { max_deliveries: 2, claim_idle: Duration::ZERO, ..configured() };
+        let world = World::with(config).await;
+        world.streams.create_group(AUDIT_EVENTS, "audit-ingestor", Begin::Start).await.unwrap();
+        world.add(signed(&frame_key(), &data("ev-1", "allow"))).await;
+        let mut dies = world.streams.member(AUDIT_EVENTS, "audit-ingestor", "dies");
+        assert_eq!(dies.read(10, Duration::ZERO).await.unwrap().len(), 1);
+        let patience = caracal_stream::Patience { first: Duration::ZERO, longest: Duration::ZERO };
+        assert_eq!(dies.reclaim(patience, 10).await.unwrap()[0].deliveries(), 2);
+        world.ingest_all().await;
+        let letters = world.letters().await;
+        assert!(letters[0].field("reason").unwrap().starts_with("transient_exceeded_max_deliveries:"), "{letters:?}");
+        assert!(world.events().await.is_empty());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn replicas_make_one_chain_without_gaps() {
+        let world = World::new().await;
+        for number in 0..60 {
+            world.add(signed(&frame_key(), &data(&format!("ev-{number}"), "allow"))).await;
+        }
+        let both = [world.ingest(), world.ingest()];
+        until("stored", async || world.open_frames().await == 0).await;
+        for (stop, ingesting) in both {
+            stop.send_replace(true);
+            ingesting.await.unwrap();
+        }
+        let seqs: Vec<_> = world.events().await.iter().map(|row| row["ChainSeq"].as_i64().unwrap()).collect();
+        assert_eq!(seqs, (1..=60).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn the_contracts_frame_has_the_contracts_signature() {
+    let key = HmacKey::from_hex("cc7d03253da31f992f76b1a1b99f3e0324c5c926d4a48eec28a92a4ccc3ed55f").unwrap();
+    let data = r#"{"id":"ev-1","zone_id":"z-1","event_type":"token_exchange","request_id":"req-1","decision":"allow","evaluation_status":"complete","determining_policies_json":[{"policy":"p1"}],"diagnostics_json":[],"metadata_json":{"resource":"resource://api","requested_scopes":["read"]},"occurred_at":"2026-01-02T03:04:05.123456789Z"}"#;
+    let frame = signed(&Arc::new(key), data);
+    assert_eq!(frame[2].1, "6333298de062503ad82c123126cb4e1289ad882a11430666b6edad2a69225123");
+}

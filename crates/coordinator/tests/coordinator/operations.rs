@@ -1,0 +1,112 @@
+//! What operators watch (contract: coordinator.md §8).
+
+use caracal_crypto::Secret;
+use serde_json::{Value, json};
+
+use crate::support::{House, OPERATOR, request};
+
+const BEARER: &str = "metrics-bearer-0123456789";
+
+/// The text of the metrics.
+async fn metrics(house: &House, token: &str) -> String {
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+    let response = house.router.clone().oneshot(request("GET", "/metrics", token, None, &[])).await.unwrap();
+    assert_eq!(response.status().as_u16(), 200);
+    assert_eq!(response.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
+}
+
+async fn busy() -> House {
+    let house = House::open().await;
+    let token = house.mandate("app-1").await;
+    let start = |label: &str| json!({"application_id": "app-1", "labels": [label]});
+    house.start_keyed(&token, "k", start("a")).await.expect(201);
+    house.start_keyed(&token, "k", start("a")).await.expect(201);
+    house.start_keyed(&token, "k", start("b")).await.expect(409);
+    house.start_keyed(&token, "", start("b")).await.expect(400);
+    let ended = house.start_keyed(&token, "l", start("a")).await.expect(201).text("agent_session_id");
+    house.terminate(&token, &ended).await.expect(204);
+    house.start_keyed(&token, "l", start("a")).await.expect(409);
+    house.start(&token, start("c")).await.expect(201);
+    house
+}
+
+#[tokio::test]
+async fn stats_say_what_the_deployment_holds_and_what_became_of_keys() {
+    let house = busy().await;
+    house.clock.advance(7);
+    let stats = house.get("/stats", OPERATOR).await.expect(200).body;
+    let outcomes = json!({"created": 2, "replayed": 1, "conflicts": 1, "invalid": 1, "expired": 1});
+    assert_eq!(stats["idempotency"], json!({"rows": 2, "oldestSeconds": 7, "outcomes": outcomes}));
+    assert_eq!(stats["outbox"]["dead"], 0);
+    assert!(stats["outbox"]["pending"].as_i64().unwrap() > 0);
+    assert_eq!(stats["invocations"], json!({}));
+    assert!(["emitted", "dropped", "sampled"].iter().all(|name| stats["log"][name].is_u64()), "{}", stats["log"]);
+    for job in ["ttl_sweeper", "service_lease_sweeper", "deadline_enforcer", "heartbeat_records", "retention_cleaner"] {
+        assert_eq!((&stats[job]["runs"], &stats[job]["failures"]), (&json!(0), &json!(0)), "{job}");
+    }
+}
+
+#[tokio::test]
+async fn counts_of_the_store_are_repeated_for_a_quarter_of_a_minute() {
+    let house = House::open().await;
+    let rows = async || house.get("/stats", OPERATOR).await.expect(200).body["idempotency"]["rows"].clone();
+    assert_eq!(rows().await, 0);
+    let token = house.mandate("app-1").await;
+    house.start_keyed(&token, "k", json!({"application_id": "app-1"})).await.expect(201);
+    house.clock.advance(14);
+    assert_eq!(rows().await, 0);
+    house.clock.advance(1);
+    assert_eq!(rows().await, 1);
+}
+
+#[tokio::test]
+async fn metrics_are_the_same_counts_with_one_sample_per_status_that_occurs() {
+    let house = busy().await;
+    let text = metrics(&house, OPERATOR).await;
+    for line in [
+        "# TYPE caracal_invocations_total counter",
+        "caracal_outbox_total{status=\"dead\"} 0",
+        "caracal_idempotency_requests_total{outcome=\"replayed\"} 1",
+        "# TYPE caracal_log_emitted_total counter",
+        "# TYPE caracal_idempotency_receipts gauge",
+        "caracal_idempotency_receipts 2",
+        "caracal_idempotency_oldest_seconds 0",
+        "caracal_ttl_sweeper_runs_total 0",
+        "caracal_deadline_enforcer_runs_total 0",
+        "caracal_service_lease_sweeper_runs_total 0",
+        "caracal_retention_cleaner_runs_total 0",
+        "caracal_retention_sessions_deleted_total 0",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+    }
+    assert!(!text.contains("caracal_invocations_total{"));
+}
+
+mod t01_control_plane {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_speaks_of_all_zones_is_for_the_operator_alone() {
+        let house = House::open().await;
+        let (own, admin) = (house.mandate("app-1").await, house.mandate_with("app-1", "coordinator.admin").await);
+        for path in ["/stats", "/metrics"] {
+            house.get(path, "").await.refused(401, "missing_token");
+            for token in [own.as_str(), &admin, "x", BEARER] {
+                house.get(path, token).await.refused(403, "operator_token_required");
+            }
+            house.call("HEAD", path, OPERATOR, None).await.expect(401);
+            house.call("POST", path, OPERATOR, None).await.refused(401, "invalid_token");
+        }
+        assert_eq!(house.get("/stats", OPERATOR).await.expect(200).body["error"], Value::Null);
+    }
+
+    #[tokio::test]
+    async fn metrics_open_to_their_own_bearer_where_one_is_configured() {
+        let house = House::with(|config| config.metrics_bearer = Some(Secret::new(BEARER.to_owned()))).await;
+        house.get("/metrics", OPERATOR).await.refused(403, "operator_token_required");
+        house.get("/stats", BEARER).await.refused(403, "operator_token_required");
+        assert!(metrics(&house, BEARER).await.contains("caracal_outbox_total"));
+    }
+}

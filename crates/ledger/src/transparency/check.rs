@@ -1,0 +1,109 @@
+//! A zone's tree against its chain, for the verifier of a whole store: that each event's leaf is the one in the tree, that
+//! the tiles follow from their leaves, and that their root was signed.
+
+use caracal_authority::ZoneId;
+use caracal_store::evidence::{ChainRow, EvidenceRow};
+use caracal_store::{StoreError, ZoneRead};
+
+use super::merkle::TreeHash;
+use super::stored_tree::{StoredTree, TreeDefect, leaf_of, read_tile};
+use super::tiles::{Edge, TileId, WIDTH};
+use crate::report::{ChainReport, Finding, Problem};
+
+/// Compares while the chain is read.
+pub(crate) struct TreeCheck {
+    zone: ZoneId,
+    tree: Result<Option<StoredTree>, TreeDefect>,
+    /// The tile of leaves that was read last.
+    leaves: Option<(u64, Vec<TreeHash>)>,
+    findings: Vec<Finding>,
+}
+
+impl TreeCheck {
+    /// Before the first row is read: a running system lets both grow meanwhile, and the chain is always the longer.
+    pub(crate) async fn begin(tx: &mut ZoneRead<'_>) -> Result<Self, StoreError> {
+        let tree = StoredTree::find(tx).await?;
+        Ok(Self { zone: tx.zone().clone(), tree, leaves: None, findings: Vec::new() })
+    }
+
+    fn size(&self) -> u64 {
+        self.tree.as_ref().ok().and_then(Option::as_ref).map_or(0, |tree| tree.checkpoint.size)
+    }
+
+    /// The next rows of the chain.
+    pub(crate) async fn rows(
+        &mut self,
+        tx: &mut ZoneRead<'_>,
+        rows: &[ChainRow<EvidenceRow>],
+    ) -> Result<(), StoreError> {
+        for row in rows {
+            // What can't be read is the chain's finding already.
+            let ChainRow::Read(row) = row else { continue };
+            let index = row.chain_seq.checked_sub(1).and_then(|index| u64::try_from(index).ok());
+            let Some(index) = index.filter(|index| *index < self.size()) else { continue };
+            let position = index / WIDTH as u64;
+            if self.leaves.as_ref().is_none_or(|(at, _)| *at != position) {
+                let tile = read_tile(tx, TileId { level: 0, position }).await?;
+                self.leaves = Some((position, tile.unwrap_or_default()));
+            }
+            let in_tree = self.leaves.as_ref().and_then(|(_, tile)| tile.get((index % WIDTH as u64) as usize));
+            if in_tree.is_none() || leaf_of(&self.zone, row).as_ref() != in_tree {
+                let (chain_seq, event_id) = (Some(row.chain_seq), Some(row.id.clone()));
+                self.findings.push(Finding { chain_seq, event_id, problem: Problem::NotInTree });
+            }
+        }
+        Ok(())
+    }
+
+    /// After the last row: the tree for itself, and all findings into `report`.
+    pub(crate) async fn finish(mut self, tx: &mut ZoneRead<'_>, report: &mut ChainReport) -> Result<(), StoreError> {
+        for finding in std::mem::take(&mut self.findings) {
+            report.add(finding);
+        }
+        let last = report.head.as_ref().map_or(0, |head| head.chain_seq);
+        let defect = match self.tree {
+            Err(defect) => Some(defect),
+            Ok(None) => None,
+            Ok(Some(tree)) => match i64::try_from(tree.checkpoint.size) {
+                Ok(size) if size > last => Some(TreeDefect::Longer { size, last }),
+                _ => defect_of(tx, &tree).await?,
+            },
+        };
+        if let Some(defect) = defect {
+            let problem = Problem::TreeDamaged { reason: defect.to_string() };
+            report.add(Finding { chain_seq: None, event_id: None, problem });
+        }
+        Ok(())
+    }
+}
+
+/// Builds the tree again out of its leaves.
+async fn defect_of(tx: &mut ZoneRead<'_>, tree: &StoredTree) -> Result<Option<TreeDefect>, StoreError> {
+    let size = tree.checkpoint.size;
+    let mut edge = Edge::default();
+    for position in 0..size.div_ceil(WIDTH as u64) {
+        let id = TileId { level: 0, position };
+        let leaves = match read_tile(tx, id).await? {
+            Ok(leaves) if leaves.len() >= id.width_in(size) => leaves,
+            Ok(_) => return Ok(Some(TreeDefect::Tile(id))),
+            Err(defect) => return Ok(Some(defect)),
+        };
+        let made = edge.grow(leaves.into_iter().take(id.width_in(size)));
+        // Partial tiles above change with every tile of leaves: they are looked at once, at the end.
+        for (id, hashes) in made.0.iter().filter(|(id, hashes)| id.level > 0 && hashes.len() == WIDTH) {
+            if read_tile(tx, *id).await?.as_ref() != Ok(hashes) {
+                return Ok(Some(TreeDefect::OtherTile(*id)));
+            }
+        }
+    }
+    for (id, width) in Edge::tiles_of(size).into_iter().filter(|(id, _)| id.level > 0) {
+        let hashes = match read_tile(tx, id).await? {
+            Ok(hashes) => hashes,
+            Err(defect) => return Ok(Some(defect)),
+        };
+        if hashes.get(..width) != edge.partial(id.level) {
+            return Ok(Some(TreeDefect::OtherTile(id)));
+        }
+    }
+    Ok((edge.root() != tree.checkpoint.root).then_some(TreeDefect::Root))
+}

@@ -1,0 +1,401 @@
+//! Evidence files out of a store, and of one that was tampered with.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use caracal_authority::ZoneId;
+use caracal_crypto::ed25519::SigningKey;
+use caracal_ledger::transparency::checkpoint::NotACheckpoint;
+use caracal_ledger::transparency::note::{NotSigned, Use, cosign};
+use caracal_ledger::transparency::{
+    CannotProve, EventProblem, EvidenceFile, Given, LogSigners, Note, ProvenEvent, Refuted, StoredTree, TlogProof,
+    TransparencyLog, Trusted, Verified, VerifierKey, checkpoint, prove,
+};
+use caracal_ledger::{Problem, verify_store};
+use caracal_store::transparency::{LogKeyRow, add_log_key, find_log_key};
+use caracal_store::{BoxFuture, Store, StoreError};
+use caracal_testkit::Place;
+
+use crate::support::*;
+
+/// The log key of every zone, as the operator has it: Mallory, who is the operator, has it too.
+struct Keys(Store);
+
+const SEED: [u8; 32] = [7; 32];
+
+impl LogSigners for Keys {
+    fn signer<'a>(&'a self, zone: &'a ZoneId) -> BoxFuture<'a, Result<Arc<SigningKey>, String>> {
+        Box::pin(async move {
+            let key = SigningKey::from_seed(&SEED).unwrap();
+            let (key_id, verifier_key) = checkpoint::key_names(zone, &key.public());
+            let row = LogKeyRow { key_id, verifier_key, sealed_private: vec![1], created_at: self.0.now() };
+            let added: Result<(), StoreError> = self
+                .0
+                .commit(zone, row, |tx, row| {
+                    Box::pin(async move {
+                        if find_log_key(tx).await?.is_some() {
+                            return Ok(());
+                        }
+                        add_log_key(tx, row).await
+                    })
+                })
+                .await;
+            added.map_err(|error| error.to_string())?;
+            Ok(Arc::new(key))
+        })
+    }
+}
+
+fn log(store: &Store) -> TransparencyLog {
+    TransparencyLog::new(store.clone(), Arc::new(Keys(store.clone())))
+}
+
+fn log_key(zone_name: &str) -> VerifierKey {
+    checkpoint::verifier_key(&zone(zone_name), &SigningKey::from_seed(&SEED).unwrap().public()).unwrap()
+}
+
+async fn file(store: &Store, request: &str, given: Given<'_>) -> Result<EvidenceFile, CannotProve> {
+    prove(&mut store.snapshot().await.unwrap().zone(&zone("z-1")), request, given).await
+}
+
+/// The newest checkpoint, signed.
+async fn checkpoint_of(store: &Store) -> String {
+    let mut snapshot = store.snapshot().await.unwrap();
+    StoredTree::find(&mut snapshot.zone(&zone("z-1"))).await.unwrap().unwrap().unwrap().note
+}
+
+fn verify(file: &EvidenceFile, held: Option<&str>) -> Result<Verified, Refuted> {
+    file.verify(&Trusted { log_key: &log_key("z-1"), held, witnesses: &[] })
+}
+
+/// A store with five events in `z-1` and a tree over them, and what an auditor keeps of it: the checkpoint.
+async fn logged(place: &Place) -> (Store, String) {
+    let store = recorded(place).await;
+    // Five in one zone and two in another.
+    assert_eq!(log(&store).catch_up().await.unwrap(), 7);
+    assert_eq!(log(&store).catch_up().await.unwrap(), 0);
+    let held = checkpoint_of(&store).await;
+    (store, held)
+}
+
+fn problem_of(refuted: Result<Verified, Refuted>) -> EventProblem {
+    match refuted {
+        Err(Refuted::Event { problem, .. }) => problem,
+        other => panic!("{other:?}"),
+    }
+}
+
+mod t06_evidence_file {
+    use super::*;
+
+    #[tokio::test]
+    async fn it_convinces_with_the_public_key_alone() {
+        let place = Place::new();
+        let (store, held) = logged(&place).await;
+        for number in 1..=5 {
+            let made = file(&store, &format!("req-e-{number}"), Given::default()).await.unwrap();
+            // As text, over the wire and back: nothing but this and the key is needed.
+            let read = EvidenceFile::parse(&serde_json::to_string_pretty(&made).unwrap()).unwrap();
+            assert_eq!(read, made);
+            let shown = verify(&read, Some(&held)).unwrap();
+            assert_eq!((shown.checkpoint.size, shown.continues), (5, Some(5)));
+            let (event, link) = &shown.events[0];
+            assert_eq!((event.id.as_str(), link.chain_seq), (format!("e-{number}").as_str(), number));
+        }
+        let missing = file(&store, "req-none", Given::default()).await;
+        assert!(matches!(missing, Err(CannotProve::NoSuchRequest { .. })), "{missing:?}");
+        record(&store, &zone("z-1"), "late").await.unwrap();
+        let late = file(&store, "req-late", Given::default()).await;
+        assert!(matches!(late, Err(CannotProve::NotYet { chain_seq: 6, size: 5 })), "{late:?}");
+    }
+
+    #[tokio::test]
+    async fn any_change_of_it_refutes_it() {
+        let place = Place::new();
+        let (store, _) = logged(&place).await;
+        let made = file(&store, "req-e-3", Given::default()).await.unwrap();
+        let text = serde_json::to_value(&made).unwrap();
+        let columns = text["events"][0]["event"].as_object().unwrap();
+        for (column, value) in columns {
+            let mut other = text.clone();
+            other["events"][0]["event"][column] = match value {
+                serde_json::Value::String(text) => format!("{text}x").into(),
+                number => (number.as_i64().unwrap() + 1).into(),
+            };
+            let other: EvidenceFile = serde_json::from_value(other).unwrap();
+            assert_eq!(problem_of(verify(&other, None)), EventProblem::Content, "{column}");
+        }
+        for (column, value, problem) in [
+            ("chain_seq", serde_json::json!(2), EventProblem::Place),
+            ("prev_content_sha256", serde_json::json!("0".repeat(64)), EventProblem::NotThere),
+            ("chain_hmac", serde_json::json!("0".repeat(64)), EventProblem::NotThere),
+            ("content_sha256", serde_json::json!("0".repeat(64)), EventProblem::Content),
+        ] {
+            let mut other = text.clone();
+            other["events"][0]["link"][column] = value;
+            let other: EvidenceFile = serde_json::from_value(other).unwrap();
+            assert_eq!(problem_of(verify(&other, None)), problem, "{column}");
+        }
+        let stored_later = EvidenceFile {
+            events: vec![ProvenEvent { ingested_at_micros: 1, ..made.events[0].clone() }],
+            ..made.clone()
+        };
+        assert_eq!(problem_of(verify(&stored_later, None)), EventProblem::NotThere);
+        // Every character of the proof: no other text proves the same.
+        let proof = made.events[0].proof.clone();
+        for (at, character) in proof.char_indices() {
+            let mut other = made.clone();
+            let changed = if character == 'A' { 'B' } else { 'A' };
+            other.events[0].proof.replace_range(at..at + character.len_utf8(), &changed.to_string());
+            assert!(verify(&other, None).is_err(), "{at}: {}", other.events[0].proof);
+        }
+        let others = EvidenceFile { events: Vec::new(), ..made.clone() };
+        assert_eq!(verify(&others, None), Err(Refuted::Empty));
+        let forgotten = serde_json::to_string(&text).unwrap().replace("\"events\"", "\"event\"");
+        assert!(matches!(EvidenceFile::parse(&forgotten), Err(Refuted::Form(_))));
+        let format = serde_json::to_string(&text).unwrap().replace("caracal.evidence/1", "caracal.evidence/2");
+        assert!(matches!(EvidenceFile::parse(&format), Err(Refuted::Form(_))));
+    }
+
+    #[tokio::test]
+    async fn another_log_proves_nothing_for_this_one() {
+        let place = Place::new();
+        let (store, _) = logged(&place).await;
+        let made = file(&store, "req-e-3", Given::default()).await.unwrap();
+        let of_others = Trusted { log_key: &log_key("z-2"), held: None, witnesses: &[] };
+        let refuted = made.verify(&of_others);
+        assert_eq!(refuted, Err(Refuted::Checkpoint(NotACheckpoint::Note(NotSigned::OtherKey))));
+        // The log of a zone can't show an event of another, even if its key signs a tree that has it.
+        let mut foreign = made.clone();
+        foreign.events[0].event.zone_id = "z-2".to_owned();
+        foreign.events[0].link.content_sha256 = caracal_ledger::chain::content_sha256(&foreign.events[0].event);
+        assert_eq!(problem_of(verify(&foreign, None)), EventProblem::OtherZone);
+    }
+
+    #[tokio::test]
+    async fn it_shows_that_the_log_continues_the_checkpoint_that_is_held() {
+        let place = Place::new();
+        let (store, held) = logged(&place).await;
+        for number in 6..=300 {
+            record(&store, &zone("z-1"), &format!("e-{number}")).await.unwrap();
+        }
+        assert_eq!(log(&store).catch_up().await.unwrap(), 295);
+        let alone = file(&store, "req-e-3", Given::default()).await.unwrap();
+        assert_eq!(verify(&alone, Some(&held)), Err(Refuted::NoConsistency));
+        let since = Given { since: Some(&held), ..Given::default() };
+        let made = file(&store, "req-e-270", since).await.unwrap();
+        let shown = verify(&made, Some(&held)).unwrap();
+        assert_eq!((shown.continues, shown.checkpoint.size), (Some(5), 300));
+        // An older file is no news to who knows more already.
+        let newest = checkpoint_of(&store).await;
+        let old = file(&store, "req-e-3", Given { against: Some(&held), since: None }).await.unwrap();
+        assert_eq!(verify(&old, None).unwrap().checkpoint.size, 5);
+        assert_eq!(verify(&old, Some(&newest)), Err(Refuted::Older { held: 300, size: 5 }));
+        let mut other = made;
+        other.consistency.as_mut().unwrap().proof.pop();
+        assert_eq!(verify(&other, Some(&held)), Err(Refuted::Rewritten));
+    }
+
+    #[tokio::test]
+    async fn a_witness_that_is_asked_for_must_have_seen_the_checkpoint() {
+        let place = Place::new();
+        let (store, held) = logged(&place).await;
+        let witness_key = SigningKey::from_seed(&[9; 32]).unwrap();
+        let witness = VerifierKey::new("witness.example/w1", Use::Cosignature, witness_key.public()).unwrap();
+        let line = cosign(&Note::parse(&held).unwrap(), witness.name(), &witness_key, 1_800_000_000).unwrap();
+        let cosigned = format!("{held}{line}");
+        let key = log_key("z-1");
+        let asking = Trusted { log_key: &key, held: None, witnesses: std::slice::from_ref(&witness) };
+        let made = file(&store, "req-e-3", Given { against: Some(&cosigned), since: None }).await.unwrap();
+        let seen = made.verify(&asking).unwrap().witnesses;
+        assert_eq!(seen, [("witness.example/w1".to_owned(), 1_800_000_000)]);
+        let unseen = file(&store, "req-e-3", Given::default()).await.unwrap().verify(&asking);
+        assert!(matches!(unseen, Err(Refuted::Witness { reason: NotSigned::OtherKey, .. })), "{unseen:?}");
+    }
+
+    #[tokio::test]
+    async fn a_checkpoint_of_another_history_is_refused_when_a_file_is_made() {
+        let place = Place::new();
+        let (store, held) = logged(&place).await;
+        let ahead = checkpoint::Checkpoint {
+            origin: checkpoint::origin(&zone("z-1")),
+            size: 3,
+            root: caracal_ledger::transparency::merkle::leaf_hash(b"other"),
+        };
+        let ahead = ahead.sign(&SigningKey::from_seed(&SEED).unwrap()).unwrap();
+        for given in [Given { against: Some(&ahead), since: None }, Given { against: None, since: Some(&ahead) }] {
+            let made = file(&store, "req-e-3", given).await;
+            assert!(matches!(made, Err(CannotProve::Contradicted { size: 3 })), "{made:?}");
+        }
+        let unsigned = held.replace("\n5\n", "\n4\n");
+        let made = file(&store, "req-e-3", Given { against: Some(&unsigned), since: None }).await;
+        assert!(matches!(made, Err(CannotProve::Given(_))), "{made:?}");
+    }
+}
+
+mod t06_tampering {
+    use super::*;
+
+    const TAMPERINGS: [(&str, &str); 6] = [
+        ("edited", "UPDATE audit_events SET decision = 'deny' WHERE zone_id = 'z-1' AND chain_seq = 3"),
+        ("stored at another time", "UPDATE audit_events SET ingested_at = 1 WHERE zone_id = 'z-1' AND chain_seq = 3"),
+        ("deleted", "DELETE FROM audit_events WHERE zone_id = 'z-1' AND chain_seq = 3"),
+        (
+            "inserted",
+            "UPDATE audit_events SET chain_seq = chain_seq + 100 WHERE zone_id = 'z-1' AND chain_seq >= 3;
+             UPDATE audit_events SET chain_seq = chain_seq - 99 WHERE zone_id = 'z-1' AND chain_seq >= 100;
+             INSERT INTO audit_events SELECT zone_id, 3, 'forged', event_type, request_id, decision, policy_set_id,
+               policy_set_version_id, manifest_sha, evaluation_status, determining_policies, diagnostics, metadata,
+               occurred_at, ingested_at, content_sha256, content_sha256, chain_hmac
+               FROM audit_events WHERE zone_id = 'z-1' AND chain_seq = 2",
+        ),
+        (
+            "swapped",
+            "UPDATE audit_events SET chain_seq = 100 WHERE zone_id = 'z-1' AND chain_seq = 3;
+             UPDATE audit_events SET chain_seq = 3 WHERE zone_id = 'z-1' AND chain_seq = 4;
+             UPDATE audit_events SET chain_seq = 4 WHERE zone_id = 'z-1' AND chain_seq = 100",
+        ),
+        (
+            "truncated",
+            "DELETE FROM audit_events WHERE zone_id = 'z-1' AND chain_seq >= 3;
+             UPDATE audit_heads SET chain_seq = 2 WHERE zone_id = 'z-1'",
+        ),
+    ];
+
+    async fn original() -> Original {
+        let place = Place::new();
+        let (store, _) = logged(&place).await;
+        store.close().await;
+        Original::of(place)
+    }
+
+    /// Without the audit key and without any recorded head: the tree is enough.
+    #[tokio::test]
+    async fn an_event_that_was_tampered_with_is_neither_proved_nor_passed_over() {
+        let original = original().await;
+        for (what, sql) in TAMPERINGS {
+            let stored = original.tampered(sql);
+            let made = stored
+                .read(async |tx| Ok(prove(&mut tx.zone(&zone("z-1")), "req-e-3", Given::default()).await))
+                .await
+                .unwrap();
+            assert!(made.is_err(), "{what}: {made:?}");
+            let report =
+                stored.read(async |tx| verify_store(tx, None, &BTreeMap::new(), |_, _| {}).await).await.unwrap();
+            let found = problems(&report, &evidence_of("z-1"));
+            let by_tree = |problem: &Problem| matches!(problem, Problem::NotInTree | Problem::TreeDamaged { .. });
+            // The chain alone shows what does not match its own hash, and that a row is missing; the tree shows the rest.
+            assert!(found.iter().any(by_tree) || matches!(what, "edited" | "deleted"), "{what}: {found:?}");
+            assert!(!found.is_empty() && problems(&report, &evidence_of("z-2")).is_empty(), "{what}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_tree_that_was_tampered_with_is_found_and_nothing_is_signed_over_it() {
+        let original = original().await;
+        let zeros = if matches!(original.copy(), Stored::File(_)) {
+            "zeroblob(160)"
+        } else {
+            "decode(repeat('00', 160), 'hex')"
+        };
+        let a_tile = format!("UPDATE ledger_tiles SET hashes = {zeros} WHERE zone_id = 'z-1'");
+        for (what, sql) in [
+            ("a tile", a_tile.as_str()),
+            ("a tile cut short", "UPDATE ledger_tiles SET hashes = substr(hashes, 1, 64) WHERE zone_id = 'z-1'"),
+            ("a tile gone", "DELETE FROM ledger_tiles WHERE zone_id = 'z-1'"),
+            (
+                "its checkpoint",
+                "UPDATE ledger_trees SET checkpoint = replace(checkpoint, '5', '4') WHERE zone_id = 'z-1'",
+            ),
+            ("its size", "UPDATE ledger_trees SET size = 4 WHERE zone_id = 'z-1'"),
+            ("its checkpoint gone", "DELETE FROM ledger_trees WHERE zone_id = 'z-1'"),
+            ("its key", "UPDATE ledger_log_keys SET verifier_key = 'k' WHERE zone_id = 'z-1'"),
+        ] {
+            let stored = original.tampered(sql);
+            let report = stored.verify(&original.heads).await.unwrap();
+            let found = problems(&report, &evidence_of("z-1"));
+            let is_damage = |problem: &Problem| matches!(problem, Problem::TreeDamaged { .. });
+            assert!(found.iter().any(is_damage), "{what}: {found:?}");
+            assert!(problems(&report, &evidence_of("z-2")).is_empty(), "{what}");
+            let store = stored.open().await;
+            record(&store, &zone("z-1"), "e-6").await.unwrap();
+            record(&store, &zone("z-2"), "other-3").await.unwrap();
+            // The other zone's log goes on.
+            assert_eq!(log(&store).catch_up().await.unwrap(), 1, "{what}");
+            assert!(log(&store).catch_up_zone(&zone("z-1")).await.is_err(), "{what}");
+            store.close().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_row_that_was_changed_before_it_came_into_the_tree_is_not_signed_for() {
+        let place = Place::new();
+        recorded(&place).await.close().await;
+        let original = Original::of(place);
+        for (what, sql) in TAMPERINGS {
+            if matches!(what, "stored at another time" | "truncated") {
+                // Nothing but a tree covers the one, and nothing but a recorded head shows the other.
+                continue;
+            }
+            let stored = original.tampered(sql);
+            let store = stored.open().await;
+            assert!(log(&store).catch_up_zone(&zone("z-1")).await.is_err(), "{what}");
+            let tree = StoredTree::find(&mut store.snapshot().await.unwrap().zone(&zone("z-1"))).await;
+            let size = tree.unwrap().unwrap().map(|tree| tree.checkpoint.size);
+            assert_eq!(size, Some(2), "{what}: what came before it is in the tree");
+            store.close().await;
+        }
+    }
+
+    /// Mallory has the store, the audit key and the log key, and rewrites all of it: only who kept a checkpoint can tell.
+    #[tokio::test]
+    async fn a_history_that_was_rewritten_with_every_key_contradicts_the_checkpoint_that_was_kept() {
+        let place = Place::new();
+        let (store, held) = logged(&place).await;
+        store.close().await;
+        let copy = Original::of(place).tampered(
+            "DELETE FROM audit_events WHERE zone_id = 'z-1'; DELETE FROM audit_heads WHERE zone_id = 'z-1';
+             DELETE FROM ledger_tiles WHERE zone_id = 'z-1'; DELETE FROM ledger_trees WHERE zone_id = 'z-1';
+             DELETE FROM used_mandates",
+        );
+        let store = copy.open().await;
+        for id in ["e-1", "e-2", "forged", "e-4", "e-5", "e-6"] {
+            record(&store, &zone("z-1"), id).await.unwrap();
+        }
+        assert_eq!(log(&store).catch_up_zone(&zone("z-1")).await.unwrap(), 6);
+        let forged = file(&store, "req-forged", Given::default()).await.unwrap();
+        assert!(verify(&forged, None).is_ok(), "a signature shows who says it, not that nothing else was ever said");
+        let since = Given { since: Some(&held), against: None };
+        assert!(matches!(file(&store, "req-forged", since).await, Err(CannotProve::Contradicted { size: 5 })));
+        // Nor does a proof of another beginning help.
+        let own = TlogProof::parse(&forged.events[0].proof).unwrap();
+        let mut forged = forged;
+        forged.consistency = Some(caracal_ledger::transparency::Consistency {
+            from_size: 5,
+            proof: own.hashes.iter().map(|hash| hash.to_base64()).collect(),
+        });
+        assert_eq!(verify(&forged, Some(&held)), Err(Refuted::Rewritten));
+        store.close().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn two_who_let_one_tree_grow_make_one_history() {
+        let place = Place::new();
+        let store = recorded(&place).await;
+        let logs: Vec<_> = (0..4)
+            .map(|_| {
+                let log = log(&store);
+                tokio::spawn(async move { log.catch_up().await.unwrap() })
+            })
+            .collect();
+        let mut added = 0;
+        for log in logs {
+            added += log.await.unwrap();
+        }
+        assert_eq!(added, 7);
+        let mut snapshot = store.snapshot().await.unwrap();
+        let heads = heads_in(&place);
+        let report = verify_store(&mut snapshot.deployment(), Some(key().as_ref()), &heads, |_, _| {}).await.unwrap();
+        assert!(report.is_intact(), "{report}");
+    }
+}

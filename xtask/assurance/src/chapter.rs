@@ -1,0 +1,80 @@
+//! The chapter of the book that is generated from the model.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use crate::listing::Listed;
+use crate::model::{By, Model, Proof};
+
+/// The whole page.
+pub(crate) fn write(model: &Model, tests: &[Listed], open: &str) -> String {
+    let mut page = String::from("# Threat model\n\n");
+    let _ = writeln!(page, "{}\n", model.claim.trim());
+    page.push_str(
+        "This page is generated from [threat-model.toml](threat-model.toml), which says for every threat what answers it, which room of the tree holds that answer, \
+         and which tests fail without it. `cargo xtask threat-model` fails when one of them is missing, did not run, or is claimed by nobody. To look something up: find \
+         the threat, then the mitigation; its room is a folder under `crates/`, and a test is found by searching for the name after the last `::`.\n\n",
+    );
+    page.push_str("## Boundaries\n\n| Between | Not trusted | Who mediates |\n|---|---|---|\n");
+    for boundary in &model.boundary {
+        let _ = writeln!(page, "| {} | {} | {} |", boundary.between, boundary.distrusts, boundary.mediator);
+    }
+    page.push_str("\n## At a glance\n\n| Threat | What goes wrong | Mitigations | Tests |\n|---|---|---|---|\n");
+    for threat in &model.threat {
+        let count = tests.iter().filter(|test| test.threat() == threat.id).count();
+        let anchor = threat.id.to_lowercase();
+        let _ =
+            writeln!(page, "| [{}](#{anchor}) | {} | {} | {count} |", threat.id, threat.title, threat.mitigation.len());
+    }
+    page.push_str("\n## Threats\n\n");
+    for threat in &model.threat {
+        let _ = writeln!(page, "### {}\n\n**{}.** At stake: {}.\n", threat.id, threat.title, threat.asset);
+        for mitigation in &threat.mitigation {
+            let claims: Vec<&str> = mitigation.claims.iter().map(String::as_str).collect();
+            let claims = if claims.is_empty() { String::new() } else { format!(" ({})", claims.join(", ")) };
+            let _ = writeln!(
+                page,
+                "- **{}** {} — room `{}`{claims}",
+                mitigation.id,
+                mitigation.says.trim(),
+                mitigation.room
+            );
+            for proof in &mitigation.proof {
+                let _ = writeln!(page, "  - {}", told(proof, tests));
+            }
+        }
+        page.push('\n');
+    }
+    page.push_str(
+        "## What is open\n\nClaims of the contract and kinds of proof that no mitigation above names. That does not mean untested: it means that nobody has yet \
+         said which test would notice. The list, [open.txt](threat-model/open.txt), only shrinks.\n\n",
+    );
+    let open: BTreeSet<&str> = open
+        .lines()
+        .map(|line| line.split('#').next().unwrap_or_default().trim())
+        .filter(|line| !line.is_empty())
+        .collect();
+    page.push_str("| Claims | What they are | Answered | Open |\n|---|---|---|---|\n");
+    for family in &model.family {
+        let all = || (1..=family.last).map(|number| format!("{}{number}", family.prefix));
+        let left: Vec<String> = all().filter(|claim| open.contains(claim.as_str())).collect();
+        let (prefix, last, answered) = (&family.prefix, family.last, all().count() - left.len());
+        let _ = writeln!(page, "| {prefix}1 to {prefix}{last} | {} | {answered} | {} |", family.says, left.join(", "));
+    }
+    let kinds: Vec<&str> = open.iter().copied().filter(|entry| entry.contains(' ')).collect();
+    let _ = writeln!(page, "\nKinds of proof that are wanted and not there: {}.", kinds.join(", "));
+    page
+}
+
+fn told(proof: &Proof, tests: &[Listed]) -> String {
+    let kind = proof.kind.name();
+    match &proof.by {
+        By::Test(path) => format!("{kind}: `{path}`"),
+        By::Tests(path) => {
+            let count = tests.iter().filter(|test| format!("{}::{}", test.room, test.segment()) == *path).count();
+            format!("{kind}: `{path}`, {count} {}", if count == 1 { "test" } else { "tests" })
+        }
+        By::Fuzz(target) => format!("{kind}: fuzz target `{target}`"),
+        By::Chore(chore) => format!("{kind}: `cargo xtask {chore}` in every build"),
+    }
+}

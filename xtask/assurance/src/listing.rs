@@ -1,0 +1,109 @@
+//! The tests that there are, as the runner itself lists them, and the tests that ran, as it reported them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// One test with a threat's segment in its name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Listed {
+    /// The folder of its crate: `gateway`.
+    pub(crate) room: String,
+    /// From the segment on: `t03_gateway_egress::a_sentence`, or the segment alone where it is the test's own name.
+    pub(crate) name: String,
+    /// As the runner says it.
+    pub(crate) full: String,
+}
+
+impl Listed {
+    /// The segment: what stands before the first `::`.
+    pub(crate) fn segment(&self) -> &str {
+        self.name.split("::").next().unwrap_or_default()
+    }
+
+    /// `T03`.
+    pub(crate) fn threat(&self) -> String {
+        self.segment().chars().take(3).collect::<String>().to_uppercase()
+    }
+}
+
+/// Asks the runner of every built test program what is in it.
+pub(crate) fn list(root: &Path) -> Result<Vec<Listed>, String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let arguments = ["test", "--locked", "--workspace", "--no-run", "--message-format", "json"];
+    let built = Command::new(cargo).args(arguments).current_dir(root).output().map_err(|error| error.to_string())?;
+    if !built.status.success() {
+        return Err(format!("the tests do not build:\n{}", String::from_utf8_lossy(&built.stderr)));
+    }
+    let mut found = Vec::new();
+    for line in String::from_utf8_lossy(&built.stdout).lines() {
+        let Some((room, program)) = program(line) else { continue };
+        let listed = Command::new(&program).args(["--list", "--format", "terse"]).output();
+        let listed = listed.map_err(|error| format!("{program}: {error}"))?;
+        found.extend(String::from_utf8_lossy(&listed.stdout).lines().filter_map(|line| named(&room, line)));
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The room and the path of a test program that a line of cargo's messages tells of.
+fn program(line: &str) -> Option<(String, String)> {
+    let message: Value = serde_json::from_str(line).ok()?;
+    let program = message.get("executable")?.as_str()?;
+    let is_test = message.get("profile")?.get("test")?.as_bool()?;
+    let manifest = message.get("manifest_path")?.as_str()?;
+    let room = Path::new(manifest).parent()?.file_name()?.to_str()?;
+    is_test.then(|| (room.to_owned(), program.to_owned()))
+}
+
+/// `gateway::t03_gateway_headers::a_sentence: test`, if it has a threat's segment.
+pub(crate) fn named(room: &str, line: &str) -> Option<Listed> {
+    let full = line.strip_suffix(": test")?;
+    let segments: Vec<&str> = full.split("::").collect();
+    let at = segments.iter().position(|segment| is_prefixed(segment))?;
+    Some(Listed { room: room.to_owned(), name: segments.get(at..)?.join("::"), full: full.to_owned() })
+}
+
+/// `t03_` and more.
+fn is_prefixed(segment: &str) -> bool {
+    matches!(segment.as_bytes(), [b't', tens, ones, b'_', _, ..] if tens.is_ascii_digit() && ones.is_ascii_digit())
+}
+
+/// How often each name passed, from lines that each hold one name.
+pub(crate) fn passed(text: &str) -> BTreeMap<&str, usize> {
+    let mut counts = BTreeMap::new();
+    for name in text.lines() {
+        *counts.entry(name).or_default() += 1;
+    }
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_test_is_known_by_what_follows_its_threats_segment() {
+        let listed = named("gateway", "headers::t03_gateway_headers::none_is_doubled: test").unwrap();
+        assert_eq!(
+            (listed.name.as_str(), listed.segment()),
+            ("t03_gateway_headers::none_is_doubled", "t03_gateway_headers")
+        );
+        assert_eq!(listed.threat(), "T03");
+        let alone = named("admin", "tests::t05_secrets_no_cell_is_a_formula: test").unwrap();
+        assert_eq!(alone.segment(), alone.name);
+        for other in ["tests::two_things: test", "t03::x: test", "tests::t03_gateway_x: benchmark", "t0x_a::b: test"] {
+            assert_eq!(named("admin", other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_message_of_a_test_program_tells_its_room() {
+        let line = r#"{"reason":"compiler-artifact","manifest_path":"/x/crates/sts/Cargo.toml","profile":{"test":true},"executable":"/x/target/debug/deps/sts-1"}"#;
+        assert_eq!(program(line), Some(("sts".to_owned(), "/x/target/debug/deps/sts-1".to_owned())));
+        assert_eq!(program(&line.replace("\"test\":true", "\"test\":false")), None);
+        assert_eq!(program(r#"{"reason":"build-finished","success":true}"#), None);
+    }
+}

@@ -1,0 +1,146 @@
+//! `cargo xtask threat-model`: reads `docs/threat-model.toml` and says what is missing, or writes what is generated from it.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a chore reports on the terminal")]
+
+mod chapter;
+mod check;
+mod listing;
+mod model;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::ExitCode;
+
+use check::{Ran, Tree, findings, inventory};
+use listing::{list, passed};
+use model::Model;
+
+const MODEL: &str = "docs/threat-model.toml";
+const PAGE: &str = "docs/threat-model.md";
+const OPEN: &str = "docs/threat-model/open.txt";
+const TESTS: &str = "docs/threat-model/tests.txt";
+
+const HELP: &str = "\
+caracal-assurance check [--ran DIR --on-servers ROOMS]   what is missing; with DIR, also which tests did not run
+caracal-assurance write                                  docs/threat-model.md and docs/threat-model/tests.txt
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["check"] => check_tree(None),
+        ["check", "--ran", folder, "--on-servers", rooms] => check_tree(Some((folder, rooms))),
+        ["write"] => write(),
+        _ => {
+            eprint!("{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(said) => {
+            println!("{said}");
+            ExitCode::SUCCESS
+        }
+        Err(found) => {
+            eprintln!("{found}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn check_tree(ran: Option<(&str, &str)>) -> Result<String, String> {
+    let root = root();
+    let model = Model::parse(&read(root, MODEL)?)?;
+    let tests = list(root)?;
+    let (open, known) = (read(root, OPEN)?, read(root, TESTS).unwrap_or_default());
+    let tree = Tree {
+        tests: &tests,
+        fuzz_targets: fuzz_targets(root)?,
+        chores: chores(root)?,
+        rooms: rooms(root)?,
+        open: &open,
+        inventory: &known,
+    };
+    let reports = match ran {
+        Some((folder, rooms)) => {
+            let report = |name: &str| read(Path::new(folder), name);
+            Some((report("embedded.txt")?, report("servers.txt")?, rooms))
+        }
+        None => None,
+    };
+    let runs: Vec<Ran<'_>> =
+        reports.iter().flat_map(|(embedded, servers, rooms)| runs(embedded, servers, rooms)).collect();
+    let mut found = findings(&model, &tree, &runs);
+    if chapter::write(&model, &tests, &open) != read(root, PAGE).unwrap_or_default() {
+        found.push(format!("{PAGE} is not what the model says: write it with `cargo xtask threat-model write`"));
+    }
+    if found.is_empty() {
+        let engines = if runs.is_empty() { "" } else { ", all of which ran and passed" };
+        Ok(format!(
+            "{} threats, {} mitigations, {} tests{engines}",
+            model.threat.len(),
+            model.mitigations().count(),
+            tests.len()
+        ))
+    } else {
+        Err(found.join("\n"))
+    }
+}
+
+fn runs<'a>(embedded: &'a str, servers: &'a str, rooms: &str) -> [Ran<'a>; 2] {
+    let rooms = rooms.split(',').map(|room| room.trim_start_matches("caracal-").to_owned()).collect();
+    [
+        Ran { engine: "the embedded engine", passed: passed(embedded), rooms: BTreeSet::new() },
+        Ran { engine: "PostgreSQL and Redis", passed: passed(servers), rooms },
+    ]
+}
+
+fn write() -> Result<String, String> {
+    let root = root();
+    let model = Model::parse(&read(root, MODEL)?)?;
+    let (tests, open) = (list(root)?, read(root, OPEN)?);
+    for (path, text) in [(PAGE, chapter::write(&model, &tests, &open)), (TESTS, inventory(&tests))] {
+        std::fs::write(root.join(path), text).map_err(|error| format!("{path}: {error}"))?;
+    }
+    Ok(format!("{PAGE} and {TESTS} are written"))
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().and_then(Path::parent).unwrap_or(Path::new("."))
+}
+
+fn read(root: &Path, path: &str) -> Result<String, String> {
+    std::fs::read_to_string(root.join(path)).map_err(|error| format!("{path}: {error}"))
+}
+
+fn folders(root: &Path, path: &str) -> Result<Vec<String>, String> {
+    let entries = std::fs::read_dir(root.join(path)).map_err(|error| format!("{path}: {error}"))?;
+    Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+}
+
+fn rooms(root: &Path) -> Result<BTreeSet<String>, String> {
+    let mut rooms: BTreeSet<String> = folders(root, "crates")?.into_iter().collect();
+    rooms.insert("xtask".to_owned());
+    Ok(rooms)
+}
+
+fn fuzz_targets(root: &Path) -> Result<BTreeSet<String>, String> {
+    let mut found = BTreeSet::new();
+    for room in rooms(root)? {
+        // Most rooms have none.
+        for file in folders(root, &format!("crates/{room}/fuzz/fuzz_targets")).unwrap_or_default() {
+            found.extend(file.strip_suffix(".rs").map(|target| format!("{room}/{target}")));
+        }
+    }
+    Ok(found)
+}
+
+/// The chores that `cargo xtask ci` runs, read where it says so.
+fn chores(root: &Path) -> Result<BTreeSet<String>, String> {
+    let source = read(root, "xtask/src/main.rs")?;
+    let body = source.split("fn ci(").nth(1).and_then(|rest| rest.split("\n}\n").next()).unwrap_or_default();
+    let known = ["tidy", "deny", "suite", "examples", "client"];
+    let runs = known.into_iter().filter(|chore| body.contains(&format!("{chore}::run(")));
+    Ok(runs.map(|chore| if chore == "suite" { "test" } else { chore }.to_owned()).collect())
+}

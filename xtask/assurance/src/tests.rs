@@ -1,0 +1,175 @@
+//! The checker checked: each thing it is for is shown to be reported.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::check::{Ran, Tree, findings, inventory};
+use crate::listing::{Listed, named, passed};
+use crate::model::Model;
+
+const MODEL: &str = r#"
+claim = "It holds."
+
+[[family]]
+prefix = "STS-"
+last = 2
+says = "security properties of the STS"
+
+[[boundary]]
+between = "agent and STS"
+distrusts = "every byte"
+mediator = "the form parser"
+
+[[threat]]
+id = "T02"
+title = "The STS grants too much"
+asset = "authority"
+kinds = ["unit", "fuzz"]
+
+[[threat.mitigation]]
+id = "T02.1"
+says = "Unknown means deny."
+room = "sts"
+claims = ["STS-1"]
+proof = [
+  { kind = "unit", test = "sts::t02_sts_form::unknown_is_denied" },
+  { kind = "unit", tests = "authority::t02_sts_exchange" },
+  { kind = "check", chore = "deny" },
+]
+"#;
+
+const OPEN: &str = "# what nobody answers for yet\nSTS-2\nT02 fuzz # no target\n";
+
+fn tests() -> Vec<Listed> {
+    [("authority", "exchange::t02_sts_exchange::a: test"), ("sts", "t02_sts_form::unknown_is_denied: test")]
+        .into_iter()
+        .map(|(room, line)| named(room, line).unwrap())
+        .collect()
+}
+
+struct Given {
+    model: String,
+    tests: Vec<Listed>,
+    listed: Vec<Listed>,
+    open: String,
+    embedded: String,
+    servers: String,
+}
+
+impl Given {
+    fn whole() -> Self {
+        let ran = "exchange::t02_sts_exchange::a\nt02_sts_form::unknown_is_denied\n";
+        Self {
+            model: MODEL.to_owned(),
+            tests: tests(),
+            listed: tests(),
+            open: OPEN.to_owned(),
+            embedded: ran.to_owned(),
+            servers: "t02_sts_form::unknown_is_denied\n".to_owned(),
+        }
+    }
+
+    fn found(&self) -> Vec<String> {
+        let model = Model::parse(&self.model).unwrap();
+        let known = inventory(&self.listed);
+        let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<String>>();
+        let tree = Tree {
+            tests: &self.tests,
+            fuzz_targets: set(&["http/form"]),
+            chores: set(&["deny"]),
+            rooms: set(&["sts", "authority"]),
+            open: &self.open,
+            inventory: &known,
+        };
+        let runs = [
+            Ran { engine: "the embedded engine", passed: passed(&self.embedded), rooms: BTreeSet::new() },
+            Ran { engine: "PostgreSQL and Redis", passed: passed(&self.servers), rooms: set(&["sts"]) },
+        ];
+        findings(&model, &tree, &runs)
+    }
+
+    fn says(&self, what: &str) {
+        let found = self.found();
+        assert!(found.iter().any(|finding| finding.contains(what)), "`{what}` is not in {found:#?}");
+    }
+}
+
+#[test]
+fn a_whole_model_has_no_findings() {
+    assert_eq!(Given::whole().found(), Vec::<String>::new());
+}
+
+#[test]
+fn a_missing_a_renamed_and_an_orphaned_test_are_reported() {
+    let mut given = Given::whole();
+    given.tests.retain(|test| test.room != "sts");
+    given.says("there is no test `sts::t02_sts_form::unknown_is_denied`");
+    given.says("tests.txt is not what the runner lists");
+    let mut given = Given::whole();
+    given.tests.retain(|test| test.room != "authority");
+    given.says("there are no tests `authority::t02_sts_exchange`");
+    let mut given = Given::whole();
+    given.tests.push(named("sts", "x::t02_sts_new::b: test").unwrap());
+    given.says("no mitigation of T02 names the tests `sts::t02_sts_new`");
+    // Named by its whole name only: another one in the same segment is an orphan.
+    let mut given = Given::whole();
+    given.tests.push(named("sts", "t02_sts_form::another: test").unwrap());
+    given.says("no mitigation of T02 names the tests `sts::t02_sts_form`");
+}
+
+#[test]
+fn a_test_that_was_skipped_or_ran_on_the_wrong_engine_only_is_reported() {
+    let given = Given { embedded: "exchange::t02_sts_exchange::a\n".to_owned(), ..Given::whole() };
+    given.says("`t02_sts_form::unknown_is_denied` passed 0 times of 1 on the embedded engine");
+    let given = Given { servers: String::new(), ..Given::whole() };
+    given.says("`t02_sts_form::unknown_is_denied` passed 0 times of 1 on PostgreSQL and Redis");
+}
+
+#[test]
+fn an_unclaimed_property_and_an_unproved_kind_are_reported_and_what_is_settled_leaves_the_list() {
+    let given = Given { open: "T02 fuzz\n".to_owned(), ..Given::whole() };
+    given.says("`STS-2` is neither claimed by a mitigation nor in");
+    let given = Given { open: "STS-2\n".to_owned(), ..Given::whole() };
+    given.says("`T02 fuzz` is neither claimed by a mitigation nor in");
+    let given = Given { open: format!("{OPEN}STS-1\n"), ..Given::whole() };
+    given.says("`STS-1` is in docs/threat-model/open.txt and not open");
+    let fuzzed = MODEL.replace(r#"kind = "check", chore = "deny""#, r#"kind = "fuzz", fuzz = "http/form""#);
+    Given { model: fuzzed, ..Given::whole() }.says("`T02 fuzz` is in docs/threat-model/open.txt and not open");
+}
+
+#[test]
+fn what_is_named_and_not_there_is_reported() {
+    for (from, to, what) in [
+        (r#"chore = "deny""#, r#"chore = "polish""#, "no build runs the chore `polish`"),
+        (r#"chore = "deny""#, r#"fuzz = "http/none""#, "there is no fuzz target `http/none`"),
+        (r#"room = "sts""#, r#"room = "attic""#, "there is no room `attic`"),
+        (r#"claims = ["STS-1"]"#, r#"claims = ["STS-1", "STS-3"]"#, "nobody knows the claim `STS-3`"),
+        (r#"id = "T02.1""#, r#"id = "T03.1""#, "T03.1 stands under T02"),
+    ] {
+        Given { model: MODEL.replace(from, to), ..Given::whole() }.says(what);
+    }
+    let twice = format!(
+        "{MODEL}{}",
+        MODEL.split_once("[[threat.mitigation]]").map(|(_, rest)| format!("\n[[threat.mitigation]]{rest}")).unwrap()
+    );
+    Given { model: twice, ..Given::whole() }.says("T02.1 is there twice");
+}
+
+#[test]
+fn what_the_file_may_not_say_is_not_read() {
+    for (from, to) in [
+        ("title =", "titel ="),
+        (r#"kinds = ["unit", "fuzz"]"#, r#"kinds = ["unit", "hope"]"#),
+        (r#"test = "sts"#, r#"best = "sts"#),
+    ] {
+        assert!(Model::parse(&MODEL.replace(from, to)).is_err(), "{to}");
+    }
+}
+
+#[test]
+fn a_name_that_two_rooms_share_has_to_pass_in_both() {
+    let mut given = Given::whole();
+    given.tests.push(named("authority", "t02_sts_form::unknown_is_denied: test").unwrap());
+    given.says("passed 1 times of 2 on the embedded engine");
+    let counts: BTreeMap<&str, usize> = passed("a\na\nb\n");
+    assert_eq!((counts["a"], counts["b"]), (2, 1));
+}
