@@ -28,7 +28,8 @@ use crate::limits::Limits;
 use crate::problem::Refusal;
 use crate::routes::ROUTES;
 use crate::runtime::PolicyRuntime;
-use crate::{account, gate, health};
+use crate::token_uses::TokenUses;
+use crate::{account, gate, health, metrics};
 
 /// Settings, with the contract's defaults (admin-api.md §13).
 pub struct AdminConfig {
@@ -50,8 +51,14 @@ pub struct AdminConfig {
     pub mint_rate_ceiling: u32,
     /// `AUDIT_RETENTION_DAYS`: the most days of evidence that operators can have kept. 365.
     pub retention_ceiling: u32,
+    /// `ADMIN_TOKEN_LAST_USED_DEBOUNCE_SEC`: how long a token's last use may be out of date. 60 s.
+    pub last_used_debounce: Duration,
     /// `CONTROL_AUDIENCE`: the identifier of the control resource. `caracal-control`.
     pub control_audience: String,
+    /// `METRICS_BEARER`: who may read `/metrics`.
+    pub metrics_bearer: Option<SecretText>,
+    /// Whether metrics are open without a bearer: in dev only.
+    pub open_metrics: bool,
     /// `TRUST_PROXY`: whether the last address of `X-Forwarded-For`, which the proxy before us wrote, is the caller's.
     /// Only behind such a proxy: otherwise any caller chooses the address it is counted under. Off.
     pub trust_proxy: bool,
@@ -69,7 +76,10 @@ impl Default for AdminConfig {
             max_resources_per_zone: 100_000,
             mint_rate_ceiling: 1_000,
             retention_ceiling: 365,
+            last_used_debounce: Duration::from_secs(60),
             control_audience: "caracal-control".to_owned(),
+            metrics_bearer: None,
+            open_metrics: false,
             trust_proxy: false,
         }
     }
@@ -120,6 +130,7 @@ pub struct Admin {
     pub(crate) account_key: Option<HmacKey>,
     pub(crate) limits: Limits,
     pub(crate) recorder: Recorder,
+    pub(crate) token_uses: TokenUses,
     pub(crate) fresh_id: FreshId,
     pub(crate) probes: Probes,
     draining: AtomicBool,
@@ -141,6 +152,7 @@ impl Admin {
         let account_key = config.bootstrap_token.as_ref().map(account::key).transpose()?;
         let Capabilities { store, ledger, denials, sealed, broker, egress, secrets, token_key, runtime } = capabilities;
         let limits = Limits::new(&config);
+        let token_uses = TokenUses::new(config.last_used_debounce);
         // An id that can't be drawn is replaced by the face; see `FreshId::next`.
         let fresh_id = FreshId::new(|| uuid_v4().map(|id| id.to_string()).unwrap_or_default());
         Ok(Self {
@@ -157,6 +169,7 @@ impl Admin {
             account_key,
             limits,
             recorder: Recorder::new(),
+            token_uses,
             fresh_id,
             probes: Probes::default(),
             draining: AtomicBool::new(false),
@@ -178,6 +191,8 @@ impl Admin {
         let (health, ready) = (health::alive, self.clone());
         inner = inner.route("/health", get(health));
         inner = inner.route("/ready", get(move |request: Request| health::ready(ready.clone(), request)));
+        let metrics = self.clone();
+        inner = inner.route("/metrics", get(move |request: Request| metrics::metrics(metrics.clone(), request)));
         let (unknown, unallowed) = (self.clone(), self.clone());
         inner = inner
             .fallback(move |request: Request| gate::unmatched(unknown.clone(), request))
@@ -186,9 +201,10 @@ impl Admin {
         Router::new().fallback_service(face.wrap(inner))
     }
 
-    /// Records refusals of known callers until `shutdown` turns true, then what is left.
+    /// Records refusals of known callers, and when tokens were used, until `shutdown` turns true, then what is left.
     pub async fn run_refusal_records(&self, shutdown: watch::Receiver<bool>) {
-        self.recorder.run(&self.store, shutdown).await;
+        let refusals = self.recorder.run(&self.store, shutdown.clone());
+        tokio::join!(refusals, self.token_uses.run(&self.store, shutdown));
     }
 
     /// From now on `/ready` says that the service is going down.

@@ -22,6 +22,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 
 use crate::answer::Recorded;
+use crate::endings::Ended;
 use crate::gate::{Route, Visit};
 use crate::problem::Refusal;
 
@@ -61,7 +62,7 @@ const SECRETS: [&str; 10] = [
 
 /// Members at the top of a body that some route takes. Where a body has more names than a record holds, these come
 /// first: whoever pads a body with members that nobody reads can't push what took effect off the record.
-const EFFECTIVE: [&str; 24] = [
+const EFFECTIVE: [&str; 35] = [
     "name",
     "slug",
     "dcr_enabled",
@@ -83,6 +84,17 @@ const EFFECTIVE: [&str; 24] = [
     "version_id",
     "reason",
     "bindings",
+    "dcr_shutdown",
+    "operator_coauthor_badge",
+    "operator_governed",
+    "expires_in",
+    "subject_id",
+    "scope",
+    "zone_id",
+    "capability",
+    "expires_at",
+    "retention_days",
+    "limit_per_minute",
     "url",
     "event_types",
     "active",
@@ -103,6 +115,8 @@ pub(crate) struct Trace {
     /// The path ends in a collection: a 201 is about the object that was created.
     collection: Option<&'static str>,
     change: Change,
+    /// Nothing is to be changed: the caller asks what would be.
+    is_rehearsal: bool,
 }
 
 /// What a successful change was, for `change_kind`, `changed_fields` and `secret_rotated`.
@@ -151,7 +165,9 @@ impl Trace {
             self.record.entity_type = Some(collection.to_owned());
             self.record.entity_id = Some(id);
         }
-        self.collection = segments.last().copied().filter(|last| COLLECTIONS.contains(last));
+        // An application that registers itself is made below the collection that it then is in.
+        let made_in = segments.iter().rev().find(|segment| **segment != "dcr");
+        self.collection = made_in.copied().filter(|last| COLLECTIONS.contains(last));
         self.change = Change::of(&route.method, verb, body);
         self
     }
@@ -199,7 +215,8 @@ impl Trace {
             occurred_at: visit.now,
         };
         let ledger = ledger.clone();
-        Ok(Self { ledger, record, chain: zone.cloned(), collection: None, change: Change::default() })
+        let (chain, change) = (zone.cloned(), Change::default());
+        Ok(Self { ledger, record, chain, collection: None, change, is_rehearsal: false })
     }
 
     /// The same, done for a console account.
@@ -209,6 +226,39 @@ impl Trace {
             payload.insert("operator".to_owned(), account.into());
         }
         trace
+    }
+
+    /// The same, of a change that is taken back as soon as its record is written.
+    pub(crate) fn rehearsed(&self) -> Self {
+        Self { is_rehearsal: true, ..self.clone() }
+    }
+
+    /// The same, telling how much ended with the change.
+    pub(crate) fn telling(&self, ended: Ended) -> Self {
+        let mut trace = self.clone();
+        let payload = trace.record.payload.get_or_insert_default();
+        for (name, count) in [
+            ("revoked_authority_records", ended.records),
+            ("terminated_sessions", ended.sessions),
+            ("revoked_delegations", ended.delegations),
+        ] {
+            payload.insert(name.to_owned(), count.into());
+        }
+        trace
+    }
+
+    /// The proof that `record` is written, or all that a rehearsal comes to.
+    fn done(&self, status: StatusCode, record: AdminRecord) -> Result<Recorded, Refusal> {
+        if !self.is_rehearsal {
+            return Ok(Recorded::with(status));
+        }
+        let mut told = Map::new();
+        told.insert("dry_run".to_owned(), true.into());
+        told.insert("would_answer".to_owned(), status.as_u16().into());
+        let whose = ["rls_mode", "rls_zone_guc", "operator"];
+        let what = record.payload.unwrap_or_default().into_iter();
+        told.extend(what.filter(|(name, _)| !whose.contains(&name.as_str())));
+        Err(Refusal::rehearsed(told.into()))
     }
 
     /// The request that is on record.
@@ -237,7 +287,7 @@ impl Trace {
         record.zone = Some(tx.zone().clone());
         record.occurred_at = tx.now();
         self.ledger.record_change(tx, &record).await.map_err(unwritable)?;
-        Ok(Recorded::with(status))
+        self.done(status, record)
     }
 
     /// The same for a change that belongs to no zone.
@@ -246,10 +296,48 @@ impl Trace {
         tx: &mut DeploymentWrite<'_>,
         status: StatusCode,
     ) -> Result<Recorded, Refusal> {
-        let mut record = self.success(status, None);
+        self.write_zoneless(tx, status, None).await
+    }
+
+    /// The same for a 201 of something that belongs to no zone.
+    pub(crate) async fn zoneless_creation(
+        &self,
+        tx: &mut DeploymentWrite<'_>,
+        created: &str,
+    ) -> Result<Recorded, Refusal> {
+        self.write_zoneless(tx, StatusCode::CREATED, Some(created)).await
+    }
+
+    async fn write_zoneless(
+        &self,
+        tx: &mut DeploymentWrite<'_>,
+        status: StatusCode,
+        created: Option<&str>,
+    ) -> Result<Recorded, Refusal> {
+        let mut record = self.success(status, created);
         record.occurred_at = tx.now();
         self.ledger.record_zoneless_change(tx, &record).await.map_err(unwritable)?;
-        Ok(Recorded::with(status))
+        self.done(status, record)
+    }
+
+    /// Writes a second record of the request, of what the change did beyond its own object, before the change's own.
+    pub(crate) async fn consequence(
+        &self,
+        tx: &mut ZoneWrite<'_>,
+        action: &str,
+        entity: (&str, &str),
+        payload: Map<String, Value>,
+    ) -> Result<(), Refusal> {
+        let mut record = self.record.clone();
+        record.id = uuid_v7(tx.now())?.to_string();
+        record.action = action.to_owned();
+        record.zone = Some(tx.zone().clone());
+        record.entity_type = Some(entity.0.to_owned());
+        record.entity_id = Some(entity.1.to_owned());
+        record.status_code = StatusCode::OK.as_u16();
+        record.payload.get_or_insert_default().extend(payload);
+        record.occurred_at = tx.now();
+        self.ledger.record_change(tx, &record).await.map_err(unwritable)
     }
 
     fn success(&self, status: StatusCode, created: Option<&str>) -> AdminRecord {
@@ -283,7 +371,7 @@ fn unwritable(error: StoreError) -> Refusal {
         _ => {
             let mut refusal = Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "audit_unavailable")
                 .describe("the change was not made, because its audit record could not be written");
-            refusal.cause = Some(error.to_string());
+            refusal.cause = Some(error.to_string().into());
             refusal
         }
     }

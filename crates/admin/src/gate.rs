@@ -60,6 +60,28 @@ impl Route {
     }
 }
 
+impl Route {
+    /// Whether it changes anything; that somebody asked is no change.
+    fn changes(&self) -> bool {
+        if self.needs == Needs::Read || self.path.ends_with("/simulate") {
+            return false;
+        }
+        match &self.reach {
+            Reach::Zone(run) => matches!(run, Run::Change(_)),
+            Reach::Zones(run) | Reach::Deployment(run) | Reach::Catalogue(run) => matches!(run, Run::Change(_)),
+            Reach::Public(_) => false,
+        }
+    }
+
+    /// Whether all that it does is taken back with its commit. Secrets that lie elsewhere are not, for a moment.
+    fn can_be_rehearsed(&self, keeps_secrets_elsewhere: bool) -> bool {
+        let speaks_to_others = self.path.contains("/provider-connections")
+            || ["/test", "/discovery"].iter().any(|end| self.path.ends_with(end));
+        let has_secrets = ["/applications", "/providers", "/workloads"].iter().any(|part| self.path.contains(part));
+        !speaks_to_others && !(keeps_secrets_elsewhere && has_secrets)
+    }
+}
+
 /// What a token must be able to do. Deciding approvals is never implied by writing, nor the other way round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Needs {
@@ -79,6 +101,8 @@ pub(crate) enum Reach {
     Zone(Run<InZone>),
     /// The zones themselves: global tokens, and accounts for their own.
     Zones(Run<Anywhere>),
+    /// What the deployment has for itself, like the admin tokens: global tokens, and no account.
+    Deployment(Run<Anywhere>),
     /// What is the same for everybody.
     Catalogue(Run<Anywhere>),
     /// Whoever brings a proof of its own, which the handler judges.
@@ -153,6 +177,11 @@ impl Caller {
         self.token.created_by == seed::BOOTSTRAP
     }
 
+    /// The token itself: what it may, and until when.
+    pub(crate) fn token(&self) -> &AdminToken {
+        &self.token
+    }
+
     /// The console account that acts through the token.
     pub(crate) fn account(&self) -> Option<&str> {
         self.account.as_deref()
@@ -221,20 +250,27 @@ async fn pass(
     }
     let zone = match &route.reach {
         Reach::Zone(_) => Some(ids.iter().find(|(name, _)| name == "zone").map_or("", |(_, zone)| zone)),
-        Reach::Zones(_) | Reach::Catalogue(_) | Reach::Public(_) => None,
+        Reach::Zones(_) | Reach::Deployment(_) | Reach::Catalogue(_) | Reach::Public(_) => None,
     };
     let Admitted { caller, zone } = admit(admin, route, &parts, zone, body.as_ref(), &ids, visit).await?;
-    if !ids.iter().all(|(name, id)| is_well_formed(name, id)) {
-        return Err(Refusal::invalid("invalid_params"));
+    if let Some((name, _)) = ids.iter().find(|(name, id)| !is_well_formed(name, id)) {
+        return Err(Refusal::invalid(if name == "admin_token" { "invalid_admin_token_id" } else { "invalid_params" }));
     }
     let query = Query::parse(parts.uri.query().unwrap_or_default());
+    if route.changes() && query.choice("dry_run", &["true", "false"])? == Some("true") {
+        if !route.can_be_rehearsed(admin.sealed.is_external()) {
+            return Err(Refusal::invalid("dry_run_unsupported")
+                .describe("this reaches beyond the store, where it can't be taken back without a trace"));
+        }
+        visit.rehearse();
+    }
     let (now, trace) = (visit.now, visit.trace()?);
     let done = match &route.reach {
         Reach::Zone(run) => {
             let Some(place) = zone else { return Err(Refusal::invalid("invalid_params")) };
             execute(run, admin, Call { caller, place, query, body, now, trace, ids }).await?
         }
-        Reach::Zones(run) | Reach::Catalogue(run) => {
+        Reach::Zones(run) | Reach::Deployment(run) | Reach::Catalogue(run) => {
             execute(run, admin, Call { caller, place: Anywhere, query, body, now, trace, ids }).await?
         }
         // Received above.
@@ -271,7 +307,9 @@ async fn execute<P>(run: &Run<P>, admin: &Arc<Admin>, call: Call<P>) -> Result<R
         // Whoever asked may go away meanwhile, and what was begun is brought to its end: a secret may lie in its backend
         // already, and then its row has to follow, or the secret to go back.
         Run::Change(change) => match tokio::spawn(change(admin.clone(), call)).await {
-            Ok(changed) => Ok(changed?.0),
+            Ok(Ok(changed)) => Ok(changed.0),
+            Ok(Err(Refusal { rehearsal: Some(told), .. })) => Ok(Answer::ok(&*told).0),
+            Ok(Err(refusal)) => Err(refusal),
             Err(_) => Err(Problem::internal().into()),
         },
     }
@@ -365,7 +403,12 @@ async fn authenticate(
             admin_tokens::find_by_digest(&mut snapshot.deployment(), &digest).await?
         }
     };
-    Ok(found.filter(|token| token.revoked_at.is_none() && is_known_kind(token)))
+    let now = snapshot.deployment().now();
+    let found = found.filter(|token| is_live(token, now) && is_known_kind(token));
+    if let Some(token) = &found {
+        admin.token_uses.note(token, now);
+    }
+    Ok(found)
 }
 
 async fn unauthenticated(admin: &Admin, request: Kind, visit: &Visit) -> Refusal {
@@ -373,6 +416,10 @@ async fn unauthenticated(admin: &Admin, request: Kind, visit: &Visit) -> Refusal
         Ok(()) => Refusal::unauthenticated("invalid_admin_token"),
         Err(limited) => limited,
     }
+}
+
+fn is_live(token: &AdminToken, now: Timestamp) -> bool {
+    token.revoked_at.is_none() && token.expires_at.is_none_or(|end| now < end)
 }
 
 /// Whether a stored token is of a kind that the contract knows. A newer build, or a damaged store, may hold others; what
@@ -421,6 +468,10 @@ fn judge(route: &Route, token: AdminToken, facts: Facts<'_>) -> Result<Caller, R
         account::Claim::Invalid => return Err(Refusal::unauthenticated("invalid_account_assertion")),
         account::Claim::Proven(account) => Some(account),
     };
+    if account.is_some() && matches!(route.reach, Reach::Deployment(_)) {
+        return Err(Refusal::forbidden("account_scope_required")
+            .describe("console accounts manage their zones; this needs a global admin token of one's own"));
+    }
     if let (Some(account), Some(_)) = (&account, facts.zone) {
         let owns = facts.zone_owner == Some(account.as_str());
         let reads_system_zone = facts.is_system_zone && route.needs == Needs::Read;
@@ -460,6 +511,12 @@ impl Visit {
         }
     }
 
+    fn rehearse(&mut self) {
+        if let Some(trace) = self.trace.take() {
+            self.trace = Some(Arc::new(trace.rehearsed()));
+        }
+    }
+
     fn trace(&self) -> Result<Arc<Trace>, Refusal> {
         self.trace.clone().ok_or_else(|| Problem::internal().into())
     }
@@ -481,7 +538,7 @@ impl Visit {
     /// asking past their limit: else being refused would be a way to write into a chain as fast as one can ask.
     fn refuse(self, admin: &Admin, refusal: Refusal) -> Response {
         let status = refusal.problem.status();
-        if let Some(cause) = &refusal.cause {
+        if let Some(cause) = refusal.cause.as_deref() {
             tracing::error!(request_id = %self.request_id, %status, cause, "a management request failed");
         }
         let is_limited = status == StatusCode::TOO_MANY_REQUESTS;

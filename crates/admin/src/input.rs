@@ -3,6 +3,7 @@
 //! A route takes the fields it knows, each with its bounds, and says in the end whether others are an error. The first
 //! field that does not fit ends the reading and becomes the route's own code.
 
+use caracal_authority::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::problem::Refusal;
@@ -117,6 +118,12 @@ impl Fields {
         found.copied().map(Some).ok_or_else(|| self.mismatch(name, format!("expected one of {}", choices.join(", "))))
     }
 
+    /// An instant, when it is there.
+    pub(crate) fn instant(&mut self, name: &str) -> Result<Option<Timestamp>, Mismatch> {
+        let Some(text) = self.text(name, Text::exact(1, 64))? else { return Ok(None) };
+        Timestamp::parse(&text).map(Some).map_err(|error| self.mismatch(name, error.to_string()))
+    }
+
     /// A boolean, when it is there.
     pub(crate) fn flag(&mut self, name: &str) -> Result<Option<bool>, Mismatch> {
         match self.members.remove(name) {
@@ -128,14 +135,20 @@ impl Fields {
 
     /// A whole number from 1 up that has to be there.
     pub(crate) fn required_count(&mut self, name: &str) -> Result<u64, Mismatch> {
-        let value = self.members.remove(name).ok_or_else(|| self.mismatch(name, "required"))?;
+        self.count(name)?.ok_or_else(|| self.mismatch(name, "required"))
+    }
+
+    /// A whole number from 1 up, when it is there.
+    pub(crate) fn count(&mut self, name: &str) -> Result<Option<u64>, Mismatch> {
+        let Some(value) = self.members.remove(name) else { return Ok(None) };
         // A whole number is one however it is spelt: 5 and 5.0 are the same in JSON.
         let whole = |number: f64| (number.fract() == 0.0 && number <= 9_007_199_254_740_991.0).then_some(number);
         let number = value.as_u64().or_else(|| {
             let text = whole(value.as_f64()?)?.to_string();
             text.parse().ok()
         });
-        number.filter(|number| *number > 0).ok_or_else(|| self.mismatch(name, "expected a whole number from 1 up"))
+        let number = number.filter(|number| *number > 0);
+        number.map(Some).ok_or_else(|| self.mismatch(name, "expected a whole number from 1 up"))
     }
 
     /// An object as it is, when it is there.

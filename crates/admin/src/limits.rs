@@ -3,6 +3,7 @@
 //! Every refusal says when to come back. A limit of 0 is none.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use caracal_authority::{AdminTokenId, Timestamp, ZoneId};
 use caracal_http::Problem;
@@ -17,11 +18,14 @@ pub(crate) struct Limits {
     actors: RateLimit,
     failures: RateLimit,
     probes: RateLimit,
+    registrations: RateLimit,
     checks: RateLimit,
     discoveries: RateLimit,
     refusals: FixedWindow,
 }
 
+/// Applications that one token registers in one zone, per second.
+const REGISTRATIONS: u32 = 10;
 /// Requests to a zone's providers that operators may cause, per minute and kind (contract: admin-api.md §1.6).
 const OUTGOING: u32 = 10;
 /// Refusals for rate that one token gets records of its own for, per minute.
@@ -34,6 +38,7 @@ impl Limits {
             actors: RateLimit::per_minute("admin:actor", config.requests_per_minute),
             failures: RateLimit::per_minute("admin:failure", config.auth_failures_per_minute),
             probes: RateLimit::per_minute("admin:probe", config.ready_per_minute),
+            registrations: RateLimit::per(Duration::from_secs(1), "admin:registration", REGISTRATIONS),
             checks: RateLimit::per_minute("admin:provider-check", OUTGOING),
             discoveries: RateLimit::per_minute("admin:provider-discovery", OUTGOING),
             refusals: FixedWindow::per_minute(),
@@ -42,7 +47,8 @@ impl Limits {
 
     /// Counts together with the other replicas: all but probes, which ask about this process.
     pub(crate) fn share(&self, windows: &Arc<dyn SharedWindows>) {
-        for limit in [&self.sources, &self.actors, &self.failures, &self.checks, &self.discoveries] {
+        let own = [&self.sources, &self.actors, &self.failures];
+        for limit in own.into_iter().chain([&self.registrations, &self.checks, &self.discoveries]) {
             limit.share(windows.clone());
         }
     }
@@ -55,6 +61,14 @@ impl Limits {
     /// Counts a request of this token.
     pub(crate) async fn by_actor(&self, actor: &AdminTokenId, request: Kind, now: Timestamp) -> Result<(), Refusal> {
         Ok(self.actors.hit(actor, request, now).await.map_err(Problem::from)?)
+    }
+
+    /// Counts a registration of an application in `zone` by this actor.
+    pub(crate) async fn registration(&self, zone: &ZoneId, actor: &str, now: Timestamp) -> Result<(), Refusal> {
+        self.registrations.hit(&format!("{zone}:{actor}"), Kind::Other, now).await.map_err(|reason| match reason {
+            TurnedAway::Limited(wait) => Problem::limited("dcr_rate_limit_exceeded", wait).into(),
+            TurnedAway::Uncounted => Problem::from(reason).into(),
+        })
     }
 
     /// Counts a failed authentication from this address. Successes are never counted.

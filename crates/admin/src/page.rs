@@ -35,6 +35,15 @@ impl Query {
         }
     }
 
+    /// The parameter as text that a store can hold, if it is there.
+    pub(crate) fn text(&self, name: &str, max: usize) -> Result<Option<String>, Refusal> {
+        let text = self.bounded(name, 1, max)?;
+        match text {
+            Some(text) if text.contains('\0') => Err(invalid(name, "must not contain U+0000")),
+            text => Ok(text.map(str::to_owned)),
+        }
+    }
+
     /// The parameter, which must have `min` to `max` UTF-16 units when it is there.
     pub(crate) fn bounded(&self, name: &str, min: usize, max: usize) -> Result<Option<&str>, Refusal> {
         match self.one(name)? {
@@ -66,6 +75,11 @@ impl Query {
         Ok(self.choice("status", &["active", "archived"])? == Some("archived"))
     }
 
+    /// `format`: whether a file is asked for instead of a page.
+    pub(crate) fn is_csv(&self) -> Result<bool, Refusal> {
+        Ok(self.choice("format", &["json", "csv"])? == Some("csv"))
+    }
+
     /// The page of an ordinary list: 200 rows unless `limit` says 1 to 500.
     pub(crate) fn page(&self) -> Result<Page, Refusal> {
         let limit = self.limit(200, 500)?;
@@ -79,6 +93,17 @@ impl Query {
         match number {
             Some(number) if (1..=max).contains(&number) => Ok(number),
             _ => Err(invalid("limit", &format!("must be a number from 1 to {max}"))),
+        }
+    }
+
+    /// The position that `cursor` names in a list whose ids were chosen by others: any text that a store can hold.
+    pub(crate) fn cursor_of_text(&self, max: usize) -> Result<Option<Position>, Refusal> {
+        match self.bounded("cursor", 1, max)? {
+            None => Ok(None),
+            Some(text) => {
+                let found = decode_any(text).filter(|position| !position.id.contains('\0'));
+                found.map(Some).ok_or_else(|| Refusal::invalid("invalid_cursor"))
+            }
         }
     }
 
@@ -125,11 +150,15 @@ fn encode(at: Timestamp, id: &str) -> String {
 }
 
 fn decode(cursor: &str) -> Option<Position> {
+    decode_any(cursor).filter(|position| ids::is_id(&position.id))
+}
+
+fn decode_any(cursor: &str) -> Option<Position> {
     let text = String::from_utf8(encoding::from_base64url(cursor)?).ok()?;
     let (micros, id) = text.strip_prefix(VERSION)?.strip_prefix('.')?.split_once('.')?;
     let number: i64 = micros.parse().ok()?;
     let at = Timestamp::from_micros(number);
-    (at.as_micros() == number && ids::is_id(id)).then(|| Position { at, id: id.to_owned() })
+    (at.as_micros() == number).then(|| Position { at, id: id.to_owned() })
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! A refusal has two audiences. The caller gets the problem: status, stable code, prose. The operator gets the cause,
 //! in the log and nowhere else: the engine's words may quote what a caller must not see.
 
+use caracal_cascade::CascadeError;
 use caracal_crypto::chance::ChanceUnavailable;
 use caracal_crypto::client_secret::VerifierUnavailable;
 use caracal_custody::CustodyError;
@@ -17,12 +18,15 @@ pub(crate) struct Refusal {
     /// What the caller is told.
     pub(crate) problem: Problem,
     /// What the operator is told.
-    pub(crate) cause: Option<String>,
+    pub(crate) cause: Option<Box<str>>,
+    /// What would have been done, where that was all the caller wanted to know: no refusal to anybody, but like one it
+    /// takes everything back.
+    pub(crate) rehearsal: Option<Box<Value>>,
 }
 
 impl Refusal {
     pub(crate) fn new(status: StatusCode, code: &'static str) -> Self {
-        Self { problem: Problem::new(status, code), cause: None }
+        Self { problem: Problem::new(status, code), cause: None, rehearsal: None }
     }
 
     /// 400: the request is not one this route understands.
@@ -60,6 +64,11 @@ impl Refusal {
         Self::new(StatusCode::BAD_GATEWAY, "secret_backend_unavailable").because(cause)
     }
 
+    /// The end of a change that was only rehearsed. Made where its record was written, so all before it was possible.
+    pub(crate) fn rehearsed(told: Value) -> Self {
+        Self { rehearsal: Some(Box::new(told)), ..Self::from(Problem::internal()) }
+    }
+
     /// Adds prose for people.
     pub(crate) fn describe(mut self, description: impl Into<String>) -> Self {
         self.problem = self.problem.describe(description);
@@ -79,14 +88,14 @@ impl Refusal {
     }
 
     fn because(mut self, cause: impl ToString) -> Self {
-        self.cause = Some(cause.to_string());
+        self.cause = Some(cause.to_string().into());
         self
     }
 }
 
 impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
-        Self { problem, cause: None }
+        Self { problem, cause: None, rehearsal: None }
     }
 }
 
@@ -113,6 +122,17 @@ impl From<ChanceUnavailable> for Refusal {
 impl From<VerifierUnavailable> for Refusal {
     fn from(error: VerifierUnavailable) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "secret_hashing_unavailable").because(error)
+    }
+}
+
+/// What falls with something could not be written down, so none of it fell.
+impl From<CascadeError> for Refusal {
+    fn from(error: CascadeError) -> Self {
+        match error {
+            CascadeError::Store(error) => error.into(),
+            CascadeError::Chance(error) => error.into(),
+            CascadeError::ImpossibleId => Self::from(Problem::internal()).because("a new id has an impossible form"),
+        }
     }
 }
 

@@ -21,6 +21,11 @@ pub(crate) fn is_derived(created_by: &str) -> bool {
     DERIVED.contains(&created_by)
 }
 
+/// Whether a token with this `created_by` comes with the deployment's admin token: it, and what is derived from it.
+pub(crate) fn is_of_the_deployment(created_by: &str) -> bool {
+    created_by == BOOTSTRAP || is_derived(created_by)
+}
+
 /// Why the tokens were not seeded. None of them was.
 #[derive(Debug, thiserror::Error)]
 pub enum SeedError {
@@ -62,6 +67,7 @@ impl Admin {
                 created_at: now,
                 last_used_at: None,
                 revoked_at: None,
+                expires_at: None,
             };
             rows.push((row, digest));
         }

@@ -1,12 +1,12 @@
 //! Forgetting what no decision can need any more: used mandates and nonces past their end, idempotency receipts past
 //! their retention, approvals a day after they were over, counts of windows long past, notifications a week after they were
-//! sent or given up, consents that nobody finished. In small commits, so that nobody
-//! waits for it.
+//! sent or given up, consents that nobody finished. Applications that registered themselves are archived a day after their
+//! end. In small commits, so that nobody waits for it.
 
 use std::time::Duration;
 
 use caracal_store::{
-    Store, StoreError, approvals, counts, notification_deliveries, oauth_states, receipts, used_mandates,
+    Store, StoreError, applications, approvals, counts, notification_deliveries, oauth_states, receipts, used_mandates,
 };
 use tokio::sync::watch;
 
@@ -19,6 +19,9 @@ const MARGIN: Duration = Duration::from_secs(300);
 const APPROVALS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long what became of a notification can be looked at (contract: admin-api.md §8).
 const DELIVERIES_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// How long an application that registered itself can still be looked at after its end (contract: admin-api.md §11).
+const REGISTRATIONS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Cleans up every minute until `shutdown` turns true.
 pub(crate) async fn run(store: Store, mut shutdown: watch::Receiver<bool>) {
@@ -52,7 +55,10 @@ async fn forget_a_batch(store: &Store) -> Result<usize, StoreError> {
                 let sent = tx.now().minus(DELIVERIES_KEPT);
                 let sent = notification_deliveries::purge_settled(tx, sent, BATCH).await?;
                 let begun = oauth_states::purge_expired(tx, before, BATCH).await?;
-                Ok(used + approvals + counted + sent + begun + receipts::purge_expired(tx, before, BATCH).await?)
+                let ended = tx.now().minus(REGISTRATIONS_KEPT);
+                let archived = applications::archive_ended(tx, ended, BATCH).await?;
+                let others = counted + sent + begun + archived;
+                Ok(used + approvals + others + receipts::purge_expired(tx, before, BATCH).await?)
             })
         })
         .await

@@ -165,9 +165,16 @@ async fn commit<I: Send + Sync + 'static>(
     store.commit(zone, input, change).await.unwrap();
 }
 
-/// Kind, current, rewrapped, left, failed.
+/// Current, rewrapped, left, failed, of each kind of which there is anything.
 fn counts(report: &Report) -> Vec<(u64, u64, u64, u64)> {
-    report.kinds.iter().map(|tally| (tally.current, tally.rewrapped, tally.left, tally.failed)).collect()
+    let counted = report.kinds.iter().map(|tally| (tally.current, tally.rewrapped, tally.left, tally.failed));
+    counted.filter(|counts| *counts != (0, 0, 0, 0)).collect()
+}
+
+/// The same of one kind.
+fn counts_of(report: &Report, kind: &str) -> (u64, u64, u64, u64) {
+    let tally = report.kinds.iter().find(|tally| tally.kind == kind).unwrap();
+    (tally.current, tally.rewrapped, tally.left, tally.failed)
 }
 
 mod t05_secrets {
@@ -295,7 +302,7 @@ mod t05_secrets {
         // Also where the key stays the same: they are what is left to do.
         assert_eq!(world.check(&old).await.left(), 3);
         let done = world.rewrap(&new).await;
-        assert_eq!((done.is_done(), done.rewrapped()), (true, 12));
+        assert_eq!((done.is_done(), done.rewrapped()), (true, 14));
         world.opens_with(&ring(NEW, None)).await.unwrap();
         assert_eq!(published(&ring(NEW, None)).await, 2);
         // Bound to their rows now: those of one zone do not open in the other.
@@ -472,13 +479,14 @@ mod t05_secrets {
         }
         let rewrap = || Rewrap::new(both.clone(), Some(vault.clone())).in_batches_of(1);
         let checked = rewrap().run(&world.store, Mode::Check, |_| Next::GoOn).await.unwrap();
-        assert_eq!((counts(&checked)[5], counts(&checked)[6]), ((0, 0, 3, 0), (0, 0, 0, 0)));
+        assert_eq!(counts_of(&checked, "secrets of applications in the backend"), (0, 0, 3, 0));
+        assert_eq!(counts_of(&checked, "secrets of providers in the backend"), (0, 0, 0, 0));
         // One can't be read, and one is changed in this very moment by a process that was not given the new key yet.
         *vault.refuses.lock().unwrap() = Some(third.clone());
         let theirs = old.seal(&second, b"theirs").unwrap();
         *vault.meanwhile.lock().unwrap() = Some((second.clone(), theirs));
         let report = rewrap().run(&world.store, Mode::Rewrap, |_| Next::GoOn).await.unwrap();
-        assert_eq!(counts(&report)[5], (0, 2, 0, 1));
+        assert_eq!(counts_of(&report, "secrets of applications in the backend"), (0, 2, 0, 1));
         assert!(!report.is_done(), "the check of the key waits for what is in the backend");
         assert_eq!(report.failures[0].place, third);
         *vault.refuses.lock().unwrap() = None;

@@ -17,7 +17,7 @@ use caracal_authority::Timestamp;
 use http::StatusCode;
 
 use crate::Problem;
-use crate::limits::{FixedWindow, Verdict};
+use crate::limits::{DEFAULT_MAX_KEYS, FixedWindow, Verdict};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -57,10 +57,11 @@ impl From<TurnedAway> for Problem {
     }
 }
 
-/// At most so many requests per key and minute.
+/// At most so many requests per key and window.
 pub struct RateLimit {
     name: &'static str,
     most: u32,
+    window: Duration,
     own: FixedWindow,
     shared: OnceLock<Arc<dyn SharedWindows>>,
 }
@@ -68,7 +69,12 @@ pub struct RateLimit {
 impl RateLimit {
     /// `most` per minute; 0 is no limit. `name` keeps its keys apart from those of other limits.
     pub fn per_minute(name: &'static str, most: u32) -> Self {
-        Self { name, most, own: FixedWindow::per_minute(), shared: OnceLock::new() }
+        Self::per(MINUTE, name, most)
+    }
+
+    /// `most` in `window`, which begins with a key's first request; 0 is no limit.
+    pub fn per(window: Duration, name: &'static str, most: u32) -> Self {
+        Self { name, most, window, own: FixedWindow::new(window, DEFAULT_MAX_KEYS), shared: OnceLock::new() }
     }
 
     /// Counts together with whoever else counts in `windows` under the same name. The first stays.
@@ -85,8 +91,8 @@ impl RateLimit {
     ) -> Result<(), TurnedAway> {
         self.hit_here(key, now).into_result().map_err(TurnedAway::Limited)?;
         let Some(shared) = self.shared.get().filter(|_| self.most > 0) else { return Ok(()) };
-        match shared.hit(&format!("{}:{key}", self.name), MINUTE).await {
-            Some(count) if count > u64::from(self.most) => Err(TurnedAway::Limited(MINUTE)),
+        match shared.hit(&format!("{}:{key}", self.name), self.window).await {
+            Some(count) if count > u64::from(self.most) => Err(TurnedAway::Limited(self.window)),
             Some(_) => Ok(()),
             None if request == Kind::TakesAway => Ok(()),
             None => Err(TurnedAway::Uncounted),

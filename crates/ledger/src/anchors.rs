@@ -10,7 +10,7 @@
 
 use caracal_authority::Timestamp;
 use caracal_store::retention::{self, Anchor};
-use caracal_store::{StoreError, ZoneWrite, evidence};
+use caracal_store::{StoreError, ZoneWrite, evidence, transparency};
 use subtle::ConstantTimeEq;
 
 use crate::append::Ledger;
@@ -48,7 +48,9 @@ impl Ledger {
         through: i64,
     ) -> Result<bool, StoreError> {
         let Some(older) = retention::find_last_older(tx, older_than).await? else { return Ok(false) };
-        let chain_seq = older.chain_seq.min(through);
+        // What is not in the tree yet has to be there to come into it.
+        let in_tree = transparency::find_tree(tx).await?.map_or(i64::MAX, |tree| tree.size);
+        let chain_seq = older.chain_seq.min(through).min(in_tree);
         let row = evidence::list_between(tx, chain_seq.saturating_sub(1), chain_seq, 1).await?.pop();
         let Some(row) = row else { return Ok(false) };
         if retention::find_anchor(tx).await?.is_some_and(|newest| newest.chain_seq >= chain_seq) {

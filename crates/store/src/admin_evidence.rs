@@ -1,8 +1,11 @@
 //! Rows of the management chain: who changed what. Append and read only. Only the `ledger` room calls [`append`].
 
+use caracal_authority::Timestamp;
+
 use crate::effects::{ChainHead, ChainKind};
 use crate::error::StoreError;
 use crate::evidence::{ChainRow, Head};
+use crate::page::Page;
 use crate::tx::{DeploymentRead, DeploymentWrite, Tx, ZoneRead, ZoneWrite};
 use crate::value::{Bind, Row, params};
 
@@ -121,6 +124,71 @@ pub async fn list_chain(
 pub async fn list_chains(tx: &mut DeploymentRead<'_>) -> Result<Vec<String>, StoreError> {
     let rows = tx.tx().query("SELECT DISTINCT chain FROM admin_audit_events ORDER BY chain", &[]).await?;
     rows.into_iter().map(|row| row.columns("admin_audit_events").next()).collect()
+}
+
+/// Which records to list; empty fields admit all.
+#[derive(Debug, Clone, Default)]
+pub struct AdminEvidenceFilter {
+    /// Of this instant or later.
+    pub since: Option<Timestamp>,
+    /// Before this instant.
+    pub until: Option<Timestamp>,
+    /// By this actor.
+    pub actor_id: Option<String>,
+    /// About this kind of object.
+    pub entity_type: Option<String>,
+    /// About this object.
+    pub entity_id: Option<String>,
+    /// With this method.
+    pub method: Option<String>,
+}
+
+/// Records of the zone's chain, newest first.
+pub async fn list(
+    tx: &mut ZoneRead<'_>,
+    filter: &AdminEvidenceFilter,
+    page: &Page,
+) -> Result<Vec<AdminEvidenceRow>, StoreError> {
+    let chain = tx.zone.as_str().to_owned();
+    list_of(tx.tx, &chain, filter, page).await
+}
+
+/// Records that belong to no zone, newest first.
+pub async fn list_zoneless(
+    tx: &mut DeploymentRead<'_>,
+    filter: &AdminEvidenceFilter,
+    page: &Page,
+) -> Result<Vec<AdminEvidenceRow>, StoreError> {
+    list_of(tx.tx(), ZONELESS_CHAIN, filter, page).await
+}
+
+async fn list_of(
+    tx: &mut Tx,
+    chain: &str,
+    filter: &AdminEvidenceFilter,
+    page: &Page,
+) -> Result<Vec<AdminEvidenceRow>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM admin_audit_events WHERE chain = ?1 AND (occurred_at < ?2 OR (occurred_at = ?2 AND id < ?3))
+           AND (CAST(?4 AS BIGINT) IS NULL OR occurred_at >= ?4) AND (CAST(?5 AS BIGINT) IS NULL OR occurred_at < ?5)
+           AND (CAST(?6 AS TEXT) IS NULL OR actor_id = ?6) AND (CAST(?7 AS TEXT) IS NULL OR entity_type = ?7)
+           AND (CAST(?8 AS TEXT) IS NULL OR entity_id = ?8) AND (CAST(?9 AS TEXT) IS NULL OR method = ?9)
+         ORDER BY occurred_at DESC, id DESC LIMIT ?10"
+    );
+    let (at, limit) = (page.at(), page.limit());
+    let params = params![
+        chain,
+        at,
+        page.id(),
+        filter.since,
+        filter.until,
+        filter.actor_id,
+        filter.entity_type,
+        filter.entity_id,
+        filter.method,
+        limit
+    ];
+    tx.query(&sql, params).await?.into_iter().map(read).collect()
 }
 
 async fn head_of(tx: &mut Tx, chain: &str) -> Result<Option<Head>, StoreError> {

@@ -3,6 +3,7 @@
 use caracal_authority::{AdminTokenId, Timestamp, ZoneId};
 
 use crate::error::StoreError;
+use crate::page::Page;
 use crate::tx::{DeploymentRead, DeploymentWrite};
 use crate::value::{Bind, Row, params};
 
@@ -27,9 +28,12 @@ pub struct AdminToken {
     pub last_used_at: Option<Timestamp>,
     /// When it was revoked.
     pub revoked_at: Option<Timestamp>,
+    /// When it stops by itself.
+    pub expires_at: Option<Timestamp>,
 }
 
-const COLUMNS: &str = "id, name, scope, capability, zone_id, created_by, created_at, last_used_at, revoked_at";
+const COLUMNS: &str =
+    "id, name, scope, capability, zone_id, created_by, created_at, last_used_at, revoked_at, expires_at";
 
 fn read(row: Row) -> Result<AdminToken, StoreError> {
     let mut columns = row.columns("admin_tokens");
@@ -43,6 +47,7 @@ fn read(row: Row) -> Result<AdminToken, StoreError> {
         created_at: columns.next()?,
         last_used_at: columns.next()?,
         revoked_at: columns.next()?,
+        expires_at: columns.next()?,
     })
 }
 
@@ -55,7 +60,7 @@ pub async fn find_by_digest(tx: &mut DeploymentRead<'_>, digest: &str) -> Result
 /// Adds a token. Conflicts on `admin_tokens.token_digest`.
 pub async fn add(tx: &mut DeploymentWrite<'_>, token: &AdminToken, digest: &str) -> Result<(), StoreError> {
     let sql = "INSERT INTO admin_tokens (id, name, scope, capability, zone_id, token_digest, created_by, created_at,
-                 last_used_at, revoked_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, NULL, NULL)";
+                 last_used_at, revoked_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, NULL, NULL, ?9)";
     let params = params![
         token.id,
         token.name,
@@ -64,7 +69,8 @@ pub async fn add(tx: &mut DeploymentWrite<'_>, token: &AdminToken, digest: &str)
         token.zone_id,
         digest,
         token.created_by,
-        token.created_at
+        token.created_at,
+        token.expires_at
     ];
     tx.tx().append(sql, params).await.map(|_| ())
 }
@@ -79,4 +85,39 @@ pub async fn revoke_predecessors(
     let sql = "UPDATE admin_tokens SET revoked_at = ?3
                WHERE created_by = ?1 AND token_digest <> ?2 AND revoked_at IS NULL";
     tx.tx().execute(sql, params![created_by, digest, now]).await
+}
+
+/// One token, revoked or not.
+pub async fn lookup(tx: &mut DeploymentRead<'_>, id: &AdminTokenId) -> Result<Option<AdminToken>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM admin_tokens WHERE id = ?1");
+    tx.tx().query_one(&sql, params![id]).await?.map(read).transpose()
+}
+
+/// All tokens, revoked ones included, newest first.
+pub async fn list(tx: &mut DeploymentRead<'_>, page: &Page) -> Result<Vec<AdminToken>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM admin_tokens WHERE created_at < ?1 OR (created_at = ?1 AND id < ?2)
+         ORDER BY created_at DESC, id DESC LIMIT ?3"
+    );
+    tx.tx().query(&sql, params![page.at(), page.id(), page.limit()]).await?.into_iter().map(read).collect()
+}
+
+/// Revokes a token; `false` when it was not there or revoked before.
+pub async fn revoke(tx: &mut DeploymentWrite<'_>, id: &AdminTokenId) -> Result<bool, StoreError> {
+    let now = tx.now();
+    let sql = "UPDATE admin_tokens SET revoked_at = ?2 WHERE id = ?1 AND revoked_at IS NULL";
+    Ok(tx.tx().execute(sql, params![id, now]).await? == 1)
+}
+
+/// Revokes every live token that is bound to `zone`; says how many there were.
+pub async fn revoke_of_zone(tx: &mut DeploymentWrite<'_>, zone: &ZoneId) -> Result<usize, StoreError> {
+    let now = tx.now();
+    let sql = "UPDATE admin_tokens SET revoked_at = ?2 WHERE zone_id = ?1 AND revoked_at IS NULL";
+    tx.tx().execute(sql, params![zone, now]).await
+}
+
+/// Notes when a token was used, unless a later use is known.
+pub async fn note_use(tx: &mut DeploymentWrite<'_>, id: &AdminTokenId, at: Timestamp) -> Result<(), StoreError> {
+    let sql = "UPDATE admin_tokens SET last_used_at = ?2 WHERE id = ?1 AND (last_used_at IS NULL OR last_used_at < ?2)";
+    tx.tx().append(sql, params![id, at]).await.map(|_| ())
 }

@@ -3,10 +3,10 @@
 use caracal_authority::{ApplicationId, Timestamp, ZoneId};
 
 use crate::ahead::by_id;
-use crate::attribution::Attribution;
+use crate::attribution::{Attribution, archive_row};
 use crate::error::StoreError;
 use crate::page::Page;
-use crate::tx::{DeploymentRead, ZoneRead, ZoneWrite};
+use crate::tx::{DeploymentRead, DeploymentWrite, ZoneRead, ZoneWrite};
 use crate::value::{Bind, Row, params};
 
 /// An application.
@@ -149,4 +149,18 @@ pub async fn update(tx: &mut ZoneWrite<'_>, application: &Application) -> Result
         by.updated_at
     ];
     tx.tx.execute(sql, params).await.map(|_| ())
+}
+
+/// Archives an application; `false` when it is not there or archived already.
+pub async fn archive(tx: &mut ZoneWrite<'_>, id: &ApplicationId, by: &str) -> Result<bool, StoreError> {
+    archive_row(tx, "applications", id.as_str(), by).await
+}
+
+/// Archives applications of any zone that ended by themselves at `before` or earlier, `limit` at most; says how many. It takes
+/// nothing away: what has ended authenticates nobody.
+pub async fn archive_ended(tx: &mut DeploymentWrite<'_>, before: Timestamp, limit: i64) -> Result<usize, StoreError> {
+    let now = tx.now();
+    let sql = "UPDATE applications SET archived_at = ?2, updated_at = ?2 WHERE id IN
+                 (SELECT id FROM applications WHERE expires_at <= ?1 AND archived_at IS NULL ORDER BY expires_at LIMIT ?3)";
+    tx.tx().append(sql, params![before, now, limit]).await
 }

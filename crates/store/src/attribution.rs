@@ -3,7 +3,8 @@
 use caracal_authority::Timestamp;
 
 use crate::error::StoreError;
-use crate::value::Columns;
+use crate::tx::ZoneWrite;
+use crate::value::{Bind, Columns, params};
 
 /// Creation and last change of a management object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,4 +47,20 @@ impl Attribution {
             updated_at: Some(at),
         }
     }
+}
+
+/// Archives the row `id` of `table`, whose columns are those of any archived kind; `false` when it is not there or
+/// archived already.
+pub(crate) async fn archive_row(
+    tx: &mut ZoneWrite<'_>,
+    table: &'static str,
+    id: &str,
+    by: &str,
+) -> Result<bool, StoreError> {
+    let (zone, now) = (tx.zone.clone(), tx.now());
+    let sql = format!(
+        "UPDATE {table} SET archived_at = ?3, updated_by = ?4, updated_via_operator = 0, updated_at = ?3
+         WHERE zone_id = ?1 AND id = ?2 AND archived_at IS NULL"
+    );
+    Ok(tx.tx.execute(&sql, params![zone, id, now, by]).await? == 1)
 }

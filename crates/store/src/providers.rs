@@ -4,7 +4,7 @@ use caracal_authority::{ProviderId, Timestamp, ZoneId};
 use serde_json::{Map, Value};
 
 use crate::ahead::by_id;
-use crate::attribution::Attribution;
+use crate::attribution::{Attribution, archive_row};
 use crate::error::StoreError;
 use crate::page::Page;
 use crate::tx::{ZoneRead, ZoneWrite};
@@ -131,4 +131,9 @@ pub async fn update(tx: &mut ZoneWrite<'_>, provider: &Provider) -> Result<(), S
         by.updated_at
     ];
     tx.tx.execute(sql, params).await.map(|_| ())
+}
+
+/// Archives a provider; `false` when it is not there or archived already.
+pub async fn archive(tx: &mut ZoneWrite<'_>, id: &ProviderId, by: &str) -> Result<bool, StoreError> {
+    archive_row(tx, "providers", id.as_str(), by).await
 }

@@ -76,7 +76,7 @@ impl RecordRow {
 pub(crate) const COLUMNS: &str = "zone_id, id, kind, subject_id, client_id, use_class, jti, status, parent_id, agent_session_id, \
                        delegation_edge_id, expires_at, created_at, revoked_at, revoked_reason, provenance";
 
-fn read(row: Row) -> Result<RecordRow, StoreError> {
+pub(crate) fn read(row: Row) -> Result<RecordRow, StoreError> {
     let mut columns = row.columns("authority_records");
     Ok(RecordRow {
         zone_id: columns.next()?,

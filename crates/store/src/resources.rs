@@ -4,7 +4,7 @@ use caracal_authority::{ProviderId, ResourceId, Timestamp, ZoneId};
 use serde::{Deserialize, Serialize};
 
 use crate::ahead::by_id;
-use crate::attribution::Attribution;
+use crate::attribution::{Attribution, archive_row};
 use crate::error::StoreError;
 use crate::page::Page;
 use crate::tx::{ZoneRead, ZoneWrite};
@@ -210,6 +210,11 @@ pub async fn update(tx: &mut ZoneWrite<'_>, resource: &Resource) -> Result<(), S
         limits
     ];
     tx.tx.execute(sql, params).await.map(|_| ())
+}
+
+/// Archives a resource; `false` when it is not there or archived already.
+pub async fn archive(tx: &mut ZoneWrite<'_>, id: &ResourceId, by: &str) -> Result<bool, StoreError> {
+    archive_row(tx, "resources", id.as_str(), by).await
 }
 
 fn limits_text(limits: &CallLimits) -> Option<String> {

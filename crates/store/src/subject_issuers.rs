@@ -2,7 +2,7 @@
 
 use caracal_authority::{SubjectIssuerId, Timestamp, ZoneId};
 
-use crate::attribution::Attribution;
+use crate::attribution::{Attribution, archive_row};
 use crate::error::StoreError;
 use crate::page::Page;
 use crate::tx::{ZoneRead, ZoneWrite};
@@ -111,8 +111,5 @@ pub async fn update(tx: &mut ZoneWrite<'_>, row: &SubjectIssuer) -> Result<bool,
 
 /// Archives a registration and says whether it was there and live. What was minted under it lives on.
 pub async fn archive(tx: &mut ZoneWrite<'_>, id: &SubjectIssuerId, by: &str) -> Result<bool, StoreError> {
-    let sql = "UPDATE subject_issuers SET archived_at = ?3, updated_by = ?4, updated_via_operator = 0, updated_at = ?3
-               WHERE zone_id = ?1 AND id = ?2 AND archived_at IS NULL";
-    let (zone, now) = (tx.zone.clone(), tx.now());
-    Ok(tx.tx.execute(sql, params![zone, id, now, by]).await? > 0)
+    archive_row(tx, "subject_issuers", id.as_str(), by).await
 }

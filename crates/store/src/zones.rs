@@ -151,3 +151,30 @@ pub async fn give_to(tx: &mut ZoneWrite<'_>, account: &str) -> Result<(), StoreE
     let sql = "INSERT INTO zone_owners (zone_id, account) VALUES (?1, ?2)";
     tx.tx.append(sql, params![zone, account]).await.map(|_| ())
 }
+
+/// Stores name, slug, settings and last change of the transaction's zone. Conflicts on `zones.slug`.
+pub async fn update(tx: &mut ZoneWrite<'_>, zone: &Zone) -> Result<(), StoreError> {
+    let sql = "UPDATE zones SET name = ?2, slug = ?3, dcr_enabled = ?4, operator_coauthor_badge = ?5,
+                 operator_governed = ?6, updated_by = ?7, updated_via_operator = ?8, updated_at = ?9 WHERE id = ?1";
+    let (id, by) = (tx.zone.clone(), &zone.attribution);
+    let params = params![
+        id,
+        zone.name,
+        zone.slug,
+        zone.dcr_enabled,
+        zone.operator_coauthor_badge,
+        zone.operator_governed,
+        by.updated_by,
+        by.updated_via_operator,
+        by.updated_at
+    ];
+    tx.tx.execute(sql, params).await.map(|_| ())
+}
+
+/// Archives the transaction's zone; `false` when it is not there or archived already.
+pub async fn archive(tx: &mut ZoneWrite<'_>, by: &str) -> Result<bool, StoreError> {
+    let (id, now) = (tx.zone.clone(), tx.now());
+    let sql = "UPDATE zones SET archived_at = ?2, updated_at = ?2, updated_by = ?3, updated_via_operator = 0
+               WHERE id = ?1 AND archived_at IS NULL";
+    Ok(tx.tx.execute(sql, params![id, now, by]).await? == 1)
+}

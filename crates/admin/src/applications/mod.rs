@@ -1,8 +1,11 @@
 //! Applications (contract: admin-api.md §5.2).
 
+pub(crate) mod archive;
 pub(crate) mod create;
 pub(crate) mod list;
 pub(crate) mod read;
+pub(crate) mod register;
+pub(crate) mod reveal_secret;
 pub(crate) mod rotate_secret;
 mod secret;
 mod traits;
@@ -79,7 +82,11 @@ impl<'a> From<&'a Application> for Core<'a> {
 /// The application, if it exists for the outside: archived is absent.
 async fn existing(tx: &mut ZoneRead<'_>, id: &ApplicationId) -> Result<Application, Refusal> {
     let found = applications::lookup(tx, id).await?.filter(|application| application.archived_at.is_none());
-    found.ok_or_else(|| Refusal::missing("application_not_found"))
+    found.ok_or_else(missing)
+}
+
+fn missing() -> Refusal {
+    Refusal::missing("application_not_found")
 }
 
 /// Names of managed applications are unique in a zone, case aside.

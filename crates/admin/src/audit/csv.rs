@@ -10,7 +10,7 @@ use crate::answer::Answer;
 use crate::problem::Refusal;
 
 /// A file with a header row. `name` is made of ids, which are safe in a header.
-pub(super) fn file(name: &str, columns: &[&str], rows: impl Iterator<Item = Vec<Value>>) -> Result<Answer, Refusal> {
+pub(crate) fn file(name: &str, columns: &[&str], rows: impl Iterator<Item = Vec<Value>>) -> Result<Answer, Refusal> {
     let mut text = String::new();
     push_line(&mut text, columns.iter().map(|column| (*column).to_owned()));
     for row in rows {

@@ -2,10 +2,10 @@
 
 use caracal_authority::Timestamp;
 use caracal_store::evidence::EvidenceRow;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{known, list_of, redacted};
-use crate::problem::Refusal;
+use crate::export::Exported;
 
 /// Everything that can be exported, in the order it is when nothing is asked for.
 const FIELDS: [&str; 46] = [
@@ -57,42 +57,15 @@ const FIELDS: [&str; 46] = [
     "federated_user_issuer",
 ];
 
-/// Columns in the order asked for, repetitions kept.
-pub(super) struct Columns(Vec<&'static str>);
+impl Exported for EvidenceRow {
+    const FIELDS: &'static [&'static str] = &FIELDS;
 
-impl Columns {
-    /// All of them.
-    pub(super) fn all() -> Self {
-        Self(FIELDS.to_vec())
+    fn shown(&self) -> Value {
+        redacted(self)
     }
 
-    /// A comma list, each of which must be known; else 400 `invalid_fields`.
-    pub(super) fn parse(list: &str) -> Result<Self, Refusal> {
-        let find = |name: &str| {
-            let name = name.trim();
-            let found = FIELDS.iter().copied().find(|field| *field == name);
-            found.ok_or_else(|| {
-                Refusal::invalid("invalid_fields").describe(format!("{name:?} is not a field of the export"))
-            })
-        };
-        list.split(',').map(find).collect::<Result<_, _>>().map(Self)
-    }
-
-    pub(super) fn names(&self) -> &[&'static str] {
-        &self.0
-    }
-
-    /// One value for each column; what an event does not have is `null`.
-    pub(super) fn values(&self, row: &EvidenceRow) -> Vec<Value> {
-        let metadata = redacted(row);
-        self.0.iter().map(|name| value(row, &metadata, name).unwrap_or(Value::Null)).collect()
-    }
-
-    /// An object with the columns; metadata that an event does not have is left out.
-    pub(super) fn object(&self, row: &EvidenceRow) -> Map<String, Value> {
-        let metadata = redacted(row);
-        let member = |name: &&'static str| value(row, &metadata, name).map(|value| ((*name).to_owned(), value));
-        self.0.iter().filter_map(member).collect()
+    fn value(&self, shown: &Value, name: &str) -> Option<Value> {
+        value(self, shown, name)
     }
 }
 

@@ -6,10 +6,10 @@ use caracal_store::Page;
 use caracal_store::evidence::{self, EvidenceFilter, EvidenceRow};
 use http::Method;
 
-use super::export::Columns;
 use super::{View, csv, place};
 use crate::Admin;
 use crate::answer::Answer;
+use crate::export::Columns;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
 use crate::page::{Listing, Query, invalid};
 use crate::problem::Refusal;
@@ -27,7 +27,7 @@ async fn list(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal> 
     let query = &call.query;
     let limit = query.limit(100, 1000)?;
     let mut filter = filter(query)?;
-    let is_csv = query.choice("format", &["json", "csv"])? == Some("csv");
+    let is_csv = query.is_csv()?;
     let fields = query.bounded("fields", 1, 1000)?;
     let types = query.bounded("event_type", 1, 512)?;
     query.bounded("cursor", 1, 512)?;

@@ -1,7 +1,7 @@
 //! Reading evidence (contract: admin-api.md §5.12, audit-and-streams.md §8).
 
 pub(crate) mod by_request;
-mod csv;
+pub(crate) mod csv;
 pub(crate) mod explain;
 mod export;
 pub(crate) mod list;
@@ -71,7 +71,7 @@ fn metadata(row: &EvidenceRow) -> Value {
 }
 
 /// The metadata for people's eyes.
-fn redacted(row: &EvidenceRow) -> Value {
+pub(crate) fn redacted(row: &EvidenceRow) -> Value {
     let mut value = metadata(row);
     redact::evidence(&mut value);
     value

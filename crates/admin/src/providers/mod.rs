@@ -1,5 +1,6 @@
 //! Credential providers (contract: admin-api.md §5.4).
 
+pub(crate) mod archive;
 mod check;
 mod config;
 pub(crate) mod create;

@@ -1,5 +1,6 @@
 //! Resources (contract: admin-api.md §5.6; README D18).
 
+pub(crate) mod archive;
 pub(crate) mod create;
 mod fields;
 pub(crate) mod list;

@@ -11,6 +11,7 @@ use http::{Method, StatusCode};
 use super::missing;
 use crate::Admin;
 use crate::answer::Changed;
+use crate::custody;
 use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
 use crate::problem::Refusal;
@@ -45,9 +46,6 @@ async fn remove(admin: Arc<Admin>, call: Call<InZone>) -> Result<Changed, Refusa
             })
         })
         .await?;
-    // A copy that stays behind in a backend opens nothing any more: its hash is gone.
-    if let Err(error) = admin.sealed.stage(&reference, None).await {
-        tracing::warn!(reference, %error, "the secret of a workload that was removed is still in the backend");
-    }
+    custody::forget(&admin.sealed, &reference).await;
     Ok(recorded.empty())
 }

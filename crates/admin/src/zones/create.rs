@@ -38,16 +38,22 @@ impl Draft {
     fn read(body: Option<Value>) -> Result<Self, Mismatch> {
         let mut fields = Fields::of(body)?;
         let name = fields.required_text("name", Text::trimmed(1, 120))?;
-        let slug = fields.text("slug", Text::exact(1, usize::MAX))?;
-        let is_slug =
-            |slug: &String| slug.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-        if slug.as_ref().is_some_and(|slug| !is_slug(slug)) {
-            return Err(fields.mismatch("slug", "expected lower-case letters, digits and hyphens"));
-        }
+        let slug = slug_of(&mut fields)?;
         let dcr_enabled = fields.flag("dcr_enabled")?.unwrap_or(false);
         fields.nothing_else()?;
         Ok(Self { name, slug, dcr_enabled })
     }
+}
+
+/// The member `slug`, when it is there.
+pub(super) fn slug_of(fields: &mut Fields) -> Result<Option<String>, Mismatch> {
+    let slug = fields.text("slug", Text::exact(1, usize::MAX))?;
+    let is_slug =
+        |slug: &String| slug.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    if slug.as_ref().is_some_and(|slug| !is_slug(slug)) {
+        return Err(fields.mismatch("slug", "expected lower-case letters, digits and hyphens"));
+    }
+    Ok(slug)
 }
 
 struct Change {
@@ -118,6 +124,6 @@ impl Change {
     }
 }
 
-fn conflict(error: StoreError) -> Refusal {
+pub(super) fn conflict(error: StoreError) -> Refusal {
     if error.is_conflict_on("zones.slug") { Refusal::conflict("zone_slug_conflict") } else { error.into() }
 }

@@ -1,11 +1,15 @@
 //! Zones (contract: admin-api.md §5.1).
 
+pub(crate) mod archive;
 pub(crate) mod create;
+pub(crate) mod dcr_status;
 pub(crate) mod list;
+pub(crate) mod overview;
 pub(crate) mod read;
+pub(crate) mod update;
 
 use caracal_authority::ZoneId;
-use caracal_store::ZoneWrite;
+use caracal_store::ZoneRead;
 use caracal_store::zones::{self, Zone};
 use serde::Serialize;
 
@@ -40,10 +44,12 @@ impl<'a> From<&'a Zone> for View<'a> {
 }
 
 /// For what is created in a zone: it must still be there when the change commits.
-pub(crate) async fn require_live_zone(tx: &mut ZoneWrite<'_>) -> Result<(), Refusal> {
-    let zone = zones::lookup(tx).await?;
-    match zone.filter(|zone| zone.archived_at.is_none()) {
-        Some(_) => Ok(()),
-        None => Err(Refusal::missing("zone_not_found")),
-    }
+pub(crate) async fn require_live_zone(tx: &mut ZoneRead<'_>) -> Result<(), Refusal> {
+    live(tx).await.map(|_| ())
+}
+
+/// The zone, if it is there and not archived.
+pub(crate) async fn live(tx: &mut ZoneRead<'_>) -> Result<Zone, Refusal> {
+    let zone = zones::lookup(tx).await?.filter(|zone| zone.archived_at.is_none());
+    zone.ok_or_else(|| Refusal::missing("zone_not_found"))
 }

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use caracal_store::zones;
 use http::Method;
 
-use super::View;
+use super::{View, live};
 use crate::Admin;
 use crate::answer::Answer;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
@@ -20,7 +19,6 @@ pub(crate) const ROUTE: Route = Route {
 
 async fn read(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal> {
     let mut snapshot = admin.store.snapshot().await?;
-    let zone = zones::lookup(&mut snapshot.zone(&call.place.zone)).await?;
-    let zone = zone.filter(|zone| zone.archived_at.is_none()).ok_or_else(|| Refusal::missing("zone_not_found"))?;
+    let zone = live(&mut snapshot.zone(&call.place.zone)).await?;
     Ok(Answer::ok(&View::from(&zone)))
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use caracal_admin::{AdminConfig, Needs, route_list};
+use caracal_crypto::Secret;
 use caracal_crypto::fast_hash::ConsoleToken;
 use caracal_http::PeerAddr;
 use caracal_http::rate::SharedWindows;
@@ -17,7 +18,8 @@ use crate::world::{BOOTSTRAP, START, World, assertion, derived, request};
 /// A route's path with its parameters filled in.
 fn path(template: &str, zone: &str) -> String {
     let filled = template.replace("{zone}", zone);
-    ["{id}", "{version}", "{request}", "{*tile}"].iter().fold(filled, |path, name| path.replace(name, "x-1"))
+    let names = ["{id}", "{version}", "{request}", "{admin_token}", "{*tile}"];
+    names.iter().fold(filled, |path, name| path.replace(name, "x-1"))
 }
 
 fn open() -> AdminConfig {
@@ -119,7 +121,7 @@ mod t01_control_plane_coverage {
     async fn every_route_but_reads_that_change_nothing_needs_write_and_decisions_need_approve() {
         for route in closed_routes() {
             // Whoever is shown a secret can do whatever it opens (difference D12).
-            let reveals = route.path.ends_with("/secret");
+            let reveals = route.path.ends_with("secret");
             let is_read = route.method == http::Method::GET && !reveals || route.path == "/v1/policies/validate";
             let is_decision = route.path.ends_with("/approve") || route.path.ends_with("/reject");
             let expected = if is_read {
@@ -144,7 +146,9 @@ mod t01_control_plane_coverage {
             };
             let method = route.method.as_str();
             for id in ["a%20b", "a%2Fb", "a%00", "%C3%A9", "a%0Ab"] {
-                world.call(method, &named(id), None).await.is_refused(400, "invalid_params");
+                let of_token = route.path.contains("{admin_token}");
+                let code = if of_token { "invalid_admin_token_id" } else { "invalid_params" };
+                world.call(method, &named(id), None).await.is_refused(400, code);
             }
             world.call_as(None, method, &named("%zz"), None).await.is_refused(400, "bad_request");
             world.call_as(None, method, &named("%E0%A4%A"), None).await.is_refused(400, "bad_request");
@@ -616,4 +620,55 @@ async fn a_head_is_a_get_without_a_body() {
     let read = world.mint("read", None).await;
     assert_eq!(world.call_as(Some(&read), "HEAD", "/v1/zones", None).await.status, 200);
     assert_eq!(world.call_as(None, "HEAD", "/v1/zones", None).await.status, 401);
+}
+
+#[tokio::test]
+async fn t12_foothold_metrics_are_for_their_own_bearer_and_closed_without_one() {
+    let closed = World::new().await;
+    closed.get("/metrics").await.is_refused(401, "unauthorized");
+    let bearer = AdminConfig { metrics_bearer: Some(Secret::new("of-metrics".to_owned())), ..open() };
+    let world = World::with(AdminConfig { open_metrics: true, ..bearer }).await;
+    for token in [None, Some("of-metric"), Some("of-metricsx"), Some(BOOTSTRAP)] {
+        world.call_as(token, "GET", "/metrics", None).await.is_refused(401, "unauthorized");
+    }
+    let answer = world.call_as(Some("of-metrics"), "GET", "/metrics", None).await;
+    assert_eq!(answer.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    for name in [
+        "caracal_log_emitted_total",
+        "caracal_log_dropped_total",
+        "caracal_log_sampled_total",
+        "caracal_secret_backend_operations_total",
+        "caracal_secret_backend_errors_total",
+        "caracal_api_outbox_pending_total",
+        "caracal_api_outbox_dead_total",
+        "caracal_api_outbox_oldest_pending_age_seconds",
+        "caracal_api_outbox_oldest_dead_age_seconds",
+    ] {
+        assert!(answer.text.lines().any(|line| line.starts_with(&format!("{name} "))), "{name}: {}", answer.text);
+    }
+    let dev = World::with(AdminConfig { open_metrics: true, ..open() }).await;
+    assert_eq!(dev.call_as(None, "GET", "/metrics", None).await.status, 200);
+}
+
+#[tokio::test]
+async fn t01_control_plane_every_strict_route_refuses_members_it_does_not_know() {
+    let world = World::with(open()).await;
+    let zone = world.zone("Ops").await;
+    let at = |path: &str| format!("/v1/zones/{zone}{path}");
+    for (method, path, mut body, code) in [
+        ("POST", "/v1/zones".to_owned(), json!({"name": "x"}), "invalid_zone"),
+        ("PATCH", at(""), json!({"name": "x"}), "invalid_zone"),
+        ("POST", at("/applications"), json!({"name": "x", "registration_method": "managed"}), "invalid_application"),
+        ("PATCH", at("/applications/x"), json!({"name": "x"}), "invalid_application"),
+        ("POST", at("/applications/dcr"), json!({"name": "x"}), "invalid_application"),
+        ("POST", at("/workloads"), json!({"name": "x"}), "invalid_workload"),
+        ("PUT", at("/workloads/x"), json!({"name": "x"}), "invalid_workload"),
+        ("PUT", "/v1/mint-rate-limit".to_owned(), json!({"limit_per_minute": 1}), "invalid_body"),
+        ("PUT", "/v1/audit-retention".to_owned(), json!({"retention_days": 1}), "invalid_body"),
+        ("POST", "/v1/admin-tokens".to_owned(), json!({"name": "x", "scope": "global"}), "invalid_admin_token_request"),
+    ] {
+        body["unheard_of"] = json!(1);
+        world.call(method, &path, Some(body)).await.is_refused(400, code);
+    }
+    assert_eq!(world.get("/v1/zones").await.is(200)["items"].as_array().unwrap().len(), 1);
 }

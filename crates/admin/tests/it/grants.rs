@@ -1,12 +1,10 @@
 //! Delegated grants: what is recorded, and what falls with one.
 
-use std::time::Duration;
-
-use caracal_authority::{ApplicationId, AuthorityRecordId, ZoneId};
-use caracal_store::records::{self, RecordRow};
-use caracal_store::{Message, StoreError};
+use caracal_store::Message;
+use caracal_store::records::RecordRow;
 use serde_json::{Value, json};
 
+use crate::standing::Standing;
 use crate::world::{Answer, World};
 
 struct Setting {
@@ -52,48 +50,17 @@ impl Setting {
 
     /// Records that are alive for an hour, each with an id, a kind, a subject and a parent.
     async fn hold(&self, rows: Vec<(String, &str, &str, Option<&str>)>) {
-        let now = self.world.store.now();
-        let zone = ZoneId::parse(&self.zone).unwrap();
         let row = |(id, kind, subject, parent): (String, &str, &str, Option<&str>)| RecordRow {
-            zone_id: zone.clone(),
-            id: AuthorityRecordId::parse(&id).unwrap(),
             kind: kind.to_owned(),
-            subject_id: subject.to_owned(),
-            client_id: ApplicationId::parse("whatever").unwrap(),
-            use_class: "session".to_owned(),
-            jti: format!("jti-{id}"),
-            status: "active".to_owned(),
             parent_id: parent.map(|parent| parent.parse().unwrap()),
-            agent_session_id: None,
-            delegation_edge_id: None,
-            expires_at: now.plus(Duration::from_secs(3_600)),
-            created_at: now,
-            revoked_at: None,
-            revoked_reason: None,
-            provenance: None,
+            ..self.world.record(&self.zone, &id, subject)
         };
-        let rows: Vec<RecordRow> = rows.into_iter().map(row).collect();
-        let done: Result<(), StoreError> = self
-            .world
-            .store
-            .commit(&zone, rows, |tx, rows| {
-                Box::pin(async move {
-                    for row in rows {
-                        records::add(tx, row).await?;
-                    }
-                    Ok(())
-                })
-            })
-            .await;
-        done.unwrap();
+        let records = rows.into_iter().map(row).collect();
+        self.world.stand(&self.zone, Standing { records, ..Standing::default() }).await;
     }
 
     async fn status_of(&self, record: &str) -> (String, Option<String>) {
-        let mut snapshot = self.world.store.snapshot().await.unwrap();
-        let id = AuthorityRecordId::parse(record).unwrap();
-        let zone = ZoneId::parse(&self.zone).unwrap();
-        let row = records::lookup(&mut snapshot.zone(&zone), &id).await.unwrap().unwrap();
-        (row.status, row.revoked_reason)
+        self.world.record_state(&self.zone, record).await
     }
 
     fn revocations(&self) -> Vec<Message> {

@@ -2,6 +2,7 @@
 //! as the listener gets it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod admin_tokens;
 mod applications;
 mod approvals;
 mod archived;
@@ -11,6 +12,7 @@ mod authorization_server;
 mod checks;
 mod connections;
 mod consents;
+mod endings;
 mod evidence;
 mod foothold;
 mod gates;
@@ -20,12 +22,15 @@ mod lists;
 mod loopback;
 mod mint_rate_limit;
 mod notifications;
+mod oversight;
 mod policies;
 mod policy_sets;
 mod providers;
+mod registration;
 mod resources;
 mod secrets;
 mod simulations;
+mod standing;
 mod subject_issuers;
 mod workloads;
 mod world;

@@ -239,6 +239,7 @@ impl World {
             created_at: now,
             last_used_at: None,
             revoked_at: None,
+            expires_at: None,
         };
         let digest = token_digest(&HmacKey::from_bytes(&KEY).unwrap(), &token);
         let minted: Result<(), StoreError> = self

@@ -18,6 +18,8 @@ pub struct ApiTuning {
     pub auth_failures_per_minute: u32,
     /// `API_MAX_RESOURCES_PER_ZONE`.
     pub max_resources_per_zone: u32,
+    /// `ADMIN_TOKEN_LAST_USED_DEBOUNCE_SEC`.
+    pub last_used_debounce: Duration,
 }
 
 /// What the Coordinator is tuned by.
@@ -106,6 +108,11 @@ impl ApiTuning {
             requests_per_minute: reader.number("API_V1_RATE_LIMIT_PER_MIN", 600, 0),
             auth_failures_per_minute: reader.number("ADMIN_AUTH_FAIL_LIMIT_PER_MIN", 60, 0),
             max_resources_per_zone: reader.number("API_MAX_RESOURCES_PER_ZONE", 100_000, 0),
+            last_used_debounce: Duration::from_secs(u64::from(reader.number::<u32>(
+                "ADMIN_TOKEN_LAST_USED_DEBOUNCE_SEC",
+                60,
+                0,
+            ))),
         }
     }
 }

@@ -183,6 +183,12 @@ pub const VARIABLES: &[Variable] = &[
     ),
     variable(&[Api], "API_MAX_RESOURCES_PER_ZONE", "100000", "resources of a zone; 0 turns it off"),
     variable(
+        &[Api],
+        "ADMIN_TOKEN_LAST_USED_DEBOUNCE_SEC",
+        "60",
+        "seconds by which the last use of an admin token may be out of date",
+    ),
+    variable(
         &[Api, Sts],
         "STS_MINT_RATE_LIMIT_PER_MIN",
         "1000",
@@ -323,7 +329,7 @@ pub const VARIABLES: &[Variable] = &[
     ),
     secret(&[Coordinator], "CARACAL_COORDINATOR_TOKEN", MADE, "the Coordinator's operator token"),
     secret(
-        &[Sts, Gateway, Audit, Coordinator],
+        &[Api, Sts, Gateway, Audit, Coordinator],
         "METRICS_BEARER",
         "none",
         "bearer for /metrics; without it open in dev, closed otherwise",

@@ -192,7 +192,9 @@ impl Services {
         let relay = Relay::new(store.clone(), streams, relaying);
         let shared = shared.map(|(redis, _)| Shared { redis, key: keys.streams.clone() });
         let runtime = sts.clone().filter(|_| settings.runs(Service::Api));
-        let admin_keys = (copy(&keys.admin_token), keys.admin_token_digests);
+        let metrics_bearer = keys.metrics_bearer.as_ref().map(copy);
+        let admin_keys =
+            AdminKeys { token: copy(&keys.admin_token), digests: keys.admin_token_digests, metrics_bearer };
         let admin = match runtime {
             Some(runtime) => Some(Arc::new(admin(settings, &parts, admin_keys, runtime)?)),
             None => None,
@@ -417,12 +419,15 @@ fn sts(settings: &Settings, parts: &Parts, keys: &KeyMaterial, issuer: &str) -> 
     )
 }
 
-fn admin(
-    settings: &Settings,
-    parts: &Parts,
-    (token, digests): (SecretText, HmacKey),
-    runtime: Arc<Sts>,
-) -> Result<Admin, StartError> {
+/// Keys that the Admin API alone uses.
+struct AdminKeys {
+    token: SecretText,
+    digests: HmacKey,
+    metrics_bearer: Option<SecretText>,
+}
+
+fn admin(settings: &Settings, parts: &Parts, keys: AdminKeys, runtime: Arc<Sts>) -> Result<Admin, StartError> {
+    let AdminKeys { token, digests, metrics_bearer } = keys;
     let admin = Admin::new(
         AdminConfig {
             bootstrap_token: Some(token),
@@ -433,6 +438,9 @@ fn admin(
             ready_per_minute: settings.ready_per_minute,
             max_resources_per_zone: settings.api.max_resources_per_zone,
             mint_rate_ceiling: settings.mint_rate_limit_per_min,
+            last_used_debounce: settings.api.last_used_debounce,
+            metrics_bearer,
+            open_metrics: parts.open_metrics,
             control_audience: settings.control_audience.clone(),
             trust_proxy: settings.trust_proxy,
             retention_ceiling: settings.audit.retention_days,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use caracal_authority::ZoneId;
+use caracal_authority::{Timestamp, ZoneId};
 use caracal_crypto::ed25519::SigningKey;
 use caracal_ledger::transparency::checkpoint::NotACheckpoint;
 use caracal_ledger::transparency::note::{NotSigned, Use, cosign};
@@ -13,7 +13,7 @@ use caracal_ledger::transparency::{
 };
 use caracal_ledger::{Problem, verify_store};
 use caracal_store::transparency::{LogKeyRow, add_log_key, find_log_key};
-use caracal_store::{BoxFuture, Store, StoreError};
+use caracal_store::{BoxFuture, Store, StoreError, retention};
 use caracal_testkit::Place;
 
 use crate::support::*;
@@ -393,6 +393,66 @@ mod t06_tampering {
             added += log.await.unwrap();
         }
         assert_eq!(added, 7);
+        let mut snapshot = store.snapshot().await.unwrap();
+        let heads = heads_in(&place);
+        let report = verify_store(&mut snapshot.deployment(), Some(key().as_ref()), &heads, |_, _| {}).await.unwrap();
+        assert!(report.is_intact(), "{report}");
+    }
+
+    /// What is removed for its age stays in the tree, which goes on behind it and continues what was signed before.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_tree_goes_on_when_its_first_events_are_gone() {
+        let place = Place::new();
+        let (store, held) = logged(&place).await;
+        let gone: Result<usize, StoreError> = store
+            .commit(&zone("z-1"), ledger(), |tx, ledger| {
+                Box::pin(async move {
+                    ledger.anchor(tx, Timestamp::from_seconds(4_000_000_000), 5).await?;
+                    retention::remove_anchored(tx, 100).await
+                })
+            })
+            .await;
+        assert_eq!(gone.unwrap(), 4, "the newest stays");
+        record(&store, &zone("z-1"), "e-6").await.unwrap();
+        assert_eq!(log(&store).catch_up().await.unwrap(), 1);
+        let made = file(&store, "req-e-6", Given { since: Some(&held), ..Given::default() }).await.unwrap();
+        let shown = verify(&made, Some(&held)).unwrap();
+        assert_eq!((shown.checkpoint.size, shown.continues), (6, Some(5)));
+        let mut snapshot = store.snapshot().await.unwrap();
+        let heads = heads_in(&place);
+        let report = verify_store(&mut snapshot.deployment(), Some(key().as_ref()), &heads, |_, _| {}).await.unwrap();
+        assert!(report.is_intact(), "{report}");
+    }
+}
+
+mod t06_retention {
+    use caracal_authority::Timestamp;
+    use caracal_store::retention;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn events_past_their_time_leave_a_whole_tree_and_none_goes_before_it_is_in_it() {
+        let place = Place::new();
+        let (store, held) = logged(&place).await;
+        for number in 6..=8 {
+            record(&store, &zone("z-1"), &format!("e-{number}")).await.unwrap();
+        }
+        let removed: Result<(Option<i64>, usize), StoreError> = store
+            .commit(&zone("z-1"), ledger(), |tx, ledger| {
+                Box::pin(async move {
+                    ledger.anchor(tx, Timestamp::from_seconds(2_000_000_000), 8).await?;
+                    let anchor = retention::find_anchor(tx).await?;
+                    Ok((anchor.map(|anchor| anchor.chain_seq), retention::remove_anchored(tx, 100).await?))
+                })
+            })
+            .await;
+        assert_eq!(removed.unwrap(), (Some(5), 5), "the tree reaches to seq 5");
+        assert_eq!(log(&store).catch_up().await.unwrap(), 3);
+        let made = file(&store, "req-e-7", Given { since: Some(&held), against: None }).await.unwrap();
+        assert_eq!(verify(&made, Some(&held)).unwrap().continues, Some(5));
+        let gone = file(&store, "req-e-3", Given::default()).await;
+        assert!(matches!(gone, Err(CannotProve::NoSuchRequest { .. })), "{gone:?}");
         let mut snapshot = store.snapshot().await.unwrap();
         let heads = heads_in(&place);
         let report = verify_store(&mut snapshot.deployment(), Some(key().as_ref()), &heads, |_, _| {}).await.unwrap();

@@ -143,6 +143,17 @@ macro_rules! conformance_suite {
                 rows_with_a_secret_elsewhere_are_named
                 the_limit_of_mints_comes_back_as_set
                 withdrawn_keys_are_gone_and_remembered_and_the_zone_has_moved
+                zones_are_changed_and_archived_once
+                what_is_archived_is_archived_once
+                applications_that_ended_by_themselves_are_archived_in_small_numbers
+                admin_tokens_are_listed_used_and_revoked_once
+                records_are_listed_by_what_they_are_now
+                sessions_are_listed_with_whose_authority_they_ride
+                subjects_are_what_their_records_tell
+                what_hangs_on_a_holder_is_found_however_deep
+                what_hangs_on_a_resource_is_found
+                management_records_are_listed_by_chain
+                a_zone_in_numbers_leaves_out_what_is_archived
                 evidence_comes_back_as_stored
                 a_crowd_under_one_request_id_is_cut_and_hides_no_denial
                 used_mandates_are_forgotten_once_expired

@@ -12,6 +12,7 @@ mod management;
 mod named;
 mod notifications;
 mod operations;
+mod oversight;
 mod runtime;
 mod services;
 
@@ -24,5 +25,6 @@ pub use management::*;
 pub use named::*;
 pub use notifications::*;
 pub use operations::*;
+pub use oversight::*;
 pub use runtime::*;
 pub use services::*;

@@ -426,6 +426,7 @@ pub(crate) fn admin_token(name: &str, full: bool) -> AdminToken {
         created_at: at(1),
         last_used_at: None,
         revoked_at: None,
+        expires_at: full.then(|| at(500)),
     }
 }
 
