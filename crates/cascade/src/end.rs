@@ -24,7 +24,7 @@ pub struct Fallen {
     pub sessions: usize,
     /// Edges that were revoked.
     pub edges: usize,
-    /// For revoked edges: distinct records behind the sessions they led to. For ended records: how many were revoked.
+    /// For revoked edges: distinct records behind the sessions they led to.
     pub records: usize,
 }
 
@@ -58,31 +58,6 @@ pub async fn revoke_edges(
     let mut fallen = write_down(tx, &part, &cascade, reason, &asked).await?;
     fallen.records = targets.iter().map(|target| &target.subject_record_id).collect::<HashSet<_>>().len();
     Ok(fallen)
-}
-
-/// Revokes authority records with all that descends from them, and ends every running session that is anchored to any of
-/// them, with all that falls with it. For whoever ends a user or an application: it is asked for, so the records of
-/// applications end too. Records that were revoked before are passed over, their sessions are not.
-pub async fn end_records(
-    tx: &mut ZoneWrite<'_>,
-    ids: &[AuthorityRecordId],
-    reason: &TerminationReason,
-) -> Result<Fallen, CascadeError> {
-    let mut anchors: BTreeSet<AuthorityRecordId> = ids.iter().cloned().collect();
-    let mut revoked = 0;
-    for id in ids {
-        for fallen in records::revoke_with_descendants(tx, id, reason.as_str()).await? {
-            events::record_revoked(tx, &fallen, reason.as_str()).await?;
-            anchors.insert(fallen);
-            revoked += 1;
-        }
-    }
-    let mut roots = Vec::new();
-    for anchor in &anchors {
-        roots.extend(sessions::list_running_anchored_to(tx, anchor).await?);
-    }
-    let fallen = if roots.is_empty() { Fallen::default() } else { end_sessions(tx, &roots, reason).await? };
-    Ok(Fallen { records: revoked, ..fallen })
 }
 
 /// Writes a cascade down. The epoch rises once, if an edge fell (D14). `asked` are the edges whose revocation was asked for:

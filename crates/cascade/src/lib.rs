@@ -1,4 +1,4 @@
-//! What falls with a session, a delegation or an authority record (contract: coordinator.md §9, differences D14, D15, D19).
+//! What falls with a session or a delegation (contract: coordinator.md §9, differences D14, D15, D19).
 //!
 //! A session ends. Its children run on its authority, so they end; every edge from or to any of them lends nothing any
 //! more, so it is revoked; and where the session was the last to act for a user, the user's record, which was proven for
@@ -10,7 +10,7 @@
 //! mint reads sessions and edges in its own, so it either committed before and is found by its anchors, or finds them ended
 //! and fails (difference D4).
 //!
-//! - [`end_sessions`], [`revoke_edges`], [`end_records`]: ends, which are final.
+//! - [`end_sessions`], [`revoke_edges`]: ends, which are final.
 //! - [`suspend`], [`resume`]: a stop that can be taken back, so nothing lasting is published of it (D15).
 //! - [`events`]: the messages of the life of sessions, edges and invocations.
 //!
@@ -27,7 +27,7 @@ use caracal_authority::Timestamp;
 use caracal_crypto::chance::{self, ChanceUnavailable};
 use caracal_store::StoreError;
 
-pub use end::{Fallen, end_records, end_sessions, revoke_edges};
+pub use end::{Fallen, end_sessions, revoke_edges};
 pub use gather::link;
 pub use pause::{Suspension, resume, suspend};
 

@@ -204,11 +204,6 @@ pub async fn list_active_derived(tx: &mut ZoneRead<'_>, parent: &EdgeId) -> Resu
     list_active(tx, "parent_edge_id", parent.as_str()).await
 }
 
-/// Active edges that are bound to a resource by its id, lapsed ones included.
-pub async fn list_active_bound_to(tx: &mut ZoneRead<'_>, resource: &ResourceId) -> Result<Vec<EdgeRow>, StoreError> {
-    list_active(tx, "resource_id", resource.as_str()).await
-}
-
 async fn list_active(tx: &mut ZoneRead<'_>, column: &str, id: &str) -> Result<Vec<EdgeRow>, StoreError> {
     let sql = format!(
         "SELECT {COLUMNS} FROM delegation_edges WHERE zone_id = ?1 AND {column} = ?2 AND status = 'active' ORDER BY id"

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::ahead::by_id;
 use crate::error::StoreError;
-use crate::tx::{DeploymentRead, ZoneRead, ZoneWrite};
+use crate::tx::{ZoneRead, ZoneWrite};
 use crate::value::{Bind, Param, Row, params};
 
 /// Until when a suspended service holds its slot.
@@ -268,44 +268,16 @@ pub async fn resume(tx: &mut ZoneWrite<'_>, id: &AgentSessionId, lease: Duration
     Ok(tx.tx.append(sql, params![zone, id, now, deadline]).await? == 1)
 }
 
-/// Running sessions that are anchored to `record`.
-pub async fn list_running_anchored_to(
-    tx: &mut ZoneRead<'_>,
-    record: &AuthorityRecordId,
-) -> Result<Vec<SessionRow>, StoreError> {
-    list_running_by(tx, "subject_record_id", record.as_str()).await
-}
-
-/// Running sessions of an application.
-pub async fn list_running_of(
-    tx: &mut ZoneRead<'_>,
-    application: &ApplicationId,
-) -> Result<Vec<SessionRow>, StoreError> {
-    list_running_by(tx, "application_id", application.as_str()).await
-}
-
-/// Running sessions of the zone, `limit` at most.
-pub async fn list_running(tx: &mut ZoneRead<'_>, limit: i64) -> Result<Vec<SessionRow>, StoreError> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM agent_sessions WHERE zone_id = ?1 AND capacity_until IS NOT NULL ORDER BY id LIMIT ?2"
-    );
-    tx.tx.query(&sql, params![tx.zone, limit]).await?.into_iter().map(read).collect()
-}
-
-async fn list_running_by(tx: &mut ZoneRead<'_>, column: &str, id: &str) -> Result<Vec<SessionRow>, StoreError> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM agent_sessions
-         WHERE zone_id = ?1 AND {column} = ?2 AND capacity_until IS NOT NULL ORDER BY id"
-    );
-    tx.tx.query(&sql, params![tx.zone, id]).await?.into_iter().map(read).collect()
-}
-
 /// Running sessions directly under `parent`.
 pub async fn list_running_children(
     tx: &mut ZoneRead<'_>,
     parent: &AgentSessionId,
 ) -> Result<Vec<SessionRow>, StoreError> {
-    list_running_by(tx, "parent_id", parent.as_str()).await
+    let sql = format!(
+        "SELECT {COLUMNS} FROM agent_sessions
+         WHERE zone_id = ?1 AND parent_id = ?2 AND capacity_until IS NOT NULL ORDER BY id"
+    );
+    tx.tx.query(&sql, params![tx.zone, parent]).await?.into_iter().map(read).collect()
 }
 
 /// Which sessions to list; empty fields admit all.
@@ -362,16 +334,4 @@ pub async fn list_lapsed_tasks(tx: &mut ZoneRead<'_>, limit: i64) -> Result<Vec<
     );
     let now = tx.now();
     tx.tx.query(&sql, params![tx.zone, now, limit]).await?.into_iter().map(read).collect()
-}
-
-/// The first zone after `after`, in the order of ids, in which a session runs.
-pub async fn find_running_zone(
-    tx: &mut DeploymentRead<'_>,
-    after: Option<&ZoneId>,
-) -> Result<Option<ZoneId>, StoreError> {
-    let after = after.map_or("", ZoneId::as_str);
-    let sql = "SELECT zone_id FROM agent_sessions
-               WHERE zone_id > ?1 AND capacity_until IS NOT NULL ORDER BY zone_id LIMIT 1";
-    let row = tx.tx().query_one(sql, params![after]).await?;
-    row.map(|row| row.columns("agent_sessions").next()).transpose()
 }

@@ -142,7 +142,6 @@ async fn holdings(fresh: &Fresh, name: &str) -> Vec<(&'static str, bool)> {
         ("reached capacity of app", sessions::holding_reaches(read, Among::Application(&app), 1).await.unwrap()),
         ("children", !sessions::list_running_children(read, &id!("parent")).await.unwrap().is_empty()),
         ("sessions listed", !sessions::list(read, &Default::default(), None, 9).await.unwrap().is_empty()),
-        ("sessions of app", !sessions::list_running_of(read, &app).await.unwrap().is_empty()),
         ("anchor", sessions::is_anchor(read, &id!("rec-1")).await.unwrap()),
         ("edge", delegations::lookup(read, &id!("e-1")).await.unwrap().is_some()),
         ("lineage", !delegations::lineage(read, &id!("e-1"), 9).await.unwrap().is_empty()),
