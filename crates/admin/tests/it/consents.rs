@@ -86,7 +86,7 @@ async fn what_somebody_agreed_to_becomes_an_account_of_the_subject_it_was_begun_
             "expires_at": "2026-01-01T01:00:00.000Z", "created_at": "2026-01-01T00:00:00.000Z",
             "updated_at": "2026-01-01T00:00:00.000Z"})
     );
-    let asked = idp().seen().into_iter().filter(|request| request.path() == "/token").next_back().unwrap();
+    let asked = idp().seen().into_iter().rfind(|request| request.path() == "/token").unwrap();
     assert_eq!(asked.field("redirect_uri").as_deref(), Some("https://console.example/callback"));
 
     // What is kept is what was issued, under seal; nothing that was on the way is in clear anywhere.
