@@ -9,6 +9,7 @@ use caracal_authority::ZoneId;
 use caracal_custody::ConnectionToken;
 use caracal_http::egress::{SimpleClient, SimpleRequest, TargetUrl};
 use caracal_store::provider_connections;
+use caracal_testkit::Received;
 use http::{HeaderMap, Method, Request};
 use serde_json::{Value, json};
 use url::Url;
@@ -86,7 +87,9 @@ async fn what_somebody_agreed_to_becomes_an_account_of_the_subject_it_was_begun_
             "expires_at": "2026-01-01T01:00:00.000Z", "created_at": "2026-01-01T00:00:00.000Z",
             "updated_at": "2026-01-01T00:00:00.000Z"})
     );
-    let asked = idp().seen().into_iter().rfind(|request| request.path() == "/token").unwrap();
+    // Other tests ask the same server, as other clients.
+    let of_ours = |request: &Received| request.field("code").is_some_and(|code| code.ends_with("-of-files"));
+    let asked = idp().seen().into_iter().rfind(of_ours).unwrap();
     assert_eq!(asked.field("redirect_uri").as_deref(), Some("https://console.example/callback"));
 
     // What is kept is what was issued, under seal; nothing that was on the way is in clear anywhere.
