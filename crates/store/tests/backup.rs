@@ -183,6 +183,7 @@ mod t17_rollback {
             "ledger_log_keys",
             "ledger_tiles",
             "ledger_trees",
+            "waiting_changes",
         ];
         // What the operator set up: older than it could be, and the operator is told.
         let provisioned = [
