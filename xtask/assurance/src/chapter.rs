@@ -11,7 +11,7 @@ pub(crate) fn write(model: &Model, tests: &[Listed], open: &str) -> String {
     let mut page = String::from("# Threat model\n\n");
     let _ = writeln!(page, "{}\n", model.claim.trim());
     page.push_str(
-        "This page is generated from [threat-model.toml](threat-model.toml), which says for every threat what answers it, which room of the tree holds that answer, \
+        "This page is generated from [threat-model.toml](threat-model.toml) and the files beside [open.txt](threat-model/open.txt), which say for every threat what answers it, which room of the tree holds that answer, \
          and which tests fail without it. `cargo xtask threat-model` fails when one of them is missing, did not run, or is claimed by nobody. To look something up: find \
          the threat, then the mitigation; its room is a folder under `crates/`, and a test is found by searching for the name after the last `::`.\n\n",
     );

@@ -17,6 +17,8 @@ use listing::{list, passed};
 use model::Model;
 
 const MODEL: &str = "docs/threat-model.toml";
+/// One file for each threat, named by its id.
+const THREATS: &str = "docs/threat-model";
 const PAGE: &str = "docs/threat-model.md";
 const OPEN: &str = "docs/threat-model/open.txt";
 const TESTS: &str = "docs/threat-model/tests.txt";
@@ -51,7 +53,7 @@ fn main() -> ExitCode {
 
 fn check_tree(ran: Option<(&str, &str)>) -> Result<String, String> {
     let root = root();
-    let model = Model::parse(&read(root, MODEL)?)?;
+    let model = model(root)?;
     let tests = list(root)?;
     let (open, known) = (read(root, OPEN)?, read(root, TESTS).unwrap_or_default());
     let tree = Tree {
@@ -98,12 +100,30 @@ fn runs<'a>(embedded: &'a str, servers: &'a str, rooms: &str) -> [Ran<'a>; 2] {
 
 fn write() -> Result<String, String> {
     let root = root();
-    let model = Model::parse(&read(root, MODEL)?)?;
+    let model = model(root)?;
     let (tests, open) = (list(root)?, read(root, OPEN)?);
     for (path, text) in [(PAGE, chapter::write(&model, &tests, &open)), (TESTS, inventory(&tests))] {
         std::fs::write(root.join(path), text).map_err(|error| format!("{path}: {error}"))?;
     }
     Ok(format!("{PAGE} and {TESTS} are written"))
+}
+
+/// The file and those of its threats, in their order.
+fn model(root: &Path) -> Result<Model, String> {
+    let mut names: Vec<String> = folders(root, THREATS)?.into_iter().filter(|name| name.ends_with(".toml")).collect();
+    names.sort();
+    let mut threats = Vec::new();
+    for name in names {
+        let path = format!("{THREATS}/{name}");
+        let found = model::threats(&read(root, &path)?).map_err(|error| format!("{path}: {error}"))?;
+        if found.iter().any(|threat| format!("{}.toml", threat.id) != name) {
+            return Err(format!("{path} holds the threat that it is named after, and no other"));
+        }
+        threats.extend(found);
+    }
+    let mut model = Model::parse(&read(root, MODEL)?).map_err(|error| format!("{MODEL}: {error}"))?;
+    model.threat.extend(threats);
+    Ok(model)
 }
 
 fn root() -> &'static Path {

@@ -1,4 +1,4 @@
-//! `docs/threat-model.toml`, typed. What the file may not say can't be read.
+//! `docs/threat-model.toml` and the files of its threats, typed. What the file may not say can't be read.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,20 @@ pub(crate) struct Model {
     /// Who stands between whom.
     pub(crate) boundary: Vec<Boundary>,
     /// What could make the claim false.
+    #[serde(default)]
     pub(crate) threat: Vec<Threat>,
+}
+
+/// The file of one threat.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OfThreat {
+    threat: Vec<Threat>,
+}
+
+/// Reads the file of one threat.
+pub(crate) fn threats(text: &str) -> Result<Vec<Threat>, String> {
+    toml::from_str::<OfThreat>(text).map(|file| file.threat).map_err(|error| error.to_string())
 }
 
 /// Numbered statements of one document: `STS-1` to `STS-15`.
@@ -143,7 +156,7 @@ impl Kind {
 impl Model {
     /// Reads the file.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        toml::from_str(text).map_err(|error| format!("docs/threat-model.toml: {error}"))
+        toml::from_str(text).map_err(|error| error.to_string())
     }
 
     /// Everything that has to be claimed.

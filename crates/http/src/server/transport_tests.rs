@@ -40,14 +40,12 @@ fn identity() -> (String, String) {
 
 /// Files of one certificate, in a directory of their own.
 struct Files {
-    directory: PathBuf,
+    directory: tempfile::TempDir,
 }
 
 impl Files {
-    fn new(name: &str) -> Self {
-        let directory = std::env::temp_dir().join(format!("caracal-tls-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
-        let this = Self { directory };
+    fn new() -> Self {
+        let this = Self { directory: tempfile::tempdir().unwrap() };
         this.renew();
         this
     }
@@ -61,21 +59,15 @@ impl Files {
     }
 
     fn certificate(&self) -> PathBuf {
-        self.directory.join("chain.pem")
+        self.directory.path().join("chain.pem")
     }
 
     fn key(&self) -> PathBuf {
-        self.directory.join("key.pem")
+        self.directory.path().join("key.pem")
     }
 
     fn load(&self) -> Arc<ServerTls> {
         ServerTls::load(&self.certificate(), &self.key()).unwrap()
-    }
-}
-
-impl Drop for Files {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.directory);
     }
 }
 
@@ -158,7 +150,7 @@ const CLEARTEXT: Transport = Transport { tls: None, cleartext_http2: true };
 
 #[tokio::test]
 async fn a_caller_gets_the_http_that_it_offers_and_none_without_tls() {
-    let files = Files::new("alpn");
+    let files = Files::new();
     let tls = Transport { tls: Some(files.load()), ..Transport::default() };
     let running = start(describing(), PATIENT, tls).await;
     let mut sender = http2(secure(running.address, &files.certificate(), &[b"h2"]).await.unwrap()).await;
@@ -186,13 +178,13 @@ async fn a_caller_gets_the_http_that_it_offers_and_none_without_tls() {
 
 #[tokio::test]
 async fn a_renewed_certificate_is_served_and_a_broken_one_never_replaces_a_good_one() {
-    let files = Files::new("renewal");
+    let files = Files::new();
     let tls = files.load();
     let running = start(describing(), PATIENT, Transport { tls: Some(tls.clone()), ..Transport::default() }).await;
     assert_eq!(tls.reload(), Ok(false));
     let first = std::fs::read(files.certificate()).unwrap();
     let second = files.renew();
-    let kept = files.directory.join("second.pem");
+    let kept = files.directory.path().join("second.pem");
     std::fs::write(&kept, second).unwrap();
     assert!(secure(running.address, &files.certificate(), &[]).await.is_err(), "nobody has looked yet");
     assert_eq!(tls.reload(), Ok(true));
@@ -219,7 +211,7 @@ async fn a_renewed_certificate_is_served_and_a_broken_one_never_replaces_a_good_
 
 #[tokio::test]
 async fn files_that_make_no_identity_are_named() {
-    let files = Files::new("faults");
+    let files = Files::new();
     let (certificate, key) = (files.certificate(), files.key());
     let load = || ServerTls::load(&certificate, &key).err().map(|error| error.to_string()).unwrap_or_default();
     let secret = std::fs::read_to_string(&key).unwrap();
@@ -464,7 +456,7 @@ impl Resolver for Here {
 
 #[tokio::test]
 async fn an_upstream_is_spoken_to_in_the_http_that_it_chooses() {
-    let files = Files::new("upstream");
+    let files = Files::new();
     let trust = TlsTrust::from_pem(false, Some(&std::fs::read(files.certificate()).unwrap()));
     let connector = GuardedConnector::new(AddressPolicy::new(true, PrivateHosts::default()), Arc::new(Here), trust);
     let secured = Transport { tls: Some(files.load()), ..Transport::default() };
