@@ -78,7 +78,7 @@ impl Route {
         let speaks_to_others = self.path.contains("/provider-connections")
             || ["/test", "/discovery"].iter().any(|end| self.path.ends_with(end));
         let has_secrets = ["/applications", "/providers", "/workloads"].iter().any(|part| self.path.contains(part));
-        !speaks_to_others && !(keeps_secrets_elsewhere && has_secrets)
+        !(speaks_to_others || keeps_secrets_elsewhere && has_secrets)
     }
 }
 
