@@ -294,6 +294,7 @@ async fn a_list_shows_what_an_application_asked_or_works_for_and_filters_it() {
         body["source_session_id"] = json!(session);
         let token = if session == Some(&foreign) { &two } else { &one };
         ids.insert(0, house.post(PATH, token, body).await.expect(201).text("id"));
+        house.clock.advance(1);
     }
     step(&house, &one, &ids[1], "start", None).await.expect(200);
     let of = |body: &Value| -> Vec<String> {

@@ -20,8 +20,10 @@ async fn sessions_are_listed_newest_first_page_by_page_without_gap_or_repetition
     let mut started = Vec::new();
     // All in one instant: the clock stands still.
     for _ in 0..7 {
-        started.insert(0, house.task().await);
+        started.push(house.task().await);
     }
+    // Ids of one instant ascend only as long as no other test of this process draws some for a later one.
+    started.sort_unstable_by(|one, other| other.cmp(one));
     let (mut seen, mut query) = (Vec::new(), "?limit=3".to_owned());
     let pages = loop {
         let reply = house.get(&format!("/zones/z-1/agents{query}"), &token).await.expect(200);
@@ -44,8 +46,10 @@ async fn filters_narrow_a_list_and_do_not_touch_its_cursors() {
     let token = house.mandate("app-1").await;
     let labelled = json!({"application_id": "app-1", "labels": ["a", "it's \"b\""]});
     let labelled = house.start(&token, labelled).await.expect(201).text("agent_session_id");
+    house.clock.advance(1);
     let service = json!({"application_id": "app-1", "lifecycle": "service"});
     let service = house.start(&token, service).await.expect(201).text("agent_session_id");
+    house.clock.advance(1);
     let ended = house.task().await;
     house.terminate(&token, &ended).await.expect(204);
     for (query, expected) in [
@@ -103,6 +107,7 @@ async fn an_application_lists_its_own_sessions_and_an_admin_all_of_the_zone() {
     let (one, two) = (house.mandate("app-1").await, house.mandate("app-2").await);
     let admin = house.mandate_with("app-2", "coordinator.admin").await;
     let first = house.task().await;
+    house.clock.advance(1);
     let second = house.start(&two, json!({"application_id": "app-2"})).await.expect(201).text("agent_session_id");
     let other = caracal_authority::ZoneId::parse("z-2").unwrap();
     house.add_session_in(&other, "s-elsewhere", |_| ()).await;
@@ -125,7 +130,9 @@ async fn children_are_those_directly_below_whatever_became_of_them() {
     let house = House::open().await;
     let token = house.mandate("app-1").await;
     let root = house.task().await;
-    let (ended, child) = (house.child(&root).await, house.child(&root).await);
+    let ended = house.child(&root).await;
+    house.clock.advance(1);
+    let child = house.child(&root).await;
     let grandchild = house.child(&child).await;
     house.terminate(&token, &ended).await.expect(204);
     let path = format!("/zones/z-1/agents/{root}/children");
