@@ -24,16 +24,18 @@ const OPEN: &str = "docs/threat-model/open.txt";
 const TESTS: &str = "docs/threat-model/tests.txt";
 
 const HELP: &str = "\
-caracal-assurance check [--ran DIR --on-servers ROOMS]   what is missing; with DIR, also which tests did not run
-caracal-assurance write                                  docs/threat-model.md and docs/threat-model/tests.txt
+caracal-assurance check BUILT [--ran DIR --on-servers ROOMS]   what is missing; with DIR, also which tests did not run
+caracal-assurance write BUILT                                  docs/threat-model.md and docs/threat-model/tests.txt
+
+BUILT holds what `cargo test --no-run --message-format json` said.
 ";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["check"] => check_tree(None),
-        ["check", "--ran", folder, "--on-servers", rooms] => check_tree(Some((folder, rooms))),
-        ["write"] => write(),
+        ["check", built] => check_tree(built, None),
+        ["check", built, "--ran", folder, "--on-servers", rooms] => check_tree(built, Some((folder, rooms))),
+        ["write", built] => write(built),
         _ => {
             eprint!("{HELP}");
             return ExitCode::from(2);
@@ -51,10 +53,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn check_tree(ran: Option<(&str, &str)>) -> Result<String, String> {
+fn check_tree(built: &str, ran: Option<(&str, &str)>) -> Result<String, String> {
     let root = root();
     let model = model(root)?;
-    let tests = list(root)?;
+    let tests = list(&read(Path::new(""), built)?)?;
     let (open, known) = (read(root, OPEN)?, read(root, TESTS).unwrap_or_default());
     let tree = Tree {
         tests: &tests,
@@ -98,10 +100,10 @@ fn runs<'a>(embedded: &'a str, servers: &'a str, rooms: &str) -> [Ran<'a>; 2] {
     ]
 }
 
-fn write() -> Result<String, String> {
+fn write(built: &str) -> Result<String, String> {
     let root = root();
     let model = model(root)?;
-    let (tests, open) = (list(root)?, read(root, OPEN)?);
+    let (tests, open) = (list(&read(Path::new(""), built)?)?, read(root, OPEN)?);
     for (path, text) in [(PAGE, chapter::write(&model, &tests, &open)), (TESTS, inventory(&tests))] {
         std::fs::write(root.join(path), text).map_err(|error| format!("{path}: {error}"))?;
     }
