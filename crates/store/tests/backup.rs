@@ -235,8 +235,8 @@ mod t17_rollback {
                                                           NULL, NULL, 1, 1);
                  INSERT INTO delegation_epochs VALUES ('known', 41);
                  INSERT INTO used_mandates VALUES ('known', 'j', 'r', 1, {far});
-                 INSERT INTO admin_tokens VALUES ('t1', 'n', 'global', 'write', NULL, 'd1', 'by', 1, NULL, NULL),
-                                                 ('t2', 'n', 'global', 'write', NULL, 'd2', 'by', 1, NULL, 2);
+                 INSERT INTO admin_tokens VALUES ('t1', 'n', 'global', 'write', NULL, 'd1', 'by', 1, NULL, NULL, NULL),
+                                                 ('t2', 'n', 'global', 'write', NULL, 'd2', 'by', 1, NULL, 2, NULL);
                  INSERT INTO idempotency_receipts VALUES ('known', 'o', 'app', 'k', 'd', 'e', 0, 201, '{{}}', 1, {far});",
                 rows_alive(),
                 far = i64::MAX
