@@ -23,7 +23,7 @@ pub enum JsonError {
     /// Not JSON, nested too deeply, or a member name appears twice in one object.
     #[error("request body is not valid json")]
     Malformed,
-    /// An object with `__proto__`, or with `constructor` holding `prototype`.
+    /// An object with `__proto__`, with `constructor` holding `prototype`, or with a name of the parser's own.
     #[error("request body holds a forbidden member name")]
     ForbiddenKey,
     /// A body that is neither JSON nor plain text, or does not say what it is.
@@ -87,14 +87,21 @@ pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
     Ok(value)
 }
 
+/// What `serde_json` begins the names with by which its own types are handed through as objects. Text that holds one is
+/// another document to whoever reads it once more: what stands behind the name as a string becomes JSON.
+const PRIVATE_NAMES: &str = "$serde_json::private::";
+
 /// Refuses a document in which any object has the member `__proto__`, or `constructor` holding an object with
-/// `prototype`.
+/// `prototype`, or a member that the parser of the field keeps to itself.
 pub fn reject_proto_keys(value: &Value) -> Result<(), JsonError> {
     match value {
         Value::Array(items) => items.iter().try_for_each(reject_proto_keys),
         Value::Object(members) => {
             let constructor = members.get("constructor").and_then(Value::as_object);
-            if members.contains_key("__proto__") || constructor.is_some_and(|inner| inner.contains_key("prototype")) {
+            let is_private = members.keys().any(|name| name.starts_with(PRIVATE_NAMES));
+            let changes_prototype =
+                members.contains_key("__proto__") || constructor.is_some_and(|inner| inner.contains_key("prototype"));
+            if is_private || changes_prototype {
                 return Err(JsonError::ForbiddenKey);
             }
             members.values().try_for_each(reject_proto_keys)
@@ -211,6 +218,8 @@ mod tests {
             (r#"{"\u005f_proto__":1}"#, JsonError::ForbiddenKey),
             (r#"[{"a":{"__proto__":null}}]"#, JsonError::ForbiddenKey),
             (r#"{"constructor":{"prototype":{}}}"#, JsonError::ForbiddenKey),
+            (r#"{"a":{"$serde_json::private::RawValue":"{\"scopes\":[]}"}}"#, JsonError::ForbiddenKey),
+            (r#"[{"\u0024serde_json::private::Number":"1"}]"#, JsonError::ForbiddenKey),
         ] {
             assert_eq!(parse(body.as_bytes()), Err(error), "{body}");
         }
