@@ -332,6 +332,7 @@ impl Unsettled {
             NotCommitted::Crowded => Self::Failed(Refusal::TooManyApprovals.into()),
             NotCommitted::Spent(hold) => Self::Failed(Refusal::ApprovalConsumed { lost_to: Some(hold) }.into()),
             NotCommitted::Replayed => Self::Failed(ExchangeError::Replayed),
+            NotCommitted::JtiTaken => Self::Failed(ExchangeError::Internal),
             NotCommitted::Store(error) => Self::Failed(error.into()),
         }
     }
@@ -446,6 +447,12 @@ impl Case<'_> {
             Err(NotCommitted::Spent(hold)) => {
                 let refusal = Refusal::ApprovalConsumed { lost_to: Some(hold) };
                 return Err(self.withhold(outcome, refusal, None, None).await);
+            }
+            // §12: two mandates of one name could not be told apart by whoever takes each of them once.
+            Err(NotCommitted::JtiTaken) => {
+                tracing::error!(zone = %self.request.zone, jti = jti.as_str(), "the id of a new mandate is taken");
+                self.deny(vec![self.account().of_collision(jti.as_str(), &outcome.context)?]).await?;
+                return Err(ExchangeError::Internal.into());
             }
             Err(other) => return Err(Unsettled::by(other)),
         };
