@@ -13,7 +13,7 @@
 //!
 //! | | snapshots | commits | ES256 |
 //! |---|---|---|---|
-//! | bootstrap, delegated mint | 2: the client, then all facts | 1 | 1 signature |
+//! | bootstrap, delegated mint | 1, the client among all facts | 1 | 1 signature |
 //! | federation, with the issuer's keys at hand | 3: the client, the registration, then all facts | 1 | 1 verification, 1 signature |
 //! | Gateway exchange in this process | 1 | 1 | 1 verification, 1 signature |
 //! | Gateway exchange over signed HTTP | 1 | 2: the nonce, then the exchange | 1 verification, 1 signature |
@@ -21,7 +21,7 @@
 //! | refusal of anybody else | 1 at most | none | none |
 //!
 //! On a database server the snapshot of all facts costs one round trip, because what the decision names is asked together
-//! with its opening; the client's costs two, the commit six, or seven where it uses a mandate up.
+//! with its opening; one of the client alone costs two, the commit six, or seven where it uses a mandate up.
 //!
 //! A request that policy holds for a human costs a commit more than a refusal does not: the hold is raised with the
 //! evidence of the refusal, and one that was approved meanwhile is spent by deciding once more with it.
@@ -32,9 +32,9 @@
 //! A credential that has to be asked for costs what its token endpoint takes, once for all who want it. A provider with
 //! accounts costs two more statements in the snapshot.
 //!
-//! Any other secret costs one Argon2id derivation, and a zone's very first mint a commit for its key. The client's
-//! snapshot stays apart from that of the facts, because between them may lie a derivation, and a snapshot that waited
-//! for it would keep a reader from everybody else. A decision made anew costs one more snapshot and one more commit.
+//! Any other secret costs one Argon2id derivation and a snapshot of the client before it, which is given back: one that
+//! waited for the derivation would keep a reader from everybody else. A zone's very first mint costs a commit for its key. A
+//! decision made anew costs one more snapshot and one more commit.
 //! Concurrent commits share one sync.
 
 use std::collections::HashMap;
@@ -125,15 +125,15 @@ struct Presented {
 
 impl Sts {
     /// Carries one request through, as one step of whichever service's trace asked for it.
-    pub(crate) async fn carry_out(&self, asked: Asked, request_id: &str) -> Result<Granted, ExchangeError> {
+    pub(crate) async fn carry_out(&self, asked: &Asked, request_id: &str) -> Result<Granted, ExchangeError> {
         let step = trace::step(Profile::STS.service(), "exchange");
         Box::pin(self.exchange(asked, request_id)).instrument(step).await
     }
 
-    async fn exchange(&self, asked: Asked, request_id: &str) -> Result<Granted, ExchangeError> {
-        let request = request(&asked);
-        let presented = self.presented(&asked, &request).await?;
-        let mut federated = self.federated(&asked, &request).await?;
+    async fn exchange(&self, asked: &Asked, request_id: &str) -> Result<Granted, ExchangeError> {
+        let request = request(asked);
+        let presented = self.presented(asked, &request).await?;
+        let mut federated = self.federated(asked, &request).await?;
         let sources = Sources {
             store: &self.store,
             keys: &self.keys,
@@ -147,11 +147,15 @@ impl Sts {
         for _ in 0..ATTEMPTS {
             let claims = presented.as_ref().map(|presented| (presented.claims.clone(), presented.signed.kid()));
             let mut loaded = sources.load(&request, &asked.client, claims, federated.as_ref(), &unusable).await?;
+            // Nobody has proven anything yet: whoever recalled the secret authenticates the client from the beginning.
+            if asked.client.is_recalled() && loaded.facts.client.is_none() {
+                return Err(Refusal::ClientUnauthenticated.into());
+            }
             let in_force = loaded.facts.federation.as_ref().and_then(|presented| presented.registration.as_ref());
             if federated.as_ref().is_some_and(|federated| federated.is_outdated(in_force)) {
                 drop(loaded);
                 self.metrics.redecided.up();
-                federated = self.federated(&asked, &request).await?;
+                federated = self.federated(asked, &request).await?;
                 continue;
             }
             loaded.facts.holds.extend(answering.take().map(|hold| *hold));
@@ -702,7 +706,7 @@ impl Sts {
             ttl_seconds: None,
             approval: None,
         };
-        let ended = self.carry_out(asked, &call.request_id).await;
+        let ended = self.carry_out(&asked, &call.request_id).await;
         self.metrics.ended(&ended);
         ended
     }
