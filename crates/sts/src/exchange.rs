@@ -126,11 +126,22 @@ struct Presented {
 impl Sts {
     /// Carries one request through, as one step of whichever service's trace asked for it.
     pub(crate) async fn carry_out(&self, asked: &Asked, request_id: &str) -> Result<Granted, ExchangeError> {
+        let ended = self.carry_out_if_proven(asked, request_id).await?;
+        ended.ok_or(Refusal::ClientUnauthenticated.into())
+    }
+
+    /// The same, for a client whose secret may be recalled only. `None`: it is not that application's, so nobody has proven
+    /// anything, and nothing was decided.
+    pub(crate) async fn carry_out_if_proven(
+        &self,
+        asked: &Asked,
+        request_id: &str,
+    ) -> Result<Option<Granted>, ExchangeError> {
         let step = trace::step(Profile::STS.service(), "exchange");
         Box::pin(self.exchange(asked, request_id)).instrument(step).await
     }
 
-    async fn exchange(&self, asked: &Asked, request_id: &str) -> Result<Granted, ExchangeError> {
+    async fn exchange(&self, asked: &Asked, request_id: &str) -> Result<Option<Granted>, ExchangeError> {
         let request = request(asked);
         let presented = self.presented(asked, &request).await?;
         let mut federated = self.federated(asked, &request).await?;
@@ -144,13 +155,15 @@ impl Sts {
         };
         let (mut rated, mut unusable) = (HashMap::new(), HashMap::new());
         let mut answering: Option<Box<Hold>> = None;
+        // Who was proven once and is not any more, because the secret was replaced meanwhile, is refused with evidence.
+        let mut is_proven = !asked.client.is_recalled();
         for _ in 0..ATTEMPTS {
             let claims = presented.as_ref().map(|presented| (presented.claims.clone(), presented.signed.kid()));
             let mut loaded = sources.load(&request, &asked.client, claims, federated.as_ref(), &unusable).await?;
-            // Nobody has proven anything yet: whoever recalled the secret authenticates the client from the beginning.
-            if asked.client.is_recalled() && loaded.facts.client.is_none() {
-                return Err(Refusal::ClientUnauthenticated.into());
+            if !is_proven && loaded.facts.client.is_none() {
+                return Ok(None);
             }
+            is_proven = true;
             let in_force = loaded.facts.federation.as_ref().and_then(|presented| presented.registration.as_ref());
             if federated.as_ref().is_some_and(|federated| federated.is_outdated(in_force)) {
                 drop(loaded);
@@ -200,7 +213,7 @@ impl Sts {
                 // Decided anew with what is known now: the account's resource is refused, others may still be granted.
                 Err(Unsettled::NotRenewed(provider, failure)) => drop(unusable.insert(provider, failure)),
                 Err(Unsettled::Failed(error)) => return Err(error),
-                Ok(granted) => return Ok(granted),
+                Ok(granted) => return Ok(Some(granted)),
             }
         }
         tracing::warn!(zone = %request.zone, "an exchange was overtaken by changes of its zone {ATTEMPTS} times");

@@ -222,9 +222,9 @@ impl Sts {
             None => Err(request),
             Some(client) => {
                 let asked = asked(request, client, None);
-                match self.carry_out(&asked, id.as_str()).await {
-                    Err(ExchangeError::Refused(Refusal::ClientUnauthenticated)) => Ok(asked),
-                    ended => return ended,
+                match self.carry_out_if_proven(&asked, id.as_str()).await? {
+                    Some(granted) => return Ok(granted),
+                    None => Ok(asked),
                 }
             }
         };
