@@ -20,6 +20,7 @@ use crate::answer::Changed;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
 use crate::hand::Hand;
 use crate::problem::Refusal;
+use crate::reserved::is_reserved;
 use crate::zones::require_live_zone;
 use crate::{applications, policies, policy_sets, providers, resources};
 
@@ -143,6 +144,10 @@ impl Change {
         state: &mut State,
         object: &Object,
     ) -> Result<(Did, String), Refusal> {
+        // Not even the bootstrap token's documents have it: it is nobody's configuration.
+        if object.kind.reserved().is_some_and(|prefix| is_reserved(&object.identity, prefix)) {
+            return Err(Refusal::conflict("reserved_namespace"));
+        }
         match object.kind {
             Kind::IdentityProvider => providers::desired::settle(tx, &self.import, state, object).await,
             Kind::Application => applications::desired::settle(tx, &self.import, state, object).await,

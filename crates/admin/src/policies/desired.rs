@@ -9,7 +9,6 @@ use super::{invalid_body, next_version, require_good_text};
 use crate::admin::fresh;
 use crate::desired_state::{Did, Import, Object, State};
 use crate::problem::Refusal;
-use crate::reserved;
 
 const MEMBERS: [(&str, &str); 3] = [("name", "name"), ("description", "description"), ("content", "content")];
 
@@ -23,7 +22,6 @@ pub(crate) async fn settle(
     let hand = &import.hand;
     let mut draft = Draft::read(Some(object.body(&MEMBERS).into())).map_err(invalid_body)?;
     draft.name.clone_from(&object.identity);
-    hand.guard(&draft.name, reserved::NAME)?;
     require_good_text(&draft.content)?;
     let Some((policy, latest)) = state.policies.get_mut(&object.identity) else {
         let ids = (fresh(tx.now())?, fresh(tx.now())?);

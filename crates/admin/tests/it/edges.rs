@@ -210,6 +210,8 @@ async fn t05_secrets_sent_where_they_do_not_belong_are_kept_and_told_nowhere() {
     let mut tried = 0;
     for route in route_list().into_iter().filter(|route| route.method != Method::GET) {
         let Some(path) = filled(&route, &furnished.zone, &furnished) else { continue };
+        // What is deleted would be missing for those that follow.
+        let path = if route.method == Method::DELETE { format!("{path}?dry_run=true") } else { path };
         for body in [
             json!({"api_key": secret, "name": "x"}),
             json!({"name": "x", "scopes": ["read"], "kind": "none", "config_json": {"api_key": secret}}),
@@ -217,7 +219,7 @@ async fn t05_secrets_sent_where_they_do_not_belong_are_kept_and_told_nowhere() {
             json!([secret]),
             json!(secret),
         ] {
-            let answer = world.call(route.method.as_str(), &format!("{path}?dry_run=true"), Some(body.clone())).await;
+            let answer = world.call(route.method.as_str(), &path, Some(body.clone())).await;
             assert!(!answer.text.contains(secret), "{path} {body} {}", answer.text);
             tried += 1;
         }

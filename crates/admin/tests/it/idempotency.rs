@@ -86,7 +86,7 @@ async fn creates(world: &World, zone: &str) -> Vec<(String, Value, Option<&'stat
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_create_happens_once_under_its_key_and_its_secret_is_not_told_again() {
+async fn t05_secrets_every_create_happens_once_under_its_key_and_its_secret_is_not_told_again() {
     let world = World::new().await;
     let zone = world.zone("Keys").await;
     let patched = world.call("PATCH", &format!("/v1/zones/{zone}"), Some(json!({"dcr_enabled": true}))).await;
@@ -172,7 +172,7 @@ async fn accounts_of_one_console_do_not_meet_each_others_keys() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_clients_with_one_key_one_creates() {
+async fn t04_state_of_two_clients_with_one_key_one_creates() {
     let world = World::new().await;
     let zone = world.zone("Race").await;
     for (path, body) in [
