@@ -299,7 +299,7 @@ async fn t01_control_plane_texts_come_back_as_they_were_sent_and_look_alikes_are
             (at("/applications"), json!({"name": name, "registration_method": "managed"})),
             (at("/workloads"), json!({"name": name})),
         ];
-        // The last two make a slow hash each: what they keep apart are the marks and their order.
+        // The last two cost a slow hash each: they are tried with a letter in its two forms only.
         let slow = (2..4).contains(&at_name);
         for (path, body) in bodies.into_iter().take(if slow { 4 } else { 2 }) {
             let made = world.call_as(Some(&writer), "POST", &path, Some(body)).await.is(201);
