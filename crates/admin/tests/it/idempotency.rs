@@ -1,4 +1,4 @@
-//! `Idempotency-Key` on creates (docs/decisions/0051).
+//! `Idempotency-Key` on creates (docs/decisions/0047).
 
 use std::collections::BTreeSet;
 
