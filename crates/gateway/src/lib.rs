@@ -37,5 +37,5 @@ mod wire;
 pub use config::{ConfigMistake, ConfigMistakes, GatewayConfig, MetricsAccess};
 pub use egress::ClientCertificate;
 pub use exchange::{Directive, Exchange, ExchangeRefusal, ExchangeRequest, Permitted, RefusalKind, StsUnreachable};
-pub use gateway::{Capabilities, Gateway, Served};
+pub use gateway::{Capabilities, FeedCounts, Gateway, Served};
 pub use remote::{BadStsUrl, RemoteSts, RemoteStsConfig, RemoteStsError, StsUrl};
