@@ -23,6 +23,7 @@ use tracing::{Instrument, Span};
 use crate::Gateway;
 use crate::checks;
 use crate::egress::{self, Inbound};
+use crate::grpc;
 use crate::operator::{self, plain};
 use crate::outgoing::{Answer, Outgoing};
 use crate::wire::Refusal;
@@ -123,8 +124,10 @@ async fn route(gateway: &Arc<Gateway>, request: Request<Incoming>, id: &RequestI
     let Some(peer) = parts.extensions.get::<PeerAddr>().copied() else {
         return Answered::Ours(caracal_http::Problem::internal().render(id, caracal_http::Profile::GATEWAY));
     };
+    let is_grpc = grpc::is_call(&parts);
     match proxy(gateway, Inbound { parts, body, peer, id: id.clone(), started }).await {
         Ok(answer) => Answered::Relayed(answer),
+        Err(refusal) if is_grpc => Answered::Ours(grpc::shape(refusal.render(id), refusal.message())),
         Err(refusal) => Answered::Ours(refusal.render(id)),
     }
 }
