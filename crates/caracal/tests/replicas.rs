@@ -263,9 +263,12 @@ mod t03_gateway {
             gateway: gateway.url("gateway"),
             admin_token: deployment.admin_token.clone(),
         };
-        let http = Http::new();
-        let tenant = Tenant::provision(&http, &system, "http://127.0.0.1:9").await;
-        let (_, edge) = tenant.delegation(&http, &system).await;
+        let (http, upstream) = (Http::new(), upstream().await);
+        let tenant = Tenant::provision(&http, &system, &upstream).await;
+        let (session, edge) = tenant.delegation(&http, &system).await;
+        let mandates = [(); 2].map(|()| tenant.mint(&http, &system, (&session, &edge)));
+        let [one, other] = mandates;
+        let [one, other] = [one.await, other.await].map(|minted| minted.unwrap().text("access_token"));
         let counted = async || {
             let url = format!("{}/metrics.json", system.gateway);
             let metrics = http.json(Method::GET, &url, "scraper", None).await.unwrap().json();
@@ -273,11 +276,21 @@ mod t03_gateway {
                 .map(|name| metrics[format!("revocation_{name}")].as_u64().unwrap())
         };
         assert_eq!(counted().await, [0, 0, 0]);
-        let forged =
-            ["XADD", "caracal.sessions.revoke", "*", "zone_id", &tenant.zone, "agent_session_id", "s", "_sig", "0"];
+        let forged = [
+            "XADD",
+            "caracal.sessions.revoke",
+            "*",
+            "zone_id",
+            &tenant.zone,
+            "delegation_edge_id",
+            &edge,
+            "_sig",
+            "00",
+        ];
         let entry = say(&redis, &forged).await;
         assert!(entry.starts_with('$'), "{entry}");
         until("the forged one is counted", async || counted().await == [1, 1, 0]).await;
+        assert_eq!(tenant.call(&http, &system, &one).await.unwrap().status, 200, "and has no effect");
         way.cut(Cut::Refuse);
         assert_eq!(tenant.revoke(&http, &system, &edge).await.unwrap().status, 200);
         let published = async || say(&redis, &["XLEN", "caracal.sessions.revoke"]).await != ":1\r\n";
@@ -285,6 +298,7 @@ mod t03_gateway {
         way.heal();
         until("the revocation is heard", async || counted().await[2] > 0).await;
         assert_eq!(counted().await[..2], [1, 1]);
+        assert_eq!(tenant.call(&http, &system, &other).await.unwrap().status, 401, "this one has");
     }
 
     /// The Gateway can't reach its STS, and nobody says so. The mandate was not used up, so it works once the way is open.

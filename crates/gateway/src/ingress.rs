@@ -156,7 +156,7 @@ async fn proxy(gateway: &Gateway, inbound: Inbound) -> Result<Answer, Refusal> {
 }
 
 /// Gives a method its one spelling: what is authorised without case must be sent in the case that was meant.
-fn settle_method(request: &mut Parts) {
+pub(crate) fn settle_method(request: &mut Parts) {
     let name = request.method.as_str();
     if name.bytes().any(|byte| byte.is_ascii_lowercase())
         && let Ok(settled) = Method::from_bytes(name.to_ascii_uppercase().as_bytes())
@@ -167,7 +167,7 @@ fn settle_method(request: &mut Parts) {
 
 /// Refuses targets that different readers would read differently, and sends unclean paths to their clean form. Nothing
 /// is authenticated, counted or used up here.
-fn settle_target(request: &Parts) -> Option<Response<Full<Bytes>>> {
+pub(crate) fn settle_target(request: &Parts) -> Option<Response<Full<Bytes>>> {
     if request.method == Method::CONNECT {
         return Some(plain(StatusCode::NOT_FOUND, "404 page not found\n"));
     }

@@ -19,6 +19,8 @@ mod config;
 mod egress;
 mod evidence;
 pub mod exchange;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod gateway;
 mod grpc;
 mod histogram;

@@ -12,12 +12,12 @@
 mod answer;
 mod bounds;
 mod clients;
-mod credential;
+pub(crate) mod credential;
 mod places;
 mod query;
-mod request;
-mod response;
-mod target;
+pub(crate) mod request;
+pub(crate) mod response;
+pub(crate) mod target;
 mod websocket;
 
 use std::error::Error;
