@@ -6,6 +6,7 @@ mod client;
 mod deny;
 mod examples;
 mod fuzz;
+mod h2spec;
 mod python;
 mod services;
 mod step;
@@ -28,6 +29,8 @@ cargo xtask <chore>
   tidy      what the compiler does not check: rooms, names, sizes, words, links, generated pages
   deny      licences, withdrawn and vulnerable crates, duplicates, sources
   fuzz      [--seconds N] [TARGET]: hostile input for the parsers, N seconds (20) each; needs the nightly toolchain
+  h2spec    [--h2spec PATH]: the HTTP/2 of the Gateway against h2spec (RFC 9113 and 7541), which somebody has installed
+  soak      [--minutes N] [--streams N]: calls with failing upstreams for N minutes (3), or N event streams held open, and what is left
   opa       --opa PATH [--write]: ask a stock Open Policy Agent again, and compare or rewrite the vectors of the oracle
   threat-model  [write]: docs/threat-model.toml against the tests there are; or write the chapter that is generated from it
   codegen   rewrite what is generated: the table in docs/settings.md
@@ -50,6 +53,8 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(&chore),
         ["deny"] => deny::run(&chore),
         ["fuzz", ref wanted @ ..] => fuzz::run(&chore, wanted),
+        ["h2spec", ref arguments @ ..] => h2spec::run(&chore, arguments),
+        ["soak", ref arguments @ ..] => soak(&chore, arguments),
         ["opa", ref arguments @ ..] => opa(&chore, arguments),
         ["threat-model"] => threats::check(&chore),
         ["threat-model", "write"] => threats::write(&chore),
@@ -88,6 +93,24 @@ fn opa(chore: &Chore, arguments: &[&str]) -> Result<(), Failed> {
     }
     let run = ["run", "--locked", "--package", "caracal-oracle", "--"];
     chore.run("asking Open Policy Agent (a minute)", chore.cargo().args(run).args(arguments))
+}
+
+/// A system under calls whose upstreams fail, or under streams that stay open: the tests of `crates/caracal/tests/soak.rs` that
+/// no other run has the time for.
+fn soak(chore: &Chore, arguments: &[&str]) -> Result<(), Failed> {
+    let (name, variable, value) = match arguments {
+        [] => ("calls", "CARACAL_SOAK_MINUTES", "3"),
+        ["--minutes", minutes] => ("calls", "CARACAL_SOAK_MINUTES", *minutes),
+        ["--streams", streams] => ("streams", "CARACAL_SOAK_STREAMS", *streams),
+        _ => return Err(Failed("the chore is `cargo xtask soak [--minutes N | --streams N]`".to_owned())),
+    };
+    if !value.parse::<u32>().is_ok_and(|number| number > 0) {
+        return Err(Failed(format!("`{value}` is no number of {name}")));
+    }
+    let test = ["test", "--locked", "--release", "--package", "caracal", "--test", "soak", "--"];
+    let mut soak = chore.cargo();
+    soak.args(test).args(["--ignored", "--nocapture", "--exact", &format!("soak_{name}")]).env(variable, value);
+    chore.run(&format!("a soak: {value} {}", if name == "calls" { "minutes" } else { "streams" }), &mut soak)
 }
 
 /// Quick findings first: a badly formatted file should not cost a build.
