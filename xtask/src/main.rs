@@ -95,22 +95,28 @@ fn opa(chore: &Chore, arguments: &[&str]) -> Result<(), Failed> {
     chore.run("asking Open Policy Agent (a minute)", chore.cargo().args(run).args(arguments))
 }
 
-/// A system under calls whose upstreams fail, or under streams that stay open: the tests of `crates/caracal/tests/soak.rs` that
-/// no other run has the time for.
+/// A system under calls whose upstreams fail, or under streams that stay open: the tests of `crates/caracal/tests/soak.rs`,
+/// for longer than the suite has time.
 fn soak(chore: &Chore, arguments: &[&str]) -> Result<(), Failed> {
-    let (name, variable, value) = match arguments {
-        [] => ("calls", "CARACAL_SOAK_MINUTES", "3"),
-        ["--minutes", minutes] => ("calls", "CARACAL_SOAK_MINUTES", *minutes),
-        ["--streams", streams] => ("streams", "CARACAL_SOAK_STREAMS", *streams),
+    let (name, what, value, each) = match arguments {
+        [] => ("calls", "SECONDS", "3", 60),
+        ["--minutes", minutes] => ("calls", "SECONDS", *minutes, 60),
+        ["--streams", streams] => ("streams", "STREAMS", *streams, 1),
         _ => return Err(Failed("the chore is `cargo xtask soak [--minutes N | --streams N]`".to_owned())),
     };
-    if !value.parse::<u32>().is_ok_and(|number| number > 0) {
-        return Err(Failed(format!("`{value}` is no number of {name}")));
-    }
+    let number = value.parse::<u32>().ok().filter(|number| (1..1_000_000).contains(number));
+    let number = number.ok_or_else(|| Failed(format!("`{value}` is no number of minutes or streams")))?;
     let test = ["test", "--locked", "--release", "--package", "caracal", "--test", "soak", "--"];
     let mut soak = chore.cargo();
-    soak.args(test).args(["--ignored", "--nocapture", "--exact", &format!("soak_{name}")]).env(variable, value);
-    chore.run(&format!("a soak: {value} {}", if name == "calls" { "minutes" } else { "streams" }), &mut soak)
+    soak.args(test).args(["--nocapture", "--exact", &format!("soak_{name}")]);
+    soak.env(format!("CARACAL_SOAK_{what}"), (number * each).to_string());
+    chore.run(
+        &format!(
+            "a soak of a release build (building one takes minutes): {number} {}",
+            if each == 60 { "minutes" } else { "streams" }
+        ),
+        &mut soak,
+    )
 }
 
 /// Quick findings first: a badly formatted file should not cost a build.
