@@ -7,6 +7,7 @@ mod deny;
 mod examples;
 mod fuzz;
 mod h2spec;
+mod instructions;
 mod python;
 mod services;
 mod step;
@@ -33,6 +34,7 @@ cargo xtask <chore>
   soak      [--minutes N] [--streams N]: calls with failing upstreams for N minutes (3), or N event streams held open, and what is left
   opa       --opa PATH [--write]: ask a stock Open Policy Agent again, and compare or rewrite the vectors of the oracle
   threat-model  [write]: docs/threat-model.toml against the tests there are; or write the chapter that is generated from it
+  instructions  [write]: how many instructions the hottest paths take, against xtask/instructions.txt; needs valgrind
   codegen   rewrite what is generated: the table in docs/settings.md
   ci        as .ci/run does: format, tidy, deny, lints, test, examples
 ";
@@ -58,6 +60,8 @@ fn main() -> ExitCode {
         ["opa", ref arguments @ ..] => opa(&chore, arguments),
         ["threat-model"] => threats::check(&chore),
         ["threat-model", "write"] => threats::write(&chore),
+        ["instructions"] => instructions::check(&chore),
+        ["instructions", "write"] => instructions::write(&chore),
         ["codegen"] => codegen(&chore),
         ["ci"] => ci(&chore),
         [] | ["help" | "--help" | "-h"] => {
