@@ -90,6 +90,9 @@ macro_rules! conformance_suite {
                 another_zones_ids_are_absent
                 another_zones_rows_cannot_be_changed
             }
+            connections = transactions {
+                a_connection_is_in_use_as_long_as_its_transaction
+            }
             pages = pages {
                 rows_of_one_instant_are_each_on_one_page
             }
