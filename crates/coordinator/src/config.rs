@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_defaults_are_the_contracts() {
+    fn t04_state_limits_and_all_else_default_to_what_the_contract_says() {
         let key: Vec<u8> = (0..32).collect();
         let config = CoordinatorConfig::new("https://issuer.test", HmacKey::from_bytes(&key).unwrap());
         assert_eq!((config.max_sessions_per_zone, config.max_sessions_per_application), (10_000, 1_000));

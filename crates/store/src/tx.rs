@@ -59,6 +59,7 @@ impl Tx {
         if let Some(rows) = self.ahead.find(sql, params) {
             return Ok(rows);
         }
+        self.effects.statements += 1;
         let rows = match &mut self.engine {
             Engine::Sqlite(connection) => sqlite::query(connection, sql, params),
             // Boxed, so that the futures of everything above stay as small as the embedded engine needs them.
@@ -98,6 +99,7 @@ impl Tx {
 
     /// Runs a statement that only adds, or removes what no decision reads, and says how many rows it changed.
     pub(crate) async fn append(&mut self, sql: &str, params: &[Param<'_>]) -> Result<usize, StoreError> {
+        self.effects.statements += 1;
         let changed = match &mut self.engine {
             Engine::Sqlite(connection) => sqlite::execute(connection, sql, params),
             Engine::Postgres(session) => Box::pin(session.execute(self.scope.as_ref(), sql, params)).await,
