@@ -163,8 +163,15 @@ const MIGRATIONS: &[Migration] = &[
     },
     Migration {
         version: 20,
+        name: "last_commits",
+        shared: "",
+        sqlite: "",
+        postgres: include_str!("migrations/0020_last_commits.postgres.sql"),
+    },
+    Migration {
+        version: 21,
         name: "invocation_pauses",
-        shared: include_str!("migrations/0020_invocation_pauses.sql"),
+        shared: include_str!("migrations/0021_invocation_pauses.sql"),
         sqlite: "",
         postgres: "",
     },
