@@ -28,8 +28,8 @@ WITHOUT_LIMITS = {
     "MAX_AGENTS_PER_APP": "4000000000",
     "COORDINATOR_RATE_LIMIT_PER_MIN": "0",
 }
-# More than the noise of a busy machine and than larger files cost, and far less than a look at every session would.
-TOLERATED = 4.0
+# More than the noise of a busy machine, and far less than a look at every session would cost.
+TOLERATED = 2.0
 
 bare = system.bare_environment
 system.bare_environment = lambda: bare() | WITHOUT_LIMITS
