@@ -260,6 +260,12 @@ pub const VARIABLES: &[Variable] = &[
         "5000",
         "how often invocations are ended whose deadline has passed",
     ),
+    variable(
+        &[Coordinator],
+        "INVOCATION_PENDING_TIMEOUT_SECONDS",
+        "86400",
+        "how long an invocation waits for a worker to begin",
+    ),
     variable(&[Gateway], "MAX_REQUEST_BYTES", "10485760", "largest request body the Gateway forwards"),
     variable(
         &[Gateway],
