@@ -32,6 +32,7 @@ use serde_json::Value;
 use crate::Admin;
 use crate::answer::{Answer, Changed};
 use crate::evidence::Trace;
+use crate::openapi::spec::Spec;
 use crate::page::Query;
 use crate::problem::Refusal;
 use crate::provider_connections::page;
@@ -47,6 +48,8 @@ pub(crate) struct Route {
     pub(crate) needs: Needs,
     /// Whom it is for, and the handler.
     pub(crate) reach: Reach,
+    /// What the description says of it.
+    pub(crate) spec: Spec,
 }
 
 impl Route {
@@ -62,7 +65,7 @@ impl Route {
 
 impl Route {
     /// Whether it changes anything; that somebody asked is no change.
-    fn changes(&self) -> bool {
+    pub(crate) fn changes(&self) -> bool {
         if self.needs == Needs::Read || self.path.ends_with("/simulate") {
             return false;
         }
@@ -74,7 +77,7 @@ impl Route {
     }
 
     /// Whether all that it does is taken back with its commit. Secrets that lie elsewhere are not, for a moment.
-    fn can_be_rehearsed(&self, keeps_secrets_elsewhere: bool) -> bool {
+    pub(crate) fn can_be_rehearsed(&self, keeps_secrets_elsewhere: bool) -> bool {
         let speaks_to_others = self.path.contains("/provider-connections")
             || ["/test", "/discovery"].iter().any(|end| self.path.ends_with(end));
         let has_secrets = ["/applications", "/providers", "/workloads"].iter().any(|part| self.path.contains(part));

@@ -12,6 +12,7 @@ use crate::Admin;
 use crate::answer::Changed;
 use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 use crate::reserved;
 
@@ -20,6 +21,8 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/policies/{id}",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(archive(admin, call)))),
+    spec: Spec::removes("policies.archive", "Archives a policy.")
+        .refuses(&[(404, "policy_not_found"), (409, "reserved_namespace")]),
 };
 
 struct Change {

@@ -7,7 +7,6 @@ use caracal_store::policies::{self, Policy};
 use caracal_store::{Attribution, StoreError};
 use http::{Method, StatusCode};
 use serde::Serialize;
-use serde_json::Value;
 
 use super::{SOME, VersionView, invalid_body, next_version, require_good_text};
 use crate::Admin;
@@ -15,7 +14,9 @@ use crate::admin::fresh;
 use crate::answer::Changed;
 use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
-use crate::input::{Fields, Mismatch, Text};
+use crate::input::{Body, Fields, Mismatch, Text};
+use crate::openapi::shape::described;
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 use crate::reserved;
 use crate::zones::require_live_zone;
@@ -25,6 +26,14 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/policies",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(create(admin, call)))),
+    spec: Spec::creates::<Created>("policies.create", "Creates a policy with its first version.")
+        .takes("invalid_body", |body| Draft::read(body).map(drop))
+        .refuses(&[
+            (404, "zone_not_found"),
+            (409, "reserved_namespace"),
+            (422, "invalid_rego"),
+            (409, "policy_name_conflict"),
+        ]),
 };
 
 struct Draft {
@@ -34,7 +43,7 @@ struct Draft {
 }
 
 impl Draft {
-    fn read(body: Option<Value>) -> Result<Self, Mismatch> {
+    fn read(body: impl Into<Body>) -> Result<Self, Mismatch> {
         let mut fields = Fields::of(body)?;
         Ok(Self {
             name: fields.required_text("name", SOME)?,
@@ -52,21 +61,25 @@ struct Change {
     trace: Arc<Trace>,
 }
 
-#[derive(Serialize)]
-struct Created<'a> {
-    id: &'a PolicyId,
-    version_id: &'a PolicyVersionId,
-    zone_id: &'a ZoneId,
-    name: &'a str,
-    description: Option<&'a str>,
-    version: CreatedVersion<'a>,
+described! {
+    #[derive(Serialize)]
+    struct Created<'a> {
+        id: &'a PolicyId,
+        version_id: &'a PolicyVersionId,
+        zone_id: &'a ZoneId,
+        name: &'a str,
+        description: Option<&'a str>,
+        version: CreatedVersion<'a>,
+    }
 }
 
-#[derive(Serialize)]
-struct CreatedVersion<'a> {
-    id: &'a PolicyVersionId,
-    #[serde(flatten)]
-    version: VersionView<'a>,
+described! {
+    #[derive(Serialize)]
+    struct CreatedVersion<'a> {
+        id: &'a PolicyVersionId,
+        #[serde(flatten)]
+        version: VersionView<'a>,
+    }
 }
 
 async fn create(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Refusal> {
