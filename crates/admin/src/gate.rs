@@ -69,10 +69,15 @@ impl Route {
         if self.needs == Needs::Read || self.path.ends_with("/simulate") {
             return false;
         }
+        self.is_recorded() && !matches!(self.reach, Reach::Public(_))
+    }
+
+    /// Whether a success is on record.
+    pub(crate) fn is_recorded(&self) -> bool {
         match &self.reach {
             Reach::Zone(run) => matches!(run, Run::Change(_)),
             Reach::Zones(run) | Reach::Deployment(run) | Reach::Catalogue(run) => matches!(run, Run::Change(_)),
-            Reach::Public(_) => false,
+            Reach::Public(_) => true,
         }
     }
 

@@ -83,6 +83,22 @@ impl Query {
         }
     }
 
+    /// The parameter as text of any length but none, when it is there. What is said of an empty one is the caller's.
+    pub(crate) fn some(&self, name: &str) -> Result<Option<&str>, Refusal> {
+        self.note(name, || json!({"type": "string", "minLength": 1}));
+        self.one(name)
+    }
+
+    /// The parameter `fields`: a list of some of `known` with commas between them. Whether they are known is the caller's.
+    pub(crate) fn fields(&self, known: &[&str]) -> Result<Option<&str>, Refusal> {
+        let one = known.join("|");
+        self.note(
+            "fields",
+            || json!({"type": "string", "maxLength": 1_000, "pattern": format!(r"^\s*({one})\s*(,\s*({one})\s*)*$")}),
+        );
+        self.bounded("fields", 1, 1_000)
+    }
+
     /// The parameter that has to be there. Where only notes are taken nothing stands for it.
     pub(crate) fn required(&self, name: &str, min: usize, max: usize) -> Result<&str, Refusal> {
         match (self.bounded(name, min, max)?, &self.notes) {

@@ -137,7 +137,7 @@ impl Asked {
             method: query.choice("method", &["POST", "PUT", "PATCH", "DELETE"])?.map(str::to_owned),
         };
         let is_csv = query.is_csv()?;
-        let fields = query.bounded("fields", 1, 1_000)?;
+        let fields = query.fields(AdminEvidenceRow::FIELDS)?;
         query.bounded("cursor", 1, 512)?;
         let columns = fields.map(Columns::parse).transpose()?;
         Ok(Self { filter, page: Page { limit, after: query.cursor()? }, is_csv, columns })

@@ -9,7 +9,7 @@ use http::Method;
 use super::{View, csv, place};
 use crate::Admin;
 use crate::answer::Answer;
-use crate::export::Columns;
+use crate::export::{Columns, Exported};
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
 use crate::openapi::shape::Chosen;
 use crate::openapi::spec::Spec;
@@ -41,7 +41,7 @@ fn asked(query: &Query) -> Result<Asked, Refusal> {
     let limit = query.limit(100, 1000)?;
     let mut filter = filter(query)?;
     let is_csv = query.is_csv()?;
-    let fields = query.bounded("fields", 1, 1000)?;
+    let fields = query.fields(EvidenceRow::FIELDS)?;
     let types = query.bounded("event_type", 1, 512)?;
     query.bounded("cursor", 1, 512)?;
     let columns = fields.map(Columns::parse).transpose()?;

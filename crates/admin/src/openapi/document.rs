@@ -48,6 +48,7 @@ fn make() -> Value {
         "paths": paths,
         "components": {
             "schemas": schemas,
+            "responses": shared_responses(),
             "securitySchemes": {
                 "adminToken": {
                     "type": "http",
@@ -110,9 +111,11 @@ fn operation(route: &Route, path: &str, definitions: &mut Definitions) -> Value 
         json!({"name": parameter.name, "in": "query", "required": parameter.is_required, "schema": parameter.schema})
     }));
     let rehearses = route.changes() && route.can_be_rehearsed(false);
-    if rehearses {
+    if route.changes() {
         codes.add(400, "invalid_query");
         codes.add(400, "dry_run_unsupported");
+    }
+    if rehearses {
         parameters.push(json!({
             "name": "dry_run",
             "in": "query",
@@ -133,6 +136,9 @@ fn operation(route: &Route, path: &str, definitions: &mut Definitions) -> Value 
     if let Takes::Object { code, read, may_be_absent } = spec.body {
         codes.add(400, code);
         let notes = Notes::default();
+        if spec.refuses.contains(&(400, "no_fields")) {
+            notes.require_some();
+        }
         // As for the query: a reader that ends early has noted what it asked for by then, and the tests hold it whole.
         let _ = read(notes.clone());
         described["requestBody"] =
@@ -142,6 +148,8 @@ fn operation(route: &Route, path: &str, definitions: &mut Definitions) -> Value 
         codes.add(*status, code);
     }
     let mut responses = codes.responses();
+    // Said by the transport, before there is a request that anything else could be said of.
+    responses.insert("431".to_owned(), json!({"$ref": "#/components/responses/RequestHeaderFieldsTooLarge"}));
     responses.insert(spec.status.as_str().to_owned(), success(route, rehearses, definitions));
     if rehearses && spec.status.as_u16() != 200 {
         responses.insert("200".to_owned(), json_answer("With `dry_run`.", json!({"$ref": REHEARSAL})));
@@ -222,6 +230,32 @@ fn who(route: &Route) -> String {
     format!("Needs an admin token {able}, {whose}.")
 }
 
+const SHARED: [(u16, &[&str], &str); 9] = [
+    (401, &["invalid_admin_token", "invalid_account_assertion"], "Unauthorized"),
+    (408, &["internal_error"], "RequestTimeout"),
+    (413, &["internal_error"], "PayloadTooLarge"),
+    (414, &["uri_too_long"], "UriTooLong"),
+    (415, &["internal_error"], "UnsupportedMediaType"),
+    (429, &["rate_limited"], "TooManyRequests"),
+    (500, &["internal_error"], "InternalServerError"),
+    (500, &["internal_error", "audit_unavailable"], "NotDoneOrNotRecorded"),
+    (503, &["store_unavailable", "rate_limit_unavailable"], "ServiceUnavailable"),
+];
+
+fn shared_responses() -> Map<String, Value> {
+    let mut shared: Map<String, Value> =
+        SHARED.iter().map(|(status, codes, name)| ((*name).to_owned(), refusal(*status, codes))).collect();
+    let head = "The request's line and headers are longer than is read. The answer is not JSON.";
+    shared.insert("RequestHeaderFieldsTooLarge".to_owned(), json!({"description": head}));
+    shared
+}
+
+fn refusal(status: u16, codes: &[&str]) -> Value {
+    let refused = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+    let schema = json!({"allOf": [{"$ref": ERROR}, {"properties": {"error": {"enum": codes}}}]});
+    json_answer(refused.unwrap_or("Refused"), schema)
+}
+
 /// Which codes an operation refuses with, by status.
 #[derive(Default)]
 struct Codes(BTreeMap<u16, Vec<&'static str>>);
@@ -255,6 +289,9 @@ impl Codes {
             self.add(400, "internal_error");
             self.add(415, "internal_error");
         }
+        if route.is_recorded() {
+            self.add(500, "audit_unavailable");
+        }
         if route.needs == Needs::Nothing {
             return;
         }
@@ -284,16 +321,17 @@ impl Codes {
             Reach::Deployment(_) => self.add(403, "account_scope_required"),
             Reach::Zones(_) | Reach::Catalogue(_) | Reach::Public(_) => {}
         }
-        if route.changes() {
-            self.add(500, "audit_unavailable");
-        }
     }
 
+    /// A refusal that many operations share is described once.
     fn responses(self) -> Map<String, Value> {
         let answer = |(status, codes): (u16, Vec<&'static str>)| {
-            let refused = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
-            let schema = json!({"allOf": [{"$ref": ERROR}, {"properties": {"error": {"enum": codes}}}]});
-            (status.to_string(), json_answer(refused.unwrap_or("Refused"), schema))
+            let shared = SHARED.iter().find(|(of, same, _)| *of == status && *same == codes);
+            let answer = match shared {
+                Some((_, _, name)) => json!({"$ref": format!("#/components/responses/{name}")}),
+                None => refusal(status, &codes),
+            };
+            (status.to_string(), answer)
         };
         self.0.into_iter().map(answer).collect()
     }

@@ -12,6 +12,7 @@ pub(crate) struct Notes(Arc<Mutex<Noted>>);
 struct Noted {
     members: Vec<Member>,
     is_closed: bool,
+    must_say_something: bool,
 }
 
 struct Member {
@@ -51,6 +52,11 @@ impl Notes {
         self.open().is_closed = true;
     }
 
+    /// Says that some member has to be there, whichever.
+    pub(crate) fn require_some(&self) {
+        self.open().must_say_something = true;
+    }
+
     /// The schema of the object.
     pub(crate) fn schema(&self) -> Value {
         let noted = self.open();
@@ -67,6 +73,9 @@ impl Notes {
         let mut schema = json!({"type": "object", "properties": properties});
         if !required.is_empty() {
             schema["required"] = json!(required);
+        }
+        if noted.must_say_something {
+            schema["minProperties"] = json!(1);
         }
         if noted.is_closed {
             schema["additionalProperties"] = json!(false);

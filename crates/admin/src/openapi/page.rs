@@ -115,7 +115,8 @@ fn write_operation(page: &mut String, path: &str, method: &str, what: &Value) {
     }
     page.push_str("<h4>Answers</h4><table>");
     for (status, answer) in what["responses"].as_object().into_iter().flatten() {
-        let _ = write!(page, "<tr><td>{}</td><td>{}</td></tr>", escaped(status), answers(answer));
+        let shared = answer["$ref"].as_str().and_then(|name| document().pointer(name.trim_start_matches('#')));
+        let _ = write!(page, "<tr><td>{}</td><td>{}</td></tr>", escaped(status), answers(shared.unwrap_or(answer)));
     }
     page.push_str("</table></details>");
 }

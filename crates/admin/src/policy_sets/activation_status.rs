@@ -140,7 +140,7 @@ fn asked(query: &Query) -> Result<(Option<String>, Option<String>), Refusal> {
 
 /// A parameter that, when it is there, must not be empty.
 fn named(query: &Query, name: &'static str) -> Result<Option<String>, Refusal> {
-    match query.one(name)? {
+    match query.some(name)? {
         Some("") => Err(Refusal::invalid("invalid_body").describe(format!("{name}: must not be empty"))),
         value => Ok(value.map(str::to_owned)),
     }

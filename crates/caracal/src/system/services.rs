@@ -444,6 +444,7 @@ fn admin(settings: &Settings, parts: &Parts, keys: AdminKeys, runtime: Arc<Sts>)
             control_audience: settings.control_audience.clone(),
             trust_proxy: settings.trust_proxy,
             retention_ceiling: settings.audit.retention_days,
+            docs: settings.mode == Mode::Dev && settings.api.docs,
         },
         caracal_admin::Capabilities {
             store: parts.store.clone(),
