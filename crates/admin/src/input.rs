@@ -229,6 +229,11 @@ impl Fields {
         })
     }
 
+    /// Whatever is there.
+    pub(crate) fn any(&mut self, name: &str, schema: impl FnOnce() -> Value) -> Option<Value> {
+        self.take(name, schema)
+    }
+
     /// An object as it is, when it is there.
     pub(crate) fn object(&mut self, name: &str) -> Result<Option<Map<String, Value>>, Mismatch> {
         self.object_like(name, || json!({"type": "object"}))

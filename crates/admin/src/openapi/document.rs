@@ -9,6 +9,7 @@ use super::notes::Notes;
 use super::shape::Definitions;
 use super::spec::{Content, Takes};
 use crate::gate::{Needs, Reach, Route};
+use crate::idempotency;
 use crate::page::Query;
 use crate::routes::ROUTES;
 
@@ -36,6 +37,7 @@ fn make() -> Value {
     let mut schemas: Map<String, Value> = definitions.0.into_iter().collect();
     schemas.insert("Error".to_owned(), error());
     schemas.insert("Rehearsal".to_owned(), rehearsal());
+    schemas.insert("Replay".to_owned(), replay());
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -72,6 +74,16 @@ fn error() -> Value {
             "details": {"type": "object"},
         },
         "required": ["error", "requestId", "request_id"],
+    })
+}
+
+fn replay() -> Value {
+    json!({
+        "type": "object",
+        "description": "What the first request under this `Idempotency-Key` was answered with, without any secret. The answer \
+has the header `Idempotency-Replayed`.",
+        "properties": {"id": {"type": "string"}},
+        "required": ["id"],
     })
 }
 
@@ -124,6 +136,16 @@ fn operation(route: &Route, path: &str, definitions: &mut Definitions) -> Value 
             "schema": {"type": "string", "enum": ["true", "false"]},
         }));
     }
+    if idempotency::creates(route) {
+        codes.under_a_key();
+        parameters.push(json!({
+            "name": "Idempotency-Key",
+            "in": "header",
+            "required": false,
+            "description": "The same request under the same key is carried out once.",
+            "schema": {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]([ -~]*[!-~])?$"},
+        }));
+    }
     let mut described = json!({
         "operationId": spec.name,
         "summary": spec.does,
@@ -164,13 +186,20 @@ fn operation(route: &Route, path: &str, definitions: &mut Definitions) -> Value 
 
 const ERROR: &str = "#/components/schemas/Error";
 const REHEARSAL: &str = "#/components/schemas/Rehearsal";
+const REPLAY: &str = "#/components/schemas/Replay";
 
 fn success(route: &Route, rehearses: bool, definitions: &mut Definitions) -> Value {
     let spec = &route.spec;
     let mut json_of = |schema: fn(&mut Definitions) -> Value| {
         let schema = schema(definitions);
         // Both are 200 here; elsewhere a rehearsal has a status of its own.
-        if rehearses && spec.status.as_u16() == 200 { json!({"anyOf": [schema, {"$ref": REHEARSAL}]}) } else { schema }
+        if rehearses && spec.status.as_u16() == 200 {
+            json!({"anyOf": [schema, {"$ref": REHEARSAL}]})
+        } else if idempotency::creates(route) {
+            json!({"anyOf": [schema, {"$ref": REPLAY}]})
+        } else {
+            schema
+        }
     };
     let done = "Done.";
     match spec.content {
@@ -320,6 +349,19 @@ impl Codes {
             }
             Reach::Deployment(_) => self.add(403, "account_scope_required"),
             Reach::Zones(_) | Reach::Catalogue(_) | Reach::Public(_) => {}
+        }
+    }
+
+    /// What is refused of a key.
+    fn under_a_key(&mut self) {
+        for (status, code) in [
+            (400, "idempotency_key_invalid"),
+            (400, "idempotency_key_multiple"),
+            (409, "idempotency_key_conflict"),
+            (413, "idempotency_answer_too_large"),
+            (429, "idempotency_receipt_limit_exceeded"),
+        ] {
+            self.add(status, code);
         }
     }
 

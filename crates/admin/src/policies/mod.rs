@@ -3,6 +3,7 @@
 pub(crate) mod add_version;
 pub(crate) mod archive;
 pub(crate) mod create;
+pub(crate) mod desired;
 pub(crate) mod list;
 pub(crate) mod read;
 pub(crate) mod templates;

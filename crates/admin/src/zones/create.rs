@@ -87,6 +87,7 @@ async fn create(admin: Arc<Admin>, mut call: Call<Anywhere>) -> Result<Changed, 
             Box::pin(async move {
                 let zone = change.zone(tx).await?;
                 zones::add(tx, &zone).await.map_err(conflict)?;
+                change.trace.remember_zoneless(tx, zone.id.as_str(), &View::from(&zone)).await?;
                 let mut tx = tx.zone_write(&zone.id);
                 if let Some(owner) = &change.owner {
                     zones::give_to(&mut tx, owner).await?;

@@ -643,6 +643,9 @@ async fn t12_foothold_metrics_are_for_their_own_bearer_and_closed_without_one() 
         "caracal_api_outbox_dead_total",
         "caracal_api_outbox_oldest_pending_age_seconds",
         "caracal_api_outbox_oldest_dead_age_seconds",
+        "caracal_notifications_pending",
+        "caracal_notifications_oldest_pending_age_seconds",
+        "caracal_notification_attempts_total{outcome=\"delivered\"}",
     ] {
         assert!(answer.text.lines().any(|line| line.starts_with(&format!("{name} "))), "{name}: {}", answer.text);
     }

@@ -196,7 +196,7 @@ impl Services {
         let admin_keys =
             AdminKeys { token: copy(&keys.admin_token), digests: keys.admin_token_digests, metrics_bearer };
         let admin = match runtime {
-            Some(runtime) => Some(Arc::new(admin(settings, &parts, admin_keys, runtime)?)),
+            Some(runtime) => Some(Arc::new(admin(settings, &parts, admin_keys, (runtime, issuer.clone()))?)),
             None => None,
         };
         let coordinator = settings.runs(Service::Coordinator).then(|| {
@@ -426,7 +426,12 @@ struct AdminKeys {
     metrics_bearer: Option<SecretText>,
 }
 
-fn admin(settings: &Settings, parts: &Parts, keys: AdminKeys, runtime: Arc<Sts>) -> Result<Admin, StartError> {
+fn admin(
+    settings: &Settings,
+    parts: &Parts,
+    keys: AdminKeys,
+    (runtime, issuer): (Arc<Sts>, String),
+) -> Result<Admin, StartError> {
     let AdminKeys { token, digests, metrics_bearer } = keys;
     let admin = Admin::new(
         AdminConfig {
@@ -442,6 +447,7 @@ fn admin(settings: &Settings, parts: &Parts, keys: AdminKeys, runtime: Arc<Sts>)
             metrics_bearer,
             open_metrics: parts.open_metrics,
             control_audience: settings.control_audience.clone(),
+            issuer: Some(issuer),
             trust_proxy: settings.trust_proxy,
             retention_ceiling: settings.audit.retention_days,
             docs: settings.mode == Mode::Dev && settings.api.docs,
