@@ -30,18 +30,23 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/import",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(import(admin, call)))),
-    spec: Spec::of("zones.import", "Makes a zone be what a document says.", StatusCode::OK, Content::Json(report::schema))
-        .asks(|query| prunes(query).map(drop))
-        .takes(document::INVALID, |body| document::entries(body).map(drop))
-        .refuses(&[
-            (404, "zone_not_found"),
-            (409, "zone_mismatch"),
-            (400, "import_secrets_unsupported"),
-            (422, "import_refused"),
-            (502, "secret_backend_unavailable"),
-            (503, "policy_verification_unavailable"),
-            (503, "secret_hashing_unavailable"),
-        ]),
+    spec: Spec::of(
+        "zones.import",
+        "Makes a zone be what a document says.",
+        StatusCode::OK,
+        Content::Json(report::schema),
+    )
+    .asks(|query| prunes(query).map(drop))
+    .takes(document::INVALID, |body| document::entries(body).map(drop))
+    .refuses(&[
+        (404, "zone_not_found"),
+        (409, "zone_mismatch"),
+        (400, "import_secrets_unsupported"),
+        (422, "import_refused"),
+        (502, "secret_backend_unavailable"),
+        (503, "policy_verification_unavailable"),
+        (503, "secret_hashing_unavailable"),
+    ]),
 };
 
 /// What gives an application the right to command its zone: pruning it would end who prunes (control-cli-deploy.md §3.2).

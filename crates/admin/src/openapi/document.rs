@@ -81,7 +81,7 @@ fn replay() -> Value {
     json!({
         "type": "object",
         "description": "What the first request under this `Idempotency-Key` was answered with, without any secret. The answer \
-has the header `Idempotency-Replayed`.",
+    has the header `Idempotency-Replayed`.",
         "properties": {"id": {"type": "string"}},
         "required": ["id"],
     })
@@ -143,7 +143,7 @@ fn operation(route: &Route, path: &str, definitions: &mut Definitions) -> Value 
             "in": "header",
             "required": false,
             "description": "The same request under the same key is carried out once.",
-            "schema": {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]([ -~]*[!-~])?$"},
+            "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": KEY},
         }));
     }
     let mut described = json!({
@@ -186,6 +186,8 @@ fn operation(route: &Route, path: &str, definitions: &mut Definitions) -> Value 
 
 const ERROR: &str = "#/components/schemas/Error";
 const REHEARSAL: &str = "#/components/schemas/Rehearsal";
+/// No control characters, and no white space around it.
+const KEY: &str = r"^[^\s\u0000-\u001f\u007f]([^\u0000-\u001f\u007f]*[^\s\u0000-\u001f\u007f])?$";
 const REPLAY: &str = "#/components/schemas/Replay";
 
 fn success(route: &Route, rehearses: bool, definitions: &mut Definitions) -> Value {

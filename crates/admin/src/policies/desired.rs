@@ -3,6 +3,7 @@
 use caracal_policy::ContentSha256;
 use caracal_store::ZoneWrite;
 use caracal_store::policies::{self, LatestVersion};
+use serde_json::Value;
 
 use super::create::{self, Draft};
 use super::{invalid_body, next_version, require_good_text};
