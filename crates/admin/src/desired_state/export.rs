@@ -22,7 +22,7 @@ pub(crate) const ROUTE: Route = Route {
     needs: Needs::Read,
     reach: Reach::Zone(Run::Read(|admin, call| Box::pin(export(admin, call)))),
     spec: Spec::of("zones.export", "Writes a zone as a document.", StatusCode::OK, Content::Json(schema))
-        .refuses(&[(404, "zone_not_found")]),
+        .refuses(&[(404, "zone_not_found"), (409, "zone_too_large")]),
 };
 
 fn schema(_: &mut Definitions) -> Value {

@@ -41,6 +41,7 @@ pub(crate) const ROUTE: Route = Route {
     .refuses(&[
         (404, "zone_not_found"),
         (409, "zone_mismatch"),
+        (409, "zone_too_large"),
         (400, "import_secrets_unsupported"),
         (422, "import_refused"),
         (502, "secret_backend_unavailable"),
