@@ -52,6 +52,8 @@ class Objects:
         self.system = system
         self.kept = provision(system, upstream, "desk-0123456789abcdef", lambda text: say(f"        {text}"))
         self.doomed_zone = self.make("/v1/zones", {"name": "Doomed"})
+        # An import may prune what is there.
+        self.imported_zone = self.make("/v1/zones", {"name": "Imported"})
         self.members: dict[str, tuple[str, str]] = {}
         application = self.kept.application
         for name, body in {
@@ -93,7 +95,8 @@ class Objects:
         named = {}
         if "{zone}" in path:
             ends_zone = method == "delete" and path == "/v1/zones/{zone}"
-            named["path.zone"] = self.doomed_zone if ends_zone else self.kept.id
+            other = self.imported_zone if path.endswith("/import") else self.kept.id
+            named["path.zone"] = self.doomed_zone if ends_zone else other
         kind = collection(path)
         if kind and kind.rsplit("/", 1)[1] in self.members:
             kept, doomed = self.members[kind.rsplit("/", 1)[1]]
