@@ -274,8 +274,8 @@ async fn pass(
         }
         visit.rehearse();
     }
-    // A rehearsal leaves nothing that could be found again.
-    let keyed = if rehearsed { None } else { idempotency::keyed(admin, route, &parts, &caller, body.as_ref())? };
+    // A rehearsal leaves nothing that could be found again. Its key is none all the same if it would be none later.
+    let keyed = idempotency::keyed(admin, route, &parts, &caller, body.as_ref())?.filter(|_| !rehearsed);
     let asked = keyed.map(|keyed| (zone.as_ref().map(|place| place.zone.clone()), keyed));
     if let Some((place, keyed)) = &asked {
         if let Some(replayed) = idempotency::replay(admin, place.as_ref(), keyed, &visit.trace()?).await? {

@@ -421,6 +421,53 @@ mod tests {
         assert_eq!(mismatch.path, vec![json!("scopes"), json!(1)]);
     }
 
+    /// One reader, once on a body and once on notes: what it notes is what it takes.
+    #[test]
+    fn a_reader_that_is_given_notes_describes_itself() {
+        fn read(body: impl Into<Body>) -> Result<(String, Option<u64>, Vec<String>), Mismatch> {
+            let mut fields = Fields::of(body)?;
+            let kind = fields.choice("kind", &["a", "b"])?;
+            let kind = fields.require("kind", kind)?.to_owned();
+            let count = fields.count("count", 9)?;
+            let operations = fields.objects("operations", (1, 3))?;
+            let operations = fields.require("operations", operations)?;
+            let paths =
+                operations.into_iter().map(|mut one| one.required_text("path", Text::exact(1, 5).like(ONE_LINE)));
+            let paths = paths.collect::<Result<_, _>>()?;
+            fields.nothing_else()?;
+            Ok((kind, count, paths))
+        }
+        let notes = Notes::default();
+        read(notes.clone()).unwrap();
+        let path = json!({"type": "string", "minLength": 1, "maxLength": 5, "pattern": ONE_LINE.pattern});
+        let operation = json!({"type": "object", "properties": {"path": path}, "required": ["path"]});
+        assert_eq!(
+            notes.schema(),
+            json!({
+                "type": "object",
+                "properties": {
+                    "kind": {"type": "string", "enum": ["a", "b"]},
+                    "count": {"type": "integer", "minimum": 1, "maximum": 9},
+                    "operations": {"type": "array", "items": operation, "minItems": 1, "maxItems": 3},
+                },
+                "required": ["kind", "operations"],
+                "additionalProperties": false,
+            })
+        );
+        let good = json!({"kind": "a", "count": 9, "operations": [{"path": "/x"}]});
+        assert_eq!(read(Some(good)).unwrap(), ("a".to_owned(), Some(9), vec!["/x".to_owned()]));
+        for bad in [
+            json!({"kind": "c", "operations": [{"path": "/x"}]}),
+            json!({"kind": "a", "count": 10, "operations": [{"path": "/x"}]}),
+            json!({"kind": "a", "operations": []}),
+            json!({"kind": "a", "operations": [{"path": "/\u{1}"}]}),
+            json!({"operations": [{"path": "/x"}]}),
+            json!({"kind": "a", "operations": [{"path": "/x"}], "more": 1}),
+        ] {
+            assert!(read(Some(bad.clone())).is_err(), "{bad}");
+        }
+    }
+
     #[test]
     fn no_object_has_no_fields() {
         for body in [None, Some(Value::Null), Some(json!("text")), Some(json!([]))] {

@@ -16,7 +16,6 @@ use crate::attribution::changed;
 use crate::desired_state::{Did, Import, Object, State};
 use crate::input::{Fields, Mismatch, Text};
 use crate::problem::Refusal;
-use crate::reserved;
 
 /// The application as a document has it. Only global tokens see traits.
 pub(crate) fn spec(application: &Application, is_global: bool) -> Value {
@@ -36,7 +35,6 @@ pub(crate) async fn settle(
 ) -> Result<(Did, String), Refusal> {
     let hand = &import.hand;
     let (name, wanted) = read(object).map_err(|mismatch| mismatch.refuse("invalid_application"))?;
-    hand.guard(&name, reserved::NAME)?;
     if let Some(wanted) = &wanted {
         traits::check(wanted, hand.is_global)?;
     }

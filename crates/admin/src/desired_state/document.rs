@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::input::{Body, Fields, Mismatch};
 use crate::openapi::notes::list;
 use crate::problem::Refusal;
+use crate::reserved;
 
 /// Most objects of one document.
 const MOST: usize = 1_000;
@@ -50,6 +51,16 @@ impl Kind {
             Self::Resource => "resources",
             Self::Policy => "policies",
             Self::PolicySet => "policy-sets",
+        }
+    }
+
+    /// What identities of this kind start with that nobody but the deployment may give.
+    pub(super) fn reserved(self) -> Option<&'static str> {
+        match self {
+            Self::IdentityProvider => Some(reserved::PROVIDER),
+            Self::Resource => Some(reserved::RESOURCE),
+            Self::Application | Self::Policy => Some(reserved::NAME),
+            Self::PolicySet => None,
         }
     }
 

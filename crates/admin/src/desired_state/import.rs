@@ -22,6 +22,7 @@ use crate::hand::Hand;
 use crate::openapi::spec::{Content, Spec};
 use crate::page::Query;
 use crate::problem::Refusal;
+use crate::reserved::is_reserved;
 use crate::zones::require_live_zone;
 use crate::{applications, policies, policy_sets, providers, resources};
 
@@ -168,6 +169,10 @@ impl Change {
         state: &mut State,
         object: &Object,
     ) -> Result<(Did, String), Refusal> {
+        // Not even the bootstrap token's documents have it: it is nobody's configuration.
+        if object.kind.reserved().is_some_and(|prefix| is_reserved(&object.identity, prefix)) {
+            return Err(Refusal::conflict("reserved_namespace"));
+        }
         match object.kind {
             Kind::IdentityProvider => providers::desired::settle(tx, &self.import, state, object).await,
             Kind::Application => applications::desired::settle(tx, &self.import, state, object).await,

@@ -83,7 +83,10 @@ fn is_scope(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::input::Fields;
 
     #[test]
     fn a_scope_of_a_grant_is_small_and_has_no_capitals() {
@@ -98,7 +101,8 @@ mod tests {
             (&"a".repeat(200), true),
             (&"a".repeat(201), false),
         ] {
-            assert_eq!(is_scope(text), expected, "{text}");
+            let taken = Fields::of(Some(json!({"scope": text}))).unwrap().text("scope", SCOPE);
+            assert_eq!(taken.is_ok(), expected, "{text}");
         }
     }
 }

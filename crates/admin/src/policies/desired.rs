@@ -10,7 +10,6 @@ use super::{invalid_body, next_version, require_good_text};
 use crate::admin::fresh;
 use crate::desired_state::{Did, Import, Object, State};
 use crate::problem::Refusal;
-use crate::reserved;
 
 const MEMBERS: [(&str, &str); 3] = [("name", "name"), ("description", "description"), ("content", "content")];
 
@@ -24,7 +23,6 @@ pub(crate) async fn settle(
     let hand = &import.hand;
     let mut draft = Draft::read(Some(Value::Object(object.body(&MEMBERS)))).map_err(invalid_body)?;
     draft.name.clone_from(&object.identity);
-    hand.guard(&draft.name, reserved::NAME)?;
     require_good_text(&draft.content)?;
     let Some((policy, latest)) = state.policies.get_mut(&object.identity) else {
         let ids = (fresh(tx.now())?, fresh(tx.now())?);

@@ -51,6 +51,10 @@ pub(crate) async fn settle(
     identifier::check(identity)?;
     let hand = &import.hand;
     let Some(provider) = state.providers.get(identity) else {
+        // The built-in one, which is nobody's to configure.
+        if state.provider_of(identity).is_some() {
+            return Err(Refusal::conflict("provider_identifier_conflict"));
+        }
         let kind = draft.kind.ok_or_else(|| Refusal::invalid("invalid_provider").describe("kind is required"))?;
         let config = config::read(kind, &draft.config.unwrap_or_default(), Secrets::Required)?;
         let (name, identifier) = (draft.name, Some(identity.clone()));

@@ -71,7 +71,7 @@ fn object<'d>(document: &'d mut Value, identity: &str) -> &'d mut Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_export_has_the_zone_and_no_secret_and_imports_as_no_change() {
+async fn t05_secrets_an_export_has_the_zone_and_no_secret_and_imports_as_no_change() {
     let world = World::new().await;
     let zone = furnished(&world, "Whole").await;
     let exported = world.get(&format!("/v1/zones/{zone}/export")).await;
@@ -220,11 +220,13 @@ async fn a_dry_run_shows_what_the_import_then_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_import_is_all_of_it_or_nothing() {
+async fn t04_state_an_import_is_all_of_it_or_nothing() {
     let world = World::new().await;
     let zone = world.zone("All").await;
     let spec = |kind: &str, spec: Value| json!({"kind": kind, "spec": spec});
     let good = spec("application", json!({"name": "Good"}));
+    let control = json!({"identifier": "caracal-control", "scopes": ["control:app:read"]});
+    world.create(&format!("/v1/zones/{zone}/resources"), control).await;
     for (bad, code) in [
         (spec("identity-provider", json!({"identifier": "provider://x"})), "invalid_provider (HTTP 400)"),
         (
@@ -262,6 +264,10 @@ async fn an_import_is_all_of_it_or_nothing() {
                 json!({"identifier": "resource://x", "scopes": ["r"], "credential_provider": "provider://none"}),
             ),
             "upstream_url_required (HTTP 400)",
+        ),
+        (
+            spec("identity-provider", json!({"identifier": "provider://none", "kind": "none"})),
+            "provider_identifier_conflict (HTTP 409)",
         ),
         (spec("resource", json!({"identifier": "x", "scopes": ["r"]})), "invalid_resource_identifier (HTTP 400)"),
         (spec("resource", json!({"identifier": "caracal-control", "scopes": ["r"]})), "protected_resource (HTTP 409)"),
@@ -311,7 +317,7 @@ async fn a_document_that_is_none_is_refused_as_a_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_zones_own_token_sees_and_makes_nothing_that_is_above_it() {
+async fn t12_foothold_a_zones_own_token_imports_nothing_that_is_above_it() {
     let world = World::new().await;
     let (zone, other) = (furnished(&world, "Own").await, world.zone("Foreign").await);
     let own = world.mint("write", Some(&zone)).await;
@@ -333,6 +339,8 @@ async fn a_zones_own_token_sees_and_makes_nothing_that_is_above_it() {
         json!({"kind": "resource", "spec": {"identifier": "caracal-sys://y", "scopes": ["r"],
             "upstream_url": "https://y.example", "credential_provider": "provider://none"}}),
     ] {
+        let by_bootstrap = super::desired_state::import(&world, &zone, "", &json!({"objects": [reserved]})).await;
+        assert!(by_bootstrap.text.contains("reserved_namespace (HTTP 409)"), "{} {reserved}", by_bootstrap.text);
         let refused = import(&json!({"objects": [reserved]})).await;
         assert!(refused.text.contains("reserved_namespace (HTTP 409)"), "{} {reserved}", refused.text);
     }

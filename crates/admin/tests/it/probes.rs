@@ -129,7 +129,7 @@ async fn a_resource_whose_upstream_verifies_nothing_is_not_created_when_asked_to
 }
 
 #[tokio::test]
-async fn nobody_is_probed_by_a_deployment_without_an_issuer_or_at_an_address_inside() {
+async fn t03_egress_nobody_is_probed_without_an_issuer_or_at_an_address_inside() {
     let set = setting(AdminConfig::default()).await;
     let id = set.world.create(&set.path, set.body(json!({}))).await;
     set.test(&id).await.is_refused(503, "service_unconfigured");
