@@ -6,6 +6,7 @@ mod client;
 mod deny;
 mod examples;
 mod fuzz;
+mod instructions;
 mod python;
 mod services;
 mod step;
@@ -32,6 +33,8 @@ cargo xtask <chore>
   opa       --opa PATH [--write]: ask a stock Open Policy Agent again, and compare or rewrite the vectors of the oracle
   threat-model  [write]: docs/threat-model.toml against the tests there are; or write the chapter that is generated from it
   codegen   rewrite what is generated: the table in docs/settings.md, and the description of the Admin API
+  instructions  [write]: how many instructions the hottest paths take, against xtask/instructions.txt; needs valgrind
+  codegen   rewrite what is generated: the table in docs/settings.md
   ci        as .ci/run does: format, tidy, deny, lints, test, examples
 ";
 
@@ -55,6 +58,8 @@ fn main() -> ExitCode {
         ["opa", ref arguments @ ..] => opa(&chore, arguments),
         ["threat-model"] => threats::check(&chore),
         ["threat-model", "write"] => threats::write(&chore),
+        ["instructions"] => instructions::check(&chore),
+        ["instructions", "write"] => instructions::write(&chore),
         ["codegen"] => codegen(&chore),
         ["ci"] => ci(&chore),
         [] | ["help" | "--help" | "-h"] => {

@@ -186,8 +186,8 @@ fn operation(route: &Route, path: &str, definitions: &mut Definitions) -> Value 
 
 const ERROR: &str = "#/components/schemas/Error";
 const REHEARSAL: &str = "#/components/schemas/Rehearsal";
-/// No control characters, and no white space around it.
-const KEY: &str = r"^[^\s\u0000-\u001f\u007f]([^\u0000-\u001f\u007f]*[^\s\u0000-\u001f\u007f])?$";
+/// No control characters. White space around it belongs to the header and not to the key.
+const KEY: &str = r"^[^\u0000-\u001f\u007f]+$";
 const REPLAY: &str = "#/components/schemas/Replay";
 
 fn success(route: &Route, rehearses: bool, definitions: &mut Definitions) -> Value {
