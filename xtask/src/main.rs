@@ -34,7 +34,6 @@ cargo xtask <chore>
   threat-model  [write]: docs/threat-model.toml against the tests there are; or write the chapter that is generated from it
   codegen   rewrite what is generated: the table in docs/settings.md, and the description of the Admin API
   instructions  [write]: how many instructions the hottest paths take, against xtask/instructions.txt; needs valgrind
-  codegen   rewrite what is generated: the table in docs/settings.md
   ci        as .ci/run does: format, tidy, deny, lints, test, examples
 ";
 
