@@ -8,7 +8,7 @@ use caracal_store::{Attribution, StoreError, ZoneWrite};
 use http::Method;
 use serde::Serialize;
 
-use super::{SOME, VersionView, invalid_body, next_version, require_good_text};
+use super::{NAME, SOME, VersionView, invalid_body, next_version, require_good_text};
 use crate::Admin;
 use crate::admin::fresh;
 use crate::answer::Changed;
@@ -47,7 +47,7 @@ impl Draft {
     pub(super) fn read(body: impl Into<Body>) -> Result<Self, Mismatch> {
         let mut fields = Fields::of(body)?;
         Ok(Self {
-            name: fields.required_text("name", SOME)?,
+            name: fields.required_text("name", NAME)?,
             description: fields.text("description", Text::exact(0, usize::MAX))?,
             content: fields.required_text("content", SOME)?,
         })

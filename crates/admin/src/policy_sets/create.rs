@@ -15,6 +15,7 @@ use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
 use crate::hand::Hand;
 use crate::input::{Body, Fields, Mismatch, Text};
 use crate::openapi::spec::Spec;
+use crate::policies::NAME;
 use crate::problem::Refusal;
 use crate::zones::require_live_zone;
 
@@ -38,7 +39,7 @@ impl Draft {
     pub(super) fn read(body: impl Into<Body>) -> Result<Self, Mismatch> {
         let mut fields = Fields::of(body)?;
         Ok(Self {
-            name: fields.required_text("name", Text::exact(1, usize::MAX))?,
+            name: fields.required_text("name", NAME)?,
             description: fields.text("description", Text::exact(0, usize::MAX))?,
         })
     }

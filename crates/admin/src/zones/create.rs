@@ -48,15 +48,16 @@ impl Draft {
     }
 }
 
-const SLUG: Form = Form {
+/// Slugs are looked up in an index, and not every engine's takes a row of any length.
+const SLUG: Text = Text::exact(1, 2_000).like(Form {
     pattern: "^[a-z0-9-]+$",
     is: |slug| slug.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-'),
     what: "expected lower-case letters, digits and hyphens",
-};
+});
 
 /// The member `slug`, when it is there.
 pub(super) fn slug_of(fields: &mut Fields) -> Result<Option<String>, Mismatch> {
-    fields.text("slug", Text::exact(1, usize::MAX).like(SLUG))
+    fields.text("slug", SLUG)
 }
 
 struct Change {

@@ -328,6 +328,43 @@ async fn t01_control_plane_texts_come_back_as_they_were_sent_and_look_alikes_are
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn t01_control_plane_what_no_index_holds_is_refused_and_the_longest_is_found_again() {
+    let world = World::with(open()).await;
+    let zone = world.zone("Long").await;
+    let at = |path: &str| format!("/v1/zones/{zone}{path}");
+    // Nothing here is shorter in any other form, so an engine can't pack it.
+    let text = |length: usize| -> String {
+        let code = |at: usize| char::from_u32(0x4e00 + u32::try_from(at * 7_919 % 20_000).unwrap()).unwrap();
+        (0..length).map(code).collect()
+    };
+    let slug = |length: usize| -> String {
+        (0..length).map(|at| char::from(b'a' + u8::try_from(at * at % 23).unwrap())).collect()
+    };
+    let document = |length: usize| json!({"name": text(length), "content": EMPTY_GRANTS});
+    for (path, longest, longer, code) in [
+        (at("/policies"), document(512), document(513), "invalid_body"),
+        (at("/policy-sets"), json!({"name": text(512)}), json!({"name": text(513)}), "invalid_body"),
+        (
+            "/v1/zones".to_owned(),
+            json!({"name": "x", "slug": slug(2_000)}),
+            json!({"name": "x", "slug": slug(2_001)}),
+            "invalid_zone",
+        ),
+        (
+            at("/applications"),
+            json!({"name": text(200), "registration_method": "managed"}),
+            json!({"name": text(201), "registration_method": "managed"}),
+            "invalid_application",
+        ),
+        (at("/workloads"), json!({"name": text(200)}), json!({"name": text(201)}), "invalid_workload"),
+    ] {
+        let made = world.call("POST", &path, Some(longest)).await.is(201);
+        world.get(&format!("{path}/{}", made["id"].as_str().unwrap())).await.is(200);
+        world.call("POST", &path, Some(longer)).await.is_refused(400, code);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn t04_state_edits_of_different_fields_at_once_both_stand() {
     let world = World::with(open()).await;
     let furnished = furnish(&world, "edits").await;

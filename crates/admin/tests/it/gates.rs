@@ -51,7 +51,9 @@ mod t01_control_plane_coverage {
         let zone = world.zone("Ops").await;
         for route in closed_routes() {
             let path = path(route.path, &zone);
-            for token in [None, Some("wrong"), Some(""), Some("admin-secret-012345678")] {
+            for token in
+                [None, Some("wrong"), Some(""), Some("admin-secret-012345678"), Some("admin-secret-01234567890")]
+            {
                 let answer = world.call_as(token, route.method.as_str(), &path, None).await;
                 answer.is_refused(401, "invalid_admin_token");
                 assert_eq!(answer.headers["www-authenticate"], "Bearer");

@@ -181,7 +181,7 @@ fn a_body_is_described_as_its_reader_reads_it() {
             "type": "object",
             "properties": {
                 "name": {"type": "string", "minLength": 1, "maxLength": 120, "pattern": r"^[^\u0000]*[^\s\u0000][^\u0000]*$"},
-                "slug": {"type": "string", "minLength": 1, "pattern": "^[a-z0-9-]+$"},
+                "slug": {"type": "string", "minLength": 1, "maxLength": 2_000, "pattern": "^[a-z0-9-]+$"},
                 "dcr_enabled": {"type": "boolean"},
             },
             "required": ["name"],
