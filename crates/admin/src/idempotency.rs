@@ -1,4 +1,4 @@
-//! One `Idempotency-Key`, at most one object (docs/decisions/0051; contract: admin-api.md §17, additive).
+//! One `Idempotency-Key`, at most one object (docs/decisions/0047; contract: admin-api.md §17, additive).
 //!
 //! A client that hears nothing of its create asks again under the same key. The receipt of the first success was committed
 //! with the object, so the second request finds both or neither: it gets the first one's answer, or it creates. Of two that

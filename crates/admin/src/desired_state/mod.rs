@@ -1,4 +1,4 @@
-//! A zone's configuration as one document (docs/decisions/0052; contract: control-cli-deploy.md §3, whose format and report
+//! A zone's configuration as one document (docs/decisions/0048; contract: control-cli-deploy.md §3, whose format and report
 //! these routes share).
 //!
 //! A team keeps what its zone should be beside its code. `GET …/export` writes the document, `POST …/import` makes the zone

@@ -1,4 +1,4 @@
-//! A zone as one document: export, import, and the plan of an import (docs/decisions/0052).
+//! A zone as one document: export, import, and the plan of an import (docs/decisions/0048).
 
 use serde_json::{Value, json};
 
