@@ -20,6 +20,8 @@ pub struct ApiTuning {
     pub max_resources_per_zone: u32,
     /// `ADMIN_TOKEN_LAST_USED_DEBOUNCE_SEC`.
     pub last_used_debounce: Duration,
+    /// `API_ENABLE_DOCS`: heard in dev only.
+    pub docs: bool,
 }
 
 /// What the Coordinator is tuned by.
@@ -115,6 +117,7 @@ impl ApiTuning {
                 60,
                 0,
             ))),
+            docs: reader.flag("API_ENABLE_DOCS", true),
         }
     }
 }

@@ -189,6 +189,12 @@ pub const VARIABLES: &[Variable] = &[
         "seconds by which the last use of an admin token may be out of date",
     ),
     variable(
+        &[Api],
+        "API_ENABLE_DOCS",
+        "true",
+        "serve the description of the management API at /docs; in dev only, whatever this says",
+    ),
+    variable(
         &[Api, Sts],
         "STS_MINT_RATE_LIMIT_PER_MIN",
         "1000",

@@ -472,6 +472,7 @@ fn admin(
             issuer: Some(issuer),
             trust_proxy: settings.trust_proxy,
             retention_ceiling: settings.audit.retention_days,
+            docs: settings.mode == Mode::Dev && settings.api.docs,
         },
         caracal_admin::Capabilities {
             store: parts.store.clone(),
