@@ -348,7 +348,11 @@ impl Services {
             let tail = Tail::begin(shared.redis.clone(), shared.key.clone(), &[APPROVALS, POLICIES]);
             let tail = tail.await.map_err(|error| StartError::Setting(error.to_string()))?;
             let on = stop();
-            jobs.spawn(async move { tail.run(on, move |message: &Message| Ok(sts.hear(message))).await });
+            let hear = move |message: &Message| {
+                sts.hear(message);
+                Ok(())
+            };
+            jobs.spawn(async move { tail.run(on, hear).await });
         }
         if let Some(requests) = self.requests.clone() {
             let on = stop();
@@ -358,7 +362,11 @@ impl Services {
             let tail = Tail::begin(shared.redis.clone(), shared.key.clone(), &[KEYS]);
             let tail = tail.await.map_err(|error| StartError::Setting(error.to_string()))?;
             let (withdrawals, on) = (self.withdrawals.clone(), stop());
-            jobs.spawn(async move { tail.run(on, move |message: &Message| Ok(withdrawals.hear(message))).await });
+            let hear = move |message: &Message| {
+                withdrawals.hear(message);
+                Ok(())
+            };
+            jobs.spawn(async move { tail.run(on, hear).await });
             let (withdrawals, of, on) = (self.withdrawals.clone(), self.store.clone(), stop());
             jobs.spawn(async move { withdrawals.run(of, on).await });
         }
