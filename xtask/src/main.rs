@@ -7,6 +7,7 @@ mod deny;
 mod examples;
 mod fuzz;
 mod python;
+mod reproduce;
 mod services;
 mod step;
 mod suite;
@@ -30,6 +31,9 @@ cargo xtask <chore>
   fuzz      [--seconds N] [TARGET]: hostile input for the parsers, N seconds (20) each; needs the nightly toolchain
   opa       --opa PATH [--write]: ask a stock Open Policy Agent again, and compare or rewrite the vectors of the oracle
   threat-model  [write]: docs/threat-model.toml against the tests there are; or write the chapter that is generated from it
+  sabotage  [--list] [--json] [ID]: put known defects into a copy of the tree, one by one; the tests must notice each
+  sbom      what the binary is made of, as CycloneDX, from Cargo.lock: target/caracal.cdx.json
+  reproduce build the last commit twice, in two places, and compare the programs byte for byte (many minutes)
   codegen   rewrite what is generated: the table in docs/settings.md
   ci        as .ci/run does: format, tidy, deny, lints, test, examples
 ";
@@ -53,6 +57,12 @@ fn main() -> ExitCode {
         ["opa", ref arguments @ ..] => opa(&chore, arguments),
         ["threat-model"] => threats::check(&chore),
         ["threat-model", "write"] => threats::write(&chore),
+        ["sabotage", ref arguments @ ..] => match threats::sabotage(&chore, arguments) {
+            Ok(code) => return code,
+            Err(failed) => Err(failed),
+        },
+        ["sbom"] => threats::sbom(&chore),
+        ["reproduce"] => reproduce::run(&chore),
         ["codegen"] => codegen(&chore),
         ["ci"] => ci(&chore),
         [] | ["help" | "--help" | "-h"] => {
