@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
+use crate::faults::Faults;
 use crate::listing::Listed;
 use crate::model::{By, Model, Proof};
 use crate::surface::Surface;
 
 /// The whole page.
-pub(crate) fn write(model: &Model, tests: &[Listed], open: &str, surface: &Surface) -> String {
+pub(crate) fn write(model: &Model, tests: &[Listed], open: &str, surface: &Surface, faults: &Faults) -> String {
     let mut page = String::from("# Threat model\n\n");
     let _ = writeln!(page, "{}\n", model.claim.trim());
     page.push_str(
@@ -46,6 +47,7 @@ pub(crate) fn write(model: &Model, tests: &[Listed], open: &str, surface: &Surfa
         }
         page.push('\n');
     }
+    faults.write(&mut page);
     page.push_str(
         "## What there is to touch\n\nRead off the sources in every build. Each line of [inventory.toml](threat-model/inventory.toml) names the threats \
          it takes part in; a new route, table, topic, setting, way out, listener, program or package fails `cargo xtask threat-model` until it has its line.\n\n\

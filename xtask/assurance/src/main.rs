@@ -3,6 +3,7 @@
 
 mod chapter;
 mod check;
+mod faults;
 mod listing;
 mod model;
 mod sabotage;
@@ -16,6 +17,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use check::{Ran, Tree, findings, inventory};
+use faults::{FAULTS, Faults};
 use listing::{list, passed};
 use model::Model;
 use surface::{INVENTORY, Source, Surface};
@@ -66,8 +68,10 @@ fn check_tree(built: &str, ran: Option<(&str, &str)>) -> Result<String, String> 
     let model = model(root)?;
     let tests = list(&read(Path::new(""), built)?)?;
     let (open, known) = (read(root, OPEN)?, read(root, TESTS).unwrap_or_default());
+    let faults = Faults::parse(&read(root, FAULTS)?)?;
     let tree = Tree {
         tests: &tests,
+        faults: &faults,
         fuzz_targets: fuzz_targets(root)?,
         chores: chores(root)?,
         rooms: rooms(root)?,
@@ -89,7 +93,7 @@ fn check_tree(built: &str, ran: Option<(&str, &str)>) -> Result<String, String> 
         surface.findings(&read(root, INVENTORY)?, &model.threat.iter().map(|threat| threat.id.as_str()).collect()),
     );
     found.extend(sabotage::findings(&sabotage::all(root)?, &model, &known, |file| read(root, file)));
-    if chapter::write(&model, &tests, &open, &surface) != read(root, PAGE).unwrap_or_default() {
+    if chapter::write(&model, &tests, &open, &surface, &faults) != read(root, PAGE).unwrap_or_default() {
         found.push(format!("{PAGE} is not what the model says: write it with `cargo xtask threat-model write`"));
     }
     if found.is_empty() {
@@ -146,7 +150,8 @@ fn write(built: &str) -> Result<String, String> {
     let model = model(root)?;
     let (tests, open) = (list(&read(Path::new(""), built)?)?, read(root, OPEN)?);
     let surface = Surface::read(&sources(root)?);
-    for (path, text) in [(PAGE, chapter::write(&model, &tests, &open, &surface)), (TESTS, inventory(&tests))] {
+    let faults = Faults::parse(&read(root, FAULTS)?)?;
+    for (path, text) in [(PAGE, chapter::write(&model, &tests, &open, &surface, &faults)), (TESTS, inventory(&tests))] {
         std::fs::write(root.join(path), text).map_err(|error| format!("{path}: {error}"))?;
     }
     Ok(format!("{PAGE} and {TESTS} are written"))
