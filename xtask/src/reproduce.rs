@@ -63,8 +63,9 @@ fn build(chore: &Chore, place: &Path) -> Result<PathBuf, Failed> {
     println!("  RUSTFLAGS={}\n  CFLAGS={}", rust.join(" "), c.join(" "));
     let mut cargo = chore.cargo();
     cargo.current_dir(&tree).args(["build", "--locked", "--release", "--package", PROGRAM]);
-    cargo.env("CARGO_TARGET_DIR", &target).env_remove("CARGO_ENCODED_RUSTFLAGS");
-    cargo.env("RUSTFLAGS", rust.join(" ")).env("CFLAGS", c.join(" ")).env("SOURCE_DATE_EPOCH", "0");
+    // In this variable a path may have spaces.
+    cargo.env("CARGO_TARGET_DIR", &target).env("CARGO_ENCODED_RUSTFLAGS", rust.join("\x1f"));
+    cargo.env("CFLAGS", c.join(" ")).env("SOURCE_DATE_EPOCH", "0");
     chore.run(&format!("building in {}", place.display()), &mut cargo)?;
     Ok(target.join("release").join(format!("{PROGRAM}{}", std::env::consts::EXE_SUFFIX)))
 }
