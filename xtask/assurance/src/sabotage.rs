@@ -344,8 +344,8 @@ impl Copy {
         let built = cargo.stdin(Stdio::null()).output().map_err(|error| format!("cargo: {error}"))?;
         if !built.status.success() {
             let said = String::from_utf8_lossy(&built.stderr);
-            let error = said.lines().find(|line| line.starts_with("error")).unwrap_or("cargo failed");
-            return Err(format!("the copy does not build: {error}"));
+            let error = said.lines().find(|line| line.starts_with("error")).or_else(|| said.lines().last());
+            return Err(format!("the copy does not build ({}): {}", built.status, error.unwrap_or_default()));
         }
         let messages = String::from_utf8_lossy(&built.stdout).into_owned();
         let programs: Vec<String> = messages.lines().filter_map(program).map(|(_, path)| path).collect();
