@@ -6,6 +6,7 @@ mod client;
 mod deny;
 mod examples;
 mod fuzz;
+mod instructions;
 mod python;
 mod reproduce;
 mod services;
@@ -34,6 +35,7 @@ cargo xtask <chore>
   sabotage  [--list] [--json] [ID]: put known defects into a copy of the tree, one by one; the tests must notice each
   sbom      what the binary is made of, as CycloneDX, from Cargo.lock: target/caracal.cdx.json
   reproduce build the last commit twice, in two places, and compare the programs byte for byte (many minutes)
+  instructions  [write]: how many instructions the hottest paths take, against xtask/instructions.txt; needs valgrind
   codegen   rewrite what is generated: the table in docs/settings.md
   ci        as .ci/run does: format, tidy, deny, lints, test, examples
 ";
@@ -63,6 +65,8 @@ fn main() -> ExitCode {
         },
         ["sbom"] => threats::sbom(&chore),
         ["reproduce"] => reproduce::run(&chore),
+        ["instructions"] => instructions::check(&chore),
+        ["instructions", "write"] => instructions::write(&chore),
         ["codegen"] => codegen(&chore),
         ["ci"] => ci(&chore),
         [] | ["help" | "--help" | "-h"] => {

@@ -19,6 +19,7 @@ pub use check::{Checked, Shown};
 pub use engine::{Engine, Servers, SharedTuning, database, topics};
 pub use environment::{Environment, Source};
 pub use logs::{LogSettings, TraceSettings};
+pub(crate) use secrets::key_variables;
 pub use secrets::{KeyMaterial, SecretFiles, SecretsError};
 pub use services::{ApiTuning, CoordinatorTuning, GatewayTuning, TlsFiles};
 pub use variables::{VARIABLES, Variable, WITHOUT_EFFECT};
