@@ -60,20 +60,19 @@ mod t03_gateway_path {
             );
             exchange_raw(&system.address("gateway"), head.as_bytes()).await.unwrap()
         };
-        for case in corpora::paths() {
+        // One mandate makes one call, and the good paths would be it.
+        for case in corpora::paths().into_iter().filter(|case| case.verdict != "pass") {
             let (path, answer) = (case.text(), ask(&case.text()).await);
             match case.verdict.split_once(' ') {
                 Some((_, to)) => {
                     assert_eq!((answer.status, answer.header("location")), (307, Some(to)), "{path}");
                 }
-                None if case.verdict == "refuse" => {
+                None => {
                     assert_eq!(answer.status, 400, "{path}: {}", answer.body);
                     // An escape that is none is no path at all, and gets the contract's plain word (gateway.md §2).
                     let told = ["path traversal not permitted", "400 Bad Request"];
                     assert!(told.iter().any(|told| answer.body.contains(told)), "{path}: {}", answer.body);
                 }
-                // One mandate makes one call; which of the good paths it is for is of no importance here.
-                None => {}
             }
         }
         // None of all these was forwarded: the mandate is still good, once.
