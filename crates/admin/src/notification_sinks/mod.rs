@@ -15,7 +15,8 @@ use caracal_store::ZoneRead;
 use caracal_store::notification_sinks::{self, Sink};
 use serde::Serialize;
 
-use crate::input::{Fields, Mismatch, Text};
+use crate::input::{Fields, Form, Mismatch, Text};
+use crate::openapi::shape::described;
 use crate::problem::Refusal;
 
 const INVALID: &str = "invalid_sink";
@@ -25,21 +26,29 @@ const URL: Text = Text::exact(1, 2048);
 /// Every event that can be sent, in the order in which a sink's are stored.
 pub(crate) const EVENT_TYPES: [&str; 3] = ["step_up_issued", "step_up_decided", "step_up_consumed"];
 
-/// A sink as answers show it: of its secret nothing.
-#[derive(Serialize)]
-pub(crate) struct View<'a> {
-    id: &'a NotificationSinkId,
-    zone_id: &'a ZoneId,
-    name: &'a str,
-    url: &'a str,
-    event_types: &'a [String],
-    active: bool,
-    consecutive_failures: i64,
-    last_success_at: Option<Timestamp>,
-    last_failure_at: Option<Timestamp>,
-    last_error: Option<&'a str>,
-    created_at: Timestamp,
-    updated_at: Timestamp,
+const EVENT: Form = Form {
+    pattern: "^step_up_(issued|decided|consumed)$",
+    is: |name| EVENT_TYPES.contains(&name),
+    what: "expected one of step_up_issued, step_up_decided, step_up_consumed",
+};
+
+described! {
+    /// A sink as answers show it: of its secret nothing.
+    #[derive(Serialize)]
+    pub(crate) struct View<'a> {
+        id: &'a NotificationSinkId,
+        zone_id: &'a ZoneId,
+        name: &'a str,
+        url: &'a str,
+        event_types: &'a [String],
+        active: bool,
+        consecutive_failures: i64,
+        last_success_at: Option<Timestamp>,
+        last_failure_at: Option<Timestamp>,
+        last_error: Option<&'a str>,
+        created_at: Timestamp,
+        updated_at: Timestamp,
+    }
 }
 
 impl<'a> From<&'a Sink> for View<'a> {
@@ -61,12 +70,14 @@ impl<'a> From<&'a Sink> for View<'a> {
     }
 }
 
-/// The same in the one answer that shows the secret.
-#[derive(Serialize)]
-struct WithSecret<'a> {
-    #[serde(flatten)]
-    shown: View<'a>,
-    secret: &'a str,
+described! {
+    /// The same in the one answer that shows the secret.
+    #[derive(Serialize)]
+    struct WithSecret<'a> {
+        #[serde(flatten)]
+        shown: View<'a>,
+        secret: &'a str,
+    }
 }
 
 impl<'a> WithSecret<'a> {
@@ -90,12 +101,9 @@ fn missing() -> Refusal {
 
 /// The member `event_types`: some of [`EVENT_TYPES`], each once and in their order.
 fn event_types(fields: &mut Fields) -> Result<Option<Vec<String>>, Mismatch> {
-    let Some(named) = fields.texts("event_types", (1, EVENT_TYPES.len()), Text::exact(1, 64))? else {
+    let Some(named) = fields.texts("event_types", (1, EVENT_TYPES.len()), Text::exact(1, 64).like(EVENT))? else {
         return Ok(None);
     };
-    if named.iter().any(|name| !EVENT_TYPES.contains(&name.as_str())) {
-        return Err(fields.mismatch("event_types", format!("expected some of {}", EVENT_TYPES.join(", "))));
-    }
     let wanted = |known: &&str| named.iter().any(|name| name == known);
     Ok(Some(EVENT_TYPES.into_iter().filter(wanted).map(str::to_owned).collect()))
 }
