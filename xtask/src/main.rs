@@ -9,6 +9,7 @@ mod fuzz;
 mod h2spec;
 mod instructions;
 mod python;
+mod reproduce;
 mod services;
 mod step;
 mod suite;
@@ -35,6 +36,9 @@ cargo xtask <chore>
   soak      [--minutes N] [--streams N]: calls with failing upstreams for N minutes (3), or N event streams held open, and what is left
   opa       --opa PATH [--write]: ask a stock Open Policy Agent again, and compare or rewrite the vectors of the oracle
   threat-model  [write]: docs/threat-model.toml against the tests there are; or write the chapter that is generated from it
+  sabotage  [--list] [--json] [ID]: put known defects into a copy of the tree, one by one; the tests must notice each
+  sbom      what the binary is made of, as CycloneDX, from Cargo.lock: target/caracal.cdx.json
+  reproduce build the last commit twice, in two places, and compare the programs byte for byte (many minutes)
   codegen   rewrite what is generated: the table in docs/settings.md, and the description of the Admin API
   instructions  [write]: how many instructions the hottest paths take, against xtask/instructions.txt; needs valgrind
   ci        as .ci/run does: format, tidy, deny, lints, test, examples
@@ -62,6 +66,12 @@ fn main() -> ExitCode {
         ["opa", ref arguments @ ..] => opa(&chore, arguments),
         ["threat-model"] => threats::check(&chore),
         ["threat-model", "write"] => threats::write(&chore),
+        ["sabotage", ref arguments @ ..] => match threats::sabotage(&chore, arguments) {
+            Ok(code) => return code,
+            Err(failed) => Err(failed),
+        },
+        ["sbom"] => threats::sbom(&chore),
+        ["reproduce"] => reproduce::run(&chore),
         ["instructions"] => instructions::check(&chore),
         ["instructions", "write"] => instructions::write(&chore),
         ["codegen"] => codegen(&chore),

@@ -2,7 +2,7 @@
 //! (`xtask/assurance`), because it reads TOML and JSON, and this one builds from the standard library alone.
 
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{ExitCode, Stdio};
 
 use crate::step::{Chore, Failed, succeeded};
 
@@ -30,6 +30,21 @@ pub(crate) fn check_run(chore: &Chore, embedded: &[String], servers: &[String], 
     let mut check = chore.cargo();
     check.args(PACKAGE).arg("check").arg(built).arg("--ran").arg(folder).args(["--on-servers", &rooms.join(",")]);
     chore.run("the threat model, against what ran", &mut check)
+}
+
+/// Defects on purpose, each in a copy of the tree. What the other program prints is the whole output, which may be JSON.
+pub(crate) fn sabotage(chore: &Chore, arguments: &[&str]) -> Result<ExitCode, Failed> {
+    let mut sabotage = chore.cargo();
+    sabotage.args(PACKAGE).arg("sabotage").arg(chore.target().join("sabotage")).args(arguments);
+    let status = sabotage.stdin(Stdio::null()).status()?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What the binary is made of, for whoever has to answer for it.
+pub(crate) fn sbom(chore: &Chore) -> Result<(), Failed> {
+    std::fs::create_dir_all(chore.target())?;
+    let file = chore.target().join("caracal.cdx.json");
+    chore.run("the bill of materials", chore.cargo().args(PACKAGE).arg("sbom").arg(file))
 }
 
 fn folder(chore: &Chore) -> Result<PathBuf, Failed> {

@@ -4,6 +4,8 @@
 
 mod support;
 
+#[path = "black_box/corpora.rs"]
+mod corpora;
 #[path = "black_box/correlation.rs"]
 mod correlation;
 #[path = "black_box/egress.rs"]

@@ -11,6 +11,8 @@
 //! What must be absent here: routes, product state, the clock and randomness (both are arguments).
 
 pub mod body;
+#[cfg(test)]
+mod corpora;
 pub mod egress;
 pub mod face;
 pub mod form;

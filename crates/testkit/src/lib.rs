@@ -1,8 +1,10 @@
 //! Real servers for tests: private PostgreSQL and Redis servers on free ports of the loopback address, a proxy that cuts
-//! the way to them, and servers that say over real TLS what a test wants. Each goes away with its value.
+//! the way to them, and servers that say over real TLS what a test wants. Each goes away with its value. And [`corpora`] of
+//! inputs that others got wrong.
 //!
 //! Where a machine lacks a server, starting it fails and says what to install; nothing here skips a test.
 
+pub mod corpora;
 mod directory;
 #[cfg(feature = "fake")]
 mod fake;

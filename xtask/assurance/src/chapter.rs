@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
+use crate::faults::Faults;
 use crate::listing::Listed;
 use crate::model::{By, Model, Proof};
+use crate::surface::Surface;
 
 /// The whole page.
-pub(crate) fn write(model: &Model, tests: &[Listed], open: &str) -> String {
+pub(crate) fn write(model: &Model, tests: &[Listed], open: &str, surface: &Surface, faults: &Faults) -> String {
     let mut page = String::from("# Threat model\n\n");
     let _ = writeln!(page, "{}\n", model.claim.trim());
     page.push_str(
@@ -45,6 +47,16 @@ pub(crate) fn write(model: &Model, tests: &[Listed], open: &str) -> String {
         }
         page.push('\n');
     }
+    faults.write(&mut page);
+    page.push_str(
+        "## What there is to touch\n\nRead off the sources in every build. Each line of [inventory.toml](threat-model/inventory.toml) names the threats \
+         it takes part in; a new route, table, topic, setting, way out, listener, program or package fails `cargo xtask threat-model` until it has its line.\n\n\
+         | Kind | How many |\n|---|---|\n",
+    );
+    for (kind, count) in surface.counts() {
+        let _ = writeln!(page, "| {kind} | {count} |");
+    }
+    page.push('\n');
     page.push_str(
         "## What is open\n\nClaims of the contract and kinds of proof that no mitigation above names. That does not mean untested: it means that nobody has yet \
          said which test would notice. The list, [open.txt](threat-model/open.txt), only shrinks.\n\n",

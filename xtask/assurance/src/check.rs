@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::faults::Faults;
 use crate::listing::Listed;
 use crate::model::{By, Kind, Model, Proof};
 
@@ -14,6 +15,8 @@ pub(crate) struct Tree<'a> {
     pub(crate) chores: BTreeSet<String>,
     /// Folders that may hold a mitigation.
     pub(crate) rooms: BTreeSet<String>,
+    /// `docs/threat-model/faults.toml`.
+    pub(crate) faults: &'a Faults,
     /// `docs/threat-model/open.txt`.
     pub(crate) open: &'a str,
     /// `docs/threat-model/tests.txt`.
@@ -47,6 +50,7 @@ pub(crate) fn findings(model: &Model, tree: &Tree<'_>, runs: &[Ran<'_>]) -> Vec<
     }
     orphans(model, tree, &mut found);
     open_ends(model, tree, &mut found);
+    found.extend(tree.faults.findings(tree.tests));
     if inventory(tree.tests) != tree.inventory {
         found.push("docs/threat-model/tests.txt is not what the runner lists: a test was added, renamed or removed; look at the \
                     difference and write it with `cargo xtask threat-model write`".to_owned());
@@ -131,6 +135,7 @@ fn open_ends(model: &Model, tree: &Tree<'_>, found: &mut Vec<String>) {
         }
     }
     let mut lacking: BTreeSet<String> = universe.difference(&claimed).cloned().collect();
+    lacking.extend(tree.faults.open());
     for threat in &model.threat {
         let proved: BTreeSet<Kind> =
             threat.mitigation.iter().flat_map(|mitigation| &mitigation.proof).map(|proof| proof.kind).collect();

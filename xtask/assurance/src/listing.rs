@@ -45,7 +45,7 @@ pub(crate) fn list(messages: &str) -> Result<Vec<Listed>, String> {
 }
 
 /// The room and the path of a test program that a line of cargo's messages tells of.
-fn program(line: &str) -> Option<(String, String)> {
+pub(crate) fn program(line: &str) -> Option<(String, String)> {
     let message: Value = serde_json::from_str(line).ok()?;
     let program = message.get("executable")?.as_str()?;
     let is_test = message.get("profile")?.get("test")?.as_bool()?;

@@ -3,8 +3,12 @@
 
 mod chapter;
 mod check;
+mod faults;
 mod listing;
 mod model;
+mod sabotage;
+mod sbom;
+mod surface;
 #[cfg(test)]
 mod tests;
 
@@ -13,8 +17,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use check::{Ran, Tree, findings, inventory};
+use faults::{FAULTS, Faults};
 use listing::{list, passed};
 use model::Model;
+use surface::{INVENTORY, Source, Surface};
 
 const MODEL: &str = "docs/threat-model.toml";
 /// One file for each threat, named by its id.
@@ -26,6 +32,8 @@ const TESTS: &str = "docs/threat-model/tests.txt";
 const HELP: &str = "\
 caracal-assurance check BUILT [--ran DIR --on-servers ROOMS]   what is missing; with DIR, also which tests did not run
 caracal-assurance write BUILT                                  docs/threat-model.md and docs/threat-model/tests.txt
+caracal-assurance sabotage PLACE [--list] [--json] [ID]        defects on purpose, in a copy of the tree at PLACE
+caracal-assurance sbom FILE                                    what the binary is made of, as CycloneDX
 
 BUILT holds what `cargo test --no-run --message-format json` said.
 ";
@@ -36,6 +44,8 @@ fn main() -> ExitCode {
         ["check", built] => check_tree(built, None),
         ["check", built, "--ran", folder, "--on-servers", rooms] => check_tree(built, Some((folder, rooms))),
         ["write", built] => write(built),
+        ["sbom", to] => bill_of_materials(to),
+        ["sabotage", place, ref wanted @ ..] => sabotaged(Path::new(place), wanted),
         _ => {
             eprint!("{HELP}");
             return ExitCode::from(2);
@@ -58,8 +68,10 @@ fn check_tree(built: &str, ran: Option<(&str, &str)>) -> Result<String, String> 
     let model = model(root)?;
     let tests = list(&read(Path::new(""), built)?)?;
     let (open, known) = (read(root, OPEN)?, read(root, TESTS).unwrap_or_default());
+    let faults = Faults::parse(&read(root, FAULTS)?)?;
     let tree = Tree {
         tests: &tests,
+        faults: &faults,
         fuzz_targets: fuzz_targets(root)?,
         chores: chores(root)?,
         rooms: rooms(root)?,
@@ -76,7 +88,12 @@ fn check_tree(built: &str, ran: Option<(&str, &str)>) -> Result<String, String> 
     let runs: Vec<Ran<'_>> =
         reports.iter().flat_map(|(embedded, servers, rooms)| runs(embedded, servers, rooms)).collect();
     let mut found = findings(&model, &tree, &runs);
-    if chapter::write(&model, &tests, &open) != read(root, PAGE).unwrap_or_default() {
+    let surface = Surface::read(&sources(root)?);
+    found.extend(
+        surface.findings(&read(root, INVENTORY)?, &model.threat.iter().map(|threat| threat.id.as_str()).collect()),
+    );
+    found.extend(sabotage::findings(&sabotage::all(root)?, &model, &known, |file| read(root, file)));
+    if chapter::write(&model, &tests, &open, &surface, &faults) != read(root, PAGE).unwrap_or_default() {
         found.push(format!("{PAGE} is not what the model says: write it with `cargo xtask threat-model write`"));
     }
     if found.is_empty() {
@@ -92,6 +109,34 @@ fn check_tree(built: &str, ran: Option<(&str, &str)>) -> Result<String, String> 
     }
 }
 
+fn sabotaged(place: &Path, arguments: &[&str]) -> Result<String, String> {
+    let mut wanted = sabotage::Wanted { name: None, json: false };
+    for argument in arguments {
+        match *argument {
+            "--list" => return sabotage::list(root()),
+            "--json" => wanted.json = true,
+            name if !name.starts_with('-') && wanted.name.is_none() => wanted.name = Some(name),
+            _ => return Err("the chore is `cargo xtask sabotage [--list] [--json] [ID]`".to_owned()),
+        }
+    }
+    sabotage::run(root(), place, &wanted)
+}
+
+fn bill_of_materials(to: &str) -> Result<String, String> {
+    let written = sbom::write(&read(root(), "Cargo.lock")?, &manifests(root())?)?;
+    std::fs::write(to, written).map_err(|error| format!("{to}: {error}"))?;
+    Ok(format!("{to} is written"))
+}
+
+/// The manifests of this tree's packages; the fuzz targets are workspaces of their own.
+fn manifests(root: &Path) -> Result<Vec<String>, String> {
+    let mut found = vec![read(root, "xtask/Cargo.toml")?, read(root, "xtask/assurance/Cargo.toml")?];
+    for room in folders(root, "crates")? {
+        found.push(read(root, &format!("crates/{room}/Cargo.toml"))?);
+    }
+    Ok(found)
+}
+
 fn runs<'a>(embedded: &'a str, servers: &'a str, rooms: &str) -> [Ran<'a>; 2] {
     let rooms = rooms.split(',').map(|room| room.trim_start_matches("caracal-").to_owned()).collect();
     [
@@ -104,7 +149,9 @@ fn write(built: &str) -> Result<String, String> {
     let root = root();
     let model = model(root)?;
     let (tests, open) = (list(&read(Path::new(""), built)?)?, read(root, OPEN)?);
-    for (path, text) in [(PAGE, chapter::write(&model, &tests, &open)), (TESTS, inventory(&tests))] {
+    let surface = Surface::read(&sources(root)?);
+    let faults = Faults::parse(&read(root, FAULTS)?)?;
+    for (path, text) in [(PAGE, chapter::write(&model, &tests, &open, &surface, &faults)), (TESTS, inventory(&tests))] {
         std::fs::write(root.join(path), text).map_err(|error| format!("{path}: {error}"))?;
     }
     Ok(format!("{PAGE} and {TESTS} are written"))
@@ -112,7 +159,8 @@ fn write(built: &str) -> Result<String, String> {
 
 /// The file and those of its threats, in their order.
 fn model(root: &Path) -> Result<Model, String> {
-    let mut names: Vec<String> = folders(root, THREATS)?.into_iter().filter(|name| name.ends_with(".toml")).collect();
+    let is_threat = |name: &String| name.starts_with('T') && name.ends_with(".toml");
+    let mut names: Vec<String> = folders(root, THREATS)?.into_iter().filter(is_threat).collect();
     names.sort();
     let mut threats = Vec::new();
     for name in names {
@@ -134,6 +182,31 @@ fn root() -> &'static Path {
 
 fn read(root: &Path, path: &str) -> Result<String, String> {
     std::fs::read_to_string(root.join(path)).map_err(|error| format!("{path}: {error}"))
+}
+
+/// The texts that the inventory is read from.
+fn sources(root: &Path) -> Result<Vec<Source>, String> {
+    let mut found = vec![("docs/settings.md".to_owned(), read(root, "docs/settings.md")?)];
+    for top in ["crates", "xtask"] {
+        walk(root, top, &mut found)?;
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn walk(root: &Path, folder: &str, found: &mut Vec<Source>) -> Result<(), String> {
+    for name in folders(root, folder)? {
+        let path = format!("{folder}/{name}");
+        if root.join(&path).is_dir() {
+            // Built by the fuzzer's own workspace.
+            if name != "target" {
+                walk(root, &path, found)?;
+            }
+        } else if [".rs", ".sql", "/Cargo.toml"].iter().any(|end| path.ends_with(end)) {
+            found.push((path.clone(), read(root, &path)?));
+        }
+    }
+    Ok(())
 }
 
 fn folders(root: &Path, path: &str) -> Result<Vec<String>, String> {

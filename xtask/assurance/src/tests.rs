@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::check::{Ran, Tree, findings, inventory};
+use crate::faults::Faults;
 use crate::listing::{Listed, named, passed};
 use crate::model::Model;
 
@@ -51,6 +52,7 @@ struct Given {
     tests: Vec<Listed>,
     listed: Vec<Listed>,
     open: String,
+    faults: String,
     embedded: String,
     servers: String,
 }
@@ -63,6 +65,7 @@ impl Given {
             tests: tests(),
             listed: tests(),
             open: OPEN.to_owned(),
+            faults: String::new(),
             embedded: ran.to_owned(),
             servers: "t02_sts_form::unknown_is_denied\n".to_owned(),
         }
@@ -77,6 +80,7 @@ impl Given {
             fuzz_targets: set(&["http/form"]),
             chores: set(&["deny"]),
             rooms: set(&["sts", "authority"]),
+            faults: &Faults::parse(&self.faults).unwrap(),
             open: &self.open,
             inventory: &known,
         };
@@ -134,6 +138,16 @@ fn an_unclaimed_property_and_an_unproved_kind_are_reported_and_what_is_settled_l
     given.says("`STS-1` is in docs/threat-model/open.txt and not open");
     let fuzzed = MODEL.replace(r#"kind = "check", chore = "deny""#, r#"kind = "fuzz", fuzz = "http/form""#);
     Given { model: fuzzed, ..Given::whole() }.says("`T02 fuzz` is in docs/threat-model/open.txt and not open");
+}
+
+#[test]
+fn a_fault_that_nothing_answers_for_is_reported_until_it_is_in_the_list() {
+    let faults = "[STS.killed]\nmust = \"It holds.\"\ntests = []\n";
+    let given = Given { faults: faults.to_owned(), ..Given::whole() };
+    given.says("`fault STS killed` is neither claimed by a mitigation nor in");
+    let listed = Given { faults: faults.to_owned(), open: format!("{OPEN}fault STS killed\n"), ..Given::whole() };
+    assert_eq!(listed.found(), Vec::<String>::new());
+    Given { faults: String::new(), ..listed }.says("`fault STS killed` is in docs/threat-model/open.txt and not open");
 }
 
 #[test]
