@@ -170,6 +170,37 @@ mod t06_evidence_ingest {
         assert!(world.events().await.is_empty());
     }
 
+    /// After it was handed a frame, and after the event's commit: nobody has let go of the frame in either case.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_event_is_there_once_wherever_its_reader_was_killed() {
+        let world = World::with(AuditConfig { claim_idle: Duration::ZERO, ..configured() }).await;
+        world.streams.create_group(AUDIT_EVENTS, "audit-ingestor", Begin::Start).await.unwrap();
+        for id in ["ev-1", "ev-2"] {
+            world.add(signed(&frame_key(), &data(id, "allow"))).await;
+        }
+        let mut forged = signed(&frame_key(), &data("ev-3", "allow"));
+        forged[2].1 = "00".to_owned();
+        world.add(forged).await;
+        let mut dies = world.streams.member(AUDIT_EVENTS, "audit-ingestor", "dies");
+        assert_eq!(dies.read(10, Duration::ZERO).await.unwrap().len(), 3);
+        let (zone, event) = caracal_ledger::read_event(&data("ev-2", "allow")).unwrap();
+        let committed: Result<_, caracal_store::StoreError> = world
+            .store
+            .commit(&zone, (world.ledger.clone(), event), |tx, (ledger, event)| {
+                Box::pin(async move { ledger.ingest(tx, event).await })
+            })
+            .await;
+        committed.unwrap();
+        drop(dies);
+        world.ingest_all().await;
+        let mut ids: Vec<_> = world.events().await.iter().map(|row| row["Event"]["id"].to_string()).collect();
+        ids.sort_unstable();
+        assert_eq!(ids, ["\"ev-1\"", "\"ev-2\""]);
+        let reasons: Vec<_> =
+            world.letters().await.iter().map(|letter| letter.field("reason").unwrap().to_owned()).collect();
+        assert_eq!(reasons, ["hmac_verify_failed"]);
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn replicas_make_one_chain_without_gaps() {
         let world = World::new().await;
