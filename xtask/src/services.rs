@@ -5,12 +5,13 @@ use std::path::Path;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
-use caracal_testkit::{Missing, NotStarted, Postgres, Redis};
+use caracal_testkit::{Database, Missing, NotStarted, Postgres, Redis};
 
 use crate::step::{Chore, Failed};
 
 const POSTGRES: &str = "CARACAL_TEST_POSTGRES_URL";
 const REDIS: &str = "CARACAL_TEST_REDIS_URL";
+const TEMPLATE: &str = "CARACAL_TEST_POSTGRES_TEMPLATE";
 /// What tells Debian's packages not to start servers of their own while they are installed.
 const START_POLICY: &str = "/usr/sbin/policy-rc.d";
 
@@ -38,6 +39,17 @@ impl Services {
     /// The Redis server.
     pub(crate) fn redis_url(&self) -> String {
         self.redis.url()
+    }
+
+    /// Prepares a database with the schema of `binary`, which tests copy instead of making their own step by step.
+    /// Returns the variable that tells them.
+    pub(crate) fn prepare_template(&self, chore: &Chore, binary: &Path) -> Result<(&'static str, String), Failed> {
+        let database = Database::on(&self.postgres.url(), "caracal_template");
+        let url = database.map_err(|error| Failed(error.to_string()))?.url();
+        let mut migrate = chore.program(binary);
+        chore
+            .run("the schema that tests copy", migrate.arg("migrate").env("DATABASE_URL", url).stdout(Stdio::null()))?;
+        Ok((TEMPLATE, "caracal_template".to_owned()))
     }
 
     /// Tells a command where they are.

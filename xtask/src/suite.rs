@@ -41,8 +41,9 @@ pub(crate) fn run(chore: &Chore) -> Result<(), Failed> {
     // Once more on the other engine, whatever speaks to a store through the seam alone.
     let mut again = vec!["test", "--locked", "--no-fail-fast"];
     again.extend(ON_BOTH_ENGINES.iter().flat_map(|room| ["--package", room]));
+    let (template, name) = services.prepare_template(chore, &client::binary(chore))?;
     let mut suites = chore.cargo();
-    services.known_to(suites.args(again)).env("CARACAL_TEST_ENGINE", "postgresql");
+    services.known_to(suites.args(again)).env("CARACAL_TEST_ENGINE", "postgresql").env(template, name);
     let on_servers = chore.watch("the suites of the services on PostgreSQL", &mut suites, |line| {
         tally.add(line);
         servers.extend(passed(line).map(str::to_owned));

@@ -161,6 +161,13 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: "",
         postgres: "",
     },
+    Migration {
+        version: 20,
+        name: "last_commits",
+        shared: "",
+        sqlite: "",
+        postgres: include_str!("migrations/0020_last_commits.postgres.sql"),
+    },
 ];
 
 /// The schema version this binary writes.

@@ -152,7 +152,7 @@ mod t01_control_plane {
         // Topics are one for all zones, and hold nothing on servers, where Redis has them.
         let topics = ["stream_entries", "stream_groups", "stream_handled", "stream_pending", "stream_topics"];
         let expected = [
-            &["counts", "deployment", "gateway_nonces", "schema_migrations"],
+            &["counts", "deployment", "gateway_nonces", "last_commits", "schema_migrations"],
             &topics[..],
             &["sts_replicas", "zone_versions"],
         ]
@@ -442,6 +442,71 @@ mod t08_availability {
             direct.close().await;
             store.close().await;
         }
+    }
+
+    /// A crash takes with it a transaction whose log had not reached the disk, and the server gives out its number
+    /// again. What it then says of that number is somebody else's.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_commit_that_a_crash_took_is_not_mistaken_for_another_with_its_number() {
+        let mut server = Postgres::start().unwrap();
+        let database = Database::on(&server.url(), "d").unwrap();
+        let store = open(&database).await;
+        let client = connect(&database.url()).await;
+        let slow = "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS
+                      $$ BEGIN IF NEW.jti LIKE 'slow%' THEN PERFORM pg_sleep(0.5); END IF; RETURN NULL; END $$;
+                    CREATE CONSTRAINT TRIGGER dawdles AFTER INSERT ON used_mandates DEFERRABLE INITIALLY DEFERRED
+                      FOR EACH ROW EXECUTE FUNCTION dawdle()";
+        client.batch_execute(slow).await.unwrap();
+        // Nothing is written down before somebody waits for it.
+        for setting in ["wal_writer_delay = '10s'", "bgwriter_delay = '10s'", "checkpoint_timeout = '1h'"] {
+            client.batch_execute(&format!("ALTER SYSTEM SET {setting}")).await.unwrap();
+        }
+        client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+        drop(client);
+        let z = zone("z-1");
+        let (mut made, mut given_out_again) = (0, false);
+        while !given_out_again && made < 5 {
+            made += 1;
+            let client = connect(&database.url()).await;
+            let making = tokio::spawn({
+                let (store, z, jti) = (store.clone(), z.clone(), format!("slow-{made}"));
+                async move {
+                    let made: Result<i64, StoreError> = store
+                        .commit(&z, jti, |tx, jti| {
+                            Box::pin(async move {
+                                let expires_at = tx.now().plus(Duration::from_secs(60));
+                                assert!(used_mandates::consume(tx, jti, "r", expires_at).await?);
+                                delegations::raise_epoch(tx).await
+                            })
+                        })
+                        .await;
+                    made
+                }
+            });
+            let committing = "SELECT CAST(CAST(backend_xid AS text) AS bigint) FROM pg_stat_activity
+                              WHERE datname = current_database() AND state = 'active' AND query = 'COMMIT'";
+            let lost: i64 = loop {
+                if let Some(row) = client.query_opt(committing, &[]).await.unwrap() {
+                    break row.get(0);
+                }
+                tokio::task::yield_now().await;
+            };
+            server.kill();
+            server.resume().unwrap();
+            let client = connect(&database.url()).await;
+            loop {
+                let next = client.query_one("SELECT CAST(CAST(pg_current_xact_id() AS text) AS bigint)", &[]).await;
+                let next: i64 = next.unwrap().get(0);
+                given_out_again |= next == lost;
+                if next >= lost {
+                    break;
+                }
+            }
+            assert_eq!(making.await.unwrap().unwrap(), made);
+            assert_eq!(epoch(&store, &z).await, made, "a change that was promised is not there");
+        }
+        assert!(given_out_again, "the server remembered every number, so nothing was tried");
+        store.close().await;
     }
 
     /// A replica that hangs inside a change keeps the zone's lock no longer than a transaction may be idle.

@@ -20,7 +20,7 @@ impl Place {
     pub fn new() -> Self {
         let directory = Directory::create("test").unwrap_or_else(|error| panic!("no directory for a test: {error}"));
         let database = match std::env::var(ENGINE).as_deref() {
-            Ok("postgresql") => Some(Database::create().unwrap_or_else(|error| panic!("{error}"))),
+            Ok("postgresql") => Some(Database::create_for_store().unwrap_or_else(|error| panic!("{error}"))),
             Ok(other) => panic!("{ENGINE} is `{other}`; it may be `postgresql` or unset"),
             Err(_) => None,
         };

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{self, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, Once, PoisonError};
 
 use crate::directory::Directory;
 use crate::server::{self, Missing, NotStarted, Process};
@@ -74,6 +75,10 @@ impl Postgres {
             format!("unix_socket_directories={sockets}"),
             "max_connections=400".to_owned(),
             "shared_buffers=64MB".to_owned(),
+            // Many databases come and go, and only what a crash of the server itself loses is of interest.
+            "max_wal_size=2GB".to_owned(),
+            "checkpoint_timeout=1h".to_owned(),
+            "autovacuum_naptime=5min".to_owned(),
             // In its directory, where what a killed server leaves behind goes away with the rest.
             "dynamic_shared_memory_type=mmap".to_owned(),
         ] {
@@ -161,20 +166,44 @@ fn programs() -> Option<PathBuf> {
     ["initdb", "pg_isready"].iter().all(|name| place.join(name).is_file()).then_some(place)
 }
 
-/// A database of its own on the server that the suite was given, dropped with this value.
+/// The server that the suite was given.
+const SERVER: &str = "CARACAL_TEST_POSTGRES_URL";
+/// A database of that server with the schema of the tree under test, to be copied.
+const TEMPLATE: &str = "CARACAL_TEST_POSTGRES_TEMPLATE";
+
+/// Databases of this process that nobody uses any more. The server writes down everything it holds, of every database,
+/// before it removes one, so they are removed many at once.
+static LEFT: Mutex<Vec<String>> = Mutex::new(Vec::new());
+const LEFT_AT_MOST: usize = 48;
+
+/// A database of its own on the server that the suite was given. Its space is given back some time after this value is
+/// dropped: by this process, or by the next that makes one.
 pub struct Database {
     server: String,
     name: String,
 }
 
 impl Database {
-    /// Makes one. Fails, saying how to run the suite, where no server was given.
+    /// Makes an empty one. Fails, saying how to run the suite, where no server was given.
     pub fn create() -> Result<Self, NotStarted> {
-        let server = std::env::var("CARACAL_TEST_POSTGRES_URL").map_err(|_| NotStarted::Failed {
+        Self::copy_of("template0")
+    }
+
+    /// Makes one with the schema in it, where the run has prepared that; else an empty one.
+    pub fn create_for_store() -> Result<Self, NotStarted> {
+        Self::copy_of(std::env::var(TEMPLATE).as_deref().unwrap_or("template0"))
+    }
+
+    fn copy_of(template: &str) -> Result<Self, NotStarted> {
+        static FIRST: Once = Once::new();
+        let server = std::env::var(SERVER).map_err(|_| NotStarted::Failed {
             what: WHAT,
-            reason: "CARACAL_TEST_POSTGRES_URL is not set; run `cargo xtask services -- cargo test …`".to_owned(),
+            reason: format!("{SERVER} is not set; run `cargo xtask services -- cargo test …`"),
         })?;
-        Self::on(&server, &Self::fresh_name())
+        FIRST.call_once(|| remove_left_behind(&server));
+        let database = Self { server, name: Self::fresh_name() };
+        database.make(template)?;
+        Ok(database)
     }
 
     fn fresh_name() -> String {
@@ -182,22 +211,27 @@ impl Database {
         format!("t{}_{}", process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
     }
 
+    fn make(&self, template: &str) -> Result<(), NotStarted> {
+        tell(&self.server, &[format!("CREATE DATABASE {} TEMPLATE {template} ENCODING 'UTF8'", self.name)])
+    }
+
     /// A copy of it. Whoever is still connected to it is cut off.
     pub fn copy(&self) -> Result<Self, NotStarted> {
         let copy = Self { server: self.server.clone(), name: Self::fresh_name() };
-        copy.tell(&format!(
+        let cut_off = format!(
             "DO $$BEGIN PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'; END$$",
             self.name
-        ))?;
-        copy.tell(&format!("CREATE DATABASE {} TEMPLATE {}", copy.name, self.name))?;
+        );
+        tell(&self.server, &[cut_off])?;
+        copy.make(&self.name)?;
         Ok(copy)
     }
 
     /// Makes one on the server at `server`, the URL of its superuser.
     pub fn on(server: &str, name: &str) -> Result<Self, NotStarted> {
         let database = Self { server: server.to_owned(), name: name.to_owned() };
-        database.tell(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"))?;
-        database.tell(&format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'"))?;
+        tell(server, &[removal(name)])?;
+        database.make("template0")?;
         Ok(database)
     }
 
@@ -228,16 +262,51 @@ impl Database {
         let is_chance = |line: &&str| line.starts_with("\\restrict ") || line.starts_with("\\unrestrict ");
         Ok(said.lines().filter(|line| !is_chance(line)).collect::<Vec<_>>().join("\n"))
     }
-
-    fn tell(&self, sql: &str) -> Result<(), NotStarted> {
-        let places: Vec<PathBuf> = programs().into_iter().collect();
-        let psql = server::find(&["psql"], &places).ok_or(NotStarted::Missing(MISSING))?;
-        server::run(WHAT, Command::new(psql).args([&self.server, "-qX", "-v", "ON_ERROR_STOP=1", "-c", sql]))
-    }
 }
 
 impl Drop for Database {
     fn drop(&mut self) {
-        let _ = self.tell(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name));
+        // One by that name on a server of the test's own goes with the server.
+        if std::env::var(SERVER).is_ok_and(|server| server == self.server) {
+            let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+            left.push(std::mem::take(&mut self.name));
+            if left.len() >= LEFT_AT_MOST {
+                let names = std::mem::take(&mut *left);
+                drop(left);
+                let _ = tell(&self.server, &names.iter().map(|name| removal(name)).collect::<Vec<_>>());
+            }
+        }
     }
+}
+
+fn removal(name: &str) -> String {
+    format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+}
+
+/// Removes the databases of processes that have ended.
+fn remove_left_behind(server: &str) {
+    let Some(psql) = server::find(&["psql"], &programs().into_iter().collect::<Vec<_>>()) else { return };
+    let listed = server::answer(WHAT, Command::new(psql).args([server, "-XtAl"])).unwrap_or_default();
+    let names = listed.lines().filter_map(|line| line.split('|').next()).filter(|name| {
+        let of_a_test = name.strip_prefix('t').and_then(|rest| rest.split_once('_'));
+        of_a_test.is_some_and(|(process, number)| process.parse::<u32>().is_ok() && number.parse::<u32>().is_ok())
+    });
+    let is_over = |name: &&str| {
+        let number = name.trim_start_matches('t').split('_').next().unwrap_or_default();
+        !Command::new("kill").args(["-0", number]).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    };
+    let removals: Vec<String> = names.filter(is_over).map(removal).collect();
+    if !removals.is_empty() {
+        let _ = tell(server, &removals);
+    }
+}
+
+/// Runs statements one by one, each in a transaction of its own.
+fn tell(server: &str, statements: &[String]) -> Result<(), NotStarted> {
+    let places: Vec<PathBuf> = programs().into_iter().collect();
+    let psql = server::find(&["psql"], &places).ok_or(NotStarted::Missing(MISSING))?;
+    let mut command = Command::new(psql);
+    command.args([server, "-qX", "-v", "ON_ERROR_STOP=1"]);
+    command.args(statements.iter().flat_map(|statement| ["-c", statement]));
+    server::run(WHAT, &mut command)
 }

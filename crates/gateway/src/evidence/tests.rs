@@ -299,6 +299,7 @@ mod t06_evidence_on_disk {
                 let backlog = log.parked.backlog(log.store.now());
                 assert_eq!(backlog.files, 2);
                 assert!(backlog.bytes > 0);
+                drop(log);
                 assert_eq!(after(root.path()).await.1, 6);
             }
         }

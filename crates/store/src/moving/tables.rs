@@ -12,9 +12,12 @@ use super::MoveError;
 /// Known by its own means on each end: compared, not copied.
 pub(super) const MIGRATIONS: &str = "schema_migrations";
 
+/// Every change of the server leaves a row here, even the one that looks whether it is empty.
+const LAST_COMMITS: &str = "last_commits";
+
 /// Tables of the server alone. Versions count from where a process found them; the embedded engine starts over each
-/// time it is opened, and so does the server after a move.
-const OF_THE_SERVER: &[&str] = &[MIGRATIONS, "zone_versions"];
+/// time it is opened, and so does the server after a move. Commits are looked up seconds after they were made.
+const OF_THE_SERVER: &[&str] = &[MIGRATIONS, LAST_COMMITS, "zone_versions"];
 
 /// Columns that the server counts itself, in the order in which rows come. The embedded engine keeps that order by its
 /// own row numbers.
@@ -189,9 +192,9 @@ pub(super) async fn check_target(tx: &mut Tx, tables: &[Table]) -> Result<(), Mo
     Ok(())
 }
 
-/// The first table of the server that has a row.
+/// The first table of the server that has a row, but for the one that is of the transaction which looks.
 pub(super) async fn first_filled(tx: &mut Tx, tables: &[Table]) -> Result<Option<String>, StoreError> {
-    let own = OF_THE_SERVER.iter().copied().filter(|name| *name != MIGRATIONS);
+    let own = OF_THE_SERVER.iter().copied().filter(|name| ![MIGRATIONS, LAST_COMMITS].contains(name));
     for name in tables.iter().map(|table| table.name.as_str()).chain(own) {
         if !tx.query(&format!("SELECT 1::bigint FROM {} LIMIT 1", quoted(name)), &[]).await?.is_empty() {
             return Ok(Some(name.to_owned()));

@@ -72,16 +72,14 @@ impl Arrival {
             return Arrived::RolledBack(StoreError::Statement { reason });
         }
         let Engine::Postgres(mut session) = self.tx.engine else { return Arrived::RolledBack(stopped()) };
-        let backend = session.backend();
+        let sought = session.sought(self.transaction);
         let Err(error) = session.batch("COMMIT").await else {
             session.end();
             return Arrived::Committed;
         };
-        if session.backend().is_some() {
-            return Arrived::RolledBack(error);
-        }
+        let Some(sought) = sought.filter(|_| !session.is_connected()) else { return Arrived::RolledBack(error) };
         drop(session);
-        match fate::of(&self.pool, self.transaction, backend).await {
+        match fate::of(&self.pool, &sought).await {
             Fate::Committed => Arrived::Committed,
             Fate::RolledBack => Arrived::RolledBack(error),
             Fate::Unknown => Arrived::Unknown,
@@ -98,7 +96,7 @@ pub(crate) struct Found {
 }
 
 impl PostgresOptions {
-    /// Looks for rows in any table of the schema but the list of migrations, and for one value of the deployment.
+    /// Looks for rows in any table of the schema but the lists of migrations and commits, and for one value of the deployment.
     pub(crate) async fn look(&self, note: &str) -> Result<Found, OpenError> {
         let client = self.owner().await?;
         super::schema::inspect(&client, self).await?;
@@ -106,7 +104,8 @@ impl PostgresOptions {
         client.batch_execute("SET caracal.zone = '*'").await.map_err(failed)?;
         let sql = "SELECT CAST(t.relname AS text), quote_ident(t.relname) FROM pg_class t
                    JOIN pg_namespace n ON n.oid = t.relnamespace
-                   WHERE n.nspname = current_schema() AND t.relkind IN ('r', 'p') AND t.relname <> 'schema_migrations'
+                   WHERE n.nspname = current_schema() AND t.relkind IN ('r', 'p')
+                     AND t.relname NOT IN ('schema_migrations', 'last_commits')
                    ORDER BY t.relname";
         let mut found = Found { filled: None, note: None };
         for row in client.query(sql, &[]).await.map_err(failed)? {

@@ -251,14 +251,16 @@ impl Lanes {
     }
 
     async fn commit(&self, mut session: Session, transaction: i64, kept: u64) -> Result<(), Failed> {
-        let backend = session.backend();
+        let sought = session.sought(transaction);
         match session.batch("COMMIT").await {
             Ok(()) => session.end(),
-            // The server answered: it did not commit.
-            Err(error) if session.backend().is_some() => return Err(failed(&session, error)),
             Err(error) => {
+                // Where the server answered, it did not commit.
+                let Some(sought) = sought.filter(|_| !session.is_connected()) else {
+                    return Err(failed(&session, error));
+                };
                 drop(session);
-                match fate::of(&self.pool, transaction, backend).await {
+                match fate::of(&self.pool, &sought).await {
                     Fate::Committed => {}
                     Fate::RolledBack => return Err(Failed::Again(error)),
                     Fate::Unknown => {

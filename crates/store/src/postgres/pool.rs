@@ -18,6 +18,11 @@ use crate::error::OpenError;
 /// Statements that a connection keeps prepared. Their texts are few; the bound guards against one that is not.
 const STATEMENTS_KEPT: usize = 512;
 
+/// What connections that are long gone committed last. Nobody asks about a commit after a few seconds.
+const FORGET_COMMITS: &str = "DELETE FROM last_commits WHERE connection IN (
+    SELECT connection FROM last_commits WHERE at < extract(epoch FROM clock_timestamp() - interval '1 day') * 1000000
+    FOR UPDATE SKIP LOCKED)";
+
 /// Idle connections and the way to new ones. How many there are is bounded by whoever asks for one.
 pub(crate) struct Pool {
     pub(super) options: PostgresOptions,
@@ -33,6 +38,9 @@ pub(super) struct Connection {
     pub(super) client: Client,
     /// The server process behind it.
     pub(super) backend: i32,
+    /// What no other connection was ever called. Numbers of processes and of transactions are given out again after
+    /// a crash.
+    pub(super) name: String,
     pub(super) constraints: Arc<Constraints>,
     statements: HashMap<String, Statement>,
     born: Instant,
@@ -99,15 +107,17 @@ impl Pool {
         // A lock that is waited for counts as a statement that runs, so its wait is bounded too.
         let set = format!(
             "SET ROLE {RUNTIME_ROLE}; SET synchronous_commit = on; SET statement_timeout = {};
-             SET idle_in_transaction_session_timeout = {}; SET caracal.zone = ''",
+             SET idle_in_transaction_session_timeout = {}; SET caracal.zone = '';
+             {FORGET_COMMITS}",
             statement.as_millis(),
             idle.as_millis()
         );
         client.batch_execute(&set).await.map_err(|error| Failure::of(&error, &self.constraints))?;
-        let backend = client.query_one("SELECT pg_backend_pid()", &[]).await;
-        let backend = backend.and_then(|row| row.try_get(0)).map_err(|error| Failure::of(&error, &self.constraints))?;
+        let own = client.query_one("SELECT pg_backend_pid(), CAST(gen_random_uuid() AS text)", &[]).await;
+        let own = own.and_then(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
+        let (backend, name) = own.map_err(|error| Failure::of(&error, &self.constraints))?;
         let (born, constraints) = (Instant::now(), self.constraints.clone());
-        Ok(Connection { client, backend, constraints, statements: HashMap::new(), born, used: born })
+        Ok(Connection { client, backend, name, constraints, statements: HashMap::new(), born, used: born })
     }
 
     /// Takes back a connection that is outside any transaction, or has been told to leave it.

@@ -13,6 +13,7 @@ use futures_util::future::{join, join_all};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
+use super::fate::Sought;
 use super::pool::{Connection, Pool};
 use super::wire::{Failure, read};
 use crate::ahead::Ask;
@@ -36,8 +37,14 @@ const STATE: &str = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000
                             COALESCE((SELECT version FROM zone_versions WHERE zone_id = ''), 0),
                             COALESCE((SELECT version FROM zone_versions WHERE zone_id = ?1), 0), 0::bigint";
 
-/// The same, and the number under which the server remembers how the transaction ended.
-const STATE_TO_CHANGE: &str = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint),
+/// The same, and the number under which the server remembers how the transaction ended. A row that commits with it says
+/// whose the number was: a server that crashed gives out again what it had not yet written down.
+const STATE_TO_CHANGE: &str = "WITH own AS (
+                              INSERT INTO last_commits (connection, transaction, at)
+                              VALUES (?2, CAST(CAST(pg_current_xact_id() AS text) AS bigint),
+                                      CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint))
+                              ON CONFLICT (connection) DO UPDATE SET transaction = excluded.transaction, at = excluded.at)
+                            SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint),
                             COALESCE((SELECT version FROM zone_versions WHERE zone_id = ''), 0),
                             COALESCE((SELECT version FROM zone_versions WHERE zone_id = ?1), 0),
                             CAST(CAST(pg_current_xact_id() AS text) AS bigint)";
@@ -151,9 +158,10 @@ impl Session {
                 let scope = zone.map_or(EVERY_ZONE, ZoneId::as_str);
                 let client = &connection.client;
                 let begun = client.batch_execute(begin);
-                let (scope, id): (Params<'_, 1>, Params<'_, 1>) = ([&scope], [&id]);
+                let scope: Params<'_, 1> = [&scope];
                 let scoped = client.execute(&set, &scope);
-                let read = client.query(&state, &id);
+                let known: Params<'_, 2> = [&id, &connection.name];
+                let read = client.query(&state, known.get(..state.params().len()).unwrap_or_default());
                 // Polled in this order, and so sent in it.
                 let asked = join_all(statements.iter().zip(&params).map(|(ask, params)| client.query(ask, params)));
                 let (begun, (scoped, (read, asked))) = join(begun, join(scoped, join(read, asked))).await;
@@ -271,9 +279,15 @@ impl Session {
         self.fault.as_ref()
     }
 
-    /// The server process that serves this session.
-    pub(super) fn backend(&self) -> Option<i32> {
-        self.connection.as_ref().map(|connection| connection.backend)
+    /// What `transaction` of this session can be looked up by; none once the connection is lost.
+    pub(super) fn sought(&self, transaction: i64) -> Option<Sought> {
+        let connection = self.connection.as_ref()?;
+        Some(Sought { transaction, connection: connection.name.clone(), backend: connection.backend })
+    }
+
+    /// Whether the server can still be asked.
+    pub(super) fn is_connected(&self) -> bool {
+        self.connection.is_some()
     }
 
     /// Gives the connection back to the pool, outside any transaction.
