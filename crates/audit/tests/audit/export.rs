@@ -209,6 +209,33 @@ mod t06_evidence_export {
         }
     }
 
+    /// The mark stays where it was, and what was missed comes with the next run.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_can_t_be_read_is_an_error_and_moves_no_mark() {
+        let of = Exporting::new().await;
+        of.record(0..1).await;
+        of.export().await;
+        of.record(1..2).await;
+        let (spoil, mend) = match of.world.place.database() {
+            None => (
+                "UPDATE audit_events SET decision = CAST(x'ff' AS TEXT) WHERE id = 'e-1'",
+                "UPDATE audit_events SET decision = 'allow' WHERE id = 'e-1'",
+            ),
+            Some(_) => (
+                "ALTER TABLE audit_events ALTER decision DROP NOT NULL; UPDATE audit_events SET decision = NULL WHERE id = 'e-1'",
+                "UPDATE audit_events SET decision = 'allow' WHERE id = 'e-1'",
+            ),
+        };
+        of.world.tamper(spoil);
+        of.export().await;
+        assert_eq!((of.metric("export_errors_total").await, of.metric("export_backlog_hours").await), (1, 1));
+        let first = object("12", &["z-1/1", "z-2/1"]);
+        assert_eq!(of.objects(), BTreeMap::from([first.clone()]));
+        of.world.tamper(mend);
+        of.export().await;
+        assert_eq!(of.objects(), BTreeMap::from([first, object("13", &["z-1/2", "z-2/2"])]));
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn an_object_of_somebody_else_is_left_alone() {
         let of = Exporting::new().await;
