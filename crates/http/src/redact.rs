@@ -135,7 +135,7 @@ pub fn record(value: &mut Value, max_bytes: usize) {
 
 /// Evidence on its way to an operator, as JSON or in an export: members whose key equals one of the contract's list become
 /// `"[redacted]"`, at any depth, and what looks like a secret in any other text is masked as in a log. A client may have put
-/// one into an event of its own. Whoever needs the event as it is hashed reads the archive or the audit service.
+/// one into an event of its own. Whoever needs the event as it is hashed asks the audit service.
 pub fn evidence(value: &mut Value) {
     match value {
         Value::Object(members) => {

@@ -1,6 +1,6 @@
 //! An event as a row of the archive: the base of OCSF 1.7.0's Authorization Activity, and what the ledger has beside
-//! (contract: audit-and-streams.md §5.6). What the content hash covers goes out as it is stored, so that whoever has the
-//! archive alone can compute the hash again.
+//! (contract: audit-and-streams.md §5.6). Texts go out as they are stored, and as the content hash covers them; the
+//! contract's time has milliseconds, where the hash covers microseconds.
 
 use caracal_store::evidence::EvidenceRow;
 
