@@ -6,6 +6,7 @@ mod client;
 mod deny;
 mod examples;
 mod fuzz;
+mod instructions;
 mod python;
 mod services;
 mod step;
@@ -30,6 +31,7 @@ cargo xtask <chore>
   fuzz      [--seconds N] [TARGET]: hostile input for the parsers, N seconds (20) each; needs the nightly toolchain
   opa       --opa PATH [--write]: ask a stock Open Policy Agent again, and compare or rewrite the vectors of the oracle
   threat-model  [write]: docs/threat-model.toml against the tests there are; or write the chapter that is generated from it
+  instructions  [write]: how many instructions the hottest paths take, against xtask/instructions.txt; needs valgrind
   codegen   rewrite what is generated: the table in docs/settings.md
   ci        as .ci/run does: format, tidy, deny, lints, test, examples
 ";
@@ -53,6 +55,8 @@ fn main() -> ExitCode {
         ["opa", ref arguments @ ..] => opa(&chore, arguments),
         ["threat-model"] => threats::check(&chore),
         ["threat-model", "write"] => threats::write(&chore),
+        ["instructions"] => instructions::check(&chore),
+        ["instructions", "write"] => instructions::write(&chore),
         ["codegen"] => codegen(&chore),
         ["ci"] => ci(&chore),
         [] | ["help" | "--help" | "-h"] => {

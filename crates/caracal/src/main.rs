@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use caracal::bench::{self, BenchFlags, What};
+use caracal::bench::{self, BenchFlags};
 use caracal::commands::{self, BackupFlags, Failure, ProveFlags, ReplayFlags, RestoreFlags, VerifyFileFlags};
 use caracal::settings::UpFlags;
 use clap::error::ErrorKind;
@@ -99,24 +99,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Measure what a governed call takes on this machine: a system of its own in a temporary place, callers and an API.
-    Bench {
-        /// What is called.
-        #[arg(long, value_enum, default_value_t = Benched::Governed)]
-        what: Benched,
-        /// Callers at the same time, each waiting for its answer before it asks again.
-        #[arg(long, value_name = "N", default_value_t = 8)]
-        workers: usize,
-        /// Seconds that are measured.
-        #[arg(long, value_name = "S", default_value_t = 10)]
-        seconds: u64,
-        /// Seconds of calls before that.
-        #[arg(long, value_name = "S", default_value_t = 2)]
-        warm_up: u64,
-        /// One line of JSON instead of text.
-        #[arg(long)]
-        json: bool,
-    },
+    /// Measure what a governed call takes: a system of its own in a temporary place or one that runs, callers and an API.
+    Bench(BenchFlags),
     /// Ask every service of a running system whether it is alive.
     Status {
         /// Ask for readiness instead of liveness.
@@ -147,15 +131,6 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-}
-
-/// What a benchmark calls.
-#[derive(Clone, Copy, ValueEnum)]
-enum Benched {
-    /// A mandate, then a call through the Gateway with it.
-    Governed,
-    /// The mandate alone.
-    Mint,
 }
 
 /// The engine that a store can leave.
@@ -394,13 +369,7 @@ fn main() -> ExitCode {
             commands::restore(&RestoreFlags { from, data_dir, secrets, accept_unsealed, json })
         }
         Command::Demo { json } => commands::demo(json),
-        Command::Bench { what, workers, seconds, warm_up, json } => {
-            let what = match what {
-                Benched::Governed => What::Governed,
-                Benched::Mint => What::Mint,
-            };
-            bench::run(&BenchFlags { what, workers, seconds, warm_up, json })
-        }
+        Command::Bench(flags) => bench::run(&flags),
         Command::Status { ready, json, port_offset, bind } => commands::status(bind, port_offset, ready, json),
         Command::Audit(audit) => audit.run(),
         Command::Streams(Streams::Show { topics: Topics { data_dir, json } }) => commands::show_streams(data_dir, json),

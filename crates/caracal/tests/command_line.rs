@@ -1,6 +1,8 @@
 //! The command line as a person meets it: what it says, how it ends, and that nothing is damaged when it refuses.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[path = "command_line/benchmarks.rs"]
+mod benchmarks;
 mod support;
 
 use std::path::Path;
@@ -315,43 +317,6 @@ mod t06_evidence {
         }
         std::fs::write(directory.path().join("heads.log"), "").unwrap();
         assert!(Running::start(directory.path()).terminate());
-    }
-}
-
-/// The numbers are the machine's; what they are made of is ours: two mandates signed for a governed call and one for a mint,
-/// each made durable, and no database server to wait for.
-#[test]
-fn a_benchmark_measures_a_system_of_its_own_and_says_what_a_call_is_made_of() {
-    for (what, signatures) in [("governed", 2.0), ("mint", 1.0)] {
-        let ended = run(caracal()
-            .args(["bench", "--json", "--workers", "2", "--seconds", "1", "--warm-up", "1"])
-            .args(["--what", what]));
-        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-        let said: Value = serde_json::from_str(ended.stdout.lines().last().unwrap()).unwrap();
-        let number = |pointer: &str| {
-            said.pointer(pointer).and_then(Value::as_f64).unwrap_or_else(|| panic!("{pointer}: {said}"))
-        };
-        assert_eq!(number("/errors"), 0.0);
-        for positive in ["p50_ms", "p99_ms", "per_second", "commits_per_call", "changes_per_call"] {
-            assert!(number(&format!("/{what}/{positive}")) > 0.0, "{positive}: {said}");
-        }
-        // Calls under way when counting begins and ends are counted at one end only.
-        let calls = number(&format!("/{what}/calls"));
-        assert!((number(&format!("/{what}/signatures_per_call")) - signatures).abs() <= 8.0 / calls, "{said}");
-        assert_eq!(number(&format!("/{what}/round_trips_per_call")), 0.0);
-        for part in ["sign_us", "verify_us", "decision_us", "commit_us"] {
-            assert!(number(&format!("/floor/{part}")) > 0.0, "{part}: {said}");
-        }
-        assert!(number("/ratio_to_floor") > 0.0);
-    }
-}
-
-#[test]
-fn a_benchmark_without_callers_or_time_is_refused() {
-    for flags in [["--workers", "0"], ["--seconds", "0"]] {
-        let ended = run(caracal().arg("bench").args(flags));
-        assert_eq!(ended.code, Some(1));
-        assert!(ended.stderr.contains("at least one caller and one second"), "{}", ended.stderr);
     }
 }
 

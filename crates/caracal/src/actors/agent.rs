@@ -72,13 +72,28 @@ impl<'d> Agent<'d> {
 
     /// Starts a session, under a parent or as a root, without inheriting anything.
     pub(crate) async fn start(&self, parent: Option<&Session>) -> Result<Session, Failure> {
+        let answer = self.ask_to_start(parent).await?.expect_success("starting a session")?;
+        Ok(Session { id: answer.text("agent_session_id")?, edge: None })
+    }
+
+    /// The same, and the answer as it is.
+    pub(crate) async fn ask_to_start(&self, parent: Option<&Session>) -> Result<Answer, Failure> {
         let body = json!({
             "application_id": self.at.application, "labels": [ROLE], "ttl_seconds": 600,
             "parent_id": parent.map(|parent| parent.id.as_str()), "parent_authority": "none"
         });
-        let answer =
-            self.coordinate(Method::POST, "/agents", Some(&body)).await?.expect_success("starting a session")?;
-        Ok(Session { id: answer.text("agent_session_id")?, edge: None })
+        self.coordinate(Method::POST, "/agents", Some(&body)).await
+    }
+
+    /// Ends a session.
+    pub(crate) async fn terminate(&self, session: &Session) -> Result<Answer, Failure> {
+        self.coordinate(Method::DELETE, &format!("/agents/{}", session.id), None).await
+    }
+
+    /// Asks the Coordinator whether the lifecycle mandate is genuine.
+    pub(crate) async fn verify_own(&self) -> Result<Answer, Failure> {
+        let body = json!({"zone_id": self.at.zone, "token": self.lifecycle});
+        self.client.send(Method::POST, &format!("{}/v1/verify", self.urls.coordinator), &[], Some(&body)).await
     }
 
     /// Lends `scopes` of the resource from one session to another, over at most `hops` further edges, this one included.

@@ -1,6 +1,7 @@
 //! A real HTTP server that wants its own API key and, where somebody will read it, writes down what it receives.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -46,7 +47,12 @@ pub(crate) struct Upstream {
 impl Upstream {
     /// Starts it on a free port; it opens to `key` only, and keeps what it receives if it is to `remember`.
     pub(crate) async fn start(key: &str, remember: bool) -> Result<Self, Failure> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        Self::start_on(IpAddr::from([127, 0, 0, 1]), key, remember).await
+    }
+
+    /// The same on another address of this machine.
+    pub(crate) async fn start_on(address: IpAddr, key: &str, remember: bool) -> Result<Self, Failure> {
+        let listener = TcpListener::bind((address, 0)).await?;
         let url = format!("http://{}", listener.local_addr()?);
         let received: Arc<Mutex<Vec<Received>>> = Arc::default();
         let (stop, stopping) = watch::channel(false);

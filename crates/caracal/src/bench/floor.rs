@@ -1,5 +1,5 @@
 //! What of a governed call could not be saved: one signature, one verification, one decision and one commit on this machine,
-//! each measured alone, in this process, in the same run.
+//! each measured alone, in this process, in the same run; and beside it what a proxy takes that decides nothing.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -14,10 +14,12 @@ use caracal_store::{SqliteOptions, Store, StoreError, SystemClock};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
+use super::{proxy, usage};
 use crate::commands::Failure;
 
-/// How long each is repeated.
-const FOR: Duration = Duration::from_millis(200);
+/// How long each is repeated: this part of the time in which calls are measured, and at most so long.
+const PART: u32 = 50;
+const AT_MOST: Duration = Duration::from_millis(500);
 /// Grants of a large policy.
 const MANY: usize = 5_000;
 
@@ -28,43 +30,39 @@ pub(super) struct Floor {
     pub(super) decision_ns: f64,
     /// The same decision where the policy has [`MANY`] grants.
     pub(super) decision_of_many_ns: f64,
+    /// What one waits for a commit, the sync included.
     pub(super) commit_us: f64,
+    /// Processor time of a commit; the wait for the disk is none.
+    pub(super) commit_cpu_us: Option<f64>,
+    /// Processor time of one call through a proxy that only passes on.
+    pub(super) proxy_us: Option<f64>,
 }
 
-impl Floor {
-    /// Of one governed call: the mandate and the final one are signed, the one shown is verified twice, at the Gateway and
-    /// at the exchange, both are decided, and each is one commit.
-    pub(super) fn of_a_governed_call_us(&self) -> f64 {
-        2.0 * (self.sign_us + self.verify_us + self.decision_ns / 1_000.0 + self.commit_us)
-    }
-
-    /// Of a mint alone.
-    pub(super) fn of_a_mint_us(&self) -> f64 {
-        self.sign_us + self.decision_ns / 1_000.0 + self.commit_us
-    }
-}
-
-/// Measures all of it.
-pub(super) fn measure(runtime: &Runtime, home: &Path) -> Result<Floor, Failure> {
+/// Measures all of it, for a run in which calls are measured so long.
+pub(super) fn measure(runtime: &Runtime, home: &Path, run: Duration) -> Result<Floor, Failure> {
+    let time = (run / PART).min(AT_MOST);
     let (key, _) = SigningKey::generate()?;
     let claims = claims();
     let token = key.sign("k-1", &claims)?;
-    let sign = each(|| Ok(key.sign("k-1", black_box(&claims))?))?;
-    let verify = each(|| Ok(UnverifiedToken::parse(black_box(&token))?.verify(key.public())?))?;
+    let sign = each(time, || Ok(key.sign("k-1", black_box(&claims))?))?;
+    let verify = each(time, || Ok(UnverifiedToken::parse(black_box(&token))?.verify(key.public())?))?;
+    let (commit, commit_cpu) = commit(runtime, home, time)?;
     Ok(Floor {
         sign_us: sign * 1e6,
         verify_us: verify * 1e6,
-        decision_ns: decision(1)? * 1e9,
-        decision_of_many_ns: decision(MANY)? * 1e9,
-        commit_us: commit(runtime, home)? * 1e6,
+        decision_ns: decision(time, 1)? * 1e9,
+        decision_of_many_ns: decision(time, MANY)? * 1e9,
+        commit_us: commit * 1e6,
+        commit_cpu_us: commit_cpu.map(|seconds| seconds * 1e6),
+        proxy_us: proxy::processor_time(runtime, time)?.map(|seconds| seconds * 1e6),
     })
 }
 
 /// Seconds that one of them takes, over as many as fit the time.
-fn each<T>(mut once: impl FnMut() -> Result<T, Failure>) -> Result<f64, Failure> {
+fn each<T>(time: Duration, mut once: impl FnMut() -> Result<T, Failure>) -> Result<f64, Failure> {
     once()?;
     let (begun, mut times) = (Instant::now(), 0_u32);
-    while begun.elapsed() < FOR {
+    while begun.elapsed() < time {
         black_box(once()?);
         times += 1;
     }
@@ -82,7 +80,7 @@ fn claims() -> Value {
     })
 }
 
-fn decision(grants: usize) -> Result<f64, Failure> {
+fn decision(time: Duration, grants: usize) -> Result<f64, Failure> {
     // As short as can be, so that many fit into a document.
     let grant = |number: usize| (format!("r{number}"), json!({"application": "a", "roles": {"r": ["n"]}}));
     let grants: serde_json::Map<String, Value> = (0..grants).map(grant).collect();
@@ -104,11 +102,11 @@ fn decision(grants: usize) -> Result<f64, Failure> {
     if !decide(&bundle, &input)?.is_allow() {
         return Err(Failure("the policy of the benchmark does not allow what it should".to_owned()));
     }
-    each(|| Ok(decide(&bundle, black_box(&input))?))
+    each(time, || Ok(decide(&bundle, black_box(&input))?))
 }
 
-/// One change alone, made durable: what the storage of this machine takes for a sync.
-fn commit(runtime: &Runtime, home: &Path) -> Result<f64, Failure> {
+/// One change alone, made durable: what the storage of this machine takes for a sync, and the processor time of it.
+fn commit(runtime: &Runtime, home: &Path, time: Duration) -> Result<(f64, Option<f64>), Failure> {
     let store = Store::open(&SqliteOptions::in_directory(home.join("floor")), Arc::new(SystemClock))?;
     let mut number = 0_i64;
     let once = || {
@@ -118,5 +116,8 @@ fn commit(runtime: &Runtime, home: &Path) -> Result<f64, Failure> {
             runtime.block_on(store.commit_upkeep(count, |tx, count| Box::pin(counts::put(tx, count))));
         Ok(kept?)
     };
-    each(once)
+    let (before, elapsed) = (usage::own_threads_time(), each(time, once)?);
+    let used = usage::own_threads_time().zip(before).map(|(after, before)| after.saturating_sub(before));
+    let used = used.map(|used| used.as_secs_f64() / f64::from(u32::try_from(number).unwrap_or(u32::MAX)));
+    Ok((elapsed, used))
 }

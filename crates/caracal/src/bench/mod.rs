@@ -1,84 +1,154 @@
 //! `caracal bench`: how long a governed call takes on this machine, what it costs, and what of that could not be saved.
 //!
-//! The system under test is a process of its own, `caracal up` over a fresh data directory with the settings of production;
-//! only the limit on mints is raised, because it exists to stop what a benchmark does. The callers and the API behind the
-//! Gateway run here, so that the processor time of the two sides can be told apart. Each caller waits for an answer before
-//! it asks again, which shows what a call costs, and not how the system behaves when more is asked of it than it can do.
+//! The system under test is a process of its own: `caracal up` over a fresh data directory, or over servers that are named,
+//! with the settings of production; only limits are raised that exist to stop what a benchmark does. Or it is one that runs
+//! already. The callers and the API behind the Gateway run here, so that the processor time of the two sides can be told
+//! apart. In a closed loop each caller waits for an answer before it asks again, which shows what a call costs; in an open
+//! loop calls come due however long the answers take, which shows what callers see at a given load; and beyond the capacity
+//! it is seen what the system does with more than it can do.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the command's own output")]
 #![allow(clippy::disallowed_methods, reason = "measuring is what this is for, and no fact of authority")]
 
+mod compare;
+mod flags;
 mod floor;
 mod load;
+mod overload;
+mod plot;
+mod progress;
+mod proxy;
 mod report;
 mod subject;
+mod unit;
 mod usage;
 
+pub use flags::BenchFlags;
+pub use unit::What;
+
+use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use http::Method;
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
 use crate::actors::client::HttpClient;
-use crate::actors::operator::Operator;
+use crate::actors::operator::{Operator, Provisioned};
 use crate::actors::upstream::Upstream;
 use crate::commands::Failure;
-use load::{Calls, Plan};
+use caracal_crypto::chance;
+use load::{Pace, Plan};
 use report::Report;
 use subject::Subject;
+use unit::Calls;
 
 /// What the API behind the Gateway wants to see. Made up, like the API.
 const UPSTREAM_KEY: &str = "nk_bench_7d1f4c02a6e93b58";
+/// How long after the end what came due before it may still be sent, where it was not asked for too much on purpose.
+const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum What {
-    /// A mandate, then a call through the Gateway with it.
-    Governed,
-    /// The mandate alone.
-    Mint,
-}
-
-/// How it is measured.
-#[derive(Debug, Clone, Copy)]
-pub struct BenchFlags {
-    /// The call.
-    pub what: What,
-    /// Callers that ask at the same time, each waiting for its answer.
-    pub workers: usize,
-    /// How long is measured.
-    pub seconds: u64,
-    /// How long is called before that.
-    pub warm_up: u64,
-    /// One line of JSON instead of text.
-    pub json: bool,
-}
-
-/// Starts a system, measures it, and says what was found. Exit 0 only if every call was answered as it should be.
+/// Finds a system or starts one, measures it, and says what was found. Exit 0 only if every call was answered as it should
+/// be; of an overloaded system it may also be refused as it should be.
 pub fn run(flags: &BenchFlags) -> Result<ExitCode, Failure> {
-    if flags.workers == 0 || flags.seconds == 0 {
-        return Err(Failure("a benchmark needs at least one caller and one second".to_owned()));
+    flags.check()?;
+    // Before anything is measured: a file that is not there should not cost a run.
+    let earlier = match &flags.compare {
+        Some(file) => Some(compare::read(file)?),
+        None => None,
+    };
+    if let Some(earlier) = &earlier {
+        compare::same_unit(earlier, flags.what.name())?;
     }
     let home = tempfile::Builder::new().prefix("caracal-bench-").tempdir()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let floor = floor::measure(&runtime, home.path())?;
-    let subject = Subject::start(home.path())?;
-    let (upstream, provisioned) = runtime.block_on(async {
-        let client = HttpClient::new();
-        let upstream = Upstream::start(UPSTREAM_KEY, false).await?;
-        let operator = Operator::new(&client, &subject.urls.api, &subject.admin_token);
-        let provisioned = operator.provision("Bench", &upstream, UPSTREAM_KEY).await?;
-        Ok::<_, Failure>((upstream, provisioned))
-    })?;
-    let plan = Plan {
+    let floor = floor::measure(&runtime, home.path(), Duration::from_secs_f64(flags.seconds))?;
+    let subject = Subject::of(flags, home.path())?;
+    let (upstream, provisioned) = runtime.block_on(provision(flags, &subject))?;
+    let calls = Calls { urls: &subject.urls, at: &provisioned, admin_token: &subject.admin_token };
+    let measured = measure(flags, &calls, &subject);
+    drop(upstream);
+    if subject.stays() {
+        clear_away(&runtime, &subject, &provisioned);
+    }
+    let (measured, overload) = measured?;
+    let report =
+        Report { flags, engine: subject.engine, measured: &measured, overload: overload.as_ref(), floor: &floor };
+    if let Some(file) = &flags.plot {
+        let failed = |error| Failure(format!("can't write `{}`: {error}", file.display()));
+        std::fs::write(file, report.svg()).map_err(failed)?;
+    }
+    say(&report, flags.json, earlier.as_ref())?;
+    Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A zone of its own, and an API behind the Gateway.
+async fn provision(flags: &BenchFlags, subject: &Subject) -> Result<(Upstream, Provisioned), Failure> {
+    let client = HttpClient::new();
+    let on = if flags.target.is_some() { flags.upstream_on } else { IpAddr::from([127, 0, 0, 1]) };
+    let upstream = Upstream::start_on(on, UPSTREAM_KEY, false).await?;
+    let operator = Operator::new(&client, &subject.urls.api, &subject.admin_token);
+    let [a, b, c, d] = chance::random_bytes()?;
+    let zone = format!("Bench {:08x}", u32::from_be_bytes([a, b, c, d]));
+    let provisioned = operator.provision(&zone, &upstream, UPSTREAM_KEY).await?;
+    Ok((upstream, provisioned))
+}
+
+/// In a system that goes on, the zone ends with the benchmark. Its evidence stays, like any other.
+fn clear_away(runtime: &Runtime, subject: &Subject, provisioned: &Provisioned) {
+    let client = HttpClient::new();
+    let operator = Operator::new(&client, &subject.urls.api, &subject.admin_token);
+    let path = format!("/v1/zones/{}", provisioned.zone);
+    let deleted = runtime.block_on(operator.call(Method::DELETE, &path, None));
+    if let Err(Failure(why)) = deleted.and_then(|answer| answer.expect_success("deleting the zone of the benchmark")) {
+        eprintln!("caracal: the zone {} stays: {why}", provisioned.zone);
+    }
+}
+
+fn measure(
+    flags: &BenchFlags,
+    calls: &Calls<'_>,
+    subject: &Subject,
+) -> Result<(load::Measured, Option<overload::Overload>), Failure> {
+    let plan = |pace: Pace, doing: &'static str| Plan {
         what: flags.what,
         workers: flags.workers,
-        warm_up: Duration::from_secs(flags.warm_up),
-        measured: Duration::from_secs(flags.seconds),
+        warm_up: Duration::from_secs_f64(flags.warm_up),
+        measured: Duration::from_secs_f64(flags.seconds),
+        pace,
+        replays: false,
+        doing,
         shows_progress: !flags.json,
     };
-    let calls = Calls { urls: &subject.urls, at: &provisioned };
-    let measured = load::measure(&plan, &calls, &subject)?;
-    drop(upstream);
-    let report = Report::of(flags, &measured, &floor);
-    println!("{}", if flags.json { report.json()? } else { report.text() });
-    subject.stop()?;
-    Ok(if measured.errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let pace = match flags.rate {
+        Some(rate) => Pace::Open { rate, in_flight: flags.in_flight, patience: PATIENCE },
+        None => Pace::Closed,
+    };
+    let measured = load::measure(&plan(pace, "measuring"), calls, subject)?;
+    if measured.tally.calls == 0 || measured.tally.in_time == 0 {
+        let why = measured.tally.first_error.unwrap_or_else(|| "none was answered in time".to_owned());
+        return Err(Failure(format!("no call succeeded: {why}")));
+    }
+    let overload = match flags.overload {
+        true => Some(overload::measure(plan, flags.in_flight, calls, subject, &measured)?),
+        false => None,
+    };
+    Ok((measured, overload))
+}
+
+fn say(report: &Report<'_>, json: bool, earlier: Option<&Value>) -> Result<(), Failure> {
+    let mut found = report.json();
+    if json {
+        if let Some(earlier) = earlier {
+            let compared = compare::json(earlier, &found);
+            found["compared"] = compared;
+        }
+        println!("{}", serde_json::to_string(&found)?);
+        return Ok(());
+    }
+    println!("{}", report.text());
+    if let Some(earlier) = earlier {
+        println!("\n{}", compare::text(earlier, &found));
+    }
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! What a process has used, as Linux says. Elsewhere nothing is known, and nothing is said.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The kernel counts processor time for programs in ticks of this many per second, whatever its own clock is
@@ -13,6 +14,30 @@ pub(super) fn processor_time(pid: u32) -> Option<Duration> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let (user, system) = (fields.nth(11)?.parse::<u64>().ok()?, fields.next()?.parse::<u64>().ok()?);
     Some(Duration::from_millis((user + system) * 1_000 / TICKS_PER_SECOND))
+}
+
+/// Where this thread is found, by [`thread_time`].
+pub(super) fn this_thread() -> Option<PathBuf> {
+    Some(Path::new("/proc").join(std::fs::read_link("/proc/thread-self").ok()?))
+}
+
+/// Processor time of a thread. The scheduler's own count is exact, and some kernels do without it.
+pub(super) fn thread_time(thread: &Path) -> Option<Duration> {
+    let counted = std::fs::read_to_string(thread.join("schedstat")).ok()?;
+    let nanoseconds = counted.split_whitespace().next()?.parse().ok()?;
+    // A kernel that does not count says 0 for a thread that evidently runs.
+    (nanoseconds > 0).then(|| Duration::from_nanos(nanoseconds))
+}
+
+/// Processor time of the threads that this process has now.
+pub(super) fn own_threads_time() -> Option<Duration> {
+    let threads = std::fs::read_dir("/proc/self/task").ok()?;
+    let mut sum = Duration::ZERO;
+    for thread in threads {
+        // A thread may end while they are gone through.
+        sum += thread.ok().and_then(|thread| thread_time(&thread.path())).unwrap_or_default();
+    }
+    (sum > Duration::ZERO).then_some(sum)
 }
 
 /// Memory that a process holds now, in MiB.
@@ -43,6 +68,19 @@ mod tests {
             sum = sum.wrapping_add(std::hint::black_box(1));
         }
         assert!(bytes_written(pid).is_some() && sum > 0);
+    }
+
+    #[test]
+    fn a_threads_own_time_is_part_of_that_of_all() {
+        let thread = this_thread().unwrap();
+        let mut sum = 0_u64;
+        // Of a thread that has just begun nothing may have been counted yet.
+        while thread_time(&thread).unwrap_or_default() < Duration::from_millis(2) {
+            sum = sum.wrapping_add(std::hint::black_box(1));
+        }
+        let (one, all) = (thread_time(&thread).unwrap(), own_threads_time().unwrap());
+        assert!(one >= Duration::from_millis(2) && all >= one && sum > 0, "{one:?} {all:?}");
+        assert_eq!(thread_time(Path::new("/proc/self/task/0")), None);
     }
 
     #[test]

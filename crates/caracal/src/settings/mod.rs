@@ -21,6 +21,7 @@ pub use engine::{Engine, Servers, SharedTuning, database, topics};
 pub use environment::{Environment, Source};
 pub use export::ExportSettings;
 pub use logs::{LogSettings, TraceSettings};
+pub(crate) use secrets::key_variables;
 pub use secrets::{KeyMaterial, SecretFiles, SecretsError};
 pub use services::{ApiTuning, CoordinatorTuning, GatewayTuning, TlsFiles};
 pub use variables::{VARIABLES, Variable, WITHOUT_EFFECT};

@@ -262,6 +262,11 @@ const NAMES: [(&str, &str); 8] = [
     ("STREAMS_HMAC_KEY", "streamsHmacKey"),
 ];
 
+/// The variables of all keys that a deployment of several processes has to be told.
+pub(crate) fn key_variables() -> impl Iterator<Item = &'static str> {
+    NAMES.iter().map(|(variable, _)| *variable)
+}
+
 /// The roles that can't do without a key. Gateway and Coordinator open zone keys to know that a public half is genuine.
 /// Without the bootstrap token, Gateway and audit service keep their operators' routes shut.
 fn needed_by(name: &str) -> &'static [Service] {
