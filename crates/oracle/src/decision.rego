@@ -359,7 +359,11 @@ refused contains "grants is no object" if {
 	not is_object(grants)
 }
 
-refused contains "no entry of grants has an application" if {
+refused contains why if some why in barren
+
+# Grants that as a whole can grant nothing. Entries that depend on the question may be absent for one, so of those only a
+# type check knows all.
+barren contains "no entry of grants has an application" if {
 	grants := authz.grants
 	is_object(grants)
 	count(grants) > 0
@@ -368,7 +372,7 @@ refused contains "no entry of grants has an application" if {
 	}
 }
 
-refused contains "no entry of grants has roles" if {
+barren contains "no entry of grants has roles" if {
 	grants := authz.grants
 	is_object(grants)
 	count(grants) > 0

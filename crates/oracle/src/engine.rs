@@ -16,6 +16,8 @@ pub struct Answer {
     pub row: u8,
     /// The result document (policy.md §4.3).
     pub result: Value,
+    /// Why the documents make no bundle if every entry of their grants is there for this input.
+    pub barren: Option<String>,
 }
 
 /// Why there is no answer.
@@ -64,7 +66,7 @@ impl Oracle {
     pub fn zone(&self, documents: &[(&str, &str)]) -> Result<Zone, NoAnswer> {
         let mut reader = self.reader.clone();
         add(&mut reader, documents)?;
-        over(&self.contract, whole(&mut reader)?)
+        Zone::of(&self.contract, whole(&mut reader)?)?.unless_refused()
     }
 
     /// The zone with its documents read, to be evaluated as a whole for every input. Right for all documents.
@@ -92,7 +94,12 @@ impl Questions {
     /// Evaluates the documents for one input, and answers it by what they come to.
     pub fn answer(&mut self, input: &Value) -> Result<Answer, NoAnswer> {
         self.reader.set_input(Data::from(input.clone()));
-        over(&self.contract, whole(&mut self.reader)?)?.answer(input)
+        let mut zone = Zone::of(&self.contract, whole(&mut self.reader)?)?;
+        let barren = zone.reasons("barren")?;
+        if zone.reasons("refused")? != barren {
+            return Err(NoAnswer::Refused(barren.unwrap_or_else(|| "a shape".to_owned())));
+        }
+        Ok(Answer { barren, ..zone.answer(input)? })
     }
 }
 
@@ -107,22 +114,24 @@ fn whole(reader: &mut Engine) -> Result<Data, NoAnswer> {
     Ok(authz.filter(|value| value.as_object().is_ok()).unwrap_or_else(Data::new_object))
 }
 
-/// The contract over these data.
-fn over(contract: &Engine, authz: Data) -> Result<Zone, NoAnswer> {
-    let mut engine = contract.clone();
-    engine.add_data(object("caracal", object("authz", authz))).map_err(failed)?;
-    Zone { engine }.unless_refused()
-}
-
 impl Zone {
+    /// The contract over these data.
+    fn of(contract: &Engine, authz: Data) -> Result<Self, NoAnswer> {
+        let mut engine = contract.clone();
+        engine.add_data(object("caracal", object("authz", authz))).map_err(failed)?;
+        Ok(Self { engine })
+    }
+
     /// Refuses what a type check would refuse, before anything is decided.
     fn unless_refused(mut self) -> Result<Self, NoAnswer> {
+        self.reasons("refused")?.map_or(Ok(self), |shapes| Err(NoAnswer::Refused(shapes)))
+    }
+
+    /// The members of a set of reasons, if it has any.
+    fn reasons(&mut self, rule: &str) -> Result<Option<String>, NoAnswer> {
         self.engine.set_input_json("{}").map_err(failed)?;
-        let shapes = self.engine.eval_rule("data.caracal.oracle.refused".to_owned()).map_err(refused)?;
-        match shapes.as_set() {
-            Ok(shapes) if shapes.is_empty() => Ok(self),
-            _ => Err(NoAnswer::Refused(shapes.to_string())),
-        }
+        let shapes = self.engine.eval_rule(format!("data.caracal.oracle.{rule}")).map_err(refused)?;
+        Ok(shapes.as_set().map_or(true, |shapes| !shapes.is_empty()).then(|| shapes.to_string()))
     }
 
     /// Answers one input.
@@ -131,7 +140,8 @@ impl Zone {
         let answer = self.engine.eval_rule("data.caracal.oracle.answer".to_owned()).map_err(failed)?;
         let answer: Value = serde_json::from_str(&answer.to_json_str().map_err(failed)?).map_err(failed)?;
         let row = answer["row"].as_u64().and_then(|row| u8::try_from(row).ok());
-        row.map(|row| Answer { row, result: answer["result"].clone() }).ok_or_else(|| failed("the answer has no row"))
+        row.map(|row| Answer { row, result: answer["result"].clone(), barren: None })
+            .ok_or_else(|| failed("the answer has no row"))
     }
 }
 

@@ -22,6 +22,14 @@ pub enum Opinion {
     Failed(String),
     /// A result document.
     Decided(Value),
+    /// A result document, or no bundle: the grants that one question has can grant nothing, and only who sees those of
+    /// every question knows whether that is a defect of the whole.
+    Barren {
+        /// Why there might be no bundle.
+        why: String,
+        /// The result document.
+        result: Value,
+    },
 }
 
 impl Opinion {
@@ -41,6 +49,7 @@ impl fmt::Display for Opinion {
             Opinion::Refused(why) => write!(f, "no bundle: {why}"),
             Opinion::Failed(why) => write!(f, "no answer: {why}"),
             Opinion::Decided(result) => write!(f, "{result}"),
+            Opinion::Barren { why, result } => write!(f, "{result}, or no bundle: {why}"),
         }
     }
 }
@@ -115,6 +124,7 @@ impl Questions {
 
 fn told(answer: Result<Answer, NoAnswer>) -> (Opinion, Option<u8>) {
     match answer {
+        Ok(Answer { barren: Some(why), result, row }) => (Opinion::Barren { why, result }, Some(row)),
         Ok(answer) => (Opinion::Decided(answer.result), Some(answer.row)),
         Err(none) => (none.into(), None),
     }
@@ -164,6 +174,8 @@ impl Outcome {
         let oracle = match (&self.ladder, self.oracle) {
             (Opinion::Refused(_), Opinion::Failed(why)) => Opinion::Refused(why),
             (Opinion::Failed(_), Opinion::Refused(why)) => Opinion::Failed(why),
+            (Opinion::Refused(_), Opinion::Barren { why, .. }) => Opinion::Refused(why),
+            (_, Opinion::Barren { result, .. }) => Opinion::Decided(result),
             (_, same) => same,
         };
         Self { oracle, ..self }

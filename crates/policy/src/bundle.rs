@@ -292,7 +292,7 @@ impl Open {
             fresh.put(program.evaluate(planned, &running)?);
         }
         let dynamic = self.plan.dynamic;
-        let data = index(&self.sources(&fresh), |root| dynamic.has(root), data, Tolerance::Stored, &mut defects);
+        let data = index(&self.sources(&fresh), |root| dynamic.has(root), data, Tolerance::Asked, &mut defects);
         match defects.into_first() {
             None => Ok(data),
             Some(defect) => Err(EvaluationError::Unusable(defect.to_string())),

@@ -23,6 +23,9 @@ pub(crate) enum Tolerance {
     Authored,
     /// When a stored set version is loaded: only what the contract refuses then is one.
     Stored,
+    /// When roots are evaluated for one question: entries that it does not have others may have, so no judgement is
+    /// made of all of them.
+    Asked,
 }
 
 /// The data of a bundle: `roots` from their sources, the others as they are in `data`. What it returns counts only if no
@@ -34,26 +37,27 @@ pub(crate) fn index(
     tolerance: Tolerance,
     defects: &mut Defects<'_>,
 ) -> Data {
-    let strict = tolerance == Tolerance::Authored;
     let mut data = data.clone();
     // Who owns a resource is resolved through `app_ids`.
     if roots(Root::Grants) || roots(Root::AppIds) {
-        let app_ids = Walk::of(Root::AppIds, sources, strict, defects).map(Walk::app_ids).unwrap_or_default();
-        let grants = Walk::of(Root::Grants, sources, strict, defects).map(|walk| walk.grants(&app_ids));
+        let app_ids = Walk::of(Root::AppIds, sources, tolerance, defects).map(Walk::app_ids).unwrap_or_default();
+        // What is known of grants that depend on the question is not all of them.
+        let known = if tolerance == Tolerance::Stored && !roots(Root::Grants) { Tolerance::Asked } else { tolerance };
+        let grants = Walk::of(Root::Grants, sources, known, defects).map(|walk| walk.grants(&app_ids));
         data.grants = Arc::new(grants.unwrap_or_default());
     }
     if roots(Root::Confinement) {
-        let confinement = Walk::of(Root::Confinement, sources, strict, defects).map(Walk::confinement);
+        let confinement = Walk::of(Root::Confinement, sources, tolerance, defects).map(Walk::confinement);
         data.confinement = Arc::new(confinement.unwrap_or_default());
     }
     if roots(Root::Restrict) {
-        data.frozen = Walk::of(Root::Restrict, sources, strict, defects).is_some_and(Walk::restrict);
+        data.frozen = Walk::of(Root::Restrict, sources, tolerance, defects).is_some_and(Walk::restrict);
     }
     if roots(Root::Risk) {
-        data.risk = Arc::new(Walk::of(Root::Risk, sources, strict, defects).map(Walk::risk).unwrap_or_default());
+        data.risk = Arc::new(Walk::of(Root::Risk, sources, tolerance, defects).map(Walk::risk).unwrap_or_default());
     }
     if roots(Root::ApprovalTiers) {
-        let approvals = Walk::of(Root::ApprovalTiers, sources, strict, defects).map(Walk::approvals);
+        let approvals = Walk::of(Root::ApprovalTiers, sources, tolerance, defects).map(Walk::approvals);
         data.approvals = Arc::new(approvals.unwrap_or_default());
     }
     data
@@ -72,13 +76,17 @@ pub(crate) fn repeated_keys(documents: &[Arc<ParsedDocument>], defects: &mut Def
 struct Walk<'w, 'd, 'i> {
     root: Root,
     merged: Merged<'d>,
-    strict: bool,
+    tolerance: Tolerance,
     defects: &'w mut Defects<'i>,
 }
 
 impl<'w, 'd, 'i> Walk<'w, 'd, 'i> {
-    fn of(root: Root, sources: &Sources<'d>, strict: bool, defects: &'w mut Defects<'i>) -> Option<Self> {
-        merge(root, sources, defects).map(|merged| Walk { root, merged, strict, defects })
+    fn of(root: Root, sources: &Sources<'d>, tolerance: Tolerance, defects: &'w mut Defects<'i>) -> Option<Self> {
+        merge(root, sources, defects).map(|merged| Walk { root, merged, tolerance, defects })
+    }
+
+    fn is_strict(&self) -> bool {
+        self.tolerance == Tolerance::Authored
     }
 
     /// A shape refused whoever asks.
@@ -94,7 +102,7 @@ impl<'w, 'd, 'i> Walk<'w, 'd, 'i> {
 
     /// A shape refused only to an author. The path is built only if it is needed.
     fn object_to(&mut self, document: usize, literal: &Literal, path: impl FnOnce() -> String, expected: &'static str) {
-        if self.strict && !self.defects.is_full() {
+        if self.is_strict() && !self.defects.is_full() {
             let path = path();
             self.refuse(document, literal.at, &path, expected, literal.kind());
         }
@@ -108,7 +116,7 @@ impl<'w, 'd, 'i> Walk<'w, 'd, 'i> {
         path: impl FnOnce() -> String,
         expected: &'static str,
     ) {
-        if self.strict && !self.defects.is_full() {
+        if self.is_strict() && !self.defects.is_full() {
             let path = path();
             self.refuse(document, holder.at, &path, expected, "missing");
         }
@@ -131,7 +139,7 @@ impl<'w, 'd, 'i> Walk<'w, 'd, 'i> {
             Kind::Object => {}
             Kind::Scalar(_) => self.refuse_root("an object of binding key to application id"),
             Kind::Array | Kind::Set => {
-                if self.strict {
+                if self.is_strict() {
                     self.refuse_root("an object of binding key to application id");
                 }
                 return HashMap::new();
@@ -145,7 +153,7 @@ impl<'w, 'd, 'i> Walk<'w, 'd, 'i> {
                 (None, _) => self.object_to(item.document, key, || "a key of app_ids".into(), "a string"),
                 (_, None) => self.object_to(item.document, item.value, path, "an application id, a string"),
                 (Some(key), Some(id)) => {
-                    if id.is_empty() && self.strict {
+                    if id.is_empty() && self.is_strict() {
                         self.refuse(item.document, item.value.at, &path(), "an application id", "empty");
                     }
                     ids.insert(key, id);
@@ -161,7 +169,7 @@ impl<'w, 'd, 'i> Walk<'w, 'd, 'i> {
             return HashMap::new();
         }
         let items = self.items();
-        if !self.strict {
+        if self.tolerance == Tolerance::Stored {
             // The type check of the reference: one entry with the member is enough (policy.md §2.1).
             for member in ["application", "roles"] {
                 if !items.is_empty() && items.iter().all(|item| item.value.get(member).is_none()) {
@@ -245,7 +253,7 @@ impl<'w, 'd, 'i> Walk<'w, 'd, 'i> {
 
     fn confinement(mut self) -> Confinement {
         if let Kind::Scalar(_) = self.merged.kind {
-            if self.strict {
+            if self.is_strict() {
                 self.refuse_root("an array of rules with `label_prefix` and `scopes`");
             }
             return Confinement::Closed;
@@ -288,7 +296,7 @@ impl<'w, 'd, 'i> Walk<'w, 'd, 'i> {
 
     fn risk(mut self) -> Risk {
         if self.merged.kind != Kind::Array {
-            if self.strict {
+            if self.is_strict() {
                 self.refuse_root("an array of objects with `scope` and `tier`");
             }
             return Risk::Malformed;
@@ -309,7 +317,7 @@ impl<'w, 'd, 'i> Walk<'w, 'd, 'i> {
                 }
                 Entry::Occupied(mut occupied) => match occupied.get() {
                     Tier::One(first) if **first != *tier => {
-                        if self.strict {
+                        if self.is_strict() {
                             let kind = DefectKind::DoublyClassified {
                                 scope: shortened(scope),
                                 first: shortened(first),
@@ -328,7 +336,7 @@ impl<'w, 'd, 'i> Walk<'w, 'd, 'i> {
 
     fn approvals(mut self) -> Approvals {
         if self.merged.kind != Kind::Array {
-            if self.strict {
+            if self.is_strict() {
                 self.refuse_root("an array of objects with `tier`");
             }
             return Approvals::Malformed;

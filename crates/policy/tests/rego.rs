@@ -151,6 +151,26 @@ fn what_does_not_depend_on_the_question_is_evaluated_once() {
     assert_eq!(outcome_of(&decide(&bundle, &mint()).unwrap()), ALLOWED);
 }
 
+/// A stored document with one good entry is taken (policy.md §2.1), also while that entry is absent.
+#[test]
+fn a_defective_grant_beside_a_good_one_with_a_condition_just_grants_nothing() {
+    let text = "package caracal.authz\nimport rego.v1\napp_ids := {\"pay\": \"app-1\"}\ngrants[\"resource://m\"] := 1\n\
+                grants[\"resource://n\"] := {\"application\": \"pay\", \"roles\": {\"exec\": [\"n:pay\"]}} if \
+                input.principal.id == \"app-1\"";
+    let bundle = Bundle::load(&[Document { policy_version_id: "v", content: text }]).unwrap();
+    let outcome = |id: &str| {
+        let mut input = mint();
+        input.principal.id = id.into();
+        let values = bundle.evaluate(&input, UNHURRIED).unwrap();
+        outcome_of(&decide_evaluated(&bundle, &values, &input).unwrap())
+    };
+    assert_eq!(outcome("app-1"), ALLOWED);
+    assert_eq!(outcome("app-2"), "deny resource_not_granted");
+    let alone = text.split_once("\ngrants[\"resource://n\"]").unwrap().0;
+    let refused = Bundle::load(&[Document { policy_version_id: "v", content: alone }]).unwrap_err();
+    assert_eq!(refused[0].kind.code(), "defective_grants");
+}
+
 #[test]
 fn documents_merge_as_if_they_were_one() {
     let partial = "restrict contains \"a\" if input.principal.id == \"q\"";
