@@ -1,4 +1,4 @@
-//! Clients written by others against the built binary: the published Python client, a stock OAuth library, and a verifier of
+//! Clients written by others against the built binary: the published Python clients, a stock OAuth library, and a verifier of
 //! transparency logs. The flows are in `sdks/compat/python`.
 
 use std::path::{Path, PathBuf};
@@ -15,12 +15,18 @@ struct Client {
     flows: &'static str,
 }
 
-const CLIENTS: [Client; 3] = [
+const CLIENTS: [Client; 4] = [
     Client {
         what: "the published Python client",
         environment: "client",
         requirements: "sdks/compat/python/requirements.txt",
         flows: "sdks/compat/python/flows.py",
+    },
+    Client {
+        what: "the published Python admin client",
+        environment: "client",
+        requirements: "sdks/compat/python/requirements.txt",
+        flows: "sdks/compat/python/administration.py",
     },
     Client {
         what: "a stock OAuth library",

@@ -6,6 +6,7 @@ mod client;
 mod deny;
 mod examples;
 mod fuzz;
+mod h2spec;
 mod instructions;
 mod python;
 mod services;
@@ -29,6 +30,8 @@ cargo xtask <chore>
   tidy      what the compiler does not check: rooms, names, sizes, words, links, generated pages
   deny      licences, withdrawn and vulnerable crates, duplicates, sources
   fuzz      [--seconds N] [TARGET]: hostile input for the parsers, N seconds (20) each; needs the nightly toolchain
+  h2spec    [--h2spec PATH]: the HTTP/2 of the Gateway against h2spec (RFC 9113 and 7541), which somebody has installed
+  soak      [--minutes N] [--streams N]: calls with failing upstreams for N minutes (3), or N event streams held open, and what is left
   opa       --opa PATH [--write]: ask a stock Open Policy Agent again, and compare or rewrite the vectors of the oracle
   threat-model  [write]: docs/threat-model.toml against the tests there are; or write the chapter that is generated from it
   instructions  [write]: how many instructions the hottest paths take, against xtask/instructions.txt; needs valgrind
@@ -52,6 +55,8 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(&chore),
         ["deny"] => deny::run(&chore),
         ["fuzz", ref wanted @ ..] => fuzz::run(&chore, wanted),
+        ["h2spec", ref arguments @ ..] => h2spec::run(&chore, arguments),
+        ["soak", ref arguments @ ..] => soak(&chore, arguments),
         ["opa", ref arguments @ ..] => opa(&chore, arguments),
         ["threat-model"] => threats::check(&chore),
         ["threat-model", "write"] => threats::write(&chore),
@@ -92,6 +97,30 @@ fn opa(chore: &Chore, arguments: &[&str]) -> Result<(), Failed> {
     }
     let run = ["run", "--locked", "--package", "caracal-oracle", "--"];
     chore.run("asking Open Policy Agent (a minute)", chore.cargo().args(run).args(arguments))
+}
+
+/// A system under calls whose upstreams fail, or under streams that stay open: the tests of `crates/caracal/tests/soak.rs`,
+/// for longer than the suite has time.
+fn soak(chore: &Chore, arguments: &[&str]) -> Result<(), Failed> {
+    let (name, what, value, each) = match arguments {
+        [] => ("calls", "SECONDS", "3", 60),
+        ["--minutes", minutes] => ("calls", "SECONDS", *minutes, 60),
+        ["--streams", streams] => ("streams", "STREAMS", *streams, 1),
+        _ => return Err(Failed("the chore is `cargo xtask soak [--minutes N | --streams N]`".to_owned())),
+    };
+    let number = value.parse::<u32>().ok().filter(|number| (1..1_000_000).contains(number));
+    let number = number.ok_or_else(|| Failed(format!("`{value}` is no number of minutes or streams")))?;
+    let test = ["test", "--locked", "--release", "--package", "caracal", "--test", "soak", "--"];
+    let mut soak = chore.cargo();
+    soak.args(test).args(["--nocapture", "--exact", &format!("soak_{name}")]);
+    soak.env(format!("CARACAL_SOAK_{what}"), (number * each).to_string());
+    chore.run(
+        &format!(
+            "a soak of a release build (building one takes minutes): {number} {}",
+            if each == 60 { "minutes" } else { "streams" }
+        ),
+        &mut soak,
+    )
 }
 
 /// Quick findings first: a badly formatted file should not cost a build.

@@ -25,6 +25,7 @@ use tokio::sync::watch;
 
 use crate::evidence::Recorder;
 use crate::limits::Limits;
+use crate::notifications::Tally;
 use crate::problem::Refusal;
 use crate::routes::ROUTES;
 use crate::runtime::PolicyRuntime;
@@ -55,6 +56,8 @@ pub struct AdminConfig {
     pub last_used_debounce: Duration,
     /// `CONTROL_AUDIENCE`: the identifier of the control resource. `caracal-control`.
     pub control_audience: String,
+    /// `STS_ISSUER_URL`, else `STS_URL`: who issues mandates. Without it no upstream can be probed. None.
+    pub issuer: Option<String>,
     /// `METRICS_BEARER`: who may read `/metrics`.
     pub metrics_bearer: Option<SecretText>,
     /// Whether metrics are open without a bearer: in dev only.
@@ -78,6 +81,7 @@ impl Default for AdminConfig {
             retention_ceiling: 365,
             last_used_debounce: Duration::from_secs(60),
             control_audience: "caracal-control".to_owned(),
+            issuer: None,
             metrics_bearer: None,
             open_metrics: false,
             trust_proxy: false,
@@ -131,6 +135,7 @@ pub struct Admin {
     pub(crate) limits: Limits,
     pub(crate) recorder: Recorder,
     pub(crate) token_uses: TokenUses,
+    pub(crate) notified: Tally,
     pub(crate) fresh_id: FreshId,
     pub(crate) probes: Probes,
     draining: AtomicBool,
@@ -170,6 +175,7 @@ impl Admin {
             limits,
             recorder: Recorder::new(),
             token_uses,
+            notified: Tally::default(),
             fresh_id,
             probes: Probes::default(),
             draining: AtomicBool::new(false),

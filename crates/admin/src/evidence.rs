@@ -13,18 +13,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use caracal_authority::ZoneId;
 use caracal_crypto::chance::uuid_v7;
-use caracal_http::redact;
+use caracal_http::{Problem, redact};
 use caracal_ledger::{AdminRecord, Ledger};
 use caracal_store::admin_tokens::AdminToken;
+use caracal_store::receipts::Keyed;
 use caracal_store::{DeploymentWrite, Store, StoreError, ZoneWrite};
 use http::request::Parts;
 use http::{Method, StatusCode};
+use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 
 use crate::answer::Recorded;
 use crate::endings::Ended;
 use crate::gate::{Route, Visit};
+use crate::idempotency;
 use crate::problem::Refusal;
 
 /// Path segments behind which an object's id may follow.
@@ -87,6 +90,11 @@ const EFFECTIVE: [&str; 35] = [
     "active",
 ];
 
+/// Whether objects follow behind this segment of a path.
+pub(crate) fn is_collection(segment: &str) -> bool {
+    COLLECTIONS.contains(&segment)
+}
+
 const MAX_FIELDS: usize = 64;
 const MAX_DEPTH: usize = 3;
 const MAX_PATH: usize = 1024;
@@ -104,6 +112,8 @@ pub(crate) struct Trace {
     change: Change,
     /// Nothing is to be changed: the caller asks what would be.
     is_rehearsal: bool,
+    /// Under which key something is created.
+    keyed: Option<Arc<Keyed>>,
 }
 
 /// What a successful change was, for `change_kind`, `changed_fields` and `secret_rotated`.
@@ -203,7 +213,7 @@ impl Trace {
         };
         let ledger = ledger.clone();
         let (chain, change) = (zone.cloned(), Change::default());
-        Ok(Self { ledger, record, chain, collection: None, change, is_rehearsal: false })
+        Ok(Self { ledger, record, chain, collection: None, change, is_rehearsal: false, keyed: None })
     }
 
     /// The same, done for a console account.
@@ -218,6 +228,18 @@ impl Trace {
     /// The same, of a change that is taken back as soon as its record is written.
     pub(crate) fn rehearsed(&self) -> Self {
         Self { is_rehearsal: true, ..self.clone() }
+    }
+
+    /// The same, of a change that is remembered under a key.
+    pub(crate) fn under(&self, keyed: Keyed) -> Self {
+        Self { keyed: Some(Arc::new(keyed)), ..self.clone() }
+    }
+
+    /// The same, of a request whose change was made before.
+    pub(crate) fn replayed(&self) -> Self {
+        let mut trace = self.clone();
+        trace.record.payload.get_or_insert_default().insert("idempotency_replayed".to_owned(), true.into());
+        trace
     }
 
     /// The same, telling how much ended with the change.
@@ -246,6 +268,11 @@ impl Trace {
         let what = record.payload.unwrap_or_default().into_iter();
         told.extend(what.filter(|(name, _)| !whose.contains(&name.as_str())));
         Err(Refusal::rehearsed(told.into()))
+    }
+
+    /// Whether nothing is to be changed.
+    pub(crate) fn is_rehearsal(&self) -> bool {
+        self.is_rehearsal
     }
 
     /// The request that is on record.
@@ -277,6 +304,33 @@ impl Trace {
         self.done(status, record)
     }
 
+    /// The same for a 201. `shown` is the answer, without any secret: it is what a repeated request gets.
+    pub(crate) async fn creation(
+        &self,
+        tx: &mut ZoneWrite<'_>,
+        created: &str,
+        shown: &impl Serialize,
+    ) -> Result<Recorded, Refusal> {
+        if let Some(keyed) = &self.keyed {
+            idempotency::require_first(tx, keyed).await?;
+            keyed.add_receipt(tx, created, StatusCode::CREATED.as_u16(), &as_json(shown)?).await?;
+        }
+        self.change(tx, StatusCode::CREATED, Some(created)).await
+    }
+
+    /// The same for a 201 of something that is found without knowing its zone.
+    pub(crate) async fn remember_zoneless(
+        &self,
+        tx: &mut DeploymentWrite<'_>,
+        created: &str,
+        shown: &impl Serialize,
+    ) -> Result<(), Refusal> {
+        match &self.keyed {
+            Some(keyed) => idempotency::remember_zoneless(tx, keyed, created, &as_json(shown)?).await,
+            None => Ok(()),
+        }
+    }
+
     /// The same for a change that belongs to no zone.
     pub(crate) async fn zoneless_change(
         &self,
@@ -288,6 +342,17 @@ impl Trace {
 
     /// The same for a 201 of something that belongs to no zone.
     pub(crate) async fn zoneless_creation(
+        &self,
+        tx: &mut DeploymentWrite<'_>,
+        created: &str,
+        shown: &impl Serialize,
+    ) -> Result<Recorded, Refusal> {
+        self.remember_zoneless(tx, created, shown).await?;
+        self.zoneless_record(tx, created).await
+    }
+
+    /// The record of a 201 of something that belongs to no zone.
+    pub(crate) async fn zoneless_record(
         &self,
         tx: &mut DeploymentWrite<'_>,
         created: &str,
@@ -349,6 +414,10 @@ impl Trace {
     fn refusal(&self, status: StatusCode) -> AdminRecord {
         AdminRecord { status_code: status.as_u16(), zone: self.chain.clone(), ..self.record.clone() }
     }
+}
+
+fn as_json(shown: &impl Serialize) -> Result<Value, Refusal> {
+    serde_json::to_value(shown).map_err(|_| Problem::internal().into())
 }
 
 /// A change whose record can't be written does not happen. A store that is down says so itself.

@@ -23,6 +23,7 @@ use caracal_http::limits::Source;
 use caracal_http::rate::Kind;
 use caracal_http::{PeerAddr, Problem, RequestId, body, json};
 use caracal_store::admin_tokens::{self, AdminToken};
+use caracal_store::receipts::Keyed;
 use caracal_store::{BoxFuture, zones};
 use http::header::{AUTHORIZATION, CACHE_CONTROL, REFERRER_POLICY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
@@ -35,7 +36,7 @@ use crate::evidence::Trace;
 use crate::page::Query;
 use crate::problem::Refusal;
 use crate::provider_connections::page;
-use crate::{account, reserved, seed};
+use crate::{account, idempotency, reserved, seed};
 
 /// One operation of the management API: where it is, what it takes to be let in, and who does the work.
 pub(crate) struct Route {
@@ -257,26 +258,43 @@ async fn pass(
         return Err(Refusal::invalid(if name == "admin_token" { "invalid_admin_token_id" } else { "invalid_params" }));
     }
     let query = Query::parse(parts.uri.query().unwrap_or_default());
-    if route.changes() && query.choice("dry_run", &["true", "false"])? == Some("true") {
+    let rehearsed = route.changes() && query.choice("dry_run", &["true", "false"])? == Some("true");
+    if rehearsed {
         if !route.can_be_rehearsed(admin.sealed.is_external()) {
             return Err(Refusal::invalid("dry_run_unsupported")
                 .describe("this reaches beyond the store, where it can't be taken back without a trace"));
         }
         visit.rehearse();
     }
+    // A rehearsal leaves nothing that could be found again.
+    let keyed = if rehearsed { None } else { idempotency::keyed(admin, route, &parts, &caller, body.as_ref())? };
+    let asked = keyed.map(|keyed| (zone.as_ref().map(|place| place.zone.clone()), keyed));
+    if let Some((place, keyed)) = &asked {
+        if let Some(replayed) = idempotency::replay(admin, place.as_ref(), keyed, &visit.trace()?).await? {
+            return Ok(replayed.0);
+        }
+        visit.remember_under(keyed);
+    }
     let (now, trace) = (visit.now, visit.trace()?);
     let done = match &route.reach {
         Reach::Zone(run) => {
             let Some(place) = zone else { return Err(Refusal::invalid("invalid_params")) };
-            execute(run, admin, Call { caller, place, query, body, now, trace, ids }).await?
+            execute(run, admin, Call { caller, place, query, body, now, trace, ids }).await
         }
         Reach::Zones(run) | Reach::Deployment(run) | Reach::Catalogue(run) => {
-            execute(run, admin, Call { caller, place: Anywhere, query, body, now, trace, ids }).await?
+            execute(run, admin, Call { caller, place: Anywhere, query, body, now, trace, ids }).await
         }
         // Received above.
         Reach::Public(_) => return Err(Problem::internal().into()),
     };
-    Ok(done)
+    match (done, asked) {
+        // Someone with the same key may have been faster, and then this is what was refused.
+        (Err(refusal), Some((place, keyed))) => {
+            let replayed = idempotency::replay(admin, place.as_ref(), &keyed, &visit.trace()?).await?;
+            replayed.map(|replayed| replayed.0).ok_or(refusal)
+        }
+        (done, _) => done,
+    }
 }
 
 /// A visitor's refusals are counted like those of everybody who proved nothing, and only a success is on record: else the
@@ -514,6 +532,12 @@ impl Visit {
     fn rehearse(&mut self) {
         if let Some(trace) = self.trace.take() {
             self.trace = Some(Arc::new(trace.rehearsed()));
+        }
+    }
+
+    fn remember_under(&mut self, keyed: &Keyed) {
+        if let Some(trace) = self.trace.take() {
+            self.trace = Some(Arc::new(trace.under(keyed.clone())));
         }
     }
 

@@ -151,6 +151,11 @@ impl Fields {
         number.map(Some).ok_or_else(|| self.mismatch(name, "expected a whole number from 1 up"))
     }
 
+    /// Whatever is there.
+    pub(crate) fn any(&mut self, name: &str) -> Option<Value> {
+        self.members.remove(name)
+    }
+
     /// An object as it is, when it is there.
     pub(crate) fn object(&mut self, name: &str) -> Result<Option<Map<String, Value>>, Mismatch> {
         match self.members.remove(name) {

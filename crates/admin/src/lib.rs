@@ -6,7 +6,7 @@
 //! commit, and the record of the change is part of that commit ([`evidence`]). There is one file per operation; what
 //! they share is small and beside them.
 //!
-//! What must be absent here: statements, signing keys, what a mandate is. A secret passes through once, on its way to
+//! What must be absent here: statements, the keys that sign mandates, what a mandate is. A secret passes through once, on its way to
 //! its hash and its envelope, and no answer but the one that created it shows it.
 
 mod account;
@@ -21,12 +21,15 @@ mod audit;
 mod audit_retention;
 mod authority_records;
 mod custody;
+mod desired_state;
 mod endings;
 mod evidence;
 mod export;
 mod gate;
 mod grants;
+mod hand;
 mod health;
+mod idempotency;
 mod input;
 mod ledger;
 mod limits;

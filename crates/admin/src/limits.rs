@@ -20,13 +20,14 @@ pub(crate) struct Limits {
     probes: RateLimit,
     registrations: RateLimit,
     checks: RateLimit,
+    resource_checks: RateLimit,
     discoveries: RateLimit,
     refusals: FixedWindow,
 }
 
 /// Applications that one token registers in one zone, per second.
 const REGISTRATIONS: u32 = 10;
-/// Requests to a zone's providers that operators may cause, per minute and kind (contract: admin-api.md §1.6).
+/// Requests to a zone's providers and upstreams that operators may cause, per minute and kind (contract: admin-api.md §1.6).
 const OUTGOING: u32 = 10;
 /// Refusals for rate that one token gets records of its own for, per minute.
 const RECORDED_REFUSALS: u32 = 10;
@@ -40,6 +41,7 @@ impl Limits {
             probes: RateLimit::per_minute("admin:probe", config.ready_per_minute),
             registrations: RateLimit::per(Duration::from_secs(1), "admin:registration", REGISTRATIONS),
             checks: RateLimit::per_minute("admin:provider-check", OUTGOING),
+            resource_checks: RateLimit::per_minute("admin:resource-check", OUTGOING),
             discoveries: RateLimit::per_minute("admin:provider-discovery", OUTGOING),
             refusals: FixedWindow::per_minute(),
         }
@@ -48,7 +50,9 @@ impl Limits {
     /// Counts together with the other replicas: all but probes, which ask about this process.
     pub(crate) fn share(&self, windows: &Arc<dyn SharedWindows>) {
         let own = [&self.sources, &self.actors, &self.failures];
-        for limit in own.into_iter().chain([&self.registrations, &self.checks, &self.discoveries]) {
+        for limit in
+            own.into_iter().chain([&self.registrations, &self.checks, &self.resource_checks, &self.discoveries])
+        {
             limit.share(windows.clone());
         }
     }
@@ -79,6 +83,11 @@ impl Limits {
     /// Counts a check of a provider of this zone.
     pub(crate) async fn check(&self, zone: &ZoneId, now: Timestamp) -> Result<(), Refusal> {
         outgoing(&self.checks, "provider_test_rate_limited", zone, now).await
+    }
+
+    /// Counts a check of a resource of this zone.
+    pub(crate) async fn resource_check(&self, zone: &ZoneId, now: Timestamp) -> Result<(), Refusal> {
+        outgoing(&self.resource_checks, "resource_test_rate_limited", zone, now).await
     }
 
     /// Counts a discovery for this zone.

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use caracal_authority::Timestamp;
 use caracal_crypto::{Secret, constant_time_eq};
 use caracal_http::log_counts;
+use caracal_store::notification_deliveries;
 use caracal_store::outbox::{self, Backlog};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
@@ -20,9 +21,9 @@ pub(crate) async fn metrics(admin: Arc<Admin>, request: Request) -> Response {
         admin.denials.count("admin", "invalid_metrics_bearer");
         return Refusal::unauthenticated("unauthorized").problem.into_response();
     }
-    match backlog(&admin).await {
-        Ok((backlog, now)) => {
-            let text = text(&admin, &backlog, now);
+    match waiting(&admin).await {
+        Ok(waiting) => {
+            let text = text(&admin, &waiting);
             ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
         }
         Err(error) => {
@@ -40,17 +41,27 @@ fn may_read(admin: &Admin, headers: &HeaderMap) -> bool {
     constant_time_eq(line.as_bytes(), expected.expose().as_bytes())
 }
 
-async fn backlog(admin: &Admin) -> Result<(Backlog, Timestamp), caracal_store::StoreError> {
-    let mut snapshot = admin.store.snapshot().await?;
-    let mut tx = snapshot.deployment();
-    let now = tx.now();
-    Ok((outbox::backlog(&mut tx).await?, now))
+/// What waits to be sent.
+struct Waiting {
+    messages: Backlog,
+    notifications: i64,
+    oldest_notification: Option<Timestamp>,
+    now: Timestamp,
 }
 
-fn text(admin: &Admin, backlog: &Backlog, now: Timestamp) -> String {
-    let mut text = String::with_capacity(2 * 1_024);
+async fn waiting(admin: &Admin) -> Result<Waiting, caracal_store::StoreError> {
+    let mut snapshot = admin.store.snapshot().await?;
+    let mut tx = snapshot.deployment();
+    let (notifications, oldest_notification) = notification_deliveries::backlog(&mut tx).await?;
+    let messages = outbox::backlog(&mut tx).await?;
+    Ok(Waiting { messages, notifications, oldest_notification, now: tx.now() })
+}
+
+fn text(admin: &Admin, waiting: &Waiting) -> String {
+    let mut text = String::with_capacity(4 * 1_024);
     log_counts::write_metrics(&mut text);
-    let age = |since: Option<Timestamp>| since.map_or(0, |since| since.until(now).as_secs());
+    let backlog = &waiting.messages;
+    let age = |since: Option<Timestamp>| since.map_or(0, |since| since.until(waiting.now).as_secs());
     let count = |count: i64| u64::try_from(count).unwrap_or(0);
     let (operations, errors) = admin.sealed.counts();
     for (kind, name, help, value) in [
@@ -70,9 +81,23 @@ fn text(admin: &Admin, backlog: &Backlog, now: Timestamp) -> String {
             "Age of the oldest that was given up.",
             age(backlog.oldest_dead),
         ),
+        ("gauge", "notifications_pending", "Notifications that wait to be taken.", count(waiting.notifications)),
+        (
+            "gauge",
+            "notifications_oldest_pending_age_seconds",
+            "Age of the oldest notification that waits.",
+            age(waiting.oldest_notification),
+        ),
     ] {
         // Writing to a string does not fail.
         let _ = write!(text, "# HELP caracal_{name} {help}\n# TYPE caracal_{name} {kind}\ncaracal_{name} {value}\n");
+    }
+    let name = "caracal_notification_attempts_total";
+    let help =
+        "Attempts to send a notification, by how they went; abandoned are those that nothing is tried for any more.";
+    let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} counter\n");
+    for (outcome, count) in admin.notified.counts() {
+        let _ = writeln!(text, "{name}{{outcome=\"{outcome}\"}} {count}");
     }
     text
 }

@@ -2,9 +2,9 @@
 
 use crate::gate::{Needs, Reach, Route};
 use crate::{
-    admin_audit, admin_tokens, applications, approvals, audit, audit_retention, authority_records, grants, ledger,
-    mint_rate_limit, notification_sinks, policies, policy_sets, provider_connections, providers, resources, sessions,
-    subject_issuers, subjects, workloads, zones,
+    admin_audit, admin_tokens, applications, approvals, audit, audit_retention, authority_records, desired_state,
+    grants, ledger, mint_rate_limit, notification_sinks, policies, policy_sets, provider_connections, providers,
+    resources, sessions, subject_issuers, subjects, workloads, zones,
 };
 
 /// The table the router is made from.
@@ -16,6 +16,8 @@ pub(crate) static ROUTES: &[Route] = &[
     zones::overview::ROUTE,
     zones::update::ROUTE,
     zones::archive::ROUTE,
+    desired_state::export::ROUTE,
+    desired_state::import::ROUTE,
     applications::list::ROUTE,
     applications::create::ROUTE,
     applications::read::ROUTE,
@@ -48,6 +50,7 @@ pub(crate) static ROUTES: &[Route] = &[
     resources::read::ROUTE,
     resources::update::ROUTE,
     resources::archive::ROUTE,
+    resources::test::ROUTE,
     subject_issuers::list::ROUTE,
     subject_issuers::create::ROUTE,
     subject_issuers::read::ROUTE,

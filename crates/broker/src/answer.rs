@@ -2,6 +2,7 @@
 
 use caracal_crypto::SecretText;
 use caracal_http::egress::SimpleResponse;
+use caracal_http::json;
 use http::StatusCode;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
@@ -29,7 +30,7 @@ pub struct Issued {
 pub(crate) fn read(answer: &SimpleResponse, names_scheme: bool) -> Result<Issued, BrokerError> {
     let status = answer.status.as_u16();
     let bad = |what| Err(BrokerError::BadAnswer { status, what });
-    let members = serde_json::from_slice::<Map<String, Value>>(&answer.body).ok();
+    let members = members(&answer.body);
     if answer.status.is_client_error() {
         return Err(BrokerError::Refused { status, code: members.as_ref().and_then(error_code) });
     }
@@ -64,6 +65,14 @@ pub(crate) fn read(answer: &SimpleResponse, names_scheme: bool) -> Result<Issued
         },
     };
     Ok(Issued { access_token, refresh_token, expires_in })
+}
+
+/// The members of a JSON object that no two readers read in two ways: which of two tokens is meant nobody has to guess.
+pub(crate) fn members(body: &[u8]) -> Option<Map<String, Value>> {
+    match json::parse(body) {
+        Ok(Value::Object(members)) => Some(members),
+        _ => None,
+    }
 }
 
 /// A number; some endpoints write it as a text, some with a fraction.
@@ -162,6 +171,12 @@ mod tests {
             r#"{"access_token":""}"#,
             r#"{"access_token":" "}"#,
             r#"{"access_token":1}"#,
+            r#"{"access_token":"a","access_token":"b"}"#,
+            r#"{"access_token":"a","access\u005ftoken":"a"}"#,
+            r#"{"access_token":"a","expires_in":60,"expires_in":6000000}"#,
+            r#"{"access_token":{"$serde_json::private::RawValue":"\"a\""}}"#,
+            r#"{"access_token":"a","expires_in":{"$serde_json::private::Number":"60"}}"#,
+            r#"{"access_token":"a","x":{"$serde_json::private::RawValue":"1"}}"#,
             "{\"access_token\":\"a\\nb\"}",
             "{\"access_token\":\"\u{e4}\"}",
             r#"{"access_token":"a","expires_in":-1}"#,

@@ -11,7 +11,7 @@ use http::StatusCode;
 use serde_json::{Map, Value};
 
 use crate::Broker;
-use crate::answer::is_error_code;
+use crate::answer::{self, is_error_code};
 use crate::code::OPERATORS_PATIENCE;
 use crate::document::SecretDocument;
 use crate::endpoint::own_grant;
@@ -145,7 +145,7 @@ fn said(body: &[u8], members: Option<&Map<String, Value>>) -> Said {
 
 fn judge(asked: Asked, answer: &SimpleResponse) -> Check {
     use CheckStatus::{AuthFailed, ConfigError, EndpointError, Ok};
-    let members = serde_json::from_slice::<Map<String, Value>>(&answer.body).ok();
+    let members = answer::members(&answer.body);
     let said = said(&answer.body, members.as_ref());
     let status = answer.status;
     let found = |found, what: &str| Check::of(found, format!("{what} (status {})", status.as_u16()));

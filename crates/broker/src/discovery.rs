@@ -5,6 +5,7 @@ use http::StatusCode;
 use serde_json::{Map, Value};
 
 use crate::Broker;
+use crate::answer;
 use crate::code::OPERATORS_PATIENCE;
 
 /// Scopes that are passed on, and how long one may be.
@@ -58,7 +59,7 @@ impl Broker {
             let Ok(url) = TargetUrl::parse(&place) else { continue };
             match self.endpoints.get(url, OPERATORS_PATIENCE).await {
                 Ok(answer) if answer.status == StatusCode::OK => {
-                    if let Ok(document) = serde_json::from_slice(&answer.body) {
+                    if let Some(document) = answer::members(&answer.body) {
                         return read(&format!("{origin}{path}"), &document);
                     }
                 }

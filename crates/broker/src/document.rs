@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 
 use caracal_crypto::{SecretBytes, SecretText};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use zeroize::Zeroizing;
+
+use crate::answer;
 
 /// What is sealed for a provider: texts by name, `client_secret`, `private_key`, `api_key` and the like.
 pub struct SecretDocument(HashMap<String, SecretText>);
@@ -13,7 +15,7 @@ impl SecretDocument {
     /// The document that was opened; none is empty. `None`: it is no object.
     pub fn read(opened: Option<&SecretBytes>) -> Option<Self> {
         let Some(opened) = opened else { return Some(Self(HashMap::new())) };
-        let members: Map<String, Value> = serde_json::from_slice(opened.expose()).ok()?;
+        let members = answer::members(opened.expose())?;
         let texts = members.into_iter().filter_map(|(name, value)| match value {
             Value::String(text) if text.is_empty() => {
                 drop(Zeroizing::new(text));

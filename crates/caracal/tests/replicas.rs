@@ -16,6 +16,16 @@ use support::{Addressed, Http, NOTES, Running, Tenant, upstream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+/// What Redis answers to a command of a test, as it stands on the wire.
+async fn say(redis: &Redis, command: &[&str]) -> String {
+    let mut connection = TcpStream::connect(("127.0.0.1", redis.port())).await.unwrap();
+    let words: String = command.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
+    connection.write_all(format!("*{}\r\n{words}", command.len()).as_bytes()).await.unwrap();
+    let mut answer = [0; 256];
+    let read = connection.read(&mut answer).await.unwrap();
+    String::from_utf8_lossy(&answer[..read]).into_owned()
+}
+
 /// An upstream that says one thing to each caller and then nothing more.
 async fn silent_upstream() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -231,6 +241,64 @@ mod t03_gateway {
         }
         assert_eq!(guess(0, &guessing).await, 429);
         assert_eq!(guess(1, &tenant).await, 429, "the right secret included");
+    }
+
+    /// gateway.md §10.3, §20.2: what nobody of ours signed is counted and put aside; what was said while the Gateway could not
+    /// hear is heard once it can.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn forged_and_missed_revocations_are_counted_where_operators_look() {
+        let (database, redis) = (Database::create().unwrap(), Redis::start().unwrap());
+        let deployment = Deployment::new(&database.url(), &redis.url());
+        let control = deployment.serve("control", "api,coordinator,sts");
+        let way = CuttingProxy::start(([127, 0, 0, 1], redis.port()).into()).unwrap();
+        let own = [
+            ("STS_URL", control.url("sts")),
+            ("REDIS_URL", format!("redis://{}/", way.address())),
+            ("METRICS_BEARER", "scraper".to_owned()),
+        ];
+        let gateway = deployment.serve_told("gateway", "gateway", &own);
+        let system = Through {
+            control: control.urls.clone(),
+            sts: control.url("sts"),
+            gateway: gateway.url("gateway"),
+            admin_token: deployment.admin_token.clone(),
+        };
+        let (http, upstream) = (Http::new(), upstream().await);
+        let tenant = Tenant::provision(&http, &system, &upstream).await;
+        let (session, edge) = tenant.delegation(&http, &system).await;
+        let mandates = [(); 2].map(|()| tenant.mint(&http, &system, (&session, &edge)));
+        let [one, other] = mandates;
+        let [one, other] = [one.await, other.await].map(|minted| minted.unwrap().text("access_token"));
+        let counted = async || {
+            let url = format!("{}/metrics.json", system.gateway);
+            let metrics = http.json(Method::GET, &url, "scraper", None).await.unwrap().json();
+            ["invalid_signatures", "dead_letters", "pending_replayed"]
+                .map(|name| metrics[format!("revocation_{name}")].as_u64().unwrap())
+        };
+        assert_eq!(counted().await, [0, 0, 0]);
+        let forged = [
+            "XADD",
+            "caracal.sessions.revoke",
+            "*",
+            "zone_id",
+            &tenant.zone,
+            "delegation_edge_id",
+            &edge,
+            "_sig",
+            "00",
+        ];
+        let entry = say(&redis, &forged).await;
+        assert!(entry.starts_with('$'), "{entry}");
+        until("the forged one is counted", async || counted().await == [1, 1, 0]).await;
+        assert_eq!(tenant.call(&http, &system, &one).await.unwrap().status, 200, "and has no effect");
+        way.cut(Cut::Refuse);
+        assert_eq!(tenant.revoke(&http, &system, &edge).await.unwrap().status, 200);
+        let published = async || say(&redis, &["XLEN", "caracal.sessions.revoke"]).await != ":1\r\n";
+        until("the revocation is published", published).await;
+        way.heal();
+        until("the revocation is heard", async || counted().await[2] > 0).await;
+        assert_eq!(counted().await[..2], [1, 1]);
+        assert_eq!(tenant.call(&http, &system, &other).await.unwrap().status, 401, "this one has");
     }
 
     /// The Gateway can't reach its STS, and nobody says so. The mandate was not used up, so it works once the way is open.

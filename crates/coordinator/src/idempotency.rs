@@ -7,13 +7,12 @@
 //!
 //! The key itself never reaches the store: what is kept is its digest under a key of ours.
 
-use std::time::Duration;
-
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use caracal_authority::ApplicationId;
 use caracal_crypto::hmac::sha256_hex;
 use caracal_http::Problem;
-use caracal_store::receipts::{self, Receipt};
+pub(crate) use caracal_http::idempotency::{BadKey, check_key};
+use caracal_store::receipts::{self, KeyScope, Receipt};
 use caracal_store::{StoreError, ZoneRead, ZoneWrite};
 use serde_json::Value;
 
@@ -22,11 +21,7 @@ use crate::canonical::canonical;
 use crate::config::CoordinatorConfig;
 use crate::outage::Outage;
 
-const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const KIND: HeaderName = HeaderName::from_static("idempotency-key-kind");
-const MAX_KEY_BYTES: usize = 255;
-/// Largest answer kept for replay, in bytes.
-const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 const DOMAIN: &[u8] = b"caracal:coordinator:idempotency:v1\0";
 
 /// An operation that takes keys.
@@ -50,27 +45,6 @@ impl Operation {
     }
 }
 
-/// A header that holds no key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum BadKey {
-    /// Empty, too long, surrounded by white space, or with control characters.
-    #[error("the idempotency key must be 1 to 255 bytes without surrounding white space or control characters")]
-    Invalid,
-    /// Several header lines.
-    #[error("only one idempotency key is accepted")]
-    Multiple,
-}
-
-impl From<BadKey> for Problem {
-    fn from(error: BadKey) -> Self {
-        let code = match error {
-            BadKey::Invalid => "idempotency_key_invalid",
-            BadKey::Multiple => "idempotency_key_multiple",
-        };
-        Problem::new(StatusCode::BAD_REQUEST, code).member("message", error.to_string())
-    }
-}
-
 /// Why a request with a well-formed key does not execute.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KeyRefused {
@@ -89,6 +63,17 @@ pub(crate) enum KeyRefused {
     /// The store failed.
     #[error(transparent)]
     Outage(#[from] Outage),
+}
+
+impl From<receipts::KeyRefused> for KeyRefused {
+    fn from(error: receipts::KeyRefused) -> Self {
+        match error {
+            receipts::KeyRefused::Conflict => Self::Conflict,
+            receipts::KeyRefused::TooMany => Self::TooMany,
+            receipts::KeyRefused::AnswerTooLarge => Self::AnswerTooLarge,
+            receipts::KeyRefused::Store(error) => error.into(),
+        }
+    }
 }
 
 impl From<StoreError> for KeyRefused {
@@ -110,17 +95,8 @@ impl From<KeyRefused> for Problem {
     }
 }
 
-/// A request under a key: all that the store needs to know of it, the key itself not included.
-pub(crate) struct Keyed {
-    operation: Operation,
-    scope: ApplicationId,
-    /// Under the current digest key, then under the previous one.
-    key_digests: Vec<String>,
-    request_digest: String,
-    generated: bool,
-    retention: Duration,
-    most_explicit: u32,
-}
+/// A request under a key.
+pub(crate) struct Keyed(receipts::Keyed);
 
 impl Keyed {
     /// Reads the headers of a request for `operation` in the scope of `scope`; `None` when it carries no key.
@@ -133,19 +109,14 @@ impl Keyed {
         caller: &Application,
         content: Value,
     ) -> Result<Option<Self>, BadKey> {
-        let mut lines = headers.get_all(&KEY).iter();
-        let key = match (lines.next(), lines.next()) {
-            (None, _) => return Ok(None),
-            (Some(line), None) => check_key(line.as_bytes())?,
-            (Some(_), Some(_)) => return Err(BadKey::Multiple),
-        };
+        let Some(key) = caracal_http::idempotency::key_of(headers)? else { return Ok(None) };
         let generated = headers.get(&KIND).is_some_and(|kind| kind.as_bytes() == b"generated");
-        let explicit = Self::explicit(key, config, operation, scope, caller, content);
+        let Self(explicit) = Self::explicit(key, config, operation, scope, caller, content);
         // The kind says who made a delegation's key up, so that it does not count against the cap, but not how long it
         // is kept.
         let short_lived = generated && operation == Operation::StartSession;
         let retention = if short_lived { config.generated_idempotency_retention } else { explicit.retention };
-        Ok(Some(Self { generated, retention, ..explicit }))
+        Ok(Some(Self(receipts::Keyed { generated, retention, ..explicit })))
     }
 
     /// A key that the caller chose: one that [`check_key`] let through.
@@ -160,32 +131,20 @@ impl Keyed {
         let current = &config.idempotency_hmac_key;
         let digest_keys = [Some(current), config.idempotency_hmac_key_previous.as_ref()];
         let digests = digest_keys.into_iter().flatten().map(|digest| digest.sign_hex(&[DOMAIN, key.as_bytes()]));
-        Self {
-            operation,
-            scope: scope.clone(),
+        Self(receipts::Keyed {
+            operation: operation.name().to_owned(),
+            scope: KeyScope::Application(scope.clone()),
             key_digests: digests.collect(),
             request_digest: request_digest(caller, content),
             generated: false,
             retention: config.idempotency_retention,
             most_explicit: config.idempotency_max_receipts,
-        }
+        })
     }
 
     /// What is known of the key: the receipt of an equal request, or nothing and room for one.
     pub(crate) async fn find_receipt(&self, tx: &mut ZoneRead<'_>) -> Result<Option<Receipt>, KeyRefused> {
-        let operation = self.operation.name();
-        if let Some(receipt) = receipts::find_live(tx, operation, &self.scope, &self.key_digests).await? {
-            let same = receipt.request_digest == self.request_digest;
-            return if same { Ok(Some(receipt)) } else { Err(KeyRefused::Conflict) };
-        }
-        if !self.generated {
-            let remembered =
-                receipts::count_live_explicit(tx, operation, &self.scope, self.most_explicit.into()).await?;
-            if remembered >= i64::from(self.most_explicit) {
-                return Err(KeyRefused::TooMany);
-            }
-        }
-        Ok(None)
+        Ok(self.0.find_receipt(tx).await?)
     }
 
     /// Adds the receipt, in the transaction of the effect.
@@ -196,31 +155,13 @@ impl Keyed {
         status: StatusCode,
         body: &Value,
     ) -> Result<(), KeyRefused> {
-        let response = body.to_string();
-        if response.len() > MAX_RESPONSE_BYTES {
-            return Err(KeyRefused::AnswerTooLarge);
-        }
-        let now = tx.now();
-        let receipt = Receipt {
-            operation: self.operation.name().to_owned(),
-            application_id: self.scope.clone(),
-            key_digest: self.key_digests.first().cloned().unwrap_or_default(),
-            request_digest: self.request_digest.clone(),
-            entity_id: entity.to_owned(),
-            generated: self.generated,
-            status: i64::from(status.as_u16()),
-            response,
-            created_at: now,
-            expires_at: now.plus(self.retention),
-        };
-        Ok(receipts::add(tx, &receipt).await?)
+        Ok(self.0.add_receipt(tx, entity, status.as_u16(), body).await?)
     }
 }
 
 /// The answer a receipt keeps.
 pub(crate) fn remembered_body(receipt: &Receipt) -> Result<Value, KeyRefused> {
-    let corrupt = || StoreError::Corrupt { table: "idempotency_receipts", what: format!("of `{}`", receipt.entity_id) };
-    Ok(serde_json::from_str(&receipt.response).map_err(|_| corrupt())?)
+    Ok(receipt.answer()?)
 }
 
 fn request_digest(caller: &Application, content: Value) -> String {
@@ -232,18 +173,11 @@ fn request_digest(caller: &Application, content: Value) -> String {
     sha256_hex(canonical(&content).as_bytes())
 }
 
-/// The text of a key, if it is one.
-pub(crate) fn check_key(bytes: &[u8]) -> Result<&str, BadKey> {
-    let key = std::str::from_utf8(bytes).map_err(|_| BadKey::Invalid)?;
-    let control = |character: char| character <= '\u{1f}' || character == '\u{7f}';
-    let fits = (1..=MAX_KEY_BYTES).contains(&key.len()) && key.trim() == key && !key.contains(control);
-    if fits { Ok(key) } else { Err(BadKey::Invalid) }
-}
-
 #[cfg(test)]
 mod tests {
     use caracal_authority::AuthorityRecordId;
     use caracal_crypto::hmac::HmacKey;
+    use caracal_http::idempotency::KEY;
     use serde_json::json;
 
     use super::*;
@@ -272,9 +206,9 @@ mod tests {
     #[test]
     fn the_contracts_vectors_hold() {
         let keyed = read(&[b"delivery-42"]).unwrap().unwrap();
-        assert_eq!(keyed.key_digests, ["070a7f8528252fdcc7ea14f666d07a66cb20c36566328f9f94ef24d74d0dd6ce"]);
+        assert_eq!(keyed.0.key_digests, ["070a7f8528252fdcc7ea14f666d07a66cb20c36566328f9f94ef24d74d0dd6ce"]);
         let digest = "d7a39bb3c841f8ed47661193a91303b0c66b8f5e2b0acf5b9dfdec59a46e66fa";
-        assert_eq!(keyed.request_digest, digest);
+        assert_eq!(keyed.0.request_digest, digest);
     }
 
     #[test]

@@ -1,14 +1,13 @@
 //! Answers that more than one route gives (contract: coordinator.md §1).
 
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use caracal_authority::Timestamp;
+use caracal_http::idempotency::REPLAYED;
 use caracal_http::{Problem, Profile};
 use serde_json::{Value, json};
 
 use crate::schema::Issues;
-
-const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// What an operation brought about, as it is told to the caller.
 #[derive(Debug, Clone)]

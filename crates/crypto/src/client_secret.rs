@@ -8,7 +8,9 @@
 //!
 //! A secret that was right is remembered for an hour under its stored hash, as a SHA-256: the governed call of an agent
 //! pays one short hash. The memory can only confirm that same secret. It never refuses one, a wrong one changes nothing
-//! in it, and a rotated secret has another stored hash, which it knows nothing of.
+//! in it, and a rotated secret has another stored hash, which it knows nothing of. Turned around, it says which stored hash a
+//! secret was right for ([`SecretVerifier::recall`]): whether that is the hash of the application that is named, whoever
+//! asks has still to see.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -121,15 +123,30 @@ pub struct SecretVerifier {
     waiting: Semaphore,
     /// The slots. A derivation owns one from before it starts until it ends, whoever still wants its result.
     slots: Arc<Semaphore>,
-    /// By stored hash. Never holds a secret, nor anything that failed.
-    remembered: Mutex<HashMap<String, Success>>,
+    /// Never holds a secret, nor anything that failed.
+    remembered: Mutex<Memory>,
     /// Derivations that ran to their end.
     derivations: Arc<AtomicU64>,
+}
+
+#[derive(Default)]
+struct Memory {
+    /// By stored hash.
+    successes: HashMap<String, Success>,
+    /// The last stored hash that a secret of this SHA-256 was right for. Good only together with its success.
+    stored_by_secret: HashMap<[u8; 32], String>,
 }
 
 struct Success {
     secret_sha256: [u8; 32],
     until: Timestamp,
+}
+
+impl Memory {
+    fn holds(&self, stored: &str, secret_sha256: &[u8; 32], now: Timestamp) -> bool {
+        let success = self.successes.get(stored);
+        success.is_some_and(|known| now < known.until && constant_time_eq(&known.secret_sha256, secret_sha256))
+    }
 }
 
 impl SecretVerifier {
@@ -138,7 +155,7 @@ impl SecretVerifier {
         Self {
             waiting: Semaphore::new(MAX_WAITING),
             slots: Arc::new(Semaphore::new(concurrency.clamp(1, Semaphore::MAX_PERMITS))),
-            remembered: Mutex::new(HashMap::new()),
+            remembered: Mutex::default(),
             derivations: Arc::default(),
         }
     }
@@ -173,6 +190,15 @@ impl SecretVerifier {
             self.remember(stored, secret_sha256, now);
         }
         Ok(right)
+    }
+
+    /// The stored hash that `presented` was right for within the last hour, if there is one. It proves the application that
+    /// has this very hash now, and no other.
+    pub fn recall(&self, presented: &str, now: Timestamp) -> Option<String> {
+        let secret_sha256 = sha256(presented.as_bytes());
+        let memory = self.memory();
+        let stored = memory.stored_by_secret.get(&secret_sha256)?;
+        memory.holds(stored, &secret_sha256, now).then(|| stored.clone())
     }
 
     /// The form to store for a new `secret`, with a random salt, derived inside the same budget.
@@ -213,13 +239,12 @@ impl SecretVerifier {
     }
 
     fn remembers(&self, stored: &str, secret_sha256: &[u8; 32], now: Timestamp) -> bool {
-        self.successes()
-            .get(stored)
-            .is_some_and(|success| now < success.until && constant_time_eq(&success.secret_sha256, secret_sha256))
+        self.memory().holds(stored, secret_sha256, now)
     }
 
     fn remember(&self, stored: &str, secret_sha256: [u8; 32], now: Timestamp) {
-        let mut successes = self.successes();
+        let mut memory = self.memory();
+        let Memory { successes, stored_by_secret } = &mut *memory;
         if successes.len() >= REMEMBERED && !successes.contains_key(stored) {
             successes.retain(|_, success| now < success.until);
             if successes.len() >= REMEMBERED {
@@ -228,9 +253,13 @@ impl SecretVerifier {
             }
         }
         successes.insert(stored.to_owned(), Success { secret_sha256, until: now.plus(REMEMBERED_FOR) });
+        stored_by_secret.insert(secret_sha256, stored.to_owned());
+        if stored_by_secret.len() > REMEMBERED {
+            stored_by_secret.retain(|_, stored| successes.contains_key(stored));
+        }
     }
 
-    fn successes(&self) -> MutexGuard<'_, HashMap<String, Success>> {
+    fn memory(&self) -> MutexGuard<'_, Memory> {
         // Each entry is whole or absent, so a panic elsewhere leaves nothing to repair.
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -322,7 +351,7 @@ mod tests {
             ] {
                 assert_eq!(verifier.verify(stored, presented, NOW).await, Ok(expected), "{stored:?} {presented:?}");
             }
-            assert_eq!(verifier.successes().len(), 1);
+            assert_eq!(verifier.memory().successes.len(), 1);
         }
 
         /// D17: response times do not tell which applications exist.
@@ -374,7 +403,7 @@ mod tests {
             assert_eq!(verifier.verify(Some(STORED), "wrong", NOW).await, Ok(false));
             assert!(verifier.remembers(STORED, &sha256(SECRET.as_bytes()), NOW));
             assert!(!verifier.remembers(STORED, &sha256(b"wrong"), NOW));
-            assert_eq!(verifier.successes().len(), 2);
+            assert_eq!(verifier.memory().successes.len(), 2);
         }
 
         #[test]
@@ -385,6 +414,31 @@ mod tests {
             let end = NOW.plus(Duration::from_secs(3600));
             assert!(verifier.remembers(STORED, &secret, end.minus(Duration::from_micros(1))));
             assert!(!verifier.remembers(STORED, &secret, end));
+            assert_eq!(verifier.recall(SECRET, end.minus(Duration::from_micros(1))).as_deref(), Some(STORED));
+            assert_eq!(verifier.recall(SECRET, end), None);
+        }
+
+        #[test]
+        fn a_secret_is_recalled_by_itself_and_for_what_it_was_right_for() {
+            let verifier = SecretVerifier::default();
+            let sha = |secret: &str| sha256(secret.as_bytes());
+            assert_eq!(verifier.recall(SECRET, NOW), None);
+            verifier.remember("one", sha("a"), NOW);
+            verifier.remember("other", sha("b"), NOW);
+            let recalled = |secret: &str| verifier.recall(secret, NOW);
+            assert_eq!((recalled("a").as_deref(), recalled("b").as_deref()), (Some("one"), Some("other")));
+            for unknown in ["", "A", "a ", "one", "c"] {
+                assert_eq!(recalled(unknown), None, "{unknown}");
+            }
+            // What a hash is no longer remembered for is recalled for nothing.
+            verifier.remember("one", sha("c"), NOW);
+            assert_eq!((recalled("a"), recalled("c").as_deref()), (None, Some("one")));
+            // And of all that is forgotten nothing is kept.
+            for index in 0..2 * REMEMBERED {
+                verifier.remember(&index.to_string(), sha(&index.to_string()), NOW.plus(Duration::from_secs(1)));
+            }
+            let memory = verifier.memory();
+            assert!(memory.stored_by_secret.len() <= REMEMBERED && memory.successes.len() <= REMEMBERED);
         }
     }
 
@@ -463,16 +517,16 @@ mod tests {
             }
             // Known already: nothing has to go.
             verifier.remember("0", [1; 32], at(2));
-            assert_eq!(verifier.successes().len(), REMEMBERED);
+            assert_eq!(verifier.memory().successes.len(), REMEMBERED);
             // Nine of the oldest are over now.
             verifier.remember("new", [1; 32], at(3600));
-            assert_eq!(verifier.successes().len(), REMEMBERED - 8);
+            assert_eq!(verifier.memory().successes.len(), REMEMBERED - 8);
             assert!(remembers("0", at(3600)) && remembers("10", at(3600)) && !remembers("1", at(0)));
             // Full again, with nothing expired: one of the oldest goes.
             for index in 0..9 {
                 verifier.remember(&format!("more {index}"), [1; 32], at(3600));
             }
-            assert_eq!(verifier.successes().len(), REMEMBERED);
+            assert_eq!(verifier.memory().successes.len(), REMEMBERED);
             assert!(remembers("new", at(3600)) && remembers("more 8", at(3600)) && remembers("0", at(3600)));
         }
     }

@@ -83,7 +83,7 @@ impl Default for GatewayConfig {
             metrics: MetricsAccess::Closed,
             separate_operators: false,
             cleartext_http2: false,
-            max_connections: 8_192,
+            max_connections: 16_384,
             grace: seconds(14),
             evidence_grace: seconds(4),
         }

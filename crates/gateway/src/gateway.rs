@@ -1,6 +1,6 @@
 //! One Gateway: its parts, its life.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use caracal_crypto::chance;
@@ -70,6 +70,18 @@ pub struct Gateway {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) fresh: FreshId,
     pub(crate) probes: Probes,
+    pub(crate) feed: OnceLock<Box<dyn Fn() -> FeedCounts + Send + Sync>>,
+}
+
+/// What became of the messages that other processes published, before they were [heard](Gateway::hear) or instead.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FeedCounts {
+    /// Those that waited while the feed was away, read once it was back.
+    pub caught_up: u64,
+    /// Those that nobody can act on and that were put aside for people to look at.
+    pub dead_letters: u64,
+    /// Those that none of us signed.
+    pub invalid_signatures: u64,
 }
 
 /// How a Gateway ended.
@@ -107,12 +119,18 @@ impl Gateway {
             // Without randomness there is no name; the shared face of a request says so itself.
             fresh: FreshId::new(|| chance::uuid_v4().map(|id| id.to_string()).unwrap_or_default()),
             probes: Probes::default(),
+            feed: OnceLock::new(),
         }))
     }
 
     /// What readiness looks at beside the store.
     pub fn probe_with(&self, probe: Arc<dyn Probe>) {
         self.probes.set(probe);
+    }
+
+    /// Whom metrics ask about the feed of messages. The first one stays; without one there is no feed, and nothing is counted.
+    pub fn count_feed_with(&self, counts: impl Fn() -> FeedCounts + Send + Sync + 'static) {
+        let _ = self.feed.set(Box::new(counts));
     }
 
     /// Reads revocation state, then serves `listener` until `shutdown` turns true (or its sender is gone), then drains:
@@ -186,9 +204,10 @@ impl Gateway {
         }
     }
 
-    /// Takes note of a message that another process published. Those of this process's own commits are known already.
-    pub fn hear(&self, message: &Message) {
-        self.revocations.hear(message);
+    /// Takes note of a message that another process published. Those of this process's own commits are known already. False
+    /// for a revocation that names no anchor: nobody can act on that one.
+    pub fn hear(&self, message: &Message) -> bool {
+        self.revocations.hear(message)
     }
 
     /// Reads revocation state now. Says how many anchors are revoked.

@@ -23,6 +23,7 @@ use tracing::{Instrument, Span};
 use crate::Gateway;
 use crate::checks;
 use crate::egress::{self, Inbound};
+use crate::grpc;
 use crate::operator::{self, plain};
 use crate::outgoing::{Answer, Outgoing};
 use crate::wire::Refusal;
@@ -123,8 +124,10 @@ async fn route(gateway: &Arc<Gateway>, request: Request<Incoming>, id: &RequestI
     let Some(peer) = parts.extensions.get::<PeerAddr>().copied() else {
         return Answered::Ours(caracal_http::Problem::internal().render(id, caracal_http::Profile::GATEWAY));
     };
+    let is_grpc = grpc::is_call(&parts);
     match proxy(gateway, Inbound { parts, body, peer, id: id.clone(), started }).await {
         Ok(answer) => Answered::Relayed(answer),
+        Err(refusal) if is_grpc => Answered::Ours(grpc::shape(refusal.render(id), refusal.message())),
         Err(refusal) => Answered::Ours(refusal.render(id)),
     }
 }
@@ -153,7 +156,7 @@ async fn proxy(gateway: &Gateway, inbound: Inbound) -> Result<Answer, Refusal> {
 }
 
 /// Gives a method its one spelling: what is authorised without case must be sent in the case that was meant.
-fn settle_method(request: &mut Parts) {
+pub(crate) fn settle_method(request: &mut Parts) {
     let name = request.method.as_str();
     if name.bytes().any(|byte| byte.is_ascii_lowercase())
         && let Ok(settled) = Method::from_bytes(name.to_ascii_uppercase().as_bytes())
@@ -164,7 +167,7 @@ fn settle_method(request: &mut Parts) {
 
 /// Refuses targets that different readers would read differently, and sends unclean paths to their clean form. Nothing
 /// is authenticated, counted or used up here.
-fn settle_target(request: &Parts) -> Option<Response<Full<Bytes>>> {
+pub(crate) fn settle_target(request: &Parts) -> Option<Response<Full<Bytes>>> {
     if request.method == Method::CONNECT {
         return Some(plain(StatusCode::NOT_FOUND, "404 page not found\n"));
     }

@@ -6,7 +6,7 @@
 //!
 //! One request, from file to file: `ingress` settles what the target means and answers fixed routes (`operator`); `checks` runs the contract's order and yields a permit; `egress` spends it:
 //! target, credential, headers, dispatch; `upload` and `relay` carry the bodies, `tunnel` a WebSocket; `evidence` records; `wire` says every
-//! refusal in the contract's words. `remote` is the STS of another process. `revocation` knows what is revoked and cuts what is under way.
+//! refusal in the contract's words, `grpc` in those of gRPC. `remote` is the STS of another process. `revocation` knows what is revoked and cuts what is under way.
 //!
 //! What must be absent here: any opinion on what a caller may do, any other service, a body held whole, a second
 //! attempt at anything.
@@ -19,7 +19,10 @@ mod config;
 mod egress;
 mod evidence;
 pub mod exchange;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod gateway;
+mod grpc;
 mod histogram;
 mod ingress;
 mod metrics;
@@ -37,5 +40,5 @@ mod wire;
 pub use config::{ConfigMistake, ConfigMistakes, GatewayConfig, MetricsAccess};
 pub use egress::ClientCertificate;
 pub use exchange::{Directive, Exchange, ExchangeRefusal, ExchangeRequest, Permitted, RefusalKind, StsUnreachable};
-pub use gateway::{Capabilities, Gateway, Served};
+pub use gateway::{Capabilities, FeedCounts, Gateway, Served};
 pub use remote::{BadStsUrl, RemoteSts, RemoteStsConfig, RemoteStsError, StsUrl};

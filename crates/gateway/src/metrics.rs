@@ -1,13 +1,15 @@
 //! Counters and gauges of the Gateway (contract: gateway.md §20.2), without labels: what callers send can't make them
-//! grow. Series of a consumer group, which this Gateway does not have, are not shown.
+//! grow.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use caracal_ledger::spool::Backlog;
+use caracal_store::Connections;
 use serde_json::{Map, Value};
 
+use crate::gateway::FeedCounts;
 use crate::histogram::Histogram;
 
 /// Counts up, and gauges also down.
@@ -93,6 +95,8 @@ pub(crate) struct Gauges {
     pub(crate) snapshot_fresh: bool,
     pub(crate) revocation_messages: u64,
     pub(crate) propagation_seconds: u64,
+    pub(crate) feed: FeedCounts,
+    pub(crate) connections: Connections,
 }
 
 const COUNTER: &str = "counter";
@@ -122,7 +126,7 @@ impl Metrics {
 
     /// Every series of one number: the contract's in its order, then ours.
     #[rustfmt::skip]
-    fn series(&self, now: &Gauges) -> [Series; 37] {
+    fn series(&self, now: &Gauges) -> [Series; 40] {
         [
             ("requests_total", COUNTER, self.requests.get(), "Proxied requests received."),
             ("requests_allowed_total", COUNTER, self.allowed.get(), "Responses relayed."),
@@ -156,6 +160,9 @@ impl Metrics {
             ("revocation_snapshot_age_seconds", GAUGE, now.snapshot_age, "Age of the last reading."),
             ("revocation_snapshot_fresh", GAUGE, now.snapshot_fresh.into(), "Whether it is recent enough."),
             ("revocation_messages_total", COUNTER, now.revocation_messages, "Revocation messages applied."),
+            ("revocation_pending_replayed_total", COUNTER, now.feed.caught_up, "Messages read that waited while the feed was away."),
+            ("revocation_dead_letters_total", COUNTER, now.feed.dead_letters, "Messages put aside that nobody can act on."),
+            ("revocation_invalid_signatures_total", COUNTER, now.feed.invalid_signatures, "Messages ignored for their signature."),
             ("revocation_reloads_total", COUNTER, self.reloads.get(), "Readings of revocation state."),
             ("revocation_reload_errors_total", COUNTER, self.reload_errors.get(), "Readings that failed."),
             ("revocation_propagation_seconds", GAUGE, now.propagation_seconds, "Age of the last message when applied."),
@@ -173,17 +180,33 @@ impl Metrics {
             let _ = writeln!(text, "# TYPE caracal_gateway_{name} {kind}");
             let _ = writeln!(text, "caracal_gateway_{name} {value}");
         }
+        write_connections(&mut text, now.connections);
         self.durations.write(&mut text, "call_duration_seconds", "Permitted calls, from head to end.");
         self.upstream_latencies.write(&mut text, "upstream_latency_seconds", "Dispatch to the upstream's head.");
         self.exchanges.write(&mut text, "sts_exchange_duration_seconds", "Exchanges, whatever came of them.");
         text
     }
 
-    /// The same as a flat object.
+    /// Every series of one number as a flat object.
     pub(crate) fn json(&self, now: &Gauges) -> Value {
         let series = self.series(now).into_iter();
         Value::Object(
             series.map(|(name, _, value, _)| (key(name).to_owned(), Value::from(value))).collect::<Map<_, _>>(),
         )
+    }
+}
+
+/// The store's connections, under the names that no service has to itself.
+fn write_connections(text: &mut String, Connections { all, in_use }: Connections) {
+    let ratio = if all == 0 { 0.0 } else { in_use as f64 / all as f64 };
+    for (name, value, help) in [
+        ("in_use_ratio", ratio.to_string(), "Part of the connections to the store that are in use."),
+        ("max_conns", all.to_string(), "Connections to the store that transactions share."),
+        ("acquired_conns", in_use.to_string(), "Those of them that are in use."),
+    ] {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "# HELP caracal_db_pool_{name} {help}");
+        let _ = writeln!(text, "# TYPE caracal_db_pool_{name} {GAUGE}");
+        let _ = writeln!(text, "caracal_db_pool_{name} {value}");
     }
 }

@@ -106,6 +106,8 @@ fn gauges(gateway: &Gateway) -> Gauges {
         snapshot_fresh: gateway.revocations.is_fresh(now),
         revocation_messages,
         propagation_seconds: propagation.as_secs(),
+        feed: gateway.feed.get().map(|counts| counts()).unwrap_or_default(),
+        connections: gateway.store.connections(),
     }
 }
 

@@ -25,6 +25,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::egress;
 use crate::evidence::{Attempt, EndedBy, Outcome};
+use crate::grpc;
 use crate::revocation::Watch;
 use crate::upload::{Pulse, Upload, UploadFault};
 
@@ -182,8 +183,7 @@ fn revoked(grpc: bool) -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(3);
     trailers.insert("x-caracal-revoked", HeaderValue::from_static("true"));
     if grpc {
-        trailers.insert("grpc-status", HeaderValue::from_static("16"));
-        trailers.insert("grpc-message", HeaderValue::from_static("session revoked"));
+        grpc::put(&mut trailers, grpc::UNAUTHENTICATED, "session revoked");
     }
     trailers
 }

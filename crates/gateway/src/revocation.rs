@@ -244,19 +244,21 @@ impl Revocations {
         }
     }
 
-    /// Marks what a message revokes. Hearing it twice changes nothing.
-    pub(crate) fn hear(&self, message: &Message) {
+    /// Marks what a message revokes. Hearing it twice changes nothing. A revocation that does not say of what can't be acted
+    /// on, which is false.
+    pub(crate) fn hear(&self, message: &Message) -> bool {
         let mut anchors = anchors_of(message).peekable();
         if anchors.peek().is_none() {
             if message.topic == REVOKE_TOPIC {
                 tracing::error!(outbox_id = %message.id, "a revocation names no anchor");
             }
-            return;
+            return message.topic != REVOKE_TOPIC;
         }
         anchors.for_each(|anchor| self.mark(anchor));
         self.messages.fetch_add(1, Ordering::Relaxed);
         let age = message.created_at.until(self.store.now());
         self.propagation.store(i64::try_from(age.as_micros()).unwrap_or(i64::MAX), Ordering::Relaxed);
+        true
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -282,7 +284,10 @@ impl State {
 /// Hears of every commit before its callers do.
 impl Observer for Revocations {
     fn committed(&self, committed: &Committed) {
-        committed.messages.iter().for_each(|message| self.hear(message));
+        for message in &committed.messages {
+            // What names nothing was logged, and nobody else can act on it either.
+            let _ = self.hear(message);
+        }
     }
 }
 

@@ -120,6 +120,12 @@ impl Refusal {
         self.seen().description
     }
 
+    /// The text where there is room for one alone: the code says more than nothing.
+    pub(crate) fn message(&self) -> &str {
+        let Seen { code, description, .. } = self.seen();
+        if description.is_empty() { code } else { description }
+    }
+
     /// The name of the reason in evidence and in the count of anonymous denials.
     pub(crate) fn reason(&self) -> &'static str {
         match self {

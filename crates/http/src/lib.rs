@@ -15,6 +15,7 @@ pub mod egress;
 pub mod face;
 pub mod form;
 pub mod health;
+pub mod idempotency;
 pub mod json;
 pub mod limits;
 pub mod log_counts;

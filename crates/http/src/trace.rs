@@ -111,9 +111,35 @@ pub fn step(service: &'static str, name: &'static str) -> Span {
     tracing::error_span!(target: TARGET, "step", otel.name = name, caracal.service = service)
 }
 
-/// A call of `service` to somebody else, who is `name`d without anything that may be secret.
-pub fn call(service: &'static str, name: &str) -> Span {
-    tracing::error_span!(target: TARGET, "call", otel.name = name, otel.kind = "client", caracal.service = service)
+/// A call of `service` to a server, by its host and port. Its target is not in it: path and query may be secret.
+pub fn call(service: &'static str, name: &'static str, method: &Method, (host, port): (&str, u16)) -> Span {
+    tracing::error_span!(
+        target: TARGET,
+        "call",
+        otel.name = name,
+        otel.kind = "client",
+        otel.status_code = Empty,
+        caracal.service = service,
+        "error.type" = Empty,
+        http.request.method = %method,
+        http.response.status_code = Empty,
+        server.address = host,
+        server.port = i64::from(port),
+    )
+}
+
+/// Says what a call returned. To its caller, a refusal is an error, too (OpenTelemetry, HTTP spans of clients).
+pub fn returned(span: &Span, status: StatusCode) {
+    span.record("http.response.status_code", i64::from(status.as_u16()));
+    if status.is_client_error() || status.is_server_error() {
+        span.record("otel.status_code", "ERROR");
+    }
+}
+
+/// Says why a call returned nothing, by one of a few names.
+pub fn failed(span: &Span, why: &'static str) {
+    span.record("error.type", why);
+    span.record("otel.status_code", "ERROR");
 }
 
 /// Says how a request ended. Only what is this side's fault is an error (OpenTelemetry, HTTP spans of servers).

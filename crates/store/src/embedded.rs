@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::directory::{self, Kind, OpenDirectory};
 use crate::error::{OpenError, StoreError};
 use crate::sqlite::SqliteOptions;
+use crate::store::Connections;
 use crate::tx::{Engine, Tx};
 use crate::version::{Versions, ZoneVersion};
 use crate::writer::{Job, Order, Orders, Shared, WAITING, Writer, stopped};
@@ -30,6 +31,7 @@ pub(crate) struct Embedded {
 struct Readers {
     idle: Arc<Mutex<Vec<Connection>>>,
     permits: Arc<Semaphore>,
+    all: usize,
 }
 
 impl Embedded {
@@ -60,8 +62,8 @@ impl Embedded {
                 path: options.database(),
                 reason: format!("can't start the writer: {error}"),
             })?;
-        let permits = Arc::new(Semaphore::new(readers.len()));
-        let readers = Readers { idle: Arc::new(Mutex::new(readers)), permits };
+        let (all, permits) = (readers.len(), Arc::new(Semaphore::new(readers.len())));
+        let readers = Readers { idle: Arc::new(Mutex::new(readers)), permits, all };
         Ok(Self { shared, orders: Mutex::new(Some(orders)), ended, readers, versions, _lock: lock })
     }
 
@@ -97,6 +99,11 @@ impl Embedded {
     pub(crate) fn waiting(&self) -> usize {
         let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
         orders.as_ref().map_or(0, |orders| orders.max_capacity() - orders.capacity())
+    }
+
+    pub(crate) fn connections(&self) -> Connections {
+        let Readers { permits, all, .. } = &self.readers;
+        Connections { all: *all, in_use: all.saturating_sub(permits.available_permits()) }
     }
 
     pub(crate) async fn close(&self) {

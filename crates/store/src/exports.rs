@@ -54,7 +54,7 @@ pub async fn find(tx: &mut DeploymentRead<'_>) -> Result<Option<Exported>, Store
 
 /// Puts `new` in the place of exactly `old`. `false`: something else is there by now.
 pub async fn replace(tx: &mut DeploymentWrite<'_>, old: Option<&Exported>, new: &Exported) -> Result<bool, StoreError> {
-    let (new, old) = (crate::json_text(new), old.map(|old| crate::json_text(old)));
+    let (new, old) = (crate::json_text(new), old.map(crate::json_text));
     // Appended as evidence is: nobody's authority depends on it, so no decision has to be made anew.
     let changed = match old {
         Some(old) => {

@@ -83,7 +83,7 @@ pub use migrations::known_version;
 pub use page::{Page, Position};
 pub use postgres::{MigrationReport, PostgresOptions};
 pub use sqlite::SqliteOptions;
-pub use store::{BoxFuture, Election, Inspection, Snapshot, Store, inspect};
+pub use store::{BoxFuture, Connections, Election, Inspection, Snapshot, Store, inspect};
 pub use tx::{DeploymentRead, DeploymentWrite, ZoneRead, ZoneWrite};
 pub use version::ZoneVersion;
 

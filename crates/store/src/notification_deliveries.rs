@@ -6,7 +6,7 @@ use caracal_authority::{NotificationDeliveryId, NotificationSinkId, Timestamp, Z
 use crate::error::StoreError;
 use crate::notification_sinks::Failure;
 use crate::page::Page;
-use crate::tx::{DeploymentWrite, ZoneRead, ZoneWrite};
+use crate::tx::{DeploymentRead, DeploymentWrite, ZoneRead, ZoneWrite};
 use crate::value::{Bind, Row, params};
 
 /// One event for one sink.
@@ -83,6 +83,15 @@ pub async fn count_open(tx: &mut ZoneRead<'_>, sink: &NotificationSinkId, most: 
         Some(row) => row.columns("notification_deliveries").next(),
         None => Ok(0),
     }
+}
+
+/// How many deliveries of the whole deployment are open, and since when the oldest is.
+pub async fn backlog(tx: &mut DeploymentRead<'_>) -> Result<(i64, Option<Timestamp>), StoreError> {
+    let sql = format!("SELECT count(*), min(created_at) FROM notification_deliveries WHERE {OPEN}");
+    let row = tx.tx().query_one(&sql, &[]).await?;
+    let row = row.ok_or_else(|| StoreError::Statement { reason: "a count has no row".to_owned() })?;
+    let mut columns = row.columns("notification_deliveries");
+    Ok((columns.next()?, columns.next()?))
 }
 
 /// What is to be sent to a sink next: no other is before it was taken or given up.

@@ -237,6 +237,14 @@ impl Store {
         }
     }
 
+    /// The connections that transactions share. An embedded store has one more, for changes.
+    pub fn connections(&self) -> Connections {
+        match &self.engine {
+            Handle::Embedded(embedded) => embedded.connections(),
+            Handle::Postgres(postgres) => postgres.connections(),
+        }
+    }
+
     /// Finishes every change that was submitted, then closes. Later calls are refused. Returns, to every caller, when
     /// the last change has ended; snapshots that are open then can still be read.
     pub async fn close(&self) {
@@ -245,6 +253,15 @@ impl Store {
             Handle::Postgres(postgres) => postgres.close().await,
         }
     }
+}
+
+/// How many connections a store has, and how many of them carry a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connections {
+    /// Beyond which transactions wait.
+    pub all: usize,
+    /// Those with a transaction.
+    pub in_use: usize,
 }
 
 /// This process is the one that does a job, as long as [`holds`](Self::holds) says so.

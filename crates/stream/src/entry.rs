@@ -35,6 +35,8 @@ pub enum Rejection {
     NotText,
     /// No `outbox_id` or `zone_id` that could be one.
     Unaddressed,
+    /// A revocation that does not say of what.
+    NoAnchor,
 }
 
 impl fmt::Display for Rejection {
@@ -44,6 +46,7 @@ impl fmt::Display for Rejection {
             Self::Oversized => "oversized",
             Self::NotText => "not_text",
             Self::Unaddressed => "missing_outbox_or_zone_id",
+            Self::NoAnchor => "missing_revocation_anchor",
         })
     }
 }

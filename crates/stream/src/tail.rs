@@ -38,6 +38,8 @@ pub struct TailState {
     repeated: AtomicU64,
     rejected: AtomicU64,
     bad_signatures: AtomicU64,
+    dead_letters: AtomicU64,
+    caught_up: AtomicU64,
 }
 
 impl TailState {
@@ -64,6 +66,16 @@ impl TailState {
     /// Entries that none of us signed.
     pub fn bad_signatures(&self) -> u64 {
         self.bad_signatures.load(Ordering::Relaxed)
+    }
+
+    /// Rejected entries that this follower, the first to reject them, kept for people to look at.
+    pub fn dead_letters(&self) -> u64 {
+        self.dead_letters.load(Ordering::Relaxed)
+    }
+
+    /// Entries that waited while the server could not be reached and were read once it could.
+    pub fn caught_up(&self) -> u64 {
+        self.caught_up.load(Ordering::Relaxed)
     }
 }
 
@@ -93,18 +105,30 @@ impl Tail {
         self.state.clone()
     }
 
-    /// Hands every message to `hear` until `shutdown` turns true.
-    pub async fn run(mut self, mut shutdown: watch::Receiver<bool>, hear: impl Fn(&Message) + Send) {
-        let (mut connection, mut pause) = (None, FIRST_PAUSE);
+    /// Hands every message to `hear` until `shutdown` turns true. One that `hear` can't act on is put aside like an entry that
+    /// is no message.
+    pub async fn run(
+        mut self,
+        mut shutdown: watch::Receiver<bool>,
+        hear: impl Fn(&Message) -> Result<(), Rejection> + Send,
+    ) {
+        let (mut connection, mut pause, mut catching_up) = (None, FIRST_PAUSE, false);
         loop {
             let read = tokio::select! {
                 _ = shutdown.wait_for(|stop| *stop) => return,
-                read = read(&self.redis, &mut connection, &self.seen) => read,
+                read = read(&self.redis, &mut connection, &self.seen, !catching_up) => read,
             };
             match read {
                 Ok(found) => {
                     self.state.healthy.store(true, Ordering::Relaxed);
                     pause = FIRST_PAUSE;
+                    if catching_up {
+                        self.state
+                            .caught_up
+                            .fetch_add(u64::try_from(found.len()).unwrap_or(u64::MAX), Ordering::Relaxed);
+                        // Fewer than were asked for: there is no more.
+                        catching_up = found.len() >= ENTRIES;
+                    }
                     for (topic, entry) in found {
                         self.take(&topic, entry, &hear).await;
                     }
@@ -114,6 +138,7 @@ impl Tail {
                         tracing::warn!(%error, "topics can't be followed; it is tried until they can");
                     }
                     connection = None;
+                    catching_up = true;
                     tokio::select! {
                         _ = shutdown.wait_for(|stop| *stop) => return,
                         () = tokio::time::sleep(pause) => {}
@@ -124,17 +149,18 @@ impl Tail {
         }
     }
 
-    async fn take(&mut self, topic: &str, entry: Entry, hear: &impl Fn(&Message)) {
+    async fn take(&mut self, topic: &str, entry: Entry, hear: &impl Fn(&Message) -> Result<(), Rejection>) {
         if let Some((_, seen)) = self.seen.iter_mut().find(|(known, _)| *known == topic) {
             seen.clone_from(&entry.id);
         }
-        match from_wire(topic, &entry, &self.key) {
-            Ok(message) if self.known.is_new(message.id.as_str()) => {
-                hear(&message);
-                self.state.heard.fetch_add(1, Ordering::Relaxed);
-            }
-            Ok(_) => {
-                self.state.repeated.fetch_add(1, Ordering::Relaxed);
+        let heard = match from_wire(topic, &entry, &self.key) {
+            Ok(message) if self.known.is_new(message.id.as_str()) => hear(&message).map(|()| &self.state.heard),
+            Ok(_) => Ok(&self.state.repeated),
+            Err(rejection) => Err(rejection),
+        };
+        match heard {
+            Ok(counter) => {
+                counter.fetch_add(1, Ordering::Relaxed);
             }
             Err(rejection) => {
                 self.state.rejected.fetch_add(1, Ordering::Relaxed);
@@ -162,22 +188,29 @@ impl Tail {
         for (name, value) in dead_letter(entry, None, &rejection.to_string()) {
             add.arg(name).arg(value);
         }
-        self.redis.ask::<Value>(&add).await.map(|_| ())
+        self.redis.ask::<Value>(&add).await?;
+        self.state.dead_letters.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 }
 
-/// Entries after those that were seen, waited for.
+/// Entries after those that were seen; where `wait` is true they are waited for.
 async fn read(
     redis: &Redis,
     connection: &mut Option<MultiplexedConnection>,
     seen: &[(&'static str, String)],
+    wait: bool,
 ) -> Result<Vec<(String, Entry)>, StreamError> {
     let connection = match connection {
         Some(connection) => connection,
         None => connection.insert(redis.connect().await.map_err(|error| failure(&error))?),
     };
     let mut command = ::redis::cmd("XREAD");
-    command.arg("COUNT").arg(ENTRIES).arg("BLOCK").arg(u64::try_from(WAIT.as_millis()).unwrap_or(1_000)).arg("STREAMS");
+    command.arg("COUNT").arg(ENTRIES);
+    if wait {
+        command.arg("BLOCK").arg(u64::try_from(WAIT.as_millis()).unwrap_or(1_000));
+    }
+    command.arg("STREAMS");
     for (topic, _) in seen {
         command.arg(topic);
     }

@@ -10,10 +10,11 @@ use caracal_crypto::SecretText;
 use caracal_crypto::hmac::{HmacKey, verify_stream_signature};
 use caracal_store::{Message, PostgresOptions, Store, StoreError, outbox};
 use caracal_stream::{
-    DELEGATIONS, LIFECYCLE, REVOCATIONS, Redis, RedisOptions, Relay, RelayOptions, RelayState, Streams, Tail, TailState,
+    DELEGATIONS, LIFECYCLE, REVOCATIONS, Redis, RedisOptions, Rejection, Relay, RelayOptions, RelayState, Streams,
+    Tail, TailState,
 };
-use caracal_testkit::Database;
 use caracal_testkit::Redis as Server;
+use caracal_testkit::{Cut, CuttingProxy, Database};
 use redis::aio::MultiplexedConnection;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -36,11 +37,15 @@ async fn raw(server: &Server) -> MultiplexedConnection {
 }
 
 async fn commit(store: &Store, topic: &'static str, id: &str) {
+    commit_about(store, topic, id, "agent_session_id").await;
+}
+
+/// A message whose field `about` is `id`, too.
+async fn commit_about(store: &Store, topic: &'static str, id: &str, about: &'static str) {
     let added: Result<bool, StoreError> = store
-        .commit(&ZoneId::parse("z-1").unwrap(), (topic, id.to_owned()), |tx, (topic, id)| {
+        .commit(&ZoneId::parse("z-1").unwrap(), (topic, id.to_owned(), about), |tx, (topic, id, about)| {
             Box::pin(async move {
-                let fields =
-                    vec![("zone_id".to_owned(), "z-1".to_owned()), ("agent_session_id".to_owned(), id.clone())];
+                let fields = vec![("zone_id".to_owned(), "z-1".to_owned()), ((*about).to_owned(), id.clone())];
                 outbox::add(tx, id.parse().unwrap(), topic, id, fields).await
             })
         })
@@ -99,12 +104,21 @@ struct Following {
 
 impl Following {
     async fn start(server: &Server) -> Self {
-        let tail = Tail::begin(open(server).await, key(), &[REVOCATIONS, DELEGATIONS]).await.unwrap();
+        Self::over(open(server).await).await
+    }
+
+    async fn over(redis: Arc<Redis>) -> Self {
+        let tail = Tail::begin(redis, key(), &[REVOCATIONS, DELEGATIONS]).await.unwrap();
         let (stop, stopping) = watch::channel(false);
         let heard = Arc::new(Mutex::new(Vec::new()));
         let (state, told) = (tail.state(), heard.clone());
         let task = tokio::spawn(async move {
-            tail.run(stopping, |message: &Message| told.lock().unwrap().push(message.clone())).await;
+            tail.run(stopping, |message: &Message| {
+                let says_what = message.field("agent_session_id").is_some();
+                told.lock().unwrap().push(message.clone());
+                says_what.then_some(()).ok_or(Rejection::NoAnchor)
+            })
+            .await;
         });
         Self { heard, state, stop, task }
     }
@@ -200,6 +214,32 @@ async fn an_outage_delays_messages_and_loses_none() {
     store.close().await;
 }
 
+/// The way of one follower is cut: what was published meanwhile is what it reads first, and is counted as such.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waited_while_a_follower_was_cut_off_is_read_once_it_is_back() {
+    let (database, server) = (Database::create().unwrap(), Server::start().unwrap());
+    let store = store(&database).await;
+    let relay = Relaying::start(&store, &server).await;
+    let way = CuttingProxy::start(([127, 0, 0, 1], server.port()).into()).unwrap();
+    let redis = Redis::open(RedisOptions::at(SecretText::new(format!("redis://{}/", way.address())))).await.unwrap();
+    let following = Following::over(redis).await;
+    commit(&store, REVOCATIONS, "m-0").await;
+    until("heard", async || following.ids() == ["m-0"]).await;
+    way.cut(Cut::Refuse);
+    until("noticed", async || !following.state.is_healthy()).await;
+    commit(&store, REVOCATIONS, "m-1").await;
+    commit(&store, DELEGATIONS, "d-1").await;
+    until("sent", async || pending(&store).await == (0, 0)).await;
+    way.heal();
+    until("heard", async || following.ids().len() == 3).await;
+    commit(&store, REVOCATIONS, "m-2").await;
+    until("heard", async || following.ids().len() == 4).await;
+    assert_eq!((following.state.heard(), following.state.caught_up()), (4, 2));
+    following.stop().await;
+    relay.stop().await;
+    store.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_of_several_relays_works_and_another_takes_over() {
     let (database, server) = (Database::create().unwrap(), Server::start().unwrap());
@@ -277,14 +317,16 @@ async fn t06_evidence_hostile_entries_are_counted_put_aside_once_and_never_acted
         .query_async(&mut connection)
         .await
         .unwrap();
+    // Signed, and yet nothing that anybody could act on (gateway.md §10.3).
+    commit_about(&store, REVOCATIONS, "m-0", "something_else").await;
     commit(&store, REVOCATIONS, "m-2").await;
     for following in &followers {
-        until("heard", async || following.ids() == ["m-1", "m-2"]).await;
-        assert_eq!(
-            (following.state.rejected(), following.state.bad_signatures(), following.state.repeated()),
-            (4, 2, 1)
-        );
+        until("heard", async || following.ids() == ["m-1", "m-0", "m-2"]).await;
+        let state = &following.state;
+        until("counted", async || state.heard() == 2).await;
+        assert_eq!((state.rejected(), state.bad_signatures(), state.repeated(), state.caught_up()), (5, 2, 1, 0));
     }
+    assert_eq!(followers.iter().map(|following| following.state.dead_letters()).sum::<u64>(), 5, "each once");
     let dead: Vec<(String, HashMap<String, String>)> = redis::cmd("XRANGE")
         .arg(format!("{REVOCATIONS}.dead"))
         .arg("-")
@@ -294,7 +336,8 @@ async fn t06_evidence_hostile_entries_are_counted_put_aside_once_and_never_acted
         .unwrap();
     let mut reasons: Vec<_> = dead.iter().map(|(_, fields)| fields["reason"].clone()).collect();
     reasons.sort();
-    assert_eq!(reasons, ["invalid_signature", "invalid_signature", "not_text", "oversized"]);
+    let expected = ["invalid_signature", "invalid_signature", "missing_revocation_anchor", "not_text", "oversized"];
+    assert_eq!(reasons, expected);
     for following in followers {
         following.stop().await;
     }

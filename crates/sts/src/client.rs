@@ -4,10 +4,14 @@
 //!
 //! Ids of applications are unique in the deployment, so one look by id finds the application wherever it is, and one
 //! derivation judges the secret whatever was found.
+//!
+//! A secret that was right within the last hour needs neither: which stored hash it was right for is remembered, and whether
+//! the application has that hash is seen with everything else that the decision needs ([`AuthenticatedClient::recalled`]).
+//! If it has not, nothing was decided, and the client is authenticated as if nothing had been remembered.
 
 use caracal_authority::control::ControlKey;
 use caracal_authority::exchange::Refusal;
-use caracal_authority::{ApplicationId, ZoneId};
+use caracal_authority::{ApplicationId, Timestamp, ZoneId};
 use caracal_crypto::client_secret::{SecretVerifier, VerifierUnavailable};
 use caracal_store::applications::{self, Application};
 use caracal_store::{Store, StoreError};
@@ -21,8 +25,10 @@ pub(crate) struct AuthenticatedClient {
 
 /// What an application was authenticated by.
 enum Proof {
-    /// The secret behind this stored hash.
+    /// The secret behind this stored hash, which was the application's when it was verified.
     Secret(String),
+    /// The secret behind this stored hash, which has still to be seen to be the application's.
+    Recalled(String),
     /// A Gateway's word.
     Gateway,
 }
@@ -75,9 +81,22 @@ impl AuthenticatedClient {
     /// it was being verified proves nothing any more.
     pub(crate) fn still_holds(&self, row: &Application) -> bool {
         match &self.proof {
-            Proof::Secret(verified) => row.secret_hash.as_ref() == Some(verified),
+            Proof::Secret(verified) | Proof::Recalled(verified) => row.secret_hash.as_ref() == Some(verified),
             Proof::Gateway => true,
         }
+    }
+
+    /// Whether it is only remembered that the secret was right: without the row that says for whom, nothing is proven.
+    pub(crate) fn is_recalled(&self) -> bool {
+        matches!(self.proof, Proof::Recalled(_))
+    }
+
+    /// A client whose secret was right for some stored hash within the last hour, in the zone that it names.
+    pub(crate) fn recalled(presented: &Credentials<'_>, verifier: &SecretVerifier, now: Timestamp) -> Option<Self> {
+        let zone = ZoneId::parse(presented.zone?).ok()?;
+        let application = ApplicationId::parse(presented.application?).ok()?;
+        let stored = verifier.recall(presented.secret?, now)?;
+        Some(Self { zone, application, proof: Proof::Recalled(stored) })
     }
 
     /// Verifies a client's secret.

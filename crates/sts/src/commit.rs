@@ -38,12 +38,14 @@ pub(crate) enum NotCommitted {
     Answered(Box<Hold>),
     /// A hold was to be raised, and so many wait already that nobody could look through them.
     Crowded,
+    /// Another mandate of the zone has the same `jti`: chance is not what it should be.
+    JtiTaken,
     Store(StoreError),
 }
 
 impl From<StoreError> for NotCommitted {
     fn from(error: StoreError) -> Self {
-        Self::Store(error)
+        if error.is_conflict_on("authority_records.jti") { Self::JtiTaken } else { Self::Store(error) }
     }
 }
 
@@ -123,9 +125,13 @@ pub(crate) async fn deny(store: &Store, zone: &ZoneId, denial: Denial) -> Result
         Ok(()) => Ok(()),
         Err(NotCommitted::Replayed) => Err(ExchangeError::Replayed),
         Err(NotCommitted::Store(error)) => Err(error.into()),
-        Err(NotCommitted::Stale | NotCommitted::Spent(_) | NotCommitted::Answered(_) | NotCommitted::Crowded) => {
-            Err(ExchangeError::Internal)
-        }
+        Err(
+            NotCommitted::Stale
+            | NotCommitted::Spent(_)
+            | NotCommitted::Answered(_)
+            | NotCommitted::Crowded
+            | NotCommitted::JtiTaken,
+        ) => Err(ExchangeError::Internal),
     }
 }
 

@@ -100,6 +100,17 @@ impl Account<'_> {
         Ok(event)
     }
 
+    /// The event for a mandate whose id another one has already (§16). None comes of it.
+    pub(crate) fn of_collision(&self, jti: &str, context: &Context) -> Result<Evidence, ChanceUnavailable> {
+        let mut event = self.event(EventType::JtiCollision, Decision::Deny, "anomaly")?;
+        event.metadata = self
+            .base(context)
+            .with("jti", jti)
+            .with("app_id", self.request.application.as_str())
+            .with("request_id", self.request_id);
+        Ok(event)
+    }
+
     fn of_finding(
         &self,
         finding: &Finding,

@@ -13,7 +13,7 @@
 //!
 //! | | snapshots | commits | ES256 |
 //! |---|---|---|---|
-//! | bootstrap, delegated mint | 2: the client, then all facts | 1 | 1 signature |
+//! | bootstrap, delegated mint | 1, the client among all facts | 1 | 1 signature |
 //! | federation, with the issuer's keys at hand | 3: the client, the registration, then all facts | 1 | 1 verification, 1 signature |
 //! | Gateway exchange in this process | 1 | 1 | 1 verification, 1 signature |
 //! | Gateway exchange over signed HTTP | 1 | 2: the nonce, then the exchange | 1 verification, 1 signature |
@@ -21,7 +21,7 @@
 //! | refusal of anybody else | 1 at most | none | none |
 //!
 //! On a database server the snapshot of all facts costs one round trip, because what the decision names is asked together
-//! with its opening; the client's costs two, the commit six, or seven where it uses a mandate up.
+//! with its opening; one of the client alone costs two, the commit six, or seven where it uses a mandate up.
 //!
 //! A request that policy holds for a human costs a commit more than a refusal does not: the hold is raised with the
 //! evidence of the refusal, and one that was approved meanwhile is spent by deciding once more with it.
@@ -32,9 +32,9 @@
 //! A credential that has to be asked for costs what its token endpoint takes, once for all who want it. A provider with
 //! accounts costs two more statements in the snapshot.
 //!
-//! Any other secret costs one Argon2id derivation, and a zone's very first mint a commit for its key. The client's
-//! snapshot stays apart from that of the facts, because between them may lie a derivation, and a snapshot that waited
-//! for it would keep a reader from everybody else. A decision made anew costs one more snapshot and one more commit.
+//! Any other secret costs one Argon2id derivation and a snapshot of the client before it, which is given back: one that
+//! waited for the derivation would keep a reader from everybody else. A zone's very first mint costs a commit for its key. A
+//! decision made anew costs one more snapshot and one more commit.
 //! Concurrent commits share one sync.
 
 use std::collections::HashMap;
@@ -125,15 +125,26 @@ struct Presented {
 
 impl Sts {
     /// Carries one request through, as one step of whichever service's trace asked for it.
-    pub(crate) async fn carry_out(&self, asked: Asked, request_id: &str) -> Result<Granted, ExchangeError> {
+    pub(crate) async fn carry_out(&self, asked: &Asked, request_id: &str) -> Result<Granted, ExchangeError> {
+        let ended = self.carry_out_if_proven(asked, request_id).await?;
+        ended.ok_or(Refusal::ClientUnauthenticated.into())
+    }
+
+    /// The same, for a client whose secret may be recalled only. `None`: it is not that application's, so nobody has proven
+    /// anything, and nothing was decided.
+    pub(crate) async fn carry_out_if_proven(
+        &self,
+        asked: &Asked,
+        request_id: &str,
+    ) -> Result<Option<Granted>, ExchangeError> {
         let step = trace::step(Profile::STS.service(), "exchange");
         Box::pin(self.exchange(asked, request_id)).instrument(step).await
     }
 
-    async fn exchange(&self, asked: Asked, request_id: &str) -> Result<Granted, ExchangeError> {
-        let request = request(&asked);
-        let presented = self.presented(&asked, &request).await?;
-        let mut federated = self.federated(&asked, &request).await?;
+    async fn exchange(&self, asked: &Asked, request_id: &str) -> Result<Option<Granted>, ExchangeError> {
+        let request = request(asked);
+        let presented = self.presented(asked, &request).await?;
+        let mut federated = self.federated(asked, &request).await?;
         let sources = Sources {
             store: &self.store,
             keys: &self.keys,
@@ -144,14 +155,20 @@ impl Sts {
         };
         let (mut rated, mut unusable) = (HashMap::new(), HashMap::new());
         let mut answering: Option<Box<Hold>> = None;
+        // Who was proven once and is not any more, because the secret was replaced meanwhile, is refused with evidence.
+        let mut is_proven = !asked.client.is_recalled();
         for _ in 0..ATTEMPTS {
             let claims = presented.as_ref().map(|presented| (presented.claims.clone(), presented.signed.kid()));
             let mut loaded = sources.load(&request, &asked.client, claims, federated.as_ref(), &unusable).await?;
+            if !is_proven && loaded.facts.client.is_none() {
+                return Ok(None);
+            }
+            is_proven = true;
             let in_force = loaded.facts.federation.as_ref().and_then(|presented| presented.registration.as_ref());
             if federated.as_ref().is_some_and(|federated| federated.is_outdated(in_force)) {
                 drop(loaded);
                 self.metrics.redecided.up();
-                federated = self.federated(&asked, &request).await?;
+                federated = self.federated(asked, &request).await?;
                 continue;
             }
             loaded.facts.holds.extend(answering.take().map(|hold| *hold));
@@ -196,7 +213,7 @@ impl Sts {
                 // Decided anew with what is known now: the account's resource is refused, others may still be granted.
                 Err(Unsettled::NotRenewed(provider, failure)) => drop(unusable.insert(provider, failure)),
                 Err(Unsettled::Failed(error)) => return Err(error),
-                Ok(granted) => return Ok(granted),
+                Ok(granted) => return Ok(Some(granted)),
             }
         }
         tracing::warn!(zone = %request.zone, "an exchange was overtaken by changes of its zone {ATTEMPTS} times");
@@ -332,6 +349,7 @@ impl Unsettled {
             NotCommitted::Crowded => Self::Failed(Refusal::TooManyApprovals.into()),
             NotCommitted::Spent(hold) => Self::Failed(Refusal::ApprovalConsumed { lost_to: Some(hold) }.into()),
             NotCommitted::Replayed => Self::Failed(ExchangeError::Replayed),
+            NotCommitted::JtiTaken => Self::Failed(ExchangeError::Internal),
             NotCommitted::Store(error) => Self::Failed(error.into()),
         }
     }
@@ -446,6 +464,12 @@ impl Case<'_> {
             Err(NotCommitted::Spent(hold)) => {
                 let refusal = Refusal::ApprovalConsumed { lost_to: Some(hold) };
                 return Err(self.withhold(outcome, refusal, None, None).await);
+            }
+            // §12: two mandates of one name could not be told apart by whoever takes each of them once.
+            Err(NotCommitted::JtiTaken) => {
+                tracing::error!(zone = %self.request.zone, jti = jti.as_str(), "the id of a new mandate is taken");
+                self.deny(vec![self.account().of_collision(jti.as_str(), &outcome.context)?]).await?;
+                return Err(ExchangeError::Internal.into());
             }
             Err(other) => return Err(Unsettled::by(other)),
         };
@@ -695,7 +719,7 @@ impl Sts {
             ttl_seconds: None,
             approval: None,
         };
-        let ended = self.carry_out(asked, &call.request_id).await;
+        let ended = self.carry_out(&asked, &call.request_id).await;
         self.metrics.ended(&ended);
         ended
     }

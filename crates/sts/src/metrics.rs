@@ -1,6 +1,6 @@
 //! Counters of the token service (contract: sts.md §15), without labels: what callers send can't make them grow.
-//! Series that belong to parts this service does not have (replay files) are not shown: evidence commits with what it is
-//! of, so none is ever queued or dropped. Policy is read in the snapshot of every decision; its age is that of the last
+//! Series of a queue of evidence and its files stay at 0: evidence commits with what it is of, so none is ever queued or
+//! dropped; they are shown for the alerts of operators who came from where there was one. Policy is read in the snapshot of every decision; its age is that of the last
 //! look which found that what is active is loaded.
 
 use std::borrow::Borrow;
@@ -113,6 +113,17 @@ pub(crate) struct PolicyAge {
 /// Name in Prometheus without prefix, help, value.
 pub(crate) type Series = (&'static str, &'static str, u64);
 
+/// Of a queue of evidence that does not exist. Kind, name in Prometheus without prefix, help.
+const OF_NO_QUEUE: [(&str, &str, &str); 7] = [
+    ("counter", "audit_dropped_total", "Events lost: none, evidence is committed with what it is of."),
+    ("counter", "audit_replay_replayed_total", "Events read back from files: none are written."),
+    ("counter", "audit_sink_errors_total", "Events that could not be sent: none are, they are committed."),
+    ("gauge", "audit_replay_pending", "Events waiting in files."),
+    ("gauge", "audit_replay_files", "The files."),
+    ("gauge", "audit_replay_bytes", "Their size."),
+    ("gauge", "audit_replay_oldest_age_seconds", "Age of the oldest of them."),
+];
+
 impl Metrics {
     /// Counts an exchange by how it ended.
     pub(crate) fn ended<T, E: Borrow<ExchangeError>>(&self, result: &Result<T, E>) {
@@ -188,6 +199,9 @@ impl Metrics {
         let help = "Seconds since it was last seen that what is active is loaded.";
         write_as("gauge", "opa_max_policy_age_seconds", help, &age.seconds);
         write_as("gauge", "opa_poll_interval_seconds", "How often it is looked.", &age.poll_seconds);
+        for (kind, name, help) in OF_NO_QUEUE {
+            write_as(kind, name, help, &0);
+        }
         let mut write = |name: &str, help: &str, value: &dyn std::fmt::Display| write_as("counter", name, help, value);
         for (name, help, value) in self.series().into_iter().chain(others.iter().copied()) {
             write(name, help, &value);
@@ -203,7 +217,8 @@ impl Metrics {
 
     /// The same as JSON.
     pub(crate) fn json(&self, policy: &PolicyMetrics, age: PolicyAge, others: &[Series]) -> Value {
-        let series = self.series().into_iter().chain(others.iter().copied());
+        let none = OF_NO_QUEUE.into_iter().map(|(_, name, help)| (name, help, 0));
+        let series = self.series().into_iter().chain(others.iter().copied()).chain(none);
         let sts = series.map(|(name, _, value)| (name.trim_end_matches("_total").to_owned(), value.into()));
         let mut opa = Map::new();
         for (what, timed) in [("eval", &policy.evaluations), ("compile", &policy.compilations)] {
@@ -215,7 +230,6 @@ impl Metrics {
         opa.insert("poll_interval_seconds".to_owned(), age.poll_seconds.into());
         opa.insert("decision_contract_version".to_owned(), caracal_policy::DECISION_CONTRACT_VERSION.into());
         opa.insert("decision_contract_sha256".to_owned(), caracal_policy::decision_contract_sha256().into());
-        // None can be: see the module.
         json!({"sts": sts.collect::<Map<_, _>>(), "opa": opa, "audit_dropped": 0})
     }
 }

@@ -196,40 +196,58 @@ impl Sts {
             method: request.method.clone().unwrap_or_default(),
             path: request.path.clone().unwrap_or_default(),
         };
-        self.carry_out(asked(request, client, Some(call)), id.as_str()).await
+        self.carry_out(&asked(request, client, Some(call)), id.as_str()).await
     }
 
     /// Steps 10 and 11, with the count of wrong secrets per application and source (difference D17).
     async fn for_client(
         &self,
-        request: TokenRequest,
+        mut request: TokenRequest,
         id: &RequestId,
         source: Option<Source>,
     ) -> Result<Granted, ExchangeError> {
         let guesser =
             Guesser { at: Guessed::Secret, application: request.application.clone().unwrap_or_default(), source };
         self.check_guesses(&guesser).await?;
+        let (zone, application, secret) =
+            (request.zone.clone(), request.application.clone(), request.client_secret.take());
         let presented = Credentials {
-            zone: request.zone.as_deref(),
-            application: request.application.as_deref(),
-            secret: request.client_secret.as_ref().map(|secret| secret.as_str()),
+            zone: zone.as_deref(),
+            application: application.as_deref(),
+            secret: secret.as_ref().map(|secret| secret.as_str()),
+        };
+        // A presented token is looked at only for who has proven to be the client.
+        let recalled = AuthenticatedClient::recalled(&presented, &self.verifier, self.store.now());
+        let wants = match recalled.filter(|_| request.subject_token.is_none()) {
+            None => Err(request),
+            Some(client) => {
+                let asked = asked(request, client, None);
+                match self.carry_out_if_proven(&asked, id.as_str()).await? {
+                    Some(granted) => return Ok(granted),
+                    None => Ok(asked),
+                }
+            }
+        };
+        let asked_by = |client| match wants {
+            Ok(asked) => Asked { client, ..asked },
+            Err(request) => asked(request, client, None),
         };
         match AuthenticatedClient::by_secret(&presented, &self.store, &self.verifier).await {
-            Ok(client) => self.of_client(asked(request, client, None), &guesser, id.as_str()).await,
+            Ok(client) => self.of_client(&asked_by(client), &guesser, id.as_str()).await,
             Err(NotAuthenticated::Unproven) => {
                 self.denials.count("sts", "client_unauthenticated");
                 Err(self.guessed_wrong(&guesser).await)
             }
             Err(NotAuthenticated::Zoneless(client)) => {
-                let asked = asked(request, client, None);
+                let asked = asked_by(client);
                 if asked.is_for_control(&self.config.control_audience) {
-                    return self.carry_out(asked, id.as_str()).await;
+                    return self.carry_out(&asked, id.as_str()).await;
                 }
                 self.denials.count("sts", "client_unauthenticated");
                 Err(self.guessed_wrong(&guesser).await)
             }
             Err(NotAuthenticated::Misplaced { client, requested }) => {
-                let refused = self.refuse_misplaced(asked(request, client, None), requested, id.as_str()).await;
+                let refused = self.refuse_misplaced(asked_by(client), requested, id.as_str()).await;
                 match refused {
                     // On the wire a wrong guess, so it has to count like one.
                     ExchangeError::Refused(Refusal::ClientUnauthenticated) => Err(self.guessed_wrong(&guesser).await),

@@ -104,7 +104,7 @@ async fn create(admin: Arc<Admin>, mut call: Call<Anywhere>) -> Result<Changed, 
                 }
                 let row = AdminToken { created_at: tx.now(), ..change.row.clone() };
                 admin_tokens::add(tx, &row, &change.digest).await?;
-                let recorded = change.trace.zoneless_creation(tx, row.id.as_str()).await?;
+                let recorded = change.trace.zoneless_creation(tx, row.id.as_str(), &Core::from(&row)).await?;
                 Ok::<_, Refusal>((row, recorded))
             })
         })

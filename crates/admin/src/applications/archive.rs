@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use caracal_authority::ApplicationId;
-use caracal_custody::{SealedSecrets, application_secret_ref};
-use caracal_store::applications;
+use caracal_custody::application_secret_ref;
+use caracal_store::ZoneWrite;
+use caracal_store::applications::{self, Application};
 use caracal_store::holdings::Holder;
 use http::{Method, StatusCode};
 
@@ -13,9 +14,9 @@ use super::existing;
 use crate::Admin;
 use crate::answer::Changed;
 use crate::custody;
-use crate::endings;
-use crate::evidence::Trace;
+use crate::endings::{self, Ended};
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::hand::Hand;
 use crate::problem::Refusal;
 use crate::reserved;
 
@@ -28,40 +29,28 @@ pub(crate) const ROUTE: Route = Route {
 
 const REASON: &str = "application_archived";
 
-struct Change {
-    id: ApplicationId,
-    by: String,
-    may_reserve: bool,
-    reference: String,
-    sealed: SealedSecrets,
-    trace: Arc<Trace>,
-}
-
 async fn archive(admin: Arc<Admin>, call: Call<InZone>) -> Result<Changed, Refusal> {
-    let id: ApplicationId = call.id("id")?;
+    let (id, hand): (ApplicationId, _) = (call.id("id")?, Hand::of(&admin, &call));
     let reference = application_secret_ref(&call.place.zone, &id);
-    let change = Change {
-        id,
-        by: call.caller.actor(),
-        may_reserve: call.caller.is_bootstrap(),
-        reference: reference.clone(),
-        sealed: admin.sealed.clone(),
-        trace: call.trace,
-    };
     let recorded = admin
         .store
-        .commit(&call.place.zone, change, |tx, change| {
+        .commit(&call.place.zone, (id, hand), |tx, (id, hand)| {
             Box::pin(async move {
-                let application = existing(tx, &change.id).await?;
-                reserved::guard(change.may_reserve, &application.name, reserved::NAME)?;
-                applications::archive(tx, &change.id, &change.by).await?;
-                change.sealed.remove(tx, &change.reference).await?;
-                let ended = endings::of_holder(tx, Holder::Client(&change.id), REASON.into()).await?;
-                change.trace.telling(ended).change(tx, StatusCode::NO_CONTENT, None).await
+                let application = existing(tx, id).await?;
+                let ended = end(tx, hand, &application).await?;
+                hand.trace.telling(ended).change(tx, StatusCode::NO_CONTENT, None).await
             })
         })
         .await?;
     // A copy that stays behind in a backend opens nothing any more: nobody authenticates as what is archived.
     custody::forget(&admin.sealed, &reference).await;
     Ok(recorded.empty())
+}
+
+/// Archives the application, in the commit that records it.
+pub(crate) async fn end(tx: &mut ZoneWrite<'_>, hand: &Hand, application: &Application) -> Result<Ended, Refusal> {
+    hand.guard(&application.name, reserved::NAME)?;
+    applications::archive(tx, &application.id, &hand.by).await?;
+    hand.sealed.remove(tx, &application_secret_ref(&application.zone_id, &application.id)).await?;
+    endings::of_holder(tx, Holder::Client(&application.id), REASON.into()).await
 }

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use caracal_authority::ApplicationId;
 use caracal_store::Attribution;
 use caracal_store::applications::{self, Application};
-use http::{Method, StatusCode};
+use http::Method;
 use serde_json::Value;
 
 use super::secret::NewSecret;
-use super::{WithSecret, require_free_name, traits};
+use super::{Core, WithSecret, require_free_name, traits};
 use crate::Admin;
 use crate::admin::fresh;
 use crate::answer::Changed;
@@ -86,7 +86,7 @@ async fn create(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Re
             };
             applications::add(tx, &application).await?;
             change.secret.keep(tx, &application.zone_id, &application.id).await?;
-            let recorded = change.trace.change(tx, StatusCode::CREATED, Some(change.id.as_str())).await?;
+            let recorded = change.trace.creation(tx, change.id.as_str(), &Core::from(&application)).await?;
             Ok::<_, Refusal>((application, recorded))
         })
     });

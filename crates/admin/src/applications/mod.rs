@@ -2,6 +2,7 @@
 
 pub(crate) mod archive;
 pub(crate) mod create;
+pub(crate) mod desired;
 pub(crate) mod list;
 pub(crate) mod read;
 pub(crate) mod register;

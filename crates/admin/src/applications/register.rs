@@ -10,8 +10,8 @@ use caracal_store::{Attribution, oversight};
 use http::{Method, StatusCode};
 use serde_json::Value;
 
-use super::WithSecret;
 use super::secret::NewSecret;
+use super::{Core, WithSecret};
 use crate::Admin;
 use crate::admin::fresh;
 use crate::answer::Changed;
@@ -89,7 +89,7 @@ async fn register(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, 
                     attribution: Attribution { updated_at: None, ..Attribution::created(&change.by, tx.now()) },
                 };
                 applications::add(tx, &application).await?;
-                let recorded = change.trace.change(tx, StatusCode::CREATED, Some(change.id.as_str())).await?;
+                let recorded = change.trace.creation(tx, change.id.as_str(), &Core::from(&application)).await?;
                 Ok::<_, Refusal>((application, recorded))
             })
         })

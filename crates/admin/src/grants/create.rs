@@ -5,7 +5,7 @@ use std::sync::Arc;
 use caracal_authority::{ApplicationId, GrantId, ResourceId};
 use caracal_store::grants::{self, Grant};
 use caracal_store::{Attribution, applications, resources};
-use http::{Method, StatusCode};
+use http::Method;
 use serde_json::Value;
 
 use super::{Core, MAX_SCOPES, is_scope};
@@ -111,7 +111,7 @@ async fn create(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Re
                     attribution,
                 };
                 grants::add(tx, &grant).await?;
-                let recorded = change.trace.change(tx, StatusCode::CREATED, Some(change.id.as_str())).await?;
+                let recorded = change.trace.creation(tx, change.id.as_str(), &Core::from(&grant)).await?;
                 Ok::<_, Refusal>((grant, recorded))
             })
         })

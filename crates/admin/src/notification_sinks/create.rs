@@ -6,10 +6,10 @@ use caracal_authority::NotificationSinkId;
 use caracal_custody::RowSecret;
 use caracal_store::evidence;
 use caracal_store::notification_sinks::{self, Sink};
-use http::{Method, StatusCode};
+use http::Method;
 use serde_json::Value;
 
-use super::{APPROVALS, INVALID, NAME, URL, WithSecret, draw_secret, event_types, url};
+use super::{APPROVALS, INVALID, NAME, URL, View, WithSecret, draw_secret, event_types, url};
 use crate::Admin;
 use crate::admin::fresh;
 use crate::answer::Changed;
@@ -88,7 +88,7 @@ async fn create(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Re
                     updated_at: tx.now(),
                 };
                 notification_sinks::add(tx, &row).await?;
-                let recorded = change.trace.change(tx, StatusCode::CREATED, Some(change.id.as_str())).await?;
+                let recorded = change.trace.creation(tx, change.id.as_str(), &View::from(&row)).await?;
                 Ok::<_, Refusal>((row, recorded))
             })
         })

@@ -1,6 +1,7 @@
 //! From the queue of a sink to its receiver.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -75,15 +76,23 @@ impl Admin {
         });
         let Some(claimed) = claimed.await? else { return Ok(None) };
         match self.attempt(&claimed).await? {
-            Attempt::Taken(status) => self.note_delivered(claimed.delivery, lease, status).await,
+            Attempt::Taken(status) => {
+                self.notified.delivered.fetch_add(1, Ordering::Relaxed);
+                self.note_delivered(claimed.delivery, lease, status).await
+            }
             Attempt::Nothing(why) => {
                 let Delivery { zone_id, id, .. } = &claimed.delivery;
                 tracing::error!(zone = %zone_id, delivery = %id, why, "a notification was given up");
+                self.notified.abandoned.fetch_add(1, Ordering::Relaxed);
                 self.note_given_up(claimed.delivery, lease, why).await
             }
             Attempt::NotTaken { status, error } => {
                 let Delivery { zone_id, id, sink_id, attempts, .. } = &claimed.delivery;
                 tracing::warn!(zone = %zone_id, sink = %sink_id, delivery = %id, attempts, error, "a notification failed");
+                self.notified.failed.fetch_add(1, Ordering::Relaxed);
+                if attempts.saturating_add(1) >= ATTEMPTS {
+                    self.notified.abandoned.fetch_add(1, Ordering::Relaxed);
+                }
                 self.note_failed(claimed.delivery, lease, status, error).await
             }
         }

@@ -16,6 +16,7 @@ mod message;
 mod take_over;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use caracal_store::StoreError;
@@ -24,6 +25,22 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::Admin;
+
+/// How attempts went since the process began.
+#[derive(Default)]
+pub(crate) struct Tally {
+    delivered: AtomicU64,
+    failed: AtomicU64,
+    abandoned: AtomicU64,
+}
+
+impl Tally {
+    /// By outcome, for metrics. An attempt that failed for the last time counts as failed and its delivery as abandoned.
+    pub(crate) fn counts(&self) -> [(&'static str, u64); 3] {
+        [("delivered", &self.delivered), ("failed", &self.failed), ("abandoned", &self.abandoned)]
+            .map(|(outcome, count)| (outcome, count.load(Ordering::Relaxed)))
+    }
+}
 
 /// Between two looks at what is due.
 const LOOK: Duration = Duration::from_secs(1);

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use caracal_authority::{PolicyId, PolicyVersionId};
-use caracal_store::policies;
-use http::{Method, StatusCode};
+use caracal_store::policies::{self, PolicyVersion};
+use http::Method;
 use serde::Serialize;
 
 use super::{VersionView, content, existing, next_version, require_good_text};
@@ -41,6 +41,12 @@ struct Created<'a> {
     version: VersionView<'a>,
 }
 
+impl<'a> From<&'a PolicyVersion> for Created<'a> {
+    fn from(version: &'a PolicyVersion) -> Self {
+        Self { version_id: &version.id, id: &version.id, version: version.into() }
+    }
+}
+
 async fn add_version(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Refusal> {
     let content = content(call.body.take())?;
     require_good_text(&content)?;
@@ -60,10 +66,10 @@ async fn add_version(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Change
                 reserved::guard(change.may_reserve, &policy.name, reserved::NAME)?;
                 let version = next_version(tx, &change.id, &change.policy, &change.content, &change.by).await?;
                 policies::add_version(tx, &version).await?;
-                let recorded = change.trace.change(tx, StatusCode::CREATED, Some(change.id.as_str())).await?;
+                let recorded = change.trace.creation(tx, change.id.as_str(), &Created::from(&version)).await?;
                 Ok::<_, Refusal>((version, recorded))
             })
         })
         .await?;
-    Ok(recorded.answer(&Created { version_id: &version.id, id: &version.id, version: (&version).into() }))
+    Ok(recorded.answer(&Created::from(&version)))
 }

@@ -4,14 +4,15 @@
 use std::sync::Arc;
 
 use caracal_authority::PolicyId;
-use caracal_store::policies;
+use caracal_store::ZoneWrite;
+use caracal_store::policies::{self, Policy};
 use http::{Method, StatusCode};
 
 use super::existing;
 use crate::Admin;
 use crate::answer::Changed;
-use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::hand::Hand;
 use crate::problem::Refusal;
 use crate::reserved;
 
@@ -22,30 +23,24 @@ pub(crate) const ROUTE: Route = Route {
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(archive(admin, call)))),
 };
 
-struct Change {
-    id: PolicyId,
-    by: String,
-    may_reserve: bool,
-    trace: Arc<Trace>,
-}
-
 async fn archive(admin: Arc<Admin>, call: Call<InZone>) -> Result<Changed, Refusal> {
-    let change = Change {
-        id: call.id("id")?,
-        by: call.caller.actor(),
-        may_reserve: call.caller.is_bootstrap(),
-        trace: call.trace,
-    };
+    let (id, hand): (PolicyId, _) = (call.id("id")?, Hand::of(&admin, &call));
     let recorded = admin
         .store
-        .commit(&call.place.zone, change, |tx, change| {
+        .commit(&call.place.zone, (id, hand), |tx, (id, hand)| {
             Box::pin(async move {
-                let policy = existing(tx, &change.id).await?;
-                reserved::guard(change.may_reserve, &policy.name, reserved::NAME)?;
-                policies::archive(tx, &change.id, &change.by).await?;
-                change.trace.change(tx, StatusCode::NO_CONTENT, None).await
+                let policy = existing(tx, id).await?;
+                end(tx, hand, &policy).await?;
+                hand.trace.change(tx, StatusCode::NO_CONTENT, None).await
             })
         })
         .await?;
     Ok(recorded.empty())
+}
+
+/// Archives the policy, in the commit that records it.
+pub(crate) async fn end(tx: &mut ZoneWrite<'_>, hand: &Hand, policy: &Policy) -> Result<(), Refusal> {
+    hand.guard(&policy.name, reserved::NAME)?;
+    policies::archive(tx, &policy.id, &hand.by).await?;
+    Ok(())
 }

@@ -3,18 +3,18 @@
 use std::sync::Arc;
 
 use caracal_authority::{PolicyId, PolicyVersionId, ZoneId};
-use caracal_store::policies::{self, Policy};
-use caracal_store::{Attribution, StoreError};
-use http::{Method, StatusCode};
+use caracal_store::policies::{self, Policy, PolicyVersion};
+use caracal_store::{Attribution, StoreError, ZoneWrite};
+use http::Method;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{SOME, VersionView, invalid_body, next_version, require_good_text};
+use super::{NAME, SOME, VersionView, invalid_body, next_version, require_good_text};
 use crate::Admin;
 use crate::admin::fresh;
 use crate::answer::Changed;
-use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::hand::Hand;
 use crate::input::{Fields, Mismatch, Text};
 use crate::problem::Refusal;
 use crate::reserved;
@@ -27,29 +27,22 @@ pub(crate) const ROUTE: Route = Route {
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(create(admin, call)))),
 };
 
-struct Draft {
-    name: String,
-    description: Option<String>,
-    content: String,
+/// A policy that is about to be.
+pub(super) struct Draft {
+    pub(super) name: String,
+    pub(super) description: Option<String>,
+    pub(super) content: String,
 }
 
 impl Draft {
-    fn read(body: Option<Value>) -> Result<Self, Mismatch> {
+    pub(super) fn read(body: Option<Value>) -> Result<Self, Mismatch> {
         let mut fields = Fields::of(body)?;
         Ok(Self {
-            name: fields.required_text("name", SOME)?,
+            name: fields.required_text("name", NAME)?,
             description: fields.text("description", Text::exact(0, usize::MAX))?,
             content: fields.required_text("content", SOME)?,
         })
     }
-}
-
-struct Change {
-    draft: Draft,
-    id: PolicyId,
-    version_id: PolicyVersionId,
-    by: String,
-    trace: Arc<Trace>,
 }
 
 #[derive(Serialize)]
@@ -69,48 +62,60 @@ struct CreatedVersion<'a> {
     version: VersionView<'a>,
 }
 
+impl<'a> Created<'a> {
+    fn of(policy: &'a Policy, version: &'a PolicyVersion) -> Self {
+        Self {
+            id: &policy.id,
+            version_id: &version.id,
+            zone_id: &policy.zone_id,
+            name: &policy.name,
+            description: policy.description.as_deref(),
+            version: CreatedVersion { id: &version.id, version: version.into() },
+        }
+    }
+}
+
 async fn create(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Refusal> {
     call.require_live_zone()?;
     let draft = Draft::read(call.body.take()).map_err(invalid_body)?;
-    reserved::guard(call.caller.is_bootstrap(), &draft.name, reserved::NAME)?;
+    let hand = Hand::of(&admin, &call);
+    hand.guard(&draft.name, reserved::NAME)?;
     require_good_text(&draft.content)?;
-    let change = Change {
-        draft,
-        id: fresh(call.now)?,
-        version_id: fresh(call.now)?,
-        by: call.caller.actor(),
-        trace: call.trace,
-    };
+    let ids: (PolicyId, PolicyVersionId) = (fresh(call.now)?, fresh(call.now)?);
     let (policy, version, recorded) = admin
         .store
-        .commit(&call.place.zone, change, |tx, change| {
+        .commit(&call.place.zone, (draft, ids, hand), |tx, (draft, ids, hand)| {
             Box::pin(async move {
                 require_live_zone(tx).await?;
-                let policy = Policy {
-                    zone_id: tx.zone().clone(),
-                    id: change.id.clone(),
-                    name: change.draft.name.clone(),
-                    description: change.draft.description.clone(),
-                    archived_at: None,
-                    attribution: Attribution::created(&change.by, tx.now()),
-                };
-                policies::add(tx, &policy).await.map_err(conflict)?;
-                let content = &change.draft.content;
-                let version = next_version(tx, &change.version_id, &change.id, content, &change.by).await?;
-                policies::add_version(tx, &version).await?;
-                let recorded = change.trace.change(tx, StatusCode::CREATED, Some(change.id.as_str())).await?;
+                let (policy, version) = add(tx, hand, ids, draft).await?;
+                let shown = Created::of(&policy, &version);
+                let recorded = hand.trace.creation(tx, policy.id.as_str(), &shown).await?;
                 Ok::<_, Refusal>((policy, version, recorded))
             })
         })
         .await?;
-    Ok(recorded.answer(&Created {
-        id: &policy.id,
-        version_id: &version.id,
-        zone_id: &policy.zone_id,
-        name: &policy.name,
-        description: policy.description.as_deref(),
-        version: CreatedVersion { id: &version.id, version: (&version).into() },
-    }))
+    Ok(recorded.answer(&Created::of(&policy, &version)))
+}
+
+/// Adds the policy with its first version, in the commit that records it.
+pub(super) async fn add(
+    tx: &mut ZoneWrite<'_>,
+    hand: &Hand,
+    (id, version_id): &(PolicyId, PolicyVersionId),
+    draft: &Draft,
+) -> Result<(Policy, PolicyVersion), Refusal> {
+    let policy = Policy {
+        zone_id: tx.zone().clone(),
+        id: id.clone(),
+        name: draft.name.clone(),
+        description: draft.description.clone(),
+        archived_at: None,
+        attribution: Attribution::created(&hand.by, tx.now()),
+    };
+    policies::add(tx, &policy).await.map_err(conflict)?;
+    let version = next_version(tx, version_id, id, &draft.content, &hand.by).await?;
+    policies::add_version(tx, &version).await?;
+    Ok((policy, version))
 }
 
 fn conflict(error: StoreError) -> Refusal {

@@ -3,6 +3,7 @@
 pub(crate) mod add_version;
 pub(crate) mod archive;
 pub(crate) mod create;
+pub(crate) mod desired;
 pub(crate) mod list;
 pub(crate) mod read;
 pub(crate) mod templates;
@@ -25,6 +26,8 @@ pub(crate) const SCHEMA: &str = INPUT_SCHEMA_VERSION;
 
 /// At least one character, and no bound but the body's: what is too long has its own code.
 const SOME: Text = Text::exact(1, usize::MAX);
+/// Names are looked up in an index, and not every engine's takes a row of any length.
+pub(crate) const NAME: Text = Text::exact(1, 512);
 
 /// A policy as lists show it.
 #[derive(Serialize)]

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use caracal_authority::{PolicySetId, PolicySetVersionId, PolicyVersionId, Timestamp};
 use caracal_policy::ManifestSha256;
+use caracal_store::ZoneWrite;
 use caracal_store::policy_sets::{self, PolicySetVersion};
-use http::{Method, StatusCode};
+use http::Method;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -47,6 +48,20 @@ struct Created<'a> {
     created_at: Timestamp,
 }
 
+impl<'a> From<&'a PolicySetVersion> for Created<'a> {
+    fn from(version: &'a PolicySetVersion) -> Self {
+        Self {
+            version_id: &version.id,
+            id: &version.id,
+            policy_set_id: &version.policy_set_id,
+            version: version.version,
+            manifest_sha256: &version.manifest_sha256,
+            schema_version: &version.schema_version,
+            created_at: version.created_at,
+        }
+    }
+}
+
 async fn add_version(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Refusal> {
     let manifest = read(call.body.take()).map_err(|mismatch| mismatch.refuse("invalid_body"))?;
     let (set, zone) = (call.id("id")?, call.place.zone.clone());
@@ -60,34 +75,37 @@ async fn add_version(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Change
         .commit(&zone, change, |tx, change| {
             Box::pin(async move {
                 existing(tx, &change.set, "policy_set_not_found").await?;
-                let version = PolicySetVersion {
-                    zone_id: tx.zone().clone(),
-                    id: change.id.clone(),
-                    policy_set_id: change.set.clone(),
-                    version: policy_sets::highest_version(tx, &change.set).await? + 1,
-                    manifest_sha256: ManifestSha256::of(change.manifest.iter().map(PolicyVersionId::as_str))
-                        .to_string(),
-                    manifest: change.manifest.clone(),
-                    schema_version: SCHEMA.to_owned(),
-                    created_by: Some(change.by.clone()),
-                    created_via_operator: false,
-                    created_at: tx.now(),
-                };
-                policy_sets::add_version(tx, &version).await?;
-                let recorded = change.trace.change(tx, StatusCode::CREATED, Some(change.id.as_str())).await?;
+                let version = add(tx, &change.by, &change.set, &change.id, &change.manifest).await?;
+                let recorded = change.trace.creation(tx, change.id.as_str(), &Created::from(&version)).await?;
                 Ok::<_, Refusal>((version, recorded))
             })
         })
         .await?;
-    Ok(recorded.answer(&Created {
-        version_id: &version.id,
-        id: &version.id,
-        policy_set_id: &version.policy_set_id,
-        version: version.version,
-        manifest_sha256: &version.manifest_sha256,
-        schema_version: &version.schema_version,
-        created_at: version.created_at,
-    }))
+    Ok(recorded.answer(&Created::from(&version)))
+}
+
+/// Adds the version, in the commit that records it. The manifest has been judged.
+pub(super) async fn add(
+    tx: &mut ZoneWrite<'_>,
+    by: &str,
+    set: &PolicySetId,
+    id: &PolicySetVersionId,
+    manifest: &[PolicyVersionId],
+) -> Result<PolicySetVersion, Refusal> {
+    let version = PolicySetVersion {
+        zone_id: tx.zone().clone(),
+        id: id.clone(),
+        policy_set_id: set.clone(),
+        version: policy_sets::highest_version(tx, set).await? + 1,
+        manifest_sha256: ManifestSha256::of(manifest.iter().map(PolicyVersionId::as_str)).to_string(),
+        manifest: manifest.to_vec(),
+        schema_version: SCHEMA.to_owned(),
+        created_by: Some(by.to_owned()),
+        created_via_operator: false,
+        created_at: tx.now(),
+    };
+    policy_sets::add_version(tx, &version).await?;
+    Ok(version)
 }
 
 fn read(body: Option<Value>) -> Result<Vec<String>, Mismatch> {

@@ -4,15 +4,15 @@
 use std::sync::Arc;
 
 use caracal_authority::{OutboxId, PolicySetId};
-use caracal_store::policy_sets;
+use caracal_store::{ZoneWrite, policy_sets};
 use http::{Method, StatusCode};
 
 use super::announce;
 use crate::Admin;
 use crate::admin::fresh;
 use crate::answer::Changed;
-use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::hand::Hand;
 use crate::problem::Refusal;
 
 pub(crate) const ROUTE: Route = Route {
@@ -22,28 +22,32 @@ pub(crate) const ROUTE: Route = Route {
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(archive(admin, call)))),
 };
 
-struct Change {
-    set: PolicySetId,
-    message: OutboxId,
-    by: String,
-    trace: Arc<Trace>,
-}
-
 async fn archive(admin: Arc<Admin>, call: Call<InZone>) -> Result<Changed, Refusal> {
-    let change = Change { set: call.id("id")?, message: fresh(call.now)?, by: call.caller.actor(), trace: call.trace };
+    let (set, message, hand): (PolicySetId, OutboxId, _) = (call.id("id")?, fresh(call.now)?, Hand::of(&admin, &call));
     let recorded = admin
         .store
-        .commit(&call.place.zone, change, |tx, change| {
+        .commit(&call.place.zone, (set, message, hand), |tx, (set, message, hand)| {
             Box::pin(async move {
-                if !policy_sets::archive(tx, &change.set, &change.by).await? {
-                    return Err(Refusal::missing("policy_set_not_found"));
-                }
-                if policy_sets::deactivate(tx, &change.set).await? {
-                    announce(tx, &change.message, &change.set, None).await?;
-                }
-                change.trace.change(tx, StatusCode::NO_CONTENT, None).await
+                end(tx, hand, set, message).await?;
+                hand.trace.change(tx, StatusCode::NO_CONTENT, None).await
             })
         })
         .await?;
     Ok(recorded.empty())
+}
+
+/// Archives the set, in the commit that records it. `message` is the one that says that nothing decides any more.
+pub(crate) async fn end(
+    tx: &mut ZoneWrite<'_>,
+    hand: &Hand,
+    set: &PolicySetId,
+    message: &OutboxId,
+) -> Result<(), Refusal> {
+    if !policy_sets::archive(tx, set, &hand.by).await? {
+        return Err(Refusal::missing("policy_set_not_found"));
+    }
+    if policy_sets::deactivate(tx, set).await? {
+        announce(tx, message, set, None).await?;
+    }
+    Ok(())
 }

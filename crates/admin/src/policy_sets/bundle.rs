@@ -54,6 +54,12 @@ pub(crate) async fn check_alone(zone: Option<&ZoneId>, content: String) -> Resul
     Ok(defect.map_or(Ok(()), Err))
 }
 
+/// What keeps documents that are not stored yet from deciding together, if anything does. They are named for the messages.
+pub(super) async fn check_together(zone: &ZoneId, documents: Vec<(String, String)>) -> Result<Option<String>, Refusal> {
+    let judged = judge(zone.as_str(), documents).await.ok_or_else(unavailable)?;
+    Ok(judged.err().map(|defects| defects.first().map(ToString::to_string).unwrap_or_default()))
+}
+
 /// The bundle check of documents with their ids. `None` if nobody could make it.
 ///
 /// Up to 64 MiB of text, and documents that must be evaluated: on a thread that serves nobody else, in the zone's turn.

@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use caracal_authority::PolicySetId;
 use caracal_store::policy_sets::{self, PolicySet};
-use caracal_store::{Attribution, StoreError};
-use http::{Method, StatusCode};
+use caracal_store::{Attribution, StoreError, ZoneWrite};
+use http::Method;
 use serde_json::Value;
 
 use super::Core;
 use crate::Admin;
 use crate::admin::fresh;
 use crate::answer::Changed;
-use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::hand::Hand;
 use crate::input::{Fields, Mismatch, Text};
+use crate::policies::NAME;
 use crate::problem::Refusal;
 use crate::zones::require_live_zone;
 
@@ -25,53 +26,58 @@ pub(crate) const ROUTE: Route = Route {
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(create(admin, call)))),
 };
 
-struct Draft {
-    name: String,
-    description: Option<String>,
+/// A set that is about to be.
+pub(super) struct Draft {
+    pub(super) name: String,
+    pub(super) description: Option<String>,
 }
 
 impl Draft {
-    fn read(body: Option<Value>) -> Result<Self, Mismatch> {
+    pub(super) fn read(body: Option<Value>) -> Result<Self, Mismatch> {
         let mut fields = Fields::of(body)?;
         Ok(Self {
-            name: fields.required_text("name", Text::exact(1, usize::MAX))?,
+            name: fields.required_text("name", NAME)?,
             description: fields.text("description", Text::exact(0, usize::MAX))?,
         })
     }
 }
 
-struct Change {
-    draft: Draft,
-    id: PolicySetId,
-    by: String,
-    trace: Arc<Trace>,
-}
-
 async fn create(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Refusal> {
     call.require_live_zone()?;
     let draft = Draft::read(call.body.take()).map_err(|mismatch| mismatch.refuse("invalid_body"))?;
-    let change = Change { draft, id: fresh(call.now)?, by: call.caller.actor(), trace: call.trace };
+    let (id, hand): (PolicySetId, _) = (fresh(call.now)?, Hand::of(&admin, &call));
     let (set, recorded) = admin
         .store
-        .commit(&call.place.zone, change, |tx, change| {
+        .commit(&call.place.zone, (draft, id, hand), |tx, (draft, id, hand)| {
             Box::pin(async move {
                 require_live_zone(tx).await?;
-                let set = PolicySet {
-                    zone_id: tx.zone().clone(),
-                    id: change.id.clone(),
-                    name: change.draft.name.clone(),
-                    description: change.draft.description.clone(),
-                    archived_at: None,
-                    active_version_id: None,
-                    attribution: Attribution::created(&change.by, tx.now()),
-                };
-                policy_sets::add(tx, &set).await.map_err(conflict)?;
-                let recorded = change.trace.change(tx, StatusCode::CREATED, Some(change.id.as_str())).await?;
+                let set = add(tx, hand, id, draft).await?;
+                let recorded = hand.trace.creation(tx, id.as_str(), &Core::from(&set)).await?;
                 Ok::<_, Refusal>((set, recorded))
             })
         })
         .await?;
     Ok(recorded.answer(&Core::from(&set)))
+}
+
+/// Adds the set without versions, in the commit that records it.
+pub(super) async fn add(
+    tx: &mut ZoneWrite<'_>,
+    hand: &Hand,
+    id: &PolicySetId,
+    draft: &Draft,
+) -> Result<PolicySet, Refusal> {
+    let set = PolicySet {
+        zone_id: tx.zone().clone(),
+        id: id.clone(),
+        name: draft.name.clone(),
+        description: draft.description.clone(),
+        archived_at: None,
+        active_version_id: None,
+        attribution: Attribution::created(&hand.by, tx.now()),
+    };
+    policy_sets::add(tx, &set).await.map_err(conflict)?;
+    Ok(set)
 }
 
 fn conflict(error: StoreError) -> Refusal {

@@ -6,6 +6,7 @@ pub(crate) mod add_version;
 pub(crate) mod archive;
 pub(crate) mod bundle;
 pub(crate) mod create;
+pub(crate) mod desired;
 pub(crate) mod list;
 pub(crate) mod list_versions;
 pub(crate) mod read;

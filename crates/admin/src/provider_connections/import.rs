@@ -7,7 +7,7 @@ use caracal_authority::{ConnectionId, ProviderId, Timestamp};
 use caracal_crypto::SecretText;
 use caracal_custody::{Account, ConnectionToken};
 use caracal_store::provider_connections::SealedTokens;
-use http::{Method, StatusCode};
+use http::Method;
 use serde_json::Value;
 
 use super::upsert::upsert;
@@ -89,7 +89,7 @@ async fn import(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Re
                 let provider = provider_with_accounts(tx, &change.whose.provider).await?;
                 reserved::guard(change.may_reserve, &provider.identifier, reserved::PROVIDER)?;
                 let row = upsert(tx, &change.id, &provider.id, &change.whose.subject, &change.tokens).await?;
-                let recorded = change.trace.change(tx, StatusCode::CREATED, Some(row.id.as_str())).await?;
+                let recorded = change.trace.creation(tx, row.id.as_str(), &View::from(&row)).await?;
                 Ok::<_, Refusal>((row, recorded))
             })
         })

@@ -4,16 +4,17 @@
 use std::sync::Arc;
 
 use caracal_authority::ProviderId;
-use caracal_custody::{SealedSecrets, provider_secret_ref};
-use caracal_store::providers;
+use caracal_custody::provider_secret_ref;
+use caracal_store::ZoneWrite;
+use caracal_store::providers::{self, Provider};
 use http::{Method, StatusCode};
 
 use super::existing;
 use crate::Admin;
 use crate::answer::Changed;
 use crate::custody;
-use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::hand::Hand;
 use crate::problem::Refusal;
 use crate::reserved;
 
@@ -24,38 +25,26 @@ pub(crate) const ROUTE: Route = Route {
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(archive(admin, call)))),
 };
 
-struct Change {
-    id: ProviderId,
-    by: String,
-    may_reserve: bool,
-    reference: String,
-    sealed: SealedSecrets,
-    trace: Arc<Trace>,
-}
-
 async fn archive(admin: Arc<Admin>, call: Call<InZone>) -> Result<Changed, Refusal> {
-    let id: ProviderId = call.id("id")?;
+    let (id, hand): (ProviderId, _) = (call.id("id")?, Hand::of(&admin, &call));
     let reference = provider_secret_ref(&call.place.zone, &id);
-    let change = Change {
-        id,
-        by: call.caller.actor(),
-        may_reserve: call.caller.is_bootstrap(),
-        reference: reference.clone(),
-        sealed: admin.sealed.clone(),
-        trace: call.trace,
-    };
     let recorded = admin
         .store
-        .commit(&call.place.zone, change, |tx, change| {
+        .commit(&call.place.zone, (id, hand), |tx, (id, hand)| {
             Box::pin(async move {
-                let provider = existing(tx, &change.id).await?;
-                reserved::guard(change.may_reserve, &provider.identifier, reserved::PROVIDER)?;
-                providers::archive(tx, &change.id, &change.by).await?;
-                change.sealed.remove(tx, &change.reference).await?;
-                change.trace.change(tx, StatusCode::NO_CONTENT, None).await
+                let provider = existing(tx, id).await?;
+                end(tx, hand, &provider).await?;
+                hand.trace.change(tx, StatusCode::NO_CONTENT, None).await
             })
         })
         .await?;
     custody::forget(&admin.sealed, &reference).await;
     Ok(recorded.empty())
+}
+
+/// Archives the provider, in the commit that records it.
+pub(crate) async fn end(tx: &mut ZoneWrite<'_>, hand: &Hand, provider: &Provider) -> Result<(), Refusal> {
+    hand.guard(&provider.identifier, reserved::PROVIDER)?;
+    providers::archive(tx, &provider.id, &hand.by).await?;
+    Ok(hand.sealed.remove(tx, &provider_secret_ref(&provider.zone_id, &provider.id)).await?)
 }

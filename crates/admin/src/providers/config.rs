@@ -48,6 +48,12 @@ impl Config {
     }
 }
 
+/// Whether some kind of a provider has a secret under this key.
+pub(super) fn is_secret(key: &str) -> bool {
+    let holds = |field: &Field| field.name == key && matches!(field.holds, Holds::Secret | Holds::PrivateKey);
+    super::KINDS.iter().filter_map(|kind| fields::of_kind(kind)).any(|fields| fields.iter().any(holds))
+}
+
 /// Whether a kind's secrets have to be in the configuration.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Secrets<'s> {

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use caracal_authority::ProviderId;
 use caracal_broker::SecretDocument;
-use caracal_custody::{SealedSecrets, provider_secret_ref};
+use caracal_custody::provider_secret_ref;
 use caracal_http::Problem;
-use caracal_store::Attribution;
 use caracal_store::providers::{self, Provider};
-use http::{Method, StatusCode};
+use caracal_store::{Attribution, ZoneWrite};
+use http::Method;
 use serde_json::json;
 
 use super::config::{self, Config, Secrets};
@@ -17,8 +17,8 @@ use crate::Admin;
 use crate::admin::fresh;
 use crate::answer::Changed;
 use crate::custody::{Keeps, staged};
-use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::hand::Hand;
 use crate::problem::Refusal;
 use crate::reserved;
 use crate::zones::require_live_zone;
@@ -30,18 +30,15 @@ pub(crate) const ROUTE: Route = Route {
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(create(admin, call)))),
 };
 
-struct Change {
-    id: ProviderId,
-    name: Option<String>,
-    identifier: Option<String>,
-    kind: &'static str,
-    config: Config,
+/// A provider that is about to be.
+pub(super) struct New {
+    pub(super) id: ProviderId,
+    pub(super) name: Option<String>,
+    pub(super) identifier: Option<String>,
+    pub(super) kind: &'static str,
+    pub(super) config: Config,
     /// Whether its endpoint has answered as it should.
-    checked: bool,
-    sealed: SealedSecrets,
-    by: String,
-    may_reserve: bool,
-    trace: Arc<Trace>,
+    pub(super) checked: bool,
 }
 
 async fn create(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Refusal> {
@@ -64,51 +61,54 @@ async fn create(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Re
             return Err(Refusal::unprocessable("provider_check_failed").details(json!({"check": checked.to_json()})));
         }
     }
-    let change = Change {
+    let new = New {
         id: fresh(call.now)?,
         name: draft.name,
         identifier: draft.identifier,
         kind,
         config,
         checked: draft.check,
-        sealed: admin.sealed.clone(),
-        by: call.caller.actor(),
-        may_reserve: call.caller.is_bootstrap(),
-        trace: call.trace,
     };
-    let reference = provider_secret_ref(&call.place.zone, &change.id);
-    let document = change.config.document()?;
-    let keeps = if change.config.has_secrets() { Keeps::This(document.expose()) } else { Keeps::AsItIs };
-    let committing = admin.store.commit(&call.place.zone, change, |tx, change| {
+    let reference = provider_secret_ref(&call.place.zone, &new.id);
+    let document = new.config.document()?;
+    let keeps = if new.config.has_secrets() { Keeps::This(document.expose()) } else { Keeps::AsItIs };
+    let hand = Hand::of(&admin, &call);
+    let committing = admin.store.commit(&call.place.zone, (new, hand), |tx, (new, hand)| {
         Box::pin(async move {
             require_live_zone(tx).await?;
-            let identifier = match (&change.identifier, &change.name) {
-                (Some(identifier), _) => identifier.clone(),
-                (None, name) => identifier::generate(tx, name.as_deref().unwrap_or_default()).await?,
-            };
-            reserved::guard(change.may_reserve, &identifier, reserved::PROVIDER)?;
-            let provider = Provider {
-                zone_id: tx.zone().clone(),
-                id: change.id.clone(),
-                name: change.name.clone().unwrap_or_else(|| identifier.clone()),
-                identifier,
-                kind: change.kind.to_owned(),
-                config: change.config.public.clone(),
-                secret_config_keys: change.config.secret_keys(),
-                // Unless it was checked, nobody has seen it answer yet.
-                connectivity_failed_at: (asks_an_endpoint(change.kind) && !change.checked).then(|| tx.now()),
-                archived_at: None,
-                attribution: Attribution::created(&change.by, tx.now()),
-            };
-            providers::add(tx, &provider).await.map_err(conflict)?;
-            if change.config.has_secrets() {
-                let reference = provider_secret_ref(&provider.zone_id, &provider.id);
-                change.sealed.put(tx, &reference, change.config.document()?.expose()).await?;
-            }
-            let recorded = change.trace.change(tx, StatusCode::CREATED, Some(change.id.as_str())).await?;
+            let provider = add(tx, hand, new).await?;
+            let recorded = hand.trace.creation(tx, provider.id.as_str(), &View::from(&provider)).await?;
             Ok::<_, Refusal>((provider, recorded))
         })
     });
     let (provider, recorded) = staged(&admin.sealed, &reference, keeps, committing).await?;
     Ok(recorded.answer(&View::from(&provider)))
+}
+
+/// Adds the provider with what is sealed for it, in the commit that records it.
+pub(super) async fn add(tx: &mut ZoneWrite<'_>, hand: &Hand, new: &New) -> Result<Provider, Refusal> {
+    let identifier = match (&new.identifier, &new.name) {
+        (Some(identifier), _) => identifier.clone(),
+        (None, name) => identifier::generate(tx, name.as_deref().unwrap_or_default()).await?,
+    };
+    hand.guard(&identifier, reserved::PROVIDER)?;
+    let provider = Provider {
+        zone_id: tx.zone().clone(),
+        id: new.id.clone(),
+        name: new.name.clone().unwrap_or_else(|| identifier.clone()),
+        identifier,
+        kind: new.kind.to_owned(),
+        config: new.config.public.clone(),
+        secret_config_keys: new.config.secret_keys(),
+        // Unless it was checked, nobody has seen it answer yet.
+        connectivity_failed_at: (asks_an_endpoint(new.kind) && !new.checked).then(|| tx.now()),
+        archived_at: None,
+        attribution: Attribution::created(&hand.by, tx.now()),
+    };
+    providers::add(tx, &provider).await.map_err(conflict)?;
+    if new.config.has_secrets() {
+        let reference = provider_secret_ref(&provider.zone_id, &provider.id);
+        hand.sealed.put(tx, &reference, new.config.document()?.expose()).await?;
+    }
+    Ok(provider)
 }

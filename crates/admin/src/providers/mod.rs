@@ -4,6 +4,7 @@ pub(crate) mod archive;
 mod check;
 mod config;
 pub(crate) mod create;
+pub(crate) mod desired;
 pub(crate) mod discovery;
 mod identifier;
 pub(crate) mod list;

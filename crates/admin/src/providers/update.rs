@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use caracal_authority::{ProviderId, ZoneId};
 use caracal_crypto::SecretBytes;
-use caracal_custody::{SealedSecrets, provider_secret_ref};
+use caracal_custody::provider_secret_ref;
 use caracal_store::ZoneWrite;
 use caracal_store::providers::{self, Provider};
 use http::{Method, StatusCode};
@@ -18,8 +18,8 @@ use crate::Admin;
 use crate::answer::Changed;
 use crate::attribution::changed;
 use crate::custody::{Keeps, staged};
-use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::hand::Hand;
 use crate::problem::Refusal;
 use crate::reserved;
 
@@ -30,27 +30,24 @@ pub(crate) const ROUTE: Route = Route {
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(update(admin, call)))),
 };
 
-struct Change {
-    id: ProviderId,
-    patch: Draft,
-    sealed: SealedSecrets,
-    by: String,
-    may_reserve: bool,
-    trace: Arc<Trace>,
+/// What a provider is to become.
+pub(super) struct Change {
+    pub(super) id: ProviderId,
+    pub(super) patch: Draft,
+    pub(super) hand: Hand,
 }
 
 async fn update(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Refusal> {
     let patch = Draft::read(call.body.take()).map_err(|mismatch| mismatch.refuse("invalid_provider"))?;
-    let (id, may_reserve) = (call.id("id")?, call.caller.is_bootstrap());
+    let (id, hand) = (call.id("id")?, Hand::of(&admin, &call));
     if let Some(identifier) = &patch.identifier {
         identifier::check(identifier)?;
-        reserved::guard(may_reserve, identifier, reserved::PROVIDER)?;
+        hand.guard(identifier, reserved::PROVIDER)?;
     }
     if patch.kind.is_some() && patch.config.is_none() {
         return Err(Refusal::invalid("provider_config_required"));
     }
-    let (sealed, by) = (admin.sealed.clone(), call.caller.actor());
-    let change = Change { id, patch, sealed, by, may_reserve, trace: call.trace };
+    let change = Change { id, patch, hand };
     let reference = provider_secret_ref(&call.place.zone, &change.id);
     let document = if admin.sealed.is_external() { change.outside(&admin, &call.place.zone).await? } else { None };
     let keeps = match &document {
@@ -60,25 +57,8 @@ async fn update(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Re
     };
     let committing = admin.store.commit(&call.place.zone, change, |tx, change| {
         Box::pin(async move {
-            let mut provider = existing(tx, &change.id).await?;
-            reserved::guard(change.may_reserve, &provider.identifier, reserved::PROVIDER)?;
-            let config = change.config(&provider)?;
-            let patch = &change.patch;
-            if config.is_none() && patch.name.is_none() && patch.identifier.is_none() {
-                return Err(Refusal::invalid("no_fields"));
-            }
-            if let Some(name) = &patch.name {
-                provider.name.clone_from(name);
-            }
-            if let Some(identifier) = &patch.identifier {
-                provider.identifier.clone_from(identifier);
-            }
-            if let Some(config) = config {
-                change.reconfigure(tx, &mut provider, &config).await?;
-            }
-            changed(&mut provider.attribution, &change.by, tx.now());
-            providers::update(tx, &provider).await.map_err(conflict)?;
-            let recorded = change.trace.change(tx, StatusCode::OK, None).await?;
+            let provider = change.apply(tx).await?;
+            let recorded = change.hand.trace.change(tx, StatusCode::OK, None).await?;
             Ok::<_, Refusal>((provider, recorded))
         })
     });
@@ -87,13 +67,36 @@ async fn update(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Re
 }
 
 impl Change {
+    /// Makes the provider what it is to become, in the commit that records it.
+    pub(super) async fn apply(&self, tx: &mut ZoneWrite<'_>) -> Result<Provider, Refusal> {
+        let mut provider = existing(tx, &self.id).await?;
+        self.hand.guard(&provider.identifier, reserved::PROVIDER)?;
+        let config = self.config(&provider)?;
+        let patch = &self.patch;
+        if config.is_none() && patch.name.is_none() && patch.identifier.is_none() {
+            return Err(Refusal::invalid("no_fields"));
+        }
+        if let Some(name) = &patch.name {
+            provider.name.clone_from(name);
+        }
+        if let Some(identifier) = &patch.identifier {
+            provider.identifier.clone_from(identifier);
+        }
+        if let Some(config) = config {
+            self.reconfigure(tx, &mut provider, &config).await?;
+        }
+        changed(&mut provider.attribution, &self.hand.by, tx.now());
+        providers::update(tx, &provider).await.map_err(conflict)?;
+        Ok(provider)
+    }
+
     /// What has to be staged outside the store: the document, an empty one where it goes, none where it stays. Judged once
     /// more within the change; nothing is staged for what is refused already.
     async fn outside(&self, admin: &Admin, zone: &ZoneId) -> Result<Option<SecretBytes>, Refusal> {
         let mut snapshot = admin.store.snapshot().await?;
         let provider = existing(&mut snapshot.zone(zone), &self.id).await?;
         drop(snapshot);
-        reserved::guard(self.may_reserve, &provider.identifier, reserved::PROVIDER)?;
+        self.hand.guard(&provider.identifier, reserved::PROVIDER)?;
         let Some(config) = self.config(&provider)? else { return Ok(None) };
         if config.has_secrets() {
             return config.document().map(Some);
@@ -120,10 +123,10 @@ impl Change {
         provider.config.clone_from(&config.public);
         let reference = provider_secret_ref(&provider.zone_id, &provider.id);
         if config.has_secrets() {
-            self.sealed.put(tx, &reference, config.document()?.expose()).await?;
+            self.hand.sealed.put(tx, &reference, config.document()?.expose()).await?;
             provider.secret_config_keys = config.secret_keys();
         } else if self.patch.kind.is_some() {
-            self.sealed.remove(tx, &reference).await?;
+            self.hand.sealed.remove(tx, &reference).await?;
             provider.secret_config_keys.clear();
         }
         if let Some(kind) = self.patch.kind {

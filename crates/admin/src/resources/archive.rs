@@ -4,15 +4,16 @@
 use std::sync::Arc;
 
 use caracal_authority::ResourceId;
-use caracal_store::resources;
+use caracal_store::ZoneWrite;
+use caracal_store::resources::{self, Resource};
 use http::{Method, StatusCode};
 
 use super::existing;
 use crate::Admin;
 use crate::answer::Changed;
-use crate::endings;
-use crate::evidence::Trace;
+use crate::endings::{self, Ended};
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::hand::Hand;
 use crate::problem::Refusal;
 use crate::reserved;
 
@@ -25,36 +26,27 @@ pub(crate) const ROUTE: Route = Route {
 
 const REASON: &str = "resource_archived";
 
-struct Change {
-    id: ResourceId,
-    control: String,
-    by: String,
-    may_reserve: bool,
-    trace: Arc<Trace>,
-}
-
 async fn archive(admin: Arc<Admin>, call: Call<InZone>) -> Result<Changed, Refusal> {
-    let change = Change {
-        id: call.id("id")?,
-        control: admin.config.control_audience.clone(),
-        by: call.caller.actor(),
-        may_reserve: call.caller.is_bootstrap(),
-        trace: call.trace,
-    };
+    let (id, hand): (ResourceId, _) = (call.id("id")?, Hand::of(&admin, &call));
     let recorded = admin
         .store
-        .commit(&call.place.zone, change, |tx, change| {
+        .commit(&call.place.zone, (id, hand), |tx, (id, hand)| {
             Box::pin(async move {
-                let resource = existing(tx, &change.id).await?;
-                if resource.identifier == change.control {
-                    return Err(Refusal::conflict("protected_resource"));
-                }
-                reserved::guard(change.may_reserve, &resource.identifier, reserved::RESOURCE)?;
-                resources::archive(tx, &change.id, &change.by).await?;
-                let ended = endings::of_resource(tx, &resource, REASON).await?;
-                change.trace.telling(ended).change(tx, StatusCode::NO_CONTENT, None).await
+                let resource = existing(tx, id).await?;
+                let ended = end(tx, hand, &resource).await?;
+                hand.trace.telling(ended).change(tx, StatusCode::NO_CONTENT, None).await
             })
         })
         .await?;
     Ok(recorded.empty())
+}
+
+/// Archives the resource, in the commit that records it.
+pub(crate) async fn end(tx: &mut ZoneWrite<'_>, hand: &Hand, resource: &Resource) -> Result<Ended, Refusal> {
+    if resource.identifier == hand.control {
+        return Err(Refusal::conflict("protected_resource"));
+    }
+    hand.guard(&resource.identifier, reserved::RESOURCE)?;
+    resources::archive(tx, &resource.id, &hand.by).await?;
+    endings::of_resource(tx, resource, REASON).await
 }

@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use caracal_authority::ResourceId;
 use caracal_store::providers;
-use caracal_store::resources::{self, Operation, Resource};
-use caracal_store::{Attribution, StoreError, ZoneWrite};
-use http::{Method, StatusCode};
+use caracal_store::resources::{self, Resource};
+use caracal_store::{Attribution, StoreError, ZoneRead, ZoneWrite};
+use http::Method;
+use serde_json::json;
 
 use super::fields::{Draft, check_identifier};
-use super::{View, conflict, operations, routing};
+use super::{View, conflict, operations, routing, verification};
 use crate::Admin;
 use crate::admin::fresh;
 use crate::answer::Changed;
-use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::hand::Hand;
 use crate::problem::Refusal;
 use crate::providers::built_in_none;
 use crate::reserved;
@@ -30,46 +31,31 @@ pub(crate) const ROUTE: Route = Route {
 
 const SCHEME: &str = "resource://";
 
-struct Change {
-    id: ResourceId,
-    draft: Draft,
-    operations: Vec<Operation>,
-    /// The control resource's identifier.
-    control: String,
+/// A resource that is about to be.
+pub(super) struct New {
+    pub(super) id: ResourceId,
+    pub(super) draft: Draft,
     /// Resources the zone may have; 0 is any number.
-    limit: u32,
-    by: String,
-    may_reserve: bool,
-    is_global: bool,
-    trace: Arc<Trace>,
+    pub(super) limit: u32,
+    pub(super) hand: Hand,
 }
 
 async fn create(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Refusal> {
     call.require_live_zone()?;
     let draft = Draft::read(call.body.take()).map_err(|mismatch| mismatch.refuse("invalid_resource"))?;
-    if draft.scopes.is_none() || (draft.name.is_none() && draft.identifier.is_none()) {
-        let what = "scopes are required, and one of name and identifier";
-        return Err(Refusal::invalid("invalid_resource").describe(what));
+    require_scopes(&draft)?;
+    let limit = admin.config.max_resources_per_zone;
+    let new = New { id: fresh(call.now)?, draft, limit, hand: Hand::of(&admin, &call) };
+    if new.draft.check {
+        new.check(&admin, &call).await?;
     }
-    let change = Change {
-        id: fresh(call.now)?,
-        operations: operations::normalise(draft.operations.as_deref().unwrap_or_default()),
-        draft,
-        control: admin.config.control_audience.clone(),
-        limit: admin.config.max_resources_per_zone,
-        by: call.caller.actor(),
-        may_reserve: call.caller.is_bootstrap(),
-        is_global: call.caller.is_global(),
-        trace: call.trace,
-    };
     let (resource, recorded) = admin
         .store
-        .commit(&call.place.zone, change, |tx, change| {
+        .commit(&call.place.zone, new, |tx, new| {
             Box::pin(async move {
                 require_live_zone(tx).await?;
-                let resource = change.resource(tx).await?;
-                resources::add(tx, &resource).await.map_err(conflict)?;
-                let recorded = change.trace.change(tx, StatusCode::CREATED, Some(change.id.as_str())).await?;
+                let resource = new.add(tx).await?;
+                let recorded = new.hand.trace.creation(tx, new.id.as_str(), &View::from(&resource)).await?;
                 Ok::<_, Refusal>((resource, recorded))
             })
         })
@@ -77,34 +63,66 @@ async fn create(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Re
     Ok(recorded.answer(&View::from(&resource)))
 }
 
-impl Change {
+/// What a new resource can't do without.
+pub(super) fn require_scopes(draft: &Draft) -> Result<(), Refusal> {
+    if draft.scopes.is_none() || (draft.name.is_none() && draft.identifier.is_none()) {
+        let what = "scopes are required, and one of name and identifier";
+        return Err(Refusal::invalid("invalid_resource").describe(what));
+    }
+    Ok(())
+}
+
+impl New {
+    /// Adds the resource, in the commit that records it.
+    pub(super) async fn add(&self, tx: &mut ZoneWrite<'_>) -> Result<Resource, Refusal> {
+        let mut resource = self.resource(tx).await?;
+        if resource.credential_provider_id.is_none() {
+            // The control resource, which no call goes to.
+            resource.credential_provider_id = Some(self.built_in_provider(tx).await?);
+        }
+        resources::add(tx, &resource).await.map_err(conflict)?;
+        Ok(resource)
+    }
+
+    /// Where the upstream is to verify mandates: nothing is created unless it does. Elsewhere `check` means nothing.
+    async fn check(&self, admin: &Admin, call: &Call<InZone>) -> Result<(), Refusal> {
+        let zone = &call.place.zone;
+        let mut snapshot = admin.store.snapshot().await?;
+        let tx = &mut snapshot.zone(zone);
+        let resource = self.resource(tx).await?;
+        let provider = resource.credential_provider_id.as_ref();
+        if !verification::is_up_to_the_upstream(tx, provider).await? || resource.upstream_url.is_none() {
+            return Ok(());
+        }
+        drop(snapshot);
+        let checked = verification::check(admin, zone, &resource, call.now).await?;
+        if checked.is_guarded() {
+            return Ok(());
+        }
+        Err(Refusal::unprocessable("resource_check_failed").details(json!({"check": checked.to_json()})))
+    }
+
     /// The row, or the first refusal in the contract's order.
-    async fn resource(&self, tx: &mut ZoneWrite<'_>) -> Result<Resource, Refusal> {
+    async fn resource(&self, tx: &mut ZoneRead<'_>) -> Result<Resource, Refusal> {
         let draft = &self.draft;
         let identifier = self.identifier(tx).await?;
-        let is_control = identifier == self.control;
+        let is_control = identifier == self.hand.control;
         check_identifier(&identifier, is_control)?;
-        reserved::guard(self.may_reserve, &identifier, reserved::RESOURCE)?;
-        if is_control && !self.is_global {
+        self.hand.guard(&identifier, reserved::RESOURCE)?;
+        if is_control && !self.hand.is_global {
             return Err(Refusal::conflict("protected_resource"));
         }
-        let mut provider = routing::provider(tx, &draft.credential_provider_id).await?.flatten();
-        routing::guard_provider(tx, provider.as_ref(), self.may_reserve).await?;
+        let provider = routing::provider(tx, &draft.credential_provider_id).await?.flatten();
+        routing::guard_provider(tx, provider.as_ref(), self.hand.may_reserve).await?;
         let upstream_url = draft.upstream_url.clone().flatten();
-        if is_control {
-            if provider.is_none() {
-                provider = Some(self.built_in_provider(tx).await?);
-            }
-        } else {
+        if !is_control {
             routing::check(provider.as_ref(), upstream_url.as_deref())?;
         }
         let scopes = draft.scopes.clone().unwrap_or_default();
-        operations::check(&self.operations, &scopes)?;
+        let operations = operations::normalise(draft.operations.as_deref().unwrap_or_default());
+        operations::check(&operations, &scopes)?;
         if self.limit > 0 && resources::count_live(tx).await? >= i64::from(self.limit) {
             return Err(Refusal::conflict("resource_quota_exceeded"));
-        }
-        if let (true, Some(provider)) = (draft.check, &provider) {
-            refuse_check(tx, provider).await?;
         }
         Ok(Resource {
             zone_id: tx.zone().clone(),
@@ -114,17 +132,17 @@ impl Change {
             upstream_url,
             scopes,
             credential_provider_id: provider,
-            operations: self.operations.clone(),
+            operations,
             operation_enforcement: draft.operation_enforcement.unwrap_or("enforced").to_owned(),
             limits: draft.limits.unwrap_or_default(),
             archived_at: None,
-            attribution: Attribution::created(&self.by, tx.now()),
+            attribution: Attribution::created(&self.hand.by, tx.now()),
         })
     }
 
     /// The identifier as given, or made from the name: never one that was used before, for approvals and policies may
     /// still speak of the old resource.
-    async fn identifier(&self, tx: &mut ZoneWrite<'_>) -> Result<String, Refusal> {
+    async fn identifier(&self, tx: &mut ZoneRead<'_>) -> Result<String, Refusal> {
         if let Some(identifier) = &self.draft.identifier {
             return Ok(identifier.clone());
         }
@@ -138,7 +156,7 @@ impl Change {
     }
 
     async fn built_in_provider(&self, tx: &mut ZoneWrite<'_>) -> Result<caracal_authority::ProviderId, Refusal> {
-        let provider = built_in_none(tx.zone(), &self.by, tx.now())?;
+        let provider = built_in_none(tx.zone(), &self.hand.by, tx.now())?;
         if providers::lookup(tx, &provider.id).await?.is_none() {
             providers::add(tx, &provider).await.map_err(taken)?;
         }
@@ -153,17 +171,5 @@ fn taken(error: StoreError) -> Refusal {
             .describe("provider://none is another provider; name a credential_provider_id")
     } else {
         error.into()
-    }
-}
-
-/// `check` asks to probe the upstream before anything is created, which only makes sense where the upstream verifies
-/// mandates itself. This build does not probe, and says so rather than pretend; for other kinds `check` means nothing.
-async fn refuse_check(tx: &mut ZoneWrite<'_>, provider: &caracal_authority::ProviderId) -> Result<(), Refusal> {
-    match providers::lookup(tx, provider).await? {
-        Some(provider) if provider.kind == "caracal_mandate" => {
-            Err(Refusal::invalid("resource_verification_unsupported")
-                .describe("this build does not probe upstreams yet; create the resource without check"))
-        }
-        _ => Ok(()),
     }
 }

@@ -2,18 +2,22 @@
 
 pub(crate) mod archive;
 pub(crate) mod create;
+pub(crate) mod desired;
 mod fields;
 pub(crate) mod list;
 mod operations;
 pub(crate) mod read;
 mod routing;
+pub(crate) mod test;
 pub(crate) mod update;
+mod verification;
 
 use caracal_authority::{ProviderId, ResourceId, Timestamp, ZoneId};
 use caracal_store::resources::{self, CallLimits, Operation, Resource};
 use caracal_store::{StoreError, ZoneRead};
 use serde::Serialize;
 
+use self::fields::check_identifier;
 use crate::attribution::Attributed;
 use crate::problem::Refusal;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use caracal_authority::ResourceId;
 use caracal_store::ZoneWrite;
-use caracal_store::resources::{self, Operation, Resource};
+use caracal_store::resources::{self, Resource};
 use http::{Method, StatusCode};
 
 use super::fields::{Draft, check_identifier};
@@ -13,8 +13,8 @@ use super::{View, conflict, existing, operations, routing};
 use crate::Admin;
 use crate::answer::Changed;
 use crate::attribution::changed;
-use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::hand::Hand;
 use crate::problem::Refusal;
 use crate::reserved;
 
@@ -25,36 +25,22 @@ pub(crate) const ROUTE: Route = Route {
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(update(admin, call)))),
 };
 
-struct Change {
-    id: ResourceId,
-    patch: Draft,
-    operations: Option<Vec<Operation>>,
-    control: String,
-    by: String,
-    may_reserve: bool,
-    is_global: bool,
-    trace: Arc<Trace>,
+/// What a resource is to become.
+pub(super) struct Change {
+    pub(super) id: ResourceId,
+    pub(super) patch: Draft,
+    pub(super) hand: Hand,
 }
 
 async fn update(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Refusal> {
     let patch = Draft::read(call.body.take()).map_err(|mismatch| mismatch.refuse("invalid_resource"))?;
-    let change = Change {
-        id: call.id("id")?,
-        operations: patch.operations.as_deref().map(operations::normalise),
-        patch,
-        control: admin.config.control_audience.clone(),
-        by: call.caller.actor(),
-        may_reserve: call.caller.is_bootstrap(),
-        is_global: call.caller.is_global(),
-        trace: call.trace,
-    };
+    let change = Change { id: call.id("id")?, patch, hand: Hand::of(&admin, &call) };
     let (resource, recorded) = admin
         .store
         .commit(&call.place.zone, change, |tx, change| {
             Box::pin(async move {
-                let resource = change.resource(tx).await?;
-                resources::update(tx, &resource).await.map_err(conflict)?;
-                let recorded = change.trace.change(tx, StatusCode::OK, None).await?;
+                let resource = change.apply(tx).await?;
+                let recorded = change.hand.trace.change(tx, StatusCode::OK, None).await?;
                 Ok::<_, Refusal>((resource, recorded))
             })
         })
@@ -63,18 +49,25 @@ async fn update(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Re
 }
 
 impl Change {
+    /// Makes the resource what it is to become, in the commit that records it.
+    pub(super) async fn apply(&self, tx: &mut ZoneWrite<'_>) -> Result<Resource, Refusal> {
+        let resource = self.resource(tx).await?;
+        resources::update(tx, &resource).await.map_err(conflict)?;
+        Ok(resource)
+    }
+
     /// The row as it will be, or the first refusal in the contract's order.
     async fn resource(&self, tx: &mut ZoneWrite<'_>) -> Result<Resource, Refusal> {
         let patch = &self.patch;
         let provider = routing::provider(tx, &patch.credential_provider_id).await?;
         let mut resource = existing(tx, &self.id).await?;
-        let was_control = resource.identifier == self.control;
+        let was_control = resource.identifier == self.hand.control;
         let identifier = patch.identifier.as_ref().unwrap_or(&resource.identifier).clone();
-        let is_control = identifier == self.control;
+        let is_control = identifier == self.hand.control;
         check_identifier(&identifier, is_control)?;
-        reserved::guard(self.may_reserve, &resource.identifier, reserved::RESOURCE)?;
-        reserved::guard(self.may_reserve, &identifier, reserved::RESOURCE)?;
-        if (was_control || is_control) && !self.is_global {
+        self.hand.guard(&resource.identifier, reserved::RESOURCE)?;
+        self.hand.guard(&identifier, reserved::RESOURCE)?;
+        if (was_control || is_control) && !self.hand.is_global {
             return Err(Refusal::conflict("protected_resource"));
         }
         let is_rerouted = provider.is_some() || patch.upstream_url.is_some();
@@ -82,7 +75,7 @@ impl Change {
             resource.credential_provider_id = provider;
         }
         if is_rerouted {
-            routing::guard_provider(tx, resource.credential_provider_id.as_ref(), self.may_reserve).await?;
+            routing::guard_provider(tx, resource.credential_provider_id.as_ref(), self.hand.may_reserve).await?;
         }
         if let Some(upstream_url) = &patch.upstream_url {
             resource.upstream_url.clone_from(upstream_url);
@@ -93,8 +86,8 @@ impl Change {
         if let Some(scopes) = &patch.scopes {
             resource.scopes.clone_from(scopes);
         }
-        if let Some(operations) = &self.operations {
-            resource.operations.clone_from(operations);
+        if let Some(operations) = &patch.operations {
+            resource.operations = operations::normalise(operations);
         }
         operations::check(&resource.operations, &resource.scopes)?;
         if patch.is_empty() {
@@ -110,7 +103,7 @@ impl Change {
             resource.limits = limits;
         }
         resource.identifier = identifier;
-        changed(&mut resource.attribution, &self.by, tx.now());
+        changed(&mut resource.attribution, &self.hand.by, tx.now());
         Ok(resource)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use caracal_authority::SubjectIssuerId;
 use caracal_store::Attribution;
 use caracal_store::subject_issuers::{self, SubjectIssuer};
-use http::{Method, StatusCode};
+use http::Method;
 use serde_json::Value;
 
 use super::{AUDIENCE, INVALID, View, address, conflict};
@@ -79,7 +79,7 @@ async fn create(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Re
                     attribution: Attribution::created(&change.by, tx.now()),
                 };
                 subject_issuers::add(tx, &row).await.map_err(conflict)?;
-                let recorded = change.trace.change(tx, StatusCode::CREATED, Some(change.id.as_str())).await?;
+                let recorded = change.trace.creation(tx, change.id.as_str(), &View::from(&row)).await?;
                 Ok::<_, Refusal>((row, recorded))
             })
         })

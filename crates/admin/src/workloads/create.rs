@@ -8,11 +8,11 @@ use std::sync::Arc;
 use caracal_authority::WorkloadId;
 use caracal_store::Attribution;
 use caracal_store::workloads::{self, Bindings, Workload};
-use http::{Method, StatusCode};
+use http::Method;
 use serde_json::Value;
 
 use super::secret::NewSecret;
-use super::{INVALID, NAME, WithSecret, require_free_name};
+use super::{INVALID, NAME, View, WithSecret, require_free_name};
 use crate::Admin;
 use crate::admin::fresh;
 use crate::answer::Changed;
@@ -68,7 +68,7 @@ async fn create(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Re
             };
             workloads::add(tx, &workload).await?;
             change.secret.keep(tx).await?;
-            let recorded = change.trace.change(tx, StatusCode::CREATED, Some(change.id.as_str())).await?;
+            let recorded = change.trace.creation(tx, change.id.as_str(), &View::of(&workload)?).await?;
             Ok::<_, Refusal>((workload, recorded))
         })
     });

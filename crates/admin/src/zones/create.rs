@@ -45,9 +45,12 @@ impl Draft {
     }
 }
 
+/// Slugs are looked up in an index, and not every engine's takes a row of any length.
+const SLUG: Text = Text::exact(1, 2_000);
+
 /// The member `slug`, when it is there.
 pub(super) fn slug_of(fields: &mut Fields) -> Result<Option<String>, Mismatch> {
-    let slug = fields.text("slug", Text::exact(1, usize::MAX))?;
+    let slug = fields.text("slug", SLUG)?;
     let is_slug =
         |slug: &String| slug.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     if slug.as_ref().is_some_and(|slug| !is_slug(slug)) {
@@ -84,6 +87,7 @@ async fn create(admin: Arc<Admin>, mut call: Call<Anywhere>) -> Result<Changed, 
             Box::pin(async move {
                 let zone = change.zone(tx).await?;
                 zones::add(tx, &zone).await.map_err(conflict)?;
+                change.trace.remember_zoneless(tx, zone.id.as_str(), &View::from(&zone)).await?;
                 let mut tx = tx.zone_write(&zone.id);
                 if let Some(owner) = &change.owner {
                     zones::give_to(&mut tx, owner).await?;

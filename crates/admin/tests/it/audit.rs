@@ -139,7 +139,7 @@ async fn a_query_is_refused_in_the_contracts_order() {
 }
 
 #[tokio::test]
-async fn pages_of_events_that_share_an_instant_lose_none() {
+async fn t16_clients_pages_of_events_that_share_an_instant_lose_none() {
     let world = World::new().await;
     let zone = world.zone("Ops").await;
     let events = (0..25).map(|number| event(&zone, &format!("e-{number:02}"), NOON)).collect();

@@ -71,7 +71,7 @@ fn state(begun: &Value) -> &str {
 }
 
 #[tokio::test]
-async fn what_somebody_agreed_to_becomes_an_account_of_the_subject_it_was_begun_for() {
+async fn t13_browser_what_somebody_agreed_to_becomes_an_account_of_the_subject_it_was_begun_for() {
     let world = World::new().await;
     let zone = world.zone("Ops").await;
     let provider = provider(&world, &zone, "files", json!({"scopes": ["files", "offline"]})).await;
@@ -121,7 +121,7 @@ async fn what_somebody_agreed_to_becomes_an_account_of_the_subject_it_was_begun_
 }
 
 #[tokio::test]
-async fn a_state_is_good_for_one_presentation_whatever_comes_of_it() {
+async fn t13_browser_a_state_is_good_for_one_presentation_whatever_comes_of_it() {
     let world = World::new().await;
     let (zone, other) = (world.zone("Ops").await, world.zone("Other").await);
     let provider = provider(&world, &zone, "once", json!({})).await;
@@ -153,7 +153,7 @@ async fn a_state_is_good_for_one_presentation_whatever_comes_of_it() {
 }
 
 #[tokio::test]
-async fn a_state_is_good_for_ten_minutes_and_for_what_it_was_begun_for() {
+async fn t13_browser_a_state_is_good_for_ten_minutes_and_for_what_it_was_begun_for() {
     let world = World::new().await;
     let zone = world.zone("Ops").await;
     let provider = provider(&world, &zone, "patient", json!({})).await;
@@ -263,7 +263,7 @@ async fn a_consent_is_begun_where_there_are_accounts() {
 }
 
 #[tokio::test]
-async fn a_browser_sees_a_page_without_markup_of_others() {
+async fn t13_browser_a_browser_sees_a_page_without_markup_of_others() {
     let world = World::new().await;
     let zone = world.zone("Ops").await;
     let provider = provider(&world, &zone, "pages", json!({})).await;

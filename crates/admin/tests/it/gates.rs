@@ -51,7 +51,9 @@ mod t01_control_plane_coverage {
         let zone = world.zone("Ops").await;
         for route in closed_routes() {
             let path = path(route.path, &zone);
-            for token in [None, Some("wrong"), Some(""), Some("admin-secret-012345678")] {
+            for token in
+                [None, Some("wrong"), Some(""), Some("admin-secret-012345678"), Some("admin-secret-01234567890")]
+            {
                 let answer = world.call_as(token, route.method.as_str(), &path, None).await;
                 answer.is_refused(401, "invalid_admin_token");
                 assert_eq!(answer.headers["www-authenticate"], "Bearer");
@@ -643,6 +645,9 @@ async fn t12_foothold_metrics_are_for_their_own_bearer_and_closed_without_one() 
         "caracal_api_outbox_dead_total",
         "caracal_api_outbox_oldest_pending_age_seconds",
         "caracal_api_outbox_oldest_dead_age_seconds",
+        "caracal_notifications_pending",
+        "caracal_notifications_oldest_pending_age_seconds",
+        "caracal_notification_attempts_total{outcome=\"delivered\"}",
     ] {
         assert!(answer.text.lines().any(|line| line.starts_with(&format!("{name} "))), "{name}: {}", answer.text);
     }

@@ -34,7 +34,7 @@ async fn add_sets(world: &World, zone: &str, count: usize) {
 }
 
 #[tokio::test]
-async fn six_hundred_rows_of_one_instant_come_once_each() {
+async fn t16_clients_six_hundred_rows_of_one_instant_come_once_each() {
     let world = World::new().await;
     let zone = world.zone("Ops").await;
     add_sets(&world, &zone, 600).await;

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
+use caracal_admin::AdminConfig;
 use caracal_authority::ZoneId;
 use caracal_crypto::chance;
 use caracal_crypto::hmac::HmacKey;
@@ -296,6 +297,36 @@ async fn a_receiver_that_fails_is_tried_eight_times_with_growing_pauses_and_then
     assert_eq!(world.get(&one).await.is(200)["last_error"], "sink responded 503");
     let moved = world.call("PATCH", &one, Some(json!({"url": server.url()}))).await.is(200);
     assert_eq!((&moved["consecutive_failures"], &moved["last_error"]), (&json!(0), &Value::Null));
+}
+
+#[tokio::test]
+async fn metrics_say_how_notifications_go() {
+    let world = World::with(AdminConfig { open_metrics: true, ..AdminConfig::default() }).await;
+    let zone = world.zone("Ops").await;
+    let server = receiver(&[500, 500, 500, 500, 500, 500, 500, 500]);
+    sink(&world, &zone, &server.url(), json!({})).await;
+    record(&world, &zone, EventType::StepUpIssued).await;
+    record(&world, &zone, EventType::StepUpDecided).await;
+    let told = async |name: &str| -> u64 {
+        let text = world.call_as(None, "GET", "/metrics", None).await.text;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned));
+        line.unwrap_or_else(|| panic!("{name}: {text}")).parse().unwrap()
+    };
+    for _ in 0..7 {
+        pass(&world).await;
+        assert_eq!(told("caracal_notifications_pending").await, 2);
+        world.clock.advance(1_200);
+    }
+    assert_eq!(told("caracal_notifications_oldest_pending_age_seconds").await, 7 * 1_200);
+    for _ in 0..3 {
+        pass(&world).await;
+        world.clock.advance(1_200);
+    }
+    assert_eq!(told("caracal_notifications_pending").await, 0);
+    for (outcome, count) in [("delivered", 1), ("failed", 8), ("abandoned", 1)] {
+        let name = format!("caracal_notification_attempts_total{{outcome=\"{outcome}\"}}");
+        assert_eq!(told(&name).await, count, "{outcome}");
+    }
 }
 
 #[tokio::test]

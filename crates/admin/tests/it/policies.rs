@@ -71,7 +71,7 @@ async fn a_policy_is_refused_in_the_contracts_order() {
         assert_eq!(answer.refused(), (status, code.to_owned()), "{body}");
     }
     let issues = world.call("POST", &path, Some(json!({"name": ""}))).await;
-    let issue = json!([{"path": ["name"], "message": "must have at least 1 characters"}]);
+    let issue = json!([{"path": ["name"], "message": "must have 1 to 512 characters"}]);
     assert_eq!(issues.json()["details"]["issues"], issue);
     world.call("POST", "/v1/zones/none/policies", Some(json!({}))).await.is_refused(404, "zone_not_found");
 

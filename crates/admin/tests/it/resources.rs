@@ -205,16 +205,6 @@ async fn a_zone_has_at_most_its_number_of_resources() {
     answer.is_refused(409, "resource_quota_exceeded");
 }
 
-#[tokio::test]
-async fn a_probe_that_is_asked_for_is_refused_rather_than_skipped() {
-    let set = Setting::new().await;
-    let mandate = json!({"name": "m", "kind": "caracal_mandate"});
-    let provider = set.world.create(&format!("/v1/zones/{}/providers", set.zone), mandate).await;
-    let body = set.body(json!({"credential_provider_id": provider, "check": true}));
-    set.world.call("POST", &set.path, Some(body)).await.is_refused(400, "resource_verification_unsupported");
-    set.world.call("POST", &set.path, Some(set.body(json!({"check": true})))).await.is(201);
-}
-
 mod t12_foothold_control_resource {
     use super::*;
 

@@ -10,6 +10,7 @@ use caracal_authority::Timestamp;
 use caracal_crypto::{SecretText, chance};
 use caracal_custody::{BackendError, SecretBackend};
 use caracal_http::egress::{OperatorClient, SimpleResponse};
+use caracal_http::json;
 use caracal_store::{BoxFuture, Clock};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
@@ -255,7 +256,7 @@ async fn lend(
     if answer.status != StatusCode::OK {
         return Err(platform.refused(LENDING, &answer));
     }
-    let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let said = json::parse(&answer.body).unwrap_or_default();
     let text = |name: &str| said[name].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     let ends = text("Expiration").and_then(|end| Timestamp::parse(&end).ok());
     match (text("AccessKeyId"), text("SecretAccessKey"), ends) {

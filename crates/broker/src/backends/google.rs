@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use caracal_crypto::SecretText;
 use caracal_custody::{BackendError, SecretBackend};
 use caracal_http::egress::OperatorClient;
-use caracal_http::form;
+use caracal_http::{form, json};
 use caracal_store::{BoxFuture, Clock};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::{Map, Value, json};
@@ -141,7 +141,7 @@ impl GoogleBackend {
             let list = format!("{secret}/versions?{query}");
             let answer = self.api.ask("list versions", Method::GET, &list, None).await?;
             self.api.web.done("list versions", &answer, None)?;
-            let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+            let said = json::parse(&answer.body).unwrap_or_default();
             let versions = said["versions"].as_array().map(Vec::as_slice).unwrap_or_default();
             for version in versions.iter().filter_map(|version| number(&version["name"])) {
                 if version < latest {
@@ -185,7 +185,7 @@ impl SecretBackend for GoogleBackend {
                 added = add().await?;
             }
             self.api.web.done("write", &added, None)?;
-            let said: Value = serde_json::from_slice(&added.body).unwrap_or_default();
+            let said = json::parse(&added.body).unwrap_or_default();
             if let Some(latest) = number(&said["name"])
                 && let Err(error) = self.destroy_before(&secret, latest).await
             {

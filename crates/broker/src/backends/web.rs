@@ -9,6 +9,7 @@ use bytes::Bytes;
 use caracal_crypto::SecretText;
 use caracal_custody::BackendError;
 use caracal_http::egress::{Host, OperatorClient, SimpleRequest, SimpleResponse, TargetUrl};
+use caracal_http::json;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::Value;
@@ -138,7 +139,7 @@ impl Web {
             StatusCode::NOT_FOUND => return Ok(None),
             _ => return Err(self.refused("read", answer)),
         }
-        let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let said = json::parse(&answer.body).unwrap_or_default();
         let value = said.pointer(pointer).and_then(Value::as_str);
         let envelope = value.and_then(|value| STANDARD.decode(value).ok());
         envelope.map(Some).ok_or_else(|| self.failed("read", "an answer without a value in base64"))
@@ -167,7 +168,7 @@ pub(super) struct Names {
 
 /// The word for an error, as the protocols of the backends have it: letters, never more than a few.
 pub(super) fn error_code(answer: &SimpleResponse) -> Option<String> {
-    let said: Value = serde_json::from_slice(&answer.body).ok()?;
+    let said = json::parse(&answer.body).ok()?;
     let found = ["/error/innererror/code", "/error/status", "/error/code", "/error", "/__type"]
         .iter()
         .find_map(|pointer| said.pointer(pointer).and_then(Value::as_str))?;

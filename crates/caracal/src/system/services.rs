@@ -14,7 +14,7 @@ use caracal_crypto::client_secret::SecretVerifier;
 use caracal_crypto::hmac::HmacKey;
 use caracal_custody::rewrap::Rewrap;
 use caracal_custody::{KeySets, LogKeys, SealedSecrets, SigningKeys, VerificationKeys, Withdrawals};
-use caracal_gateway::{Exchange, Gateway, GatewayConfig, RemoteSts, RemoteStsConfig};
+use caracal_gateway::{Exchange, FeedCounts, Gateway, GatewayConfig, RemoteSts, RemoteStsConfig};
 use caracal_http::FreshId;
 use caracal_http::egress::{AddressPolicy, GuardedConnector, OperatorClient, PrivateHosts, SystemResolver, TlsTrust};
 use caracal_http::health::Probe;
@@ -24,7 +24,7 @@ use caracal_ledger::transparency::{TransparencyLog, checkpoint};
 use caracal_ledger::{AnonymousDenials, ChainKey, Ledger, Spool, SweepMarks};
 use caracal_store::{Message, Store, StoreError};
 use caracal_stream::{
-    APPROVALS, Counters, DELEGATIONS, KEYS, POLICIES, REVOCATIONS, Redis, Relay, RelayOptions, Streams, Tail,
+    APPROVALS, Counters, DELEGATIONS, KEYS, POLICIES, REVOCATIONS, Redis, Rejection, Relay, RelayOptions, Streams, Tail,
 };
 use caracal_sts::{Capabilities, Guesses, LaunchRate, MintRate, ProcessGuesses, ProcessMintRate, Sts, StsConfig};
 use tokio::sync::watch;
@@ -206,7 +206,7 @@ impl Services {
         let admin_keys =
             AdminKeys { token: copy(&keys.admin_token), digests: keys.admin_token_digests, metrics_bearer };
         let admin = match runtime {
-            Some(runtime) => Some(Arc::new(admin(settings, &parts, admin_keys, runtime)?)),
+            Some(runtime) => Some(Arc::new(admin(settings, &parts, admin_keys, (runtime, issuer.clone()))?)),
             None => None,
         };
         let coordinator = settings.runs(Service::Coordinator).then(|| {
@@ -326,8 +326,15 @@ impl Services {
                 // Before the state is read, so that nothing is missed between the two.
                 let tail = Tail::begin(shared.redis.clone(), shared.key.clone(), &[REVOCATIONS, DELEGATIONS, KEYS]);
                 let tail = tail.await.map_err(|error| StartError::Setting(error.to_string()))?;
+                let state = tail.state();
+                gateway.count_feed_with(move || FeedCounts {
+                    caught_up: state.caught_up(),
+                    dead_letters: state.dead_letters(),
+                    invalid_signatures: state.bad_signatures(),
+                });
                 let (hearing, on) = (gateway.clone(), stop());
-                jobs.spawn(async move { tail.run(on, move |message: &Message| hearing.hear(message)).await });
+                let hear = move |message: &Message| hearing.hear(message).then_some(()).ok_or(Rejection::NoAnchor);
+                jobs.spawn(async move { tail.run(on, hear).await });
             }
             // Nobody may be answered before it is known what is revoked.
             gateway.refresh_revocations().await?;
@@ -341,7 +348,7 @@ impl Services {
             let tail = Tail::begin(shared.redis.clone(), shared.key.clone(), &[APPROVALS, POLICIES]);
             let tail = tail.await.map_err(|error| StartError::Setting(error.to_string()))?;
             let on = stop();
-            jobs.spawn(async move { tail.run(on, move |message: &Message| sts.hear(message)).await });
+            jobs.spawn(async move { tail.run(on, move |message: &Message| Ok(sts.hear(message))).await });
         }
         if let Some(requests) = self.requests.clone() {
             let on = stop();
@@ -351,7 +358,7 @@ impl Services {
             let tail = Tail::begin(shared.redis.clone(), shared.key.clone(), &[KEYS]);
             let tail = tail.await.map_err(|error| StartError::Setting(error.to_string()))?;
             let (withdrawals, on) = (self.withdrawals.clone(), stop());
-            jobs.spawn(async move { tail.run(on, move |message: &Message| withdrawals.hear(message)).await });
+            jobs.spawn(async move { tail.run(on, move |message: &Message| Ok(withdrawals.hear(message))).await });
             let (withdrawals, of, on) = (self.withdrawals.clone(), self.store.clone(), stop());
             jobs.spawn(async move { withdrawals.run(of, on).await });
         }
@@ -441,7 +448,12 @@ struct AdminKeys {
     metrics_bearer: Option<SecretText>,
 }
 
-fn admin(settings: &Settings, parts: &Parts, keys: AdminKeys, runtime: Arc<Sts>) -> Result<Admin, StartError> {
+fn admin(
+    settings: &Settings,
+    parts: &Parts,
+    keys: AdminKeys,
+    (runtime, issuer): (Arc<Sts>, String),
+) -> Result<Admin, StartError> {
     let AdminKeys { token, digests, metrics_bearer } = keys;
     let admin = Admin::new(
         AdminConfig {
@@ -457,6 +469,7 @@ fn admin(settings: &Settings, parts: &Parts, keys: AdminKeys, runtime: Arc<Sts>)
             metrics_bearer,
             open_metrics: parts.open_metrics,
             control_audience: settings.control_audience.clone(),
+            issuer: Some(issuer),
             trust_proxy: settings.trust_proxy,
             retention_ceiling: settings.audit.retention_days,
         },

@@ -43,6 +43,10 @@ fn received(collector: &FakeServer) -> (Vec<Told>, Vec<u8>) {
     (spans, bytes)
 }
 
+fn attribute(span: &Span, key: &str) -> Option<Value> {
+    span.attributes.iter().find(|attribute| attribute.key == key)?.value.clone()?.value
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -58,7 +62,8 @@ async fn a_governed_call_is_one_trace_under_the_callers_and_holds_no_secret() {
         ("API_V1_RATE_LIMIT_PER_MIN", "0"),
     ];
     let (http, mut system) = (Http::new(), Running::start_with(directory.path(), &settings));
-    let tenant = Tenant::provision(&http, &system, &upstream().await).await;
+    let reached = upstream().await;
+    let tenant = Tenant::provision(&http, &system, &reached).await;
     let (session, edge) = tenant.delegation(&http, &system).await;
     let mandate = tenant.mint(&http, &system, (&session, &edge)).await.unwrap().text("access_token");
     let bearer = format!("Bearer {mandate}");
@@ -80,8 +85,17 @@ async fn a_governed_call_is_one_trace_under_the_callers_and_holds_no_secret() {
     assert_eq!(hex(&request.parent_span_id), CALLER, "the caller's span is the parent");
     assert_eq!(exchange.parent_span_id, request.span_id);
     assert_eq!(commit.parent_span_id, exchange.span_id);
-    let status = request.attributes.iter().find(|attribute| attribute.key == "http.response.status_code").unwrap();
-    assert_eq!(status.value.clone().unwrap().value, Some(Value::IntValue(200)));
+    assert_eq!(attribute(request, "http.response.status_code"), Some(Value::IntValue(200)));
+    // The call upstream is a client's span (3) beside the exchange, and names its server without path and query.
+    let call = by_name.get(&("caracal-gateway", "upstream")).unwrap_or_else(|| panic!("{told:?}"));
+    assert_eq!((&call.parent_span_id, call.kind), (&request.span_id, 3));
+    assert_eq!(attribute(call, "http.request.method"), Some(Value::StringValue("GET".to_owned())));
+    assert_eq!(attribute(call, "http.response.status_code"), Some(Value::IntValue(200)));
+    assert_eq!(attribute(call, "server.address"), Some(Value::StringValue("127.0.0.1".to_owned())));
+    let port = reached.rsplit(':').next().unwrap().parse().unwrap();
+    assert_eq!(attribute(call, "server.port"), Some(Value::IntValue(port)));
+    assert!(call.start_time_unix_nano >= exchange.end_time_unix_nano, "the exchange is not part of it");
+    assert!(!call.attributes.iter().any(|attribute| format!("{attribute:?}").contains("/notes")));
     for service in ["caracal-api", "caracal-sts"] {
         assert!(spans.iter().any(|(name, span)| name == service && span.kind == 2), "requests of {service}");
     }

@@ -2,13 +2,20 @@
 //!
 //! RFC 8259 leaves open which of two members of one name counts. If a signed payload said `"aud"` twice, the Gateway
 //! could authorise one and an upstream believe the other; so there is no such payload here.
+//!
+//! Nor is there a member with a name that `serde_json` keeps to itself: it hands its own types through as objects with one.
+//! Claims go on as text, into evidence and to policy, and whoever reads that text by the same parser would find JSON where
+//! the signed payload has a string.
 
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// The object that `bytes` are, the whole of them. `None` for anything else, and for repeated members.
+/// What the names begin with that the parser keeps to itself.
+const PRIVATE_NAMES: &str = "$serde_json::private::";
+
+/// The object that `bytes` are, the whole of them. `None` for anything else, for repeated members and for private names.
 pub(super) fn parse(bytes: &[u8]) -> Option<Map<String, Value>> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = Unrepeated.deserialize(&mut deserializer).ok()?;
@@ -71,6 +78,9 @@ impl<'de> Visitor<'de> for Unrepeated {
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let mut members = Map::new();
         while let Some(name) = access.next_key::<String>()? {
+            if name.starts_with(PRIVATE_NAMES) {
+                return Err(A::Error::custom("a member has a name of the parser's own"));
+            }
             let value = access.next_value_seed(Unrepeated)?;
             if members.insert(name, value).is_some() {
                 return Err(A::Error::custom("a member appears twice"));
@@ -117,6 +127,9 @@ mod tests {
                 r#"{"a":NaN}"#,
                 r#"{"a":1e999}"#,
                 r#"{"a":"\ud800"}"#,
+                r#"{"$serde_json::private::RawValue":"{}"}"#,
+                r#"{"a":[{"$serde_json::private::RawValue":"{\"sub\":\"admin\"}"}]}"#,
+                r#"{"a":{"\u0024serde_json::private::Number":"1"}}"#,
                 deep.as_str(),
             ] {
                 assert_eq!(parse(refused.as_bytes()), None, "{refused}");

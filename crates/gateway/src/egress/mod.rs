@@ -12,31 +12,33 @@
 mod answer;
 mod bounds;
 mod clients;
-mod credential;
+pub(crate) mod credential;
 mod places;
 mod query;
-mod request;
-mod response;
-mod target;
+pub(crate) mod request;
+pub(crate) mod response;
+pub(crate) mod target;
 mod websocket;
 
 use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use caracal_http::egress::{EgressClient, EgressError};
-use caracal_http::{PeerAddr, RequestId};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TE};
+use caracal_http::egress::{EgressClient, EgressError, TargetUrl};
+use caracal_http::{PeerAddr, Profile, RequestId, trace as spans};
+use http::header::{CONTENT_LENGTH, TE};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
+use tracing::{Instrument, Span};
 
 use crate::Gateway;
 use crate::checks::{Granted, Permit};
 use crate::evidence::{Attempt, Outcome};
 use crate::exchange::Directive;
+use crate::grpc;
 use crate::outgoing::Answer;
 use crate::trace;
 use crate::upload::{Pulse, Timing, Upload, UploadBody, UploadFault};
@@ -85,16 +87,11 @@ enum Kind {
 impl Kind {
     fn of(inbound: &Inbound) -> Self {
         let parts = &inbound.parts;
-        if parts.version == Version::HTTP_2 && is_grpc(parts.headers.get(CONTENT_TYPE)) {
+        if grpc::is_call(parts) {
             return Self::Grpc;
         }
         Handshake::of(parts, !inbound.body.is_end_stream()).map_or(Self::Plain, Self::WebSocket)
     }
-}
-
-fn is_grpc(content_type: Option<&HeaderValue>) -> bool {
-    let essence = essence(content_type).map(str::to_ascii_lowercase);
-    essence.is_some_and(|essence| essence == "application/grpc" || essence.starts_with("application/grpc+"))
 }
 
 /// Whether every `%` is followed by two hex digits.
@@ -168,18 +165,30 @@ pub(crate) async fn forward(gateway: &Gateway, permit: Permit, inbound: Inbound)
     let client = gateway.clients.of(&zone, &target).to(&kind);
     let dispatched = Instant::now();
     let sent = Sent { upload: &upload, finished, read_deadline, upstream_timeout: bounds.upstream_timeout };
-    let upstream = match dispatch(client, request, sent, &kind).await {
+    let span = call(&method, &target);
+    let upstream = match dispatch(client, request, sent, &kind).instrument(span.clone()).await {
         Ok(upstream) => upstream,
-        Err(Failure::NotAddressable(refused)) => return Err(not_addressable(attempt, refused)),
+        Err(Failure::NotAddressable(refused)) => {
+            spans::failed(&span, Refusal::NotAddressable.reason());
+            return Err(not_addressable(attempt, refused));
+        }
         Err(Failure::Transport(refusal)) => {
+            spans::failed(&span, refusal.reason());
             let status = refusal.status();
             return Err(ended(attempt, Outcome::Transport(status), refusal));
         }
     };
     let asked = Asked { method, version, takes_trailers, kind, upload, pulse, bounds, expires_at };
+    spans::returned(&span, upstream.status());
+    drop(span);
     attempt.answered(upstream.status(), dispatched.elapsed());
     gateway.metrics.allowed.up();
     Ok(answer::relay(gateway, asked, upstream, attempt, watch))
+}
+
+/// The call as a trace shows it: from its dispatch to the head of the response. The upstream is named without path and query.
+fn call(method: &Method, target: &TargetUrl) -> Span {
+    spans::call(Profile::GATEWAY.service(), "upstream", method, (&target.host().to_string(), target.port()))
 }
 
 fn note_directive(attempt: &mut Attempt, directive: &Directive) {
@@ -204,7 +213,7 @@ type Built = (Request<UploadBody>, Arc<Upload>, oneshot::Receiver<()>);
 fn build(
     gateway: &Gateway,
     inbound: Inbound,
-    target: &caracal_http::egress::TargetUrl,
+    target: &TargetUrl,
     (directive, access_token): (&Directive, &caracal_crypto::SecretText),
     (kind, timing, bounds): (&Kind, Timing, &Bounds),
     attempt: &mut Attempt,
@@ -331,7 +340,7 @@ fn failure(error: &(dyn Error + 'static), upload: &Upload) -> Failure {
 }
 
 /// A media type without its parameters.
-fn essence(content_type: Option<&HeaderValue>) -> Option<&str> {
+pub(crate) fn essence(content_type: Option<&HeaderValue>) -> Option<&str> {
     Some(content_type?.to_str().ok()?.split(';').next()?.trim())
 }
 
@@ -347,13 +356,5 @@ mod tests {
         for broken in ["%", "/%", "/%2", "/%zz", "/a%%20", "%2g", "/%u002e"] {
             assert!(!escapes_are_whole(broken), "{broken}");
         }
-    }
-
-    #[test]
-    fn grpc_is_known_by_its_media_type_and_not_by_one_that_only_begins_like_it() {
-        let is = |text: &'static str| is_grpc(Some(&HeaderValue::from_static(text)));
-        assert!(is("application/grpc") && is("application/grpc+proto") && is("Application/gRPC; x=y"));
-        assert!(!is("application/grpc-web") && !is("application/grpc-web+proto") && !is("application/grpcs"));
-        assert!(!is("text/grpc") && !is_grpc(None));
     }
 }

@@ -183,7 +183,7 @@ fn short(refusal: &ExchangeRefusal) -> (u16, &str, &str, RefusalKind) {
 }
 
 #[tokio::test]
-async fn the_question_is_the_contracts_and_every_try_has_a_nonce_of_its_own() {
+async fn t02_sts_gateway_signature_the_question_is_the_contracts_and_every_try_has_a_nonce_of_its_own() {
     let server = Server::that(Does::Says(json("200 OK", ALLOW))).await;
     let sts = sts(&server);
     for _ in 0..2 {

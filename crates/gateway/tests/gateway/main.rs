@@ -9,6 +9,7 @@ mod sts;
 mod upstream;
 mod world;
 
+mod edge_cases;
 mod evidence;
 mod operations;
 mod remote;

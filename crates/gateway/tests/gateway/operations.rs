@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use caracal_crypto::Secret;
-use caracal_gateway::{GatewayConfig, MetricsAccess};
+use caracal_gateway::{FeedCounts, GatewayConfig, MetricsAccess};
 use caracal_http::server::Ended;
 use serde_json::json;
 use std::sync::atomic::Ordering;
@@ -148,6 +148,50 @@ async fn metrics_are_text_and_json_of_the_same_numbers() {
     {
         assert_eq!(world.metric(key).await, value, "{key}");
     }
+}
+
+/// §20.2, text only: three gauges without the Gateway's prefix, which rise with what is in use.
+#[tokio::test]
+async fn the_stores_connections_are_shown_as_they_are_used() {
+    let upstream = Upstream::ok().await;
+    let world = World::before(&upstream).await;
+    let shown = async |name: &str| {
+        let text = world.ask(&plain("GET", "/metrics", "")).await.text();
+        let value = text.lines().find_map(|line| line.strip_prefix(&format!("caracal_db_pool_{name} ")));
+        value.unwrap_or_else(|| panic!("no {name}: {text}")).parse::<f64>().unwrap()
+    };
+    let all = shown("max_conns").await;
+    assert!(all >= 2.0);
+    let held = [world.store.snapshot().await.unwrap(), world.store.snapshot().await.unwrap()];
+    let (before, ratio) = (shown("acquired_conns").await, shown("in_use_ratio").await);
+    assert!(before >= 2.0 && ratio >= 2.0 / all && ratio <= 1.0, "{before} of {all}, {ratio}");
+    drop(held);
+    let given_back = async { while shown("acquired_conns").await > 0.0 {} };
+    tokio::time::timeout(std::time::Duration::from_secs(10), given_back).await.unwrap();
+    assert_eq!(shown("in_use_ratio").await, 0.0);
+    let json = world.ask(&plain("GET", "/metrics.json", "")).await.json();
+    assert!(json.as_object().unwrap().keys().all(|key| !key.contains("pool")), "{json}");
+}
+
+/// §20.2: what became of messages before the Gateway heard of them is told by whoever hands them on.
+#[tokio::test]
+async fn the_feed_of_revocations_is_counted_by_whom_it_comes_from() {
+    let world = World::scripted(|_| Said::Hang).await;
+    for name in ["pending_replayed", "dead_letters", "invalid_signatures"] {
+        assert_eq!(world.metric(&format!("revocation_{name}")).await, 0, "without a feed");
+    }
+    world.gateway.count_feed_with(|| FeedCounts { caught_up: 1, dead_letters: 2, invalid_signatures: 3 });
+    let text = world.ask(&plain("GET", "/metrics", "")).await.text();
+    let at = |line: &str| text.find(line).unwrap_or_else(|| panic!("no {line}: {text}"));
+    let order = [
+        "\ncaracal_gateway_revocation_messages_total 0\n",
+        "\ncaracal_gateway_revocation_pending_replayed_total 1\n",
+        "\ncaracal_gateway_revocation_dead_letters_total 2\n",
+        "\ncaracal_gateway_revocation_invalid_signatures_total 3\n",
+        "\ncaracal_gateway_revocation_reloads_total ",
+    ];
+    assert!(order.map(at).is_sorted(), "in the contract's order");
+    assert_eq!(world.metric("revocation_invalid_signatures").await, 3);
 }
 
 #[tokio::test]

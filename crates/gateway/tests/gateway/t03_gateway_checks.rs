@@ -245,6 +245,46 @@ async fn stale_revocation_state_refuses_everything_before_anything_else() {
     assert_eq!(world.get("/x").await.refusal(), expected);
 }
 
+/// Property 4, dependency by dependency; keys and store are one here, and each answer is an outage, never a verdict (D8).
+#[tokio::test]
+async fn whatever_is_unavailable_nothing_is_forwarded() {
+    let upstream = Upstream::ok().await;
+    let url = upstream.url("");
+    let config = GatewayConfig { sts_timeout: std::time::Duration::from_millis(50), ..config() };
+    let world = World::with(config, |_| Said::Hang).await;
+    let denied = |code: &'static str, text: &'static str| {
+        Said::No(ExchangeRefusal::denied(StatusCode::SERVICE_UNAVAILABLE, code, text))
+    };
+    type Script = Box<dyn Fn() -> Said + Send + Sync>;
+    let scripts: [(&str, u16, Script); 4] = [
+        ("the store of used mandates", 503, Box::new(|| Said::Unable(ExchangeRefusal::unavailable()))),
+        ("the STS", 504, Box::new(|| Said::Hang)),
+        ("policy", 503, Box::new(move || denied("policy_eval_failed", "policy evaluation failed"))),
+        ("the signing key", 502, Box::new(|| Said::Empty)),
+    ];
+    for (what, status, script) in scripts {
+        world.sts.says(move |_| script());
+        // A caller of another zone each time: none of them has a circuit open.
+        let zone = format!("z-{status}-{}", what.len());
+        let mut claims = world.claims();
+        claims["zone_id"] = json!(zone);
+        let mandate = world.sign(&zone, &claims).await;
+        let answer = world.ask(&request("GET", "/x", &mandate, "")).await;
+        assert_eq!(answer.status(), status, "{what}: {}", answer.text());
+    }
+    // All well again: the same Gateway forwards.
+    world.sts.says(move |_| Said::Go(crate::world::to(url.clone())));
+    assert_eq!(upstream.connections(), 0);
+    assert_eq!(world.get("/x").await.status(), 200);
+    world.clock.advance(71);
+    assert_eq!(world.get("/x").await.status(), 503, "revocation state");
+    world.clock.advance(-71);
+    let mandate = world.mandate(json!({})).await;
+    world.store.close().await;
+    assert_eq!(world.ask(&request("GET", "/x", &mandate, "")).await.status(), 503, "keys");
+    assert_eq!(upstream.received().len(), 1);
+}
+
 #[tokio::test]
 async fn a_refusal_of_the_sts_is_relayed_with_our_request_id() {
     let (world, upstream) = world().await;

@@ -239,3 +239,64 @@ async fn headers_that_only_look_like_others_do_not_reach_who_could_mistake_them(
     }
     assert_eq!((received.get("x_kept"), received.body.len()), (Some("1"), 0));
 }
+
+/// 64 KiB of zeros.
+const COMPRESSED: &[u8] = b"\
+    \x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\xed\xc1\x01\x01\x00\x00\x00\x80\x90\xfe\xaf\xee\x08\x0a\x00\
+    \x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\
+    \x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\
+    \x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x6a\xeb\x8e\x97\xd7\x00\x00\x01\x00";
+
+/// §15.3, §17.1: nothing is asked for that the caller did not ask for, and nothing is unpacked here, so nothing can swell here.
+#[tokio::test]
+async fn a_compressed_body_is_passed_on_as_it_came() {
+    let upstream = Upstream::answering(|_| {
+        let mut response = Response::new(full(COMPRESSED));
+        response.headers_mut().insert("content-encoding", "gzip".parse().unwrap());
+        response
+    })
+    .await;
+    let world = World::before(&upstream).await;
+    for (asked, seen) in [("", None), ("Accept-Encoding: gzip, br\r\n", Some("gzip, br"))] {
+        let headers = format!(
+            "{asked}Content-Encoding: gzip\r\nContent-Length: {}\r\nX-Request-Id: r{}\r\n",
+            COMPRESSED.len(),
+            asked.len()
+        );
+        let mut caller = world.caller().await;
+        caller.send(world.request("POST", "/x", &headers).await).await;
+        caller.send(COMPRESSED).await;
+        let answer = caller.answer(true).await;
+        assert_eq!((answer.status(), answer.get("content-encoding")), (200, Some("gzip")));
+        assert_eq!(answer.get("content-length"), Some(COMPRESSED.len().to_string().as_str()));
+        assert_eq!(answer.body, COMPRESSED);
+        let received = upstream.received().pop().unwrap();
+        assert_eq!((received.get("accept-encoding"), received.body.as_slice()), (seen, COMPRESSED));
+        let metadata = world.event(&format!("r{}", asked.len())).await.2;
+        assert_eq!(
+            (&metadata["request_bytes"], &metadata["response_bytes"]),
+            (&json!(COMPRESSED.len()), &json!(COMPRESSED.len()))
+        );
+    }
+}
+
+/// A length that lies: the caller hangs up before it has sent what it promised.
+#[tokio::test]
+async fn a_caller_who_sends_less_than_it_said_completes_nothing_upstream() {
+    let upstream = Upstream::ok().await;
+    let world = World::before(&upstream).await;
+    for (id, framing, part) in [
+        ("r-1", "Content-Length: 10\r\n", "abc"),
+        ("r-2", "Transfer-Encoding: chunked\r\n", "a\r\nabc"),
+        ("r-3", "Transfer-Encoding: chunked\r\n", "3\r\nabc\r\n"),
+        ("r-4", "Transfer-Encoding: chunked\r\n", "3\r\nabc\r\n0\r\n"),
+    ] {
+        let mut caller = world.caller().await;
+        caller.send(world.request("POST", "/x", &format!("{framing}X-Request-Id: {id}\r\n")).await).await;
+        caller.send(part).await;
+        drop(caller);
+        let (_, status, metadata) = world.event(id).await;
+        assert_eq!((status.as_str(), &metadata["gateway_status"]), ("upstream_error", &json!(499)), "{id}");
+    }
+    assert!(upstream.received().iter().all(|received| !received.whole));
+}

@@ -7,8 +7,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use caracal_gateway::GatewayConfig;
-use http::{HeaderMap, Request, Response};
+use caracal_gateway::{ExchangeRefusal, GatewayConfig};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -357,5 +357,41 @@ mod grpc {
         let response = call(&world, nothing()).await;
         assert_eq!(response.status(), 401);
         assert!(heads.lock().unwrap().is_empty());
+    }
+
+    /// A refusal in the shape of gRPC: one head, no body, the HTTP status that everybody else gets.
+    #[tokio::test]
+    async fn a_refused_call_is_told_why_in_its_own_terms_and_others_in_the_contracts() {
+        let world =
+            World::with(GatewayConfig { cleartext_http2: true, ..config() }, |request| match request.path.as_str() {
+                "/items.Items/Denied" => {
+                    Said::No(ExchangeRefusal::denied(StatusCode::FORBIDDEN, "access_denied", "100% denied"))
+                }
+                "/items.Items/Silent" => {
+                    Said::No(ExchangeRefusal::denied(StatusCode::FORBIDDEN, "policy_eval_failed", ""))
+                }
+                _ => Said::Go(to("http://127.0.0.1:1")),
+            })
+            .await;
+        for (path, status, grpc, message) in [
+            ("/items.Items/Denied", 403, "7", "100%25 denied"),
+            ("/items.Items/Silent", 403, "7", "policy_eval_failed"),
+            ("/items.Items/Away", 502, "14", "upstream unreachable"),
+            ("/items.Items/%2e%2e", 400, "3", "path traversal not permitted"),
+        ] {
+            let mut request = asking(&world, path, nothing()).await;
+            request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+            let response = connect(&world).await.send_request(request).await.unwrap();
+            let headers = response.headers().clone();
+            let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+            assert_eq!((response.status().as_u16(), text("grpc-status")), (status, Some(grpc)), "{path}");
+            assert_eq!((text("grpc-message"), text("content-type")), (Some(message), Some("application/grpc")));
+            assert_eq!((text("x-request-id"), text("content-length")), (Some("r-1"), None));
+            assert!(response.body().is_end_stream(), "one head is all there is");
+            // Nobody else hears of gRPC.
+            let response = connect(&world).await.send_request(asking(&world, path, nothing()).await).await.unwrap();
+            assert_eq!((response.status().as_u16(), response.headers().get("grpc-status")), (status, None));
+            assert_eq!(response.headers()["content-type"], "application/json");
+        }
     }
 }

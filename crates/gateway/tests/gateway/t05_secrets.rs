@@ -56,6 +56,10 @@ async fn neither_logs_nor_answers_nor_evidence_show_a_secret_however_a_call_ends
         let headers = format!("X-Request-Id: r-{n}\r\nContent-Length: {}\r\n", BODY.len());
         let answer = world.ask(&format!("{}{BODY}", request("POST", "/x", &mandate, &headers))).await;
         assert_eq!(answer.status(), status, "{n}");
+        // Where a call would have gone is the operator's to know.
+        for address in ["127.0.0.1", "169.254", "unknown.test"] {
+            assert!(!format!("{answer:?} {}", answer.text()).contains(address), "{n}: {address}");
+        }
         answers += &format!("{answer:?} {}", answer.text());
         let event = world.events(&format!("r-{n}"), 1).await.remove(0);
         answers += &format!("{event:?}");

@@ -1,5 +1,6 @@
 //! A zone is a type: what belongs to one is absent in every other, under whichever id it is asked for.
 
+use caracal_authority::ApplicationId;
 use caracal_authority::approval::Binding;
 use caracal_authority::session::SessionStatus;
 
@@ -12,6 +13,7 @@ use crate::evidence::EvidenceFilter;
 use crate::grants::GrantFilter;
 use crate::invocations::InvocationFilter;
 use crate::page::Page;
+use crate::receipts::KeyScope;
 use crate::resources::ResourceFilter;
 use crate::sessions::Among;
 use crate::{
@@ -71,7 +73,8 @@ async fn holdings(fresh: &Fresh, name: &str) -> Vec<(&'static str, bool)> {
     let mut snapshot = fresh.store.snapshot().await.unwrap();
     let read = &mut snapshot.zone(&zone(name));
     let (page, keys) = (Page::first(10), ["key".to_owned()]);
-    let app = id!("app-1");
+    let app: ApplicationId = id!("app-1");
+    let caller = KeyScope::Application(app.clone());
     vec![
         ("owner", zones::find_owner(read).await.unwrap().is_some()),
         ("application", applications::lookup(read, &app).await.unwrap().is_some()),
@@ -162,8 +165,8 @@ async fn holdings(fresh: &Fresh, name: &str) -> Vec<(&'static str, bool)> {
         ("invocation", invocations::lookup(read, &id!("n-1")).await.unwrap().is_some()),
         ("invocations", { !invocations::list(read, &InvocationFilter::default(), None, 9).await.unwrap().is_empty() }),
         ("record", records::lookup(read, &id!("rec-1")).await.unwrap().is_some()),
-        ("receipt", receipts::find_live(read, "session.start.v2", &app, &keys).await.unwrap().is_some()),
-        ("receipts", receipts::count_live_explicit(read, "session.start.v2", &app, 9).await.unwrap() > 0),
+        ("receipt", receipts::find_live(read, "session.start.v2", &caller, &keys).await.unwrap().is_some()),
+        ("receipts", receipts::count_live_explicit(read, "session.start.v2", &caller, 9).await.unwrap() > 0),
         ("used mandate", used_mandates::is_used(read, "jti-1").await.unwrap()),
         ("approval", approvals::lookup(read, &id!("ap-1")).await.unwrap().is_some()),
         ("live approval", {

@@ -92,6 +92,9 @@ macro_rules! conformance_suite {
                 another_zones_ids_are_absent
                 another_zones_rows_cannot_be_changed
             }
+            connections = transactions {
+                a_connection_is_in_use_as_long_as_its_transaction
+            }
             pages = pages {
                 rows_of_one_instant_are_each_on_one_page
             }
@@ -128,6 +131,7 @@ macro_rules! conformance_suite {
                 records_come_back_as_stored
                 all_that_descends_from_a_record_falls_however_deep
                 receipts_come_back_as_stored
+                a_key_is_remembered_with_its_request_in_its_scope
                 holds_come_back_as_stored
                 a_request_has_one_hold_while_one_answers_for_it
                 a_hold_is_decided_and_spent_under_its_conditions_only

@@ -5,15 +5,16 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
+use std::time::Duration;
 
 use caracal_authority::ZoneId;
 
-use super::Make;
 use super::fixtures::{Held, at, fresh, id, zone};
+use super::{Fresh, Make};
 use crate::clock::ManualClock;
 use crate::effects::Committed;
 use crate::error::StoreError;
-use crate::store::Store;
+use crate::store::{Connections, Store};
 use crate::{delegations, deployment, outbox, used_mandates};
 
 /// Marks the mandate `jti` as used.
@@ -237,6 +238,28 @@ pub async fn a_snapshot_has_one_time(make: Make) {
     let (before, after) = moved.unwrap();
     assert_eq!((before, after), (at(60), at(60)));
     assert_eq!(fresh.store.now(), at(120));
+}
+
+/// What is shown to operators as the use of the store's connections.
+pub async fn a_connection_is_in_use_as_long_as_its_transaction(make: Make) {
+    let Fresh { store, kept: _kept } = fresh(make).await;
+    let settled = async |in_use: usize| {
+        let given_back = async {
+            while store.connections().in_use != in_use {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), given_back).await.unwrap();
+    };
+    settled(0).await;
+    let all = store.connections().all;
+    assert!(all >= 2);
+    let (one, other) = (store.snapshot().await.unwrap(), store.snapshot().await.unwrap());
+    assert_eq!(store.connections(), Connections { all, in_use: 2 });
+    drop(one);
+    settled(1).await;
+    drop(other);
+    settled(0).await;
 }
 
 /// Callers are dropped before their change was submitted, while it waits for room, and after; each wrote two rows.

@@ -143,6 +143,11 @@ impl Lanes {
         self.waiting.load(Ordering::Relaxed)
     }
 
+    /// Of `all` connections for changes, those at work.
+    pub(super) fn connections_in_use(&self, all: usize) -> usize {
+        all.saturating_sub(self.connections.available_permits())
+    }
+
     /// Refuses what comes, waits for what was submitted.
     pub(super) async fn close(&self) {
         self.state().closed = true;

@@ -41,6 +41,7 @@ pub(crate) use session::Session;
 
 use crate::ahead::Named;
 use crate::error::{OpenError, StoreError};
+use crate::store::Connections;
 use crate::tx::{Engine, Tx};
 use crate::version::{Versions, ZoneVersion};
 use crate::writer::{Job, Shared, stopped};
@@ -103,6 +104,12 @@ impl Postgres {
 
     pub(crate) fn waiting(&self) -> usize {
         self.lanes.waiting()
+    }
+
+    pub(crate) fn connections(&self) -> Connections {
+        let (readers, writers) = self.pool.shares();
+        let reading = readers.saturating_sub(self.readers.available_permits());
+        Connections { all: readers + writers, in_use: reading + self.lanes.connections_in_use(writers) }
     }
 
     pub(crate) async fn close(&self) {

@@ -82,7 +82,7 @@ impl Sts {
     /// (difference D17), but on their own: a user who sends nonsense must not keep the application from its other work.
     pub(crate) async fn of_client(
         &self,
-        asked: Asked,
+        asked: &Asked,
         guesser: &Guesser,
         request_id: &str,
     ) -> Result<Granted, ExchangeError> {

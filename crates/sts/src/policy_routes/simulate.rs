@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use caracal_authority::ZoneId;
-use caracal_http::{Problem, Profile};
+use caracal_http::{Problem, Profile, json};
 use http::{Request, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -65,8 +65,10 @@ impl Sts {
         let malformed = |what: String| {
             Problem::new(StatusCode::BAD_REQUEST, "invalid_token").describe(format!("the body is no question: {what}"))
         };
-        let asked: Asked = serde_json::from_slice(&body).map_err(|error| malformed(error.to_string()))?;
+        // Read once and strictly: `input` goes on as a document of its own, and has to say the same to whoever evaluates it.
+        let document = json::parse(&body).map_err(|error| malformed(error.to_string()))?;
         drop(body);
+        let asked: Asked = serde_json::from_value(document).map_err(|error| malformed(error.to_string()))?;
         if asked.policies.is_empty() {
             return Err(malformed("`policies` is empty".to_owned()));
         }

@@ -165,7 +165,10 @@ mod t14_automation_decisions {
         let challenge = r#"Bearer realm="caracal-sts", error="invalid_token""#;
         assert_eq!((wrong.outcome().as_str(), wrong.header("www-authenticate")), ("401 invalid_token", challenge));
         let large = json!({"decision": "approved", "padding": "x".repeat(65_536)}).to_string();
-        for body in ["", "no json", "[]", r#"{"decision": 1}"#, &large] {
+        // Whoever reads the first and whoever reads the last of two members read two decisions.
+        let twice = r#"{"decision": "rejected", "decision": "approved"}"#;
+        let spelt = r#"{"decision": "rejected", "\u0064ecision": "approved"}"#;
+        for body in ["", "no json", "[]", r#"{"decision": 1}"#, twice, spelt, &large] {
             let request = Request::post(format!("/approvals/{id}/decision")).header("authorization", "Bearer x");
             assert_eq!(
                 world.send(request.body(Body::from(body.to_owned())).unwrap()).await.outcome(),

@@ -385,6 +385,29 @@ mod t02_sts_reissue {
     }
 
     #[tokio::test]
+    async fn however_often_it_is_told_again_all_of_it_is_on_record_and_ends_with_the_one_record() {
+        let world = World::held().await;
+        let hold = world.hold().await;
+        assert!(world.operator_decides(id_of(&hold), true).await);
+        let mut told = Vec::new();
+        for _ in 0..3 {
+            told.push(with(id_of(&hold)).send(&world).await.token().to_owned());
+        }
+        let claims: Vec<Value> = told.iter().map(|mandate| claims_of(mandate)).collect();
+        let sid = claims[0]["sid"].as_str().unwrap();
+        assert!(claims.iter().all(|claims| claims["sid"] == sid));
+        let recorded = world.evidence().await.into_iter().filter(|event| event.row.event_type == "step_up_consumed");
+        let recorded: Vec<Value> = recorded.map(|event| event.metadata["mandate_id"].clone()).collect();
+        assert_eq!(recorded, claims.iter().map(|claims| claims["jti"].clone()).collect::<Vec<_>>());
+        assert!(world.sts.exchange_for_gateway(gateway_call(&told[0])).await.is_ok());
+        world.revoke_record(sid).await;
+        for mandate in &told[1..] {
+            let refused = world.sts.exchange_for_gateway(gateway_call(mandate)).await.err().unwrap();
+            assert_eq!((refused.status().as_u16(), refused.code()), (403, "access_denied"));
+        }
+    }
+
+    #[tokio::test]
     async fn a_mandate_that_was_issued_again_is_a_mandate() {
         let world = World::held().await;
         let hold = world.hold().await;

@@ -75,6 +75,38 @@ mod t02_sts_client_authentication {
         assert_eq!(Ask::bootstrap().set("client_secret", "cs_rotated").send(&world).await.status, 200);
     }
 
+    /// Remembered is what a secret was right for. Whether that is what the named application has is looked at each time, and
+    /// where it is not, everything is as if nothing had been remembered.
+    #[tokio::test]
+    async fn a_secret_that_is_remembered_proves_the_one_application_that_has_it_now() {
+        let world = World::counting_derivations().await;
+        let other = world.verifier.hash("cs_other").await.unwrap();
+        world.change_application("app-notes", |row| row.secret_hash = Some(other)).await;
+        assert_eq!(Ask::bootstrap().send(&world).await.status, 200);
+        let (derived, recorded) = (world.verifier.derivations(), world.evidence().await.len());
+        for (number, ask) in [
+            Ask::bootstrap().set("application_id", "app-notes"),
+            Ask::bootstrap().set("application_id", "app-unknown"),
+            Ask::bootstrap().set("application_id", "app-notes").set("zone_id", OTHER_ZONE),
+            Ask::mint().set("application_id", "app-notes"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let answer = ask.send(&world).await;
+            assert_eq!(answer.outcome(), "401 access_denied", "{}", ask.encoded());
+            let derivations = derived + u64::try_from(number).unwrap() + 1;
+            assert_eq!(world.verifier.derivations(), derivations, "it costs what any wrong secret costs");
+            assert_eq!(world.counted("client_unauthenticated").await, 1, "and counts like one");
+        }
+        assert_eq!(world.evidence().await.len(), recorded, "nobody proved anything");
+        // In another zone it is told the right one, as ever.
+        assert_eq!(Ask::bootstrap().set("zone_id", OTHER_ZONE).send(&world).await.outcome(), "403 zone_invalid");
+        assert_eq!(Ask::bootstrap().send(&world).await.status, 200);
+        world.tamper("UPDATE applications SET archived_at = 1 WHERE id = 'app-docs'");
+        assert_eq!(Ask::bootstrap().send(&world).await.outcome(), "401 access_denied");
+    }
+
     /// Runs `asked` until the stored hash is read and the derivation has begun.
     async fn derives<F: Future>(world: &World, mut asked: Pin<&mut F>) {
         while world.verifier.derivations() == 0 {

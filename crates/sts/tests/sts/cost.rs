@@ -38,8 +38,8 @@ async fn a_mint_is_one_change_and_so_is_an_exchange_and_strangers_cause_none() {
     changes("strangers", 0);
 }
 
-/// On a server, what a decision names costs one round trip, however long its line of delegations; the rest is the client
-/// and the commit.
+/// On a server, what a decision names costs one round trip, the client included and however long its line of delegations;
+/// the rest is the commit.
 #[tokio::test]
 async fn a_decision_waits_for_its_facts_once() {
     let world = World::new().await;
@@ -53,8 +53,8 @@ async fn a_decision_waits_for_its_facts_once() {
     let before = world.store.round_trips();
     assert!(world.sts.exchange_for_gateway(gateway_call(&mandate)).await.is_ok());
     let exchange = world.store.round_trips() - before;
-    // Two for the client, one for all facts, six for the commit; one, and seven with the mark of the mandate's use.
-    assert_eq!((mint, exchange), if world.store.is_shared() { (9, 8) } else { (0, 0) });
+    // One for all facts and six for the commit; one, and seven with the mark of the mandate's use.
+    assert_eq!((mint, exchange), if world.store.is_shared() { (7, 8) } else { (0, 0) });
 }
 
 /// The account of the subject is named by what is presented, so it costs no round trip of its own.

@@ -66,6 +66,21 @@ mod t02_sts_evaluated_policy {
         assert_eq!(Ask::mint().send(&world).await.status, 200);
     }
 
+    /// Security property 3, with the control that what a Gateway says of its call does reach policy.
+    #[tokio::test]
+    async fn the_operation_that_an_unsigned_caller_names_reaches_neither_policy_nor_the_floor() {
+        let world = World::new().await;
+        let told = "restrict contains \"method\" if input.action.method\n\
+                    restrict contains \"path\" if input.action.path";
+        world.activate(&with(told)).await;
+        for ask in [Ask::mint(), Ask::bootstrap()] {
+            let ask = ask.set("request_method", "DELETE").set("request_path", "/admin").set("gateway_request_id", "x");
+            assert_eq!(ask.send(&world).await.status, 200, "{}", ask.encoded());
+        }
+        let signed = Signed::exchange(&world, &world.mandate().await).send(&world).await;
+        assert_eq!(signed.text("error_description"), "policy denied (restriction_active)");
+    }
+
     #[tokio::test]
     async fn every_resource_of_an_exchange_is_a_question_of_its_own() {
         let world = World::new().await;

@@ -122,6 +122,27 @@ mod t06_evidence_of_grants {
         assert!(!caracal_store::used_mandates::is_used(&mut snapshot.zone(&zone()), &jti).await.unwrap());
     }
 
+    /// §12, §16: no two mandates have one name.
+    #[tokio::test]
+    async fn a_mandate_whose_id_is_taken_is_none_and_that_is_on_record() {
+        let world = World::new().await;
+        let mandate = world.mandate().await;
+        let records = world.record_ids();
+        world.take_every_jti();
+        for request in [Ask::mint().request(), Signed::exchange(&world, &mandate).request()] {
+            let answer = world.send(request).await;
+            assert_eq!(answer.outcome(), "500 internal_error");
+            let event = world.last_event().await;
+            assert_eq!((event.row.event_type.as_str(), event.outcome().as_str()), ("jti_collision", "deny anomaly"));
+            assert_eq!((event.text("app_id"), event.text("request_id")), (APP, answer.header("x-request-id")));
+            assert_eq!(event.text("jti").len(), 36);
+        }
+        assert_eq!(world.record_ids(), records);
+        // What was presented is used up, as by any other decision.
+        assert_eq!(Signed::exchange(&world, &mandate).send(&world).await.outcome(), "401 invalid_token");
+        assert_chain_is_intact(&world).await;
+    }
+
     #[tokio::test]
     async fn what_was_allowed_and_then_refused_as_a_whole_is_no_allow() {
         let world = World::new().await;

@@ -140,6 +140,29 @@ mod t02_sts_hostile_tokens {
         }
     }
 
+    /// The parser hands its own types through as objects with such a member: to whoever reads the claims once more, from
+    /// evidence or as a question to policy, the text behind it would be JSON.
+    #[tokio::test]
+    async fn a_member_with_a_name_of_the_parser_s_own_is_refused() {
+        let scene = Scene::new().await;
+        let text = scene.session.to_string();
+        for member in [
+            r#""$serde_json::private::RawValue":"{}","#,
+            r#""act":{"$serde_json::private::RawValue":"{\"sub\":\"admin\"}"},"#,
+            r#""act":[[{"$serde_json::private::Number":"1"}]],"#,
+            r#""act":{"\u0024serde_json::private::RawValue":"1"},"#,
+        ] {
+            let payload = text.replacen('{', &format!("{{{member}"), 1);
+            scene.refuses(member, &scene.signed(&payload).await).await;
+        }
+        let token = scene.signed(&text).await;
+        let header = header_of(&token).to_string().replacen('{', r#"{"x":{"$serde_json::private::RawValue":"1"},"#, 1);
+        scene.refuses("in the header", &put_together(&header, &text, &[7; 64])).await;
+        // The name alone is nobody's, and a text may say it.
+        let said = text.replacen('{', r#"{"act":"$serde_json::private::RawValue","#, 1);
+        assert_eq!(Ask::direct(&scene.signed(&said).await).send(&scene.world).await.outcome(), "403 access_denied");
+    }
+
     #[tokio::test]
     async fn a_claim_that_nests_deep_ends_the_token_and_not_the_process() {
         let scene = Scene::new().await;

@@ -64,6 +64,12 @@ mod t02_sts_issuer_keys {
             ("/empty", Reply::body(r#"{"keys":[]}"#), unusable()),
             ("/garbage", Reply::body("<html>"), unusable()),
             ("/twice", Reply::body(good.replacen('{', r#"{"keys":[],"#, 1)), unusable()),
+            ("/again", Reply::body(good.replacen(r#""kid":"#, r#""kid":"k-0","kid":"#, 1)), unusable()),
+            (
+                "/private",
+                Reply::body(json!({"keys": [{"$serde_json::private::RawValue": key.jwk().to_string()}]}).to_string()),
+                unusable(),
+            ),
             ("/curve", Reply::body(json!({"keys": [off_the_curve]}).to_string()), unusable()),
             ("/large", of_size(256 * 1024), accepted()),
             ("/larger", of_size(256 * 1024 + 1), unusable()),

@@ -19,6 +19,8 @@
 //! | 13 everything fails closed | `availability`, `gateway_signature`, `launches` |
 //! | 14 egress to token endpoints | `service_tokens`, and the tests of `caracal-broker` |
 //! | 15 keys that were rotated away still verify; one renewal of an account at a time | `rotation`, `accounts` |
+//!
+//! The contract's edge cases are listed in `edge_cases`, each with the tests that show it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
@@ -36,6 +38,7 @@ mod cost;
 mod delegated_mint;
 mod direct_exchange;
 mod directives;
+mod edge_cases;
 mod edges;
 mod emergency_rotation;
 mod evaluated_policy;

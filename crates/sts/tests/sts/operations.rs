@@ -126,6 +126,42 @@ mod t12_foothold_metrics {
         assert_eq!(json["audit_dropped"], 0);
     }
 
+    /// Alerts and dashboards name them.
+    #[tokio::test]
+    async fn every_series_of_the_contract_is_there_under_its_name_and_kind() {
+        let world = World::new().await;
+        let bearer = format!("Bearer {METRICS_BEARER}");
+        let text = String::from_utf8(with_bearer(&world, "/metrics", &bearer).await.body).unwrap();
+        let json = with_bearer(&world, "/metrics.json", &bearer).await.json;
+        let counters = "graph_traversals_total graph_traversal_errors_total audit_dropped_total \
+                        audit_replay_replayed_total audit_sink_errors_total jwks_invalid_keys_total \
+                        secret_backend_reads_total secret_backend_errors_total provider_refresh_shared_total \
+                        provider_refresh_leased_total provider_refresh_waited_total provider_refresh_errors_total \
+                        provider_circuit_open_total opa_eval_total opa_eval_errors_total \
+                        opa_eval_duration_seconds_total opa_compile_total opa_compile_errors_total \
+                        opa_compile_duration_seconds_total";
+        let gauges = "audit_replay_pending audit_replay_files audit_replay_bytes audit_replay_oldest_age_seconds \
+                      opa_max_policy_age_seconds opa_poll_interval_seconds";
+        for (kind, names) in [("counter", counters), ("gauge", gauges)] {
+            for name in names.split_whitespace() {
+                let declared = format!("# TYPE caracal_sts_{name} {kind}\ncaracal_sts_{name} ");
+                assert_eq!(text.matches(&declared).count(), 1, "{name} in {text}");
+                if !name.starts_with("opa_") {
+                    assert!(json["sts"][name.trim_end_matches("_total")].is_number(), "{name} in {json}");
+                }
+            }
+        }
+        for name in "eval_total eval_errors eval_duration_ns compile_total compile_errors compile_duration_ns \
+                     max_policy_age_seconds poll_interval_seconds"
+            .split_whitespace()
+        {
+            assert!(json["opa"][name].is_number(), "{name} in {json}");
+        }
+        assert!(json["opa"]["decision_contract_version"].is_string());
+        assert_eq!(json["opa"]["decision_contract_sha256"].as_str().map(str::len), Some(64));
+        assert!(json["audit_dropped"].is_number());
+    }
+
     #[tokio::test]
     async fn without_a_bearer_they_are_closed_unless_opened_for_development() {
         let closed = World::configured(|config| config.metrics_bearer = None).await;

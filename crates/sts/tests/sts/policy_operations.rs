@@ -175,6 +175,29 @@ mod t02_sts_internal_policy {
         }
     }
 
+    #[tokio::test]
+    async fn a_question_that_two_readers_could_read_in_two_ways_is_none() {
+        let world = World::new().await;
+        let text = question(POLICY).to_string();
+        for (what, body) in [
+            ("twice", text.replacen('{', r#"{"zone_id":"z-2","#, 1)),
+            ("twice in the input", text.replacen(r#""principal":{"#, r#""principal":{"id":"app-else","#, 1)),
+            (
+                "a name of the parser's own",
+                text.replacen(
+                    r#""principal":{"#,
+                    r#""principal":{"labels":{"$serde_json::private::RawValue":"[]"},"#,
+                    1,
+                ),
+            ),
+        ] {
+            assert_ne!(body, text, "{what}");
+            let answer = Internal::new("POST", SIMULATE, body.into_bytes()).send(&world).await;
+            assert_eq!(answer.outcome(), "400 invalid_token", "{what}");
+        }
+        assert_eq!(Internal::new("POST", SIMULATE, text.into_bytes()).send(&world).await.status, 200);
+    }
+
     /// Without an input documents are judged as their author's: what a decision would bear is refused.
     #[tokio::test]
     async fn without_an_input_it_is_the_check_of_a_bundle() {

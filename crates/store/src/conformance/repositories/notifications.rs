@@ -144,6 +144,9 @@ pub async fn a_sink_takes_each_event_once_and_in_order(make: Make) {
     for (most, counted) in [(1, 1), (9, 2)] {
         assert_eq!(notification_deliveries::count_open(&mut read, &id!("n-1"), most).await.unwrap(), counted);
     }
+    let backlog = notification_deliveries::backlog(&mut snapshot.deployment()).await.unwrap();
+    assert_eq!(backlog.0, 2);
+    assert!(backlog.1.is_some());
     drop(snapshot);
     let oldest =
         upkeep!(fresh.store, (), |tx, _unused| notification_sinks::claim(tx, &id!("n-1"), start(), at(30)).await);

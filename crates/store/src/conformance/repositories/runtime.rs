@@ -11,6 +11,7 @@ use crate::conformance::fixtures::{at, fresh, id, same, start, zone};
 use crate::conformance::repositories::samples;
 use crate::counts::{self, Count};
 use crate::error::StoreError;
+use crate::receipts::{KeyRefused, KeyScope, Keyed};
 use crate::revocations::{Anchor, AnchorKind};
 use crate::sessions::Among;
 use crate::tx::ZoneRead;
@@ -225,6 +226,50 @@ pub async fn all_that_descends_from_a_record_falls_however_deep(make: Make) {
     assert_eq!((revoked.len(), revoked[0].as_str()), (70, "rec-1"));
 }
 
+pub async fn a_key_is_remembered_with_its_request_in_its_scope(make: Make) {
+    let fresh = make(Arc::new(ManualClock::at(start()))).await;
+    let key = Keyed {
+        operation: "admin.create".to_owned(),
+        scope: KeyScope::AdminToken(id!("token-1")),
+        key_digests: vec!["digest".to_owned()],
+        request_digest: "request".to_owned(),
+        generated: false,
+        retention: std::time::Duration::from_secs(60),
+        most_explicit: 1,
+    };
+    let answer = serde_json::json!({"id": "thing-1"});
+    let other_request = Keyed { request_digest: "another".to_owned(), ..key.clone() };
+    let one_too_many = Keyed { key_digests: vec!["digest-2".to_owned()], ..key.clone() };
+    let of_another = Keyed { scope: KeyScope::AdminToken(id!("token-2")), ..key.clone() };
+    let added: Result<(), KeyRefused> = fresh
+        .store
+        .commit(&zone("z-1"), (key.clone(), answer.clone()), |tx, (key, answer)| {
+            Box::pin(async move {
+                assert!(key.find_receipt(tx).await?.is_none());
+                key.add_receipt(tx, "thing-1", 201, answer).await
+            })
+        })
+        .await;
+    added.unwrap();
+    let mut snapshot = fresh.store.snapshot().await.unwrap();
+    let mut read = snapshot.zone(&zone("z-1"));
+    let receipt = key.find_receipt(&mut read).await.unwrap().unwrap();
+    assert_eq!((receipt.answer().unwrap(), receipt.status, receipt.entity_id.as_str()), (answer, 201, "thing-1"));
+    assert!(matches!(other_request.find_receipt(&mut read).await, Err(KeyRefused::Conflict)));
+    assert!(matches!(one_too_many.find_receipt(&mut read).await, Err(KeyRefused::TooMany)));
+    assert!(of_another.find_receipt(&mut read).await.unwrap().is_none());
+    assert!(key.find_receipt(&mut snapshot.zone(&zone("z-2"))).await.unwrap().is_none());
+    drop(snapshot);
+    let large = serde_json::json!("x".repeat(64 * 1024));
+    let refused: Result<(), KeyRefused> = fresh
+        .store
+        .commit(&zone("z-1"), (of_another, large), |tx, (key, answer)| {
+            Box::pin(async move { key.add_receipt(tx, "thing-2", 201, answer).await })
+        })
+        .await;
+    assert!(matches!(refused, Err(KeyRefused::AnswerTooLarge)));
+}
+
 pub async fn receipts_come_back_as_stored(make: Make) {
     let clock = Arc::new(ManualClock::at(start()));
     let fresh = make(clock.clone()).await;
@@ -238,19 +283,19 @@ pub async fn receipts_come_back_as_stored(make: Make) {
     .unwrap();
     let refused = change!(fresh.store, samples::receipt("k-1", false), |tx, row| receipts::add(tx, row).await);
     assert!(refused.unwrap_err().is_conflict());
-    let (operation, application) = ("session.start.v2", id!("app-1"));
+    let (operation, scope) = ("session.start.v2", KeyScope::Application(id!("app-1")));
     let mut snapshot = fresh.store.snapshot().await.unwrap();
     let mut read = snapshot.zone(&zone("z-1"));
     for row in &rows {
         let digests = ["absent".to_owned(), row.key_digest.clone()];
-        let found = receipts::find_live(&mut read, operation, &application, &digests).await.unwrap();
+        let found = receipts::find_live(&mut read, operation, &scope, &digests).await.unwrap();
         same(&found.unwrap(), row);
     }
-    for (operation, application) in [("session.end", application.clone()), (operation, id!("app-2"))] {
-        let found = receipts::find_live(&mut read, operation, &application, &["k-1".to_owned()]).await.unwrap();
-        assert!(found.is_none(), "{operation} {application}");
+    for (operation, scope) in [("session.end", scope.clone()), (operation, KeyScope::Application(id!("app-2")))] {
+        let found = receipts::find_live(&mut read, operation, &scope, &["k-1".to_owned()]).await.unwrap();
+        assert!(found.is_none(), "{operation} {scope:?}");
     }
-    assert_eq!(receipts::count_live_explicit(&mut read, operation, &application, 10).await.unwrap(), 1);
+    assert_eq!(receipts::count_live_explicit(&mut read, operation, &scope, 10).await.unwrap(), 1);
     let oldest = rows.iter().map(|row| row.created_at).min();
     assert_eq!(receipts::count_all(&mut snapshot.deployment()).await.unwrap(), (2, oldest));
     drop(snapshot);
@@ -258,8 +303,8 @@ pub async fn receipts_come_back_as_stored(make: Make) {
     clock.advance(3_600);
     let mut snapshot = fresh.store.snapshot().await.unwrap();
     let mut read = snapshot.zone(&zone("z-1"));
-    assert!(receipts::find_live(&mut read, operation, &application, &["k-1".to_owned()]).await.unwrap().is_none());
-    assert_eq!(receipts::count_live_explicit(&mut read, operation, &application, 10).await.unwrap(), 0);
+    assert!(receipts::find_live(&mut read, operation, &scope, &["k-1".to_owned()]).await.unwrap().is_none());
+    assert_eq!(receipts::count_live_explicit(&mut read, operation, &scope, 10).await.unwrap(), 0);
     drop(snapshot);
     let renewed = receipts::Receipt { entity_id: "s-2".to_owned(), expires_at: at(9_000), ..rows[0].clone() };
     change!(fresh.store, renewed, |tx, row| receipts::add(tx, row).await).unwrap();

@@ -21,7 +21,7 @@ use crate::policies::{Policy, PolicyVersion};
 use crate::policy_sets::{PolicySet, PolicySetVersion};
 use crate::provider_connections::Connection;
 use crate::providers::Provider;
-use crate::receipts::Receipt;
+use crate::receipts::{KeyScope, Receipt};
 use crate::records::{Provenance, RecordRow};
 use crate::resources::{CallLimits, Operation, Resource};
 use crate::sessions::SessionRow;
@@ -403,7 +403,7 @@ pub(crate) fn record(name: &str, full: bool) -> RecordRow {
 pub(crate) fn receipt(key: &str, generated: bool) -> Receipt {
     Receipt {
         operation: "session.start.v2".to_owned(),
-        application_id: id!("app-1"),
+        scope: KeyScope::Application(id!("app-1")),
         key_digest: key.to_owned(),
         request_digest: "digest".to_owned(),
         entity_id: "s-1".to_owned(),

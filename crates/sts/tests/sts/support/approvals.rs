@@ -67,6 +67,24 @@ impl World {
         }
     }
 
+    /// Whatever id a mandate gets, the record `rec-app` is given it first.
+    pub(crate) fn take_every_jti(&self) {
+        let takes = "UPDATE authority_records SET jti = NEW.jti WHERE id = 'rec-app'";
+        match self.directory.database() {
+            Some(database) => database
+                .run(&format!(
+                    "CREATE FUNCTION taken() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN {takes}; RETURN NEW; END $$;
+                     CREATE TRIGGER taken BEFORE INSERT ON authority_records FOR EACH ROW EXECUTE FUNCTION taken()"
+                ))
+                .map(drop)
+                .unwrap(),
+            None => self
+                .database()
+                .execute_batch(&format!("CREATE TRIGGER taken BEFORE INSERT ON authority_records BEGIN {takes}; END"))
+                .unwrap(),
+        }
+    }
+
     /// A gated mint that is now held: the body it was answered with.
     pub(crate) async fn hold(&self) -> Value {
         let answer = Ask::mint().send(self).await;
