@@ -194,7 +194,7 @@ impl Services {
                 }
             };
             let archive = archive(settings, &store)?;
-            Some(Arc::new(audit(settings, &parts, &keys, (verifier, marks, streams.clone(), archive))))
+            Some(Arc::new(audit(settings, &parts, &keys, (verifier, marks, streams.clone()), archive)))
         } else {
             None
         };
@@ -546,7 +546,8 @@ fn audit(
     settings: &Settings,
     parts: &Parts,
     keys: &KeyMaterial,
-    (verifier, marks, streams, archive): (Arc<dyn Verifier>, SweepMarks, Streams, Option<Arc<dyn Archive>>),
+    (verifier, marks, streams): (Arc<dyn Verifier>, SweepMarks, Streams),
+    archive: Option<Arc<dyn Archive>>,
 ) -> Audit {
     Audit::new(
         AuditConfig {
