@@ -1,5 +1,5 @@
-//! Clients written by others against the built binary: the published Python clients, a stock OAuth library, and a verifier of
-//! transparency logs. The flows are in `sdks/compat/python`.
+//! Clients written by others against the built binary: the published Python clients, a stock OAuth library, a verifier of
+//! transparency logs, and a tester that knows of the Admin API only its description. The flows are in `sdks/compat/python`.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ struct Client {
     flows: &'static str,
 }
 
-const CLIENTS: [Client; 4] = [
+const CLIENTS: [Client; 5] = [
     Client {
         what: "the published Python client",
         environment: "client",
@@ -40,7 +40,15 @@ const CLIENTS: [Client; 4] = [
         requirements: "sdks/compat/python/requirements-transparency.txt",
         flows: "sdks/compat/python/transparency.py",
     },
+    API,
 ];
+
+const API: Client = Client {
+    what: "a tester that generates requests from the description of the Admin API",
+    environment: "api",
+    requirements: "sdks/compat/python/requirements-api.txt",
+    flows: "sdks/compat/python/api_properties.py",
+};
 
 /// Builds the binary and runs the flows.
 pub(crate) fn build_and_run(chore: &Chore) -> Result<(), Failed> {
@@ -49,6 +57,16 @@ pub(crate) fn build_and_run(chore: &Chore) -> Result<(), Failed> {
     build(chore)?;
     let passed = run(chore, &python, &services)?;
     chore.say(&format!("{passed} checks of the clients held"));
+    Ok(())
+}
+
+/// Builds the binary, and generates requests for it from the description of the Admin API.
+pub(crate) fn build_and_generate(chore: &Chore) -> Result<(), Failed> {
+    let python = python::find(chore)?;
+    let arguments = ["build", "--locked", "--package", "caracal", "--bin", "caracal"];
+    chore.run("building the binary", chore.cargo().args(arguments))?;
+    let passed = API.run(chore, &python, None, &binary(chore))?;
+    chore.say(&format!("{passed} checks held"));
     Ok(())
 }
 
@@ -64,15 +82,17 @@ pub(crate) fn run(chore: &Chore, python: &Python, services: &Services) -> Result
     if !binary.is_file() {
         return Err(Failed(format!("{} was not built", binary.display())));
     }
-    CLIENTS.iter().map(|client| client.run(chore, python, services, &binary)).sum()
+    CLIENTS.iter().map(|client| client.run(chore, python, Some(services), &binary)).sum()
 }
 
 impl Client {
-    fn run(&self, chore: &Chore, python: &Python, services: &Services, binary: &Path) -> Result<u64, Failed> {
+    fn run(&self, chore: &Chore, python: &Python, services: Option<&Services>, binary: &Path) -> Result<u64, Failed> {
         let bin = python.environment(chore, self.environment, Path::new(self.requirements))?;
         let mut flows = chore.program(bin.join("python"));
         flows.args(["-B", self.flows, "--caracal"]).arg(binary);
-        flows.args(["--postgres", &services.postgres_url(), "--redis", &services.redis_url()]);
+        if let Some(services) = services {
+            flows.args(["--postgres", &services.postgres_url(), "--redis", &services.redis_url()]);
+        }
         let mut closing = None;
         let what = format!("{} against freshly started systems", self.what);
         let status = chore.watch(&what, &mut flows, |line| closing = counts(line).or(closing))?;

@@ -25,6 +25,7 @@ cargo xtask <chore>
 
   test      the whole suite: every Rust test, then the clients of others against the built binary
   client    only the second half of that
+  api       of that, only the requests that are generated from the description of the Admin API
   services  [-- COMMAND…]: private PostgreSQL and Redis servers while the command runs, or until this is interrupted
   examples  the examples of docs/, against the built binary (they are written with curl and jq)
   tidy      what the compiler does not check: rooms, names, sizes, words, links, generated pages
@@ -34,8 +35,8 @@ cargo xtask <chore>
   soak      [--minutes N] [--streams N]: calls with failing upstreams for N minutes (3), or N event streams held open, and what is left
   opa       --opa PATH [--write]: ask a stock Open Policy Agent again, and compare or rewrite the vectors of the oracle
   threat-model  [write]: docs/threat-model.toml against the tests there are; or write the chapter that is generated from it
+  codegen   rewrite what is generated: the table in docs/settings.md, and the description of the Admin API
   instructions  [write]: how many instructions the hottest paths take, against xtask/instructions.txt; needs valgrind
-  codegen   rewrite what is generated: the table in docs/settings.md
   ci        as .ci/run does: format, tidy, deny, lints, test, examples
 ";
 
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
             Err(failed) => Err(failed),
         },
         ["client"] => client::build_and_run(&chore),
+        ["api"] => client::build_and_generate(&chore),
         ["examples"] => examples::build_and_run(&chore),
         ["tidy"] => tidy::run(&chore),
         ["deny"] => deny::run(&chore),
@@ -87,7 +89,12 @@ fn main() -> ExitCode {
 
 fn codegen(chore: &Chore) -> Result<(), Failed> {
     let arguments = ["test", "--locked", "--package", "xtask", "--test", "settings_page"];
-    chore.run("writing the table of docs/settings.md", chore.cargo().args(arguments).env("CARACAL_CODEGEN", "write"))
+    chore
+        .run("writing the table of docs/settings.md", chore.cargo().args(arguments).env("CARACAL_CODEGEN", "write"))?;
+    let test = "openapi::the_committed_description_is_not_stale";
+    let arguments = ["test", "--locked", "--package", "caracal-admin", "--test", "it", "--", "--exact", test];
+    let what = "writing docs/schemas/caracal-admin-api.openapi.json";
+    chore.run(what, chore.cargo().args(arguments).env("CARACAL_CODEGEN", "write"))
 }
 
 /// Stock OPA against the oracle, the ladder and the parser; whoever runs it has built or fetched the program.

@@ -30,7 +30,7 @@ use crate::problem::Refusal;
 use crate::routes::ROUTES;
 use crate::runtime::PolicyRuntime;
 use crate::token_uses::TokenUses;
-use crate::{account, gate, health, metrics};
+use crate::{account, gate, health, metrics, openapi};
 
 /// Settings, with the contract's defaults (admin-api.md §13).
 pub struct AdminConfig {
@@ -62,6 +62,8 @@ pub struct AdminConfig {
     pub metrics_bearer: Option<SecretText>,
     /// Whether metrics are open without a bearer: in dev only.
     pub open_metrics: bool,
+    /// Whether the description of the API is served at `/docs`: in dev only, unless `API_ENABLE_DOCS` says no.
+    pub docs: bool,
     /// `TRUST_PROXY`: whether the last address of `X-Forwarded-For`, which the proxy before us wrote, is the caller's.
     /// Only behind such a proxy: otherwise any caller chooses the address it is counted under. Off.
     pub trust_proxy: bool,
@@ -84,6 +86,7 @@ impl Default for AdminConfig {
             issuer: None,
             metrics_bearer: None,
             open_metrics: false,
+            docs: false,
             trust_proxy: false,
         }
     }
@@ -199,6 +202,9 @@ impl Admin {
         inner = inner.route("/ready", get(move |request: Request| health::ready(ready.clone(), request)));
         let metrics = self.clone();
         inner = inner.route("/metrics", get(move |request: Request| metrics::metrics(metrics.clone(), request)));
+        if self.config.docs {
+            inner = inner.route("/docs", get(openapi::as_page)).route("/docs/openapi.json", get(openapi::as_json));
+        }
         let (unknown, unallowed) = (self.clone(), self.clone());
         inner = inner
             .fallback(move |request: Request| gate::unmatched(unknown.clone(), request))

@@ -4,15 +4,19 @@ use caracal_authority::Timestamp;
 use caracal_store::Attribution;
 use serde::Serialize;
 
-/// The attribution members of an object.
-#[derive(Serialize)]
-pub(crate) struct Attributed<'a> {
-    created_by: Option<&'a str>,
-    created_via_operator: bool,
-    updated_by: Option<&'a str>,
-    updated_via_operator: bool,
-    created_at: Timestamp,
-    updated_at: Option<Timestamp>,
+use crate::openapi::shape::described;
+
+described! {
+    /// The attribution members of an object.
+    #[derive(Serialize)]
+    pub(crate) struct Attributed<'a> {
+        created_by: Option<&'a str>,
+        created_via_operator: bool,
+        updated_by: Option<&'a str>,
+        updated_via_operator: bool,
+        created_at: Timestamp,
+        updated_at: Option<Timestamp>,
+    }
 }
 
 impl<'a> From<&'a Attribution> for Attributed<'a> {

@@ -33,6 +33,7 @@ use serde_json::Value;
 use crate::Admin;
 use crate::answer::{Answer, Changed};
 use crate::evidence::Trace;
+use crate::openapi::spec::Spec;
 use crate::page::Query;
 use crate::problem::Refusal;
 use crate::provider_connections::page;
@@ -48,6 +49,8 @@ pub(crate) struct Route {
     pub(crate) needs: Needs,
     /// Whom it is for, and the handler.
     pub(crate) reach: Reach,
+    /// What the description says of it.
+    pub(crate) spec: Spec,
 }
 
 impl Route {
@@ -63,19 +66,24 @@ impl Route {
 
 impl Route {
     /// Whether it changes anything; that somebody asked is no change.
-    fn changes(&self) -> bool {
+    pub(crate) fn changes(&self) -> bool {
         if self.needs == Needs::Read || self.path.ends_with("/simulate") {
             return false;
         }
+        self.is_recorded() && !matches!(self.reach, Reach::Public(_))
+    }
+
+    /// Whether a success is on record.
+    pub(crate) fn is_recorded(&self) -> bool {
         match &self.reach {
             Reach::Zone(run) => matches!(run, Run::Change(_)),
             Reach::Zones(run) | Reach::Deployment(run) | Reach::Catalogue(run) => matches!(run, Run::Change(_)),
-            Reach::Public(_) => false,
+            Reach::Public(_) => true,
         }
     }
 
     /// Whether all that it does is taken back with its commit. Secrets that lie elsewhere are not, for a moment.
-    fn can_be_rehearsed(&self, keeps_secrets_elsewhere: bool) -> bool {
+    pub(crate) fn can_be_rehearsed(&self, keeps_secrets_elsewhere: bool) -> bool {
         let speaks_to_others = self.path.contains("/provider-connections")
             || ["/test", "/discovery"].iter().any(|end| self.path.ends_with(end));
         let has_secrets = ["/applications", "/providers", "/workloads"].iter().any(|part| self.path.contains(part));
@@ -266,8 +274,8 @@ async fn pass(
         }
         visit.rehearse();
     }
-    // A rehearsal leaves nothing that could be found again.
-    let keyed = if rehearsed { None } else { idempotency::keyed(admin, route, &parts, &caller, body.as_ref())? };
+    // A rehearsal leaves nothing that could be found again. Its key is none all the same if it would be none later.
+    let keyed = idempotency::keyed(admin, route, &parts, &caller, body.as_ref())?.filter(|_| !rehearsed);
     let asked = keyed.map(|keyed| (zone.as_ref().map(|place| place.zone.clone()), keyed));
     if let Some((place, keyed)) = &asked {
         if let Some(replayed) = idempotency::replay(admin, place.as_ref(), keyed, &visit.trace()?).await? {

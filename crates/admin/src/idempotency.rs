@@ -67,7 +67,7 @@ pub(crate) fn keyed(
 }
 
 /// Whether success is a 201 of something that was not there.
-fn creates(route: &Route) -> bool {
+pub(crate) fn creates(route: &Route) -> bool {
     let last = route.path.rsplit('/').next().unwrap_or_default();
     route.method == Method::POST && (is_collection(last) || matches!(last, "versions" | "dcr"))
 }

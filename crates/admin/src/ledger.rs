@@ -7,11 +7,12 @@ use axum::body::Body;
 use axum::response::Response;
 use caracal_ledger::transparency::{Served, StoredTree, TreeDefect};
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, StatusCode};
 
 use crate::Admin;
 use crate::answer::Answer;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::openapi::spec::{Content, Spec};
 use crate::problem::Refusal;
 
 /// `GET /v1/zones/{zone}/ledger/log-key`: the public key, as text.
@@ -22,6 +23,13 @@ pub(crate) const LOG_KEY: Route = Route {
     reach: Reach::Zone(Run::Read(|admin, call| {
         Box::pin(async move { Ok(text(format!("{}\n", tree(&admin, &call).await?.log_key))) })
     })),
+    spec: Spec::of(
+        "ledger.log_key",
+        "Shows the public key that signs the checkpoints of a zone.",
+        StatusCode::OK,
+        Content::File("text/plain"),
+    )
+    .refuses(&[(404, "checkpoint_not_found")]),
 };
 
 /// `GET /v1/zones/{zone}/ledger/checkpoint`: the newest signed checkpoint.
@@ -30,6 +38,13 @@ pub(crate) const CHECKPOINT: Route = Route {
     path: "/v1/zones/{zone}/ledger/checkpoint",
     needs: Needs::Read,
     reach: Reach::Zone(Run::Read(|admin, call| Box::pin(async move { Ok(text(tree(&admin, &call).await?.note)) }))),
+    spec: Spec::of(
+        "ledger.checkpoint",
+        "Shows the newest signed checkpoint of a zone.",
+        StatusCode::OK,
+        Content::File("text/plain"),
+    )
+    .refuses(&[(404, "checkpoint_not_found")]),
 };
 
 /// `GET /v1/zones/{zone}/ledger/tile/{level or "entries"}/{position}[.p/{width}]`: hashes, or entries.
@@ -38,6 +53,13 @@ pub(crate) const TILE: Route = Route {
     path: "/v1/zones/{zone}/ledger/tile/{*tile}",
     needs: Needs::Read,
     reach: Reach::Zone(Run::Read(|admin, call| Box::pin(tile(admin, call)))),
+    spec: Spec::of(
+        "ledger.tile",
+        "Serves a tile of hashes or a bundle of entries of a zone.",
+        StatusCode::OK,
+        Content::File("application/octet-stream"),
+    )
+    .refuses(&[(404, "tile_not_found")]),
 };
 
 async fn tree(admin: &Admin, call: &Call<InZone>) -> Result<StoredTree, Refusal> {

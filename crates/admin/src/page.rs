@@ -7,8 +7,11 @@ use caracal_authority::{Timestamp, ids};
 use caracal_crypto::encoding;
 use caracal_store::{Page, Position};
 use serde::Serialize;
+use serde_json::{Value, json};
 use url::form_urlencoded;
 
+use crate::input;
+use crate::openapi::notes::{Parameter, Parameters};
 use crate::problem::Refusal;
 
 const MAX_CURSOR: usize = 512;
@@ -18,16 +21,32 @@ const VERSION: &str = "1";
 /// The parameters of a request's query.
 pub(crate) struct Query {
     pairs: Vec<(String, String)>,
+    /// Where only notes are taken of what is asked for: then there are no parameters (see [`crate::openapi`]).
+    notes: Option<Parameters>,
 }
 
 impl Query {
     /// Reads a raw query.
     pub(crate) fn parse(raw: &str) -> Self {
-        Self { pairs: form_urlencoded::parse(raw.as_bytes()).into_owned().collect() }
+        Self { pairs: form_urlencoded::parse(raw.as_bytes()).into_owned().collect(), notes: None }
+    }
+
+    /// The parameters that `read` asks for.
+    pub(crate) fn noted(read: impl FnOnce(&Self) -> Result<(), Refusal>) -> Result<Vec<Parameter>, Refusal> {
+        let query = Self { pairs: Vec::new(), notes: Some(Parameters::default()) };
+        read(&query)?;
+        Ok(query.notes.map(|notes| notes.all()).unwrap_or_default())
+    }
+
+    fn note(&self, name: &str, schema: impl FnOnce() -> Value) {
+        if let Some(notes) = &self.notes {
+            notes.note(name, schema());
+        }
     }
 
     /// The one value of a parameter; two values are 400 `invalid_query`.
     pub(crate) fn one(&self, name: &str) -> Result<Option<&str>, Refusal> {
+        self.note(name, || json!({"type": "string"}));
         let mut values = self.pairs.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str());
         match (values.next(), values.next()) {
             (first, None) => Ok(first),
@@ -37,8 +56,17 @@ impl Query {
 
     /// The parameter as text that a store can hold, if it is there.
     pub(crate) fn text(&self, name: &str, max: usize) -> Result<Option<String>, Refusal> {
-        let text = self.bounded(name, 1, max)?;
-        match text {
+        self.plain(name, 1, max)
+    }
+
+    /// The same, which may be empty.
+    pub(crate) fn text_or_empty(&self, name: &str, max: usize) -> Result<Option<String>, Refusal> {
+        self.plain(name, 0, max)
+    }
+
+    fn plain(&self, name: &str, min: usize, max: usize) -> Result<Option<String>, Refusal> {
+        self.note(name, || json!({"type": "string", "minLength": min, "maxLength": max, "pattern": r"^[^\u0000]*$"}));
+        match self.bounded(name, min, max)? {
             Some(text) if text.contains('\0') => Err(invalid(name, "must not contain U+0000")),
             text => Ok(text.map(str::to_owned)),
         }
@@ -46,6 +74,7 @@ impl Query {
 
     /// The parameter, which must have `min` to `max` UTF-16 units when it is there.
     pub(crate) fn bounded(&self, name: &str, min: usize, max: usize) -> Result<Option<&str>, Refusal> {
+        self.note(name, || json!({"type": "string", "minLength": min, "maxLength": max}));
         match self.one(name)? {
             Some(value) if !(min..=max).contains(&value.encode_utf16().count()) => {
                 Err(invalid(name, &format!("must have {min} to {max} characters")))
@@ -54,8 +83,37 @@ impl Query {
         }
     }
 
+    /// The parameter as text of any length but none, when it is there. What is said of an empty one is the caller's.
+    pub(crate) fn some(&self, name: &str) -> Result<Option<&str>, Refusal> {
+        self.note(name, || json!({"type": "string", "minLength": 1}));
+        self.one(name)
+    }
+
+    /// The parameter `fields`: a list of some of `known` with commas between them. Whether they are known is the caller's.
+    pub(crate) fn fields(&self, known: &[&str]) -> Result<Option<&str>, Refusal> {
+        let one = known.join("|");
+        self.note(
+            "fields",
+            || json!({"type": "string", "maxLength": 1_000, "pattern": format!(r"^\s*({one})\s*(,\s*({one})\s*)*$")}),
+        );
+        self.bounded("fields", 1, 1_000)
+    }
+
+    /// The parameter that has to be there. Where only notes are taken nothing stands for it.
+    pub(crate) fn required(&self, name: &str, min: usize, max: usize) -> Result<&str, Refusal> {
+        match (self.bounded(name, min, max)?, &self.notes) {
+            (Some(value), _) => Ok(value),
+            (None, None) => Err(invalid(name, "required")),
+            (None, Some(notes)) => {
+                notes.require(name);
+                Ok("")
+            }
+        }
+    }
+
     /// One of `choices`.
     pub(crate) fn choice(&self, name: &str, choices: &[&str]) -> Result<Option<&str>, Refusal> {
+        self.note(name, || json!({"type": "string", "enum": choices}));
         match self.one(name)? {
             Some(value) if !choices.contains(&value) => {
                 Err(invalid(name, &format!("expected one of {}", choices.join(", "))))
@@ -66,6 +124,7 @@ impl Query {
 
     /// An instant.
     pub(crate) fn instant(&self, name: &str) -> Result<Option<Timestamp>, Refusal> {
+        self.note(name, input::instant);
         let parse = |text| Timestamp::parse(text).map_err(|error| invalid(name, &error.to_string()));
         self.one(name)?.map(parse).transpose()
     }
@@ -88,6 +147,7 @@ impl Query {
 
     /// `limit`, a decimal number from 1 to `max`.
     pub(crate) fn limit(&self, default: usize, max: usize) -> Result<usize, Refusal> {
+        self.note("limit", || json!({"type": "integer", "minimum": 1, "maximum": max, "default": default}));
         let Some(text) = self.one("limit")? else { return Ok(default) };
         let number = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<usize>().ok()).flatten();
         match number {

@@ -2,7 +2,12 @@
 //!
 //! A worker starts one, does the work, and says how it went. It has until the deadline of its attempt. One that says
 //! nothing in time has failed, and another may try again while attempts are left; one that was asked to stop and says
-//! nothing is over. So nothing stays `running` for ever because a worker went away.
+//! nothing is over. So nothing stays `running` for ever because a worker went away, and nothing `pending` because none
+//! ever came.
+
+use std::time::Duration;
+
+use crate::time::Timestamp;
 
 /// The state of an invocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -49,7 +54,7 @@ pub enum InvocationMove {
         /// Whether it did what was asked.
         succeeded: bool,
     },
-    /// The deadline of the attempt has passed.
+    /// The deadline of the attempt has passed, or the time within which somebody had to begin.
     TimeOut,
 }
 
@@ -66,6 +71,46 @@ impl Attempts {
     /// Whether another may begin.
     pub fn left(self) -> bool {
         self.made < self.most
+    }
+}
+
+/// When a worker may begin, beside the state that it has to be in (contract: coordinator.md §7, W20).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// When it was asked.
+    pub asked_at: Timestamp,
+    /// How long what is asked waits for somebody to begin.
+    pub waits: Duration,
+    /// When the last attempt ended, if there was one.
+    pub ended_at: Option<Timestamp>,
+    /// The pause between two attempts that was asked for, if any was.
+    pub pause: Option<Duration>,
+}
+
+/// Why nobody may begin now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OutOfTime {
+    /// Nobody began while it waited, and nobody shall any more.
+    #[error("nobody began in time, and it is over")]
+    Waited,
+    /// The pause between two attempts is not over.
+    #[error("the pause between two attempts ends at {until}")]
+    Paused {
+        /// When it is.
+        until: Timestamp,
+    },
+}
+
+impl Pace {
+    /// Whether a worker may begin at `now`. What has waited too long may not, whether or not a job has ended it already.
+    pub fn permits(self, from: InvocationStatus, now: Timestamp) -> Result<(), OutOfTime> {
+        match (from, self.ended_at, self.pause) {
+            (InvocationStatus::Pending, ..) if self.asked_at.plus(self.waits) <= now => Err(OutOfTime::Waited),
+            (InvocationStatus::Failed, Some(ended), Some(pause)) if now < ended.plus(pause) => {
+                Err(OutOfTime::Paused { until: ended.plus(pause) })
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -121,8 +166,8 @@ impl InvocationStatus {
         INVOCATION_STATUSES.into_iter().find(|status| status.as_str() == text)
     }
 
-    /// Where `asked` leads from here. The contract has no deadline for an attempt whose worker was asked to stop, so that
-    /// it could stay that way for ever; here it times out, and is not tried again.
+    /// Where `asked` leads from here. The contract has no deadline for an attempt whose worker was asked to stop, nor for
+    /// what nobody begins, so that either could stay that way for ever (W20); here both time out, and are not tried again.
     pub fn after(self, asked: InvocationMove, attempts: Attempts) -> Result<Self, IllegalInvocationMove> {
         match (self, asked) {
             (Self::Pending, InvocationMove::Start) => Ok(Self::Running),
@@ -134,7 +179,7 @@ impl InvocationStatus {
             }
             (Self::Running | Self::CancelRequested, InvocationMove::Complete { succeeded: false }) => Ok(Self::Failed),
             (Self::Running, InvocationMove::TimeOut) if attempts.left() => Ok(Self::Failed),
-            (Self::Running | Self::CancelRequested, InvocationMove::TimeOut) => Ok(Self::TimedOut),
+            (Self::Pending | Self::Running | Self::CancelRequested, InvocationMove::TimeOut) => Ok(Self::TimedOut),
             (from, asked) => Err(IllegalInvocationMove { from, asked }),
         }
     }
@@ -153,7 +198,7 @@ mod tests {
     #[test]
     fn an_invocation_moves_as_the_contracts_table_says_and_no_other_way() {
         let table = [
-            (Pending, [Some(Running), Some(Canceled), None, None, None]),
+            (Pending, [Some(Running), Some(Canceled), None, None, Some(TimedOut)]),
             (Running, [None, Some(CancelRequested), Some(Succeeded), Some(Failed), Some(Failed)]),
             (CancelRequested, [None, Some(CancelRequested), Some(Succeeded), Some(Failed), Some(TimedOut)]),
             (Failed, [Some(Running), None, None, None, None]),
@@ -178,6 +223,25 @@ mod tests {
         assert_eq!(Failed.after(InvocationMove::Start, NONE).unwrap_err().code(), "invocation_not_startable");
         assert_eq!(Running.after(InvocationMove::TimeOut, NONE), Ok(TimedOut));
         assert_eq!(Running.after(BROKEN, NONE), Ok(Failed));
+    }
+
+    #[test]
+    fn a_worker_begins_before_the_wait_is_over_and_not_before_a_pause_that_was_asked_for_is() {
+        let at = Timestamp::from_seconds;
+        let (waits, pause) = (Duration::from_secs(60), Duration::from_secs(5));
+        let pace = Pace { asked_at: at(100), waits, ended_at: Some(at(200)), pause: Some(pause) };
+        for (from, now, expected) in [
+            (Pending, at(159), Ok(())),
+            (Pending, at(160), Err(OutOfTime::Waited)),
+            (Failed, at(204), Err(OutOfTime::Paused { until: at(205) })),
+            (Failed, at(205), Ok(())),
+            // Whatever else is wrong with these is for the state machine to say.
+            (Running, at(900), Ok(())),
+        ] {
+            assert_eq!(pace.permits(from, now), expected, "{from:?} {now:?}");
+        }
+        assert_eq!(Pace { pause: None, ..pace }.permits(Failed, at(200)), Ok(()));
+        assert_eq!(Pace { ended_at: None, ..pace }.permits(Failed, at(200)), Ok(()));
     }
 
     #[test]

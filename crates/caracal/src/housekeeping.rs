@@ -3,6 +3,8 @@
 //! sent or given up, consents that nobody finished. Applications that registered themselves are archived a day after their
 //! end. In small commits, so that nobody waits for it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use caracal_store::{
@@ -23,15 +25,15 @@ const DELIVERIES_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// How long an application that registered itself can still be looked at after its end (contract: admin-api.md §11).
 const REGISTRATIONS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Cleans up every minute until `shutdown` turns true.
-pub(crate) async fn run(store: Store, mut shutdown: watch::Receiver<bool>) {
+/// Cleans up every minute until `shutdown` turns true, and counts the receipts that go.
+pub(crate) async fn run(store: Store, forgotten: Arc<AtomicU64>, mut shutdown: watch::Receiver<bool>) {
     loop {
         tokio::select! {
             _ = shutdown.wait_for(|stop| *stop) => return,
             () = tokio::time::sleep(INTERVAL) => {}
         }
         loop {
-            match forget_a_batch(&store).await {
+            match forget_a_batch(&store, &forgotten).await {
                 Ok(removed) if removed > 0 && !*shutdown.borrow() => {}
                 Ok(_) => break,
                 Err(error) => {
@@ -43,8 +45,8 @@ pub(crate) async fn run(store: Store, mut shutdown: watch::Receiver<bool>) {
     }
 }
 
-async fn forget_a_batch(store: &Store) -> Result<usize, StoreError> {
-    store
+async fn forget_a_batch(store: &Store, forgotten: &AtomicU64) -> Result<usize, StoreError> {
+    let (others, receipts) = store
         .commit_upkeep((), |tx, ()| {
             Box::pin(async move {
                 let before = tx.now().minus(MARGIN);
@@ -57,9 +59,11 @@ async fn forget_a_batch(store: &Store) -> Result<usize, StoreError> {
                 let begun = oauth_states::purge_expired(tx, before, BATCH).await?;
                 let ended = tx.now().minus(REGISTRATIONS_KEPT);
                 let archived = applications::archive_ended(tx, ended, BATCH).await?;
-                let others = counted + sent + begun + archived;
-                Ok(used + approvals + others + receipts::purge_expired(tx, before, BATCH).await?)
+                let others = used + approvals + counted + sent + begun + archived;
+                Ok::<_, StoreError>((others, receipts::purge_expired(tx, before, BATCH).await?))
             })
         })
-        .await
+        .await?;
+    forgotten.fetch_add(u64::try_from(receipts).unwrap_or(0), Ordering::Relaxed);
+    Ok(others + receipts)
 }

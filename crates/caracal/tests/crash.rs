@@ -3,6 +3,8 @@
 //! verifier only.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[path = "crash/cascades.rs"]
+mod cascades;
 mod support;
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -52,6 +52,8 @@ pub struct CoordinatorConfig {
     pub ttl_sweep_interval: Duration,
     /// `DEADLINE_SWEEP_INTERVAL_MS`: how often attempts are ended whose deadline has passed. 5 s.
     pub deadline_sweep_interval: Duration,
+    /// `INVOCATION_PENDING_TIMEOUT_SECONDS`: how long an invocation waits for a worker to begin. 24 hours.
+    pub pending_invocations: Duration,
     /// `SWEEPER_BATCH_SIZE`: tasks ended, or services suspended, in one commit. 500.
     pub sweep_batch: u32,
     /// `SERVICE_LEASE_SWEEP_INTERVAL_MS`: how often services whose lease was missed are suspended. 30 s.
@@ -93,6 +95,7 @@ impl CoordinatorConfig {
             trust_proxy: false,
             ttl_sweep_interval: Duration::from_secs(60),
             deadline_sweep_interval: Duration::from_secs(5),
+            pending_invocations: Duration::from_secs(86_400),
             sweep_batch: 500,
             lease_sweep_interval: Duration::from_secs(30),
             retention_interval: Duration::from_secs(15 * 60),
@@ -109,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_defaults_are_the_contracts() {
+    fn t04_state_limits_and_all_else_default_to_what_the_contract_says() {
         let key: Vec<u8> = (0..32).collect();
         let config = CoordinatorConfig::new("https://issuer.test", HmacKey::from_bytes(&key).unwrap());
         assert_eq!((config.max_sessions_per_zone, config.max_sessions_per_application), (10_000, 1_000));
@@ -127,6 +130,7 @@ mod tests {
             (config.session_retention, 90 * 86_400),
             (config.delegation_retention, 90 * 86_400),
             (config.deadline_sweep_interval, 5),
+            (config.pending_invocations, 86_400),
         ];
         assert!(seconds.iter().all(|(found, expected)| *found == Duration::from_secs(*expected)), "{seconds:?}");
         assert_eq!(config.lifecycle_scope, "agent:lifecycle");

@@ -50,8 +50,8 @@ mod terminate;
 mod verify;
 mod wire;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::extract::Request;
@@ -65,12 +65,15 @@ use caracal_store::Store;
 use tokio::sync::watch;
 
 pub use config::CoordinatorConfig;
-pub use jobs::{JobCounts, Jobs};
+pub use jobs::{JobCounts, Jobs, Removed};
 pub use route::ROUTES;
 
 use evidence::FailureRecords;
 use jobs::retention::Kept;
 use operations::{CountedCache, KeyOutcomes};
+
+/// Says what was removed by others so far.
+type Removals = Box<dyn Fn() -> Removed + Send + Sync>;
 
 /// The Coordinator: its router and its jobs over the capabilities it was given.
 pub struct Coordinator {
@@ -85,6 +88,7 @@ pub struct Coordinator {
     invocations: RateLimit,
     failures: FailureRecords,
     jobs: Jobs,
+    removals: OnceLock<Removals>,
     outcomes: KeyOutcomes,
     counted: CountedCache,
     dependencies: Probes,
@@ -113,6 +117,7 @@ impl Coordinator {
             denials,
             failures: FailureRecords::default(),
             jobs: Jobs::default(),
+            removals: OnceLock::new(),
             outcomes: KeyOutcomes::default(),
             counted: CountedCache::default(),
             dependencies: Probes::default(),
@@ -125,6 +130,15 @@ impl Coordinator {
         for limit in [&self.requests, &self.verifications, &self.invocations] {
             limit.share(windows.clone());
         }
+    }
+
+    /// Where to ask what others in this process remove on the Coordinator's behalf. The first answer stays.
+    pub fn count_removals_with(&self, removals: impl Fn() -> Removed + Send + Sync + 'static) {
+        let _ = self.removals.set(Box::new(removals));
+    }
+
+    fn removed(&self) -> Removed {
+        self.removals.get().map_or_else(Removed::default, |removals| removals())
     }
 
     /// What readiness looks at beside the store.
@@ -170,10 +184,12 @@ impl Coordinator {
         jobs::every("service-lease-sweeper", self.config.lease_sweep_interval, counts, shutdown, once).await;
     }
 
-    /// Job: ends attempts of invocations whose deadline has passed, until `shutdown` turns true. For one process at a time.
+    /// Job: ends attempts of invocations whose deadline has passed, and what nobody began in time, until `shutdown` turns
+    /// true. For one process at a time.
     pub async fn run_invocation_deadlines(self: Arc<Self>, shutdown: watch::Receiver<bool>) {
         let (store, batch, counts) = (&self.store, self.config.sweep_batch, &self.jobs.deadlines);
-        let once = || jobs::deadlines::enforce(store, batch, counts);
+        let waits = self.config.pending_invocations;
+        let once = || jobs::deadlines::enforce(store, waits, batch, counts);
         jobs::every("invocation-deadlines", self.config.deadline_sweep_interval, counts, shutdown, once).await;
     }
 

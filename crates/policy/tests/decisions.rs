@@ -60,7 +60,7 @@ fn a_mint_needs_the_owner_and_a_known_resource() {
 }
 
 #[test]
-fn a_mint_never_exceeds_its_edge() {
+fn t02_sts_policy_a_mint_never_exceeds_its_edge() {
     check_base(&mint_of(&["n:pay", "n:read"], &["n:pay"]), "deny delegation_scope_exceeded");
     check_base(&mint_of(&["n:pay"], &[]), "deny delegation_scope_exceeded");
 }

@@ -191,22 +191,29 @@ pub async fn revoke(tx: &mut ZoneWrite<'_>, id: &EdgeId) -> Result<bool, StoreEr
 
 /// Active edges from a session, lapsed ones included.
 pub async fn list_active_from(tx: &mut ZoneRead<'_>, source: &AgentSessionId) -> Result<Vec<EdgeRow>, StoreError> {
-    list_active(tx, "source_session_id", source.as_str()).await
+    list_active(tx, "source_session_id", "delegation_edges_by_source", source.as_str()).await
 }
 
 /// Active edges to a session, lapsed ones included.
 pub async fn list_active_to(tx: &mut ZoneRead<'_>, target: &AgentSessionId) -> Result<Vec<EdgeRow>, StoreError> {
-    list_active(tx, "target_session_id", target.as_str()).await
+    list_active(tx, "target_session_id", "delegation_edges_by_target", target.as_str()).await
 }
 
 /// Active edges cut from or mirroring `parent`, lapsed ones included.
 pub async fn list_active_derived(tx: &mut ZoneRead<'_>, parent: &EdgeId) -> Result<Vec<EdgeRow>, StoreError> {
-    list_active(tx, "parent_edge_id", parent.as_str()).await
+    list_active(tx, "parent_edge_id", "delegation_edges_active_by_parent", parent.as_str()).await
 }
 
-async fn list_active(tx: &mut ZoneRead<'_>, column: &str, id: &str) -> Result<Vec<EdgeRow>, StoreError> {
+async fn list_active(
+    tx: &mut ZoneRead<'_>,
+    column: &str,
+    index: &'static str,
+    id: &str,
+) -> Result<Vec<EdgeRow>, StoreError> {
+    let index = tx.tx.by_index(index);
     let sql = format!(
-        "SELECT {COLUMNS} FROM delegation_edges WHERE zone_id = ?1 AND {column} = ?2 AND status = 'active' ORDER BY id"
+        "SELECT {COLUMNS} FROM delegation_edges {index}
+         WHERE zone_id = ?1 AND {column} = ?2 AND status = 'active' ORDER BY id"
     );
     tx.tx.query(&sql, params![tx.zone, id]).await?.into_iter().map(read).collect()
 }

@@ -55,6 +55,8 @@ pub struct Committed {
     pub messages: Vec<Message>,
     /// The newest head of every chain that grew; an earlier head of the same chain may precede it.
     pub heads: Vec<ChainHead>,
+    /// Statements that the changes took, those of repetitions and of failed ones among them.
+    pub statements: u64,
 }
 
 impl Committed {

@@ -38,8 +38,10 @@ pub struct Invocation {
     pub attempts: i64,
     /// Attempts at most.
     pub max_attempts: i64,
-    /// Wished pause between two attempts, in milliseconds. Kept for workers; nothing enforces it.
+    /// Pause between two attempts, in milliseconds.
     pub backoff_ms: i64,
+    /// Whether that pause was asked for. One that is only assumed holds nobody up.
+    pub backoff_named: bool,
     /// How long an attempt may take, in milliseconds.
     pub timeout_ms: i64,
     /// Until when the running or last attempt had to be over.
@@ -61,7 +63,7 @@ pub struct Invocation {
 const COLUMNS: &str = "zone_id, id, service_id, service_application_id, acting_application_id, source_session_id, \
                        target_session_id, method, params, metadata, status, attempts, max_attempts, backoff_ms, \
                        timeout_ms, deadline_at, cancel_requested_at, started_at, completed_at, error, created_at, \
-                       updated_at";
+                       updated_at, backoff_named";
 
 fn read(row: Row) -> Result<Invocation, StoreError> {
     let mut columns = row.columns("invocations");
@@ -88,6 +90,7 @@ fn read(row: Row) -> Result<Invocation, StoreError> {
         error: columns.json_or_null()?,
         created_at: columns.next()?,
         updated_at: columns.next()?,
+        backoff_named: columns.next()?,
     })
 }
 
@@ -141,9 +144,9 @@ pub async fn add(tx: &mut ZoneWrite<'_>, invocation: &Invocation) -> Result<(), 
     let sql = "INSERT INTO invocations (zone_id, id, service_id, service_application_id, acting_application_id,
                  source_session_id, target_session_id, method, params, metadata, status, attempts, max_attempts,
                  backoff_ms, timeout_ms, deadline_at, cancel_requested_at, started_at, completed_at, error, created_at,
-                 updated_at)
+                 updated_at, backoff_named)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
-                 ?22)";
+                 ?22, ?23)";
     let zone = tx.zone.clone();
     let (arguments, metadata) = (crate::json_text(&invocation.params), crate::json_text(&invocation.metadata));
     let error = invocation.error.as_ref().map(crate::json_text);
@@ -169,7 +172,8 @@ pub async fn add(tx: &mut ZoneWrite<'_>, invocation: &Invocation) -> Result<(), 
         invocation.completed_at,
         error,
         invocation.created_at,
-        invocation.updated_at
+        invocation.updated_at,
+        invocation.backoff_named
     ];
     tx.tx.append(sql, params).await.map(|_| ())
 }
@@ -208,6 +212,32 @@ pub async fn list_overdue(tx: &mut ZoneRead<'_>, limit: i64) -> Result<Vec<Invoc
     );
     let now = tx.now();
     tx.tx.query(&sql, params![tx.zone, now, limit]).await?.into_iter().map(read).collect()
+}
+
+/// Invocations that were asked at `before` or earlier and that nobody has begun, longest waiting first, `limit` at most.
+pub async fn list_unstarted(
+    tx: &mut ZoneRead<'_>,
+    before: Timestamp,
+    limit: i64,
+) -> Result<Vec<Invocation>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM invocations WHERE zone_id = ?1 AND status = 'pending' AND created_at <= ?2
+         ORDER BY created_at LIMIT ?3"
+    );
+    tx.tx.query(&sql, params![tx.zone, before, limit]).await?.into_iter().map(read).collect()
+}
+
+/// The first zone after `after`, in the order of ids, in which such an invocation waits.
+pub async fn find_unstarted_zone(
+    tx: &mut DeploymentRead<'_>,
+    after: Option<&ZoneId>,
+    before: Timestamp,
+) -> Result<Option<ZoneId>, StoreError> {
+    let after = after.map_or("", ZoneId::as_str);
+    let sql = "SELECT zone_id FROM invocations WHERE zone_id > ?1 AND status = 'pending' AND created_at <= ?2
+               ORDER BY zone_id LIMIT 1";
+    let row = tx.tx().query_one(sql, params![after, before]).await?;
+    row.map(|row| row.columns("invocations").next()).transpose()
 }
 
 /// The first zone after `after`, in the order of ids, in which an attempt is overdue.

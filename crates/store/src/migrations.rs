@@ -168,6 +168,13 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: "",
         postgres: include_str!("migrations/0020_last_commits.postgres.sql"),
     },
+    Migration {
+        version: 21,
+        name: "invocation_pauses",
+        shared: include_str!("migrations/0021_invocation_pauses.sql"),
+        sqlite: "",
+        postgres: "",
+    },
 ];
 
 /// The schema version this binary writes.

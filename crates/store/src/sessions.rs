@@ -243,9 +243,12 @@ pub async fn count_holding_capacity(tx: &mut ZoneRead<'_>, among: Among<'_>, at_
 
 /// Whether a running session is anchored to `record`.
 pub async fn is_anchor(tx: &mut ZoneRead<'_>, record: &AuthorityRecordId) -> Result<bool, StoreError> {
-    let sql = "SELECT 1 FROM agent_sessions
-               WHERE zone_id = ?1 AND subject_record_id = ?2 AND capacity_until IS NOT NULL LIMIT 1";
-    Ok(tx.tx.query_one(sql, params![tx.zone, record]).await?.is_some())
+    let index = tx.tx.by_index("agent_sessions_running_by_record");
+    let sql = format!(
+        "SELECT 1 FROM agent_sessions {index}
+         WHERE zone_id = ?1 AND subject_record_id = ?2 AND capacity_until IS NOT NULL LIMIT 1"
+    );
+    Ok(tx.tx.query_one(&sql, params![tx.zone, record]).await?.is_some())
 }
 
 /// Suspends an active session; `false` when it was not active. Its lease stays as it is.
@@ -273,8 +276,9 @@ pub async fn list_running_children(
     tx: &mut ZoneRead<'_>,
     parent: &AgentSessionId,
 ) -> Result<Vec<SessionRow>, StoreError> {
+    let index = tx.tx.by_index("agent_sessions_running_by_parent");
     let sql = format!(
-        "SELECT {COLUMNS} FROM agent_sessions
+        "SELECT {COLUMNS} FROM agent_sessions {index}
          WHERE zone_id = ?1 AND parent_id = ?2 AND capacity_until IS NOT NULL ORDER BY id"
     );
     tx.tx.query(&sql, params![tx.zone, parent]).await?.into_iter().map(read).collect()

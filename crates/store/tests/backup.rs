@@ -311,7 +311,7 @@ mod t17_rollback {
         let invocation = |zone: &str, id: &str, status: &str| {
             format!(
                 "INSERT INTO invocations VALUES ('{zone}', '{id}', 'v', 'app', 'app', NULL, NULL, 'm', '{{}}', '{{}}',
-                   '{status}', 1, 3, 0, 1, 1, NULL, 1, NULL, NULL, 1, 1);"
+                   '{status}', 1, 3, 0, 1, 1, NULL, 1, NULL, NULL, 1, 1, 0);"
             )
         };
         let zone = "INSERT INTO zones VALUES ('known', 'n', 's', 0, 0, 0, NULL, 0, NULL, NULL, 1, 1, NULL);";

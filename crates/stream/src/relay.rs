@@ -57,6 +57,7 @@ pub struct RelayState {
     elected: AtomicBool,
     failing: AtomicBool,
     published: AtomicU64,
+    removed: AtomicU64,
     refused: AtomicU64,
 }
 
@@ -74,6 +75,11 @@ impl RelayState {
     /// Messages published.
     pub fn published(&self) -> u64 {
         self.published.load(Ordering::Relaxed)
+    }
+
+    /// Messages that were sent and are no longer in the outbox.
+    pub fn removed(&self) -> u64 {
+        self.removed.load(Ordering::Relaxed)
     }
 
     /// Times the stream refused a message.
@@ -229,7 +235,8 @@ impl Relay {
         if ids.is_empty() {
             return Ok(());
         }
-        self.state.published.fetch_add(u64::try_from(ids.len()).unwrap_or(0), Ordering::Relaxed);
+        let count = u64::try_from(ids.len()).unwrap_or(0);
+        self.state.published.fetch_add(count, Ordering::Relaxed);
         let removed: Result<(), StoreError> = self
             .store
             .commit_upkeep(ids, |tx, ids| {
@@ -241,7 +248,9 @@ impl Relay {
                 })
             })
             .await;
-        removed.map_err(Failed::Store)
+        removed.map_err(Failed::Store)?;
+        self.state.removed.fetch_add(count, Ordering::Relaxed);
+        Ok(())
     }
 
     async fn note_refused(&self, waiting: Waiting, reason: &str) -> Result<(), Failed> {

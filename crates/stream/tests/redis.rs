@@ -148,6 +148,7 @@ async fn what_is_committed_is_published_signed_and_leaves_the_outbox() {
     assert!(verify_stream_signature(&key(), REVOCATIONS, signed, &fields["_sig"]));
     assert_eq!((fields["agent_session_id"].as_str(), fields["dedupe_key"].as_str()), ("m-1", "m-1"));
     assert!(relay.state.is_elected() && relay.state.published() == 1);
+    until("counted", async || relay.state.removed() == 1).await;
     following.stop().await;
     relay.stop().await;
     store.close().await;

@@ -29,7 +29,7 @@ from caracalai import (
 
 from checks import Check, on_every_system, say
 from identity_provider import IdentityProvider
-from system import Caracal, Replicated, Upstream, hold_for_operators, provision
+from system import Caracal, Replicated, Upstream, Zone, admit_another_application, hold_for_operators, provision
 
 PUBLISHED = "1.0.0"
 
@@ -41,16 +41,17 @@ class World:
         self.system, self.upstream, self.key, self.check = system, upstream, key, check
         self.zone = provision(system, upstream, key, lambda text: say(f"        {text}"))
 
-    def client(self) -> Client:
-        """Built as the client's documentation says; no option but the addresses and the application's credentials."""
+    def client(self, seen_by: Zone | None = None) -> Client:
+        """Built as the client's documentation says; no option but the addresses and an application's credentials."""
+        zone = seen_by or self.zone
         return Client.from_client_secret(
             sts_url=self.system.urls["sts"],
             coordinator_url=self.system.urls["coordinator"],
             gateway_url=self.system.urls["gateway"],
-            zone_id=self.zone.id,
-            application_id=self.zone.application,
-            client_secret=self.zone.client_secret,
-            resources=[ResourceBinding(self.zone.resource, self.zone.upstream)],
+            zone_id=zone.id,
+            application_id=zone.application,
+            client_secret=zone.client_secret,
+            resources=[ResourceBinding(zone.resource, zone.upstream)],
         )
 
     def check_last_call(self, method: str, target: str) -> None:
@@ -249,6 +250,80 @@ async def peer_delegation(world: World) -> None:
             )
     await client.aclose()
     await lender.aclose()
+
+
+async def peer_of_another_application(world: World) -> None:
+    """A session lends to one of another application, which accepts it as its own; taken back, it is nobody's any more."""
+    other = admit_another_application(world.system, world.zone, lambda text: say(f"        {text}"))
+    lender, receiver = world.client(), world.client(other)
+    async with receiver.session(labels=["reader"], ttl_seconds=600) as worker:
+
+        async def lend():
+            async with lender.session(labels=["clerk"], ttl_seconds=600):
+                delegation = await lender.delegate(
+                    to_session_id=worker.session_id,
+                    to_application_id=other.application,
+                    scopes=["tickets:read"],
+                    ttl_seconds=300,
+                    resource_id=world.zone.resource,
+                )
+                lent.set_result(delegation)
+                await accepted.wait()
+                await lender.revoke_delegation(delegation.delegation_id)
+
+        lent, accepted = asyncio.Future(), asyncio.Event()
+        lending = asyncio.create_task(lend(), context=contextvars.Context())
+        await asyncio.wait({lending, asyncio.ensure_future(lent)}, return_when=asyncio.FIRST_COMPLETED)
+        if lending.done():
+            await lending
+        delegation = lent.result()
+        async with receiver.accept_delegation(delegation.delegation_id, validate=True) as context:
+            world.check.that(context.session_id == worker.session_id, "the other application's session holds it", context)
+        try:
+            await receiver.revoke_delegation(delegation.delegation_id)
+            raise AssertionError("its receiver took a delegation back")
+        except CoordinatorError as refusal:
+            text = "its receiver can't take it back"
+            world.check.that((refusal.status, refusal.code) == (403, "issuer_ownership_required"), text, repr(refusal))
+        accepted.set()
+        await lending
+        try:
+            async with receiver.accept_delegation(delegation.delegation_id, validate=True):
+                raise AssertionError("a delegation that was taken back was accepted")
+        except (CoordinatorError, RuntimeError) as refusal:
+            world.check.that(True, f"what was taken back is not accepted: {type(refusal).__name__}")
+        # A revoked delegation ends the session that it led to, so that nothing is left to close.
+    await lender.aclose()
+    await receiver.aclose()
+
+
+async def service_session(world: World) -> None:
+    """One process at a time runs a service; who attaches to it takes it over, and the one before is fenced off."""
+    client, successor = world.client(), world.client()
+    held = await client.start_session(labels=["reader"], heartbeat_interval=0)
+    world.check.that(held.lease_generation == 1, f"service {held.session_id} under generation 1", held.lease_generation)
+    await held.heartbeat()
+    world.check.that(held.status == "active", "its heartbeat is heard", held.status)
+    taken = await successor.attach_session(held.session_id, heartbeat_interval=0)
+    world.check.that(taken.lease_generation == 2, "another process takes it over under generation 2", taken.lease_generation)
+    try:
+        await held.heartbeat()
+        raise AssertionError("a stale holder was heard")
+    except CoordinatorError as refusal:
+        text = "the one before is fenced off"
+        world.check.that((refusal.status, refusal.code) == (409, "session_lease_fenced"), text, repr(refusal))
+    await held.aclose()
+    await taken.heartbeat("degraded")
+    world.check.that(taken.status == "active", "its end ended nothing: the successor still runs it", taken.status)
+    await taken.aclose()
+    try:
+        await client.attach_session(held.session_id, heartbeat_interval=0)
+        raise AssertionError("a service that ended was taken over")
+    except CoordinatorError as refusal:
+        text = "what has ended is taken over by nobody"
+        world.check.that((refusal.status, refusal.code) == (409, "session_not_live"), text, repr(refusal))
+    await client.aclose()
+    await successor.aclose()
 
 
 async def streams(world: World) -> None:
@@ -473,6 +548,8 @@ FLOWS = [
     session,
     narrowed_child,
     peer_delegation,
+    peer_of_another_application,
+    service_session,
     streams,
     one_shot_mandates,
     ended_session,

@@ -370,13 +370,30 @@ def hold_for_operators(system: Caracal, zone: Zone, scope: str, say) -> None:
     put_in_force(system, zone.id, "held-grants", document, say)
 
 
-def policy_document(application: str, resource: str, scopes: list[str]) -> str:
+def admit_another_application(system: Caracal, zone: Zone, say) -> Zone:
+    """The same zone as seen by another application, which owns another resource and holds nothing of the first one."""
+    base = f"/v1/zones/{zone.id}"
+    made = {"name": "reading-agent", "registration_method": "managed"}
+    other = system.must("POST", f"{base}/applications", made, 201)
+    provider = system.must("POST", f"{base}/providers", {"identifier": "provider://open", "kind": "none"}, 201)
+    scopes = ["archive:read"]
+    archive = {"identifier": "resource://archive", "scopes": scopes, "credential_provider_id": provider["id"]}
+    archive |= {"upstream_url": zone.upstream, "operations": [{"method": "GET", "path": "/archive", "scope": scopes[0]}]}
+    resource = system.must("POST", f"{base}/resources", archive, 201)["identifier"]
+    document = policy_document(zone.application, zone.resource, zone.scopes, {resource: other["id"]})
+    put_in_force(system, zone.id, "grants-beside-another", document, say)
+    return Zone(zone.id, other["id"], other["client_secret"], resource, zone.upstream, scopes)
+
+
+def policy_document(application: str, resource: str, scopes: list[str], others: dict[str, str] | None = None) -> str:
     """What the published helpers author: roles are session labels; the default label is the application's id."""
     grants = {resource: {"application": application, "roles": {application: scopes, "reader": scopes[:1], "clerk": scopes}}}
+    grants |= {owned: {"application": owner, "roles": {}} for owned, owner in (others or {}).items()}
+    applications = [application, *(others or {}).values()]
     compact = {"separators": (",", ":"), "sort_keys": True}
     return (
         "# caracal:data-document\npackage caracal.authz\nimport rego.v1\n"
-        f"app_ids := {json.dumps({application: application}, **compact)}\n"
+        f"app_ids := {json.dumps({name: name for name in applications}, **compact)}\n"
         f"grants := {json.dumps(grants, **compact)}\n"
     )
 

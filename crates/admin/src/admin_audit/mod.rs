@@ -14,27 +14,30 @@ use serde_json::Value;
 use crate::answer::Answer;
 use crate::audit::csv;
 use crate::export::{Columns, Exported};
+use crate::openapi::shape::described;
 use crate::page::{Listing, Query};
 use crate::problem::Refusal;
 
-/// A record as answers show it.
-#[derive(Serialize)]
-struct View<'a> {
-    id: &'a str,
-    request_id: &'a str,
-    actor_id: Option<&'a str>,
-    actor_name: Option<&'a str>,
-    actor_scope: Option<&'a str>,
-    action: &'a str,
-    method: &'a str,
-    path: &'a str,
-    entity_type: Option<&'a str>,
-    entity_id: Option<&'a str>,
-    status_code: i64,
-    payload_json: Value,
-    occurred_at: Timestamp,
-    chain_seq: i64,
-    signed: bool,
+described! {
+    /// A record as answers show it.
+    #[derive(Serialize)]
+    struct View<'a> {
+        id: &'a str,
+        request_id: &'a str,
+        actor_id: Option<&'a str>,
+        actor_name: Option<&'a str>,
+        actor_scope: Option<&'a str>,
+        action: &'a str,
+        method: &'a str,
+        path: &'a str,
+        entity_type: Option<&'a str>,
+        entity_id: Option<&'a str>,
+        status_code: i64,
+        payload_json: Value,
+        occurred_at: Timestamp,
+        chain_seq: i64,
+        signed: bool,
+    }
 }
 
 impl<'a> From<&'a AdminEvidenceRow> for View<'a> {
@@ -134,7 +137,7 @@ impl Asked {
             method: query.choice("method", &["POST", "PUT", "PATCH", "DELETE"])?.map(str::to_owned),
         };
         let is_csv = query.is_csv()?;
-        let fields = query.bounded("fields", 1, 1_000)?;
+        let fields = query.fields(AdminEvidenceRow::FIELDS)?;
         query.bounded("cursor", 1, 512)?;
         let columns = fields.map(Columns::parse).transpose()?;
         Ok(Self { filter, page: Page { limit, after: query.cursor()? }, is_csv, columns })

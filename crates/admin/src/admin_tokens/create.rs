@@ -9,7 +9,6 @@ use caracal_store::admin_tokens::{self, AdminToken};
 use caracal_store::zones;
 use http::Method;
 use serde::Serialize;
-use serde_json::Value;
 
 use super::{Core, forbid_derived};
 use crate::Admin;
@@ -17,7 +16,9 @@ use crate::admin::fresh;
 use crate::answer::Changed;
 use crate::evidence::Trace;
 use crate::gate::{Anywhere, Call, Caller, Needs, Reach, Route, Run};
-use crate::input::{Fields, Mismatch, Text};
+use crate::input::{Body, Fields, Mismatch, Text};
+use crate::openapi::shape::described;
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 
 pub(crate) const ROUTE: Route = Route {
@@ -25,6 +26,16 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/admin-tokens",
     needs: Needs::Write,
     reach: Reach::Deployment(Run::Change(|admin, call| Box::pin(create(admin, call)))),
+    spec: Spec::creates::<Minted>("admin_tokens.create", "Makes an admin token, and shows it.")
+        .takes("invalid_admin_token_request", |body| Draft::read(body).map(drop))
+        .refuses(&[
+            (403, "admin_token_management_forbidden_for_derived_token"),
+            (400, "zone_id_required"),
+            (404, "zone_not_found"),
+            (400, "zone_id_not_allowed_for_global"),
+            (403, "approve_capability_required"),
+            (403, "admin_token_expiry_exceeded"),
+        ]),
 };
 
 struct Draft {
@@ -36,11 +47,11 @@ struct Draft {
 }
 
 impl Draft {
-    fn read(body: Option<Value>) -> Result<Self, Mismatch> {
+    fn read(body: impl Into<Body>) -> Result<Self, Mismatch> {
         let mut fields = Fields::of(body)?;
         let name = fields.required_text("name", Text::exact(1, 120))?;
         let scope = fields.choice("scope", &["global", "zone"])?;
-        let scope = scope.ok_or_else(|| fields.mismatch("scope", "required"))?;
+        let scope = fields.require("scope", scope)?;
         let zone_id = fields.text("zone_id", Text::exact(1, 128))?;
         let capability = fields.choice("capability", &["read", "write", "approve"])?.unwrap_or("write");
         let expires_at = fields.instant("expires_at")?;
@@ -59,11 +70,13 @@ impl Draft {
     }
 }
 
-#[derive(Serialize)]
-struct Minted<'a> {
-    #[serde(flatten)]
-    core: Core<'a>,
-    token: &'a str,
+described! {
+    #[derive(Serialize)]
+    struct Minted<'a> {
+        #[serde(flatten)]
+        core: Core<'a>,
+        token: &'a str,
+    }
 }
 
 struct Change {

@@ -11,6 +11,8 @@ use super::{Core, forbid_derived};
 use crate::Admin;
 use crate::answer::Answer;
 use crate::gate::{Anywhere, Call, Needs, Reach, Route, Run};
+use crate::openapi::shape::described;
+use crate::openapi::spec::Spec;
 use crate::page::Listing;
 use crate::problem::Refusal;
 
@@ -19,14 +21,19 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/admin-tokens",
     needs: Needs::Read,
     reach: Reach::Deployment(Run::Read(|admin, call| Box::pin(list(admin, call)))),
+    spec: Spec::shows::<Listing<View>>("admin_tokens.list", "Lists the admin tokens, newest first.")
+        .in_pages()
+        .refuses(&[(403, "admin_token_management_forbidden_for_derived_token")]),
 };
 
-#[derive(Serialize)]
-struct View<'a> {
-    #[serde(flatten)]
-    core: Core<'a>,
-    last_used_at: Option<Timestamp>,
-    revoked_at: Option<Timestamp>,
+described! {
+    #[derive(Serialize)]
+    struct View<'a> {
+        #[serde(flatten)]
+        core: Core<'a>,
+        last_used_at: Option<Timestamp>,
+        revoked_at: Option<Timestamp>,
+    }
 }
 
 impl<'a> From<&'a AdminToken> for View<'a> {

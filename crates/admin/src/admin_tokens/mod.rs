@@ -14,20 +14,23 @@ use caracal_store::admin_tokens::AdminToken;
 use serde::Serialize;
 
 use crate::gate::Caller;
+use crate::openapi::shape::described;
 use crate::problem::Refusal;
 use crate::seed;
 
-/// What every answer about a token has. Its digest is in none.
-#[derive(Serialize)]
-struct Core<'a> {
-    id: &'a AdminTokenId,
-    name: &'a str,
-    scope: &'a str,
-    capability: &'a str,
-    zone_id: Option<&'a ZoneId>,
-    created_by: &'a str,
-    created_at: Timestamp,
-    expires_at: Option<Timestamp>,
+described! {
+    /// What every answer about a token has. Its digest is in none.
+    #[derive(Serialize)]
+    struct Core<'a> {
+        id: &'a AdminTokenId,
+        name: &'a str,
+        scope: &'a str,
+        capability: &'a str,
+        zone_id: Option<&'a ZoneId>,
+        created_by: &'a str,
+        created_at: Timestamp,
+        expires_at: Option<Timestamp>,
+    }
 }
 
 impl<'a> From<&'a AdminToken> for Core<'a> {

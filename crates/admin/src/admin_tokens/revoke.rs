@@ -11,6 +11,7 @@ use crate::Admin;
 use crate::answer::Changed;
 use crate::evidence::Trace;
 use crate::gate::{Anywhere, Call, Needs, Reach, Route, Run};
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 use crate::seed;
 
@@ -19,6 +20,12 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/admin-tokens/{admin_token}",
     needs: Needs::Write,
     reach: Reach::Deployment(Run::Change(|admin, call| Box::pin(revoke(admin, call)))),
+    spec: Spec::removes("admin_tokens.revoke", "Revokes an admin token.").refuses(&[
+        (403, "admin_token_management_forbidden_for_derived_token"),
+        (400, "invalid_admin_token_id"),
+        (404, "admin_token_not_found"),
+        (403, "bootstrap_token_required"),
+    ]),
 };
 
 struct Change {

@@ -17,6 +17,7 @@ use crate::custody;
 use crate::endings::{self, Ended};
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
 use crate::hand::Hand;
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 use crate::reserved;
 
@@ -25,6 +26,8 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/applications/{id}",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(archive(admin, call)))),
+    spec: Spec::removes("applications.archive", "Archives an application, and ends what acts through it.")
+        .refuses(&[(404, "application_not_found"), (409, "reserved_namespace")]),
 };
 
 const REASON: &str = "application_archived";

@@ -9,7 +9,6 @@ use caracal_authority::ApplicationId;
 use caracal_store::Attribution;
 use caracal_store::applications::{self, Application};
 use http::Method;
-use serde_json::Value;
 
 use super::secret::NewSecret;
 use super::{Core, WithSecret, require_free_name, traits};
@@ -18,7 +17,8 @@ use crate::admin::fresh;
 use crate::answer::Changed;
 use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
-use crate::input::{Fields, Mismatch, Text};
+use crate::input::{Body, Fields, Mismatch, Text};
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 use crate::reserved;
 use crate::zones::require_live_zone;
@@ -28,6 +28,19 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/applications",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(create(admin, call)))),
+    spec: Spec::creates::<WithSecret>("applications.create", "Creates a managed application, and shows its secret.")
+        .takes("invalid_application", |body| Draft::read(body).map(drop))
+        .refuses(&[
+            (404, "zone_not_found"),
+            (409, "reserved_namespace"),
+            (403, "trait_count_exceeded"),
+            (403, "trait_invalid"),
+            (403, "trait_duplicate"),
+            (403, "trait_forbidden"),
+            (409, "application_name_taken"),
+            (502, "secret_backend_unavailable"),
+            (503, "secret_hashing_unavailable"),
+        ]),
 };
 
 struct Draft {
@@ -36,12 +49,11 @@ struct Draft {
 }
 
 impl Draft {
-    fn read(body: Option<Value>) -> Result<Self, Mismatch> {
+    fn read(body: impl Into<Body>) -> Result<Self, Mismatch> {
         let mut fields = Fields::of(body)?;
         let name = fields.required_text("name", Text::trimmed(1, 200))?;
-        if fields.choice("registration_method", &["managed"])?.is_none() {
-            return Err(fields.mismatch("registration_method", "required"));
-        }
+        let method = fields.choice("registration_method", &["managed"])?;
+        fields.require("registration_method", method)?;
         // What a trait may be is judged later, with another status; here it only has to be a text.
         let traits = fields.texts("traits", (0, usize::MAX), Text::exact(0, usize::MAX))?.unwrap_or_default();
         fields.nothing_else()?;

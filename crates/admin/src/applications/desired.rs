@@ -70,7 +70,7 @@ pub(crate) async fn settle(
 }
 
 fn read(object: &Object) -> Result<(String, Option<Vec<String>>), Mismatch> {
-    let mut fields = Fields::of(Some(object.body(&[("name", "name"), ("traits", "traits")]).into()))?;
+    let mut fields = Fields::of(Some(Value::Object(object.body(&[("name", "name"), ("traits", "traits")]))))?;
     let name = fields.required_text("name", Text::trimmed(1, 200))?;
     Ok((name, fields.texts("traits", (0, usize::MAX), Text::exact(0, usize::MAX))?))
 }

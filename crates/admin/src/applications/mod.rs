@@ -18,37 +18,44 @@ use caracal_store::applications::{self, Application};
 use serde::Serialize;
 
 use crate::attribution::Attributed;
+use crate::openapi::shape::described;
 use crate::problem::Refusal;
 
-/// An application as answers show it.
-#[derive(Serialize)]
-pub(crate) struct View<'a> {
-    #[serde(flatten)]
-    core: Core<'a>,
-    archived_at: Option<Timestamp>,
-    /// Only global tokens see them: a zone's own operators have no business with control keys.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    traits: Option<&'a [String]>,
+described! {
+    /// An application as answers show it.
+    #[derive(Serialize)]
+    pub(crate) struct View<'a> {
+        #[serde(flatten)]
+        core: Core<'a>,
+        archived_at: Option<Timestamp>,
+        /// Only global tokens see them: a zone's own operators have no business with control keys.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        traits: Option<&'a [String]>,
+    }
 }
 
-/// What every answer about an application has, the one with its secret included.
-#[derive(Serialize)]
-pub(crate) struct Core<'a> {
-    id: &'a ApplicationId,
-    zone_id: &'a ZoneId,
-    name: &'a str,
-    registration_method: &'a str,
-    expires_at: Option<Timestamp>,
-    #[serde(flatten)]
-    by: Attributed<'a>,
+described! {
+    /// What every answer about an application has, the one with its secret included.
+    #[derive(Serialize)]
+    pub(crate) struct Core<'a> {
+        id: &'a ApplicationId,
+        zone_id: &'a ZoneId,
+        name: &'a str,
+        registration_method: &'a str,
+        expires_at: Option<Timestamp>,
+        #[serde(flatten)]
+        by: Attributed<'a>,
+    }
 }
 
-/// The one answer that shows a secret: to whoever just made it.
-#[derive(Serialize)]
-pub(crate) struct WithSecret<'a> {
-    #[serde(flatten)]
-    core: Core<'a>,
-    client_secret: &'a str,
+described! {
+    /// The one answer that shows a secret: to whoever just made it.
+    #[derive(Serialize)]
+    pub(crate) struct WithSecret<'a> {
+        #[serde(flatten)]
+        core: Core<'a>,
+        client_secret: &'a str,
+    }
 }
 
 impl<'a> View<'a> {

@@ -8,7 +8,6 @@ use caracal_authority::ApplicationId;
 use caracal_store::applications::{self, Application};
 use caracal_store::{Attribution, oversight};
 use http::{Method, StatusCode};
-use serde_json::Value;
 
 use super::secret::NewSecret;
 use super::{Core, WithSecret};
@@ -17,7 +16,8 @@ use crate::admin::fresh;
 use crate::answer::Changed;
 use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
-use crate::input::{Fields, Mismatch, Text};
+use crate::input::{Body, Fields, Mismatch, Text};
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 use crate::reserved;
 use crate::zones;
@@ -27,6 +27,19 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/applications/dcr",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(register(admin, call)))),
+    spec: Spec::creates::<WithSecret>(
+        "applications.register",
+        "Lets an application register itself, for an hour at most.",
+    )
+    .takes("invalid_application", |body| Draft::read(body).map(drop))
+    .refuses(&[
+        (409, "reserved_namespace"),
+        (429, "dcr_rate_limit_exceeded"),
+        (404, "zone_not_found"),
+        (403, "dcr_disabled"),
+        (429, "dcr_limit_exceeded"),
+        (503, "secret_hashing_unavailable"),
+    ]),
 };
 
 /// The longest, and the default, in seconds.
@@ -40,13 +53,10 @@ struct Draft {
 }
 
 impl Draft {
-    fn read(body: Option<Value>) -> Result<Self, Mismatch> {
+    fn read(body: impl Into<Body>) -> Result<Self, Mismatch> {
         let mut fields = Fields::of(body)?;
         let name = fields.required_text("name", Text::trimmed(1, 200))?;
-        let seconds = fields.count("expires_in")?.unwrap_or(MAX_LIFE);
-        if seconds > MAX_LIFE {
-            return Err(fields.mismatch("expires_in", format!("expected 1 to {MAX_LIFE} seconds")));
-        }
+        let seconds = fields.count("expires_in", MAX_LIFE)?.unwrap_or(MAX_LIFE);
         fields.nothing_else()?;
         Ok(Self { name, life: Duration::from_secs(seconds) })
     }

@@ -12,6 +12,8 @@ use super::{existing, missing, traits};
 use crate::Admin;
 use crate::answer::Answer;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::openapi::shape::described;
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 use crate::reserved;
 use crate::reveal::Reveal;
@@ -21,11 +23,25 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/applications/{id}/client-secret",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Read(|admin, call| Box::pin(reveal(admin, call)))),
+    spec: Spec::shows::<Revealed>(
+        "applications.reveal_secret",
+        "Shows the secret of a managed application, once that is on record.",
+    )
+    .refuses(&[
+        (404, "application_not_found"),
+        (404, "client_secret_not_stored"),
+        (409, "reserved_namespace"),
+        (403, "trait_forbidden"),
+        (502, "secret_backend_unavailable"),
+        (500, "audit_unavailable"),
+    ]),
 };
 
-#[derive(Serialize)]
-struct Revealed<'s> {
-    client_secret: &'s str,
+described! {
+    #[derive(Serialize)]
+    struct Revealed<'s> {
+        client_secret: &'s str,
+    }
 }
 
 async fn reveal(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal> {

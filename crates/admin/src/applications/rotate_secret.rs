@@ -14,6 +14,7 @@ use crate::answer::Changed;
 use crate::attribution::changed;
 use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 use crate::reserved;
 
@@ -22,6 +23,17 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/applications/{id}/rotate-secret",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(rotate(admin, call)))),
+    spec: Spec::shows::<WithSecret>(
+        "applications.rotate_secret",
+        "Gives an application another secret, and shows it. The old one stops at once.",
+    )
+    .refuses(&[
+        (404, "application_not_found"),
+        (409, "reserved_namespace"),
+        (403, "trait_forbidden"),
+        (502, "secret_backend_unavailable"),
+        (503, "secret_hashing_unavailable"),
+    ]),
 };
 
 struct Change {

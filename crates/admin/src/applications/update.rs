@@ -6,7 +6,6 @@ use caracal_authority::ApplicationId;
 use caracal_crypto::{Secret, SecretText};
 use caracal_store::applications;
 use http::{Method, StatusCode};
-use serde_json::Value;
 
 use super::secret::NewSecret;
 use super::{View, existing, require_free_name, traits};
@@ -15,7 +14,8 @@ use crate::answer::Changed;
 use crate::attribution::changed;
 use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
-use crate::input::{Fields, Mismatch, Text};
+use crate::input::{Body, Fields, Mismatch, Text};
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 use crate::reserved;
 
@@ -24,6 +24,21 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/applications/{id}",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(update(admin, call)))),
+    spec: Spec::shows::<View>("applications.update", "Changes an application: its name, its traits, or its secret.")
+        .takes("invalid_application", |body| Patch::read(body).map(drop))
+        .refuses(&[
+            (409, "reserved_namespace"),
+            (403, "trait_count_exceeded"),
+            (403, "trait_invalid"),
+            (403, "trait_duplicate"),
+            (403, "trait_forbidden"),
+            (409, "application_name_taken"),
+            (404, "application_not_found"),
+            (400, "client_secret_not_configured"),
+            (400, "no_fields"),
+            (502, "secret_backend_unavailable"),
+            (503, "secret_hashing_unavailable"),
+        ]),
 };
 
 struct Patch {
@@ -33,7 +48,7 @@ struct Patch {
 }
 
 impl Patch {
-    fn read(body: Option<Value>) -> Result<Self, Mismatch> {
+    fn read(body: impl Into<Body>) -> Result<Self, Mismatch> {
         let mut fields = Fields::of(body)?;
         let name = fields.text("name", Text::trimmed(1, 200))?;
         let client_secret = fields.text("client_secret", Text::exact(32, usize::MAX))?.map(Secret::new);

@@ -18,7 +18,9 @@ use crate::admin::fresh;
 use crate::answer::Changed;
 use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
-use crate::input::{Fields, Text};
+use crate::input::{Body, Fields, Mismatch, Text};
+use crate::openapi::shape::described;
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 
 pub(crate) const APPROVE: Route = Route {
@@ -26,6 +28,9 @@ pub(crate) const APPROVE: Route = Route {
     path: "/v1/zones/{zone}/approvals/{id}/approve",
     needs: Needs::Approve,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(decide(admin, call, true)))),
+    spec: Spec::shows::<Decided>("approvals.approve", "Approves what waits for a person.")
+        .may_take("invalid_body", |body| reason(body).map(drop))
+        .refuses(&[(404, "approval_not_found"), (403, "subject_approval_required"), (409, "approval_not_decidable")]),
 };
 
 pub(crate) const REJECT: Route = Route {
@@ -33,6 +38,9 @@ pub(crate) const REJECT: Route = Route {
     path: "/v1/zones/{zone}/approvals/{id}/reject",
     needs: Needs::Approve,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(decide(admin, call, false)))),
+    spec: Spec::shows::<Decided>("approvals.reject", "Rejects what waits for a person.")
+        .may_take("invalid_body", |body| reason(body).map(drop))
+        .refuses(&[(404, "approval_not_found"), (403, "subject_approval_required"), (409, "approval_not_decidable")]),
 };
 
 struct Change {
@@ -43,21 +51,25 @@ struct Change {
     trace: Arc<Trace>,
 }
 
-#[derive(Serialize)]
-struct Decided<'d> {
-    id: &'d ApprovalId,
-    state: &'static str,
-    satisfied_at: Option<Timestamp>,
-    rejected_at: Option<Timestamp>,
-    approver_subject_id: &'d str,
+described! {
+    #[derive(Serialize)]
+    struct Decided<'d> {
+        id: &'d ApprovalId,
+        state: &'static str,
+        satisfied_at: Option<Timestamp>,
+        rejected_at: Option<Timestamp>,
+        approver_subject_id: &'d str,
+    }
+}
+
+fn reason(body: impl Into<Body>) -> Result<Option<String>, Mismatch> {
+    Fields::of(body)?.text("reason", Text::exact(0, 500))
 }
 
 async fn decide(admin: Arc<Admin>, mut call: Call<InZone>, approved: bool) -> Result<Changed, Refusal> {
     let reason = match call.body.take() {
         None => None,
-        body => Fields::of(body)
-            .and_then(|mut body| body.text("reason", Text::exact(0, 500)))
-            .map_err(|mismatch| mismatch.refuse("invalid_body"))?,
+        body => reason(body).map_err(|mismatch| mismatch.refuse("invalid_body"))?,
     };
     // What has not the shape of an id names no approval.
     let id: ApprovalId = call.id("id")?;

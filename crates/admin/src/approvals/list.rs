@@ -11,6 +11,7 @@ use super::{View, names, views};
 use crate::Admin;
 use crate::answer::Answer;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::openapi::spec::Spec;
 use crate::page::{Listing, Query};
 use crate::problem::Refusal;
 
@@ -19,6 +20,8 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/approvals",
     needs: Needs::Read,
     reach: Reach::Zone(Run::Read(|admin, call| Box::pin(list(admin, call)))),
+    spec: Spec::shows::<Listing<View>>("approvals.list", "Lists the approvals of a zone, newest first.")
+        .asks(|query| query.page().and(filter(query)).map(drop)),
 };
 
 async fn list(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal> {

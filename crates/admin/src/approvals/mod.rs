@@ -13,36 +13,39 @@ use caracal_store::{StoreError, ZoneRead};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::openapi::shape::described;
 use crate::problem::Refusal;
 
 const MISSING: &str = "approval_not_found";
 
-/// A hold as answers show it.
-#[derive(Serialize)]
-struct View {
-    id: ApprovalId,
-    zone_id: ZoneId,
-    session_id: Option<AuthorityRecordId>,
-    principal_id: String,
-    application_id: Option<ApplicationId>,
-    approval_type: &'static str,
-    tier: String,
-    approver_class: String,
-    privacy_mode: String,
-    subject_anchor: Option<String>,
-    binding: String,
-    metadata_json: Map<String, Value>,
-    decision_reason: Option<String>,
-    created_at: Timestamp,
-    expires_at: Timestamp,
-    satisfied_at: Option<Timestamp>,
-    rejected_at: Option<Timestamp>,
-    consumed_at: Option<Timestamp>,
-    approver_subject_id: Option<String>,
-    principal_federated: bool,
-    prior_approved: i64,
-    prior_rejected: i64,
-    state: &'static str,
+described! {
+    /// A hold as answers show it.
+    #[derive(Serialize)]
+    struct View {
+        id: ApprovalId,
+        zone_id: ZoneId,
+        session_id: Option<AuthorityRecordId>,
+        principal_id: String,
+        application_id: Option<ApplicationId>,
+        approval_type: &'static str,
+        tier: String,
+        approver_class: String,
+        privacy_mode: String,
+        subject_anchor: Option<String>,
+        binding: String,
+        metadata_json: Map<String, Value>,
+        decision_reason: Option<String>,
+        created_at: Timestamp,
+        expires_at: Timestamp,
+        satisfied_at: Option<Timestamp>,
+        rejected_at: Option<Timestamp>,
+        consumed_at: Option<Timestamp>,
+        approver_subject_id: Option<String>,
+        principal_federated: bool,
+        prior_approved: i64,
+        prior_rejected: i64,
+        state: &'static str,
+    }
 }
 
 impl View {

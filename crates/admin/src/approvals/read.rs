@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use http::Method;
 
-use super::{MISSING, existing, views};
+use super::{MISSING, View, existing, views};
 use crate::Admin;
 use crate::answer::Answer;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 
 pub(crate) const ROUTE: Route = Route {
@@ -15,6 +16,7 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/approvals/{id}",
     needs: Needs::Read,
     reach: Reach::Zone(Run::Read(|admin, call| Box::pin(read(admin, call)))),
+    spec: Spec::shows::<View>("approvals.read", "Shows an approval.").refuses(&[(404, "approval_not_found")]),
 };
 
 async fn read(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal> {

@@ -9,6 +9,7 @@ use super::View;
 use crate::Admin;
 use crate::answer::Answer;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 
 pub(crate) const ROUTE: Route = Route {
@@ -16,6 +17,8 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/audit/by-request/{request}",
     needs: Needs::Read,
     reach: Reach::Zone(Run::Read(|admin, call| Box::pin(by_request(admin, call)))),
+    spec: Spec::shows::<Vec<View>>("audit.by_request", "Lists the events of one request, oldest first.")
+        .refuses(&[(404, "request_not_found")]),
 };
 
 async fn by_request(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal> {

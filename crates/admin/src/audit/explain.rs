@@ -19,6 +19,8 @@ use super::{View, list_of, metadata, redacted};
 use crate::Admin;
 use crate::answer::Answer;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::openapi::shape::described;
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 
 pub(crate) const ROUTE: Route = Route {
@@ -26,26 +28,32 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/audit/by-request/{request}/explain",
     needs: Needs::Read,
     reach: Reach::Zone(Run::Read(|admin, call| Box::pin(explain(admin, call)))),
+    spec: Spec::shows::<Explanation>("audit.explain", "Explains how a request was decided.")
+        .refuses(&[(404, "request_not_found")]),
 };
 
-#[derive(Serialize)]
-struct Explanation<'a> {
-    request_id: &'a str,
-    zone_id: &'a str,
-    final_decision: &'a str,
-    denied: Vec<Denied<'a>>,
-    events: Vec<View<'a>>,
+described! {
+    #[derive(Serialize)]
+    struct Explanation<'a> {
+        request_id: &'a str,
+        zone_id: &'a str,
+        final_decision: &'a str,
+        denied: Vec<Denied<'a>>,
+        events: Vec<View<'a>>,
+    }
 }
 
-#[derive(Serialize)]
-struct Denied<'a> {
-    event_id: &'a str,
-    event_type: &'a str,
-    evaluation_status: &'a str,
-    determining_policies: Value,
-    diagnostics: Value,
-    metadata: Value,
-    policy_input: Value,
+described! {
+    #[derive(Serialize)]
+    struct Denied<'a> {
+        event_id: &'a str,
+        event_type: &'a str,
+        evaluation_status: &'a str,
+        determining_policies: Value,
+        diagnostics: Value,
+        metadata: Value,
+        policy_input: Value,
+    }
 }
 
 async fn explain(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal> {

@@ -9,8 +9,10 @@ use http::Method;
 use super::{View, csv, place};
 use crate::Admin;
 use crate::answer::Answer;
-use crate::export::Columns;
+use crate::export::{Columns, Exported};
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::openapi::shape::Chosen;
+use crate::openapi::spec::Spec;
 use crate::page::{Listing, Query, invalid};
 use crate::problem::Refusal;
 
@@ -19,21 +21,36 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/audit",
     needs: Needs::Read,
     reach: Reach::Zone(Run::Read(|admin, call| Box::pin(list(admin, call)))),
+    spec: Spec::in_files::<Chosen<View>>(
+        "audit.list",
+        "Lists the events of a zone, newest first, as JSON or as a CSV file.",
+    )
+    .asks(|query| asked(query).map(drop)),
 };
 
 const MAX_TYPES: usize = 16;
 
-async fn list(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal> {
-    let query = &call.query;
+struct Asked {
+    filter: EvidenceFilter,
+    page: Page,
+    is_csv: bool,
+    columns: Option<Columns<EvidenceRow>>,
+}
+
+fn asked(query: &Query) -> Result<Asked, Refusal> {
     let limit = query.limit(100, 1000)?;
     let mut filter = filter(query)?;
     let is_csv = query.is_csv()?;
-    let fields = query.bounded("fields", 1, 1000)?;
+    let fields = query.fields(EvidenceRow::FIELDS)?;
     let types = query.bounded("event_type", 1, 512)?;
     query.bounded("cursor", 1, 512)?;
     let columns = fields.map(Columns::parse).transpose()?;
     filter.event_types = types.map(event_types).transpose()?.unwrap_or_default();
-    let page = Page { limit, after: query.cursor()? };
+    Ok(Asked { filter, page: Page { limit, after: query.cursor()? }, is_csv, columns })
+}
+
+async fn list(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal> {
+    let Asked { filter, page, is_csv, columns } = asked(&call.query)?;
     let mut snapshot = admin.store.snapshot().await?;
     let rows = evidence::list(&mut snapshot.zone(&call.place.zone), &filter, &page).await?;
     drop(snapshot);

@@ -12,23 +12,27 @@ use caracal_store::evidence::EvidenceRow;
 use serde::Serialize;
 use serde_json::Value;
 
-/// An event as answers show it. What is unknown is `null`, lists are lists, and metadata is redacted.
-#[derive(Serialize)]
-pub(crate) struct View<'a> {
-    id: &'a str,
-    zone_id: &'a str,
-    event_type: &'a str,
-    request_id: &'a str,
-    decision: &'a str,
-    policy_set_id: Option<&'a str>,
-    policy_set_version_id: Option<&'a str>,
-    manifest_sha: Option<&'a str>,
-    evaluation_status: &'a str,
-    determining_policies_json: Value,
-    diagnostics_json: Value,
-    metadata_json: Value,
-    occurred_at: Timestamp,
-    ingested_at: Timestamp,
+use crate::openapi::shape::described;
+
+described! {
+    /// An event as answers show it. What is unknown is `null`, lists are lists, and metadata is redacted.
+    #[derive(Serialize)]
+    pub(crate) struct View<'a> {
+        id: &'a str,
+        zone_id: &'a str,
+        event_type: &'a str,
+        request_id: &'a str,
+        decision: &'a str,
+        policy_set_id: Option<&'a str>,
+        policy_set_version_id: Option<&'a str>,
+        manifest_sha: Option<&'a str>,
+        evaluation_status: &'a str,
+        determining_policies_json: Value,
+        diagnostics_json: Value,
+        metadata_json: Value,
+        occurred_at: Timestamp,
+        ingested_at: Timestamp,
+    }
 }
 
 impl<'a> From<&'a EvidenceRow> for View<'a> {

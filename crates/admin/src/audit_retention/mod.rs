@@ -8,13 +8,17 @@ use caracal_authority::Timestamp;
 use caracal_store::retention::Retention;
 use serde::Serialize;
 
-/// What answers show. What was set in a time of a higher ceiling counts as the ceiling.
-#[derive(Serialize)]
-pub(crate) struct View<'a> {
-    retention_days: u32,
-    max_days: u32,
-    updated_by: Option<&'a str>,
-    updated_at: Option<Timestamp>,
+use crate::openapi::shape::described;
+
+described! {
+    /// What answers show. What was set in a time of a higher ceiling counts as the ceiling.
+    #[derive(Serialize)]
+    pub(crate) struct View<'a> {
+        retention_days: u32,
+        max_days: u32,
+        updated_by: Option<&'a str>,
+        updated_at: Option<Timestamp>,
+    }
 }
 
 impl<'a> View<'a> {

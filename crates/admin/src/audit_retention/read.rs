@@ -9,6 +9,7 @@ use super::View;
 use crate::Admin;
 use crate::answer::Answer;
 use crate::gate::{Anywhere, Call, Needs, Reach, Route, Run};
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 
 pub(crate) const ROUTE: Route = Route {
@@ -16,6 +17,7 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/audit-retention",
     needs: Needs::Read,
     reach: Reach::Zones(Run::Read(|admin, call| Box::pin(read(admin, call)))),
+    spec: Spec::shows::<View>("audit_retention.read", "Shows for how many days evidence is kept."),
 };
 
 async fn read(admin: Arc<Admin>, _: Call<Anywhere>) -> Result<Answer, Refusal> {

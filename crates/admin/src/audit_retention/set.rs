@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use caracal_store::retention;
 use http::{Method, StatusCode};
-use serde_json::Value;
 
 use super::View;
 use crate::Admin;
 use crate::answer::Changed;
 use crate::evidence::Trace;
 use crate::gate::{Anywhere, Call, Needs, Reach, Route, Run};
-use crate::input::{Fields, Mismatch};
+use crate::input::{Body, Fields, Mismatch};
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 
 pub(crate) const ROUTE: Route = Route {
@@ -19,6 +19,9 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/audit-retention",
     needs: Needs::Write,
     reach: Reach::Zones(Run::Change(|admin, call| Box::pin(set(admin, call)))),
+    spec: Spec::shows::<View>("audit_retention.set", "Sets for how many days evidence is kept.")
+        .takes("invalid_body", |body| asked(body).map(drop))
+        .refuses(&[(400, "retention_above_limit")]),
 };
 
 struct Change {
@@ -49,7 +52,7 @@ async fn set(admin: Arc<Admin>, mut call: Call<Anywhere>) -> Result<Changed, Ref
     Ok(recorded.answer(&View::of(Some(&set), ceiling)))
 }
 
-fn asked(body: Option<Value>) -> Result<u64, Mismatch> {
+fn asked(body: impl Into<Body>) -> Result<u64, Mismatch> {
     let mut fields = Fields::of(body)?;
     let days = fields.required_count("retention_days")?;
     fields.nothing_else()?;

@@ -15,7 +15,9 @@ use crate::Admin;
 use crate::answer::Answer;
 use crate::audit::csv;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
-use crate::page::Listing;
+use crate::openapi::shape::described;
+use crate::openapi::spec::Spec;
+use crate::page::{Listing, Query};
 use crate::problem::Refusal;
 
 pub(crate) const ROUTE: Route = Route {
@@ -23,24 +25,31 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/authority-records",
     needs: Needs::Read,
     reach: Reach::Zone(Run::Read(|admin, call| Box::pin(list(admin, call)))),
+    spec: Spec::in_files::<View>(
+        "authority_records.list",
+        "Lists the authority records of a zone, newest first, as JSON or as a CSV file.",
+    )
+    .asks(|query| asked(query).map(drop)),
 };
 
-/// A record as answers show it. It was authenticated for when it was made.
-#[derive(Serialize)]
-struct View<'a> {
-    authority_record_id: &'a AuthorityRecordId,
-    zone_id: &'a ZoneId,
-    authority_record_type: &'a str,
-    subject_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    federated_user_issuer: Option<Option<&'a str>>,
-    parent_authority_record_id: Option<&'a AuthorityRecordId>,
-    status: &'static str,
-    expires_at: Timestamp,
-    authenticated_at: Timestamp,
-    created_at: Timestamp,
-    revoked_at: Option<Timestamp>,
-    revoked_reason: Option<&'a str>,
+described! {
+    /// A record as answers show it. It was authenticated for when it was made.
+    #[derive(Serialize)]
+    struct View<'a> {
+        authority_record_id: &'a AuthorityRecordId,
+        zone_id: &'a ZoneId,
+        authority_record_type: &'a str,
+        subject_id: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        federated_user_issuer: Option<Option<&'a str>>,
+        parent_authority_record_id: Option<&'a AuthorityRecordId>,
+        status: &'static str,
+        expires_at: Timestamp,
+        authenticated_at: Timestamp,
+        created_at: Timestamp,
+        revoked_at: Option<Timestamp>,
+        revoked_reason: Option<&'a str>,
+    }
 }
 
 impl<'a> View<'a> {
@@ -80,8 +89,8 @@ const COLUMNS: [&str; 11] = [
     "revoked_reason",
 ];
 
-async fn list(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal> {
-    let query = &call.query;
+/// What is asked for, and whether as a file.
+fn asked(query: &Query) -> Result<(RecordFilter, Page, bool), Refusal> {
     let limit = query.limit(100, 1_000)?;
     let filter = RecordFilter {
         id: query.text("authority_record_id", 128)?,
@@ -90,7 +99,11 @@ async fn list(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal> 
         kind: query.choice("kind", &["user", "application"])?.and_then(SubjectKind::parse),
     };
     let is_csv = query.is_csv()?;
-    let page = Page { limit, after: query.cursor()? };
+    Ok((filter, Page { limit, after: query.cursor()? }, is_csv))
+}
+
+async fn list(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal> {
+    let (filter, page, is_csv) = asked(&call.query)?;
     let mut snapshot = admin.store.snapshot().await?;
     let mut tx = snapshot.zone(&call.place.zone);
     let rows = oversight::list_records(&mut tx, &filter, &page).await?;

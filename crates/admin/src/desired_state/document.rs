@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use crate::input::Fields;
+use crate::input::{Body, Fields, Mismatch};
+use crate::openapi::notes::list;
 use crate::problem::Refusal;
 use crate::reserved;
 
@@ -99,12 +100,34 @@ impl Object {
     }
 }
 
+/// The code of what is no document.
+pub(super) const INVALID: &str = "invalid_document";
+
+/// The schema of a list of objects. What a spec may hold is what a request for such an object may.
+pub(super) fn objects_schema() -> Value {
+    let kinds = Kind::ALL.map(Kind::as_str);
+    let object = json!({
+        "type": "object",
+        "properties": {"kind": {"type": "string", "enum": kinds}, "spec": {"type": "object"}},
+        "required": ["kind", "spec"],
+    });
+    list(object, (0, MOST))
+}
+
+/// The list of a body, whatever is in it: each object that is none is named by its place.
+pub(super) fn entries(body: impl Into<Body>) -> Result<Vec<Value>, Mismatch> {
+    let mut fields = Fields::of(body)?;
+    let entries = match fields.any("objects", objects_schema) {
+        Some(Value::Array(entries)) => Some(entries),
+        Some(_) => return Err(fields.mismatch("objects", "expected a list")),
+        None => None,
+    };
+    fields.require("objects", entries)
+}
+
 /// Reads a body. What is wrong with the document as a whole, or names the same object twice, is wrong with all of it.
 pub(super) fn read(body: Option<Value>, zone: &str) -> Result<Vec<Object>, Refusal> {
-    let mut fields = Fields::of(body).map_err(|mismatch| mismatch.refuse("invalid_document"))?;
-    let Some(Value::Array(entries)) = fields.any("objects") else {
-        return Err(invalid("objects: expected a list"));
-    };
+    let entries = entries(body).map_err(|mismatch| mismatch.refuse(INVALID))?;
     if entries.len() > MOST {
         return Err(invalid(format!("objects: a document has at most {MOST}")));
     }
@@ -143,5 +166,5 @@ fn align(object: &Object, zone: &str) -> Result<(), Refusal> {
 }
 
 fn invalid(what: impl Into<String>) -> Refusal {
-    Refusal::invalid("invalid_document").describe(what)
+    Refusal::invalid(INVALID).describe(what)
 }

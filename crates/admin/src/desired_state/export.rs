@@ -4,13 +4,15 @@
 use std::sync::Arc;
 
 use caracal_store::policies;
-use http::Method;
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::{Kind, State};
+use super::{Kind, State, document};
 use crate::Admin;
 use crate::answer::Answer;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::openapi::shape::Definitions;
+use crate::openapi::spec::{Content, Spec};
 use crate::problem::Refusal;
 use crate::{applications, policy_sets, providers, resources};
 
@@ -19,7 +21,13 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/export",
     needs: Needs::Read,
     reach: Reach::Zone(Run::Read(|admin, call| Box::pin(export(admin, call)))),
+    spec: Spec::of("zones.export", "Writes a zone as a document.", StatusCode::OK, Content::Json(schema))
+        .refuses(&[(404, "zone_not_found"), (409, "zone_too_large")]),
 };
+
+fn schema(_: &mut Definitions) -> Value {
+    json!({"type": "object", "properties": {"objects": document::objects_schema()}, "required": ["objects"]})
+}
 
 async fn export(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal> {
     call.require_live_zone()?;

@@ -12,13 +12,15 @@ use caracal_store::ZoneWrite;
 use http::{Method, StatusCode};
 use serde_json::{Map, json};
 
-use super::report::{Failed, Outcome, Report};
+use super::report::{self, Failed, Outcome, Report};
 use super::{Did, Import, Judged, Kind, Object, State, document};
 use crate::Admin;
 use crate::admin::fresh;
 use crate::answer::Changed;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
 use crate::hand::Hand;
+use crate::openapi::spec::{Content, Spec};
+use crate::page::Query;
 use crate::problem::Refusal;
 use crate::reserved::is_reserved;
 use crate::zones::require_live_zone;
@@ -29,6 +31,24 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/import",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(import(admin, call)))),
+    spec: Spec::of(
+        "zones.import",
+        "Makes a zone be what a document says.",
+        StatusCode::OK,
+        Content::Json(report::schema),
+    )
+    .asks(|query| prunes(query).map(drop))
+    .takes(document::INVALID, |body| document::entries(body).map(drop))
+    .refuses(&[
+        (404, "zone_not_found"),
+        (409, "zone_mismatch"),
+        (409, "zone_too_large"),
+        (400, "import_secrets_unsupported"),
+        (422, "import_refused"),
+        (502, "secret_backend_unavailable"),
+        (503, "policy_verification_unavailable"),
+        (503, "secret_hashing_unavailable"),
+    ]),
 };
 
 /// What gives an application the right to command its zone: pruning it would end who prunes (control-cli-deploy.md §3.2).
@@ -40,10 +60,15 @@ struct Change {
     import: Import,
 }
 
+/// Whether what the document does not have is archived.
+fn prunes(query: &Query) -> Result<bool, Refusal> {
+    Ok(query.choice("prune", &["true", "false"])? == Some("true"))
+}
+
 async fn import(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Refusal> {
     call.require_live_zone()?;
     let zone = call.place.zone.clone();
-    let prunes = call.query.choice("prune", &["true", "false"])? == Some("true");
+    let prunes = prunes(&call.query)?;
     let objects = document::read(call.body.take(), zone.as_str())?;
     if admin.sealed.is_external() && objects.iter().any(providers::desired::holds_secrets) {
         return Err(Refusal::invalid("import_secrets_unsupported").describe(

@@ -1,9 +1,10 @@
 //! What an import came to, or would (contract: control-cli-deploy.md §3.3).
 
 use http::StatusCode;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::Kind;
+use crate::openapi::shape::Definitions;
 use crate::problem::Refusal;
 
 /// What was done with one object.
@@ -77,6 +78,38 @@ impl Failed {
             was_pruning,
         })
     }
+}
+
+/// The schema of a report.
+pub(super) fn schema(_: &mut Definitions) -> Value {
+    let count = || json!({"type": "integer", "minimum": 0});
+    let outcome = json!({
+        "type": "object",
+        "properties": {
+            "kind": {"type": "string"},
+            "identity": {"type": "string"},
+            "action": {"type": "string", "enum": ["create", "update", "unchanged", "prune"]},
+            "applied": {"type": "boolean"},
+            "id": {"type": "string"},
+            "drift": {"type": "array", "items": {"type": "string"}},
+        },
+        "required": ["kind", "identity", "action", "applied"],
+    });
+    let counts = ["created", "updated", "unchanged", "pruned", "failed"];
+    let counted: Map<String, Value> = counts.into_iter().map(|name| (name.to_owned(), count())).collect();
+    json!({
+        "type": "object",
+        "properties": {
+            "ok": {"type": "boolean"},
+            "dryRun": {"type": "boolean"},
+            "prune": {"type": "boolean"},
+            "zoneId": {"type": "string"},
+            "drift": {"type": "boolean"},
+            "outcomes": {"type": "array", "items": outcome},
+            "summary": {"type": "object", "properties": counted, "required": counts},
+        },
+        "required": ["ok", "dryRun", "prune", "zoneId", "drift", "outcomes", "summary"],
+    })
 }
 
 /// The whole.

@@ -6,15 +6,15 @@ use caracal_authority::{ApplicationId, GrantId, ResourceId};
 use caracal_store::grants::{self, Grant};
 use caracal_store::{Attribution, applications, resources};
 use http::Method;
-use serde_json::Value;
 
-use super::{Core, MAX_SCOPES, is_scope};
+use super::{Core, MAX_SCOPES, SCOPE};
 use crate::Admin;
 use crate::admin::fresh;
 use crate::answer::Changed;
 use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
-use crate::input::{Fields, Mismatch, Text};
+use crate::input::{Body, Fields, Mismatch, Text};
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 use crate::zones::require_live_zone;
 
@@ -23,6 +23,15 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/grants",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(create(admin, call)))),
+    spec: Spec::creates::<Core>("grants.create", "Grants an application scopes of a resource, for a user.")
+        .takes("invalid_body", |body| Draft::read(body).map(drop))
+        .refuses(&[
+            (404, "zone_not_found"),
+            (404, "application_not_found"),
+            (404, "resource_not_found"),
+            (403, "control_resource_not_grantable"),
+            (403, "grant_scopes_exceed_resource"),
+        ]),
 };
 
 struct Draft {
@@ -33,22 +42,18 @@ struct Draft {
 }
 
 impl Draft {
-    fn read(body: Option<Value>) -> Result<Self, Mismatch> {
+    fn read(body: impl Into<Body>) -> Result<Self, Mismatch> {
         let some = Text::exact(1, usize::MAX);
         let mut fields = Fields::of(body)?;
         let draft = Self {
             application_id: fields.required_text("application_id", some)?,
             user_id: fields.required_text("user_id", some)?,
             resource_id: fields.required_text("resource_id", some)?,
-            scopes: match fields.texts("scopes", (1, MAX_SCOPES), some)? {
-                Some(scopes) => scopes,
-                None => return Err(fields.mismatch("scopes", "required")),
+            scopes: {
+                let scopes = fields.texts("scopes", (1, MAX_SCOPES), SCOPE)?;
+                fields.require("scopes", scopes)?
             },
         };
-        if !draft.scopes.iter().all(|scope| is_scope(scope)) {
-            let what = "each must be 1 to 200 characters out of a-z, 0-9, `:`, `_`, `.`, `/` and `-`";
-            return Err(fields.mismatch("scopes", what));
-        }
         Ok(draft)
     }
 }

@@ -11,6 +11,8 @@ use super::{MAX_SCOPES, View};
 use crate::Admin;
 use crate::answer::Answer;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::openapi::shape::described;
+use crate::openapi::spec::Spec;
 use crate::page::{Listing, Query, invalid};
 use crate::problem::Refusal;
 
@@ -19,17 +21,21 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/grants",
     needs: Needs::Read,
     reach: Reach::Zone(Run::Read(|admin, call| Box::pin(list(admin, call)))),
+    spec: Spec::shows::<Listing<Item>>("grants.list", "Lists the grants of a zone, newest first.")
+        .asks(|query| query.page().and(filter(query)).map(drop)),
 };
 
-#[derive(Serialize)]
-struct Item<'a> {
-    #[serde(flatten)]
-    grant: View<'a>,
-    provider_id: Option<&'a ProviderId>,
-    application_name: Option<&'a str>,
-    resource_name: Option<&'a str>,
-    provider_name: Option<&'a str>,
-    provider_kind: Option<&'a str>,
+described! {
+    #[derive(Serialize)]
+    struct Item<'a> {
+        #[serde(flatten)]
+        grant: View<'a>,
+        provider_id: Option<&'a ProviderId>,
+        application_name: Option<&'a str>,
+        resource_name: Option<&'a str>,
+        provider_name: Option<&'a str>,
+        provider_kind: Option<&'a str>,
+    }
 }
 
 impl<'a> From<&'a ListedGrant> for Item<'a> {
@@ -46,8 +52,7 @@ impl<'a> From<&'a ListedGrant> for Item<'a> {
 }
 
 async fn list(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal> {
-    let page = call.query.page()?;
-    let filter = filter(&call.query)?;
+    let (page, filter) = (call.query.page()?, filter(&call.query)?);
     let mut snapshot = admin.store.snapshot().await?;
     let rows = grants::list(&mut snapshot.zone(&call.place.zone), &filter, &page).await?;
     let place = |row: &ListedGrant| (row.grant.attribution.created_at, row.grant.id.to_string());

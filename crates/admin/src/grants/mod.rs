@@ -10,28 +10,35 @@ use caracal_authority::{ApplicationId, GrantId, ResourceId, Timestamp, ZoneId};
 use caracal_store::grants::Grant;
 use serde::Serialize;
 
-/// What every answer about a grant has.
-#[derive(Serialize)]
-struct Core<'a> {
-    id: &'a GrantId,
-    zone_id: &'a ZoneId,
-    application_id: &'a ApplicationId,
-    user_id: &'a str,
-    resource_id: &'a ResourceId,
-    scopes: &'a [String],
-    status: &'a str,
-    created_by: Option<&'a str>,
-    created_via_operator: bool,
-    created_at: Timestamp,
+use crate::input::{Form, Text};
+use crate::openapi::shape::described;
+
+described! {
+    /// What every answer about a grant has.
+    #[derive(Serialize)]
+    struct Core<'a> {
+        id: &'a GrantId,
+        zone_id: &'a ZoneId,
+        application_id: &'a ApplicationId,
+        user_id: &'a str,
+        resource_id: &'a ResourceId,
+        scopes: &'a [String],
+        status: &'a str,
+        created_by: Option<&'a str>,
+        created_via_operator: bool,
+        created_at: Timestamp,
+    }
 }
 
-/// A grant with who changed it.
-#[derive(Serialize)]
-struct View<'a> {
-    #[serde(flatten)]
-    core: Core<'a>,
-    updated_by: Option<&'a str>,
-    updated_via_operator: bool,
+described! {
+    /// A grant with who changed it.
+    #[derive(Serialize)]
+    struct View<'a> {
+        #[serde(flatten)]
+        core: Core<'a>,
+        updated_by: Option<&'a str>,
+        updated_via_operator: bool,
+    }
 }
 
 impl<'a> From<&'a Grant> for Core<'a> {
@@ -63,18 +70,23 @@ impl<'a> From<&'a Grant> for View<'a> {
 
 /// Most scopes of a grant, and of a filter.
 const MAX_SCOPES: usize = 64;
-/// Longest scope of a grant.
-const MAX_SCOPE: usize = 200;
+/// A scope that a grant can have.
+const SCOPE: Text = Text::exact(1, 200).like(Form {
+    pattern: "^[a-z0-9:_./-]+$",
+    is: is_scope,
+    what: "must be 1 to 200 characters out of a-z, 0-9, `:`, `_`, `.`, `/` and `-`",
+});
 
-/// Whether a grant can have this scope.
 fn is_scope(text: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b":_./-".contains(&byte);
-    (1..=MAX_SCOPE).contains(&text.len()) && text.bytes().all(allowed)
+    text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b":_./-".contains(&byte))
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::input::Fields;
 
     #[test]
     fn a_scope_of_a_grant_is_small_and_has_no_capitals() {
@@ -89,7 +101,8 @@ mod tests {
             (&"a".repeat(200), true),
             (&"a".repeat(201), false),
         ] {
-            assert_eq!(is_scope(text), expected, "{text}");
+            let taken = Fields::of(Some(json!({"scope": text}))).unwrap().text("scope", SCOPE);
+            assert_eq!(taken.is_ok(), expected, "{text}");
         }
     }
 }

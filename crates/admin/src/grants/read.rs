@@ -9,6 +9,7 @@ use super::View;
 use crate::Admin;
 use crate::answer::Answer;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 
 pub(crate) const ROUTE: Route = Route {
@@ -16,6 +17,7 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/grants/{id}",
     needs: Needs::Read,
     reach: Reach::Zone(Run::Read(|admin, call| Box::pin(read(admin, call)))),
+    spec: Spec::shows::<View>("grants.read", "Shows a grant.").refuses(&[(404, "grant_not_found")]),
 };
 
 async fn read(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal> {

@@ -18,6 +18,7 @@ use crate::admin::fresh;
 use crate::answer::Changed;
 use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 
 pub(crate) const ROUTE: Route = Route {
@@ -25,6 +26,7 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/grants/{id}",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(revoke(admin, call)))),
+    spec: Spec::removes("grants.revoke", "Takes a grant away.").refuses(&[(404, "grant_not_found")]),
 };
 
 /// Tells everybody who holds something of a record.

@@ -8,13 +8,17 @@ use caracal_authority::Timestamp;
 use caracal_store::mint_limit::MintLimit;
 use serde::Serialize;
 
-/// The limit as answers show it. One above the ceiling, from a time when that was higher, counts as the ceiling.
-#[derive(Serialize)]
-pub(crate) struct View<'a> {
-    limit_per_minute: u32,
-    max_per_minute: u32,
-    updated_by: Option<&'a str>,
-    updated_at: Option<Timestamp>,
+use crate::openapi::shape::described;
+
+described! {
+    /// The limit as answers show it. One above the ceiling, from a time when that was higher, counts as the ceiling.
+    #[derive(Serialize)]
+    pub(crate) struct View<'a> {
+        limit_per_minute: u32,
+        max_per_minute: u32,
+        updated_by: Option<&'a str>,
+        updated_at: Option<Timestamp>,
+    }
 }
 
 impl<'a> View<'a> {

@@ -7,7 +7,6 @@ use caracal_custody::RowSecret;
 use caracal_store::evidence;
 use caracal_store::notification_sinks::{self, Sink};
 use http::Method;
-use serde_json::Value;
 
 use super::{APPROVALS, INVALID, NAME, URL, View, WithSecret, draw_secret, event_types, url};
 use crate::Admin;
@@ -15,7 +14,8 @@ use crate::admin::fresh;
 use crate::answer::Changed;
 use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
-use crate::input::{Fields, Mismatch};
+use crate::input::{Body, Fields, Mismatch};
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 use crate::zones::require_live_zone;
 
@@ -24,6 +24,17 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/notification-sinks",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(create(admin, call)))),
+    spec: Spec::creates::<WithSecret>(
+        "notification_sinks.create",
+        "Creates a notification sink, and shows the secret that signs what it gets.",
+    )
+    .takes(INVALID, |body| Draft::read(body).map(drop))
+    .refuses(&[
+        (404, "zone_not_found"),
+        (400, "invalid_sink_url"),
+        (409, "sink_limit_reached"),
+        (502, "secret_backend_unavailable"),
+    ]),
 };
 
 /// Sinks of a zone.
@@ -36,7 +47,7 @@ struct Draft {
 }
 
 impl Draft {
-    fn read(body: Option<Value>) -> Result<Self, Mismatch> {
+    fn read(body: impl Into<Body>) -> Result<Self, Mismatch> {
         let mut fields = Fields::of(body)?;
         Ok(Self {
             name: fields.required_text("name", NAME)?,

@@ -11,6 +11,8 @@ use serde::Serialize;
 use crate::Admin;
 use crate::answer::Answer;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::openapi::shape::described;
+use crate::openapi::spec::Spec;
 use crate::page::Listing;
 use crate::problem::Refusal;
 
@@ -19,21 +21,25 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/notification-sinks/{id}/deliveries",
     needs: Needs::Read,
     reach: Reach::Zone(Run::Read(|admin, call| Box::pin(list(admin, call)))),
+    spec: Spec::shows::<Listing<Item>>("notification_sinks.deliveries", "Lists what was sent to a sink, newest first.")
+        .in_pages(),
 };
 
-#[derive(Serialize)]
-struct Item<'a> {
-    id: &'a NotificationDeliveryId,
-    sink_id: &'a NotificationSinkId,
-    event_id: &'a str,
-    event_type: &'a str,
-    attempts: i64,
-    available_at: Timestamp,
-    delivered_at: Option<Timestamp>,
-    abandoned_at: Option<Timestamp>,
-    response_status: Option<i64>,
-    last_error: Option<&'a str>,
-    created_at: Timestamp,
+described! {
+    #[derive(Serialize)]
+    struct Item<'a> {
+        id: &'a NotificationDeliveryId,
+        sink_id: &'a NotificationSinkId,
+        event_id: &'a str,
+        event_type: &'a str,
+        attempts: i64,
+        available_at: Timestamp,
+        delivered_at: Option<Timestamp>,
+        abandoned_at: Option<Timestamp>,
+        response_status: Option<i64>,
+        last_error: Option<&'a str>,
+        created_at: Timestamp,
+    }
 }
 
 impl<'a> From<&'a Delivery> for Item<'a> {

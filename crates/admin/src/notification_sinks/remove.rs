@@ -11,6 +11,7 @@ use crate::Admin;
 use crate::answer::Changed;
 use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 
 pub(crate) const ROUTE: Route = Route {
@@ -18,6 +19,8 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/notification-sinks/{id}",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(remove(admin, call)))),
+    spec: Spec::removes("notification_sinks.remove", "Deletes a notification sink and its deliveries.")
+        .refuses(&[(404, "sink_not_found")]),
 };
 
 struct Change {

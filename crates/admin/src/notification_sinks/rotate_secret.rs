@@ -13,6 +13,7 @@ use crate::Admin;
 use crate::answer::Changed;
 use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 
 pub(crate) const ROUTE: Route = Route {
@@ -20,6 +21,11 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/notification-sinks/{id}/rotate-secret",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(rotate(admin, call)))),
+    spec: Spec::shows::<WithSecret>(
+        "notification_sinks.rotate_secret",
+        "Gives a sink another secret, and shows it. The old one stops at once.",
+    )
+    .refuses(&[(404, "sink_not_found"), (502, "secret_backend_unavailable")]),
 };
 
 struct Change {

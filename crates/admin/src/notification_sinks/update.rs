@@ -6,14 +6,14 @@ use std::sync::Arc;
 use caracal_authority::NotificationSinkId;
 use caracal_store::notification_sinks;
 use http::{Method, StatusCode};
-use serde_json::Value;
 
 use super::{INVALID, NAME, URL, View, event_types, existing, missing, url};
 use crate::Admin;
 use crate::answer::Changed;
 use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
-use crate::input::{Fields, Mismatch};
+use crate::input::{Body, Fields, Mismatch};
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 
 pub(crate) const ROUTE: Route = Route {
@@ -21,6 +21,9 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/notification-sinks/{id}",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(update(admin, call)))),
+    spec: Spec::shows::<View>("notification_sinks.update", "Changes a notification sink.")
+        .takes(INVALID, |body| Patch::read(body).map(drop))
+        .refuses(&[(400, "invalid_sink_url"), (404, "sink_not_found")]),
 };
 
 struct Patch {
@@ -31,7 +34,7 @@ struct Patch {
 }
 
 impl Patch {
-    fn read(body: Option<Value>) -> Result<Self, Mismatch> {
+    fn read(body: impl Into<Body>) -> Result<Self, Mismatch> {
         let mut fields = Fields::of(body)?;
         Ok(Self {
             name: fields.text("name", NAME)?,

@@ -7,12 +7,14 @@ use caracal_store::policies::{self, PolicyVersion};
 use http::Method;
 use serde::Serialize;
 
-use super::{VersionView, content, existing, next_version, require_good_text};
+use super::{VersionView, content, existing, invalid_body, next_version, require_good_text};
 use crate::Admin;
 use crate::admin::fresh;
 use crate::answer::Changed;
 use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::openapi::shape::described;
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 use crate::reserved;
 
@@ -21,6 +23,9 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/policies/{id}/versions",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(add_version(admin, call)))),
+    spec: Spec::creates::<Created>("policies.add_version", "Adds a version to a policy.")
+        .takes("invalid_body", |body| content(body).map(drop))
+        .refuses(&[(404, "policy_not_found"), (409, "reserved_namespace"), (422, "invalid_rego")]),
 };
 
 struct Change {
@@ -32,13 +37,15 @@ struct Change {
     trace: Arc<Trace>,
 }
 
-/// `id` repeats the version's id: clients of either spelling find it.
-#[derive(Serialize)]
-struct Created<'a> {
-    version_id: &'a PolicyVersionId,
-    id: &'a PolicyVersionId,
-    #[serde(flatten)]
-    version: VersionView<'a>,
+described! {
+    /// `id` repeats the version's id: clients of either spelling find it.
+    #[derive(Serialize)]
+    struct Created<'a> {
+        version_id: &'a PolicyVersionId,
+        id: &'a PolicyVersionId,
+        #[serde(flatten)]
+        version: VersionView<'a>,
+    }
 }
 
 impl<'a> From<&'a PolicyVersion> for Created<'a> {
@@ -48,7 +55,7 @@ impl<'a> From<&'a PolicyVersion> for Created<'a> {
 }
 
 async fn add_version(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Refusal> {
-    let content = content(call.body.take())?;
+    let content = content(call.body.take()).map_err(invalid_body)?;
     require_good_text(&content)?;
     let change = Change {
         policy: call.id("id")?,

@@ -13,6 +13,7 @@ use crate::Admin;
 use crate::answer::Changed;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
 use crate::hand::Hand;
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 use crate::reserved;
 
@@ -21,6 +22,8 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/policies/{id}",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(archive(admin, call)))),
+    spec: Spec::removes("policies.archive", "Archives a policy.")
+        .refuses(&[(404, "policy_not_found"), (409, "reserved_namespace")]),
 };
 
 async fn archive(admin: Arc<Admin>, call: Call<InZone>) -> Result<Changed, Refusal> {

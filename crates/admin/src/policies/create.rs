@@ -7,7 +7,6 @@ use caracal_store::policies::{self, Policy, PolicyVersion};
 use caracal_store::{Attribution, StoreError, ZoneWrite};
 use http::Method;
 use serde::Serialize;
-use serde_json::Value;
 
 use super::{NAME, SOME, VersionView, invalid_body, next_version, require_good_text};
 use crate::Admin;
@@ -15,7 +14,9 @@ use crate::admin::fresh;
 use crate::answer::Changed;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
 use crate::hand::Hand;
-use crate::input::{Fields, Mismatch, Text};
+use crate::input::{Body, Fields, Mismatch, Text};
+use crate::openapi::shape::described;
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 use crate::reserved;
 use crate::zones::require_live_zone;
@@ -25,6 +26,14 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/policies",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(create(admin, call)))),
+    spec: Spec::creates::<Created>("policies.create", "Creates a policy with its first version.")
+        .takes("invalid_body", |body| Draft::read(body).map(drop))
+        .refuses(&[
+            (404, "zone_not_found"),
+            (409, "reserved_namespace"),
+            (422, "invalid_rego"),
+            (409, "policy_name_conflict"),
+        ]),
 };
 
 /// A policy that is about to be.
@@ -35,7 +44,7 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    pub(super) fn read(body: Option<Value>) -> Result<Self, Mismatch> {
+    pub(super) fn read(body: impl Into<Body>) -> Result<Self, Mismatch> {
         let mut fields = Fields::of(body)?;
         Ok(Self {
             name: fields.required_text("name", NAME)?,
@@ -45,21 +54,25 @@ impl Draft {
     }
 }
 
-#[derive(Serialize)]
-struct Created<'a> {
-    id: &'a PolicyId,
-    version_id: &'a PolicyVersionId,
-    zone_id: &'a ZoneId,
-    name: &'a str,
-    description: Option<&'a str>,
-    version: CreatedVersion<'a>,
+described! {
+    #[derive(Serialize)]
+    struct Created<'a> {
+        id: &'a PolicyId,
+        version_id: &'a PolicyVersionId,
+        zone_id: &'a ZoneId,
+        name: &'a str,
+        description: Option<&'a str>,
+        version: CreatedVersion<'a>,
+    }
 }
 
-#[derive(Serialize)]
-struct CreatedVersion<'a> {
-    id: &'a PolicyVersionId,
-    #[serde(flatten)]
-    version: VersionView<'a>,
+described! {
+    #[derive(Serialize)]
+    struct CreatedVersion<'a> {
+        id: &'a PolicyVersionId,
+        #[serde(flatten)]
+        version: VersionView<'a>,
+    }
 }
 
 impl<'a> Created<'a> {

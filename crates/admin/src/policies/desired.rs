@@ -3,6 +3,7 @@
 use caracal_policy::ContentSha256;
 use caracal_store::ZoneWrite;
 use caracal_store::policies::{self, LatestVersion};
+use serde_json::Value;
 
 use super::create::{self, Draft};
 use super::{invalid_body, next_version, require_good_text};
@@ -20,7 +21,7 @@ pub(crate) async fn settle(
     object: &Object,
 ) -> Result<(Did, String), Refusal> {
     let hand = &import.hand;
-    let mut draft = Draft::read(Some(object.body(&MEMBERS).into())).map_err(invalid_body)?;
+    let mut draft = Draft::read(Some(Value::Object(object.body(&MEMBERS)))).map_err(invalid_body)?;
     draft.name.clone_from(&object.identity);
     require_good_text(&draft.content)?;
     let Some((policy, latest)) = state.policies.get_mut(&object.identity) else {

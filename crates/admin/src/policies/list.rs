@@ -10,6 +10,8 @@ use super::{LatestView, View};
 use crate::Admin;
 use crate::answer::Answer;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::openapi::shape::described;
+use crate::openapi::spec::Spec;
 use crate::page::Listing;
 use crate::problem::Refusal;
 
@@ -18,13 +20,16 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/policies",
     needs: Needs::Read,
     reach: Reach::Zone(Run::Read(|admin, call| Box::pin(list(admin, call)))),
+    spec: Spec::shows::<Listing<Item>>("policies.list", "Lists the policies of a zone, newest first.").in_pages(),
 };
 
-#[derive(Serialize)]
-struct Item<'a> {
-    #[serde(flatten)]
-    policy: View<'a>,
-    latest_version: Option<LatestView<'a>>,
+described! {
+    #[derive(Serialize)]
+    struct Item<'a> {
+        #[serde(flatten)]
+        policy: View<'a>,
+        latest_version: Option<LatestView<'a>>,
+    }
 }
 
 async fn list(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal> {

@@ -15,10 +15,11 @@ use caracal_policy::{BundleDefect, ContentSha256, INPUT_SCHEMA_VERSION};
 use caracal_store::ZoneRead;
 use caracal_store::policies::{self, LatestVersion, Policy, PolicyVersion};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::attribution::Attributed;
-use crate::input::{Fields, Mismatch, Text};
+use crate::input::{Body, Fields, Mismatch, Text};
+use crate::openapi::shape::described;
 use crate::problem::Refusal;
 
 /// The schema that documents are written for.
@@ -29,15 +30,17 @@ const SOME: Text = Text::exact(1, usize::MAX);
 /// Names are looked up in an index, and not every engine's takes a row of any length.
 pub(crate) const NAME: Text = Text::exact(1, 512);
 
-/// A policy as lists show it.
-#[derive(Serialize)]
-pub(crate) struct View<'a> {
-    id: &'a PolicyId,
-    zone_id: &'a ZoneId,
-    name: &'a str,
-    description: Option<&'a str>,
-    #[serde(flatten)]
-    by: Attributed<'a>,
+described! {
+    /// A policy as lists show it.
+    #[derive(Serialize)]
+    pub(crate) struct View<'a> {
+        id: &'a PolicyId,
+        zone_id: &'a ZoneId,
+        name: &'a str,
+        description: Option<&'a str>,
+        #[serde(flatten)]
+        by: Attributed<'a>,
+    }
 }
 
 impl<'a> From<&'a Policy> for View<'a> {
@@ -52,12 +55,14 @@ impl<'a> From<&'a Policy> for View<'a> {
     }
 }
 
-/// The newest version without its document, so that who reconciles need not fetch every policy (README D31).
-#[derive(Serialize)]
-struct LatestView<'a> {
-    version_id: &'a PolicyVersionId,
-    version: i64,
-    content_sha256: &'a str,
+described! {
+    /// The newest version without its document, so that who reconciles need not fetch every policy (README D31).
+    #[derive(Serialize)]
+    struct LatestView<'a> {
+        version_id: &'a PolicyVersionId,
+        version: i64,
+        content_sha256: &'a str,
+    }
 }
 
 impl<'a> From<&'a LatestVersion> for LatestView<'a> {
@@ -66,14 +71,16 @@ impl<'a> From<&'a LatestVersion> for LatestView<'a> {
     }
 }
 
-/// A version as the answers that create one show it.
-#[derive(Serialize)]
-struct VersionView<'a> {
-    policy_id: &'a PolicyId,
-    version: i64,
-    content_sha256: &'a str,
-    schema_version: &'a str,
-    created_at: Timestamp,
+described! {
+    /// A version as the answers that create one show it.
+    #[derive(Serialize)]
+    struct VersionView<'a> {
+        policy_id: &'a PolicyId,
+        version: i64,
+        content_sha256: &'a str,
+        schema_version: &'a str,
+        created_at: Timestamp,
+    }
 }
 
 impl<'a> From<&'a PolicyVersion> for VersionView<'a> {
@@ -94,9 +101,8 @@ fn invalid_body(mismatch: Mismatch) -> Refusal {
 }
 
 /// The `content` of a body; other members do not matter.
-fn content(body: Option<Value>) -> Result<String, Refusal> {
-    let content = Fields::of(body).and_then(|mut fields| fields.required_text("content", SOME));
-    content.map_err(invalid_body)
+fn content(body: impl Into<Body>) -> Result<String, Mismatch> {
+    Fields::of(body)?.required_text("content", SOME)
 }
 
 /// The text check (policy.md §7.1). 422 with the code as description, and the place beside it.

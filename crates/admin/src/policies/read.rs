@@ -11,6 +11,8 @@ use super::{View, existing};
 use crate::Admin;
 use crate::answer::Answer;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::openapi::shape::described;
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 
 pub(crate) const ROUTE: Route = Route {
@@ -18,28 +20,34 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/policies/{id}",
     needs: Needs::Read,
     reach: Reach::Zone(Run::Read(|admin, call| Box::pin(read(admin, call)))),
+    spec: Spec::shows::<WithVersions>("policies.read", "Shows a policy with all of its versions.")
+        .refuses(&[(404, "policy_not_found")]),
 };
 
-#[derive(Serialize)]
-struct WithVersions<'a> {
-    #[serde(flatten)]
-    policy: View<'a>,
-    versions: Vec<FullVersion<'a>>,
+described! {
+    #[derive(Serialize)]
+    struct WithVersions<'a> {
+        #[serde(flatten)]
+        policy: View<'a>,
+        versions: Vec<FullVersion<'a>>,
+    }
 }
 
-/// A version with all its columns. Its time has another form than all others: microseconds and an offset.
-#[derive(Serialize)]
-struct FullVersion<'a> {
-    id: &'a PolicyVersionId,
-    policy_id: &'a PolicyId,
-    version: i64,
-    content: &'a str,
-    content_sha256: &'a str,
-    schema_version: &'a str,
-    created_by: Option<&'a str>,
-    created_at: String,
-    archived_at: Option<()>,
-    created_via_operator: bool,
+described! {
+    /// A version with all its columns. Its time has another form than all others: microseconds and an offset.
+    #[derive(Serialize)]
+    struct FullVersion<'a> {
+        id: &'a PolicyVersionId,
+        policy_id: &'a PolicyId,
+        version: i64,
+        content: &'a str,
+        content_sha256: &'a str,
+        schema_version: &'a str,
+        created_by: Option<&'a str>,
+        created_at: String,
+        archived_at: Option<()>,
+        created_via_operator: bool,
+    }
 }
 
 impl<'a> From<&'a PolicyVersion> for FullVersion<'a> {

@@ -4,13 +4,14 @@
 
 use std::sync::Arc;
 
-use caracal_policy::text;
+use caracal_policy::text::{self, Validation};
 use http::{Method, StatusCode};
 
-use super::{bad_document, bad_text, content};
+use super::{bad_document, bad_text, content, invalid_body};
 use crate::Admin;
 use crate::answer::Changed;
 use crate::gate::{Anywhere, Call, Needs, Reach, Route, Run};
+use crate::openapi::spec::Spec;
 use crate::policy_sets::bundle;
 use crate::problem::Refusal;
 
@@ -19,10 +20,16 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/policies/validate",
     needs: Needs::Read,
     reach: Reach::Catalogue(Run::Change(|admin, call| Box::pin(validate(admin, call)))),
+    spec: Spec::shows::<Validation>(
+        "policies.validate",
+        "Tells whether a text is a policy document that could be served.",
+    )
+    .takes("invalid_body", |body| content(body).map(drop))
+    .refuses(&[(422, "invalid_rego"), (503, "policy_verification_unavailable")]),
 };
 
 async fn validate(admin: Arc<Admin>, mut call: Call<Anywhere>) -> Result<Changed, Refusal> {
-    let content = content(call.body.take())?;
+    let content = content(call.body.take()).map_err(invalid_body)?;
     let not_valid = |mut refusal: Refusal| {
         refusal.problem = refusal.problem.member("valid", false);
         refusal

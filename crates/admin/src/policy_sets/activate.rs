@@ -14,7 +14,10 @@ use crate::admin::fresh;
 use crate::answer::Changed;
 use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
-use crate::input::{Fields, Text};
+use crate::input::{Body, Fields, Mismatch, Text};
+use crate::openapi::shape::Shape;
+use crate::openapi::shape::described;
+use crate::openapi::spec::{Content, Spec};
 use crate::problem::Refusal;
 
 pub(crate) const ROUTE: Route = Route {
@@ -22,6 +25,19 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/policy-sets/{id}/activate",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(activate(admin, call)))),
+    spec: Spec::of(
+        "policy_sets.activate",
+        "Puts a version of a policy set in force.",
+        StatusCode::ACCEPTED,
+        Content::Json(Activated::schema),
+    )
+    .takes("invalid_body", |body| named(body).map(drop))
+    .refuses(&[
+        (404, "version_not_found"),
+        (422, "invalid_policy_contract"),
+        (422, "invalid_policy_bundle"),
+        (503, "policy_verification_unavailable"),
+    ]),
 };
 
 const MISSING: &str = "version_not_found";
@@ -34,18 +50,22 @@ struct Change {
     trace: Arc<Trace>,
 }
 
-#[derive(Serialize)]
-struct Activated<'a> {
-    activated: bool,
-    version_id: &'a PolicySetVersionId,
-    outbox_id: &'a OutboxId,
-    status_url: String,
+described! {
+    #[derive(Serialize)]
+    struct Activated<'a> {
+        activated: bool,
+        version_id: &'a PolicySetVersionId,
+        outbox_id: &'a OutboxId,
+        status_url: String,
+    }
+}
+
+fn named(body: impl Into<Body>) -> Result<String, Mismatch> {
+    Fields::of(body)?.required_text("version_id", Text::exact(1, usize::MAX))
 }
 
 async fn activate(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Refusal> {
-    let named =
-        Fields::of(call.body.take()).and_then(|mut body| body.required_text("version_id", Text::exact(1, usize::MAX)));
-    let named = named.map_err(|mismatch| mismatch.refuse("invalid_body"))?;
+    let named = named(call.body.take()).map_err(|mismatch| mismatch.refuse("invalid_body"))?;
     // What is no id names no version.
     let version = PolicySetVersionId::parse(&named).map_err(|_| Refusal::missing(MISSING))?;
     let (set, zone): (PolicySetId, _) = (call.id("id")?, call.place.zone.clone());

@@ -19,6 +19,9 @@ use super::{dedupe_prefix, existing};
 use crate::Admin;
 use crate::answer::Answer;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::openapi::shape::described;
+use crate::openapi::spec::Spec;
+use crate::page::Query;
 use crate::problem::Refusal;
 use crate::runtime::{Replica, RuntimeState, Unreachable};
 
@@ -27,62 +30,76 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/policy-sets/{id}/activation-status",
     needs: Needs::Read,
     reach: Reach::Zone(Run::Read(|admin, call| Box::pin(status(admin, call)))),
+    spec: Spec::shows::<Status>("policy_sets.activation_status", "Tells how far an activation has come.")
+        .asks(|query| asked(query).map(drop))
+        .refuses(&[
+            (400, "invalid_body"),
+            (404, "policy_set_binding_not_found"),
+            (404, "active_policy_set_version_not_found"),
+        ]),
 };
 
-#[derive(Serialize)]
-struct Status<'a> {
-    zone_id: &'a ZoneId,
-    policy_set_id: &'a PolicySetId,
-    version_id: &'a PolicySetVersionId,
-    active: bool,
-    active_version_id: Option<&'a PolicySetVersionId>,
-    manifest_sha256: Option<&'a str>,
-    propagation_status: &'static str,
-    outbox: Announcement,
-    sts: Runtime,
-    replicas: Vec<Shown>,
+described! {
+    #[derive(Serialize)]
+    struct Status<'a> {
+        zone_id: &'a ZoneId,
+        policy_set_id: &'a PolicySetId,
+        version_id: &'a PolicySetVersionId,
+        active: bool,
+        active_version_id: Option<&'a PolicySetVersionId>,
+        manifest_sha256: Option<&'a str>,
+        propagation_status: &'static str,
+        outbox: Announcement,
+        sts: Runtime,
+        replicas: Vec<Shown>,
+    }
 }
 
-#[derive(Serialize)]
-struct Announcement {
-    id: Option<OutboxId>,
-    state: &'static str,
-    attempts: i64,
-    last_error: Option<String>,
-    dispatched_at: Option<Timestamp>,
+described! {
+    #[derive(Serialize)]
+    struct Announcement {
+        id: Option<OutboxId>,
+        state: &'static str,
+        attempts: i64,
+        last_error: Option<String>,
+        dispatched_at: Option<Timestamp>,
+    }
 }
 
-/// One process that decides.
-#[derive(Serialize)]
-struct Shown {
-    id: ReplicaId,
-    seen_at: Timestamp,
-    #[serde(flatten)]
-    runtime: Runtime,
+described! {
+    /// One process that decides.
+    #[derive(Serialize)]
+    struct Shown {
+        id: ReplicaId,
+        seen_at: Timestamp,
+        #[serde(flatten)]
+        runtime: Runtime,
+    }
 }
 
-#[derive(Serialize, Default, Clone)]
-struct Runtime {
-    state: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    loaded: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    zone_id: Option<ZoneId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    policy_set_version_id: Option<PolicySetVersionId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    manifest_sha256: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    loaded_at: Option<Timestamp>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    age_seconds: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<String>,
+described! {
+    #[derive(Serialize, Default, Clone)]
+    struct Runtime {
+        state: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        loaded: Option<bool>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        zone_id: Option<ZoneId>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        policy_set_version_id: Option<PolicySetVersionId>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        manifest_sha256: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        loaded_at: Option<Timestamp>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        age_seconds: Option<i64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        detail: Option<String>,
+    }
 }
 
 async fn status(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal> {
-    let asked_version = named(&call, "version_id")?;
-    let asked_message = named(&call, "outbox_id")?;
+    let (asked_version, asked_message) = asked(&call.query)?;
     let (set_id, zone): (PolicySetId, _) = (call.id("id")?, &call.place.zone);
     let mut snapshot = admin.store.snapshot().await?;
     let mut tx = snapshot.zone(zone);
@@ -116,9 +133,14 @@ async fn status(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal
     }))
 }
 
+/// The version and the message.
+fn asked(query: &Query) -> Result<(Option<String>, Option<String>), Refusal> {
+    Ok((named(query, "version_id")?, named(query, "outbox_id")?))
+}
+
 /// A parameter that, when it is there, must not be empty.
-fn named(call: &Call<InZone>, name: &'static str) -> Result<Option<String>, Refusal> {
-    match call.query.one(name)? {
+fn named(query: &Query, name: &'static str) -> Result<Option<String>, Refusal> {
+    match query.some(name)? {
         Some("") => Err(Refusal::invalid("invalid_body").describe(format!("{name}: must not be empty"))),
         value => Ok(value.map(str::to_owned)),
     }

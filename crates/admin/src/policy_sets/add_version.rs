@@ -8,7 +8,6 @@ use caracal_store::ZoneWrite;
 use caracal_store::policy_sets::{self, PolicySetVersion};
 use http::Method;
 use serde::Serialize;
-use serde_json::Value;
 
 use super::{bundle, existing};
 use crate::Admin;
@@ -16,7 +15,9 @@ use crate::admin::fresh;
 use crate::answer::Changed;
 use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
-use crate::input::{Fields, Mismatch, Text};
+use crate::input::{Body, Fields, Mismatch, Text};
+use crate::openapi::shape::described;
+use crate::openapi::spec::Spec;
 use crate::policies::SCHEMA;
 use crate::problem::Refusal;
 
@@ -25,6 +26,17 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/policy-sets/{id}/versions",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(add_version(admin, call)))),
+    spec: Spec::creates::<Created>(
+        "policy_sets.add_version",
+        "Adds a version, which is a list of policy versions, to a policy set.",
+    )
+    .takes("invalid_body", |body| read(body).map(drop))
+    .refuses(&[
+        (404, "policy_set_not_found"),
+        (422, "invalid_policy_contract"),
+        (422, "invalid_policy_bundle"),
+        (503, "policy_verification_unavailable"),
+    ]),
 };
 
 const MAX_ENTRIES: usize = 256;
@@ -37,15 +49,17 @@ struct Change {
     trace: Arc<Trace>,
 }
 
-#[derive(Serialize)]
-struct Created<'a> {
-    version_id: &'a PolicySetVersionId,
-    id: &'a PolicySetVersionId,
-    policy_set_id: &'a PolicySetId,
-    version: i64,
-    manifest_sha256: &'a str,
-    schema_version: &'a str,
-    created_at: Timestamp,
+described! {
+    #[derive(Serialize)]
+    struct Created<'a> {
+        version_id: &'a PolicySetVersionId,
+        id: &'a PolicySetVersionId,
+        policy_set_id: &'a PolicySetId,
+        version: i64,
+        manifest_sha256: &'a str,
+        schema_version: &'a str,
+        created_at: Timestamp,
+    }
 }
 
 impl<'a> From<&'a PolicySetVersion> for Created<'a> {
@@ -108,11 +122,10 @@ pub(super) async fn add(
     Ok(version)
 }
 
-fn read(body: Option<Value>) -> Result<Vec<String>, Mismatch> {
+fn read(body: impl Into<Body>) -> Result<Vec<String>, Mismatch> {
     let mut fields = Fields::of(body)?;
-    let Some(entries) = fields.objects("manifest", (1, MAX_ENTRIES))? else {
-        return Err(fields.mismatch("manifest", "required"));
-    };
+    let entries = fields.objects("manifest", (1, MAX_ENTRIES))?;
+    let entries = fields.require("manifest", entries)?;
     let id = |mut entry: Fields| entry.required_text("policy_version_id", Text::exact(1, usize::MAX));
     entries.into_iter().map(id).collect()
 }

@@ -13,6 +13,7 @@ use crate::admin::fresh;
 use crate::answer::Changed;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
 use crate::hand::Hand;
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 
 pub(crate) const ROUTE: Route = Route {
@@ -20,6 +21,7 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/policy-sets/{id}",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(archive(admin, call)))),
+    spec: Spec::removes("policy_sets.archive", "Archives a policy set.").refuses(&[(404, "policy_set_not_found")]),
 };
 
 async fn archive(admin: Arc<Admin>, call: Call<InZone>) -> Result<Changed, Refusal> {

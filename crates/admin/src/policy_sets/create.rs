@@ -6,7 +6,6 @@ use caracal_authority::PolicySetId;
 use caracal_store::policy_sets::{self, PolicySet};
 use caracal_store::{Attribution, StoreError, ZoneWrite};
 use http::Method;
-use serde_json::Value;
 
 use super::Core;
 use crate::Admin;
@@ -14,7 +13,8 @@ use crate::admin::fresh;
 use crate::answer::Changed;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
 use crate::hand::Hand;
-use crate::input::{Fields, Mismatch, Text};
+use crate::input::{Body, Fields, Mismatch, Text};
+use crate::openapi::spec::Spec;
 use crate::policies::NAME;
 use crate::problem::Refusal;
 use crate::zones::require_live_zone;
@@ -24,6 +24,9 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/policy-sets",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(create(admin, call)))),
+    spec: Spec::creates::<Core>("policy_sets.create", "Creates a policy set.")
+        .takes("invalid_body", |body| Draft::read(body).map(drop))
+        .refuses(&[(404, "zone_not_found"), (409, "policy_set_name_conflict")]),
 };
 
 /// A set that is about to be.
@@ -33,7 +36,7 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    pub(super) fn read(body: Option<Value>) -> Result<Self, Mismatch> {
+    pub(super) fn read(body: impl Into<Body>) -> Result<Self, Mismatch> {
         let mut fields = Fields::of(body)?;
         Ok(Self {
             name: fields.required_text("name", NAME)?,

@@ -42,7 +42,7 @@ pub(crate) async fn spec(tx: &mut ZoneRead<'_>, set: &PolicySet, state: &State) 
 /// The names of the policies that the set is to be of, if it says.
 fn named(object: &Object) -> Result<Option<Vec<String>>, Refusal> {
     let read = || {
-        let mut fields = Fields::of(Some(object.body(&[(POLICIES, POLICIES)]).into()))?;
+        let mut fields = Fields::of(Some(Value::Object(object.body(&[(POLICIES, POLICIES)]))))?;
         fields.texts(POLICIES, (1, MAX_ENTRIES), Text::exact(1, usize::MAX))
     };
     read().map_err(|mismatch| mismatch.refuse("invalid_body"))
@@ -87,7 +87,7 @@ pub(crate) async fn settle(
 ) -> Result<(Did, String), Refusal> {
     let hand = &import.hand;
     let mut draft =
-        Draft::read(Some(object.body(&MEMBERS).into())).map_err(|mismatch| mismatch.refuse("invalid_body"))?;
+        Draft::read(Some(Value::Object(object.body(&MEMBERS)))).map_err(|mismatch| mismatch.refuse("invalid_body"))?;
     draft.name.clone_from(&object.identity);
     let manifest = match named(object)? {
         Some(names) => Some(manifest(tx, import, state, object, &names).await?),

@@ -9,6 +9,7 @@ use super::{VersionView, existing};
 use crate::Admin;
 use crate::answer::Answer;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::openapi::spec::Spec;
 use crate::page::Listing;
 use crate::problem::Refusal;
 
@@ -17,6 +18,12 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/policy-sets/{id}/versions",
     needs: Needs::Read,
     reach: Reach::Zone(Run::Read(|admin, call| Box::pin(list_versions(admin, call)))),
+    spec: Spec::shows::<Listing<VersionView>>(
+        "policy_sets.list_versions",
+        "Lists the versions of a policy set, newest first.",
+    )
+    .in_pages()
+    .refuses(&[(404, "policy_set_not_found")]),
 };
 
 async fn list_versions(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal> {

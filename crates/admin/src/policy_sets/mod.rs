@@ -19,17 +19,20 @@ use caracal_store::{ZoneRead, ZoneWrite, outbox};
 use serde::Serialize;
 
 use crate::attribution::Attributed;
+use crate::openapi::shape::described;
 use crate::problem::Refusal;
 
-/// A set as answers show it, without what is active: the form in which it is created.
-#[derive(Serialize)]
-pub(crate) struct Core<'a> {
-    id: &'a PolicySetId,
-    zone_id: &'a ZoneId,
-    name: &'a str,
-    description: Option<&'a str>,
-    #[serde(flatten)]
-    by: Attributed<'a>,
+described! {
+    /// A set as answers show it, without what is active: the form in which it is created.
+    #[derive(Serialize)]
+    pub(crate) struct Core<'a> {
+        id: &'a PolicySetId,
+        zone_id: &'a ZoneId,
+        name: &'a str,
+        description: Option<&'a str>,
+        #[serde(flatten)]
+        by: Attributed<'a>,
+    }
 }
 
 impl<'a> From<&'a PolicySet> for Core<'a> {
@@ -44,12 +47,14 @@ impl<'a> From<&'a PolicySet> for Core<'a> {
     }
 }
 
-/// A set with the version of it that decides, if one does.
-#[derive(Serialize)]
-pub(crate) struct View<'a> {
-    #[serde(flatten)]
-    set: Core<'a>,
-    active_version_id: Option<&'a PolicySetVersionId>,
+described! {
+    /// A set with the version of it that decides, if one does.
+    #[derive(Serialize)]
+    pub(crate) struct View<'a> {
+        #[serde(flatten)]
+        set: Core<'a>,
+        active_version_id: Option<&'a PolicySetVersionId>,
+    }
 }
 
 impl<'a> From<&'a PolicySet> for View<'a> {
@@ -58,12 +63,14 @@ impl<'a> From<&'a PolicySet> for View<'a> {
     }
 }
 
-/// The newest version, for those who reconcile (README D31).
-#[derive(Serialize)]
-struct LatestView<'a> {
-    version_id: &'a PolicySetVersionId,
-    version: i64,
-    manifest_sha256: &'a str,
+described! {
+    /// The newest version, for those who reconcile (README D31).
+    #[derive(Serialize)]
+    struct LatestView<'a> {
+        version_id: &'a PolicySetVersionId,
+        version: i64,
+        manifest_sha256: &'a str,
+    }
 }
 
 impl<'a> From<&'a LatestSetVersion> for LatestView<'a> {
@@ -72,17 +79,19 @@ impl<'a> From<&'a LatestSetVersion> for LatestView<'a> {
     }
 }
 
-/// A version as lists show it.
-#[derive(Serialize)]
-struct VersionView<'a> {
-    id: &'a PolicySetVersionId,
-    policy_set_id: &'a PolicySetId,
-    version: i64,
-    manifest_sha256: &'a str,
-    schema_version: &'a str,
-    created_by: Option<&'a str>,
-    created_via_operator: bool,
-    created_at: Timestamp,
+described! {
+    /// A version as lists show it.
+    #[derive(Serialize)]
+    struct VersionView<'a> {
+        id: &'a PolicySetVersionId,
+        policy_set_id: &'a PolicySetId,
+        version: i64,
+        manifest_sha256: &'a str,
+        schema_version: &'a str,
+        created_by: Option<&'a str>,
+        created_via_operator: bool,
+        created_at: Timestamp,
+    }
 }
 
 impl<'a> From<&'a PolicySetVersion> for VersionView<'a> {

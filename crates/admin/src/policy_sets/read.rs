@@ -8,6 +8,7 @@ use super::{View, existing};
 use crate::Admin;
 use crate::answer::Answer;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 
 pub(crate) const ROUTE: Route = Route {
@@ -15,6 +16,7 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/policy-sets/{id}",
     needs: Needs::Read,
     reach: Reach::Zone(Run::Read(|admin, call| Box::pin(read(admin, call)))),
+    spec: Spec::shows::<View>("policy_sets.read", "Shows a policy set.").refuses(&[(404, "policy_set_not_found")]),
 };
 
 async fn read(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal> {

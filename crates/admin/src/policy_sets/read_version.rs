@@ -10,6 +10,8 @@ use super::{VersionView, version_of};
 use crate::Admin;
 use crate::answer::Answer;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::openapi::shape::described;
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 
 pub(crate) const ROUTE: Route = Route {
@@ -17,19 +19,25 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/policy-sets/{id}/versions/{version}",
     needs: Needs::Read,
     reach: Reach::Zone(Run::Read(|admin, call| Box::pin(read_version(admin, call)))),
+    spec: Spec::shows::<WithManifest>("policy_sets.read_version", "Shows a version of a policy set.")
+        .refuses(&[(404, "policy_set_not_found"), (404, "policy_set_version_not_found")]),
 };
 
-#[derive(Serialize)]
-struct WithManifest<'a> {
-    #[serde(flatten)]
-    version: VersionView<'a>,
-    manifest_json: Vec<Entry<'a>>,
-    policies: &'a [PolicyVersionId],
+described! {
+    #[derive(Serialize)]
+    struct WithManifest<'a> {
+        #[serde(flatten)]
+        version: VersionView<'a>,
+        manifest_json: Vec<Entry<'a>>,
+        policies: &'a [PolicyVersionId],
+    }
 }
 
-#[derive(Serialize)]
-struct Entry<'a> {
-    policy_version_id: &'a PolicyVersionId,
+described! {
+    #[derive(Serialize)]
+    struct Entry<'a> {
+        policy_version_id: &'a PolicyVersionId,
+    }
 }
 
 async fn read_version(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal> {

@@ -15,7 +15,9 @@ use super::{bundle, existing, version_of};
 use crate::Admin;
 use crate::answer::Changed;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
-use crate::input::{Fields, Mismatch, Text};
+use crate::input::{Body, Fields, Mismatch, Text};
+use crate::openapi::shape::described;
+use crate::openapi::spec::Spec;
 use crate::policies::SCHEMA;
 use crate::problem::Refusal;
 use crate::runtime::{NotSimulated, Simulation};
@@ -25,38 +27,53 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/policy-sets/{id}/simulate",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(simulate(admin, call)))),
+    spec: Spec::shows::<Simulated>(
+        "policy_sets.simulate",
+        "Tells what a version would decide, without putting it in force.",
+    )
+    .takes("invalid_body", |body| read(body).map(drop))
+    .refuses(&[
+        (404, "version_not_found"),
+        (422, "invalid_policy_contract"),
+        (422, "invalid_policy_bundle"),
+        (503, "policy_verification_unavailable"),
+    ]),
 };
 
 const MISSING: &str = "version_not_found";
 
-#[derive(Serialize)]
-struct Simulated<'a> {
-    dry_run: bool,
-    would_activate: bool,
-    policy_set_id: &'a PolicySetId,
-    version_id: &'a PolicySetVersionId,
-    schema_version: &'a str,
-    input_schema_version: &'static str,
-    manifest_sha256: &'a str,
-    policies: &'a [PolicyVersionId],
-    warnings: Vec<String>,
-    explanation: Explanation<'a>,
-    result: Option<Value>,
+described! {
+    #[derive(Serialize)]
+    struct Simulated<'a> {
+        dry_run: bool,
+        would_activate: bool,
+        policy_set_id: &'a PolicySetId,
+        version_id: &'a PolicySetVersionId,
+        schema_version: &'a str,
+        input_schema_version: &'static str,
+        manifest_sha256: &'a str,
+        policies: &'a [PolicyVersionId],
+        warnings: Vec<String>,
+        explanation: Explanation<'a>,
+        result: Option<Value>,
+    }
 }
 
-#[derive(Serialize)]
-struct Explanation<'a> {
-    evaluation: &'static str,
-    reason: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    decision: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    policy_set_version_id: Option<&'a PolicySetVersionId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    manifest_sha256: Option<&'a str>,
+described! {
+    #[derive(Serialize)]
+    struct Explanation<'a> {
+        evaluation: &'static str,
+        reason: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        decision: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        policy_set_version_id: Option<&'a PolicySetVersionId>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        manifest_sha256: Option<&'a str>,
+    }
 }
 
-fn read(body: Option<Value>) -> Result<(String, Option<Map<String, Value>>), Mismatch> {
+fn read(body: impl Into<Body>) -> Result<(String, Option<Map<String, Value>>), Mismatch> {
     let mut fields = Fields::of(body)?;
     Ok((fields.required_text("version_id", Text::exact(1, usize::MAX))?, fields.object("input")?))
 }

@@ -25,7 +25,9 @@ use crate::Admin;
 use crate::answer::Changed;
 use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
-use crate::input::{Fields, Mismatch};
+use crate::input::{Body, Fields, Mismatch};
+use crate::openapi::shape::described;
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 use crate::reserved;
 use crate::zones::require_live_zone;
@@ -35,6 +37,20 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/provider-connections/oauth/authorize",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(authorize(admin, call)))),
+    spec: Spec::shows::<Begun>(
+        "provider_connections.authorize",
+        "Begins to ask for a consent: answers where the browser has to go.",
+    )
+    .takes("invalid_provider_oauth_authorize", |body| whose(body).map(drop))
+    .refuses(&[
+        (404, "zone_not_found"),
+        (404, "provider_not_found"),
+        (400, "provider_connection_unsupported"),
+        (400, "invalid_provider_config"),
+        (400, "provider_authorization_endpoint_invalid"),
+        (409, "reserved_namespace"),
+        (502, "secret_backend_unavailable"),
+    ]),
 };
 
 /// How long somebody may take to agree.
@@ -49,14 +65,16 @@ struct Change {
     trace: Arc<Trace>,
 }
 
-#[derive(Serialize)]
-struct Begun<'a> {
-    authorization_url: &'a str,
-    state: &'a str,
-    expires_at: Timestamp,
+described! {
+    #[derive(Serialize)]
+    struct Begun<'a> {
+        authorization_url: &'a str,
+        state: &'a str,
+        expires_at: Timestamp,
+    }
 }
 
-fn whose(body: Option<Value>) -> Result<Whose, Mismatch> {
+fn whose(body: impl Into<Body>) -> Result<Whose, Mismatch> {
     Whose::read(&mut Fields::of(body)?)
 }
 

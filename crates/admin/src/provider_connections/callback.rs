@@ -26,6 +26,8 @@ use crate::admin::fresh;
 use crate::answer::Changed;
 use crate::evidence::Trace;
 use crate::gate::{Needs, Reach, Route, Visitor};
+use crate::openapi::shape::Shape;
+use crate::openapi::spec::{Content, Spec};
 use crate::page::Query;
 use crate::problem::Refusal;
 use crate::providers::secrets;
@@ -36,6 +38,30 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/provider-connections/oauth/callback",
     needs: Needs::Nothing,
     reach: Reach::Public(|admin, visitor| Box::pin(finish(admin, visitor))),
+    spec: Spec::of(
+        "provider_connections.callback",
+        "Takes a browser that comes back from a provider with a consent.",
+        StatusCode::CREATED,
+        Content::JsonOrFile(View::schema, "text/html"),
+    )
+    .asks(|query| Presented::read(query).map(drop))
+    .refuses(&[
+        (400, "invalid_oauth_callback"),
+        (400, "oauth_state_expired"),
+        (400, "oauth_state_invalid"),
+        (400, "oauth_state_mismatch"),
+        (400, "provider_oauth_denied"),
+        (400, "authorization_code_required"),
+        (404, "zone_not_found"),
+        (404, "provider_not_found"),
+        (400, "provider_connection_unsupported"),
+        (502, "secret_backend_unavailable"),
+        (400, "invalid_provider_config"),
+        (400, "provider_token_endpoint_not_allowed"),
+        (502, "provider_token_exchange_failed"),
+        (502, "provider_token_response_invalid"),
+        (502, "provider_token_type_unsupported"),
+    ]),
 };
 
 /// Of a provider's explanation not more is repeated.
@@ -51,14 +77,12 @@ struct Presented {
 
 impl Presented {
     fn read(query: &Query) -> Result<Self, Refusal> {
-        let one = |name, min, max| {
-            query.bounded(name, min, max).map_err(|refusal| {
-                let why = refusal.problem.description().unwrap_or_default().to_owned();
-                Refusal::invalid("invalid_oauth_callback").describe(why)
-            })
+        let refuse = |refusal: Refusal| {
+            let why = refusal.problem.description().unwrap_or_default().to_owned();
+            Refusal::invalid("invalid_oauth_callback").describe(why)
         };
-        let missing = || Refusal::invalid("invalid_oauth_callback").describe("state: required");
-        let state = one("state", 32, 256)?.ok_or_else(missing)?.to_owned();
+        let one = |name, min, max| query.bounded(name, min, max).map_err(refuse);
+        let state = query.required("state", 32, 256).map_err(refuse)?.to_owned();
         let code = one("code", 0, 8_192)?.filter(|code| !code.is_empty()).map(str::to_owned);
         let (error, explanation) = (one("error", 0, 512)?, one("error_description", 0, 8_192)?);
         let said = explanation.filter(|text| !text.trim().is_empty());

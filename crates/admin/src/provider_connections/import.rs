@@ -8,7 +8,6 @@ use caracal_crypto::SecretText;
 use caracal_custody::{Account, ConnectionToken};
 use caracal_store::provider_connections::SealedTokens;
 use http::Method;
-use serde_json::Value;
 
 use super::upsert::upsert;
 use super::{View, Whose, provider_with_accounts};
@@ -17,7 +16,8 @@ use crate::admin::fresh;
 use crate::answer::Changed;
 use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
-use crate::input::{Fields, Mismatch, Text};
+use crate::input::{Body, Fields, Form, Mismatch, Text};
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 use crate::reserved;
 use crate::zones::require_live_zone;
@@ -27,10 +27,28 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/provider-connections",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(import(admin, call)))),
+    spec: Spec::creates::<View>(
+        "provider_connections.import",
+        "Stores an account at a provider, whose tokens were had elsewhere.",
+    )
+    .takes("invalid_provider_connection", |body| Draft::read(body).map(drop))
+    .refuses(&[
+        (404, "zone_not_found"),
+        (404, "provider_not_found"),
+        (400, "provider_connection_unsupported"),
+        (409, "reserved_namespace"),
+        (502, "secret_backend_unavailable"),
+    ]),
 };
 
 /// Longest token, in UTF-16 code units.
 const LONGEST: usize = 16_384;
+
+const HEADER_VALUE: Form = Form {
+    pattern: r"^[ -~]+$",
+    is: |text| text.bytes().all(|byte| (0x20..0x7f).contains(&byte)),
+    what: "must be printable ASCII",
+};
 
 struct Draft {
     whose: Whose,
@@ -40,21 +58,13 @@ struct Draft {
 }
 
 impl Draft {
-    fn read(body: Option<Value>) -> Result<Self, Mismatch> {
+    fn read(body: impl Into<Body>) -> Result<Self, Mismatch> {
         let mut fields = Fields::of(body)?;
         let whose = Whose::read(&mut fields)?;
-        let access_token = SecretText::new(fields.required_text("access_token", Text::exact(1, LONGEST))?);
-        // It is to be a header's value.
-        if !access_token.expose().bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
-            return Err(fields.mismatch("access_token", "must be printable ASCII"));
-        }
+        let access_token =
+            SecretText::new(fields.required_text("access_token", Text::exact(1, LONGEST).like(HEADER_VALUE))?);
         let refresh_token = fields.text("refresh_token", Text::exact(1, LONGEST))?.map(SecretText::new);
-        let expires_at = match fields.text("expires_at", Text::exact(1, 64))? {
-            Some(text) => {
-                Some(Timestamp::parse(&text).map_err(|_| fields.mismatch("expires_at", "expected an RFC 3339 time"))?)
-            }
-            None => None,
-        };
+        let expires_at = fields.instant("expires_at")?;
         Ok(Self { whose, access_token, refresh_token, expires_at })
     }
 }

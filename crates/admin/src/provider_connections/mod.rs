@@ -15,19 +15,22 @@ use caracal_store::providers::{self, Provider};
 use serde::Serialize;
 
 use crate::input::{Fields, Mismatch, Text};
+use crate::openapi::shape::described;
 use crate::problem::Refusal;
 
-/// An account as answers show it.
-#[derive(Serialize)]
-pub(crate) struct View<'a> {
-    id: &'a ConnectionId,
-    zone_id: &'a ZoneId,
-    subject_id: &'a str,
-    provider_id: &'a ProviderId,
-    status: &'a str,
-    expires_at: Option<Timestamp>,
-    created_at: Timestamp,
-    updated_at: Timestamp,
+described! {
+    /// An account as answers show it.
+    #[derive(Serialize)]
+    pub(crate) struct View<'a> {
+        id: &'a ConnectionId,
+        zone_id: &'a ZoneId,
+        subject_id: &'a str,
+        provider_id: &'a ProviderId,
+        status: &'a str,
+        expires_at: Option<Timestamp>,
+        created_at: Timestamp,
+        updated_at: Timestamp,
+    }
 }
 
 impl<'a> From<&'a Connection> for View<'a> {

@@ -7,14 +7,15 @@ use caracal_store::provider_connections::{self, Connection};
 use caracal_store::providers;
 use http::{Method, StatusCode};
 use serde::Serialize;
-use serde_json::Value;
 
 use super::{View, Whose};
 use crate::Admin;
 use crate::answer::Changed;
 use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
-use crate::input::{Fields, Mismatch};
+use crate::input::{Body, Fields, Mismatch};
+use crate::openapi::shape::described;
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 use crate::reserved;
 
@@ -23,6 +24,12 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/provider-connections/revoke",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(revoke(admin, call)))),
+    spec: Spec::shows::<Revoked>(
+        "provider_connections.revoke",
+        "Ends an account here, and then at its provider if that can be told.",
+    )
+    .takes("invalid_provider_connection_revoke", |body| whose(body).map(drop))
+    .refuses(&[(404, "provider_connection_not_found"), (409, "reserved_namespace")]),
 };
 
 struct Change {
@@ -31,14 +38,16 @@ struct Change {
     trace: Arc<Trace>,
 }
 
-#[derive(Serialize)]
-struct Revoked<'a> {
-    #[serde(flatten)]
-    shown: View<'a>,
-    upstream_revocation: &'static str,
+described! {
+    #[derive(Serialize)]
+    struct Revoked<'a> {
+        #[serde(flatten)]
+        shown: View<'a>,
+        upstream_revocation: &'static str,
+    }
 }
 
-fn whose(body: Option<Value>) -> Result<Whose, Mismatch> {
+fn whose(body: impl Into<Body>) -> Result<Whose, Mismatch> {
     Whose::read(&mut Fields::of(body)?)
 }
 

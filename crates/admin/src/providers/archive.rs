@@ -15,6 +15,7 @@ use crate::answer::Changed;
 use crate::custody;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
 use crate::hand::Hand;
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 use crate::reserved;
 
@@ -23,6 +24,8 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/providers/{id}",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(archive(admin, call)))),
+    spec: Spec::removes("providers.archive", "Archives a credential provider, and deletes its secrets.")
+        .refuses(&[(404, "provider_not_found"), (409, "reserved_namespace")]),
 };
 
 async fn archive(admin: Arc<Admin>, call: Call<InZone>) -> Result<Changed, Refusal> {

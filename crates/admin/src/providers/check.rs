@@ -6,17 +6,20 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::Admin;
+use crate::openapi::shape::described;
 use crate::problem::Refusal;
 
 /// The kind whose tokens are those of accounts.
 const WITH_ACCOUNTS: &str = "oauth2_authorization_code";
 
-/// A finding with its time.
-#[derive(Serialize)]
-pub(super) struct Checked {
-    status: &'static str,
-    detail: String,
-    checked_at: Timestamp,
+described! {
+    /// A finding with its time.
+    #[derive(Serialize)]
+    pub(super) struct Checked {
+        status: &'static str,
+        detail: String,
+        checked_at: Timestamp,
+    }
 }
 
 impl Checked {

@@ -15,7 +15,7 @@ use caracal_broker::{AssertionKey, Certificate};
 use caracal_crypto::{Secret, SecretBytes, SecretText};
 use caracal_http::egress::may_carry_credential;
 use http::HeaderName;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use self::fields::{Field, Holds};
 use crate::problem::Refusal;
@@ -61,6 +61,15 @@ pub(super) enum Secrets<'s> {
     Required,
     /// What is sealed already, under these names, may stay.
     MayStay(&'s [String]),
+}
+
+/// What a configuration may hold, whatever the kind: which of it a kind takes, and needs, is judged with the kind at hand.
+pub(super) fn schema() -> Value {
+    let mut properties = Map::new();
+    for field in super::KINDS.iter().flat_map(|kind| fields::of_kind(kind).unwrap_or_default()) {
+        properties.entry(field.name).or_insert_with(|| field.holds.schema());
+    }
+    json!({"type": "object", "properties": properties, "additionalProperties": false})
 }
 
 /// Reads the configuration of a provider of `kind`, else 400 `invalid_provider_config`.

@@ -19,6 +19,7 @@ use crate::answer::Changed;
 use crate::custody::{Keeps, staged};
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
 use crate::hand::Hand;
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 use crate::reserved;
 use crate::zones::require_live_zone;
@@ -28,6 +29,23 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/providers",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(create(admin, call)))),
+    spec: Spec::creates::<View>("providers.create", "Creates a credential provider, and seals its secrets.")
+        .takes("invalid_provider", |body| {
+            Draft::read(body.clone())?;
+            body.require("kind");
+            Ok(())
+        })
+        .refuses(&[
+            (404, "zone_not_found"),
+            (400, "invalid_provider_identifier"),
+            (400, "invalid_provider_config"),
+            (400, "provider_check_unsupported"),
+            (429, "provider_test_rate_limited"),
+            (422, "provider_check_failed"),
+            (409, "reserved_namespace"),
+            (409, "provider_identifier_conflict"),
+            (502, "secret_backend_unavailable"),
+        ]),
 };
 
 /// A provider that is about to be.

@@ -46,7 +46,7 @@ pub(crate) async fn settle(
     object: &Object,
 ) -> Result<(Did, String), Refusal> {
     let body = object.body(&MEMBERS);
-    let draft = Draft::read(Some(body.into())).map_err(|mismatch| mismatch.refuse("invalid_provider"))?;
+    let draft = Draft::read(Some(Value::Object(body))).map_err(|mismatch| mismatch.refuse("invalid_provider"))?;
     let identity = &object.identity;
     identifier::check(identity)?;
     let hand = &import.hand;

@@ -7,13 +7,14 @@ use caracal_broker::ServerMetadata;
 use caracal_http::egress::TargetUrl;
 use http::{Method, StatusCode};
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::Admin;
 use crate::answer::Changed;
 use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
-use crate::input::{Fields, Mismatch, Text};
+use crate::input::{Body, Fields, Form, Mismatch, Text};
+use crate::openapi::shape::described;
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 
 pub(crate) const ROUTE: Route = Route {
@@ -21,20 +22,29 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/providers/discovery",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(discover(admin, call)))),
+    spec: Spec::shows::<View>("providers.discovery", "Reads the metadata that an issuer publishes.")
+        .takes(INVALID, |body| issuer(body).map(drop))
+        .refuses(&[
+            (404, "zone_not_found"),
+            (429, "provider_discovery_rate_limited"),
+            (422, "provider_discovery_failed"),
+        ]),
 };
 
-#[derive(Serialize)]
-struct View<'a> {
-    issuer: &'a str,
-    token_endpoint: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    authorization_endpoint: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    revocation_endpoint: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    scopes_supported: Option<&'a [String]>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    token_endpoint_auth_methods_supported: Option<&'a [String]>,
+described! {
+    #[derive(Serialize)]
+    struct View<'a> {
+        issuer: &'a str,
+        token_endpoint: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        authorization_endpoint: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        revocation_endpoint: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        scopes_supported: Option<&'a [String]>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        token_endpoint_auth_methods_supported: Option<&'a [String]>,
+    }
 }
 
 impl<'a> From<&'a ServerMetadata> for View<'a> {
@@ -50,17 +60,23 @@ impl<'a> From<&'a ServerMetadata> for View<'a> {
     }
 }
 
+const INVALID: &str = "invalid_issuer";
+const MUST_BE: &str = "must be an https url without user information, query or fragment";
 /// An `https` address with nothing behind its path.
-fn issuer(body: Option<Value>) -> Result<TargetUrl, Mismatch> {
-    let mut fields = Fields::of(body)?;
-    let text = fields.required_text("issuer", Text::trimmed(1, 512))?;
-    let url = TargetUrl::parse(&text).ok().filter(|url| url.is_https() && !text.contains(['?', '#']));
-    url.ok_or_else(|| fields.mismatch("issuer", "must be an https url without user information, query or fragment"))
+const ISSUER: Text = Text::trimmed(1, 512).like(Form {
+    pattern: r"^\s*[Hh][Tt][Tt][Pp][Ss]://[^?#@]+$",
+    is: |text| !text.contains(['?', '#']) && TargetUrl::parse(text).is_ok_and(|url| url.is_https()),
+    what: MUST_BE,
+});
+
+fn issuer(body: impl Into<Body>) -> Result<String, Mismatch> {
+    Fields::of(body)?.required_text("issuer", ISSUER)
 }
 
 async fn discover(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Refusal> {
     call.require_live_zone()?;
-    let issuer = issuer(call.body.take()).map_err(|mismatch| mismatch.refuse("invalid_issuer"))?;
+    let issuer = issuer(call.body.take()).map_err(|mismatch| mismatch.refuse(INVALID))?;
+    let issuer = TargetUrl::parse(&issuer).map_err(|_| Refusal::invalid(INVALID).describe(MUST_BE))?;
     admin.limits.discovery(&call.place.zone, call.now).await?;
     let found = admin.broker.discover(&issuer).await;
     let found =

@@ -9,6 +9,7 @@ use super::View;
 use crate::Admin;
 use crate::answer::Answer;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::openapi::spec::Spec;
 use crate::page::Listing;
 use crate::problem::Refusal;
 
@@ -17,6 +18,8 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/providers",
     needs: Needs::Read,
     reach: Reach::Zone(Run::Read(|admin, call| Box::pin(list(admin, call)))),
+    spec: Spec::shows::<Listing<View>>("providers.list", "Lists the credential providers of a zone, newest first.")
+        .asks(|query| query.page().and(query.archived()).map(drop)),
 };
 
 async fn list(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal> {

@@ -23,7 +23,8 @@ use serde_json::{Map, Value};
 pub(crate) use self::identifier::built_in_none;
 use crate::Admin;
 use crate::attribution::Attributed;
-use crate::input::{Fields, Mismatch, Text};
+use crate::input::{Body, Fields, Mismatch, Text};
+use crate::openapi::shape::described;
 use crate::problem::Refusal;
 
 /// Every kind of the contract.
@@ -42,20 +43,22 @@ fn asks_an_endpoint(kind: &str) -> bool {
     matches!(kind, "oauth2_authorization_code" | "oauth2_client_credentials")
 }
 
-/// A provider as answers show it: of its secrets only which there are.
-#[derive(Serialize)]
-pub(crate) struct View<'a> {
-    id: &'a ProviderId,
-    zone_id: &'a ZoneId,
-    name: &'a str,
-    identifier: &'a str,
-    kind: &'a str,
-    config_json: &'a Map<String, Value>,
-    secret_config_keys: &'a [String],
-    connectivity_failed_at: Option<Timestamp>,
-    #[serde(flatten)]
-    by: Attributed<'a>,
-    archived_at: Option<Timestamp>,
+described! {
+    /// A provider as answers show it: of its secrets only which there are.
+    #[derive(Serialize)]
+    pub(crate) struct View<'a> {
+        id: &'a ProviderId,
+        zone_id: &'a ZoneId,
+        name: &'a str,
+        identifier: &'a str,
+        kind: &'a str,
+        config_json: &'a Map<String, Value>,
+        secret_config_keys: &'a [String],
+        connectivity_failed_at: Option<Timestamp>,
+        #[serde(flatten)]
+        by: Attributed<'a>,
+        archived_at: Option<Timestamp>,
+    }
 }
 
 impl<'a> From<&'a Provider> for View<'a> {
@@ -85,7 +88,7 @@ struct Draft {
 }
 
 impl Draft {
-    fn read(body: Option<Value>) -> Result<Self, Mismatch> {
+    fn read(body: impl Into<Body>) -> Result<Self, Mismatch> {
         let mut fields = Fields::of(body)?;
         // Blank is absent.
         let present = |text: Option<String>| text.filter(|text| !text.is_empty());
@@ -93,7 +96,7 @@ impl Draft {
             name: present(fields.text("name", Text::trimmed(0, 200))?),
             identifier: present(fields.text("identifier", Text::trimmed(0, 512))?),
             kind: fields.choice("kind", KINDS)?,
-            config: fields.object("config_json")?,
+            config: fields.object_like("config_json", config::schema)?,
             check: fields.flag("check")?.unwrap_or(false),
         })
     }

@@ -8,6 +8,7 @@ use super::{View, existing};
 use crate::Admin;
 use crate::answer::Answer;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 
 pub(crate) const ROUTE: Route = Route {
@@ -15,6 +16,8 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/providers/{id}",
     needs: Needs::Read,
     reach: Reach::Zone(Run::Read(|admin, call| Box::pin(read(admin, call)))),
+    spec: Spec::shows::<View>("providers.read", "Shows a credential provider; of its secrets only which there are.")
+        .refuses(&[(404, "provider_not_found")]),
 };
 
 async fn read(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal> {

@@ -6,11 +6,13 @@ use caracal_authority::ProviderId;
 use caracal_store::providers;
 use http::{Method, StatusCode};
 
+use super::check::Checked;
 use super::{check, existing, secrets};
 use crate::Admin;
 use crate::answer::Changed;
 use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 
 pub(crate) const ROUTE: Route = Route {
@@ -18,6 +20,15 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/providers/{id}/test",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(test(admin, call)))),
+    spec: Spec::shows::<Checked>("providers.test", "Tries out whether a provider accepts what is configured.").refuses(
+        &[
+            (404, "provider_not_found"),
+            (400, "provider_check_unsupported"),
+            (429, "provider_test_rate_limited"),
+            (502, "secret_backend_unavailable"),
+            (409, "reserved_namespace"),
+        ],
+    ),
 };
 
 struct Change {

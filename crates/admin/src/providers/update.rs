@@ -20,6 +20,7 @@ use crate::attribution::changed;
 use crate::custody::{Keeps, staged};
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
 use crate::hand::Hand;
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 use crate::reserved;
 
@@ -28,6 +29,21 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/providers/{id}",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(update(admin, call)))),
+    spec: Spec::shows::<View>(
+        "providers.update",
+        "Changes a credential provider; a configuration replaces the whole one.",
+    )
+    .takes("invalid_provider", |body| Draft::read(body).map(drop))
+    .refuses(&[
+        (400, "invalid_provider_identifier"),
+        (409, "reserved_namespace"),
+        (400, "provider_config_required"),
+        (404, "provider_not_found"),
+        (400, "invalid_provider_config"),
+        (400, "no_fields"),
+        (409, "provider_identifier_conflict"),
+        (502, "secret_backend_unavailable"),
+    ]),
 };
 
 /// What a provider is to become.

@@ -14,6 +14,7 @@ use crate::answer::Changed;
 use crate::endings::{self, Ended};
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
 use crate::hand::Hand;
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 use crate::reserved;
 
@@ -22,6 +23,11 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/resources/{id}",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(archive(admin, call)))),
+    spec: Spec::removes("resources.archive", "Archives a resource.").refuses(&[
+        (404, "resource_not_found"),
+        (409, "protected_resource"),
+        (409, "reserved_namespace"),
+    ]),
 };
 
 const REASON: &str = "resource_archived";

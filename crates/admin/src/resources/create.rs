@@ -16,6 +16,7 @@ use crate::admin::fresh;
 use crate::answer::Changed;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
 use crate::hand::Hand;
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 use crate::providers::built_in_none;
 use crate::reserved;
@@ -27,6 +28,31 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/resources",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(create(admin, call)))),
+    spec: Spec::creates::<View>("resources.create", "Creates a resource.")
+        .takes("invalid_resource", |body| {
+            Draft::read(body.clone())?;
+            body.require("scopes");
+            Ok(())
+        })
+        .refuses(&[
+            (404, "zone_not_found"),
+            (400, "invalid_resource_identifier"),
+            (409, "reserved_namespace"),
+            (409, "protected_resource"),
+            (404, "provider_not_found"),
+            (400, "credential_provider_required"),
+            (400, "upstream_url_required"),
+            (400, "operation_method_and_path_required"),
+            (400, "operation_path_must_be_absolute"),
+            (400, "operation_scope_not_in_resource_scopes"),
+            (400, "operation_duplicate"),
+            (409, "resource_identifier_conflict"),
+            (409, "resource_quota_exceeded"),
+            (429, "resource_test_rate_limited"),
+            (422, "resource_check_failed"),
+            (503, "service_unconfigured"),
+            (409, "provider_identifier_conflict"),
+        ]),
 };
 
 const SCHEME: &str = "resource://";

@@ -64,7 +64,7 @@ pub(crate) async fn settle(
     let mut body = object.body(&MEMBERS);
     body.insert("identifier".to_owned(), object.identity.as_str().into());
     name_provider(tx, import, state, object, &mut body).await?;
-    let mut draft = Draft::read(Some(body.into())).map_err(|mismatch| mismatch.refuse("invalid_resource"))?;
+    let mut draft = Draft::read(Some(Value::Object(body))).map_err(|mismatch| mismatch.refuse("invalid_resource"))?;
     let Some(resource) = state.resources.get(&object.identity) else {
         require_scopes(&draft)?;
         let new = New { id: fresh(tx.now())?, draft, limit: import.max_resources, hand: hand.clone() };

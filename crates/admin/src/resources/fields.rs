@@ -1,10 +1,10 @@
 //! What a body says about a resource.
 
 use caracal_store::resources::CallLimits;
-use serde_json::Value;
+use serde_json::{Value, json};
 use url::Url;
 
-use crate::input::{Fields, Mismatch, Text};
+use crate::input::{Body, Fields, Form, Mismatch, ONE_LINE, Text};
 use crate::problem::Refusal;
 
 /// The operation enforcements there are.
@@ -34,21 +34,12 @@ pub(super) struct RawOperation {
 }
 
 impl Draft {
-    pub(super) fn read(body: Option<Value>) -> Result<Self, Mismatch> {
+    pub(super) fn read(body: impl Into<Body>) -> Result<Self, Mismatch> {
         let mut fields = Fields::of(body)?;
         let name = fields.text("name", Text::exact(1, 200))?;
         let identifier = fields.text("identifier", Text::exact(1, 512))?;
-        let upstream_url = fields.nullable_text("upstream_url", Text::exact(1, usize::MAX))?;
-        if let Some(Some(url)) = &upstream_url
-            && let Err(what) = check_upstream(url)
-        {
-            return Err(fields.mismatch("upstream_url", what));
-        }
-        let scopes = fields.texts("scopes", (1, 64), Text::exact(1, 200))?;
-        // A control character could split a line of what is signed later.
-        if scopes.iter().flatten().any(|scope| scope.chars().any(char::is_control)) {
-            return Err(fields.mismatch("scopes", "must not contain control characters"));
-        }
+        let upstream_url = fields.nullable_text("upstream_url", Text::exact(1, usize::MAX).like(UPSTREAM))?;
+        let scopes = fields.texts("scopes", (1, 64), Text::exact(1, 200).like(ONE_LINE))?;
         let credential_provider_id = fields.nullable_text("credential_provider_id", Text::exact(0, 200))?;
         let operations = fields.objects("operations", (0, 256))?;
         let operations = operations.map(|all| all.into_iter().map(RawOperation::read).collect()).transpose()?;
@@ -94,9 +85,23 @@ const LONGEST_MS: u32 = 3_600_000;
 /// What every reader of JSON keeps whole.
 const LARGEST: u64 = 9_007_199_254_740_991;
 
+fn limits_schema() -> Value {
+    let time = json!({"type": ["integer", "null"], "minimum": 1, "maximum": LONGEST_MS});
+    json!({
+        "type": "object",
+        "properties": {
+            "upstream_timeout_ms": time,
+            "stream_idle_timeout_ms": time,
+            "write_timeout_ms": time,
+            "max_request_bytes": {"type": ["integer", "null"], "minimum": 0, "maximum": LARGEST},
+        },
+        "additionalProperties": false,
+    })
+}
+
 /// `limits` of a body: an object, or `null` for none.
 fn limits(fields: &mut Fields) -> Result<Option<CallLimits>, Mismatch> {
-    let Some(members) = fields.nullable_object("limits")? else { return Ok(None) };
+    let Some(members) = fields.nullable_object("limits", limits_schema)? else { return Ok(None) };
     let Some(members) = members else { return Ok(Some(CallLimits::default())) };
     let limits: CallLimits = serde_json::from_value(Value::Object(members)).map_err(|_| {
         let known = "upstream_timeout_ms, stream_idle_timeout_ms, write_timeout_ms and max_request_bytes";
@@ -114,18 +119,19 @@ fn limits(fields: &mut Fields) -> Result<Option<CallLimits>, Mismatch> {
 
 /// Where the Gateway may be told to go: http or https, with a host, without credentials in the URL. Whether it may
 /// really go there is decided on every call, by address (README D9).
-fn check_upstream(text: &str) -> Result<(), &'static str> {
-    let url = Url::parse(text).map_err(|_| "expected an absolute http or https URL")?;
-    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
-        return Err("expected an absolute http or https URL");
-    }
-    if has_gaps(text) {
-        return Err("must not contain white space or control characters");
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("must not contain credentials; put them into a provider");
-    }
-    Ok(())
+const UPSTREAM: Form = Form {
+    pattern: r"^[Hh][Tt][Tt][Pp][Ss]?:[^\s\u0000-\u001f]+$",
+    is: is_upstream,
+    what: "expected an absolute http or https URL, without white space, and without credentials: put them into a provider",
+};
+
+fn is_upstream(text: &str) -> bool {
+    let is_good = |url: Url| {
+        let has_host = url.host_str().is_some_and(|host| !host.is_empty());
+        let has_credentials = !url.username().is_empty() || url.password().is_some();
+        matches!(url.scheme(), "http" | "https") && has_host && !has_credentials
+    };
+    !has_gaps(text) && Url::parse(text).is_ok_and(is_good)
 }
 
 /// A resource's name for clients: an absolute URI, without userinfo, of another scheme than providers have. The control
@@ -190,7 +196,7 @@ mod tests {
             ("api.example", false),
             ("", false),
         ] {
-            assert_eq!(check_upstream(url).is_ok(), good, "{url:?}");
+            assert_eq!(is_upstream(url), good, "{url:?}");
         }
     }
 }

@@ -19,25 +19,28 @@ use serde::Serialize;
 
 use self::fields::check_identifier;
 use crate::attribution::Attributed;
+use crate::openapi::shape::described;
 use crate::problem::Refusal;
 
-/// A resource as answers show it.
-#[derive(Serialize)]
-pub(crate) struct View<'a> {
-    id: &'a ResourceId,
-    zone_id: &'a ZoneId,
-    name: &'a str,
-    identifier: &'a str,
-    upstream_url: Option<&'a str>,
-    scopes: &'a [String],
-    credential_provider_id: Option<&'a ProviderId>,
-    operations: &'a [Operation],
-    operation_enforcement: &'a str,
-    #[serde(skip_serializing_if = "CallLimits::is_empty")]
-    limits: CallLimits,
-    #[serde(flatten)]
-    by: Attributed<'a>,
-    archived_at: Option<Timestamp>,
+described! {
+    /// A resource as answers show it.
+    #[derive(Serialize)]
+    pub(crate) struct View<'a> {
+        id: &'a ResourceId,
+        zone_id: &'a ZoneId,
+        name: &'a str,
+        identifier: &'a str,
+        upstream_url: Option<&'a str>,
+        scopes: &'a [String],
+        credential_provider_id: Option<&'a ProviderId>,
+        operations: &'a [Operation],
+        operation_enforcement: &'a str,
+        #[serde(skip_serializing_if = "CallLimits::is_empty")]
+        limits: CallLimits,
+        #[serde(flatten)]
+        by: Attributed<'a>,
+        archived_at: Option<Timestamp>,
+    }
 }
 
 impl<'a> From<&'a Resource> for View<'a> {

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use caracal_authority::ResourceId;
 use http::{Method, StatusCode};
 
-use super::{existing, verification};
+use super::existing;
+use super::verification::{self, Checked};
 use crate::Admin;
 use crate::answer::Changed;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 
 pub(crate) const ROUTE: Route = Route {
@@ -17,6 +19,16 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/resources/{id}/test",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(test(admin, call)))),
+    spec: Spec::shows::<Checked>(
+        "resources.test",
+        "Tries out whether an upstream turns down a mandate that nobody issued.",
+    )
+    .refuses(&[
+        (404, "resource_not_found"),
+        (400, "resource_verification_unsupported"),
+        (429, "resource_test_rate_limited"),
+        (503, "service_unconfigured"),
+    ]),
 };
 
 async fn test(admin: Arc<Admin>, call: Call<InZone>) -> Result<Changed, Refusal> {

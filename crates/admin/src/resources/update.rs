@@ -15,6 +15,7 @@ use crate::answer::Changed;
 use crate::attribution::changed;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
 use crate::hand::Hand;
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 use crate::reserved;
 
@@ -23,6 +24,23 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/resources/{id}",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(update(admin, call)))),
+    spec: Spec::shows::<View>("resources.update", "Changes a resource.")
+        .takes("invalid_resource", |body| Draft::read(body).map(drop))
+        .refuses(&[
+            (400, "invalid_resource_identifier"),
+            (409, "reserved_namespace"),
+            (409, "protected_resource"),
+            (404, "provider_not_found"),
+            (400, "credential_provider_required"),
+            (400, "upstream_url_required"),
+            (400, "operation_method_and_path_required"),
+            (400, "operation_path_must_be_absolute"),
+            (400, "operation_scope_not_in_resource_scopes"),
+            (400, "operation_duplicate"),
+            (409, "resource_identifier_conflict"),
+            (404, "resource_not_found"),
+            (400, "no_fields"),
+        ]),
 };
 
 /// What a resource is to become.

@@ -20,6 +20,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::Admin;
+use crate::openapi::shape::described;
 use crate::problem::Refusal;
 
 /// The kind of provider whose upstreams get the mandate itself.
@@ -30,12 +31,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Of an answer that nobody reads.
 const SHORT_ANSWER: usize = 16 * 1024;
 
-/// A finding with its time.
-#[derive(Serialize)]
-pub(super) struct Checked {
-    status: &'static str,
-    detail: String,
-    checked_at: Timestamp,
+described! {
+    /// A finding with its time.
+    #[derive(Serialize)]
+    pub(super) struct Checked {
+        status: &'static str,
+        detail: String,
+        checked_at: Timestamp,
+    }
 }
 
 impl Checked {

@@ -14,7 +14,9 @@ use crate::Admin;
 use crate::answer::Answer;
 use crate::audit::csv;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
-use crate::page::Listing;
+use crate::openapi::shape::described;
+use crate::openapi::spec::Spec;
+use crate::page::{Listing, Query};
 use crate::problem::Refusal;
 
 pub(crate) const ROUTE: Route = Route {
@@ -22,35 +24,44 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/sessions",
     needs: Needs::Read,
     reach: Reach::Zone(Run::Read(|admin, call| Box::pin(list(admin, call)))),
+    spec: Spec::in_files::<View>(
+        "sessions.list",
+        "Lists the agent sessions of a zone, newest first, as JSON or as a CSV file.",
+    )
+    .asks(|query| asked(query).map(drop)),
 };
 
-/// A session as answers show it.
-#[derive(Serialize)]
-struct View<'a> {
-    session_id: &'a AgentSessionId,
-    application_id: &'a ApplicationId,
-    parent_session_id: Option<&'a AgentSessionId>,
-    status: &'a str,
-    lifecycle: &'a str,
-    labels: &'a [String],
-    depth: i64,
-    child_count: i64,
-    subject_authority_record_id: &'a AuthorityRecordId,
-    subject_id: Option<&'a str>,
-    #[serde(flatten)]
-    federated: Option<Federated<'a>>,
-    started_at: Timestamp,
-    last_active_at: Timestamp,
-    terminated_at: Option<Timestamp>,
-    termination_reason: Option<&'a str>,
-    ttl_seconds: Option<i64>,
+described! {
+    /// A session as answers show it.
+    #[derive(Serialize)]
+    struct View<'a> {
+        session_id: &'a AgentSessionId,
+        application_id: &'a ApplicationId,
+        parent_session_id: Option<&'a AgentSessionId>,
+        status: &'a str,
+        lifecycle: &'a str,
+        labels: &'a [String],
+        depth: i64,
+        child_count: i64,
+        subject_authority_record_id: &'a AuthorityRecordId,
+        subject_id: Option<&'a str>,
+        #[serde(flatten)]
+        federated: Option<Federated<'a>>,
+        started_at: Timestamp,
+        last_active_at: Timestamp,
+        terminated_at: Option<Timestamp>,
+        termination_reason: Option<&'a str>,
+        ttl_seconds: Option<i64>,
+    }
 }
 
-/// Of a session that acts for a user: which, and who vouched.
-#[derive(Serialize)]
-struct Federated<'a> {
-    federated_user_id: Option<&'a str>,
-    federated_user_issuer: Option<&'a str>,
+described! {
+    /// Of a session that acts for a user: which, and who vouched.
+    #[derive(Serialize)]
+    struct Federated<'a> {
+        federated_user_id: Option<&'a str>,
+        federated_user_issuer: Option<&'a str>,
+    }
 }
 
 impl<'a> Federated<'a> {
@@ -107,8 +118,8 @@ const COLUMNS: [&str; 17] = [
     "ttl_seconds",
 ];
 
-async fn list(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal> {
-    let query = &call.query;
+/// What is asked for, and whether as a file.
+fn asked(query: &Query) -> Result<(SessionFilter, Page, bool), Refusal> {
     let limit = query.limit(100, 1_000)?;
     let filter = SessionFilter {
         status: query.choice("status", &["active", "suspended", "terminated", "expired"])?.map(str::to_owned),
@@ -119,7 +130,11 @@ async fn list(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal> 
         label: query.text("label", 64)?,
     };
     let is_csv = query.is_csv()?;
-    let page = Page { limit, after: query.cursor()? };
+    Ok((filter, Page { limit, after: query.cursor()? }, is_csv))
+}
+
+async fn list(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal> {
+    let (filter, page, is_csv) = asked(&call.query)?;
     let mut snapshot = admin.store.snapshot().await?;
     let rows = oversight::list_sessions(&mut snapshot.zone(&call.place.zone), &filter, &page).await?;
     drop(snapshot);

@@ -12,6 +12,7 @@ use crate::Admin;
 use crate::answer::Changed;
 use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 
 pub(crate) const ROUTE: Route = Route {
@@ -19,6 +20,8 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/subject-issuers/{id}",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(archive(admin, call)))),
+    spec: Spec::removes("subject_issuers.archive", "Archives the registration of an issuer.")
+        .refuses(&[(404, "subject_issuer_not_found")]),
 };
 
 struct Change {

@@ -6,7 +6,6 @@ use caracal_authority::SubjectIssuerId;
 use caracal_store::Attribution;
 use caracal_store::subject_issuers::{self, SubjectIssuer};
 use http::Method;
-use serde_json::Value;
 
 use super::{AUDIENCE, INVALID, View, address, conflict};
 use crate::Admin;
@@ -14,7 +13,8 @@ use crate::admin::fresh;
 use crate::answer::Changed;
 use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
-use crate::input::{Fields, Mismatch};
+use crate::input::{Body, Fields, Mismatch};
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 use crate::zones::require_live_zone;
 
@@ -23,6 +23,9 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/subject-issuers",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(create(admin, call)))),
+    spec: Spec::creates::<View>("subject_issuers.create", "Registers an issuer of users.")
+        .takes(INVALID, |body| Draft::read(body).map(drop))
+        .refuses(&[(404, "zone_not_found"), (409, "subject_issuer_limit_reached"), (409, "subject_issuer_exists")]),
 };
 
 /// Registrations of a zone that are not archived.
@@ -35,10 +38,12 @@ struct Draft {
 }
 
 impl Draft {
-    fn read(body: Option<Value>) -> Result<Self, Mismatch> {
+    fn read(body: impl Into<Body>) -> Result<Self, Mismatch> {
         let mut fields = Fields::of(body)?;
-        let required =
-            |fields: &mut Fields, name: &str| address(fields, name)?.ok_or_else(|| fields.mismatch(name, "required"));
+        let required = |fields: &mut Fields, name: &str| {
+            let found = address(fields, name)?;
+            fields.require(name, found)
+        };
         Ok(Self {
             issuer: required(&mut fields, "issuer")?,
             jwks_url: required(&mut fields, "jwks_url")?,

@@ -9,6 +9,7 @@ use super::View;
 use crate::Admin;
 use crate::answer::Answer;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::openapi::spec::Spec;
 use crate::page::Listing;
 use crate::problem::Refusal;
 
@@ -17,6 +18,11 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/subject-issuers",
     needs: Needs::Read,
     reach: Reach::Zone(Run::Read(|admin, call| Box::pin(list(admin, call)))),
+    spec: Spec::shows::<Listing<View>>(
+        "subject_issuers.list",
+        "Lists the issuers whose users a zone accepts, newest first.",
+    )
+    .in_pages(),
 };
 
 async fn list(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal> {

@@ -16,23 +16,30 @@ use caracal_store::{StoreError, ZoneRead};
 use serde::Serialize;
 
 use crate::attribution::Attributed;
-use crate::input::{Fields, Mismatch, Text};
+use crate::input::{Fields, Form, Mismatch, Text};
+use crate::openapi::shape::described;
 use crate::problem::Refusal;
 
 const INVALID: &str = "invalid_subject_issuer";
-const URL: Text = Text::exact(1, 2048);
+const URL: Text = Text::exact(1, 2048).like(Form {
+    pattern: r"^[Hh][Tt][Tt][Pp][Ss]://[^?#@]+$",
+    is: |text| !text.contains(['?', '#']) && TargetUrl::parse(text).is_ok_and(|url| url.is_https()),
+    what: "must be an https url without user information, query or fragment",
+});
 const AUDIENCE: Text = Text::exact(1, 512);
 
-/// A registration as answers show it.
-#[derive(Serialize)]
-pub(crate) struct View<'a> {
-    id: &'a SubjectIssuerId,
-    zone_id: &'a ZoneId,
-    issuer: &'a str,
-    jwks_url: &'a str,
-    audience: &'a str,
-    #[serde(flatten)]
-    by: Attributed<'a>,
+described! {
+    /// A registration as answers show it.
+    #[derive(Serialize)]
+    pub(crate) struct View<'a> {
+        id: &'a SubjectIssuerId,
+        zone_id: &'a ZoneId,
+        issuer: &'a str,
+        jwks_url: &'a str,
+        audience: &'a str,
+        #[serde(flatten)]
+        by: Attributed<'a>,
+    }
 }
 
 impl<'a> From<&'a SubjectIssuer> for View<'a> {
@@ -69,13 +76,7 @@ fn conflict(error: StoreError) -> Refusal {
 
 /// The member `name`: an https address and nothing besides.
 fn address(fields: &mut Fields, name: &str) -> Result<Option<String>, Mismatch> {
-    let Some(text) = fields.text(name, URL)? else { return Ok(None) };
-    let plain = !text.contains(['?', '#']) && TargetUrl::parse(&text).is_ok_and(|url| url.is_https());
-    if plain {
-        Ok(Some(text))
-    } else {
-        Err(fields.mismatch(name, "must be an https url without user information, query or fragment"))
-    }
+    fields.text(name, URL)
 }
 
 #[cfg(test)]

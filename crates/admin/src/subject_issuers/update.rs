@@ -6,7 +6,6 @@ use std::sync::Arc;
 use caracal_authority::SubjectIssuerId;
 use caracal_store::subject_issuers;
 use http::{Method, StatusCode};
-use serde_json::Value;
 
 use super::{AUDIENCE, INVALID, View, address, existing, missing};
 use crate::Admin;
@@ -14,7 +13,8 @@ use crate::answer::Changed;
 use crate::attribution::changed;
 use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
-use crate::input::{Fields, Mismatch};
+use crate::input::{Body, Fields, Mismatch};
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 
 pub(crate) const ROUTE: Route = Route {
@@ -22,6 +22,9 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/subject-issuers/{id}",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(update(admin, call)))),
+    spec: Spec::shows::<View>("subject_issuers.update", "Changes where the keys of an issuer are, or its audience.")
+        .takes(INVALID, |body| Patch::read(body).map(drop))
+        .refuses(&[(404, "subject_issuer_not_found")]),
 };
 
 struct Patch {
@@ -30,7 +33,7 @@ struct Patch {
 }
 
 impl Patch {
-    fn read(body: Option<Value>) -> Result<Self, Mismatch> {
+    fn read(body: impl Into<Body>) -> Result<Self, Mismatch> {
         let mut fields = Fields::of(body)?;
         Ok(Self { jwks_url: address(&mut fields, "jwks_url")?, audience: fields.text("audience", AUDIENCE)? })
     }

@@ -9,24 +9,27 @@ use caracal_store::subjects::Subject;
 use serde::Serialize;
 
 use crate::input::Text;
+use crate::openapi::shape::described;
 use crate::problem::Refusal;
 
 /// What a subject's id may be: an identity provider chose it.
 const ID: Text = Text::exact(1, 512);
 
-/// A subject as answers show it: what its records tell.
-#[derive(Serialize)]
-pub(crate) struct View<'a> {
-    subject_id: &'a str,
-    federated: bool,
-    application_name: Option<&'a str>,
-    total_sessions: i64,
-    active_sessions: i64,
-    revoked_sessions: i64,
-    first_seen: Timestamp,
-    last_seen: Timestamp,
-    last_revoked_at: Option<Timestamp>,
-    issuer: Option<&'a str>,
+described! {
+    /// A subject as answers show it: what its records tell.
+    #[derive(Serialize)]
+    pub(crate) struct View<'a> {
+        subject_id: &'a str,
+        federated: bool,
+        application_name: Option<&'a str>,
+        total_sessions: i64,
+        active_sessions: i64,
+        revoked_sessions: i64,
+        first_seen: Timestamp,
+        last_seen: Timestamp,
+        last_revoked_at: Option<Timestamp>,
+        issuer: Option<&'a str>,
+    }
 }
 
 impl<'a> From<&'a Subject> for View<'a> {

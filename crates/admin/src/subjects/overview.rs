@@ -13,7 +13,9 @@ use super::{View, missing};
 use crate::Admin;
 use crate::answer::Answer;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
-use crate::page::invalid;
+use crate::openapi::shape::described;
+use crate::openapi::spec::Spec;
+use crate::page::Query;
 use crate::problem::Refusal;
 
 pub(crate) const ROUTE: Route = Route {
@@ -21,41 +23,52 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/subjects/overview",
     needs: Needs::Read,
     reach: Reach::Zone(Run::Read(|admin, call| Box::pin(overview(admin, call)))),
+    spec: Spec::shows::<Overview>("subjects.overview", "Shows what is known of one subject.")
+        .asks(|query| subject(query).map(drop))
+        .refuses(&[(404, "subject_not_found")]),
 };
 
-#[derive(Serialize)]
-struct Overview<'a> {
-    subject: View<'a>,
-    governed: GovernedSessions<'a>,
-    approvals: Value,
-    connections: Vec<Account<'a>>,
+described! {
+    #[derive(Serialize)]
+    struct Overview<'a> {
+        subject: View<'a>,
+        governed: GovernedSessions<'a>,
+        approvals: Value,
+        connections: Vec<Account<'a>>,
+    }
 }
 
-#[derive(Serialize)]
-struct GovernedSessions<'a> {
-    active: i64,
-    total: i64,
-    recent: Vec<Session<'a>>,
+described! {
+    #[derive(Serialize)]
+    struct GovernedSessions<'a> {
+        active: i64,
+        total: i64,
+        recent: Vec<Session<'a>>,
+    }
 }
 
-#[derive(Serialize)]
-struct Session<'a> {
-    session_id: &'a AgentSessionId,
-    application_id: &'a ApplicationId,
-    application_name: Option<&'a str>,
-    lifecycle: &'a str,
-    status: &'a str,
-    started_at: Timestamp,
+described! {
+    #[derive(Serialize)]
+    struct Session<'a> {
+        session_id: &'a AgentSessionId,
+        application_id: &'a ApplicationId,
+        application_name: Option<&'a str>,
+        lifecycle: &'a str,
+        status: &'a str,
+        started_at: Timestamp,
+    }
 }
 
-#[derive(Serialize)]
-struct Account<'a> {
-    id: &'a ConnectionId,
-    provider_id: &'a ProviderId,
-    provider_name: Option<&'a str>,
-    status: &'a str,
-    expires_at: Option<Timestamp>,
-    created_at: Timestamp,
+described! {
+    #[derive(Serialize)]
+    struct Account<'a> {
+        id: &'a ConnectionId,
+        provider_id: &'a ProviderId,
+        provider_name: Option<&'a str>,
+        status: &'a str,
+        expires_at: Option<Timestamp>,
+        created_at: Timestamp,
+    }
 }
 
 impl<'a> From<&'a Governed> for Session<'a> {
@@ -84,8 +97,12 @@ impl<'a> From<&'a Connected> for Account<'a> {
     }
 }
 
+fn subject(query: &Query) -> Result<&str, Refusal> {
+    query.required("subject_id", 1, 512)
+}
+
 async fn overview(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal> {
-    let id = call.query.bounded("subject_id", 1, 512)?.ok_or_else(|| invalid("subject_id", "required"))?;
+    let id = subject(&call.query)?;
     if id.contains('\0') {
         return Err(missing());
     }

@@ -15,7 +15,9 @@ use crate::answer::{Changed, Recorded};
 use crate::endings::{self, Ended, Why};
 use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
-use crate::input::{Fields, Mismatch, Text};
+use crate::input::{Body, Fields, Mismatch, ONE_LINE, Text};
+use crate::openapi::shape::described;
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 
 pub(crate) const ROUTE: Route = Route {
@@ -23,6 +25,9 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/subjects/revoke",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(revoke(admin, call)))),
+    spec: Spec::shows::<Revoked>("subjects.revoke", "The kill switch: ends everything that acts for a subject.")
+        .takes("invalid_subject_revoke", |body| Switch::read(body).map(drop))
+        .refuses(&[(404, "subject_not_found")]),
 };
 
 /// Kept with every record, whatever reason is given.
@@ -34,15 +39,11 @@ struct Switch {
 }
 
 impl Switch {
-    fn read(body: Option<Value>) -> Result<Self, Mismatch> {
+    fn read(body: impl Into<Body>) -> Result<Self, Mismatch> {
         let mut fields = Fields::of(body)?;
         let subject = fields.required_text("subject_id", ID)?;
-        let reason = fields.text("reason", Text::exact(0, 512))?.filter(|reason| !reason.is_empty());
+        let reason = fields.text("reason", Text::exact(0, 512).like(ONE_LINE))?.filter(|reason| !reason.is_empty());
         let reason = reason.unwrap_or_else(|| REASON.to_owned());
-        // It goes into signed lines of text, where a line feed could pass for another field.
-        if reason.chars().any(char::is_control) {
-            return Err(fields.mismatch("reason", "must not contain control characters"));
-        }
         Ok(Self { subject, reason })
     }
 }
@@ -52,13 +53,15 @@ struct Change {
     trace: Arc<Trace>,
 }
 
-#[derive(Serialize)]
-struct Revoked<'a> {
-    subject_id: &'a str,
-    authority_records: usize,
-    sessions: usize,
-    delegations: usize,
-    connections: usize,
+described! {
+    #[derive(Serialize)]
+    struct Revoked<'a> {
+        subject_id: &'a str,
+        authority_records: usize,
+        sessions: usize,
+        delegations: usize,
+        connections: usize,
+    }
 }
 
 async fn revoke(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed, Refusal> {

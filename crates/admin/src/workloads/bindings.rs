@@ -8,14 +8,14 @@ use std::collections::HashSet;
 use caracal_store::workloads::{Binding, OnFailure};
 use serde_json::json;
 
-use crate::input::{Fields, Mismatch, Text};
+use crate::input::{Fields, Mismatch, ONE_LINE, Text};
 use crate::problem::Refusal;
 
 const MOST: usize = 64;
 const MOST_SCOPES: usize = 32;
 const ENV: Text = Text::trimmed(1, 200);
 const RESOURCE: Text = Text::trimmed(1, 500);
-const SCOPE: Text = Text::trimmed(1, 200);
+const SCOPE: Text = Text::trimmed(1, 200).like(ONE_LINE);
 
 /// Names under which a value is code: what a loader or an interpreter reads at its start.
 const HOOKS: [&str; 6] =
@@ -31,9 +31,6 @@ fn binding(mut fields: Fields) -> Result<Binding, Mismatch> {
     let env = fields.required_text("env", ENV)?;
     let resource = fields.required_text("resource", RESOURCE)?;
     let scopes = fields.texts("scopes", (0, MOST_SCOPES), SCOPE)?.unwrap_or_default();
-    if scopes.iter().any(|scope| scope.chars().any(char::is_control)) {
-        return Err(fields.mismatch("scopes", "must not contain control characters"));
-    }
     let optional = fields.flag("optional")?.unwrap_or(false);
     let on_failure = match fields.choice("on_failure", &["warn", "error"])? {
         Some("warn") => OnFailure::Warn,

@@ -9,7 +9,6 @@ use caracal_authority::WorkloadId;
 use caracal_store::Attribution;
 use caracal_store::workloads::{self, Bindings, Workload};
 use http::Method;
-use serde_json::Value;
 
 use super::secret::NewSecret;
 use super::{INVALID, NAME, View, WithSecret, require_free_name};
@@ -18,7 +17,8 @@ use crate::admin::fresh;
 use crate::answer::Changed;
 use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
-use crate::input::{Fields, Mismatch};
+use crate::input::{Body, Fields, Mismatch};
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 use crate::zones::require_live_zone;
 
@@ -27,6 +27,14 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/workloads",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(create(admin, call)))),
+    spec: Spec::creates::<WithSecret>("workloads.create", "Creates a workload, and shows its secret.")
+        .takes(INVALID, |body| name(body).map(drop))
+        .refuses(&[
+            (404, "zone_not_found"),
+            (409, "workload_name_taken"),
+            (502, "secret_backend_unavailable"),
+            (503, "secret_hashing_unavailable"),
+        ]),
 };
 
 struct Change {
@@ -37,7 +45,7 @@ struct Change {
     trace: Arc<Trace>,
 }
 
-fn name(body: Option<Value>) -> Result<String, Mismatch> {
+fn name(body: impl Into<Body>) -> Result<String, Mismatch> {
     let mut fields = Fields::of(body)?;
     let name = fields.required_text("name", NAME)?;
     fields.nothing_else()?;

@@ -18,28 +18,33 @@ use serde::Serialize;
 
 use crate::attribution::Attributed;
 use crate::input::Text;
+use crate::openapi::shape::described;
 use crate::problem::Refusal;
 
 const INVALID: &str = "invalid_workload";
 const NAME: Text = Text::trimmed(1, 200);
 
-/// A workload as answers show it.
-#[derive(Serialize)]
-pub(crate) struct View<'a> {
-    id: &'a WorkloadId,
-    zone_id: &'a ZoneId,
-    name: &'a str,
-    bindings: Vec<Binding>,
-    #[serde(flatten)]
-    by: Attributed<'a>,
+described! {
+    /// A workload as answers show it.
+    #[derive(Serialize)]
+    pub(crate) struct View<'a> {
+        id: &'a WorkloadId,
+        zone_id: &'a ZoneId,
+        name: &'a str,
+        bindings: Vec<Binding>,
+        #[serde(flatten)]
+        by: Attributed<'a>,
+    }
 }
 
-/// The one answer that shows a secret to whoever just made it.
-#[derive(Serialize)]
-pub(crate) struct WithSecret<'a> {
-    #[serde(flatten)]
-    workload: View<'a>,
-    secret: &'a str,
+described! {
+    /// The one answer that shows a secret to whoever just made it.
+    #[derive(Serialize)]
+    pub(crate) struct WithSecret<'a> {
+        #[serde(flatten)]
+        workload: View<'a>,
+        secret: &'a str,
+    }
 }
 
 impl<'a> View<'a> {

@@ -14,6 +14,7 @@ use crate::answer::Changed;
 use crate::custody;
 use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 
 pub(crate) const ROUTE: Route = Route {
@@ -21,6 +22,8 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/workloads/{id}",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(remove(admin, call)))),
+    spec: Spec::removes("workloads.remove", "Deletes a workload and its secret.")
+        .refuses(&[(404, "workload_not_found")]),
 };
 
 struct Change {

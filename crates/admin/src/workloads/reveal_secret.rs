@@ -11,6 +11,8 @@ use super::existing;
 use crate::Admin;
 use crate::answer::Answer;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::openapi::shape::described;
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 use crate::reveal::Reveal;
 
@@ -19,11 +21,20 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/workloads/{id}/secret",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Read(|admin, call| Box::pin(reveal(admin, call)))),
+    spec: Spec::shows::<Revealed>("workloads.reveal_secret", "Shows the secret of a workload, once that is on record.")
+        .refuses(&[
+            (404, "workload_not_found"),
+            (404, "workload_secret_not_stored"),
+            (502, "secret_backend_unavailable"),
+            (500, "audit_unavailable"),
+        ]),
 };
 
-#[derive(Serialize)]
-struct Revealed<'s> {
-    secret: &'s str,
+described! {
+    #[derive(Serialize)]
+    struct Revealed<'s> {
+        secret: &'s str,
+    }
 }
 
 async fn reveal(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal> {

@@ -14,6 +14,7 @@ use crate::answer::Changed;
 use crate::attribution::changed;
 use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 
 pub(crate) const ROUTE: Route = Route {
@@ -21,6 +22,15 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/workloads/{id}/rotate-secret",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(rotate(admin, call)))),
+    spec: Spec::shows::<WithSecret>(
+        "workloads.rotate_secret",
+        "Gives a workload another secret, and shows it. The old one stops at once.",
+    )
+    .refuses(&[
+        (404, "workload_not_found"),
+        (502, "secret_backend_unavailable"),
+        (503, "secret_hashing_unavailable"),
+    ]),
 };
 
 struct Change {

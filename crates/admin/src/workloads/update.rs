@@ -5,7 +5,6 @@ use std::sync::Arc;
 use caracal_authority::WorkloadId;
 use caracal_store::workloads::{self, Binding, Bindings};
 use http::{Method, StatusCode};
-use serde_json::Value;
 
 use super::{INVALID, NAME, View, bindings, existing, missing, require_free_name};
 use crate::Admin;
@@ -13,7 +12,8 @@ use crate::answer::Changed;
 use crate::attribution::changed;
 use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
-use crate::input::{Fields, Mismatch};
+use crate::input::{Body, Fields, Mismatch};
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 
 pub(crate) const ROUTE: Route = Route {
@@ -21,6 +21,15 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/workloads/{id}",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(update(admin, call)))),
+    spec: Spec::shows::<View>("workloads.update", "Changes a workload: its name, or all of its bindings.")
+        .takes(INVALID, |body| Patch::read(body).map(drop))
+        .refuses(&[
+            (400, "no_fields"),
+            (409, "workload_name_taken"),
+            (400, "invalid_credential_env"),
+            (400, "duplicate_credential_env"),
+            (404, "workload_not_found"),
+        ]),
 };
 
 struct Patch {
@@ -29,7 +38,7 @@ struct Patch {
 }
 
 impl Patch {
-    fn read(body: Option<Value>) -> Result<Self, Mismatch> {
+    fn read(body: impl Into<Body>) -> Result<Self, Mismatch> {
         let mut fields = Fields::of(body)?;
         let patch = Self { name: fields.text("name", NAME)?, bindings: bindings::read(&mut fields)? };
         fields.nothing_else()?;

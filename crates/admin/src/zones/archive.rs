@@ -14,6 +14,7 @@ use crate::answer::Changed;
 use crate::endings;
 use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 
 pub(crate) const ROUTE: Route = Route {
@@ -21,6 +22,8 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(archive(admin, call)))),
+    spec: Spec::removes("zones.archive", "Archives a zone, and ends what lives in it.")
+        .refuses(&[(404, "zone_not_found")]),
 };
 
 const REASON: &str = "zone_archived";

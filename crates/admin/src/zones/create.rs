@@ -8,7 +8,6 @@ use caracal_crypto::encoding;
 use caracal_store::zones::{self, Zone};
 use caracal_store::{Attribution, DeploymentWrite, StoreError};
 use http::{Method, StatusCode};
-use serde_json::Value;
 
 use super::View;
 use crate::Admin;
@@ -16,7 +15,8 @@ use crate::admin::fresh;
 use crate::answer::Changed;
 use crate::evidence::Trace;
 use crate::gate::{Anywhere, Call, Needs, Reach, Route, Run};
-use crate::input::{Fields, Mismatch, Text};
+use crate::input::{Body, Fields, Form, Mismatch, Text};
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 use crate::reserved;
 use crate::slug::{first_free, slug};
@@ -26,6 +26,9 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones",
     needs: Needs::Write,
     reach: Reach::Zones(Run::Change(|admin, call| Box::pin(create(admin, call)))),
+    spec: Spec::creates::<View>("zones.create", "Creates a zone.")
+        .takes("invalid_zone", |body| Draft::read(body).map(drop))
+        .refuses(&[(409, "reserved_namespace"), (409, "zone_slug_conflict")]),
 };
 
 struct Draft {
@@ -35,7 +38,7 @@ struct Draft {
 }
 
 impl Draft {
-    fn read(body: Option<Value>) -> Result<Self, Mismatch> {
+    fn read(body: impl Into<Body>) -> Result<Self, Mismatch> {
         let mut fields = Fields::of(body)?;
         let name = fields.required_text("name", Text::trimmed(1, 120))?;
         let slug = slug_of(&mut fields)?;
@@ -46,17 +49,15 @@ impl Draft {
 }
 
 /// Slugs are looked up in an index, and not every engine's takes a row of any length.
-const SLUG: Text = Text::exact(1, 2_000);
+const SLUG: Text = Text::exact(1, 2_000).like(Form {
+    pattern: "^[a-z0-9-]+$",
+    is: |slug| slug.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-'),
+    what: "expected lower-case letters, digits and hyphens",
+});
 
 /// The member `slug`, when it is there.
 pub(super) fn slug_of(fields: &mut Fields) -> Result<Option<String>, Mismatch> {
-    let slug = fields.text("slug", SLUG)?;
-    let is_slug =
-        |slug: &String| slug.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-    if slug.as_ref().is_some_and(|slug| !is_slug(slug)) {
-        return Err(fields.mismatch("slug", "expected lower-case letters, digits and hyphens"));
-    }
-    Ok(slug)
+    fields.text("slug", SLUG)
 }
 
 struct Change {

@@ -11,6 +11,8 @@ use super::live;
 use crate::Admin;
 use crate::answer::Answer;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::openapi::shape::described;
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 
 pub(crate) const ROUTE: Route = Route {
@@ -18,13 +20,20 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/dcr-status",
     needs: Needs::Read,
     reach: Reach::Zone(Run::Read(|admin, call| Box::pin(dcr_status(admin, call)))),
+    spec: Spec::shows::<Status>(
+        "zones.dcr_status",
+        "Tells whether applications may register themselves in a zone, and how many live ones did.",
+    )
+    .refuses(&[(404, "zone_not_found")]),
 };
 
-#[derive(Serialize)]
-struct Status<'a> {
-    id: &'a ZoneId,
-    dcr_enabled: bool,
-    live_dcr_applications: i64,
+described! {
+    #[derive(Serialize)]
+    struct Status<'a> {
+        id: &'a ZoneId,
+        dcr_enabled: bool,
+        live_dcr_applications: i64,
+    }
 }
 
 async fn dcr_status(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal> {

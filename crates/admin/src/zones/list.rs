@@ -9,6 +9,7 @@ use super::View;
 use crate::Admin;
 use crate::answer::Answer;
 use crate::gate::{Anywhere, Call, Needs, Reach, Route, Run};
+use crate::openapi::spec::Spec;
 use crate::page::Listing;
 use crate::problem::Refusal;
 use crate::reserved;
@@ -18,6 +19,7 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones",
     needs: Needs::Read,
     reach: Reach::Zones(Run::Read(|admin, call| Box::pin(list(admin, call)))),
+    spec: Spec::shows::<Listing<View>>("zones.list", "Lists the zones, newest first.").in_pages(),
 };
 
 async fn list(admin: Arc<Admin>, call: Call<Anywhere>) -> Result<Answer, Refusal> {

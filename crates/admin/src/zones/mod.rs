@@ -14,19 +14,22 @@ use caracal_store::zones::{self, Zone};
 use serde::Serialize;
 
 use crate::attribution::Attributed;
+use crate::openapi::shape::described;
 use crate::problem::Refusal;
 
-/// A zone as answers show it. To whom it belongs is not shown.
-#[derive(Serialize)]
-pub(crate) struct View<'a> {
-    id: &'a ZoneId,
-    name: &'a str,
-    slug: &'a str,
-    dcr_enabled: bool,
-    operator_coauthor_badge: bool,
-    operator_governed: bool,
-    #[serde(flatten)]
-    by: Attributed<'a>,
+described! {
+    /// A zone as answers show it. To whom it belongs is not shown.
+    #[derive(Serialize)]
+    pub(crate) struct View<'a> {
+        id: &'a ZoneId,
+        name: &'a str,
+        slug: &'a str,
+        dcr_enabled: bool,
+        operator_coauthor_badge: bool,
+        operator_governed: bool,
+        #[serde(flatten)]
+        by: Attributed<'a>,
+    }
 }
 
 impl<'a> From<&'a Zone> for View<'a> {

@@ -14,6 +14,8 @@ use crate::Admin;
 use crate::answer::Answer;
 use crate::audit;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
+use crate::openapi::shape::described;
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 
 pub(crate) const ROUTE: Route = Route {
@@ -21,18 +23,21 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}/overview",
     needs: Needs::Read,
     reach: Reach::Zone(Run::Read(|admin, call| Box::pin(overview(admin, call)))),
+    spec: Spec::shows::<Overview>("zones.overview", "Sums a zone up: its inventory, sessions and decisions."),
 };
 
 const RECENT: usize = 10;
 
-#[derive(Serialize)]
-struct Event<'a> {
-    id: &'a str,
-    event_type: &'a str,
-    request_id: &'a str,
-    decision: &'a str,
-    metadata_json: Value,
-    occurred_at: Timestamp,
+described! {
+    #[derive(Serialize)]
+    struct Event<'a> {
+        id: &'a str,
+        event_type: &'a str,
+        request_id: &'a str,
+        decision: &'a str,
+        metadata_json: Value,
+        occurred_at: Timestamp,
+    }
 }
 
 impl<'a> From<&'a EvidenceRow> for Event<'a> {
@@ -48,17 +53,19 @@ impl<'a> From<&'a EvidenceRow> for Event<'a> {
     }
 }
 
-#[derive(Serialize)]
-struct Overview<'a> {
-    zone_id: &'a ZoneId,
-    generated_at: Timestamp,
-    applications: Value,
-    resources: Value,
-    providers: Value,
-    policy_sets: Value,
-    sessions: Value,
-    decisions_24h: Value,
-    recent_events: Vec<Event<'a>>,
+described! {
+    #[derive(Serialize)]
+    struct Overview<'a> {
+        zone_id: &'a ZoneId,
+        generated_at: Timestamp,
+        applications: Value,
+        resources: Value,
+        providers: Value,
+        policy_sets: Value,
+        sessions: Value,
+        decisions_24h: Value,
+        recent_events: Vec<Event<'a>>,
+    }
 }
 
 async fn overview(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal> {

@@ -20,7 +20,8 @@ use crate::attribution::changed;
 use crate::endings::{self, Ended};
 use crate::evidence::Trace;
 use crate::gate::{Call, InZone, Needs, Reach, Route, Run};
-use crate::input::{Fields, Mismatch, Text};
+use crate::input::{Body, Fields, Mismatch, Text};
+use crate::openapi::spec::Spec;
 use crate::problem::Refusal;
 use crate::reserved;
 
@@ -29,6 +30,16 @@ pub(crate) const ROUTE: Route = Route {
     path: "/v1/zones/{zone}",
     needs: Needs::Write,
     reach: Reach::Zone(Run::Change(|admin, call| Box::pin(update(admin, call)))),
+    spec: Spec::shows::<View>("zones.update", "Changes a zone, or ends registration in it.")
+        .takes("invalid_zone", |body| Patch::read(body).map(drop))
+        .refuses(&[
+            (409, "reserved_namespace"),
+            (409, "zone_slug_conflict"),
+            (400, "dcr_shutdown_not_applicable"),
+            (400, "no_fields"),
+            (404, "zone_not_found"),
+            (409, "dcr_shutdown_required"),
+        ]),
 };
 
 /// Why what registered itself ends.
@@ -50,7 +61,7 @@ struct Patch {
 }
 
 impl Patch {
-    fn read(body: Option<Value>) -> Result<Self, Mismatch> {
+    fn read(body: impl Into<Body>) -> Result<Self, Mismatch> {
         let mut fields = Fields::of(body)?;
         let name = fields.text("name", Text::trimmed(1, 120))?;
         let slug = slug_of(&mut fields)?;

@@ -105,7 +105,7 @@ async fn a_grant_is_recorded_listed_and_read() {
 }
 
 #[tokio::test]
-async fn what_can_not_be_granted_is_refused_in_the_contracts_order() {
+async fn t02_sts_policy_what_can_not_be_granted_is_refused_in_the_contracts_order() {
     let setting = Setting::new().await;
     let other = setting.world.zone("Other").await;
     let (foreign_application, foreign_resource) = Setting::parts(&setting.world, &other).await;

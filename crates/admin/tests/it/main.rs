@@ -25,6 +25,7 @@ mod lists;
 mod loopback;
 mod mint_rate_limit;
 mod notifications;
+mod openapi;
 mod oversight;
 mod policies;
 mod policy_sets;

@@ -58,7 +58,7 @@ impl Setting {
 }
 
 #[tokio::test]
-async fn a_set_is_created_and_gets_immutable_versions() {
+async fn t02_sts_policy_a_set_is_created_and_gets_immutable_versions() {
     let setting = Setting::new().await;
     let Setting { world, zone, sets, set } = &setting;
     let other = world.call("POST", sets, Some(json!({"name": "other", "description": "d"}))).await.is(201);
@@ -95,7 +95,7 @@ async fn a_set_is_created_and_gets_immutable_versions() {
 }
 
 #[tokio::test]
-async fn a_manifest_must_name_this_zones_versions_once() {
+async fn t02_sts_policy_a_manifest_must_name_this_zones_versions_once() {
     let setting = Setting::new().await;
     let own = setting.policy("a", "grants := {}").await;
     let other = setting.world.zone("Other").await;
@@ -259,7 +259,7 @@ async fn a_zone_whose_evaluations_wait_can_still_activate_what_was_judged_before
 
 /// The set is archived while the documents of the version are still judged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_set_that_is_archived_on_the_way_is_not_activated_and_nobody_is_told() {
+async fn t02_sts_policy_a_set_that_is_archived_on_the_way_is_not_activated_and_nobody_is_told() {
     let setting = std::sync::Arc::new(Setting::new().await);
     let policy = setting.policy("a", "grants := {}").await;
     let version = setting.version(&setting.set, &[&policy]).await;
@@ -460,7 +460,7 @@ async fn a_version_is_loaded_when_every_process_has_it() {
 }
 
 #[tokio::test]
-async fn activating_one_set_ends_the_other() {
+async fn t02_sts_policy_activating_one_set_ends_the_other() {
     let setting = Setting::new().await;
     let policy = setting.policy("a", "grants := {}").await;
     let a = setting.version(&setting.set, &[&policy]).await;
@@ -518,7 +518,7 @@ async fn archiving_the_active_set_leaves_nothing_that_decides() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_concurrent_activations_each_is_announced_and_one_decides() {
+async fn t02_sts_policy_of_concurrent_activations_each_is_announced_and_one_decides() {
     let setting = Setting::new().await;
     let policy = setting.policy("a", "grants := {}").await;
     let other = setting.world.create(&setting.sets, json!({"name": "other"})).await;

@@ -143,7 +143,7 @@ async fn an_evaluation_that_brings_no_result_is_an_answer_with_a_warning() {
 }
 
 #[tokio::test]
-async fn only_a_version_of_a_live_set_of_this_zone_can_be_tried_out() {
+async fn t02_sts_policy_only_a_version_of_a_live_set_of_this_zone_can_be_tried_out() {
     let setting = Setting::new().await;
     let version = setting.simulable().await;
     for (body, status, code) in [
@@ -169,7 +169,7 @@ async fn only_a_version_of_a_live_set_of_this_zone_can_be_tried_out() {
 
 /// Policy.md, security property 14.
 #[tokio::test]
-async fn a_simulation_changes_nothing_but_leaves_its_record() {
+async fn t02_sts_policy_a_simulation_changes_nothing_but_leaves_its_record() {
     let setting = Setting::new().await;
     let (version, other) = (setting.simulable().await, setting.policy("q", "grants := {}").await);
     let active = setting.version(&setting.set, &[&other]).await;

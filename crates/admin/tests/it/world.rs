@@ -36,6 +36,7 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 
 use crate::authorization_server::AuthorizationServer;
+use crate::openapi;
 
 /// The deployment's admin token in all tests: the contract's.
 pub(crate) const BOOTSTRAP: &str = "admin-secret-0123456789";
@@ -209,10 +210,19 @@ impl World {
     }
 
     pub(crate) async fn call_as(&self, token: Option<&str>, method: &str, path: &str, body: Option<Value>) -> Answer {
-        self.send(request(token, method, path, body)).await
+        let answer = self.exchange(request(token, method, path, body.clone())).await;
+        openapi::hold(method, path, body.as_ref(), &answer);
+        answer
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
+        let answer = self.exchange(request).await;
+        openapi::hold(&method, &path, None, &answer);
+        answer
+    }
+
+    async fn exchange(&self, request: Request<Body>) -> Answer {
         let response = self.admin.clone().router().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();

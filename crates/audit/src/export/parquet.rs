@@ -1,7 +1,7 @@
 //! Writes the Parquet files of the archive: columns that are never null, plain and uncompressed, in row groups.
 //!
 //! That is a small part of the format, in which a file's bytes follow from its rows alone, so that an object that was begun
-//! twice is the same twice. Why no library writes it is told in docs/decisions/0050. What others read of it is checked with
+//! twice is the same twice. Why no library writes it is told in docs/decisions/0053. What others read of it is checked with
 //! readers that we did not write.
 
 /// The type of a column.

@@ -20,6 +20,8 @@ pub struct ApiTuning {
     pub max_resources_per_zone: u32,
     /// `ADMIN_TOKEN_LAST_USED_DEBOUNCE_SEC`.
     pub last_used_debounce: Duration,
+    /// `API_ENABLE_DOCS`: heard in dev only.
+    pub docs: bool,
 }
 
 /// What the Coordinator is tuned by.
@@ -47,6 +49,8 @@ pub struct CoordinatorTuning {
     pub ttl_sweep_interval: Duration,
     /// `DEADLINE_SWEEP_INTERVAL_MS`.
     pub deadline_sweep_interval: Duration,
+    /// `INVOCATION_PENDING_TIMEOUT_SECONDS`.
+    pub pending_invocations: Duration,
     /// `SWEEPER_BATCH_SIZE`.
     pub sweep_batch: u32,
     /// `SERVICE_AGENT_LEASE_SECONDS`.
@@ -115,6 +119,7 @@ impl ApiTuning {
                 60,
                 0,
             ))),
+            docs: reader.flag("API_ENABLE_DOCS", true),
         }
     }
 }
@@ -137,6 +142,7 @@ impl CoordinatorTuning {
             idempotency_max_receipts: reader.number("IDEMPOTENCY_MAX_RECEIPTS_PER_SCOPE", 10_000, 100),
             ttl_sweep_interval: reader.milliseconds("TTL_SWEEP_INTERVAL_MS", 60_000, 1_000),
             deadline_sweep_interval: reader.milliseconds("DEADLINE_SWEEP_INTERVAL_MS", 5_000, 100),
+            pending_invocations: seconds(reader, "INVOCATION_PENDING_TIMEOUT_SECONDS", 86_400, 1),
             sweep_batch: reader.number("SWEEPER_BATCH_SIZE", 500, 1),
             service_lease: seconds(reader, "SERVICE_AGENT_LEASE_SECONDS", 120, 1),
             lease_sweep_interval: reader.milliseconds("SERVICE_LEASE_SWEEP_INTERVAL_MS", 30_000, 1_000),

@@ -190,6 +190,12 @@ pub const VARIABLES: &[Variable] = &[
         "seconds by which the last use of an admin token may be out of date",
     ),
     variable(
+        &[Api],
+        "API_ENABLE_DOCS",
+        "true",
+        "serve the description of the management API at /docs; in dev only, whatever this says",
+    ),
+    variable(
         &[Api, Sts],
         "STS_MINT_RATE_LIMIT_PER_MIN",
         "1000",
@@ -260,6 +266,12 @@ pub const VARIABLES: &[Variable] = &[
         "DEADLINE_SWEEP_INTERVAL_MS",
         "5000",
         "how often invocations are ended whose deadline has passed",
+    ),
+    variable(
+        &[Coordinator],
+        "INVOCATION_PENDING_TIMEOUT_SECONDS",
+        "86400",
+        "how long an invocation waits for a worker to begin",
     ),
     variable(&[Gateway], "MAX_REQUEST_BYTES", "10485760", "largest request body the Gateway forwards"),
     variable(

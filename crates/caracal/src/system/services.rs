@@ -1,13 +1,14 @@
 //! The services of this process, made of an opened engine.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use caracal_admin::{Admin, AdminConfig};
 use caracal_audit::{Archive, Audit, AuditConfig, DirectoryArchive, Verifier};
 use caracal_broker::Broker;
 use caracal_broker::backends::Bucket;
-use caracal_coordinator::{Coordinator, CoordinatorConfig};
+use caracal_coordinator::{Coordinator, CoordinatorConfig, Removed};
 use caracal_crypto::SecretText;
 use caracal_crypto::chance;
 use caracal_crypto::client_secret::SecretVerifier;
@@ -76,6 +77,8 @@ pub(super) struct Services {
     /// Where no others share the counts of requests.
     requests: Option<Arc<KeptRequests>>,
     relay: Relay,
+    /// Idempotency receipts that this process forgot.
+    forgotten: Arc<AtomicU64>,
     withdrawals: Arc<Withdrawals>,
     /// Where what lies there is sealed under another key, and no command can mend that beside this process.
     rewrap: Option<Rewrap>,
@@ -232,6 +235,7 @@ impl Services {
             shared,
             requests,
             relay,
+            forgotten: Arc::default(),
             withdrawals,
             rewrap,
             log,
@@ -239,6 +243,7 @@ impl Services {
         };
         services.probe();
         services.count_requests();
+        services.count_removals();
         Ok(services)
     }
 
@@ -277,6 +282,16 @@ impl Services {
         if let Some(coordinator) = &self.coordinator {
             coordinator.count_with(&requests);
         }
+    }
+
+    /// What leaves the Coordinator's tables by other hands is shown among its own counts.
+    fn count_removals(&self) {
+        let Some(coordinator) = &self.coordinator else { return };
+        let (relay, forgotten) = (self.relay.state(), self.forgotten.clone());
+        coordinator.count_removals_with(move || Removed {
+            messages: relay.removed(),
+            receipts: forgotten.load(Ordering::Relaxed),
+        });
     }
 
     /// What runs beside the listeners, until it is told to finish.
@@ -375,8 +390,8 @@ impl Services {
         jobs.spawn(self.relay.clone().run(stop()));
         let (denials, of, ledger, on) = (self.denials.clone(), self.store.clone(), self.ledger.clone(), stop());
         jobs.spawn(async move { denials.run(&of, &ledger, on).await });
-        let of = self.store.clone();
-        let clean = move |on| housekeeping::run(of.clone(), on);
+        let (of, forgotten) = (self.store.clone(), self.forgotten.clone());
+        let clean = move |on| housekeeping::run(of.clone(), forgotten.clone(), on);
         jobs.spawn(elected::run(self.store.clone(), "housekeeping", stop(), clean));
         Ok(jobs)
     }
@@ -472,6 +487,7 @@ fn admin(
             issuer: Some(issuer),
             trust_proxy: settings.trust_proxy,
             retention_ceiling: settings.audit.retention_days,
+            docs: settings.mode == Mode::Dev && settings.api.docs,
         },
         caracal_admin::Capabilities {
             store: parts.store.clone(),
@@ -524,6 +540,7 @@ fn coordinator(
             verify_rate_limit_per_minute: settings.coordinator.verifications_per_minute,
             invocation_rate_limit_per_minute: settings.coordinator.invocations_per_minute,
             deadline_sweep_interval: settings.coordinator.deadline_sweep_interval,
+            pending_invocations: settings.coordinator.pending_invocations,
             ttl_sweep_interval: settings.coordinator.ttl_sweep_interval,
             sweep_batch: settings.coordinator.sweep_batch,
             service_lease: settings.coordinator.service_lease,

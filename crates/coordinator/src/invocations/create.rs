@@ -49,6 +49,8 @@ struct Wanted {
     timeout_ms: i64,
     max_attempts: i64,
     backoff_ms: i64,
+    /// Whether the pause is the caller's wish. It is part of no comparison: who leaves it out asks the same.
+    backoff_named: bool,
 }
 
 /// Who does the work, and who asks for it.
@@ -104,18 +106,32 @@ fn read(body: Option<&Value>) -> Result<Wanted, Issues> {
     let params = fields.raw("params").cloned().unwrap_or_else(|| json!({}));
     let metadata = fields.object("metadata");
     let timeout_ms = fields.optional_whole("timeout_ms", TIMEOUT_MS).unwrap_or(DEFAULT_TIMEOUT_MS);
-    let (max_attempts, backoff_ms) = retry_policy(&mut fields);
+    let (max_attempts, backoff) = retry_policy(&mut fields);
+    let (backoff_ms, backoff_named) = (backoff.unwrap_or(DEFAULT_BACKOFF_MS), backoff.is_some());
     fields.finish()?;
     // All within their bounds.
     let [timeout_ms, max_attempts, backoff_ms] = [timeout_ms, max_attempts, backoff_ms].map(u64::cast_signed);
-    Ok(Wanted { service, key, source, target, method, params, metadata, timeout_ms, max_attempts, backoff_ms })
+    Ok(Wanted {
+        service,
+        key,
+        source,
+        target,
+        method,
+        params,
+        metadata,
+        timeout_ms,
+        max_attempts,
+        backoff_ms,
+        backoff_named,
+    })
 }
 
-fn retry_policy(fields: &mut Fields<'_>) -> (u64, u64) {
-    let (mut attempts, mut backoff) = (DEFAULT_MAX_ATTEMPTS, DEFAULT_BACKOFF_MS);
+/// Attempts, and the pause between two of them where one is named.
+fn retry_policy(fields: &mut Fields<'_>) -> (u64, Option<u64>) {
+    let (mut attempts, mut backoff) = (DEFAULT_MAX_ATTEMPTS, None);
     fields.within("retry_policy", |policy| {
         attempts = policy.optional_whole("max_attempts", MAX_ATTEMPTS).unwrap_or(attempts);
-        backoff = policy.optional_whole("backoff_ms", BACKOFF_MS).unwrap_or(backoff);
+        backoff = policy.optional_whole("backoff_ms", BACKOFF_MS);
     });
     (attempts, backoff)
 }
@@ -211,6 +227,7 @@ impl Create {
             attempts: 0,
             max_attempts: self.wanted.max_attempts,
             backoff_ms: self.wanted.backoff_ms,
+            backoff_named: self.wanted.backoff_named,
             timeout_ms: self.wanted.timeout_ms,
             deadline_at: None,
             cancel_requested_at: None,

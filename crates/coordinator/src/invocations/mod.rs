@@ -1,7 +1,7 @@
 //! Invocations: what agents ask of services (contract: coordinator.md §7).
 //!
 //! An application asks, for one of its sessions perhaps; the application behind the service does the work and says how it
-//! went; what nobody answers in time is ended by a job. How an invocation moves is decided by
+//! went; what nobody begins or answers in time is ended by a job. How an invocation moves is decided by
 //! `authority`; here are its routes, and who may move it. Parameters, metadata and errors are kept, and never shown.
 
 mod create;
@@ -13,7 +13,7 @@ pub(crate) use reads::{list, read};
 pub(crate) use transitions::{attempts, cancel, complete, start};
 
 use axum::http::StatusCode;
-use caracal_authority::invocation::IllegalInvocationMove;
+use caracal_authority::invocation::{IllegalInvocationMove, OutOfTime};
 use caracal_http::Problem;
 use caracal_http::rate::Kind;
 use caracal_store::StoreError;
@@ -49,6 +49,8 @@ enum InvocationRefused {
     Ownership,
     #[error("{0}")]
     Move(#[from] IllegalInvocationMove),
+    #[error("{0}")]
+    NotNow(#[from] OutOfTime),
     #[error("the cursor names no invocation of the list")]
     Cursor,
     #[error(transparent)]
@@ -76,6 +78,7 @@ impl From<InvocationRefused> for Problem {
             InvocationRefused::NotFound => (StatusCode::NOT_FOUND, "invocation_not_found"),
             InvocationRefused::Ownership => (StatusCode::FORBIDDEN, "invoker_ownership_required"),
             InvocationRefused::Move(refused) => (StatusCode::CONFLICT, refused.code()),
+            InvocationRefused::NotNow(_) => (StatusCode::CONFLICT, "invocation_not_startable"),
         };
         refusal(status, code).describe(message)
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use caracal_authority::InvocationId;
-use caracal_authority::invocation::{Attempts, InvocationMove, InvocationStatus};
+use caracal_authority::invocation::{Attempts, InvocationMove, InvocationStatus, Pace};
 use caracal_cascade::events;
 use caracal_http::Problem;
 use caracal_http::rate::Kind;
@@ -54,6 +54,8 @@ struct Transition {
     ledger: Ledger,
     id: InvocationId,
     asked: Asked,
+    /// How long what is asked waits for somebody to begin.
+    waits: Duration,
 }
 
 /// Begins an attempt.
@@ -117,7 +119,8 @@ async fn make(
     asked: Asked,
 ) -> Result<Answer, Problem> {
     let zone = caller.principal.zone().clone();
-    let transition = Transition { caller, ledger: coordinator.ledger.clone(), id, asked };
+    let waits = coordinator.config.pending_invocations;
+    let transition = Transition { caller, ledger: coordinator.ledger.clone(), id, asked, waits };
     let moved: Result<Invocation, InvocationRefused> =
         coordinator.store.commit(&zone, transition, |tx, transition| Box::pin(transition.commit(tx))).await;
     Ok(Answer::ok(invocation_json(&moved?)))
@@ -132,7 +135,11 @@ impl Transition {
             return Err(InvocationRefused::Ownership);
         }
         let now = tx.now();
-        invocation.status = invocation.status.after(self.asked.as_move(), attempts(&invocation)?)?;
+        let next = invocation.status.after(self.asked.as_move(), attempts(&invocation)?)?;
+        if matches!(self.asked, Asked::Start) {
+            pace(&invocation, self.waits).permits(invocation.status, now)?;
+        }
+        invocation.status = next;
         match &self.asked {
             Asked::Start => {
                 invocation.attempts += 1;
@@ -160,6 +167,18 @@ impl Transition {
         events::invocation_moved(tx, self.asked.event(), &invocation).await.map_err(Outage::from)?;
         record_success(tx, &self.ledger, &self.caller, StatusCode::OK.as_u16()).await?;
         Ok(invocation)
+    }
+}
+
+/// The pause of a row holds only whoever asked for one: a worker of a client that named none begins again at once, as the
+/// contract has it.
+fn pace(invocation: &Invocation, waits: Duration) -> Pace {
+    let pause = Duration::from_millis(u64::try_from(invocation.backoff_ms).unwrap_or(0));
+    Pace {
+        asked_at: invocation.created_at,
+        waits,
+        ended_at: invocation.completed_at,
+        pause: invocation.backoff_named.then_some(pause),
     }
 }
 

@@ -58,6 +58,16 @@ pub struct Jobs {
     pub retention: JobCounts,
 }
 
+/// What others remove on the Coordinator's behalf, since the process was started: messages leave with their delivery, and
+/// receipts are forgotten by the housekeeping of all services.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Messages that were sent.
+    pub messages: u64,
+    /// Idempotency receipts past their retention.
+    pub receipts: u64,
+}
+
 /// What came of a run: zones in which something failed.
 pub(crate) type Failed = usize;
 

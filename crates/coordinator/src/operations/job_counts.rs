@@ -4,30 +4,29 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Map, Value, json};
 
-use crate::jobs::{JobCounts, Jobs};
+use crate::jobs::{JobCounts, Jobs, Removed};
 
 /// Members of `/stats`, one per job.
-pub(super) fn members(jobs: &Jobs) -> Map<String, Value> {
+pub(super) fn members(jobs: &Jobs, removed: Removed) -> Map<String, Value> {
     let job = |counts: &JobCounts, ended: &str| json!({"runs": read(&counts.runs), "failures": read(&counts.failures), ended: read(&counts.ended)});
     Map::from_iter([
         ("ttl_sweeper".to_owned(), job(&jobs.ttl, "terminated")),
         ("service_lease_sweeper".to_owned(), job(&jobs.leases, "suspended")),
         ("deadline_enforcer".to_owned(), job(&jobs.deadlines, "timed_out")),
         ("heartbeat_records".to_owned(), job(&jobs.records, "chained")),
-        ("retention_cleaner".to_owned(), retention(&jobs.retention)),
+        ("retention_cleaner".to_owned(), retention(&jobs.retention, removed)),
     ])
 }
 
-fn retention(counts: &JobCounts) -> Value {
+fn retention(counts: &JobCounts, removed: Removed) -> Value {
     json!({
         "runs": read(&counts.runs),
         "failures": read(&counts.failures),
         "expired_edges": read(&counts.expired_edges),
         "deleted_edges": read(&counts.deleted_edges),
         "deleted_sessions": read(&counts.ended),
-        // Messages leave with their delivery, and receipts are forgotten by the housekeeping of all services.
-        "deleted_outbox": 0,
-        "deleted_idempotency_receipts": 0,
+        "deleted_outbox": removed.messages,
+        "deleted_idempotency_receipts": removed.receipts,
     })
 }
 

@@ -84,7 +84,7 @@ fn stats_json(coordinator: &Coordinator, counted: &Counted) -> Value {
         "log": named(&log_counts::counts()),
     });
     if let Some(members) = stats.as_object_mut() {
-        members.extend(job_counts::members(&coordinator.jobs));
+        members.extend(job_counts::members(&coordinator.jobs, coordinator.removed()));
     }
     stats
 }

@@ -54,24 +54,28 @@ async fn a_service_is_registered_by_the_application_or_whoever_acts_for_it() {
     house.post(PATH, &token, json!({})).await.refused(400, "invalid_body");
 }
 
-#[tokio::test]
-async fn an_application_lists_its_own_services_and_an_administrator_all() {
-    let house = House::open().await;
-    let (one, two) = (house.mandate("app-1").await, house.mandate("app-2").await);
-    let mut own = Vec::new();
-    for number in 0..3 {
-        let body = service("app-1", &format!("https://worker.example/{number}"));
-        own.push(house.post(PATH, &one, body).await.expect(201).text("id"));
+mod t04_state_readers {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_application_lists_its_own_services_and_an_administrator_all() {
+        let house = House::open().await;
+        let (one, two) = (house.mandate("app-1").await, house.mandate("app-2").await);
+        let mut own = Vec::new();
+        for number in 0..3 {
+            let body = service("app-1", &format!("https://worker.example/{number}"));
+            own.push(house.post(PATH, &one, body).await.expect(201).text("id"));
+        }
+        // Ids of one instant ascend only as long as no other test of this process draws some for a later one.
+        own.sort_unstable_by(|one, other| other.cmp(one));
+        let other = house.post(PATH, &two, service("app-2", "https://worker.example/0")).await.expect(201).text("id");
+        let first = house.get(&format!("{PATH}?limit=2"), &one).await.expect(200).body;
+        assert_eq!((ids(&first), &first["next_cursor"]), (vec![own[0].as_str(), &own[1]], &json!(own[1])));
+        let rest = house.get(&format!("{PATH}?limit=2&cursor={}", own[1]), &one).await.expect(200).body;
+        assert_eq!((ids(&rest), &rest["next_cursor"]), (vec![own[2].as_str()], &Value::Null));
+        house.get(&format!("{PATH}?cursor={other}"), &one).await.refused(400, "invalid_cursor");
+        house.get(&format!("{PATH}?limit=x"), &one).await.refused(400, "invalid_query");
+        assert_eq!(ids(&house.get(PATH, &two).await.expect(200).body), [other.as_str()]);
+        assert_eq!(ids(&house.get(PATH, OPERATOR).await.expect(200).body).len(), 4);
     }
-    // Ids of one instant ascend only as long as no other test of this process draws some for a later one.
-    own.sort_unstable_by(|one, other| other.cmp(one));
-    let other = house.post(PATH, &two, service("app-2", "https://worker.example/0")).await.expect(201).text("id");
-    let first = house.get(&format!("{PATH}?limit=2"), &one).await.expect(200).body;
-    assert_eq!((ids(&first), &first["next_cursor"]), (vec![own[0].as_str(), &own[1]], &json!(own[1])));
-    let rest = house.get(&format!("{PATH}?limit=2&cursor={}", own[1]), &one).await.expect(200).body;
-    assert_eq!((ids(&rest), &rest["next_cursor"]), (vec![own[2].as_str()], &Value::Null));
-    house.get(&format!("{PATH}?cursor={other}"), &one).await.refused(400, "invalid_cursor");
-    house.get(&format!("{PATH}?limit=x"), &one).await.refused(400, "invalid_query");
-    assert_eq!(ids(&house.get(PATH, &two).await.expect(200).body), [other.as_str()]);
-    assert_eq!(ids(&house.get(PATH, OPERATOR).await.expect(200).body).len(), 4);
 }

@@ -282,6 +282,57 @@ async fn one_that_was_asked_to_stop_and_says_nothing_is_over_and_not_tried_again
     until(&house, &id, "timed_out").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_begins_in_time_is_over_and_nobody_may_begin_it_any_more() {
+    let house = House::with(|config| {
+        config.deadline_sweep_interval = Duration::from_millis(1);
+        config.pending_invocations = Duration::from_secs(60);
+    })
+    .await;
+    let token = house.mandate("app-1").await;
+    let id = asked(&house, |_| ()).await;
+    house.clock.advance(59);
+    let later = asked(&house, |body| body["idempotency_key"] = json!("k2")).await;
+    house.clock.advance(1);
+    // Its time is what ends it; the job says so.
+    step(&house, &token, &id, "start", None).await.refused(409, "invocation_not_startable");
+    let over = until(&house, &id, "timed_out").await;
+    assert_eq!((&over["attempts"], &over["completed_at"]), (&json!(0), &json!("2027-01-15T08:01:00.000Z")));
+    for what in ["start", "cancel"] {
+        step(&house, &token, &id, what, None).await.refused(409, &format!("invocation_not_{what}able"));
+    }
+    let messages = house.messages();
+    let ended = about(&messages, TOPIC, "event", "invocation.timed_out");
+    assert_eq!(ended.len(), 1);
+    assert_eq!(ended[0].dedupe_key, format!("invocation.timed_out:{id}:0"));
+    step(&house, &token, &later, "start", None).await.expect(200);
+}
+
+#[tokio::test]
+async fn the_pause_between_two_attempts_is_kept_where_it_was_asked_for() {
+    let house = House::open().await;
+    let token = house.mandate("app-1").await;
+    let paused = asked(&house, |body| body["retry_policy"] = json!({"backoff_ms": 5_000})).await;
+    let eager = asked(&house, |body| {
+        body["idempotency_key"] = json!("k2");
+        body["retry_policy"] = json!({"backoff_ms": 0});
+    })
+    .await;
+    for id in [&paused, &eager] {
+        step(&house, &token, id, "start", None).await.expect(200);
+        step(&house, &token, id, "complete", done("failed")).await.expect(200);
+    }
+    step(&house, &token, &eager, "start", None).await.expect(200);
+    house.clock.advance(4);
+    let early = step(&house, &token, &paused, "start", None).await;
+    early.refused(409, "invocation_not_startable");
+    let unchanged = house.get(&format!("{PATH}/{paused}"), &token).await.expect(200).body;
+    assert_eq!((&unchanged["status"], &unchanged["attempts"]), (&json!("failed"), &json!(1)));
+    house.clock.advance(1);
+    let again = step(&house, &token, &paused, "start", None).await.expect(200).body;
+    assert_eq!(again["attempts"], 2);
+}
+
 #[tokio::test]
 async fn a_list_shows_what_an_application_asked_or_works_for_and_filters_it() {
     let house = House::open().await;
@@ -472,6 +523,7 @@ mod t08_availability {
             attempts: -1,
             max_attempts: 1,
             backoff_ms: 0,
+            backoff_named: false,
             timeout_ms: 1,
             deadline_at: Some(now),
             cancel_requested_at: None,

@@ -22,6 +22,8 @@ mod subjects;
 mod support;
 mod sweep;
 mod t04_state_cascades;
+mod t04_state_cost;
+mod t04_state_interleavings;
 mod t04_state_lease_races;
 mod t04_state_leases;
 mod t04_state_races;

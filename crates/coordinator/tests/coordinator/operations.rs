@@ -49,6 +49,17 @@ async fn stats_say_what_the_deployment_holds_and_what_became_of_keys() {
 }
 
 #[tokio::test]
+async fn stats_name_what_others_remove_for_the_coordinator() {
+    let house = House::open().await;
+    let removed = async || house.get("/stats", OPERATOR).await.expect(200).body["retention_cleaner"].clone();
+    let before = removed().await;
+    assert_eq!((&before["deleted_outbox"], &before["deleted_idempotency_receipts"]), (&json!(0), &json!(0)));
+    house.coordinator.count_removals_with(|| caracal_coordinator::Removed { messages: 7, receipts: 3 });
+    let after = removed().await;
+    assert_eq!((&after["deleted_outbox"], &after["deleted_idempotency_receipts"]), (&json!(7), &json!(3)));
+}
+
+#[tokio::test]
 async fn counts_of_the_store_are_repeated_for_a_quarter_of_a_minute() {
     let house = House::open().await;
     let rows = async || house.get("/stats", OPERATOR).await.expect(200).body["idempotency"]["rows"].clone();

@@ -41,7 +41,7 @@ mod t03_gateway_revocation {
             fields: fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             created_at: Timestamp::from_seconds(1_799_999_999),
         };
-        Committed { messages: vec![message], heads: Vec::new() }
+        Committed { messages: vec![message], heads: Vec::new(), statements: 0 }
     }
 
     fn anchor(kind: AnchorKind, id: &str) -> Anchor {

@@ -1,6 +1,7 @@
 //! The fields of each kind of provider, and what each holds (contract: admin-api.md §5.4, tables "Config per kind").
 
 use caracal_broker::RESERVED_PARAMETERS;
+use serde_json::{Value, json};
 
 /// What a field holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,6 +28,28 @@ pub(super) enum Holds {
     Hosts,
     Username,
     Placement,
+}
+
+impl Holds {
+    /// What such a field may hold, as far as a schema can tell.
+    pub(super) fn schema(self) -> Value {
+        match self {
+            Self::Secret | Self::PrivateKey => json!({"type": "string", "minLength": 1, "writeOnly": true}),
+            Self::OneOf(choices) => json!({"type": "string", "enum": choices}),
+            Self::Placement => json!({"type": "string", "enum": ["header", "query"]}),
+            Self::Flag => json!({"type": "boolean"}),
+            Self::Texts | Self::EndpointHosts | Self::Hosts => {
+                json!({"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}})
+            }
+            Self::Parameters(_) => json!({"type": "object", "additionalProperties": {"type": "string"}}),
+            Self::Endpoint => json!({"type": "string", "pattern": "^\\s*[Hh][Tt][Tt][Pp][Ss]://"}),
+            Self::ParameterName => json!({"type": "string", "pattern": "^\\s*[A-Za-z0-9._~-]+\\s*$"}),
+            Self::Scheme => json!({"type": "string", "pattern": "^\\s*[A-Za-z][A-Za-z0-9-]*\\s*$"}),
+            Self::Certificate | Self::RedirectUri | Self::Text | Self::HeaderName | Self::Username => {
+                json!({"type": "string", "minLength": 1})
+            }
+        }
+    }
 }
 
 pub(super) struct Field {

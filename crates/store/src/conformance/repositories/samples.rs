@@ -368,6 +368,7 @@ pub(crate) fn invocation(name: &str, full: bool) -> Invocation {
         attempts: i64::from(full),
         max_attempts: 3,
         backoff_ms: 1_000,
+        backoff_named: true,
         timeout_ms: 30_000,
         deadline_at: full.then(|| at(40)),
         cancel_requested_at: full.then(|| at(3)),

@@ -110,6 +110,20 @@ pub async fn invocations_come_back_as_stored(make: Make) {
         [(InvocationStatus::CancelRequested, 1), (InvocationStatus::Failed, 1), (InvocationStatus::Pending, 1)];
     assert_eq!(counts, expected);
     assert_eq!(invocations::find_overdue_zone(&mut snapshot.deployment(), None).await.unwrap(), None);
+    // What nobody has begun, and only from the instant on that is named.
+    let asked = invocations::lookup(&mut snapshot.zone(&zone("z-1")), &id!("i-1")).await.unwrap().unwrap();
+    let (then, earlier) = (asked.created_at, asked.created_at.minus(std::time::Duration::from_micros(1)));
+    let listed = invocations::list_unstarted(&mut snapshot.zone(&zone("z-1")), then, 10).await.unwrap();
+    assert_eq!(listed.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(), ["i-1"]);
+    for (zone_id, before, limit) in [("z-1", earlier, 10), ("z-1", then, 0), ("z-2", then, 10)] {
+        let none = invocations::list_unstarted(&mut snapshot.zone(&zone(zone_id)), before, limit).await.unwrap();
+        assert!(none.is_empty(), "{zone_id} {limit}");
+    }
+    let mut everywhere = snapshot.deployment();
+    assert_eq!(invocations::find_unstarted_zone(&mut everywhere, None, then).await.unwrap(), Some(zone("z-1")));
+    assert_eq!(invocations::find_unstarted_zone(&mut everywhere, None, earlier).await.unwrap(), None);
+    let beyond = invocations::find_unstarted_zone(&mut everywhere, Some(&zone("z-1")), then).await.unwrap();
+    assert_eq!(beyond, None);
     drop(snapshot);
 
     clock.advance(6);
