@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use caracal_authority::ZoneId;
 use caracal_crypto::chance::uuid_v7;
-use caracal_http::Problem;
+use caracal_http::{Problem, redact};
 use caracal_ledger::{AdminRecord, Ledger};
 use caracal_store::admin_tokens::AdminToken;
 use caracal_store::receipts::Keyed;
@@ -48,20 +48,6 @@ const COLLECTIONS: [&str; 16] = [
     "notification-sinks",
     "admin-tokens",
     "operator-conversations",
-];
-
-/// Members of a body whose names are left out: that they were there is said by `secret_rotated`.
-const SECRETS: [&str; 10] = [
-    "client_secret",
-    "secret",
-    "password",
-    "token",
-    "private_key",
-    "api_key",
-    "assertion",
-    "bearer_token",
-    "access_token",
-    "refresh_token",
 ];
 
 /// Members at the top of a body that some route takes. Where a body has more names than a record holds, these come
@@ -501,7 +487,7 @@ fn holds_secrets(value: &Value) -> bool {
 }
 
 fn is_secret(name: &str) -> bool {
-    SECRETS.iter().any(|secret| name.eq_ignore_ascii_case(secret))
+    redact::is_secret_member(name)
 }
 
 /// Adds the dotted names of a member, as long as there is room; says whether there was one to add. An object without any

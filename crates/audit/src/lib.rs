@@ -1,11 +1,13 @@
 //! The evidence service (contract: audit-and-streams.md §4, §5, §7): evidence in chain order for those who archive it, the
-//! frames that clients bring, the sweep that verifies every chain while the system runs, and the end of what is too old.
+//! frames that clients bring, the sweep that verifies every chain while the system runs, the export to an archive, and the end
+//! of what is too old.
 //!
 //! Absent on purpose: evidence of what others do (every service writes that itself, in its own commits), and anything that
 //! could change a chain. What this service appends are events that clients signed and incidents; what it removes goes
 //! behind an anchor.
 
 mod dlq;
+mod export;
 mod gauges;
 mod incidents;
 mod ingest;
@@ -15,7 +17,6 @@ mod routes;
 mod search;
 mod sweep;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -24,10 +25,11 @@ use caracal_crypto::SecretText;
 use caracal_crypto::hmac::HmacKey;
 use caracal_http::health::{Probe, Probes};
 use caracal_http::limits::Backoff;
-use caracal_ledger::{AnonymousDenials, Begin, Chain, Head, Ledger, LedgerReport, SweepMarks};
+use caracal_ledger::{AnonymousDenials, Begin, Ledger, LedgerReport, Marks, SweepMarks};
 use caracal_store::Store;
 use caracal_stream::Streams;
 
+pub use export::{Archive, ArchiveError, DirectoryArchive, Object, Put};
 pub use gauges::Thresholds;
 use incidents::Raised;
 use metrics::Metrics;
@@ -78,7 +80,7 @@ impl Default for AuditConfig {
 /// gives it a thread of its own.
 pub trait Verifier: Send + Sync + 'static {
     /// The verdict, or why there is none. Events that were marked have to be where they were.
-    fn verify(&self, marks: &BTreeMap<Chain, Head>, begin: Begin) -> Result<LedgerReport, String>;
+    fn verify(&self, marks: &Marks, begin: Begin) -> Result<LedgerReport, String>;
 }
 
 /// What the evidence service is made of.
@@ -97,6 +99,8 @@ pub struct Capabilities {
     pub streams: Streams,
     /// What they are signed with: `AUDIT_HMAC_KEY`.
     pub frame_key: Arc<HmacKey>,
+    /// Where evidence is exported to, if it is.
+    pub archive: Option<Arc<dyn Archive>>,
 }
 
 /// The evidence service.
@@ -109,6 +113,7 @@ pub struct Audit {
     marks: Option<SweepMarks>,
     streams: Streams,
     frame_key: Arc<HmacKey>,
+    archive: Option<Arc<dyn Archive>>,
     /// Who guesses the token is made to wait: it opens every zone's evidence, and the Admin API's limits do not cover
     /// this port.
     guesses: Backoff,
@@ -126,7 +131,7 @@ impl Audit {
         // Compared with nothing, an empty secret would be right.
         config.admin_token = config.admin_token.filter(|token| !token.expose().is_empty());
         config.metrics_bearer = config.metrics_bearer.filter(|bearer| !bearer.expose().is_empty());
-        let Capabilities { store, ledger, denials, verifier, marks, streams, frame_key } = capabilities;
+        let Capabilities { store, ledger, denials, verifier, marks, streams, frame_key, archive } = capabilities;
         Self {
             config,
             store,
@@ -136,6 +141,7 @@ impl Audit {
             marks,
             streams,
             frame_key,
+            archive,
             guesses: Backoff::for_credentials(),
             sweeps: Sweeps::default(),
             raised: Raised::default(),
@@ -143,6 +149,11 @@ impl Audit {
             consuming: AtomicBool::new(true),
             probes: Probes::default(),
         }
+    }
+
+    /// Whether there is an archive.
+    pub fn exports(&self) -> bool {
+        self.archive.is_some()
     }
 
     /// What readiness looks at beside the store.

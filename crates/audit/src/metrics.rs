@@ -26,6 +26,11 @@ pub(crate) struct Metrics {
     pub(crate) dead: AtomicU64,
     pub(crate) oldest_dead_secs: AtomicU64,
     pub(crate) sweeper: Lead,
+    pub(crate) exported: AtomicU64,
+    pub(crate) export_errors: AtomicU64,
+    pub(crate) export_duration_ms: AtomicU64,
+    pub(crate) export_backlog: AtomicU64,
+    pub(crate) exporter: Lead,
 }
 
 /// Whether this process does a job that one does for all.
@@ -57,9 +62,15 @@ pub(crate) fn add(counter: &AtomicU64, by: u64) {
     counter.fetch_add(by, Ordering::Relaxed);
 }
 
+pub(crate) fn set(gauge: &AtomicU64, to: u64) {
+    gauge.store(to, Ordering::Relaxed);
+}
+
 enum Number {
     Counter(u64),
     Gauge(i64),
+    /// Milliseconds in JSON, seconds for a scraper.
+    Millis(u64),
     Flag(bool),
 }
 
@@ -73,6 +84,16 @@ impl Metrics {
         let same = |name: &'static str, number| (name, name, number);
         vec![
             same("inserts_total", count(&self.inserts)),
+            same("export_events_total", count(&self.exported)),
+            same("export_errors_total", count(&self.export_errors)),
+            (
+                "export_duration_ms",
+                "export_duration_seconds",
+                Number::Millis(self.export_duration_ms.load(Ordering::Relaxed)),
+            ),
+            same("export_backlog_hours", level(&self.export_backlog)),
+            same("is_export_leader", leads(&self.exporter)),
+            ("export_lease_changes_total", "export_lease_transitions_total", count(&self.exporter.changes)),
             same("consumer_lag", level(&self.lag)),
             ("consumer_pel_oldest_secs", "consumer_pel_oldest_seconds", level(&self.oldest_pending_secs)),
             same("dlq_size", level(&self.dead)),
@@ -99,6 +120,7 @@ impl Metrics {
         let shown = |number| match number {
             Number::Counter(number) => Value::from(number),
             Number::Gauge(number) => Value::from(number),
+            Number::Millis(number) => Value::from(number),
             Number::Flag(flag) => Value::from(flag),
         };
         self.all().into_iter().map(|(name, _, number)| (name.to_owned(), shown(number))).collect()
@@ -110,6 +132,7 @@ impl Metrics {
             let (kind, shown) = match number {
                 Number::Counter(number) => ("counter", number.to_string()),
                 Number::Gauge(number) => ("gauge", number.to_string()),
+                Number::Millis(number) => ("gauge", format!("{}.{:03}", number / 1_000, number % 1_000)),
                 Number::Flag(flag) => ("gauge", u8::from(flag).to_string()),
             };
             text.push_str(&format!("# TYPE caracal_audit_{name} {kind}\ncaracal_audit_{name} {shown}\n"));

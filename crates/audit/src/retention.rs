@@ -1,7 +1,7 @@
 //! Retention: evidence that is old enough goes, behind an anchor (contract: audit-and-streams.md §5.5).
 //!
 //! Nothing is removed whose chain was not found intact by this process, from its first row on: an anchor over altered rows
-//! would make them genuine.
+//! would make them genuine. Nor is anything that is not in the archive yet, where there is one.
 
 use std::time::Duration;
 
@@ -42,9 +42,17 @@ impl Audit {
             evidence::list_chains(&mut snapshot.deployment()).await?
         };
         let verified = self.sweeps.verified();
+        let exported = match &self.archive {
+            Some(_) => Some(self.exported().await?),
+            None => None,
+        };
         for zone in chains {
             let Some(head) = verified.get(&Chain::Evidence(zone.clone())) else { continue };
-            if self.anchor(&zone, older_than, head.chain_seq).await? {
+            let mut through = head.chain_seq;
+            if let Some(exported) = &exported {
+                through = through.min(exported.as_ref().map_or(0, |exported| exported.through(zone.as_str())));
+            }
+            if self.anchor(&zone, older_than, through).await? {
                 add(&self.metrics.anchors, 1);
             }
         }

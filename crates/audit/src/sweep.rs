@@ -1,4 +1,5 @@
-//! The sweep. At start and then hourly it goes on where the last pass ended, and looks at that event again; at start and
+//! The sweep. At start and then hourly it goes on where the last pass ended, and looks at that event again, so that it costs
+//! what is new in the chains and their trees; at start and
 //! then daily it goes over every chain from its first row, because whoever owns the database can alter what was verified
 //! long ago. A pass that finds something is followed by one over everything, which says what there is.
 //!
@@ -17,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use caracal_authority::Timestamp;
-use caracal_ledger::{Begin, Chain, Head, LedgerReport, Problem};
+use caracal_ledger::{Begin, Chain, Head, LedgerReport, Marks, Problem};
 use tokio::sync::watch;
 
 use crate::Audit;
@@ -63,13 +64,9 @@ impl Sweeps {
             verified.clear();
         } else if full || !verified.is_empty() {
             // A pass that began at marks adds to what one over everything has verified, and is worth nothing without it.
-            verified.extend(heads(report));
+            verified.extend(Marks::of(report).events);
         }
     }
-}
-
-fn heads(report: &LedgerReport) -> Vec<(Chain, Head)> {
-    report.chains.iter().filter_map(|chain| Some((chain.chain.clone(), chain.head.clone()?))).collect()
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -137,7 +134,7 @@ impl Audit {
         }
     }
 
-    fn marks(&self) -> BTreeMap<Chain, Head> {
+    fn marks(&self) -> Marks {
         self.marks.as_ref().map(|marks| marks.read()).unwrap_or_default()
     }
 
@@ -174,7 +171,7 @@ impl Audit {
         }
         if report.is_intact() {
             tracing::info!(rows = report.rows(), chains = report.chains.len(), "the ledger verifies");
-            if let Some(Err(error)) = self.marks.as_ref().map(|marks| marks.record(&heads(report))) {
+            if let Some(Err(error)) = self.marks.as_ref().map(|marks| marks.record(&Marks::of(report))) {
                 tracing::error!(%error, "how far the ledger was verified could not be noted");
             }
         }

@@ -1,18 +1,19 @@
 //! Services never know each other; where one asks another, it does so through a trait of its own. Here those traits are
 //! fulfilled within one process: a question is a function call.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use caracal_admin::{Loaded, NotSimulated, PolicyRuntime, Replica, RuntimeState, Simulation, Unreachable};
-use caracal_audit::Verifier;
+use caracal_audit::{Archive, ArchiveError, Object, Put, Verifier};
 use caracal_authority::Timestamp;
 use caracal_authority::ZoneId;
 use caracal_authority::resource::UpstreamCall;
+use caracal_broker::backends::{Bucket, Kept};
+use caracal_custody::BackendError;
 use caracal_gateway::{Directive, Exchange, ExchangeRefusal, ExchangeRequest, Permitted, RefusalKind, StsUnreachable};
 use caracal_http::health::{Objections, Probe};
-use caracal_ledger::{Begin, Chain, ChainKey, Head, LedgerReport, read_heads, verify_store_marked};
+use caracal_ledger::{Begin, Chain, ChainKey, LedgerReport, Marks, read_heads, verify_store_marked};
 use caracal_store::policy_replicas::{self, LoadedPolicy};
 use caracal_store::{BoxFuture, Clock, Store, StoreError, outbox};
 use caracal_stream::Redis;
@@ -146,7 +147,7 @@ pub(crate) struct OfflineVerifier {
 }
 
 impl Verifier for OfflineVerifier {
-    fn verify(&self, marks: &BTreeMap<Chain, Head>, begin: Begin) -> Result<LedgerReport, String> {
+    fn verify(&self, marks: &Marks, begin: Begin) -> Result<LedgerReport, String> {
         let verified = verify_marked(&self.data_dir, self.key.as_ref(), (marks, begin), |_, _| {});
         verified.map_err(|Failure(message)| message)
     }
@@ -160,7 +161,7 @@ pub(crate) struct SharedVerifier {
 }
 
 impl Verifier for SharedVerifier {
-    fn verify(&self, marks: &BTreeMap<Chain, Head>, begin: Begin) -> Result<LedgerReport, String> {
+    fn verify(&self, marks: &Marks, begin: Begin) -> Result<LedgerReport, String> {
         let heads = read_heads(&self.heads_dir, self.key.as_ref()).map_err(|error| error.to_string())?;
         let reading = async {
             let mut snapshot = self.store.snapshot().await?;
@@ -210,5 +211,23 @@ pub(crate) struct StoreTime(pub(crate) Store);
 impl Clock for StoreTime {
     fn now(&self) -> Timestamp {
         self.0.now()
+    }
+}
+
+/// A bucket as the archive that evidence is exported to.
+pub(crate) struct BucketArchive(pub(crate) Bucket);
+
+impl Archive for BucketArchive {
+    fn put<'a>(&'a self, object: &'a Object) -> BoxFuture<'a, Result<Put, ArchiveError>> {
+        Box::pin(async move {
+            let Object { key, identity, bytes } = object;
+            match self.0.keep(key, identity, bytes.clone()).await {
+                Ok(Kept::There) => Ok(Put::Done),
+                Ok(Kept::Other) => Ok(Put::OtherIsThere),
+                Err(BackendError { doing, reason, .. }) => {
+                    Err(ArchiveError(format!("the bucket did not {doing}: {reason}")))
+                }
+            }
+        })
     }
 }

@@ -8,8 +8,11 @@
 //! The authority behind a call, and the decision for it, were committed by the exchange before anything was forwarded.
 //! How the call ended is known only when its last byte has left, and its caller does not wait for that to become
 //! durable. So such events go through [`EvidenceLog`]: kept in order, committed in batches, tried again for as long as
-//! the store fails, and drained when the process stops. When too many wait, new calls wait before they may begin, and
+//! the store fails, and drained when the process stops. What the store does not take at once lies on disk as well until it
+//! does ([`parked`]), so that a killed process loses none of it. When too many wait, new calls wait before they may begin, and
 //! refusals are only counted; events of calls that have begun always find room, so none is lost while the process lives.
+
+mod parked;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,7 +22,7 @@ use caracal_authority::{ApplicationId, EventId, MandateId, Timestamp, ZoneId};
 use caracal_crypto::chance;
 use caracal_http::RequestId;
 use caracal_http::limits::FixedWindow;
-use caracal_ledger::{AnonymousDenials, Decision, EventType, Evidence, Ledger, Metadata};
+use caracal_ledger::{AnonymousDenials, Decision, EventType, Evidence, Ledger, Metadata, Spool};
 use caracal_store::{Store, StoreError};
 use futures_util::future::join_all;
 use http::StatusCode;
@@ -30,6 +33,8 @@ use tokio::time::Instant;
 use crate::egress::Place;
 use crate::metrics::{Counter, Metrics};
 use crate::upload::Upload;
+
+use parked::Parked;
 
 /// Events that may wait before new calls do, usually.
 pub(crate) const CAPACITY: usize = 10_000;
@@ -127,6 +132,7 @@ pub(crate) struct EvidenceLog {
     waiting: Mutex<Waiting>,
     arrived: Notify,
     room: Notify,
+    pub(crate) parked: Parked,
     pub(crate) persisted: Counter,
     pub(crate) drained: Counter,
     pub(crate) sink_errors: Counter,
@@ -139,10 +145,17 @@ struct Waiting {
     events: VecDeque<Draft>,
     /// Taken by the writer and not yet committed.
     taken: usize,
+    /// Those of them that have no id yet.
+    undrawn: usize,
 }
 
 impl EvidenceLog {
-    pub(crate) fn new(store: Store, ledger: Ledger, anonymous: Arc<AnonymousDenials>, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        (store, ledger): (Store, Ledger),
+        anonymous: Arc<AnonymousDenials>,
+        metrics: Arc<Metrics>,
+        spool: Option<Arc<Spool>>,
+    ) -> Self {
         Self {
             store,
             ledger,
@@ -153,6 +166,7 @@ impl EvidenceLog {
             waiting: Mutex::default(),
             arrived: Notify::new(),
             room: Notify::new(),
+            parked: Parked::new(spool),
             persisted: Counter::default(),
             drained: Counter::default(),
             sink_errors: Counter::default(),
@@ -277,51 +291,67 @@ impl EvidenceLog {
         }
     }
 
-    /// The writer was ended before it had written everything: what is left is lost, and says so.
+    /// The writer was ended before it had written everything: what is left goes on disk. What can't is lost, and says so.
     pub(crate) fn give_up(&self) {
-        let left = self.depth();
-        if left > 0 {
-            self.dropped.add(u64::try_from(left).unwrap_or(u64::MAX));
+        let (drafts, mut lost) = {
+            let mut waiting = self.lock();
+            (std::mem::take(&mut waiting.events), waiting.undrawn)
+        };
+        let mut zones = Vec::new();
+        for (_, drafts) in by_zone(drafts) {
+            let events: Vec<Evidence> = drafts.iter().filter_map(Draft::to_evidence).collect();
+            lost += drafts.len() - events.len();
+            zones.push(events);
+        }
+        lost += self.parked.give_up(zones, self.store.now());
+        if lost > 0 {
+            self.dropped.add(u64::try_from(lost).unwrap_or(u64::MAX));
             tracing::error!(
-                events = left,
+                events = lost,
                 "evidence was lost: the store did not take it before the process had to end"
             );
         }
+    }
+
+    /// Brings what processes before left on disk into its chain, until `stop` turns true.
+    pub(crate) async fn drain(&self, stop: watch::Receiver<bool>) {
+        self.parked.drain(&self.store, &self.ledger, stop).await;
     }
 
     fn take(&self) -> Vec<Draft> {
         let mut waiting = self.lock();
         let count = waiting.events.len().min(BATCH);
         let batch: Vec<Draft> = waiting.events.drain(..count).collect();
-        waiting.taken = batch.len();
+        (waiting.taken, waiting.undrawn) = (batch.len(), batch.len());
         batch
     }
 
     /// Commits each zone's events in order, zones side by side. Says how many were lost.
     async fn commit(&self, batch: Vec<Draft>) -> usize {
-        let mut zones: Vec<(ZoneId, Vec<Draft>)> = Vec::new();
-        for event in batch {
-            match zones.iter_mut().find(|(zone, _)| *zone == event.zone) {
-                Some((_, events)) => events.push(event),
-                None => zones.push((event.zone.clone(), vec![event])),
-            }
-        }
+        let zones = by_zone(batch);
         join_all(zones.iter().map(|(zone, events)| self.commit_zone(zone, events))).await.into_iter().sum()
     }
 
     async fn commit_zone(&self, zone: &ZoneId, drafts: &[Draft]) -> usize {
         let events = drawn(drafts).await;
-        self.commit_events(zone, &events).await
+        let batch = {
+            let mut waiting = self.lock();
+            waiting.undrawn = waiting.undrawn.saturating_sub(events.len());
+            self.parked.take(&events)
+        };
+        let lost = self.commit_events(zone, &events, batch).await;
+        self.parked.settle(batch);
+        lost
     }
 
-    async fn commit_events(&self, zone: &ZoneId, events: &[Evidence]) -> usize {
-        match self.commit_at_last(zone, events, false).await {
+    async fn commit_events(&self, zone: &ZoneId, events: &[Evidence], batch: u64) -> usize {
+        match self.commit_at_last(zone, events, (batch, false)).await {
             Ok(()) => 0,
             // One of them has no place in the chain; it must not take the others with it.
             Err(_) if events.len() > 1 => {
                 let mut lost = 0;
                 for event in events {
-                    lost += Box::pin(self.commit_events(zone, std::slice::from_ref(event))).await;
+                    lost += Box::pin(self.commit_events(zone, std::slice::from_ref(event), batch)).await;
                 }
                 lost
             }
@@ -336,7 +366,12 @@ impl EvidenceLog {
     /// Tries again while the store is unavailable. Any other failure is for good. A store that was lost in the middle of a
     /// commit may have made it: the events keep their ids, so that another try then finds them there, and no call is on
     /// record twice.
-    async fn commit_at_last(&self, zone: &ZoneId, events: &[Evidence], mut tried: bool) -> Result<(), StoreError> {
+    async fn commit_at_last(
+        &self,
+        zone: &ZoneId,
+        events: &[Evidence],
+        (batch, mut tried): (u64, bool),
+    ) -> Result<(), StoreError> {
         let mut pause = FIRST_PAUSE;
         loop {
             let error = match self.try_commit(zone, events).await {
@@ -346,6 +381,7 @@ impl EvidenceLog {
             };
             tried = true;
             self.sink_errors.up();
+            self.parked.keep(batch, self.store.now());
             tracing::warn!(zone = %zone, %error, "evidence could not be committed yet");
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -363,6 +399,18 @@ impl EvidenceLog {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Drafts of each zone, in their order.
+fn by_zone(drafts: impl IntoIterator<Item = Draft>) -> Vec<(ZoneId, Vec<Draft>)> {
+    let mut zones: Vec<(ZoneId, Vec<Draft>)> = Vec::new();
+    for event in drafts {
+        match zones.iter_mut().find(|(zone, _)| *zone == event.zone) {
+            Some((_, events)) => events.push(event),
+            None => zones.push((event.zone.clone(), vec![event])),
+        }
+    }
+    zones
 }
 
 /// How a permitted call ended.

@@ -10,7 +10,7 @@ use caracal_http::egress::GuardedConnector;
 use caracal_http::health::{Probe, Probes};
 use caracal_http::limits::Backoff;
 use caracal_http::server::{self, Ended, Limits, ServerTls, Transport};
-use caracal_ledger::{AnonymousDenials, Ledger};
+use caracal_ledger::{AnonymousDenials, Ledger, Spool};
 use caracal_store::{Message, Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -47,6 +47,8 @@ pub struct Capabilities {
     pub connector: GuardedConnector,
     /// Who the public listener is, where it speaks TLS.
     pub tls: Option<Arc<ServerTls>>,
+    /// Where evidence lies that the store does not take; without, it waits in memory alone.
+    pub spool: Option<Arc<Spool>>,
 }
 
 /// The enforcing proxy.
@@ -95,12 +97,12 @@ impl Gateway {
     /// Puts a Gateway together. From here on it hears of every revocation that `store` commits.
     pub fn new(config: GatewayConfig, with: Capabilities) -> Result<Arc<Self>, ConfigMistakes> {
         let config = config.checked()?;
-        let Capabilities { store, keys, ledger, denials, exchange, connector, tls } = with;
+        let Capabilities { store, keys, ledger, denials, exchange, connector, tls, spool } = with;
         let metrics = Arc::new(Metrics::default());
         let revocations = Arc::new(Revocations::new(store.clone()));
         store.observe(revocations.clone());
         Ok(Arc::new(Self {
-            evidence: Arc::new(EvidenceLog::new(store.clone(), ledger, denials, metrics.clone())),
+            evidence: Arc::new(EvidenceLog::new((store.clone(), ledger), denials, metrics.clone(), spool)),
             places: Places::new(config.max_upstream_connections),
             clients: Clients::new(&connector, &config.client_certificates),
             config,
@@ -144,6 +146,10 @@ impl Gateway {
         self.refresh_revocations().await?;
         let (stop_writing, stop) = watch::channel(false);
         let evidence = self.evidence.clone();
+        let draining = tokio::spawn({
+            let (evidence, stop) = (evidence.clone(), stop.clone());
+            async move { evidence.drain(stop).await }
+        });
         let mut writing = tokio::spawn(async move { evidence.write(stop).await });
         let transport = Transport { tls: self.tls.clone(), cleartext_http2: self.config.cleartext_http2 };
         let (service, fresh) = (Ingress::public(self.clone()), self.fresh.clone());
@@ -154,6 +160,8 @@ impl Gateway {
             let _ = writing.await;
             self.evidence.give_up();
         }
+        // A commit that is left behind is made or not; the file tells whoever comes next.
+        draining.abort();
         Ok(Served { connections, evidence_lost: self.evidence.dropped.get() })
     }
 

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use caracal_ledger::spool::Backlog;
 use caracal_store::Connections;
 use serde_json::{Map, Value};
 
@@ -87,6 +88,8 @@ pub(crate) struct Gauges {
     pub(crate) evidence_capacity: u64,
     pub(crate) evidence_persisted: u64,
     pub(crate) evidence_drained: u64,
+    pub(crate) evidence_replayed: u64,
+    pub(crate) parked: Backlog,
     pub(crate) revocations_active: u64,
     pub(crate) snapshot_age: u64,
     pub(crate) snapshot_fresh: bool,
@@ -123,7 +126,7 @@ impl Metrics {
 
     /// Every series of one number: the contract's in its order, then ours.
     #[rustfmt::skip]
-    fn series(&self, now: &Gauges) -> [Series; 39] {
+    fn series(&self, now: &Gauges) -> [Series; 40] {
         [
             ("requests_total", COUNTER, self.requests.get(), "Proxied requests received."),
             ("requests_allowed_total", COUNTER, self.allowed.get(), "Responses relayed."),
@@ -143,9 +146,10 @@ impl Metrics {
             ("sts_circuit_opened_total", COUNTER, self.circuit_opened.get(), "Times the circuit opened."),
             ("sts_circuit_fast_fail_total", COUNTER, self.circuit_fast_fail.get(), "Turned away by the circuit."),
             ("upstream_errors_total", COUNTER, self.upstream_errors.get(), "Failures after a permitted exchange."),
-            ("audit_replay_files", GAUGE, 0, "Files of evidence waiting: none, evidence is committed and never parked in files."),
-            ("audit_replay_bytes", GAUGE, 0, "Their size."),
-            ("audit_replay_oldest_age_seconds", GAUGE, 0, "Age of the oldest of them."),
+            ("audit_replay_files", GAUGE, now.parked.files, "Files of evidence that the store did not take yet."),
+            ("audit_replay_bytes", GAUGE, now.parked.bytes, "Their size."),
+            ("audit_replay_oldest_age_seconds", GAUGE, now.parked.oldest.as_secs(), "Age of the oldest of them."),
+            ("audit_replayed_total", COUNTER, now.evidence_replayed, "Events committed from files of processes before."),
             ("audit_dropped_total", COUNTER, now.evidence_dropped, "Events lost."),
             ("audit_sink_errors_total", COUNTER, now.evidence_sink_errors, "Commits that were tried again."),
             ("audit_queue_depth", GAUGE, now.evidence_depth, "Events waiting."),

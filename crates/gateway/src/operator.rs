@@ -56,6 +56,9 @@ async fn ready(gateway: &Gateway, id: &RequestId) -> Response<Full<Bytes>> {
         if gateway.evidence.dropped.get() > 0 {
             return Some("audit_evidence_lost");
         }
+        if !gateway.evidence.parked.is_available() {
+            return Some("audit_replay_unavailable");
+        }
         gateway.exchange.check().await.is_err().then_some("sts_unreachable")
     };
     match tokio::time::timeout(READY_WITHIN, checks).await.unwrap_or(Some("sts_unreachable")) {
@@ -96,6 +99,8 @@ fn gauges(gateway: &Gateway) -> Gauges {
         evidence_capacity: u64::try_from(CAPACITY).unwrap_or(u64::MAX),
         evidence_persisted: gateway.evidence.persisted.get(),
         evidence_drained: gateway.evidence.drained.get(),
+        evidence_replayed: gateway.evidence.parked.replayed.get(),
+        parked: gateway.evidence.parked.backlog(gateway.store.now()),
         revocations_active: gateway.revocations.active(),
         snapshot_age: gateway.revocations.age(now).and_then(|age| u64::try_from(age).ok()).unwrap_or(0),
         snapshot_fresh: gateway.revocations.is_fresh(now),

@@ -72,6 +72,21 @@ const EVIDENCE_KEYS: [&str; 17] = [
     "assertion",
 ];
 
+/// Members of a management request whose value is a secret: records of a change leave out their names, and say that a secret
+/// was changed (contract: audit-and-streams.md §3.4).
+const SECRET_MEMBERS: [&str; 10] = [
+    "client_secret",
+    "secret",
+    "password",
+    "token",
+    "private_key",
+    "api_key",
+    "assertion",
+    "bearer_token",
+    "access_token",
+    "refresh_token",
+];
+
 /// Parts of a query parameter's name that mark its value as a secret.
 const SECRET_PARAMETERS: [&str; 9] =
     ["api_key", "apikey", "api-key", "token", "secret", "password", "signature", "access_key", "auth"];
@@ -84,6 +99,11 @@ pub fn is_secret_key(key: &str) -> bool {
     let plain: String = key.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
     let is_auth = |word: &str| word.eq_ignore_ascii_case("auth");
     SECRET_PARTS.iter().any(|part| plain.contains(part)) || key.split(|c: char| !c.is_alphanumeric()).any(is_auth)
+}
+
+/// Whether a member of a management request of this name holds a secret.
+pub fn is_secret_member(name: &str) -> bool {
+    SECRET_MEMBERS.iter().any(|secret| name.eq_ignore_ascii_case(secret))
 }
 
 /// A log field: masked by key, else by value, then cut to `max_bytes` (0 means uncut).
@@ -113,8 +133,9 @@ pub fn record(value: &mut Value, max_bytes: usize) {
     }
 }
 
-/// Evidence on its way to an operator: members whose key equals one of the contract's list become `"[redacted]"`, at any
-/// depth. Nothing else is touched, for evidence is quoted exactly.
+/// Evidence on its way to an operator, as JSON or in an export: members whose key equals one of the contract's list become
+/// `"[redacted]"`, at any depth, and what looks like a secret in any other text is masked as in a log. A client may have put
+/// one into an event of its own. Whoever needs the event as it is hashed asks the audit service.
 pub fn evidence(value: &mut Value) {
     match value {
         Value::Object(members) => {
@@ -127,7 +148,12 @@ pub fn evidence(value: &mut Value) {
             }
         }
         Value::Array(items) => items.iter_mut().for_each(evidence),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        Value::String(string) => {
+            if let Cow::Owned(redacted) = text(string) {
+                *string = redacted;
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
@@ -452,11 +478,11 @@ mod t05_secrets {
     }
 
     #[test]
-    fn evidence_hides_exactly_the_contracts_keys() {
+    fn evidence_hides_the_contracts_keys_and_what_looks_like_a_secret() {
         let mut shown =
             json!({"a": {"Session_ID": "s", "tokens": 1, "session_ids": 2}, "list": [{"api_key": [1]}], "x": JWT});
         evidence(&mut shown);
-        let expected = json!({"a": {"Session_ID": "[redacted]", "tokens": 1, "session_ids": 2}, "list": [{"api_key": "[redacted]"}], "x": JWT});
+        let expected = json!({"a": {"Session_ID": "[redacted]", "tokens": 1, "session_ids": 2}, "list": [{"api_key": "[redacted]"}], "x": "***"});
         assert_eq!(shown, expected);
     }
 

@@ -134,6 +134,8 @@ pub struct ChainReport {
     pub head: Option<Head>,
     /// The head that was recorded outside the store.
     pub recorded_head: Option<Head>,
+    /// The chain's tree, where it was found intact: its size as the position, its root as the hash.
+    pub tree: Option<Head>,
     /// Whether seals were checked: not without the audit key.
     pub seals_checked: bool,
     /// The first findings, in order.

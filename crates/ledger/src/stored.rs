@@ -12,6 +12,7 @@ use crate::admin_chain::StoredAdminRecord;
 use crate::anchors;
 use crate::chain::{Chain, ChainKey, ChainLink, ChainRecord, Head, StoredRow};
 use crate::event::StoredEvent;
+use crate::marks::Marks;
 use crate::report::{ChainReport, LedgerReport, Problem};
 use crate::transparency::TreeCheck;
 use crate::verify::{AdminVerifier, ChainVerifier, ZoneVerifier, chains_to_verify, holds_recorded};
@@ -26,7 +27,7 @@ pub async fn verify_store(
     recorded: &BTreeMap<Chain, Head>,
     progress: impl FnMut(&Chain, i64),
 ) -> Result<LedgerReport, StoreError> {
-    verify_store_marked(tx, key, recorded, (&BTreeMap::new(), Begin::AtFirst), progress).await
+    verify_store_marked(tx, key, recorded, (&Marks::default(), Begin::AtFirst), progress).await
 }
 
 /// Where verification begins.
@@ -43,10 +44,10 @@ pub async fn verify_store_marked(
     tx: &mut DeploymentRead<'_>,
     key: Option<&dyn ChainKey>,
     recorded: &BTreeMap<Chain, Head>,
-    (marks, begin): (&BTreeMap<Chain, Head>, Begin),
+    (marks, begin): (&Marks, Begin),
     mut progress: impl FnMut(&Chain, i64),
 ) -> Result<LedgerReport, StoreError> {
-    let mut stored: Vec<Chain> = marks.keys().cloned().collect();
+    let mut stored: Vec<Chain> = marks.events.keys().cloned().collect();
     stored.extend(evidence::list_chains(tx).await?.into_iter().map(Chain::Evidence));
     stored.extend(retention::list_anchored(tx).await?.into_iter().map(Chain::Evidence));
     for chain in admin_evidence::list_chains(tx).await? {
@@ -59,7 +60,12 @@ pub async fn verify_store_marked(
     }
     let mut chains = Vec::new();
     for chain in chains_to_verify(stored, recorded) {
-        let known = Known { recorded: recorded.get(&chain).cloned(), mark: marks.get(&chain).cloned(), begin };
+        let known = Known {
+            recorded: recorded.get(&chain).cloned(),
+            mark: marks.events.get(&chain).cloned(),
+            tree: marks.trees.get(&chain).cloned(),
+            begin,
+        };
         chains.push(match &chain {
             Chain::Evidence(zone) => verify_evidence(tx, zone, key, known, |seq| progress(&chain, seq)).await?,
             Chain::Admin(zone) => verify_admin(tx, zone.as_ref(), key, known, |seq| progress(&chain, seq)).await?,
@@ -128,13 +134,16 @@ fn hash_at<R>(row: ChainRow<R>, chain_seq: i64, parts: impl Fn(R) -> (i64, Strin
 struct Known {
     recorded: Option<Head>,
     mark: Option<Head>,
+    tree: Option<Head>,
     begin: Begin,
 }
 
 impl Known {
-    /// The position to begin at instead of the first row, where the mark is in force.
+    /// The position to begin at instead of the first row, where the mark is in force. A tree follows its chain: where it
+    /// had not reached the mark, the rows behind it have to be compared with their leaves still.
     fn start(&self) -> Option<i64> {
-        self.mark.as_ref().filter(|_| self.begin == Begin::AtMarks).map(|mark| mark.chain_seq)
+        let mark = self.mark.as_ref().filter(|_| self.begin == Begin::AtMarks)?.chain_seq;
+        Some(self.tree.as_ref().map_or(mark, |tree| mark.min(tree.chain_seq.saturating_add(1))))
     }
 }
 
@@ -157,8 +166,9 @@ async fn verify_evidence(
         // What was marked may have been removed since, for its age.
         known.mark = known.mark.filter(|mark| mark.chain_seq > anchor.chain_seq);
     }
-    let start = known.start();
-    let mut tree = TreeCheck::begin(&mut tx.zone(zone)).await?;
+    let behind = anchor.as_ref().map_or(i64::MIN, |anchor| anchor.chain_seq.saturating_add(1));
+    let start = known.start().map(|start| start.max(behind));
+    let mut tree = TreeCheck::begin(&mut tx.zone(zone), known.tree.take(), known.begin).await?;
     let mut from = i64::MIN;
     match (start, anchor) {
         (Some(start), _) => (verifier, from) = (verifier.starting_at(start), start),

@@ -90,6 +90,7 @@ impl<'k, R: ChainRecord> ChainVerifier<'k, R> {
             rows: 0,
             head: None,
             recorded_head,
+            tree: None,
             seals_checked: key.is_some(),
             findings: Vec::new(),
             findings_total: 0,

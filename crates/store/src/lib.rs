@@ -30,6 +30,7 @@ mod embedded;
 pub mod envelopes;
 mod error;
 pub mod evidence;
+pub mod exports;
 pub mod forgetting;
 pub mod grants;
 pub mod holdings;

@@ -8,7 +8,7 @@ use caracal_store::evidence;
 use caracal_store::notification_sinks::{self, Sink};
 use http::Method;
 
-use super::{EVENT_TYPES, INVALID, NAME, URL, View, WithSecret, draw_secret, event_types, url};
+use super::{APPROVALS, INVALID, NAME, URL, View, WithSecret, draw_secret, event_types, url};
 use crate::Admin;
 use crate::admin::fresh;
 use crate::answer::Changed;
@@ -52,7 +52,7 @@ impl Draft {
         Ok(Self {
             name: fields.required_text("name", NAME)?,
             url: fields.required_text("url", URL)?,
-            event_types: event_types(&mut fields)?.unwrap_or_else(|| EVENT_TYPES.map(str::to_owned).to_vec()),
+            event_types: event_types(&mut fields)?.unwrap_or_else(|| APPROVALS.map(str::to_owned).to_vec()),
         })
     }
 }

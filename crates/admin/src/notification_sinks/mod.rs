@@ -11,6 +11,7 @@ mod url;
 
 use caracal_authority::{NotificationSinkId, Timestamp, ZoneId};
 use caracal_crypto::{SecretText, chance, encoding};
+use caracal_ledger::EventType;
 use caracal_store::ZoneRead;
 use caracal_store::notification_sinks::{self, Sink};
 use serde::Serialize;
@@ -23,13 +24,20 @@ const INVALID: &str = "invalid_sink";
 const NAME: Text = Text::exact(1, 120);
 const URL: Text = Text::exact(1, 2048);
 
-/// Every event that can be sent, in the order in which a sink's are stored.
-pub(crate) const EVENT_TYPES: [&str; 3] = ["step_up_issued", "step_up_decided", "step_up_consumed"];
+/// The events of approvals, which a sink gets that names none.
+pub(crate) const APPROVALS: [&str; 3] = ["step_up_issued", "step_up_decided", "step_up_consumed"];
+
+/// Every event that can be sent, in the order in which a sink's are stored: the contract's three, then all others that are
+/// recorded, for whoever collects security events of many systems.
+pub(crate) fn all_types() -> Vec<&'static str> {
+    let others = EventType::ALL.iter().map(EventType::as_str).filter(|name| !APPROVALS.contains(name));
+    APPROVALS.into_iter().chain(others).collect()
+}
 
 const EVENT: Form = Form {
-    pattern: "^step_up_(issued|decided|consumed)$",
-    is: |name| EVENT_TYPES.contains(&name),
-    what: "expected one of step_up_issued, step_up_decided, step_up_consumed",
+    pattern: "^[a-z]+([._][a-z]+)*$",
+    is: |name| all_types().contains(&name),
+    what: "expected a type of event that is recorded, such as step_up_issued or token_exchange",
 };
 
 described! {
@@ -99,36 +107,38 @@ fn missing() -> Refusal {
     Refusal::missing("sink_not_found")
 }
 
-/// The member `event_types`: some of [`EVENT_TYPES`], each once and in their order.
+/// The member `event_types`: some of [`all_types`], each once and in their order.
 fn event_types(fields: &mut Fields) -> Result<Option<Vec<String>>, Mismatch> {
-    let Some(named) = fields.texts("event_types", (1, EVENT_TYPES.len()), Text::exact(1, 64).like(EVENT))? else {
+    let all = all_types();
+    let Some(named) = fields.texts("event_types", (1, all.len()), Text::exact(1, 64).like(EVENT))? else {
         return Ok(None);
     };
     let wanted = |known: &&str| named.iter().any(|name| name == known);
-    Ok(Some(EVENT_TYPES.into_iter().filter(wanted).map(str::to_owned).collect()))
+    Ok(Some(all.into_iter().filter(wanted).map(str::to_owned).collect()))
 }
 
 #[cfg(test)]
 mod tests {
-    use caracal_ledger::EventType;
     use serde_json::json;
 
     use super::*;
 
     #[test]
-    fn what_can_be_sent_are_the_events_of_approvals() {
-        let recorded = [EventType::StepUpIssued, EventType::StepUpDecided, EventType::StepUpConsumed];
-        assert_eq!(recorded.each_ref().map(EventType::as_str), EVENT_TYPES);
+    fn what_can_be_sent_is_what_is_recorded_and_the_events_of_approvals_come_first() {
+        let all = all_types();
+        assert_eq!(all[..3], APPROVALS);
+        assert!(EventType::ALL.iter().all(|known| all.contains(&known.as_str())) && all.len() == EventType::ALL.len());
     }
 
     #[test]
     fn types_are_kept_once_and_in_their_order() {
         let read =
             |types: serde_json::Value| event_types(&mut Fields::of(Some(json!({"event_types": types}))).unwrap());
-        let expected = vec!["step_up_issued".to_owned(), "step_up_consumed".to_owned()];
-        assert_eq!(read(json!(["step_up_consumed", "step_up_issued", "step_up_consumed"])).unwrap(), Some(expected));
-        for bad in [json!([]), json!(["step_up"]), json!(null), json!("step_up_issued"), json!(vec![EVENT_TYPES[0]; 4])]
-        {
+        let expected = ["step_up_issued", "step_up_consumed", "token_exchange"].map(str::to_owned).to_vec();
+        let given = json!(["token_exchange", "step_up_consumed", "step_up_issued", "step_up_consumed"]);
+        assert_eq!(read(given).unwrap(), Some(expected));
+        let too_many = json!(vec![APPROVALS[0]; all_types().len() + 1]);
+        for bad in [json!([]), json!(["step_up"]), json!(null), json!("step_up_issued"), too_many] {
             assert!(read(bad.clone()).is_err(), "{bad}");
         }
     }

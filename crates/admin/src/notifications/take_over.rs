@@ -1,5 +1,7 @@
 //! From the chain of a zone to the queues of its sinks.
 
+use std::collections::BTreeSet;
+
 use caracal_authority::{NotificationDeliveryId, Timestamp};
 use caracal_crypto::chance;
 use caracal_store::evidence::{self, EvidenceFilter, EvidenceRow};
@@ -8,7 +10,6 @@ use caracal_store::notification_sinks::{self, Behind, Sink};
 use caracal_store::{StoreError, ZoneRead};
 
 use crate::Admin;
-use crate::notification_sinks::EVENT_TYPES;
 
 /// Places in chains that are looked up at once.
 const PAGE: i64 = 200;
@@ -84,7 +85,8 @@ impl Admin {
         if sinks.is_empty() {
             return Ok(None);
         }
-        let (events, to) = next_events(&mut zone, place.position, head).await?;
+        let types: BTreeSet<String> = sinks.iter().flat_map(|sink| sink.event_types.iter().cloned()).collect();
+        let (events, to) = next_events(&mut zone, types, place.position, head).await?;
         let now = zone.now();
         drop(snapshot);
         let wanted = |sink: Sink| -> Result<Advance, StoreError> {
@@ -97,10 +99,15 @@ impl Admin {
     }
 }
 
-/// Events behind `from` that can be sent, and how far they reach.
-async fn next_events(zone: &mut ZoneRead<'_>, from: i64, head: i64) -> Result<(Vec<EvidenceRow>, i64), StoreError> {
+/// Events of these types behind `from`, and how far they reach.
+async fn next_events(
+    zone: &mut ZoneRead<'_>,
+    types: BTreeSet<String>,
+    from: i64,
+    head: i64,
+) -> Result<(Vec<EvidenceRow>, i64), StoreError> {
     let to = head.min(from.saturating_add(LINKS));
-    let filter = EvidenceFilter { event_types: EVENT_TYPES.map(str::to_owned).to_vec(), ..EvidenceFilter::default() };
+    let filter = EvidenceFilter { event_types: types.into_iter().collect(), ..EvidenceFilter::default() };
     let events = evidence::search_up_to(zone, &filter, (from, to), TAKEN).await?;
     let full = i64::try_from(events.len()).is_ok_and(|length| length >= TAKEN);
     let to = if full { events.last().map_or(to, |last| last.chain_seq) } else { to };

@@ -231,14 +231,17 @@ async fn t05_secrets_metadata_is_redacted_at_any_depth_wherever_it_is_shown() {
     let world = World::new().await;
     let zone = world.zone("Ops").await;
     let inner = json!({"Authorization": "sk-seen", "list": [{"api_key": "sk-seen"}, {"COOKIE": ["sk-seen"]}], "n": 1});
-    let mut denied = event(&zone, "e-1", NOON).attribute("reason", inner).attribute("token", "sk-seen");
+    // What a client wrote where nobody expects a secret.
+    let quoted = "called https://h/p?api_key=sk-seen&n=1 with Bearer sk-seen-0123456789";
+    let mut denied = event(&zone, "e-1", NOON).attribute("reason", inner).attribute("token", "sk-seen").because(quoted);
+    denied = denied.attribute("trace_id", quoted);
     denied.decision = Decision::Deny;
     record(&world, &zone, vec![denied.attribute("resource", "resource://n")]).await;
     let path = format!("/v1/zones/{zone}/audit");
     for path in [
         path.clone(),
         format!("{path}?fields=reason,resource"),
-        format!("{path}?format=csv&fields=reason,resource"),
+        format!("{path}?format=csv&fields=reason,resource,trace_id"),
         format!("{path}/by-request/req-1"),
         format!("{path}/by-request/req-1/explain"),
     ] {

@@ -127,7 +127,7 @@ async fn what_is_no_sink_is_refused() {
         (json!({"url": format!("https://h.example/{}", "x".repeat(2048))}), "invalid_sink"),
         (json!({"event_types": []}), "invalid_sink"),
         (json!({"event_types": null}), "invalid_sink"),
-        (json!({"event_types": ["token_exchange"]}), "invalid_sink"),
+        (json!({"event_types": ["token_exchanged"]}), "invalid_sink"),
         (json!({"url": "http://hooks.example"}), "invalid_sink_url"),
         (json!({"url": "https://10.0.0.1"}), "invalid_sink_url"),
         (json!({"url": "https://[fe90::1]/"}), "invalid_sink_url"),
@@ -348,6 +348,30 @@ async fn events_reach_a_sink_in_the_order_of_the_chain_and_each_once() {
     assert_eq!(events(&all.seen()), recorded);
     let decided: Vec<String> = recorded.iter().skip(1).step_by(2).cloned().collect();
     assert_eq!(events(&some.seen()), decided);
+}
+
+/// Whoever collects what is recorded names it; approvals alone are what a sink gets that names nothing.
+#[tokio::test]
+async fn every_type_of_evidence_can_be_forwarded_signed_and_in_the_order_of_the_chain() {
+    let world = World::new().await;
+    let zone = world.zone("Ops").await;
+    let (siem, desk) = (receiver(&[]), receiver(&[]));
+    let types: Vec<&str> = EventType::ALL.iter().map(EventType::as_str).collect();
+    let (one, secret) = sink(&world, &zone, &siem.url(), json!({"event_types": types})).await;
+    sink(&world, &zone, &desk.url(), json!({})).await;
+    assert_eq!(world.get(&one).await.is(200)["event_types"].as_array().unwrap().len(), types.len());
+    let mut recorded = Vec::new();
+    for event_type in EventType::ALL {
+        recorded.push(record(&world, &zone, event_type.clone()).await);
+    }
+    record(&world, &zone, EventType::parse("acme.thing")).await;
+    pass(&world).await;
+    assert_eq!(events(&siem.seen()), recorded);
+    assert!(siem.seen().iter().all(|request| is_signed(request, &secret)));
+    let sent: Vec<_> =
+        siem.seen().iter().map(|request| request.header("x-caracal-event").unwrap().to_owned()).collect();
+    assert_eq!(sent, types);
+    assert_eq!(desk.seen().len(), 3);
 }
 
 #[tokio::test]

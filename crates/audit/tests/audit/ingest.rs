@@ -170,6 +170,69 @@ mod t06_evidence_ingest {
         assert!(world.events().await.is_empty());
     }
 
+    /// After it was handed a frame, and after the event's commit: nobody has let go of the frame in either case.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_event_is_there_once_wherever_its_reader_was_killed() {
+        let world = World::with(AuditConfig { claim_idle: Duration::ZERO, ..configured() }).await;
+        world.streams.create_group(AUDIT_EVENTS, "audit-ingestor", Begin::Start).await.unwrap();
+        for id in ["ev-1", "ev-2"] {
+            world.add(signed(&frame_key(), &data(id, "allow"))).await;
+        }
+        let mut forged = signed(&frame_key(), &data("ev-3", "allow"));
+        forged[2].1 = "00".to_owned();
+        world.add(forged).await;
+        let mut dies = world.streams.member(AUDIT_EVENTS, "audit-ingestor", "dies");
+        assert_eq!(dies.read(10, Duration::ZERO).await.unwrap().len(), 3);
+        let (zone, event) = caracal_ledger::read_event(&data("ev-2", "allow")).unwrap();
+        let committed: Result<_, caracal_store::StoreError> = world
+            .store
+            .commit(&zone, (world.ledger.clone(), event), |tx, (ledger, event)| {
+                Box::pin(async move { ledger.ingest(tx, event).await })
+            })
+            .await;
+        committed.unwrap();
+        drop(dies);
+        world.ingest_all().await;
+        let mut ids: Vec<_> = world.events().await.iter().map(|row| row["Event"]["id"].to_string()).collect();
+        ids.sort_unstable();
+        assert_eq!(ids, ["\"ev-1\"", "\"ev-2\""]);
+        let reasons: Vec<_> =
+            world.letters().await.iter().map(|letter| letter.field("reason").unwrap().to_owned()).collect();
+        assert_eq!(reasons, ["hmac_verify_failed"]);
+    }
+
+    /// Nothing but what names it and says when.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_event_without_type_and_decision_is_stored() {
+        let world = World::new().await;
+        let bare = r#"{"id":"ev-1","zone_id":"z-1","occurred_at":"2026-01-01T12:00:00Z"}"#;
+        world.add(signed(&frame_key(), bare)).await;
+        world.ingest_all().await;
+        let events = world.events().await;
+        let event = &events[0]["Event"];
+        assert_eq!((&event["id"], &event["event_type"], &event["decision"]), (&json!("ev-1"), &json!(""), &json!("")));
+        assert!(world.letters().await.is_empty());
+    }
+
+    /// An error that no second try mends.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_the_store_refuses_for_good_is_put_aside_and_can_be_offered_again() {
+        let world = World::new().await;
+        world.record(vec![crate::world::event("z-1", "e-1", 1)]).await;
+        // The next event's place seems to be the one that is taken.
+        world.tamper("UPDATE audit_heads SET chain_seq = 0 WHERE zone_id = 'z-1'");
+        world.add(signed(&frame_key(), &data("ev-1", "allow"))).await;
+        world.ingest_all().await;
+        let letters = world.letters().await;
+        assert!(letters[0].field("reason").unwrap().starts_with("pg_permanent_error:"), "{letters:?}");
+        world.tamper("UPDATE audit_heads SET chain_seq = 1 WHERE zone_id = 'z-1'");
+        let replayed = world.operator("POST", "/api/audit/dlq/replay").await.is(200);
+        assert_eq!((&replayed["scanned"], &replayed["replayed"]), (&json!(1), &json!(1)));
+        world.ingest_all().await;
+        let ids: Vec<_> = world.events().await.iter().map(|row| row["Event"]["id"].clone()).collect();
+        assert_eq!(ids, ["e-1", "ev-1"]);
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn replicas_make_one_chain_without_gaps() {
         let world = World::new().await;

@@ -4,7 +4,9 @@
 
 mod access;
 mod dead_letters;
+mod export;
 mod ingest;
+mod parquet;
 mod retention;
 mod search;
 mod sweep;

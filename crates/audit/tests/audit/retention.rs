@@ -84,6 +84,20 @@ mod t06_evidence_retention {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_they_set_and_can_t_be_read_leaves_the_ceiling() {
+        let world = World::aging(2).await;
+        let set: Result<(), StoreError> = world
+            .store
+            .commit_deployment((), |tx, ()| {
+                Box::pin(async move { caracal_store::deployment::put(tx, "audit_retention", "{").await })
+            })
+            .await;
+        set.unwrap();
+        world.sweep_and_retire(2).await;
+        assert_eq!(world.left("z-1").await, [2, 3]);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn nothing_goes_that_is_in_no_tree_where_trees_are_kept() {
         let world = World::with(AuditConfig { retention_days: 1, keeps_trees: true, ..configured() }).await;
         world.record(vec![on_day("z-1", 0)]).await;

@@ -173,6 +173,8 @@ async fn the_two_forms_of_the_metrics_say_the_same() {
             ("tamper_chain_breaks", "tamper_chain_breaks_total"),
             ("tamper_hmac_failures", "tamper_hmac_failures_total"),
             ("retention_lease_changes_total", "retention_lease_transitions_total"),
+            ("export_duration_ms", "export_duration_seconds"),
+            ("export_lease_changes_total", "export_lease_transitions_total"),
         ],
     );
     while let (Some(kind), Some(value)) = (lines.next(), lines.next()) {
@@ -186,7 +188,7 @@ async fn the_two_forms_of_the_metrics_say_the_same() {
         assert_eq!(value.parse::<f64>().unwrap(), said, "{name}");
         names += 1;
     }
-    assert_eq!((names, json.as_object().unwrap().len()), (20, 20), "each has its line");
+    assert_eq!((names, json.as_object().unwrap().len()), (26, 26), "each has its line");
     assert_eq!(json["tamper_mismatch_total"], 1);
 }
 

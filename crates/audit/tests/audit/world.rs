@@ -1,18 +1,17 @@
 //! One deployment, and the one door to it: [`World::send`].
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Body;
-use caracal_audit::{Audit, AuditConfig, Capabilities, Verifier};
+use caracal_audit::{Archive, Audit, AuditConfig, Capabilities, Verifier};
 use caracal_authority::{EventId, Timestamp, ZoneId};
 use caracal_crypto::hmac::HmacKey;
 use caracal_crypto::{Secret, SecretText};
 use caracal_ledger::{
-    AnonymousDenials, Begin, Chain, ChainKey, Decision, EventType, Evidence, Head, HeadsObserver, Ledger, LedgerReport,
-    SweepMarks, read_heads, verify_store_marked,
+    AnonymousDenials, Begin, Chain, ChainKey, Decision, EventType, Evidence, HeadsObserver, Ledger, LedgerReport,
+    Marks, SweepMarks, read_heads, verify_store_marked,
 };
 use caracal_store::{ManualClock, SqliteOptions, Store, StoreError, conformance, inspect};
 use caracal_stream::Streams;
@@ -85,15 +84,20 @@ impl World {
     }
 
     pub(crate) async fn with(config: AuditConfig) -> Self {
-        Self::build(config, false).await
+        Self::build(config, false, None).await
+    }
+
+    /// One that exports.
+    pub(crate) async fn with_archive(config: AuditConfig, archive: Arc<dyn Archive>) -> Self {
+        Self::build(config, false, Some(archive)).await
     }
 
     /// One whose sweep keeps in mind what it saw.
     pub(crate) async fn with_marks(config: AuditConfig) -> Self {
-        Self::build(config, true).await
+        Self::build(config, true, None).await
     }
 
-    async fn build(config: AuditConfig, marks: bool) -> Self {
+    async fn build(config: AuditConfig, marks: bool, archive: Option<Arc<dyn Archive>>) -> Self {
         let place = Place::new();
         let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(NOON)));
         let store = conformance::open(place.path(), place.database_url().as_deref(), clock.clone()).await;
@@ -114,6 +118,7 @@ impl World {
             marks: marks.then(|| SweepMarks::open(place.path(), key(), false).unwrap()),
             streams: streams.clone(),
             frame_key: frame_key(),
+            archive,
         };
         let audit = Arc::new(Audit::new(config, capabilities));
         Self { audit, store, clock, denials, ledger, streams, place, fails }
@@ -227,7 +232,7 @@ struct Outsider {
 }
 
 impl Verifier for Outsider {
-    fn verify(&self, marks: &BTreeMap<Chain, Head>, begin: Begin) -> Result<LedgerReport, String> {
+    fn verify(&self, marks: &Marks, begin: Begin) -> Result<LedgerReport, String> {
         if self.fails.swap(false, Ordering::SeqCst) {
             return Err("the file can't be read".to_owned());
         }

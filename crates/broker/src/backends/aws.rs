@@ -225,7 +225,7 @@ fn is(answer: &SimpleResponse, code: &str) -> bool {
     answer.status == StatusCode::BAD_REQUEST && error_code(answer).as_deref() == Some(code)
 }
 
-fn source(client: OperatorClient, credentials: AwsCredentials) -> Source<Arc<AwsKeys>> {
+pub(super) fn source(client: OperatorClient, credentials: AwsCredentials) -> Source<Arc<AwsKeys>> {
     match credentials {
         AwsCredentials::Static(keys) => Box::new(move || {
             let lent = Lent { value: keys.clone(), expires_at: None };

@@ -1,6 +1,7 @@
 //! What the backends have in common: a URL, a deadline, a largest answer, and how an answer is read.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -14,7 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-const DEADLINE: std::time::Duration = std::time::Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(10);
 const MOST_BYTES: usize = 1024 * 1024;
 
 /// Where a backend lies: `https`, or `http` on loopback.
@@ -63,6 +64,12 @@ impl BackendUrl {
         let behind = self.0.split_once("://").map_or(self.0.as_str(), |(_, rest)| rest);
         behind.split('/').next().unwrap_or_default()
     }
+
+    /// What is before the path of a request: empty, or a slash and more.
+    pub(super) fn path(&self) -> &str {
+        let behind = self.0.split_once("://").map_or(self.0.as_str(), |(_, rest)| rest);
+        behind.find('/').and_then(|at| behind.get(at..)).unwrap_or_default()
+    }
 }
 
 /// One server of a backend as HTTP reaches it.
@@ -70,11 +77,17 @@ pub(super) struct Web {
     pub(super) kind: &'static str,
     client: OperatorClient,
     pub(super) base: BackendUrl,
+    deadline: Duration,
 }
 
 impl Web {
     pub(super) fn new(kind: &'static str, client: OperatorClient, base: BackendUrl) -> Self {
-        Self { kind, client, base }
+        Self { kind, client, base, deadline: DEADLINE }
+    }
+
+    /// The same with more time for what is large.
+    pub(super) fn with_deadline(self, deadline: Duration) -> Self {
+        Self { deadline, ..self }
     }
 
     pub(super) fn failed(&self, doing: &'static str, reason: impl Into<String>) -> BackendError {
@@ -96,7 +109,7 @@ impl Web {
             url: url.map_err(|error| self.failed(doing, error.to_string()))?,
             headers,
             body: body.into(),
-            deadline: DEADLINE,
+            deadline: self.deadline,
             max_response_bytes: MOST_BYTES,
         };
         self.client.send(request).await.map_err(|error| self.failed(doing, error.to_string()))

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 
 mod aws;
 mod azure;
+mod bucket;
 mod google;
 mod infisical;
 

@@ -1,12 +1,11 @@
 //! `caracal audit verify`: the ledger, checked by an outsider. It opens the store without its lock, recomputes every
 //! hash and seal, and compares with the heads that are kept outside the store.
 
-use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use caracal_ledger::{Begin, Chain, ChainKey, Head, LedgerReport, read_heads, verify_store, verify_store_marked};
+use caracal_ledger::{Begin, Chain, ChainKey, LedgerReport, Marks, read_heads, verify_store, verify_store_marked};
 use caracal_store::{PostgresOptions, SqliteOptions, Store, inspect};
 
 use super::{Failure, environment, runtime};
@@ -88,14 +87,14 @@ pub(crate) fn verify_with_key(
     key: &dyn ChainKey,
     progress: impl FnMut(&Chain, i64),
 ) -> Result<LedgerReport, Failure> {
-    verify_marked(data_dir, key, (&BTreeMap::new(), Begin::AtFirst), progress)
+    verify_marked(data_dir, key, (&Marks::default(), Begin::AtFirst), progress)
 }
 
 /// The same for somebody who has marked events that have to be where they were.
 pub(crate) fn verify_marked(
     data_dir: &Path,
     key: &dyn ChainKey,
-    marks: (&BTreeMap<Chain, Head>, Begin),
+    marks: (&Marks, Begin),
     mut progress: impl FnMut(&Chain, i64),
 ) -> Result<LedgerReport, Failure> {
     // Heads first: a running ledger may grow past them while it is read, but never falls behind them.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use caracal_audit::Thresholds;
 
+use super::export::ExportSettings;
 use super::variables::Reader;
 
 /// What the evidence service is tuned by. What a variable does stands with the field of the service's own configuration.
@@ -19,6 +20,8 @@ pub struct AuditTuning {
     pub claim_idle: Duration,
     /// `AUDIT_READY_DLQ_MAX`, `AUDIT_READY_LAG_MAX`, `AUDIT_READY_PEL_OLDEST_SECS_MAX`.
     pub thresholds: Thresholds,
+    /// `AUDIT_EXPORT_S3_BUCKET` or `AUDIT_EXPORT_DIR`, and what belongs to it.
+    pub export: ExportSettings,
 }
 
 impl AuditTuning {
@@ -38,6 +41,7 @@ impl AuditTuning {
                 lag: threshold(reader, "AUDIT_READY_LAG_MAX"),
                 oldest_pending_secs: threshold(reader, "AUDIT_READY_PEL_OLDEST_SECS_MAX"),
             },
+            export: ExportSettings::read(reader),
         }
     }
 }

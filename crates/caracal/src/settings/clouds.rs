@@ -83,7 +83,7 @@ pub(super) fn aws(reader: &mut Reader<'_>) -> Option<AwsSettings> {
     Some(AwsSettings { region: region?, endpoint: endpoint?, credentials: credentials? })
 }
 
-fn aws_credentials(reader: &mut Reader<'_>) -> Option<AwsCredentials> {
+pub(super) fn aws_credentials(reader: &mut Reader<'_>) -> Option<AwsCredentials> {
     let (id_name, secret_name) = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY");
     let before = reader.mistakes.len();
     let (id, secret) = (reader.text(id_name), reader.secret(secret_name));

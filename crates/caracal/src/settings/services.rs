@@ -94,6 +94,8 @@ pub struct GatewayTuning {
     pub cleartext_http2: bool,
     /// `GATEWAY_OPERATOR_ADDRESS`.
     pub operator_address: Option<SocketAddr>,
+    /// `AUDIT_REPLAY_DIR`.
+    pub replay_dir: Option<PathBuf>,
 }
 
 /// Where a certificate and its key lie.
@@ -167,6 +169,7 @@ impl GatewayTuning {
             tls: tls(reader),
             cleartext_http2: reader.flag("GATEWAY_CLEARTEXT_HTTP2", false),
             operator_address: operator_address(reader),
+            replay_dir: reader.text("AUDIT_REPLAY_DIR").map(PathBuf::from),
         };
         // A request would time out while its exchange or its upstream is still in time.
         if tuning.read_timeout <= tuning.sts_timeout.saturating_add(tuning.upstream_timeout) {

@@ -2,6 +2,7 @@ use super::*;
 
 mod backends;
 mod distributed;
+mod export;
 
 fn flags(bind: &str) -> UpFlags {
     UpFlags { data_dir: Some(PathBuf::from("/nowhere")), bind: bind.parse().unwrap(), port_offset: 0, roles: None }
@@ -118,6 +119,7 @@ fn the_operators_table_is_what_is_read() {
         include_str!("clouds.rs"),
         include_str!("logs.rs"),
         include_str!("audit.rs"),
+        include_str!("export.rs"),
     ];
     for variable in VARIABLES {
         let read = source.concat().matches(&format!("\"{}\"", variable.name)).count();

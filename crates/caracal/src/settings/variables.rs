@@ -101,10 +101,11 @@ pub const VARIABLES: &[Variable] = &[
     ),
     variable(&[Gateway], "UPSTREAM_HOST_ALLOWLIST", "empty", "when set, the only upstream hosts"),
     variable(
-        &[Api, Sts, Gateway],
+        &[Api, Sts, Gateway, Audit],
         "CARACAL_TLS_EXTRA_CA_FILE",
         "none",
-        "PEM certificates trusted for upstreams, identity providers, token endpoints and secret backends beside the system's",
+        "PEM certificates trusted for upstreams, identity providers, token endpoints, secret backends and the archive's bucket \
+         beside the system's",
     ),
     variable(
         &[Gateway],
@@ -332,6 +333,28 @@ pub const VARIABLES: &[Variable] = &[
         "off",
         "not ready when a frame was read and not stored for longer than this",
     ),
+    variable(
+        &[Gateway],
+        "AUDIT_REPLAY_DIR",
+        "audit-replay in the data directory",
+        "where evidence of calls lies while the store takes none; of one process alone",
+    ),
+    variable(&[Audit], "AUDIT_EXPORT_S3_BUCKET", "none", "the bucket that evidence is exported to, every hour"),
+    variable(
+        &[Audit],
+        "AUDIT_EXPORT_S3_ENDPOINT",
+        "AWS' own in the region",
+        "https address of another store with the protocol of S3; the bucket stands in the path",
+    ),
+    variable(&[Audit], "AUDIT_EXPORT_S3_REGION", "us-east-1", "region of the bucket"),
+    variable(
+        &[Audit],
+        "AUDIT_EXPORT_LOCK_MODE",
+        "none: no lock",
+        "governance or compliance: how each object is locked in a bucket that has object lock",
+    ),
+    variable(&[Audit], "AUDIT_EXPORT_LOCK_DAYS", "none", "for how many days, with AUDIT_EXPORT_LOCK_MODE"),
+    variable(&[Audit], "AUDIT_EXPORT_DIR", "none", "the directory that evidence is exported to instead"),
     secret(&[Api, Gateway, Audit], "CARACAL_ADMIN_TOKEN", MADE, "the bootstrap admin token"),
     secret(
         &[Audit],
@@ -398,23 +421,28 @@ pub const VARIABLES: &[Variable] = &[
         "AWS' own in the region",
         "https address of Secrets Manager, for an interface endpoint with a name of its own or an emulator",
     ),
-    variable(&[Api, Sts], "AWS_ACCESS_KEY_ID", "none", "id of the key that signs"),
-    secret(&[Api, Sts], "AWS_SECRET_ACCESS_KEY", "none: what the container's platform lends", "the key that signs"),
-    secret(&[Api, Sts], "AWS_SESSION_TOKEN", "none", "with a key that was lent; it is not renewed"),
+    variable(&[Api, Sts, Audit], "AWS_ACCESS_KEY_ID", "none", "id of the key that signs"),
+    secret(
+        &[Api, Sts, Audit],
+        "AWS_SECRET_ACCESS_KEY",
+        "none: what the container's platform lends",
+        "the key that signs",
+    ),
+    secret(&[Api, Sts, Audit], "AWS_SESSION_TOKEN", "none", "with a key that was lent; it is not renewed"),
     variable(
-        &[Api, Sts],
+        &[Api, Sts, Audit],
         "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
         "set by ECS",
         "path at 169.254.170.2 where keys are lent to the container",
     ),
     variable(
-        &[Api, Sts],
+        &[Api, Sts, Audit],
         "AWS_CONTAINER_CREDENTIALS_FULL_URI",
         "set by EKS",
         "where keys are lent to the container: https, loopback, or one of the platform's own addresses",
     ),
     secret(
-        &[Api, Sts],
+        &[Api, Sts, Audit],
         "AWS_CONTAINER_AUTHORIZATION_TOKEN",
         "none",
         "what the container's platform is shown; a file is read each time",
@@ -444,7 +472,7 @@ pub const VARIABLES: &[Variable] = &[
 /// Names of the contract that other implementations read and this one has no use for.
 pub const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("AUDIT_TAMPER_ROLLING_HOURS", "a sweep goes on where the last one ended, however long ago"),
-    ("AUDIT_REPLAY_DIR", "evidence is committed with what it is evidence of; nothing waits on a disk to be replayed"),
+    ("AUDIT_EXPORT_TMP_DIR", "what is exported is made in memory, 64 MiB at a time"),
     ("OUTBOX_LOCK_SEC", "the relay is elected and locks no rows"),
     ("OUTBOX_STREAM_MAXLEN", "topics keep a day of history, whatever its length"),
     ("STREAMS_MAXLEN", "topics keep a day of history, whatever its length"),

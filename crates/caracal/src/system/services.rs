@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use caracal_admin::{Admin, AdminConfig};
-use caracal_audit::{Audit, AuditConfig, Verifier};
+use caracal_audit::{Archive, Audit, AuditConfig, DirectoryArchive, Verifier};
 use caracal_broker::Broker;
+use caracal_broker::backends::Bucket;
 use caracal_coordinator::{Coordinator, CoordinatorConfig, Removed};
 use caracal_crypto::SecretText;
 use caracal_crypto::chance;
@@ -16,12 +17,12 @@ use caracal_custody::rewrap::Rewrap;
 use caracal_custody::{KeySets, LogKeys, SealedSecrets, SigningKeys, VerificationKeys, Withdrawals};
 use caracal_gateway::{Exchange, FeedCounts, Gateway, GatewayConfig, RemoteSts, RemoteStsConfig};
 use caracal_http::FreshId;
-use caracal_http::egress::{AddressPolicy, GuardedConnector, PrivateHosts, SystemResolver, TlsTrust};
+use caracal_http::egress::{AddressPolicy, GuardedConnector, OperatorClient, PrivateHosts, SystemResolver, TlsTrust};
 use caracal_http::health::Probe;
 use caracal_http::rate::SharedWindows;
 use caracal_http::server::{self, Ended, Limits, ServerTls};
 use caracal_ledger::transparency::{TransparencyLog, checkpoint};
-use caracal_ledger::{AnonymousDenials, ChainKey, Ledger, SweepMarks};
+use caracal_ledger::{AnonymousDenials, ChainKey, Ledger, Spool, SweepMarks};
 use caracal_store::{Message, Store, StoreError};
 use caracal_stream::{
     APPROVALS, Counters, DELEGATIONS, KEYS, POLICIES, REVOCATIONS, Redis, Rejection, Relay, RelayOptions, Streams, Tail,
@@ -33,9 +34,11 @@ use tokio::task::JoinSet;
 use super::listeners::Listeners;
 use super::opened::Opened;
 use super::{StartError, client_certificates, copy, secrets};
-use crate::adapters::{InProcessSts, OfflineVerifier, SharedVerifier, StoreTime, StreamsProbe, StsPolicyRuntime};
+use crate::adapters::{
+    BucketArchive, InProcessSts, OfflineVerifier, SharedVerifier, StoreTime, StreamsProbe, StsPolicyRuntime,
+};
 use crate::kept_counters::KeptRequests;
-use crate::settings::{KeyMaterial, Mode, Service, Settings};
+use crate::settings::{ExportSettings, KeyMaterial, Mode, Service, Settings};
 use crate::shared_counters::{SharedGuesses, SharedLaunchRate, SharedMintRate, SharedRequests};
 use crate::{elected, housekeeping, log_growth, rewrapping};
 
@@ -166,7 +169,13 @@ impl Services {
         let exchange = beside.map(|sts| -> Arc<dyn Exchange> { Arc::new(InProcessSts(sts)) });
         let exchange = exchange.or_else(|| remote.map(|remote| -> Arc<dyn Exchange> { remote }));
         let gateway = match (settings.runs(Service::Gateway), exchange) {
-            (true, Some(exchange)) => Some(gateway(settings, &keys, &parts, verification.clone(), exchange)?),
+            (true, Some(exchange)) => {
+                let directory = settings.gateway.replay_dir.clone().unwrap_or_else(|| heads_dir.join("audit-replay"));
+                let spool = Spool::open(directory.clone(), audit_key.clone()).map_err(|error| {
+                    StartError::Setting(format!("AUDIT_REPLAY_DIR: can't make `{}`: {error}", directory.display()))
+                })?;
+                Some(gateway(settings, &keys, &parts, verification.clone(), (exchange, Arc::new(spool)))?)
+            }
             (true, None) => {
                 return Err(StartError::Setting("STS_URL is needed by a gateway without an sts".to_owned()));
             }
@@ -187,7 +196,8 @@ impl Services {
                     Arc::new(SharedVerifier { store: store.clone(), heads_dir: heads_dir.clone(), key: audit_key })
                 }
             };
-            Some(Arc::new(audit(settings, &parts, &keys, (verifier, marks, streams.clone()))))
+            let archive = archive(settings, &store)?;
+            Some(Arc::new(audit(settings, &parts, &keys, (verifier, marks, streams.clone()), archive)))
         } else {
             None
         };
@@ -317,6 +327,11 @@ impl Services {
                 // Clients can bring evidence only where they can reach what it comes on.
                 jobs.spawn(audit.clone().run_ingest(stop()));
                 jobs.spawn(audit.clone().run_gauges(stop()));
+            }
+            if audit.exports() {
+                let of = audit.clone();
+                let export = move |on| of.clone().run_export(on);
+                jobs.spawn(elected::run(self.store.clone(), "audit-export", stop(), export));
             }
             let sweep = move |on| audit.clone().run_sweep(on);
             jobs.spawn(elected::run(self.store.clone(), "ledger-sweep", stop(), sweep));
@@ -557,6 +572,7 @@ fn audit(
     parts: &Parts,
     keys: &KeyMaterial,
     (verifier, marks, streams): (Arc<dyn Verifier>, SweepMarks, Streams),
+    archive: Option<Arc<dyn Archive>>,
 ) -> Audit {
     Audit::new(
         AuditConfig {
@@ -579,8 +595,23 @@ fn audit(
             marks: Some(marks),
             streams,
             frame_key: keys.audit.clone(),
+            archive,
         },
     )
+}
+
+/// Where evidence is exported to.
+fn archive(settings: &Settings, store: &Store) -> Result<Option<Arc<dyn Archive>>, StartError> {
+    let bucket = match &settings.audit.export {
+        ExportSettings::Off => return Ok(None),
+        ExportSettings::Directory(root) => return Ok(Some(Arc::new(DirectoryArchive::new(root.clone())))),
+        ExportSettings::Bucket(bucket) => bucket.clone(),
+    };
+    let trust = TlsTrust::load(settings.extra_ca_file.as_deref());
+    let client = OperatorClient::new(Arc::new(SystemResolver::new()), trust);
+    let bucket = Bucket::new(client, Arc::new(StoreTime(store.clone())), bucket);
+    let bucket = bucket.ok_or_else(|| StartError::Setting("AUDIT_EXPORT_S3_BUCKET names no bucket".to_owned()))?;
+    Ok(Some(Arc::new(BucketArchive(bucket))))
 }
 
 /// The STS in another process, where settings say that it is needed.
@@ -619,7 +650,7 @@ fn gateway(
     keys: &KeyMaterial,
     parts: &Parts,
     verification: Arc<dyn VerificationKeys>,
-    exchange: Arc<dyn Exchange>,
+    (exchange, spool): (Arc<dyn Exchange>, Arc<Spool>),
 ) -> Result<Arc<Gateway>, StartError> {
     let config = GatewayConfig {
         sts_timeout: settings.gateway.sts_timeout,
@@ -664,6 +695,7 @@ fn gateway(
             exchange,
             connector: parts.egress.clone(),
             tls,
+            spool: Some(spool),
         },
     );
     gateway.map_err(|error| StartError::Setting(error.to_string()))

@@ -8,7 +8,7 @@ use super::*;
 fn log(directory: &std::path::Path, capacity: usize) -> Arc<EvidenceLog> {
     let store = Store::open(&SqliteOptions::in_directory(directory), Arc::new(SystemClock)).unwrap();
     let (denials, metrics) = (Arc::new(AnonymousDenials::default()), Arc::new(Metrics::default()));
-    let mut log = EvidenceLog::new(store, Ledger::new(None), denials, metrics);
+    let mut log = EvidenceLog::new((store, Ledger::new(None)), denials, metrics, None);
     log.capacity = capacity;
     Arc::new(log)
 }
@@ -93,9 +93,9 @@ mod t06_evidence {
         (0..3).for_each(|n| log.attempt(caller("z-1", n)).end(Outcome::Executed));
         let (zone, events) = (ZoneId::parse("z-1").unwrap(), drawn(&log.take()).await);
         log.try_commit(&zone, &events).await.unwrap();
-        log.commit_at_last(&zone, &events, true).await.unwrap();
+        log.commit_at_last(&zone, &events, (0, true)).await.unwrap();
         // Whoever has not tried before and finds them there has lost something else.
-        assert!(log.commit_at_last(&zone, &events, false).await.unwrap_err().is_conflict());
+        assert!(log.commit_at_last(&zone, &events, (0, false)).await.unwrap_err().is_conflict());
         let mut snapshot = log.store.snapshot().await.unwrap();
         assert_eq!(evidence::list_chain(&mut snapshot.zone(&zone), 1, 100).await.unwrap().len(), 3);
     }
@@ -160,5 +160,148 @@ mod t08_availability {
         let other = Caller { jti: MandateId::parse("m-2").unwrap(), ..caller("z-1", 0) };
         log.replayed(&other);
         assert_eq!(log.depth(), 101, "another mandate has its own");
+    }
+}
+
+mod t06_evidence_on_disk {
+    use std::fs;
+    use std::path::Path;
+
+    use caracal_crypto::hmac::HmacKey;
+    use caracal_ledger::{ChainKey, verify_store};
+
+    use super::*;
+
+    fn key() -> Arc<dyn ChainKey> {
+        Arc::new(HmacKey::from_bytes(&[7; 32]).unwrap())
+    }
+
+    /// A log over the store in `root`, with a spool beside it.
+    fn log(root: &Path) -> Arc<EvidenceLog> {
+        let store = Store::open(&SqliteOptions::in_directory(&root.join("store")), Arc::new(SystemClock)).unwrap();
+        let (denials, metrics) = (Arc::new(AnonymousDenials::default()), Arc::new(Metrics::default()));
+        let spool = Spool::open(root.join("spool"), key()).unwrap();
+        Arc::new(EvidenceLog::new((store, Ledger::new(Some(key()))), denials, metrics, Some(Arc::new(spool))))
+    }
+
+    fn end(log: &Arc<EvidenceLog>, calls: std::ops::Range<usize>) {
+        calls.for_each(|n| log.attempt(caller(if n % 2 == 0 { "z-1" } else { "z-2" }, n)).end(Outcome::Executed));
+    }
+
+    fn files(root: &Path, extension: &str) -> Vec<std::path::PathBuf> {
+        let entries = fs::read_dir(root.join("spool")).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.extension().is_some_and(|found| found == extension)).collect()
+    }
+
+    /// Fails to commit six calls' evidence, and is killed while it tries again.
+    async fn killed(root: &Path) {
+        fs::create_dir(root.join("store")).unwrap();
+        let log = log(root);
+        end(&log, 0..6);
+        log.store.close().await;
+        let (_stop, stopped) = watch::channel(false);
+        let writing = tokio::spawn({
+            let log = log.clone();
+            async move { log.write(stopped).await }
+        });
+        while files(root, "ndjson").len() < 2 {
+            tokio::task::yield_now().await;
+        }
+        writing.abort();
+        let _ = writing.await;
+    }
+
+    /// The requests that the two chains tell of, in their order, once nothing lies on disk any more.
+    async fn after(root: &Path) -> (Vec<String>, u64) {
+        let log = log(root);
+        let (stop, stopped) = watch::channel(false);
+        let draining = tokio::spawn({
+            let log = log.clone();
+            async move { log.drain(stopped).await }
+        });
+        while !files(root, "ndjson").is_empty() {
+            tokio::task::yield_now().await;
+        }
+        stop.send_replace(true);
+        draining.await.unwrap();
+        let mut requests = Vec::new();
+        let mut snapshot = log.store.snapshot().await.unwrap();
+        for zone in ["z-1", "z-2"] {
+            let zone = ZoneId::parse(zone).unwrap();
+            let rows = evidence::list_between(&mut snapshot.zone(&zone), 0, 100, 100).await.unwrap();
+            requests.extend(rows.into_iter().map(|row| row.request_id));
+        }
+        let intact = verify_store(&mut snapshot.deployment(), Some(&*key()), &Default::default(), |_, _| ()).await;
+        assert!(intact.unwrap().is_intact());
+        drop(snapshot);
+        log.store.close().await;
+        (requests, log.parked.replayed.get())
+    }
+
+    #[tokio::test]
+    async fn a_process_that_is_killed_while_the_store_is_away_loses_no_event() {
+        let root = tempfile::tempdir().unwrap();
+        killed(root.path()).await;
+        #[cfg(unix)]
+        for (path, mode) in [(root.path().join("spool"), 0o700), (files(root.path(), "ndjson")[0].clone(), 0o600)] {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, mode);
+        }
+        let copies: Vec<_> =
+            files(root.path(), "ndjson").iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect();
+        let all = ["r-0", "r-2", "r-4", "r-1", "r-3", "r-5"].map(str::to_owned).to_vec();
+        assert_eq!(after(root.path()).await, (all.clone(), 6));
+        // It was killed before it could remove the files, or its commit was made and it never heard of that.
+        copies.iter().for_each(|(path, content)| fs::write(path, content).unwrap());
+        assert_eq!(after(root.path()).await, (all, 0));
+        assert!(files(root.path(), "quarantined").is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_line_that_was_torn_or_forged_is_put_aside_and_keeps_no_other_from_its_chain() {
+        let root = tempfile::tempdir().unwrap();
+        killed(root.path()).await;
+        let paths = files(root.path(), "ndjson");
+        let of = |zone: &str| {
+            let said = |path: &&std::path::PathBuf| fs::read_to_string(path).unwrap().contains(zone);
+            paths.iter().find(said).unwrap().clone()
+        };
+        let (one, two) = (of("z-1"), of("z-2"));
+        let forged = fs::read_to_string(&one).unwrap().replacen("allow", "denied", 1);
+        fs::write(&one, forged).unwrap();
+        let torn = fs::read(&two).unwrap();
+        fs::write(&two, &torn[..torn.len() - 40]).unwrap();
+        fs::write(root.path().join("spool/notes.txt"), "not ours").unwrap();
+        let expected = ["r-2", "r-4", "r-1", "r-3"].map(str::to_owned).to_vec();
+        assert_eq!(after(root.path()).await, (expected, 4));
+        let aside: Vec<String> =
+            files(root.path(), "quarantined").iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+        assert_eq!(aside.len(), 2);
+        assert!(aside.iter().any(|text| text.contains("denied")) && aside.iter().all(|text| text.lines().count() == 1));
+        assert!(root.path().join("spool/notes.txt").exists());
+    }
+
+    #[tokio::test]
+    async fn what_waits_at_a_stop_goes_on_disk_and_is_lost_only_with_the_disk() {
+        for has_disk in [true, false] {
+            let root = tempfile::tempdir().unwrap();
+            fs::create_dir(root.path().join("store")).unwrap();
+            let log = log(root.path());
+            assert!(log.parked.is_available());
+            end(&log, 0..6);
+            log.store.close().await;
+            if !has_disk {
+                fs::remove_dir(root.path().join("spool")).unwrap();
+            }
+            log.give_up();
+            assert_eq!((log.dropped.get(), log.parked.is_available()), (if has_disk { 0 } else { 6 }, has_disk));
+            if has_disk {
+                let backlog = log.parked.backlog(log.store.now());
+                assert_eq!(backlog.files, 2);
+                assert!(backlog.bytes > 0);
+                drop(log);
+                assert_eq!(after(root.path()).await.1, 6);
+            }
+        }
     }
 }

@@ -264,6 +264,7 @@ impl World {
             exchange,
             connector,
             tls: None,
+            spool: None,
         };
         let gateway = Gateway::new(config, capabilities).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

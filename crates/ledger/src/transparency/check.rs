@@ -1,14 +1,20 @@
 //! A zone's tree against its chain, for the verifier of a whole store: that each event's leaf is the one in the tree, that
 //! the tiles follow from their leaves, and that their root was signed.
+//!
+//! A tree that was verified once is noted as size and root. From then on it has to begin with that tree; and a pass that
+//! begins at marks builds only what is behind it, from the right edge that its tiles had then, whose root is the noted one.
 
 use caracal_authority::ZoneId;
 use caracal_store::evidence::{ChainRow, EvidenceRow};
 use caracal_store::{StoreError, ZoneRead};
 
 use super::merkle::TreeHash;
-use super::stored_tree::{StoredTree, TreeDefect, leaf_of, read_tile};
+use super::stored_tree::{StoredTree, TreeDefect, leaf_of, read_tile, read_tiles};
 use super::tiles::{Edge, TileId, WIDTH};
+use crate::chain::Head;
+use crate::hex;
 use crate::report::{ChainReport, Finding, Problem};
+use crate::stored::Begin;
 
 /// Compares while the chain is read.
 pub(crate) struct TreeCheck {
@@ -17,13 +23,16 @@ pub(crate) struct TreeCheck {
     /// The tile of leaves that was read last.
     leaves: Option<(u64, Vec<TreeHash>)>,
     findings: Vec<Finding>,
+    /// What was verified before.
+    noted: Option<Head>,
+    begin: Begin,
 }
 
 impl TreeCheck {
     /// Before the first row is read: a running system lets both grow meanwhile, and the chain is always the longer.
-    pub(crate) async fn begin(tx: &mut ZoneRead<'_>) -> Result<Self, StoreError> {
+    pub(crate) async fn begin(tx: &mut ZoneRead<'_>, noted: Option<Head>, begin: Begin) -> Result<Self, StoreError> {
         let tree = StoredTree::find(tx).await?;
-        Ok(Self { zone: tx.zone().clone(), tree, leaves: None, findings: Vec::new() })
+        Ok(Self { zone: tx.zone().clone(), tree, leaves: None, findings: Vec::new(), noted, begin })
     }
 
     fn size(&self) -> u64 {
@@ -61,34 +70,79 @@ impl TreeCheck {
             report.add(finding);
         }
         let last = report.head.as_ref().map_or(0, |head| head.chain_seq);
-        let defect = match self.tree {
-            Err(defect) => Some(defect),
-            Ok(None) => None,
+        let noted = self.noted.take();
+        let verified = match self.tree {
+            Err(defect) => Err(defect),
+            Ok(None) => match noted {
+                Some(noted) => Err(TreeDefect::Shorter { size: 0, verified: noted.chain_seq }),
+                None => Ok(None),
+            },
             Ok(Some(tree)) => match i64::try_from(tree.checkpoint.size) {
-                Ok(size) if size > last => Some(TreeDefect::Longer { size, last }),
-                _ => defect_of(tx, &tree).await?,
+                Ok(size) if size > last => Err(TreeDefect::Longer { size, last }),
+                _ => verify(tx, &tree, noted.as_ref(), self.begin).await?.map(Some),
             },
         };
-        if let Some(defect) = defect {
-            let problem = Problem::TreeDamaged { reason: defect.to_string() };
-            report.add(Finding { chain_seq: None, event_id: None, problem });
+        match verified {
+            Ok(tree) => report.tree = tree,
+            Err(defect) => {
+                let problem = Problem::TreeDamaged { reason: defect.to_string() };
+                report.add(Finding { chain_seq: None, event_id: None, problem });
+            }
         }
         Ok(())
     }
 }
 
-/// Builds the tree again out of its leaves.
-async fn defect_of(tx: &mut ZoneRead<'_>, tree: &StoredTree) -> Result<Option<TreeDefect>, StoreError> {
+/// The tree as the next pass is to note it, once it was built again from where this pass begins.
+async fn verify(
+    tx: &mut ZoneRead<'_>,
+    tree: &StoredTree,
+    noted: Option<&Head>,
+    begin: Begin,
+) -> Result<Result<Head, TreeDefect>, StoreError> {
     let size = tree.checkpoint.size;
     let mut edge = Edge::default();
-    for position in 0..size.div_ceil(WIDTH as u64) {
+    if let Some(noted) = noted {
+        let verified = u64::try_from(noted.chain_seq).unwrap_or(0);
+        if verified > size {
+            let size = i64::try_from(size).unwrap_or(i64::MAX);
+            return Ok(Err(TreeDefect::Shorter { size, verified: noted.chain_seq }));
+        }
+        let tiles = match read_tiles(tx, Edge::tiles_of(verified).into_iter().map(|(id, _)| id)).await? {
+            Ok(tiles) => tiles,
+            Err(defect) => return Ok(Err(defect)),
+        };
+        let before = Edge::of(verified, &tiles).filter(|edge| hex::encode(&edge.root().0) == noted.content_sha256);
+        match before {
+            None => return Ok(Err(TreeDefect::Rewritten { verified: noted.chain_seq })),
+            Some(before) if begin == Begin::AtMarks => edge = before,
+            Some(_) => {}
+        }
+    }
+    if let Some(defect) = defect_behind(tx, tree, edge).await? {
+        return Ok(Err(defect));
+    }
+    let chain_seq = i64::try_from(size).unwrap_or(i64::MAX);
+    Ok(Ok(Head { chain_seq, content_sha256: hex::encode(&tree.checkpoint.root.0) }))
+}
+
+/// Builds the tree again out of its leaves, behind `edge`.
+async fn defect_behind(
+    tx: &mut ZoneRead<'_>,
+    tree: &StoredTree,
+    mut edge: Edge,
+) -> Result<Option<TreeDefect>, StoreError> {
+    let size = tree.checkpoint.size;
+    let width = WIDTH as u64;
+    for position in edge.size() / width..size.div_ceil(width) {
         let id = TileId { level: 0, position };
         let leaves = match read_tile(tx, id).await? {
             Ok(leaves) if leaves.len() >= id.width_in(size) => leaves,
             Ok(_) => return Ok(Some(TreeDefect::Tile(id))),
             Err(defect) => return Ok(Some(defect)),
         };
-        let made = edge.grow(leaves.into_iter().take(id.width_in(size)));
+        let known = usize::try_from(edge.size().saturating_sub(position * width)).unwrap_or(0);
+        let made = edge.grow(leaves.into_iter().take(id.width_in(size)).skip(known));
         // Partial tiles above change with every tile of leaves: they are looked at once, at the end.
         for (id, hashes) in made.0.iter().filter(|(id, hashes)| id.level > 0 && hashes.len() == WIDTH) {
             if read_tile(tx, *id).await?.as_ref() != Ok(hashes) {

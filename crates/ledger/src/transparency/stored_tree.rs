@@ -42,6 +42,20 @@ pub enum TreeDefect {
     /// There are tiles, and no checkpoint over them.
     #[error("its checkpoint is missing")]
     NoCheckpoint,
+    /// It ends before what was verified of it.
+    #[error("it holds {size} events, and {verified} were verified before: its end was cut off")]
+    Shorter {
+        /// Events of the tree.
+        size: i64,
+        /// Events that it had.
+        verified: i64,
+    },
+    /// It does not begin with the tree that was verified.
+    #[error("it does not begin with the tree of {verified} events that was verified before: it was rewritten")]
+    Rewritten {
+        /// Events that that had.
+        verified: i64,
+    },
     /// It goes further than the chain.
     #[error("it holds {size} events and the chain ends at seq {last}: the end of the chain was cut off")]
     Longer {

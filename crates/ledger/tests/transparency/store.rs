@@ -425,6 +425,135 @@ mod t06_tampering {
     }
 }
 
+mod t06_evidence_marks {
+    use caracal_ledger::{Begin, LedgerReport, Marks, verify_store_marked};
+
+    use super::*;
+
+    async fn pass(stored: &Stored, marks: &Marks, begin: Begin) -> LedgerReport {
+        let key = key();
+        let marked = (marks, begin);
+        let read = stored
+            .read(async |tx| verify_store_marked(tx, Some(key.as_ref()), &BTreeMap::new(), marked, |_, _| {}).await);
+        read.await.unwrap()
+    }
+
+    /// A chain of 300 events, all in its tree and verified, and seven more, of which four are in the tree.
+    async fn grown() -> (Original, Marks) {
+        let place = Place::new();
+        let (store, _) = logged(&place).await;
+        let add = async |numbers: std::ops::RangeInclusive<i64>| {
+            let events: Vec<_> = numbers.map(|number| event(&zone("z-1"), &format!("e-{number}"))).collect();
+            let added: Result<(), StoreError> = store
+                .commit(&zone("z-1"), (ledger(), events), |tx, (ledger, events)| {
+                    Box::pin(async move { ledger.record(tx, events).await })
+                })
+                .await;
+            added.unwrap();
+        };
+        add(6..=300).await;
+        assert_eq!(log(&store).catch_up().await.unwrap(), 295);
+        let mut snapshot = store.snapshot().await.unwrap();
+        let report = verify_store(&mut snapshot.deployment(), Some(key().as_ref()), &BTreeMap::new(), |_, _| {}).await;
+        drop(snapshot);
+        let marks = Marks::of(&report.unwrap());
+        assert_eq!((marks.events.len(), marks.trees.len()), (4, 2));
+        assert_eq!(marks.trees[&evidence_of("z-1")].chain_seq, 300);
+        add(301..=304).await;
+        assert_eq!(log(&store).catch_up().await.unwrap(), 4);
+        add(305..=307).await;
+        store.close().await;
+        (Original::of(place), marks)
+    }
+
+    /// The bytes of a tile with its hash number `index` made zero.
+    fn zeroed(original: &Original, index: usize) -> String {
+        let (before, behind) = (32 * index, 32 * index + 33);
+        match original.copy() {
+            Stored::File(_) => {
+                format!("CAST(substr(hashes, 1, {before}) || zeroblob(32) || substr(hashes, {behind}) AS BLOB)")
+            }
+            Stored::Server(_) => {
+                format!("substr(hashes, 1, {before}) || decode(repeat('00', 32), 'hex') || substr(hashes, {behind})")
+            }
+        }
+    }
+
+    /// What was verified is not read again until a pass over everything is due.
+    #[tokio::test]
+    async fn a_short_pass_builds_what_the_tree_grew_by_and_a_full_one_all_of_it() {
+        let (original, marks) = grown().await;
+        for begin in [Begin::AtMarks, Begin::AtFirst] {
+            let report = pass(&original.copy(), &marks, begin).await;
+            assert!(report.is_intact(), "{report}");
+            let next = Marks::of(&report);
+            assert_eq!(next.trees[&evidence_of("z-1")].chain_seq, 304);
+            assert_eq!(next.events[&evidence_of("z-1")].chain_seq, 307);
+            let again = pass(&original.copy(), &next, Begin::AtMarks).await;
+            assert!(again.is_intact(), "{again}");
+            let of = again.chains.iter().find(|report| report.chain == evidence_of("z-1")).unwrap();
+            assert_eq!(of.rows, 3, "those that are in no tree yet are looked at again");
+        }
+        let tile = "zone_id = 'z-1' AND level = 0 AND position = 0";
+        let left = format!("UPDATE ledger_tiles SET hashes = {} WHERE {tile}", zeroed(&original, 7));
+        let copy = original.tampered(&left);
+        assert!(pass(&copy, &marks, Begin::AtMarks).await.is_intact(), "it was not read");
+        assert!(!pass(&copy, &marks, Begin::AtFirst).await.is_intact());
+    }
+
+    #[tokio::test]
+    async fn a_short_pass_misses_nothing_behind_the_mark_nor_the_tree_that_was_verified() {
+        let (original, marks) = grown().await;
+        let edge = "zone_id = 'z-1' AND level = 0 AND position = 1";
+        let tile = |index| format!("UPDATE ledger_tiles SET hashes = {} WHERE {edge}", zeroed(&original, index));
+        // Of the second tile of leaves: 256 is its first, and it had 44 when it was verified.
+        for (what, sql) in [
+            ("a leaf that was verified, at the edge", tile(3)),
+            ("a leaf behind it", tile(46)),
+            (
+                "a hash above",
+                format!(
+                    "UPDATE ledger_tiles SET hashes = {} WHERE zone_id = 'z-1' AND level = 1 AND position = 0",
+                    zeroed(&original, 0)
+                ),
+            ),
+            ("the edge gone", format!("DELETE FROM ledger_tiles WHERE {edge}")),
+            (
+                "the tree gone",
+                "DELETE FROM ledger_tiles WHERE zone_id = 'z-1'; DELETE FROM ledger_trees WHERE zone_id = 'z-1'"
+                    .to_owned(),
+            ),
+            (
+                "a row that came into the tree since",
+                "UPDATE audit_events SET ingested_at = 1 WHERE zone_id = 'z-1' AND chain_seq = 302".to_owned(),
+            ),
+        ] {
+            let copy = original.tampered(&sql);
+            for begin in [Begin::AtMarks, Begin::AtFirst] {
+                let found = problems(&pass(&copy, &marks, begin).await, &evidence_of("z-1"));
+                let by_tree = |problem: &Problem| matches!(problem, Problem::NotInTree | Problem::TreeDamaged { .. });
+                assert!(found.iter().any(by_tree), "{what}, {begin:?}: {found:?}");
+            }
+        }
+    }
+
+    /// Mallory has every key. Whoever noted the tree needs no checkpoint to tell.
+    #[tokio::test]
+    async fn a_tree_that_was_rewritten_with_every_key_does_not_begin_with_the_one_that_was_noted() {
+        let (original, marks) = grown().await;
+        let trees = BTreeMap::from([(
+            evidence_of("z-1"),
+            caracal_ledger::Head { content_sha256: "0".repeat(64), ..marks.trees[&evidence_of("z-1")].clone() },
+        )]);
+        let other = Marks { trees, ..marks };
+        for begin in [Begin::AtMarks, Begin::AtFirst] {
+            let found = problems(&pass(&original.copy(), &other, begin).await, &evidence_of("z-1"));
+            let [Problem::TreeDamaged { reason }] = &found[..] else { panic!("{found:?}") };
+            assert!(reason.contains("rewritten"), "{reason}");
+        }
+    }
+}
+
 mod t06_retention {
     use caracal_authority::Timestamp;
     use caracal_store::retention;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use caracal_authority::Timestamp;
 use caracal_ledger::{
-    Begin, Chain, Head, Ingested, LedgerReport, Problem, SweepMarks, find_rollback, read_event, verify_store_marked,
+    Begin, Chain, Head, Ingested, LedgerReport, Marks, Problem, SweepMarks, find_rollback, read_event,
+    verify_store_marked,
 };
 use caracal_store::evidence::{self, ChainRow};
 use caracal_store::{Store, StoreError, retention};
@@ -153,12 +154,13 @@ mod t06_evidence_retention {
 mod t06_evidence_marks {
     use super::*;
 
-    fn marks(original: &Original, at: &[(&str, i64)]) -> BTreeMap<Chain, Head> {
+    fn marks(original: &Original, at: &[(&str, i64)]) -> Marks {
         let row = |number: i64| original.hash_of(&format!("e-{number}"));
-        at.iter().map(|(of, seq)| (evidence_of(of), Head { chain_seq: *seq, content_sha256: row(*seq) })).collect()
+        let events = at.iter().map(|(of, seq)| (evidence_of(of), Head { chain_seq: *seq, content_sha256: row(*seq) }));
+        Marks { events: events.collect(), ..Marks::default() }
     }
 
-    async fn behind(copy: &Stored, heads: &BTreeMap<Chain, Head>, marks: &BTreeMap<Chain, Head>) -> LedgerReport {
+    async fn behind(copy: &Stored, heads: &BTreeMap<Chain, Head>, marks: &Marks) -> LedgerReport {
         let key = key();
         let marked = (marks, Begin::AtMarks);
         let reports = copy.read(async |tx| {
@@ -200,7 +202,8 @@ mod t06_evidence_marks {
             let report = behind(&original.tampered(sql), &none, &marks).await;
             assert_eq!(found(&report).first().cloned(), expected, "{sql}");
         }
-        let other = BTreeMap::from([(evidence_of("z-1"), Head { chain_seq: 4, content_sha256: "0".repeat(64) })]);
+        let events = BTreeMap::from([(evidence_of("z-1"), Head { chain_seq: 4, content_sha256: "0".repeat(64) })]);
+        let other = Marks { events, ..Marks::default() };
         let report = behind(&original.copy(), &none, &other).await;
         assert_eq!(found(&report), [Problem::HeadMismatch { recorded: 4 }]);
     }
@@ -217,22 +220,30 @@ mod t06_evidence_marks {
     #[test]
     fn marks_are_kept_only_go_on_and_are_not_heads() {
         let dir = tempfile::tempdir().unwrap();
-        let at = |chain_seq| (evidence_of("z-1"), Head { chain_seq, content_sha256: "a".repeat(64) });
+        let head = |chain_seq| Head { chain_seq, content_sha256: "a".repeat(64) };
+        let at = |event, tree| Marks {
+            events: BTreeMap::from([(evidence_of("z-1"), head(event))]),
+            trees: BTreeMap::from([(evidence_of("z-1"), head(tree))]),
+        };
         let marks = SweepMarks::open(dir.path(), key(), false).unwrap();
         assert!(marks.read().is_empty());
-        marks.record(&[at(7)]).unwrap();
-        marks.record(&[at(5)]).unwrap();
+        marks.record(&at(7, 5)).unwrap();
+        marks.record(&at(5, 6)).unwrap();
         drop(marks);
         let again = SweepMarks::open(dir.path(), key(), false).unwrap();
-        assert_eq!(again.read(), BTreeMap::from([at(7)]));
+        assert_eq!(again.read(), at(7, 6));
         drop(again);
         // A heads file in its place would let rows pass that nobody verified.
         let mut heads = caracal_ledger::HeadsFile::open(dir.path(), key()).unwrap();
-        heads.record(&[at(9)]).unwrap();
+        heads.record(&[(evidence_of("z-1"), head(9))]).unwrap();
         heads.close().unwrap();
-        std::fs::copy(dir.path().join("heads.log"), dir.path().join("swept/heads.log")).unwrap();
-        assert!(SweepMarks::open(dir.path(), key(), false).is_err());
-        assert!(SweepMarks::open(dir.path(), key(), true).unwrap().read().is_empty(), "told to forget");
+        for (from, to) in [("heads.log", "swept/heads.log"), ("swept/heads.log", "swept/trees/heads.log")] {
+            let before = std::fs::read(dir.path().join(to)).unwrap();
+            std::fs::copy(dir.path().join(from), dir.path().join(to)).unwrap();
+            assert!(SweepMarks::open(dir.path(), key(), false).is_err(), "{from} as {to}");
+            std::fs::write(dir.path().join(to), before).unwrap();
+        }
+        assert!(SweepMarks::open(dir.path(), key(), true).unwrap().read() == Marks::default(), "told to forget");
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is removed of the evidence, and what is asked of it beside.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Make;
@@ -7,6 +8,7 @@ use super::fixtures::{at, fresh, start, zone};
 use super::repositories::samples;
 use crate::error::StoreError;
 use crate::evidence::{self, EvidenceRow};
+use crate::exports::{self, Exported, Planned};
 use crate::retention::{self, Anchor, Retention};
 use crate::store::Store;
 
@@ -135,4 +137,54 @@ pub async fn an_event_is_found_by_its_identity_and_its_place(make: Make) {
     assert_eq!(evidence::list_between(&mut read, 0, 9, 2).await.unwrap(), rows[..2]);
     let mut other = snapshot.zone(&zone("z-2"));
     assert_eq!(evidence::find_by_identity(&mut other, "e-3", at_three).await.unwrap(), None);
+}
+
+/// Two processes that both export can't both go on.
+pub async fn how_far_evidence_was_exported_replaces_what_it_was_made_of_only(make: Make) {
+    let fresh = fresh(make).await;
+    let found = async || exports::find(&mut fresh.store.snapshot().await.unwrap().deployment()).await.unwrap();
+    let replace = async |old: Option<&Exported>, new: &Exported| {
+        let changed: Result<bool, StoreError> = fresh
+            .store
+            .commit_deployment((old.cloned(), new.clone()), |tx, (old, new)| {
+                Box::pin(async move { exports::replace(tx, old.as_ref(), new).await })
+            })
+            .await;
+        changed.unwrap()
+    };
+    assert_eq!(found().await, None);
+    let zones = BTreeMap::from([("z-1".to_owned(), 7), ("z-2".to_owned(), 9)]);
+    let first = Exported { hour: 3_600, part: 1, zones: zones.clone(), planned: None };
+    let second = Exported { planned: Some(Planned { zones, ends_hour: false }), ..first.clone() };
+    assert!(!replace(Some(&first), &second).await, "nothing is there yet");
+    assert!(replace(None, &first).await);
+    assert!(!replace(None, &second).await, "it is there by now");
+    assert!(replace(Some(&first), &second).await);
+    assert!(!replace(Some(&first), &first).await, "it is another by now");
+    assert_eq!(found().await, Some(second.clone()));
+    assert_eq!((second.through("z-2"), second.through("z-3")), (9, 0));
+}
+
+/// An hour's events are told by position: one that says an earlier hour and lies behind comes with the next.
+pub async fn what_is_exported_next_is_found_by_its_place(make: Make) {
+    let fresh = fresh(make).await;
+    add(&fresh.store, "z-1", (1..=3).map(|seq| stored("z-1", seq, seq.unsigned_abs())).collect()).await;
+    add(&fresh.store, "z-1", vec![stored("z-1", 4, 1)]).await;
+    add(&fresh.store, "z-2", vec![stored("z-2", 1, 5)]).await;
+    let mut snapshot = fresh.store.snapshot().await.unwrap();
+    let newest = exports::list_newest(&mut snapshot.deployment()).await.unwrap();
+    assert_eq!(newest, [(zone("z-1"), 4), (zone("z-2"), 1)]);
+    for (of, after, hours, last) in [
+        ("z-1", 0, 1, None),
+        ("z-1", 0, 2, Some(4)),
+        ("z-1", 1, 4, Some(4)),
+        ("z-1", 4, 9, None),
+        ("z-2", 0, 5, None),
+        ("z-2", 0, 6, Some(1)),
+        ("z-none", 0, 9, None),
+    ] {
+        let before = start().plus(Duration::from_secs(hours * 3_600)).as_micros();
+        let found = exports::find_last_stored(&mut snapshot.zone(&zone(of)), after, before).await.unwrap();
+        assert_eq!(found, last, "{of} behind {after} before hour {hours}");
+    }
 }

@@ -7,7 +7,9 @@ use ring::{digest, hmac};
 
 use super::*;
 
-const REGION: &str = "eu-central-1";
+pub(super) const REGION: &str = "eu-central-1";
+/// What decides must be signed, or somebody else could change it.
+const NEEDED: [&str; 3] = ["host", "x-amz-date", "x-amz-target"];
 const LEND: &str = "/v2/credentials/4c1b";
 
 fn error(code: &str) -> Reply {
@@ -16,7 +18,7 @@ fn error(code: &str) -> Reply {
 
 /// Whether `request` is signed with `secret`, by the service's own rules: the signature is over the method, the path, the
 /// headers that it names, and the body.
-fn is_signed(request: &Received, id: &str, secret: &str) -> bool {
+pub(super) fn is_signed(request: &Received, id: &str, secret: &str, of: &str, needed: &[&str]) -> bool {
     let given = request.header("authorization").unwrap_or_default();
     let part = |name: &str| {
         let behind = given.split_once(&format!("{name}="))?.1;
@@ -28,7 +30,7 @@ fn is_signed(request: &Received, id: &str, secret: &str) -> bool {
         return false;
     };
     let [key_id, day, region, service, last] = credential.split('/').collect::<Vec<_>>()[..] else { return false };
-    if (key_id, region, service, last) != (id, REGION, "secretsmanager", "aws4_request") {
+    if (key_id, region, service, last) != (id, REGION, of, "aws4_request") {
         return false;
     }
     let date = request.header("x-amz-date").unwrap_or_default();
@@ -45,8 +47,6 @@ fn is_signed(request: &Received, id: &str, secret: &str) -> bool {
         |key: &[u8], text: &str| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text.as_bytes()).as_ref().to_vec();
     let day_key = mac(format!("AWS4{secret}").as_bytes(), day);
     let key = mac(&mac(&mac(&day_key, region), service), "aws4_request");
-    // What decides must be signed, or somebody else could change it.
-    let needed = ["host", "x-amz-date", "x-amz-target"];
     needed.iter().all(|name| names.split(';').any(|signed| signed == *name)) && hex(&mac(&key, &to_sign)) == signature
 }
 
@@ -77,8 +77,8 @@ impl Aws {
             Some(number) if number.parse::<usize>().unwrap() <= self.taken_back => {
                 return error("ExpiredTokenException");
             }
-            Some(number) => is_signed(request, &format!("ASIA{number}"), "lent-secret"),
-            None => is_signed(request, "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG"),
+            Some(number) => is_signed(request, &format!("ASIA{number}"), "lent-secret", "secretsmanager", &NEEDED),
+            None => is_signed(request, "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG", "secretsmanager", &NEEDED),
         };
         if !signed {
             return error("InvalidSignatureException");
@@ -133,7 +133,7 @@ fn server() -> (FakeServer, Arc<Mutex<Aws>>) {
     (FakeServer::https(&[], move |request| answers.lock().unwrap().answer(request)), aws)
 }
 
-fn static_keys(password: &str) -> AwsCredentials {
+pub(super) fn static_keys(password: &str) -> AwsCredentials {
     let keys = AwsKeys { id: "AKIDEXAMPLE".to_owned(), secret: secret(password), session: None };
     AwsCredentials::Static(Arc::new(keys))
 }
