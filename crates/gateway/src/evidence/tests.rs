@@ -178,7 +178,7 @@ mod t06_evidence_on_disk {
 
     /// A log over the store in `root`, with a spool beside it.
     fn log(root: &Path) -> Arc<EvidenceLog> {
-        let store = Store::open(&SqliteOptions::in_directory(&root.join("store")), Arc::new(SystemClock)).unwrap();
+        let store = Store::open(&SqliteOptions::in_directory(root.join("store")), Arc::new(SystemClock)).unwrap();
         let (denials, metrics) = (Arc::new(AnonymousDenials::default()), Arc::new(Metrics::default()));
         let spool = Spool::open(root.join("spool"), key()).unwrap();
         Arc::new(EvidenceLog::new((store, Ledger::new(Some(key()))), denials, metrics, Some(Arc::new(spool))))
