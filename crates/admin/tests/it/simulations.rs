@@ -66,6 +66,26 @@ async fn a_simulation_shows_the_decision_in_its_whole_shape() {
 }
 
 #[tokio::test]
+async fn a_policy_that_is_archived_goes_on_deciding_in_the_sets_that_have_it() {
+    let setting = Setting::new().await;
+    let version = setting.simulable().await;
+    assert_eq!(setting.activate(&setting.set, &version).await["activated"], true);
+    let question = json!({"version_id": version, "input": setting.mint()});
+    let before = setting.simulate(question.clone()).await.is(200);
+    assert_eq!(before["explanation"]["decision"], "allow");
+    let policies = format!("/v1/zones/{}/policies", setting.zone);
+    let listed = setting.world.get(&policies).await.is(200);
+    for policy in listed["items"].as_array().unwrap() {
+        let path = format!("{policies}/{}", policy["id"].as_str().unwrap());
+        assert_eq!(setting.world.call("DELETE", &path, None).await.status, 204);
+    }
+    assert_eq!(setting.world.get(&policies).await.is(200)["items"], json!([]));
+    assert_eq!(setting.simulate(question).await.is(200), before);
+    let set = setting.world.get(&format!("{}/{}", setting.sets, setting.set)).await.is(200);
+    assert_eq!(set["active_version_id"], json!(version));
+}
+
+#[tokio::test]
 async fn without_an_input_nothing_is_evaluated_and_nothing_is_odd() {
     let setting = Setting::new().await;
     let version = setting.simulable().await;
