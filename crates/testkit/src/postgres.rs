@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{self, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
+use std::thread;
 
 use crate::directory::Directory;
 use crate::server::{self, Missing, NotStarted, Process};
@@ -172,9 +173,9 @@ const SERVER: &str = "CARACAL_TEST_POSTGRES_URL";
 const TEMPLATE: &str = "CARACAL_TEST_POSTGRES_TEMPLATE";
 
 /// Databases of this process that nobody uses any more. The server writes down everything it holds, of every database,
-/// before it removes one, so they are removed many at once.
+/// before it removes one, and once for all that are removed at the same moment. So they are removed many at once.
 static LEFT: Mutex<Vec<String>> = Mutex::new(Vec::new());
-const LEFT_AT_MOST: usize = 48;
+const LEFT_AT_MOST: usize = 24;
 
 /// A database of its own on the server that the suite was given. Its space is given back some time after this value is
 /// dropped: by this process, or by the next that makes one.
@@ -200,7 +201,10 @@ impl Database {
             what: WHAT,
             reason: format!("{SERVER} is not set; run `cargo xtask services -- cargo test …`"),
         })?;
-        FIRST.call_once(|| remove_left_behind(&server));
+        FIRST.call_once(|| {
+            let server = server.clone();
+            let _ = thread::spawn(move || remove_left_behind(&server));
+        });
         let database = Self { server, name: Self::fresh_name() };
         database.make(template)?;
         Ok(database)
@@ -271,9 +275,10 @@ impl Drop for Database {
             let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
             left.push(std::mem::take(&mut self.name));
             if left.len() >= LEFT_AT_MOST {
-                let names = std::mem::take(&mut *left);
+                let (server, names) = (self.server.clone(), std::mem::take(&mut *left));
                 drop(left);
-                let _ = tell(&self.server, &names.iter().map(|name| removal(name)).collect::<Vec<_>>());
+                // No test waits for it. What the end of this process leaves undone the next does.
+                let _ = thread::spawn(move || remove(&server, &names));
             }
         }
     }
@@ -295,9 +300,23 @@ fn remove_left_behind(server: &str) {
         let number = name.trim_start_matches('t').split('_').next().unwrap_or_default();
         !Command::new("kill").args(["-0", number]).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
     };
-    let removals: Vec<String> = names.filter(is_over).map(removal).collect();
-    if !removals.is_empty() {
-        let _ = tell(server, &removals);
+    let names: Vec<String> = names.filter(is_over).map(str::to_owned).collect();
+    remove(server, &names);
+}
+
+/// Removes databases, many at the same moment.
+fn remove(server: &str, names: &[String]) {
+    let Some(psql) = server::find(&["psql"], &programs().into_iter().collect::<Vec<_>>()) else { return };
+    for some in names.chunks(LEFT_AT_MOST) {
+        let each = some.iter().map(|name| {
+            let mut command = Command::new(&psql);
+            command.args([server, "-qXc", &removal(name)]).stdout(Stdio::null()).stderr(Stdio::null());
+            command.spawn()
+        });
+        let each: Vec<_> = each.flatten().collect();
+        for mut one in each {
+            let _ = one.wait();
+        }
     }
 }
 
