@@ -11,6 +11,9 @@ use caracal::settings::UpFlags;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Decides what an AI agent may do before it does it, proves what it did, and takes authority back at once.
 #[derive(Parser)]
 #[command(name = "caracal", disable_version_flag = true, arg_required_else_help = true)]

@@ -1,8 +1,11 @@
-//! Group commit. One thread owns the writing connection. It takes every change that is waiting, runs each in a
-//! savepoint of one transaction, commits once, and only then answers: concurrent changes share one sync.
+//! Group commit. One thread owns the writing connection. It takes every change that is waiting, runs each in one
+//! transaction, commits once, and only then answers: concurrent changes share one sync.
 //!
-//! A change that fails is rolled back to its savepoint and does not disturb the others of its group. Answers, failures
-//! included, leave only after the commit, because a change may have judged by what another of its group wrote.
+//! A change that fails does not disturb the others of its group. Most do so before they have written anything, and leave
+//! nothing to undo. Where one has written, the transaction is rolled back and the whole group run again, each change in a
+//! savepoint of its own: a savepoint keeps a copy of every page that is changed under it, which is too much to pay for
+//! what almost never happens. Answers, failures included, leave only after the commit, because a change may have judged
+//! by what another of its group wrote.
 //!
 //! Three things end differently:
 //!
@@ -32,6 +35,8 @@ use crate::error::StoreError;
 use crate::store::BoxFuture;
 use crate::tx::{Engine, Tx};
 use crate::version::Versions;
+
+const BEGIN: &str = "BEGIN IMMEDIATE";
 
 /// Changes that share one commit, at most.
 pub(crate) const GROUP: usize = 256;
@@ -164,24 +169,21 @@ impl Writer {
             settle([first], Some(&stopped()));
             return self;
         }
-        if let Err(error) = self.connection.execute_batch("BEGIN IMMEDIATE") {
+        if let Err(error) = self.connection.execute_batch(BEGIN) {
             settle([first], Some(&unavailable(error)));
             return self;
         }
         let versions = std::mem::take(&mut self.versions);
         let mut tx = Tx::new(Engine::Sqlite(self.connection), self.shared.clock.now(), versions);
-        let (mut done, mut kept, mut lost) = (Vec::new(), 0, None);
+        let mut group = Group::default();
         let mut next = Some(first);
-        while let Some(mut job) = next.take() {
-            match run_in_savepoint(&mut tx, job.as_mut(), self.shared.clock.as_ref()) {
-                Ok(keep) => kept += u64::from(keep),
-                Err(error) => lost = Some(error),
-            }
-            done.push(job);
-            if lost.is_none() && done.len() < GROUP {
+        while let Some(job) = next.take() {
+            group.add(&mut tx, job, self.shared.clock.as_ref());
+            if group.lost.is_none() && group.done.len() < GROUP {
                 next = self.orders.next_waiting();
             }
         }
+        let Group { done, kept, lost, .. } = group;
         let Tx { engine, versions, moved, effects, .. } = tx;
         let Engine::Sqlite(connection) = engine else { unreachable!("it was one when it went in") };
         self.connection = connection;
@@ -232,12 +234,106 @@ impl Writer {
     }
 }
 
+/// Changes of one transaction.
+#[derive(Default)]
+struct Group {
+    done: Vec<Box<dyn Job>>,
+    /// How many of them changed something, and stay.
+    kept: u64,
+    /// Why none of them stays.
+    lost: Option<StoreError>,
+    /// Whether one had to be undone, and so each has a savepoint.
+    careful: bool,
+}
+
+impl Group {
+    /// Runs one more change.
+    fn add(&mut self, tx: &mut Tx, mut job: Box<dyn Job>, clock: &dyn Clock) {
+        if !self.careful {
+            match run(tx, job.as_mut(), clock) {
+                Ran::Kept => self.kept += 1,
+                Ran::LeftNothing => {}
+                Ran::ToBeUndone => {
+                    self.done.push(job);
+                    return self.start_over(tx, clock);
+                }
+            }
+        } else {
+            self.add_in_savepoint(tx, job.as_mut(), clock);
+        }
+        self.done.push(job);
+    }
+
+    /// Undoes everything, and does it again with care.
+    fn start_over(&mut self, tx: &mut Tx, clock: &dyn Clock) {
+        self.careful = true;
+        self.kept = 0;
+        tx.effects.messages.clear();
+        tx.effects.heads.clear();
+        if let Err(error) = begin_again(tx) {
+            self.lost = Some(error);
+            return;
+        }
+        let mut jobs = std::mem::take(&mut self.done);
+        for job in &mut jobs {
+            if self.lost.is_none() {
+                self.add_in_savepoint(tx, job.as_mut(), clock);
+            }
+        }
+        self.done = jobs;
+    }
+
+    fn add_in_savepoint(&mut self, tx: &mut Tx, job: &mut dyn Job, clock: &dyn Clock) {
+        match run_in_savepoint(tx, job, clock) {
+            Ok(keep) => self.kept += u64::from(keep),
+            Err(error) => self.lost = Some(error),
+        }
+    }
+}
+
+/// What became of a change that was run without a savepoint.
+enum Ran {
+    Kept,
+    /// It failed before it had written anything.
+    LeftNothing,
+    /// It failed, and something of it may be there; or the engine has given up the transaction.
+    ToBeUndone,
+}
+
+fn run(tx: &mut Tx, job: &mut dyn Job, clock: &dyn Clock) -> Ran {
+    tx.now = clock.now();
+    let written = |tx: &Tx| match &tx.engine {
+        Engine::Sqlite(connection) if !connection.is_autocommit() => Some(connection.total_changes()),
+        _ => None,
+    };
+    let (before, effects) = (written(tx), (tx.effects.messages.len(), tx.effects.heads.len()));
+    if attempted(tx, job) {
+        return Ran::Kept;
+    }
+    tx.effects.messages.truncate(effects.0);
+    tx.effects.heads.truncate(effects.1);
+    if before.is_some() && before == written(tx) { Ran::LeftNothing } else { Ran::ToBeUndone }
+}
+
+/// Runs the change. `true` if what it wrote shall stay.
+fn attempted(tx: &mut Tx, job: &mut dyn Job) -> bool {
+    caught(|| polled_once(job.run(tx)), "a change panicked and was rolled back").flatten().unwrap_or(false)
+}
+
+fn begin_again(tx: &mut Tx) -> Result<(), StoreError> {
+    let Engine::Sqlite(connection) = &mut tx.engine else { return Err(awaited_elsewhere()) };
+    if !connection.is_autocommit() {
+        connection.execute_batch("ROLLBACK").map_err(unavailable)?;
+    }
+    connection.execute_batch(BEGIN).map_err(unavailable)
+}
+
 /// Whether what the change wrote stays. An error says that the whole transaction is lost.
 fn run_in_savepoint(tx: &mut Tx, job: &mut dyn Job, clock: &dyn Clock) -> Result<bool, StoreError> {
     tx.now = clock.now();
     let before = (tx.effects.messages.len(), tx.effects.heads.len());
     savepoint(tx, "SAVEPOINT change")?;
-    let keep = caught(|| polled_once(job.run(tx)), "a change panicked and was rolled back").flatten().unwrap_or(false);
+    let keep = attempted(tx, job);
     if !keep {
         tx.effects.messages.truncate(before.0);
         tx.effects.heads.truncate(before.1);
