@@ -385,14 +385,14 @@ impl Tenant {
         let base = format!("{}/zones/{}", system.url("coordinator"), self.zone);
         let mut sessions = Vec::new();
         for _ in 0..2 {
-            let body = json!({"application_id": self.application, "labels": ["reader"], "ttl_seconds": 3600});
+            let body = json!({"application_id": self.application, "labels": ["reader"], "ttl_seconds": 86400});
             let started = http.json(Method::POST, &format!("{base}/agents"), &bearer, Some(body)).await.unwrap();
             sessions.push(started.text("agent_session_id"));
         }
         let body = json!({
             "issuer_application_id": self.application, "receiver_application_id": self.application,
             "source_session_id": sessions[0], "target_session_id": sessions[1],
-            "scopes": ["notes:read"], "constraints": {"resources": [NOTES]}, "ttl_seconds": 3600
+            "scopes": ["notes:read"], "constraints": {"resources": [NOTES]}, "ttl_seconds": 86400
         });
         let lent = http.json(Method::POST, &format!("{base}/delegations"), &bearer, Some(body)).await.unwrap();
         (sessions.remove(1), lent.text("delegation_edge_id"))
