@@ -245,7 +245,7 @@ impl<'b> PresentedMandate<'b> {
             Refusal::KeysUnavailable
         })?;
         let key = key.ok_or(Refusal::BadSignature)?;
-        self.token.verify(&key).map_err(|_| Refusal::BadSignature)?;
+        self.token.verify_once(&key).map_err(|_| Refusal::BadSignature)?;
         let anchors = Anchors::of(zone.clone(), kid, |claim| text(&self.token, claim));
         let subject_kind = match text(&self.token, "sub_type") {
             Some("user") => Some("user"),

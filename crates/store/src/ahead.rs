@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// What is known of a decision before anything was read. Whatever is named here may be missing, or be somebody else's.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Hash)]
 pub struct Named<'n> {
     /// The application that asks.
     pub application: Option<&'n ApplicationId>,

@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use crate::clock::Clock;
 use crate::directory::{self, Kind, OpenDirectory};
 use crate::error::{OpenError, StoreError};
+use crate::facts::Facts;
 use crate::sqlite::SqliteOptions;
 use crate::store::Connections;
 use crate::tx::{Engine, Tx};
@@ -23,6 +24,7 @@ pub(crate) struct Embedded {
     ended: watch::Receiver<()>,
     readers: Readers,
     versions: Arc<RwLock<Versions>>,
+    facts: Arc<Facts>,
     /// Held until the writer has closed its connection too: two processes never own one embedded store (threat T17).
     _lock: Arc<File>,
 }
@@ -41,11 +43,13 @@ impl Embedded {
         let (end, ended) = watch::channel(());
         let shared = Shared::new(clock);
         let versions = Arc::new(RwLock::new(Versions::default()));
+        let facts = Arc::new(Facts::new());
         let writer = Writer {
             connection,
             orders: Orders::new(waiting),
             shared: shared.clone(),
             published: versions.clone(),
+            facts: facts.clone(),
             versions: Versions::default(),
         };
         let lock = Arc::new(lock);
@@ -64,7 +68,7 @@ impl Embedded {
             })?;
         let (all, permits) = (readers.len(), Arc::new(Semaphore::new(readers.len())));
         let readers = Readers { idle: Arc::new(Mutex::new(readers)), permits, all };
-        Ok(Self { shared, orders: Mutex::new(Some(orders)), ended, readers, versions, _lock: lock })
+        Ok(Self { shared, orders: Mutex::new(Some(orders)), ended, readers, versions, facts, _lock: lock })
     }
 
     pub(crate) fn shared(&self) -> &Shared {
@@ -74,6 +78,11 @@ impl Embedded {
     /// What committed changes have made of the zone's version.
     pub(crate) fn version(&self, zone: &ZoneId) -> ZoneVersion {
         self.versions.read().unwrap_or_else(PoisonError::into_inner).of(zone)
+    }
+
+    /// What decisions were made on.
+    pub(crate) fn facts(&self) -> &Facts {
+        &self.facts
     }
 
     pub(crate) async fn begin(&self) -> Result<(Tx, Reader), StoreError> {

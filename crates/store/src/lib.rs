@@ -31,6 +31,7 @@ pub mod envelopes;
 mod error;
 pub mod evidence;
 pub mod exports;
+mod facts;
 pub mod forgetting;
 pub mod grants;
 pub mod holdings;

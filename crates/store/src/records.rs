@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::ahead::by_id;
 use crate::error::StoreError;
 use crate::tx::{ZoneRead, ZoneWrite};
-use crate::value::{Bind, Row, params};
+use crate::value::{Bind, Param, Row, Value, params};
 
 /// Who vouched for a user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,7 +127,31 @@ pub async fn add(tx: &mut ZoneWrite<'_>, record: &RecordRow) -> Result<(), Store
         record.created_at,
         provenance
     ];
-    tx.tx.append(sql, params).await.map(|_| ())
+    tx.tx.append(sql, params).await?;
+    if tx.tx.is_embedded() {
+        // In the order of `COLUMNS`. It will be asked for in a moment, when the mandate is presented.
+        let values = [
+            zone.bind(),
+            record.id.bind(),
+            record.kind.bind(),
+            record.subject_id.bind(),
+            record.client_id.bind(),
+            record.use_class.bind(),
+            record.jti.bind(),
+            "active".bind(),
+            record.parent_id.bind(),
+            record.agent_session_id.bind(),
+            record.delegation_edge_id.bind(),
+            record.expires_at.bind(),
+            record.created_at.bind(),
+            Param::Null,
+            Param::Null,
+            provenance.bind(),
+        ];
+        let values = values.into_iter().map(Value::from_param).collect();
+        tx.tx.effects.records.push((zone, Row { values }));
+    }
+    Ok(())
 }
 
 /// Revokes the record and everything that descends from it; the first reason and time stay. Returns the ids that

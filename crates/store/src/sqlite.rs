@@ -43,7 +43,7 @@ pub(crate) fn connect_writer(path: &Path, max_pages: Option<u32>) -> rusqlite::R
     // Without recursive triggers a REPLACE would remove rows past the triggers that forbid it.
     connection.execute_batch(
         "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=4000; PRAGMA foreign_keys=ON;
-         PRAGMA recursive_triggers=ON; PRAGMA cache_size=-65536;",
+         PRAGMA recursive_triggers=ON; PRAGMA cache_size=-32768;",
     )?;
     if let Some(pages) = max_pages {
         connection.execute_batch(&format!("PRAGMA max_page_count={pages}"))?;
@@ -55,7 +55,8 @@ pub(crate) fn connect_writer(path: &Path, max_pages: Option<u32>) -> rusqlite::R
 pub(crate) fn connect_reader(path: &Path) -> rusqlite::Result<Connection> {
     // A read-only handle could not recover the WAL's index; `query_only` forbids changes just as well.
     let connection = connect(path)?;
-    connection.execute_batch("PRAGMA query_only=ON; PRAGMA cache_size=-16384; PRAGMA mmap_size=268435456;")?;
+    // Every commit of the writer empties a reader's cache, so a large one would only take memory.
+    connection.execute_batch("PRAGMA query_only=ON; PRAGMA cache_size=-2048; PRAGMA mmap_size=268435456;")?;
     Ok(connection)
 }
 

@@ -29,6 +29,7 @@ use crate::directory;
 use crate::effects::Observer;
 use crate::embedded::{Embedded, Reader};
 use crate::error::{OpenError, StoreError};
+use crate::facts::Memory;
 use crate::postgres::{Lane, Postgres, PostgresOptions, Seat};
 use crate::sqlite::SqliteOptions;
 use crate::tx::{DeploymentRead, DeploymentWrite, Engine, Tx, ZoneRead, ZoneWrite};
@@ -114,15 +115,32 @@ impl Store {
     ) -> Result<(ZoneVersion, Snapshot), StoreError> {
         match &self.engine {
             Handle::Embedded(embedded) => {
-                // Taken first: the facts may be newer than the version, never older.
+                // Taken first: the facts may be newer than the version, never older. And the page before the snapshot.
                 let version = embedded.version(zone);
-                Ok((version, self.snapshot().await?))
+                let page = embedded.facts().page(zone);
+                let mut snapshot = self.snapshot().await?;
+                snapshot.tx().memory = Memory::filling(page, embedded.facts().shape(named));
+                Ok((version, snapshot))
             }
             Handle::Postgres(postgres) => {
                 let (tx, version) = Box::pin(postgres.begin(Some((zone, named)))).await?;
                 Ok((version, Snapshot { tx: Some(tx), reader: None }))
             }
         }
+    }
+
+    /// The same without looking into the store, where everything that such a decision asks is in memory: none where it is not.
+    /// See whether the snapshot [is incomplete](Snapshot::is_incomplete) before you go by what was read.
+    pub fn remembered_decision(&self, zone: &ZoneId, named: &Named<'_>) -> Option<(ZoneVersion, Snapshot)> {
+        let Handle::Embedded(embedded) = &self.engine else { return None };
+        let (version, shape) = (embedded.version(zone), embedded.facts().shape(named));
+        let page = embedded.facts().page(zone);
+        if !page.has(shape, named.record) || self.shared().stopped.is_set() {
+            return None;
+        }
+        let mut tx = Tx::new(Engine::Remembered, self.now(), Versions::default());
+        tx.memory = Memory::only(page, shape);
+        Some((version, Snapshot { tx: Some(tx), reader: None }))
     }
 
     /// Runs one change of one zone. `change` is a function of `input` alone.
@@ -302,6 +320,12 @@ impl Snapshot {
         self.tx().now
     }
 
+    /// Whether something was asked of a [`remembered_decision`](Store::remembered_decision) that was not in memory. Then whatever
+    /// came of it is void, and the store has to be asked.
+    pub fn is_incomplete(&mut self) -> bool {
+        self.tx().memory.has_missed()
+    }
+
     #[allow(clippy::expect_used, reason = "the transaction is taken only by drop")]
     fn tx(&mut self) -> &mut Tx {
         self.tx.as_mut().expect("present until dropped")
@@ -310,9 +334,9 @@ impl Snapshot {
 
 impl Drop for Snapshot {
     fn drop(&mut self) {
-        if let (Some(Tx { engine: Engine::Sqlite(connection), .. }), Some(reader)) =
-            (self.tx.take(), self.reader.take())
-        {
+        let Some(Tx { engine, memory, failed, .. }) = self.tx.take() else { return };
+        memory.conclude(failed);
+        if let (Engine::Sqlite(connection), Some(reader)) = (engine, self.reader.take()) {
             reader.give_back(connection);
         }
     }

@@ -9,6 +9,7 @@ use caracal_authority::{Timestamp, ZoneId};
 use crate::ahead::Ahead;
 use crate::effects::Committed;
 use crate::error::StoreError;
+use crate::facts::{Memory, NotRemembered, Touched};
 use crate::postgres::Session;
 use crate::sqlite;
 use crate::value::{Param, Row};
@@ -28,6 +29,9 @@ pub(crate) struct Tx {
     pub(crate) failed: bool,
     /// What was asked together with the opening of the transaction; empty where it can change the store.
     pub(crate) ahead: Ahead,
+    /// What it has to do with the facts that are kept in memory.
+    pub(crate) memory: Memory,
+    pub(crate) touched: Touched,
     /// Whether the running change is upkeep: it holds no lock, so it must not touch what decisions are made on.
     pub(crate) upkeep: bool,
 }
@@ -36,6 +40,8 @@ pub(crate) struct Tx {
 pub(crate) enum Engine {
     Sqlite(rusqlite::Connection),
     Postgres(Box<Session>),
+    /// No transaction at all: what the embedded engine has in memory.
+    Remembered,
 }
 
 impl Tx {
@@ -50,6 +56,8 @@ impl Tx {
             moved,
             failed: false,
             ahead: Ahead::default(),
+            memory: Memory::None,
+            touched: Touched::default(),
             upkeep: false,
         }
     }
@@ -59,9 +67,16 @@ impl Tx {
         if let Some(rows) = self.ahead.find(sql, params) {
             return Ok(rows);
         }
+        if let Some(rows) = self.memory.find(self.scope.as_ref(), sql, params) {
+            return rows.map_err(|NotRemembered| self.not_remembered());
+        }
         self.effects.statements += 1;
         let rows = match &mut self.engine {
-            Engine::Sqlite(connection) => sqlite::query(connection, sql, params),
+            Engine::Remembered => return Err(self.not_remembered()),
+            Engine::Sqlite(connection) => {
+                let rows = sqlite::query(connection, sql, params);
+                rows.inspect(|rows| self.memory.keep(self.scope.as_ref(), sql, params, rows))
+            }
             // Boxed, so that the futures of everything above stay as small as the embedded engine needs them.
             Engine::Postgres(session) => Box::pin(session.query(self.scope.as_ref(), sql, params)).await,
         };
@@ -101,14 +116,24 @@ impl Tx {
     pub(crate) async fn append(&mut self, sql: &str, params: &[Param<'_>]) -> Result<usize, StoreError> {
         self.effects.statements += 1;
         let changed = match &mut self.engine {
-            Engine::Sqlite(connection) => sqlite::execute(connection, sql, params),
+            Engine::Sqlite(connection) => {
+                self.touched.note(self.scope.as_ref(), sql);
+                sqlite::execute(connection, sql, params)
+            }
             Engine::Postgres(session) => Box::pin(session.execute(self.scope.as_ref(), sql, params)).await,
+            Engine::Remembered => return Err(self.not_remembered()),
         };
         changed.inspect_err(|_| self.failed = true)
     }
 
     pub(crate) fn is_embedded(&self) -> bool {
-        matches!(self.engine, Engine::Sqlite(_))
+        matches!(self.engine, Engine::Sqlite(_) | Engine::Remembered)
+    }
+
+    /// Whoever gets this asks the store itself: see [`crate::store::Snapshot::is_incomplete`].
+    fn not_remembered(&mut self) -> StoreError {
+        self.failed = true;
+        StoreError::Unavailable { reason: "it is not in memory".to_owned() }
     }
 
     /// Has the version of `zone` at hand, where the engine does not keep them all in memory.
@@ -124,7 +149,7 @@ impl Tx {
     pub(crate) fn json_member(&self, column: &'static str, key: &str) -> String {
         debug_assert!(key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'));
         match &self.engine {
-            Engine::Sqlite(_) => format!("json_extract({column}, '$.{key}')"),
+            Engine::Sqlite(_) | Engine::Remembered => format!("json_extract({column}, '$.{key}')"),
             Engine::Postgres(_) => format!("(CAST({column} AS jsonb) ->> '{key}')"),
         }
     }
@@ -139,7 +164,9 @@ impl Tx {
     /// The engine's condition that the JSON array in `column` has the text bound at `{}`.
     pub(crate) fn json_array_has(&self, column: &'static str) -> String {
         match &self.engine {
-            Engine::Sqlite(_) => format!("EXISTS (SELECT 1 FROM json_each({column}) member WHERE member.value = {{}})"),
+            Engine::Sqlite(_) | Engine::Remembered => {
+                format!("EXISTS (SELECT 1 FROM json_each({column}) member WHERE member.value = {{}})")
+            }
             Engine::Postgres(_) => format!("CAST({column} AS jsonb) @> to_jsonb(CAST({{}} AS text))"),
         }
     }
@@ -148,7 +175,7 @@ impl Tx {
     pub(crate) fn json_array_contains(&self, column: &'static str, key: &str) -> String {
         debug_assert!(key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'));
         match &self.engine {
-            Engine::Sqlite(_) => {
+            Engine::Sqlite(_) | Engine::Remembered => {
                 format!("EXISTS (SELECT 1 FROM json_each({column}, '$.{key}') member WHERE member.value = {{}})")
             }
             // Whatever is no array has no members.

@@ -90,7 +90,7 @@ macro_rules! params {
 pub(crate) use params;
 
 /// An owned value: of a result row, or to be bound.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Value {
     Null,
     Int(i64),
@@ -131,7 +131,7 @@ impl Bind for Value {
 }
 
 /// One result row.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Row {
     pub(crate) values: Vec<Value>,
 }

@@ -19,6 +19,7 @@
 
 use std::any::Any;
 use std::future::Future;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -30,8 +31,9 @@ use rusqlite::ffi::{SQLITE_IOERR_DIR_FSYNC, SQLITE_IOERR_FSYNC};
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
-use crate::effects::{Committed, Observer};
+use crate::effects::{Committed, Mark, Observer};
 use crate::error::StoreError;
+use crate::facts::Facts;
 use crate::store::BoxFuture;
 use crate::tx::{Engine, Tx};
 use crate::version::Versions;
@@ -151,6 +153,8 @@ pub(crate) struct Writer {
     pub(crate) shared: Shared,
     /// What readers may know of the zones' versions: those of committed groups.
     pub(crate) published: Arc<RwLock<Versions>>,
+    /// What of it decisions remember.
+    pub(crate) facts: Arc<Facts>,
     pub(crate) versions: Versions,
 }
 
@@ -173,7 +177,7 @@ impl Writer {
             settle([first], Some(&unavailable(error)));
             return self;
         }
-        let versions = std::mem::take(&mut self.versions);
+        let versions = mem::take(&mut self.versions);
         let mut tx = Tx::new(Engine::Sqlite(self.connection), self.shared.clock.now(), versions);
         let mut group = Group::default();
         let mut next = Some(first);
@@ -184,7 +188,7 @@ impl Writer {
             }
         }
         let Group { done, kept, lost, .. } = group;
-        let Tx { engine, versions, moved, effects, .. } = tx;
+        let Tx { engine, versions, moved, mut effects, touched, .. } = tx;
         let Engine::Sqlite(connection) = engine else { unreachable!("it was one when it went in") };
         self.connection = connection;
         self.versions = versions;
@@ -199,6 +203,10 @@ impl Writer {
                 None
             }
         };
+        // Before the versions: who sees a new version must not see what was true before it.
+        let added = mem::take(&mut effects.records);
+        self.facts.renew(&touched, if failure.is_none() { added } else { Vec::new() });
+        debug_assert!(self.facts.is_true(&self.connection), "what decisions remember is not what the store holds");
         // A version that moved for a change that was rolled back costs others a second look, nothing more.
         self.published.write().unwrap_or_else(PoisonError::into_inner).publish(&self.versions, moved);
         let failure = failure.or_else(|| self.shared.tell(&effects).err());
@@ -268,13 +276,12 @@ impl Group {
     fn start_over(&mut self, tx: &mut Tx, clock: &dyn Clock) {
         self.careful = true;
         self.kept = 0;
-        tx.effects.messages.clear();
-        tx.effects.heads.clear();
+        tx.effects.back_to(Mark::default());
         if let Err(error) = begin_again(tx) {
             self.lost = Some(error);
             return;
         }
-        let mut jobs = std::mem::take(&mut self.done);
+        let mut jobs = mem::take(&mut self.done);
         for job in &mut jobs {
             if self.lost.is_none() {
                 self.add_in_savepoint(tx, job.as_mut(), clock);
@@ -306,12 +313,11 @@ fn run(tx: &mut Tx, job: &mut dyn Job, clock: &dyn Clock) -> Ran {
         Engine::Sqlite(connection) if !connection.is_autocommit() => Some(connection.total_changes()),
         _ => None,
     };
-    let (before, effects) = (written(tx), (tx.effects.messages.len(), tx.effects.heads.len()));
+    let (before, effects) = (written(tx), tx.effects.mark());
     if attempted(tx, job) {
         return Ran::Kept;
     }
-    tx.effects.messages.truncate(effects.0);
-    tx.effects.heads.truncate(effects.1);
+    tx.effects.back_to(effects);
     if before.is_some() && before == written(tx) { Ran::LeftNothing } else { Ran::ToBeUndone }
 }
 
@@ -331,12 +337,11 @@ fn begin_again(tx: &mut Tx) -> Result<(), StoreError> {
 /// Whether what the change wrote stays. An error says that the whole transaction is lost.
 fn run_in_savepoint(tx: &mut Tx, job: &mut dyn Job, clock: &dyn Clock) -> Result<bool, StoreError> {
     tx.now = clock.now();
-    let before = (tx.effects.messages.len(), tx.effects.heads.len());
+    let before = tx.effects.mark();
     savepoint(tx, "SAVEPOINT change")?;
     let keep = attempted(tx, job);
     if !keep {
-        tx.effects.messages.truncate(before.0);
-        tx.effects.heads.truncate(before.1);
+        tx.effects.back_to(before);
         savepoint(tx, "ROLLBACK TO change")?;
     }
     // Where the engine gave up the transaction, the savepoint is gone, and this or the statement above fails. Ignoring
@@ -456,6 +461,7 @@ mod t08_availability {
             orders: Orders::new(orders),
             shared: Shared { stopped, ..Shared::new(Arc::new(crate::clock::SystemClock)) },
             published: Arc::default(),
+            facts: Arc::new(Facts::new()),
             versions: Versions::default(),
         }
     }

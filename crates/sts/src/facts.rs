@@ -12,7 +12,7 @@ use caracal_authority::resource::{
 };
 use caracal_authority::scope::{Scope, Scopes};
 use caracal_authority::session::SessionFacts;
-use caracal_authority::{ApprovalId, AuthorityRecordId, ProviderId, ResourceId};
+use caracal_authority::{ApprovalId, AuthorityRecordId, ProviderId, ResourceId, ZoneId};
 use caracal_crypto::SecretBytes;
 use caracal_custody::{CustodyError, SealedSecrets, SigningKeys, ZoneKey, provider_secret_ref};
 use caracal_store::applications::{self, Application};
@@ -20,7 +20,7 @@ use caracal_store::provider_connections::{self, Connection as Account};
 use caracal_store::providers::{self, Provider};
 use caracal_store::resources::CallLimits;
 use caracal_store::{
-    Named, Store, StoreError, ZoneRead, ZoneVersion, approvals, delegations, records, resources, sessions,
+    Named, Snapshot, Store, StoreError, ZoneRead, ZoneVersion, approvals, delegations, records, resources, sessions,
     signing_keys, zones,
 };
 
@@ -28,7 +28,7 @@ use crate::client::AuthenticatedClient;
 use crate::directive::{needs_account, needs_secret};
 use crate::federation::Federated;
 use crate::metrics::Metrics;
-use crate::policy::{Governing, PolicyRuntime};
+use crate::policy::{Found, Governing, PolicyRuntime};
 
 /// One snapshot, as facts and as what the carrying out of a grant needs beside them.
 pub(crate) struct Loaded {
@@ -54,6 +54,38 @@ pub(crate) struct Upstream {
     pub(crate) account: Option<Account>,
     /// The provider's secret document, opened; read only for a Gateway's exchange and where a directive needs it.
     pub(crate) secret: Option<SecretBytes>,
+}
+
+/// What facts are asked for.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    request: &'a Request,
+    client: &'a AuthenticatedClient,
+    subject: Option<(&'a Claims, &'a str)>,
+    federated: Option<&'a Federated>,
+    unusable: &'a HashMap<ProviderId, RefreshFailure>,
+    references: &'a References,
+    approval: Option<&'a ApprovalId>,
+}
+
+/// What was read of it; the documents of the policy may still have to be.
+struct Read {
+    version: ZoneVersion,
+    facts: Facts,
+    application: Option<Application>,
+    session: Option<SessionFacts>,
+    found: Found,
+    upstreams: Vec<Upstream>,
+    key: Option<Arc<ZoneKey>>,
+}
+
+impl Read {
+    async fn conclude(self, policy: &PolicyRuntime, zone: &ZoneId) -> Loaded {
+        let Self { version, mut facts, application, session, found, upstreams, key } = self;
+        let governing = policy.read(zone, found).await;
+        facts.policy = governing.stamp();
+        Loaded { version, facts, application, session, governing, upstreams, key }
+    }
 }
 
 /// Where facts come from.
@@ -93,7 +125,36 @@ impl Sources<'_> {
             approval: approval.as_ref(),
             subject_issuer: federated.and_then(Federated::issuer),
         };
+        let asked = Asked {
+            request,
+            client,
+            subject: subject.as_ref().map(|(claims, kid)| (claims, *kid)),
+            federated,
+            unusable,
+            references: &references,
+            approval: approval.as_ref(),
+        };
+        if let Some((version, mut snapshot)) = self.store.remembered_decision(&request.zone, &named) {
+            let found = self.read(version, &mut snapshot, asked).await;
+            if !snapshot.is_incomplete() {
+                drop(snapshot);
+                return Ok(found?.conclude(self.policy, &request.zone).await);
+            }
+        }
         let (version, mut snapshot) = self.store.decision_snapshot(&request.zone, &named).await?;
+        let found = self.read(version, &mut snapshot, asked).await;
+        // Documents take their time, and a snapshot keeps a reader from everybody else.
+        drop(snapshot);
+        Ok(found?.conclude(self.policy, &request.zone).await)
+    }
+
+    async fn read(
+        &self,
+        version: ZoneVersion,
+        snapshot: &mut Snapshot,
+        asked: Asked<'_>,
+    ) -> Result<Read, CustodyError> {
+        let Asked { request, client, subject, federated, unusable, references, approval } = asked;
         let now = snapshot.now();
         let mut tx = snapshot.zone(&request.zone);
         let mut facts = Facts::none(self.control_audience);
@@ -106,25 +167,21 @@ impl Sources<'_> {
         if let Some((claims, kid)) = subject
             && signing_keys::exists(&mut tx, kid).await?
         {
-            facts.subject = Some(claims);
+            facts.subject = Some(claims.clone());
         }
         if let Some(federated) = federated {
             let in_force = federated.registration(&mut tx).await?;
             facts.federation = Some(federated.with(in_force));
         }
-        add_references(&mut tx, &mut facts, &references, self.metrics).await?;
+        add_references(&mut tx, &mut facts, references, self.metrics).await?;
         let session = facts.sessions.iter().find(|session| Some(&session.id) == references.session.as_ref()).cloned();
         let upstreams = self.add_resources(&mut tx, &mut facts, request, unusable).await?;
-        if let Some(id) = &approval {
+        if let Some(id) = approval {
             add_hold(&mut tx, &mut facts, id).await?;
         }
         let found = self.policy.find(&mut tx).await?;
         let key = self.keys.signing_key(&mut tx).await?;
-        // Documents take their time, and a snapshot keeps a reader from everybody else.
-        drop(snapshot);
-        let governing = self.policy.read(&request.zone, found).await;
-        facts.policy = governing.stamp();
-        Ok(Loaded { version, facts, application, session, governing, upstreams, key })
+        Ok(Read { version, facts, application, session, found, upstreams, key })
     }
 
     async fn add_resources(

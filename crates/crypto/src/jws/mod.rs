@@ -16,6 +16,7 @@ mod hostile;
 mod key;
 mod keyset;
 mod object;
+mod proven;
 mod token;
 #[cfg(test)]
 mod wycheproof;

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::key::{BadSignature, PublicKey};
+use super::proven::Entry;
 use super::{ALG, object};
 use crate::encoding::from_base64url;
 
@@ -91,6 +92,16 @@ impl<'t> UnverifiedToken<'t> {
     /// [`UnverifiedToken::kid`]; that the claims are in force is still to be checked.
     pub fn verify(&self, key: &PublicKey) -> Result<(), BadSignature> {
         self.compact.verify(key)
+    }
+
+    /// The same answer as of [`verify`](Self::verify), and sooner for a token that this process has verified a moment ago.
+    pub fn verify_once(&self, key: &PublicKey) -> Result<(), BadSignature> {
+        let entry = Entry::of(key, self.compact.signed, self.compact.signature);
+        if !entry.is_proven() {
+            self.compact.verify(key)?;
+            entry.remember();
+        }
+        Ok(())
     }
 }
 
@@ -182,6 +193,57 @@ mod tests {
 
     mod t16_verify {
         use super::*;
+
+        #[test]
+        fn a_token_that_was_verified_before_proves_no_other() {
+            let (key, other) = (SigningKey::generate().unwrap().0, SigningKey::generate().unwrap().0);
+            let text = signed(&key, r#"{"alg":"ES256"}"#, r#"{"sub":"app-1"}"#);
+            let verdict =
+                |text: &str, key: &SigningKey| UnverifiedToken::parse(text).unwrap().verify_once(key.public());
+            for _ in 0..2 {
+                assert_eq!(verdict(&text, &other), Err(BadSignature));
+                assert_eq!(verdict(&text, &key), Ok(()));
+            }
+            let (rest, signature) = text.rsplit_once('.').unwrap();
+            let others = [
+                format!(
+                    "{}.{signature}",
+                    rest.replace(&base64url(br#"{"sub":"app-1"}"#), &base64url(br#"{"sub":"app-2"}"#))
+                ),
+                format!(
+                    "{}.{signature}",
+                    rest.replacen(&base64url(br#"{"alg":"ES256"}"#), &base64url(br#"{"alg":"ES256","kid":"k"}"#), 1)
+                ),
+                format!("{rest}."),
+                format!("{rest}.{signature}A"),
+                format!("{rest}.{}", signature.chars().rev().collect::<String>()),
+            ];
+            for other in others {
+                assert_ne!(other, text);
+                for _ in 0..2 {
+                    assert_eq!(verdict(&other, &key), Err(BadSignature), "{other}");
+                }
+            }
+            // Nor does a name in the header: one that says it was not signed is never believed.
+            let unsigned = signed(&key, r#"{"alg":"none"}"#, "{}");
+            assert_eq!((verdict(&unsigned, &key), verdict(&unsigned, &key)), (Err(BadSignature), Err(BadSignature)));
+        }
+
+        proptest! {
+            #[test]
+            fn whether_it_was_verified_before_makes_no_difference(payload in "[a-z]{0,40}", at in any::<prop::sample::Index>(), with in "[A-Za-z0-9_-]") {
+                let (key, _) = SigningKey::generate().unwrap();
+                let whole = signed(&key, r#"{"alg":"ES256"}"#, &json!({"sub": payload}).to_string());
+                let token = UnverifiedToken::parse(&whole).unwrap();
+                prop_assert_eq!(token.verify_once(key.public()), Ok(()));
+                let mut bent = whole.clone();
+                let at = at.index(bent.len());
+                bent.replace_range(at..=at, &with);
+                if let Ok(token) = UnverifiedToken::parse(&bent) {
+                    prop_assert_eq!(token.verify_once(key.public()), token.verify(key.public()));
+                }
+            }
+        }
 
         #[test]
         fn what_is_not_three_parts_of_base64url_objects_is_no_token() {

@@ -164,6 +164,10 @@ macro_rules! conformance_suite {
                 a_crowd_under_one_request_id_is_cut_and_hides_no_denial
                 used_mandates_are_forgotten_once_expired
                 what_is_named_is_what_would_be_read
+                what_is_remembered_is_what_would_be_read
+                that_a_record_was_missing_is_not_remembered
+                a_record_is_known_as_soon_as_it_is_added
+                what_is_not_remembered_is_asked
                 all_that_a_decision_names_is_read_in_one_round_trip
                 all_that_a_launch_names_is_read_in_one_round_trip
             }

@@ -251,7 +251,7 @@ impl Lanes {
         }
         match tx.engine {
             Engine::Postgres(session) => Ok((*session, tx.effects)),
-            Engine::Sqlite(_) => Err(Failed::ForGood(stopped())),
+            Engine::Sqlite(_) | Engine::Remembered => Err(Failed::ForGood(stopped())),
         }
     }
 
@@ -285,7 +285,7 @@ impl Lanes {
 
 /// Whether what the change wrote stays. An error says that the whole transaction is lost.
 async fn run_in_savepoint(tx: &mut Tx, job: &mut dyn Job) -> Result<bool, Failed> {
-    let before = (tx.effects.messages.len(), tx.effects.heads.len());
+    let before = tx.effects.mark();
     if let Engine::Postgres(session) = &mut tx.engine {
         session.send("SAVEPOINT change");
     }
@@ -294,8 +294,7 @@ async fn run_in_savepoint(tx: &mut Tx, job: &mut dyn Job) -> Result<bool, Failed
         false
     });
     if !keep {
-        tx.effects.messages.truncate(before.0);
-        tx.effects.heads.truncate(before.1);
+        tx.effects.back_to(before);
     }
     let Engine::Postgres(session) = &mut tx.engine else { return Err(Failed::ForGood(stopped())) };
     if let Some(fault) = session.fault() {

@@ -1,5 +1,7 @@
 //! What a decision names beforehand is what it would have read by itself, and costs one round trip.
 
+use caracal_authority::session::SessionStatus;
+
 use super::management::change;
 use crate::ahead::Named;
 use crate::conformance::Make;
@@ -86,6 +88,12 @@ async fn fill(store: &Store) {
 
 /// Everything that a decision may look at, as text.
 async fn look(snapshot: &mut Snapshot) -> Vec<String> {
+    let mut seen = look_at_facts(snapshot).await;
+    seen.push(format!("{:?}", records::lookup(&mut snapshot.zone(&zone("z-1")), &id!("none")).await.unwrap()));
+    seen
+}
+
+async fn look_at_facts(snapshot: &mut Snapshot) -> Vec<String> {
     let mut read = snapshot.zone(&zone("z-1"));
     let read = &mut read;
     let mut seen = vec![
@@ -97,7 +105,7 @@ async fn look(snapshot: &mut Snapshot) -> Vec<String> {
         format!("{:?}", signing_keys::find_signing_id(read).await.unwrap()),
         format!("{:?}", delegations::epoch(read).await.unwrap()),
     ];
-    for record in ["rec-1", "rec-2", "none"] {
+    for record in ["rec-1", "rec-2"] {
         seen.push(format!("{:?}", records::lookup(read, &id!(record)).await.unwrap()));
     }
     for approval in ["ap-1", "none"] {
@@ -163,6 +171,122 @@ pub async fn what_is_named_is_what_would_be_read(make: Make) {
             }
         }
     }
+}
+
+/// What is remembered is what would be read, and nothing is remembered past a change of it (difference D4).
+pub async fn what_is_remembered_is_what_would_be_read(make: Make) {
+    let fresh = fresh(make).await;
+    let store = &fresh.store;
+    fill(store).await;
+    let (z, named) = (zone("z-1"), Named::default());
+    let remembered = async || {
+        let (version, mut snapshot) = store.remembered_decision(&z, &named)?;
+        let seen = look_at_facts(&mut snapshot).await;
+        assert!(!snapshot.is_incomplete());
+        Some((version, seen))
+    };
+    let read = async || {
+        let (version, mut snapshot) = store.decision_snapshot(&z, &named).await.unwrap();
+        (version, look_at_facts(&mut snapshot).await)
+    };
+    assert!(remembered().await.is_none(), "nothing was read yet");
+    let mut last = read().await;
+    macro_rules! after {
+        ($what:literal, |$tx:ident| $change:expr) => {
+            assert_eq!(remembered().await, (!store.is_shared()).then(|| last.clone()), "before {}", $what);
+            change!(store, (), |$tx, _rows| $change).unwrap();
+            assert_eq!(remembered().await, None, "after {}", $what);
+            let next = read().await;
+            assert_ne!(next.1, last.1, "{} changes nothing", $what);
+            last = next;
+        };
+    }
+    after!("a session ends", |tx| sessions::end(tx, &id!("s-1"), SessionStatus::Terminated, "over").await);
+    after!("a delegation is revoked", |tx| delegations::revoke(tx, &id!("e-2")).await);
+    after!("a record is revoked", |tx| records::revoke_with_descendants(tx, &id!("rec-1"), "over").await);
+    after!("a resource is archived", |tx| resources::archive(tx, &id!("r-2"), "admin").await);
+    after!("a provider is archived", |tx| providers::archive(tx, &id!("prov-2"), "admin").await);
+    after!("an application is archived", |tx| applications::archive(tx, &id!("app-1"), "admin").await);
+    after!("a key is added", |tx| signing_keys::add(tx, &samples::signing_key("k-3", 3)).await);
+    after!("a resource is added", |tx| resources::add(tx, &samples::resource("none", true)).await);
+    after!("a secret is replaced", |tx| {
+        sealed_secrets::put(tx, "zones/z-1/providers/prov-1/secretConfig", b"new").await
+    });
+    // What everybody adds with every call disturbs nothing.
+    change!(store, (), |tx, _rows| records::add(tx, &samples::record("rec-9", true)).await).unwrap();
+    assert_eq!(remembered().await, (!store.is_shared()).then(|| last.clone()));
+    // Nor does what happens in another zone.
+    let elsewhere: Result<(), StoreError> = store
+        .commit(&zone("z-2"), (), |tx, ()| Box::pin(async move { sealed_secrets::put(tx, "a", b"b").await }))
+        .await;
+    elsewhere.unwrap();
+    assert_eq!(remembered().await, (!store.is_shared()).then(|| last.clone()));
+}
+
+/// That there was no record is not remembered: every decision adds one.
+pub async fn that_a_record_was_missing_is_not_remembered(make: Make) {
+    let fresh = fresh(make).await;
+    let (store, z, named) = (&fresh.store, zone("z-1"), Named::default());
+    for _ in 0..2 {
+        let (_, mut snapshot) = store.decision_snapshot(&z, &named).await.unwrap();
+        assert!(records::lookup(&mut snapshot.zone(&z), &id!("rec-1")).await.unwrap().is_none());
+    }
+    assert!(store.remembered_decision(&z, &named).is_none());
+}
+
+/// A mandate's record is known when the mandate is presented, as it was added; and as it is, once it was revoked.
+pub async fn a_record_is_known_as_soon_as_it_is_added(make: Make) {
+    let fresh = fresh(make).await;
+    let (store, z) = (&fresh.store, zone("z-1"));
+    let add = async |name: &'static str| {
+        change!(store, samples::record(name, name.ends_with('1')), |tx, row| records::add(tx, row).await).unwrap();
+    };
+    let ids = ["rec-1", "rec-2", "rec-3"].map(|name| id!(name));
+    let named = |record| Named { record: Some(record), ..Named::default() };
+    add("rec-1").await;
+    let (_, mut snapshot) = store.decision_snapshot(&z, &named(&ids[0])).await.unwrap();
+    records::lookup(&mut snapshot.zone(&z), &ids[0]).await.unwrap();
+    drop(snapshot);
+    add("rec-2").await;
+    for record in &ids[..2] {
+        let (_, mut snapshot) = store.decision_snapshot(&z, &Named::default()).await.unwrap();
+        let stored = format!("{:?}", records::lookup(&mut snapshot.zone(&z), record).await.unwrap().unwrap());
+        drop(snapshot);
+        let Some((_, mut snapshot)) = store.remembered_decision(&z, &named(record)) else {
+            assert!(store.is_shared());
+            continue;
+        };
+        let known = records::lookup(&mut snapshot.zone(&z), record).await.unwrap().unwrap();
+        assert_eq!(format!("{known:?}"), stored);
+    }
+    assert!(store.remembered_decision(&z, &named(&ids[2])).is_none(), "nobody has added it");
+    let failed: Result<(), StoreError> = store
+        .commit(&z, samples::record("rec-3", false), |tx, row| {
+            Box::pin(async move {
+                records::add(tx, row).await?;
+                Err(StoreError::Statement { reason: "undone".to_owned() })
+            })
+        })
+        .await;
+    assert!(failed.is_err() && store.remembered_decision(&z, &named(&ids[2])).is_none(), "it was not added");
+    change!(store, (), |tx, _rows| records::revoke_with_descendants(tx, &id!("rec-2"), "over").await).unwrap();
+    assert!(store.remembered_decision(&z, &named(&ids[1])).is_none());
+}
+
+/// A decision that asks more than others of its kind did is told to ask the store, and is not answered from memory again.
+pub async fn what_is_not_remembered_is_asked(make: Make) {
+    let fresh = fresh(make).await;
+    let (store, z, named) = (&fresh.store, zone("z-1"), Named::default());
+    let (_, mut snapshot) = store.decision_snapshot(&z, &named).await.unwrap();
+    sessions::lookup(&mut snapshot.zone(&z), &id!("s-1")).await.unwrap();
+    drop(snapshot);
+    if let Some((_, mut snapshot)) = store.remembered_decision(&z, &named) {
+        sessions::lookup(&mut snapshot.zone(&z), &id!("s-1")).await.unwrap();
+        assert!(!snapshot.is_incomplete());
+        assert!(sessions::lookup(&mut snapshot.zone(&z), &id!("s-2")).await.is_err());
+        assert!(snapshot.is_incomplete());
+    }
+    assert!(store.remembered_decision(&z, &named).is_none());
 }
 
 /// A decision on a delegated session with two resources, read as the token service reads it.
