@@ -2,8 +2,6 @@
 
 use caracal_authority::{OutboxId, Timestamp, ZoneId};
 
-use crate::value::Row;
-
 /// A message that a change put into the outbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
@@ -59,30 +57,9 @@ pub struct Committed {
     pub heads: Vec<ChainHead>,
     /// Statements that the changes took, those of repetitions and of failed ones among them.
     pub statements: u64,
-    /// Authority records that were added, as a look-up would find them; on the embedded engine.
-    pub(crate) records: Vec<(ZoneId, Row)>,
-}
-
-/// How far a commit's effects had come.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Mark {
-    messages: usize,
-    heads: usize,
-    records: usize,
 }
 
 impl Committed {
-    pub(crate) fn mark(&self) -> Mark {
-        Mark { messages: self.messages.len(), heads: self.heads.len(), records: self.records.len() }
-    }
-
-    /// Takes back what came after `mark`.
-    pub(crate) fn back_to(&mut self, mark: Mark) {
-        self.messages.truncate(mark.messages);
-        self.heads.truncate(mark.heads);
-        self.records.truncate(mark.records);
-    }
-
     /// Whether nobody needs to hear of it.
     pub fn is_empty(&self) -> bool {
         self.messages.is_empty() && self.heads.is_empty()

@@ -50,6 +50,7 @@ impl Embedded {
             shared: shared.clone(),
             published: versions.clone(),
             facts: facts.clone(),
+            data_version: None,
             versions: Versions::default(),
         };
         let lock = Arc::new(lock);

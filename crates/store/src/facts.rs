@@ -13,6 +13,8 @@
 //! - *What is not noticed is not remembered.* The few tables whose changes are not looked at are tables that no answer is kept
 //!   of. Authority records are one half of each: one that was found or added is kept, as whatever changes it is noticed; that there
 //!   was none is not, as every decision adds one.
+//! - *Nobody else writes.* The data directory is locked. Should somebody write into the file all the same, the next change
+//!   sees it and takes all pages away.
 //! - *All of it, or nothing.* A decision is made on the page alone, if everything that it refers to was asked before; else on one
 //!   snapshot of the store, which fills the page. It never mixes the two.
 //! - *Older is noticed.* The version is taken before the page, and the page is gone before a new version is published. So whoever
@@ -90,24 +92,30 @@ impl Facts {
         page
     }
 
-    /// Takes away what a group of changes may have made wrong, and takes note of the records that it added.
-    pub(crate) fn renew(&self, touched: &Touched, added: Vec<(ZoneId, Row)>) {
-        if !touched.deployment && touched.zones.is_empty() && added.is_empty() {
+    /// Takes away what a group of changes may have made wrong and, if it was `committed`, takes note of the records that it added.
+    pub(crate) fn renew(&self, touched: Touched, committed: bool) {
+        let Touched { deployment, zones, added } = touched;
+        if !deployment && zones.is_empty() && added.is_empty() {
             return;
         }
         let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        if touched.deployment {
+        if deployment {
             pages.clear();
         }
-        for zone in &touched.zones {
+        for zone in &zones {
             pages.remove(zone);
         }
         // A page that is still there was not touched, so nothing has happened to its zone's new records since.
-        for (zone, row) in added {
+        for (zone, row) in added.into_iter().filter(|_| committed) {
             if let Some(page) = pages.get(&zone) {
                 page.add_record(row);
             }
         }
+    }
+
+    /// Takes all pages away.
+    pub(crate) fn forget_all(&self) {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Whether everything remembered is what the store says: asked after every group of changes in builds with assertions, and so
@@ -132,6 +140,8 @@ pub(crate) struct Shape(u64);
 pub(crate) struct Touched {
     deployment: bool,
     zones: HashSet<ZoneId>,
+    /// Authority records that were added, as a look-up would find them.
+    pub(crate) added: Vec<(ZoneId, Row)>,
 }
 
 impl Touched {

@@ -149,7 +149,7 @@ pub async fn add(tx: &mut ZoneWrite<'_>, record: &RecordRow) -> Result<(), Store
             provenance.bind(),
         ];
         let values = values.into_iter().map(Value::from_param).collect();
-        tx.tx.effects.records.push((zone, Row { values }));
+        tx.tx.touched.added.push((zone, Row { values }));
     }
     Ok(())
 }

@@ -36,6 +36,14 @@ pub(crate) struct Tx {
     pub(crate) upkeep: bool,
 }
 
+/// How far the effects of a transaction had come.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Mark {
+    messages: usize,
+    heads: usize,
+    records: usize,
+}
+
 /// The engines behind the seam.
 pub(crate) enum Engine {
     Sqlite(rusqlite::Connection),
@@ -60,6 +68,18 @@ impl Tx {
             touched: Touched::default(),
             upkeep: false,
         }
+    }
+
+    pub(crate) fn mark(&self) -> Mark {
+        let Committed { messages, heads, .. } = &self.effects;
+        Mark { messages: messages.len(), heads: heads.len(), records: self.touched.added.len() }
+    }
+
+    /// Takes back what was noted after `mark`.
+    pub(crate) fn back_to(&mut self, mark: Mark) {
+        self.effects.messages.truncate(mark.messages);
+        self.effects.heads.truncate(mark.heads);
+        self.touched.added.truncate(mark.records);
     }
 
     /// Runs a statement that returns rows.

@@ -31,11 +31,11 @@ use rusqlite::ffi::{SQLITE_IOERR_DIR_FSYNC, SQLITE_IOERR_FSYNC};
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
-use crate::effects::{Committed, Mark, Observer};
+use crate::effects::{Committed, Observer};
 use crate::error::StoreError;
 use crate::facts::Facts;
 use crate::store::BoxFuture;
-use crate::tx::{Engine, Tx};
+use crate::tx::{Engine, Mark, Tx};
 use crate::version::Versions;
 
 const BEGIN: &str = "BEGIN IMMEDIATE";
@@ -155,6 +155,8 @@ pub(crate) struct Writer {
     pub(crate) published: Arc<RwLock<Versions>>,
     /// What of it decisions remember.
     pub(crate) facts: Arc<Facts>,
+    /// Moves when another connection commits.
+    pub(crate) data_version: Option<i64>,
     pub(crate) versions: Versions,
 }
 
@@ -177,6 +179,9 @@ impl Writer {
             settle([first], Some(&unavailable(error)));
             return self;
         }
+        if self.somebody_else_has_written() {
+            self.facts.forget_all();
+        }
         let versions = mem::take(&mut self.versions);
         let mut tx = Tx::new(Engine::Sqlite(self.connection), self.shared.clock.now(), versions);
         let mut group = Group::default();
@@ -188,7 +193,7 @@ impl Writer {
             }
         }
         let Group { done, kept, lost, .. } = group;
-        let Tx { engine, versions, moved, mut effects, touched, .. } = tx;
+        let Tx { engine, versions, moved, effects, touched, .. } = tx;
         let Engine::Sqlite(connection) = engine else { unreachable!("it was one when it went in") };
         self.connection = connection;
         self.versions = versions;
@@ -204,14 +209,21 @@ impl Writer {
             }
         };
         // Before the versions: who sees a new version must not see what was true before it.
-        let added = mem::take(&mut effects.records);
-        self.facts.renew(&touched, if failure.is_none() { added } else { Vec::new() });
+        self.facts.renew(touched, failure.is_none());
         debug_assert!(self.facts.is_true(&self.connection), "what decisions remember is not what the store holds");
         // A version that moved for a change that was rolled back costs others a second look, nothing more.
         self.published.write().unwrap_or_else(PoisonError::into_inner).publish(&self.versions, moved);
         let failure = failure.or_else(|| self.shared.tell(&effects).err());
         settle(done, failure.as_ref());
         self
+    }
+
+    /// Whether another connection has committed since this was asked last. None of ours does, and nobody else's may: whoever
+    /// works on the file of a running system is not to go unnoticed for ever.
+    fn somebody_else_has_written(&mut self) -> bool {
+        let asked = self.connection.prepare_cached("PRAGMA data_version");
+        let version: Option<i64> = asked.and_then(|mut asked| asked.query_row([], |row| row.get(0))).ok();
+        mem::replace(&mut self.data_version, version) != version
     }
 
     fn commit(&self, kept: u64) -> Result<(), StoreError> {
@@ -276,7 +288,7 @@ impl Group {
     fn start_over(&mut self, tx: &mut Tx, clock: &dyn Clock) {
         self.careful = true;
         self.kept = 0;
-        tx.effects.back_to(Mark::default());
+        tx.back_to(Mark::default());
         if let Err(error) = begin_again(tx) {
             self.lost = Some(error);
             return;
@@ -313,11 +325,11 @@ fn run(tx: &mut Tx, job: &mut dyn Job, clock: &dyn Clock) -> Ran {
         Engine::Sqlite(connection) if !connection.is_autocommit() => Some(connection.total_changes()),
         _ => None,
     };
-    let (before, effects) = (written(tx), tx.effects.mark());
+    let (before, effects) = (written(tx), tx.mark());
     if attempted(tx, job) {
         return Ran::Kept;
     }
-    tx.effects.back_to(effects);
+    tx.back_to(effects);
     if before.is_some() && before == written(tx) { Ran::LeftNothing } else { Ran::ToBeUndone }
 }
 
@@ -337,11 +349,11 @@ fn begin_again(tx: &mut Tx) -> Result<(), StoreError> {
 /// Whether what the change wrote stays. An error says that the whole transaction is lost.
 fn run_in_savepoint(tx: &mut Tx, job: &mut dyn Job, clock: &dyn Clock) -> Result<bool, StoreError> {
     tx.now = clock.now();
-    let before = tx.effects.mark();
+    let before = tx.mark();
     savepoint(tx, "SAVEPOINT change")?;
     let keep = attempted(tx, job);
     if !keep {
-        tx.effects.back_to(before);
+        tx.back_to(before);
         savepoint(tx, "ROLLBACK TO change")?;
     }
     // Where the engine gave up the transaction, the savepoint is gone, and this or the statement above fails. Ignoring
@@ -462,6 +474,7 @@ mod t08_availability {
             shared: Shared { stopped, ..Shared::new(Arc::new(crate::clock::SystemClock)) },
             published: Arc::default(),
             facts: Arc::new(Facts::new()),
+            data_version: None,
             versions: Versions::default(),
         }
     }

@@ -285,7 +285,7 @@ impl Lanes {
 
 /// Whether what the change wrote stays. An error says that the whole transaction is lost.
 async fn run_in_savepoint(tx: &mut Tx, job: &mut dyn Job) -> Result<bool, Failed> {
-    let before = tx.effects.mark();
+    let before = tx.mark();
     if let Engine::Postgres(session) = &mut tx.engine {
         session.send("SAVEPOINT change");
     }
@@ -294,7 +294,7 @@ async fn run_in_savepoint(tx: &mut Tx, job: &mut dyn Job) -> Result<bool, Failed
         false
     });
     if !keep {
-        tx.effects.back_to(before);
+        tx.back_to(before);
     }
     let Engine::Postgres(session) = &mut tx.engine else { return Err(Failed::ForGood(stopped())) };
     if let Some(fault) = session.fault() {

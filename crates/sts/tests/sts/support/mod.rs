@@ -349,6 +349,13 @@ impl World {
             return;
         }
         assert!(self.database().execute(sql, []).unwrap() > 0, "{sql}");
+        // What somebody else has written is seen with the next change, whoever makes it.
+        let store = self.store.clone();
+        let next = async move {
+            store.commit_deployment((), |_, ()| Box::pin(async { Ok::<_, caracal_store::StoreError>(()) })).await
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        std::thread::spawn(move || runtime.block_on(next)).join().unwrap().unwrap();
     }
 
     fn database(&self) -> rusqlite::Connection {
