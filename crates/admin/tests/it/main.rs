@@ -17,6 +17,7 @@ mod edges;
 mod endings;
 mod evidence;
 mod foothold;
+mod gate_targets;
 mod gates;
 mod grants;
 mod idempotency;
