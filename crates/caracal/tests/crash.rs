@@ -219,8 +219,9 @@ mod t08_availability {
             let first = tenant.mint(&http, &system, (&session, &edge)).await.unwrap();
             took.push(begun.elapsed());
             assert_eq!(first.status, StatusCode::OK, "{}", first.json());
-            for request in granted.lock().unwrap().iter() {
-                let events = tenant.evidence(&http, &system, request).await;
+            let granted = std::mem::take(&mut *granted.lock().unwrap());
+            for request in granted {
+                let events = tenant.evidence(&http, &system, &request).await;
                 assert!(events[0]["decision"] == "allow", "{request}: {events}");
             }
         }

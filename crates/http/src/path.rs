@@ -225,7 +225,7 @@ mod t03_gateway_path {
         /// The reader that most upstreams and clients are written after resolves nothing in a path that is let through: it
         /// sees the segments that we see.
         #[test]
-        fn a_path_that_passes_is_the_same_place_to_the_url_standard(path in r"/[/.a%2eE5cCfF;:@&=+$,!~*'()|^ab-]{0,24}") {
+        fn a_path_that_passes_is_the_same_place_to_the_url_standard(path in r"/(/|[.]|%2e|%2E|%2f|%5c|%25|[ab;:@&=+$,!~*'()|^-]){0,10}") {
             if canonical(&path, None) == Canonical::Clean && check(&path).is_ok() && path.parse::<Uri>().is_ok() {
                 let standard = url::Url::parse(&format!("https://upstream.example{path}")).unwrap();
                 prop_assert_eq!(standard.host_str(), Some("upstream.example"));
