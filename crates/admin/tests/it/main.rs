@@ -17,7 +17,6 @@ mod edges;
 mod endings;
 mod evidence;
 mod foothold;
-mod gate_targets;
 mod gates;
 mod grants;
 mod idempotency;
