@@ -4,6 +4,10 @@
 
 mod support;
 
+#[path = "black_box/artefact.rs"]
+mod artefact;
+#[path = "black_box/browser.rs"]
+mod browser;
 #[path = "black_box/corpora.rs"]
 mod corpora;
 #[path = "black_box/correlation.rs"]
@@ -18,6 +22,8 @@ mod lifecycle;
 mod secrets;
 #[path = "black_box/streams.rs"]
 mod streams;
+#[path = "black_box/tokens.rs"]
+mod tokens;
 #[path = "black_box/traces.rs"]
 mod traces;
 #[path = "black_box/transport.rs"]

@@ -169,3 +169,62 @@ mod t06_evidence {
         serde_json::from_slice::<Value>(&bytes).unwrap()[name].as_str().unwrap().to_owned()
     }
 }
+
+mod t08_availability {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// From the start of the next process to its first mandate, with all that was granted before on record. Another program
+    /// may have the machine for a moment, so the best of a few counts; what takes longer each time is ours.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn killed_in_the_middle_of_granting_it_grants_again_within_a_second() {
+        let directory = tempfile::tempdir().unwrap();
+        let http = Arc::new(Http::new());
+        let upstream = upstream().await;
+        let mut system = Running::start_with(directory.path(), &[("STS_MINT_RATE_LIMIT_PER_MIN", "1000000")]);
+        let tenant = Arc::new(Tenant::provision(&http, &system, &upstream).await);
+        let (session, edge) = tenant.delegation(&http, &system).await;
+        let mut took = Vec::new();
+        for _ in 0..5 {
+            let (granted, agents): (Arc<Mutex<Vec<String>>>, Vec<_>) = {
+                let granted = Arc::new(Mutex::new(Vec::new()));
+                let sts = Arc::new(support::cluster::Through {
+                    control: Value::Null,
+                    sts: system.url("sts"),
+                    gateway: String::new(),
+                    admin_token: String::new(),
+                });
+                let agents = (0..4).map(|_| {
+                    let (http, tenant, sts, granted) = (http.clone(), tenant.clone(), sts.clone(), granted.clone());
+                    let lent = (session.clone(), edge.clone());
+                    tokio::spawn(async move {
+                        while let Some(answer) = tenant.mint(&http, &*sts, (&lent.0, &lent.1)).await {
+                            assert_eq!(answer.status, StatusCode::OK, "{}", answer.json());
+                            granted.lock().unwrap().push(answer.request_id());
+                        }
+                    })
+                });
+                (granted.clone(), agents.collect())
+            };
+            while granted.lock().unwrap().len() < 12 {
+                tokio::task::yield_now().await;
+            }
+            system.kill();
+            for agent in agents {
+                agent.await.unwrap();
+            }
+            let begun = Instant::now();
+            system = system.started_again();
+            let first = tenant.mint(&http, &system, (&session, &edge)).await.unwrap();
+            took.push(begun.elapsed());
+            assert_eq!(first.status, StatusCode::OK, "{}", first.json());
+            let granted = std::mem::take(&mut *granted.lock().unwrap());
+            for request in granted {
+                let events = tenant.evidence(&http, &system, &request).await;
+                assert!(events[0]["decision"] == "allow", "{request}: {events}");
+            }
+        }
+        assert!(took.iter().any(|took| *took < Duration::from_secs(1)), "{took:?}");
+    }
+}

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use caracal_testkit::{Cut, CuttingProxy, Database, Postgres, Redis};
 use http::{Method, StatusCode};
+use serde_json::json;
 use support::cluster::{Cluster, Deployment, PATIENCE, REPLAYED, Through, description, until};
 use support::{Addressed, Http, NOTES, Running, Tenant, upstream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -330,6 +331,81 @@ mod t03_gateway {
         assert_eq!(tenant.call(&http, &system, &mandate).await.unwrap().status, 200);
         let again = tenant.call(&http, &system, &mandate).await.unwrap();
         assert_eq!((again.status.as_u16(), description(&again).as_str()), (401, REPLAYED));
+        deployment.verify_ledger();
+    }
+}
+
+mod t12_foothold {
+    use super::*;
+
+    /// Two processes that manage. What one of them makes or takes back counts in the other with its next request; a token
+    /// that somebody got hold of makes none that is more than itself, and whatever it says of itself, it is on record.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_token_that_is_taken_back_opens_nothing_anywhere_and_all_it_did_is_on_record_under_its_name() {
+        let (database, redis) = (Database::create().unwrap(), Redis::start().unwrap());
+        let deployment = Deployment::new(&database.url(), &redis.url());
+        let replicas = [deployment.serve("api-0", "api"), deployment.serve("api-1", "api")];
+        let http = Http::new();
+        let ask = async |at: usize, bearer: &str, method: Method, path: &str, body: Option<serde_json::Value>| {
+            let bearer = format!("Bearer {bearer}");
+            let mut headers = vec![
+                ("authorization", bearer.as_str()),
+                ("x-caracal-account", "somebody-else"),
+                ("x-caracal-actor", "somebody-else"),
+                ("x-forwarded-user", "somebody-else"),
+            ];
+            if body.is_some() {
+                headers.push(("content-type", "application/json"));
+            }
+            let body = body.map(|body| body.to_string()).unwrap_or_default();
+            http.send(method, &format!("{}{path}", replicas[at].url("api")), &headers, body).await.unwrap()
+        };
+        let operator = deployment.admin_token.as_str();
+        const TOKENS: &str = "/v1/admin-tokens";
+        let body = |capability: &str| json!({"name": "automation", "scope": "global", "capability": capability});
+        let mut of = Vec::new();
+        for round in 0..5 {
+            let made = ask(0, operator, Method::POST, TOKENS, Some(body("write"))).await;
+            let (id, token) = (made.text("id"), made.text("token"));
+            let zone = ask(1, &token, Method::POST, "/v1/zones", Some(json!({"name": format!("Zone {round}")}))).await;
+            assert_eq!(zone.status, 201, "{}", zone.json());
+            let zone = format!("/v1/zones/{}", zone.text("id"));
+            for at in [0, 1] {
+                assert_eq!(ask(at, &token, Method::GET, &zone, None).await.status, 200);
+                let grown = ask(at, &token, Method::POST, TOKENS, Some(body("approve"))).await;
+                assert_eq!((grown.status.as_u16(), grown.text("error").as_str()), (403, "approve_capability_required"));
+            }
+            // Used in all of them a moment before, taken back in one, and gone from all with the answer that says so.
+            let (here, there) = (round % 2, (round + 1) % 2);
+            let taken = ask(here, operator, Method::DELETE, &format!("{TOKENS}/{id}"), None).await;
+            assert_eq!(taken.status, 204);
+            for at in [there, here] {
+                for (method, path) in [(Method::GET, zone.as_str()), (Method::DELETE, &zone), (Method::GET, TOKENS)] {
+                    let refused = ask(at, &token, method, path, None).await;
+                    assert_eq!((refused.status.as_u16(), refused.text("error").as_str()), (401, "invalid_admin_token"));
+                }
+            }
+            assert_eq!(ask(there, operator, Method::GET, &zone, None).await.status, 200, "it was deleted");
+            of.push((id, zone));
+        }
+        for (id, zone) in of {
+            // What it did in the zone, in the zone's chain; what it was refused, in the deployment's.
+            for (path, action, status) in [
+                (format!("{zone}/admin-audit"), "POST /v1/zones", 201),
+                ("/v1/admin-audit".to_owned(), "POST /v1/admin-tokens", 403),
+            ] {
+                let told = ask(1, operator, Method::GET, &format!("{path}?limit=100"), None).await.json();
+                let rows = told["items"].as_array().unwrap();
+                let its = |row: &&serde_json::Value| row["actor_id"].as_str().is_some_and(|actor| actor.contains(&id));
+                let row = rows
+                    .iter()
+                    .filter(its)
+                    .find(|row| row["status_code"] == status)
+                    .unwrap_or_else(|| panic!("{told}"));
+                assert!(row["action"].as_str().unwrap().starts_with(action), "{row}");
+                assert!(!told.to_string().contains("somebody-else"), "{told}");
+            }
+        }
         deployment.verify_ledger();
     }
 }

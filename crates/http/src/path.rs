@@ -222,6 +222,22 @@ mod t03_gateway_path {
             }
         }
 
+        /// The reader that most upstreams and clients are written after resolves nothing in a path that is let through: it
+        /// sees the segments that we see.
+        #[test]
+        fn a_path_that_passes_is_the_same_place_to_the_url_standard(path in r"/(/|[.]|%2e|%2E|%2f|%5c|%25|[ab;:@&=+$,!~*'()|^-]){0,10}") {
+            if canonical(&path, None) == Canonical::Clean && check(&path).is_ok() && path.parse::<Uri>().is_ok() {
+                let standard = url::Url::parse(&format!("https://upstream.example{path}")).unwrap();
+                prop_assert_eq!(standard.host_str(), Some("upstream.example"));
+                // It writes a few characters as escapes; what they are stays the same.
+                let decoded = |text: &str| percent::decode(text.as_bytes(), Plus::Literal).unwrap().into_owned();
+                let segments = |path: &str| path.split('/').map(decoded).collect::<Vec<_>>();
+                prop_assert_eq!(segments(standard.path()), segments(&path));
+                let joined = url::Url::parse("https://upstream.example/base/").unwrap().join(&path).unwrap();
+                prop_assert_eq!(joined, standard);
+            }
+        }
+
         #[test]
         fn a_safe_path_has_no_dot_segment_at_any_depth_of_decoding(path in r"/[/.a%2eE5cCfF\\]{0,24}") {
             if check(&path).is_ok() {

@@ -6,16 +6,24 @@ use std::fmt::Write;
 use crate::faults::Faults;
 use crate::listing::Listed;
 use crate::model::{By, Model, Proof};
+use crate::places::Places;
 use crate::surface::Surface;
 
 /// The whole page.
-pub(crate) fn write(model: &Model, tests: &[Listed], open: &str, surface: &Surface, faults: &Faults) -> String {
+pub(crate) fn write(
+    model: &Model,
+    tests: &[Listed],
+    open: &str,
+    surface: &Surface,
+    faults: &Faults,
+    places: &Places<'_>,
+) -> String {
     let mut page = String::from("# Threat model\n\n");
     let _ = writeln!(page, "{}\n", model.claim.trim());
     page.push_str(
         "This page is generated from [threat-model.toml](threat-model.toml) and the files beside [open.txt](threat-model/open.txt), which say for every threat what answers it, which room of the tree holds that answer, \
          and which tests fail without it. `cargo xtask threat-model` fails when one of them is missing, did not run, or is claimed by nobody. To look something up: find \
-         the threat, then the mitigation; its room is a folder under `crates/`, and a test is found by searching for the name after the last `::`.\n\n",
+         the threat, then the mitigation; its room leads to the folder that holds it, and each proof to the file of its tests, in which they are found by the name after the last `::`.\n\n",
     );
     page.push_str("## Boundaries\n\n| Between | Not trusted | Who mediates |\n|---|---|---|\n");
     for boundary in &model.boundary {
@@ -36,13 +44,14 @@ pub(crate) fn write(model: &Model, tests: &[Listed], open: &str, surface: &Surfa
             let claims = if claims.is_empty() { String::new() } else { format!(" ({})", claims.join(", ")) };
             let _ = writeln!(
                 page,
-                "- **{}** {} — room `{}`{claims}",
+                "- **{}** {} — room [`{}`](../{}){claims}",
                 mitigation.id,
                 mitigation.says.trim(),
-                mitigation.room
+                mitigation.room,
+                Places::folder(&mitigation.room)
             );
             for proof in &mitigation.proof {
-                let _ = writeln!(page, "  - {}", told(proof, tests));
+                let _ = writeln!(page, "  - {}", told(proof, tests, places));
             }
         }
         page.push('\n');
@@ -78,15 +87,34 @@ pub(crate) fn write(model: &Model, tests: &[Listed], open: &str, surface: &Surfa
     page
 }
 
-fn told(proof: &Proof, tests: &[Listed]) -> String {
+fn told(proof: &Proof, tests: &[Listed], places: &Places<'_>) -> String {
     let kind = proof.kind.name();
     match &proof.by {
-        By::Test(path) => format!("{kind}: `{path}`"),
+        By::Test(path) => {
+            let file = path.split_once("::").and_then(|(room, name)| places.test(room, name));
+            format!("{kind}: {}", linked(path, file.as_slice()))
+        }
         By::Tests(path) => {
             let count = tests.iter().filter(|test| format!("{}::{}", test.room, test.segment()) == *path).count();
-            format!("{kind}: `{path}`, {count} {}", if count == 1 { "test" } else { "tests" })
+            let files = path.split_once("::").map(|(room, segment)| places.segment(room, segment)).unwrap_or_default();
+            format!("{kind}: {}, {count} {}", linked(path, &files), if count == 1 { "test" } else { "tests" })
         }
-        By::Fuzz(target) => format!("{kind}: fuzz target `{target}`"),
+        By::Fuzz(target) => {
+            let file = target.split_once('/').map(|(room, name)| format!("crates/{room}/fuzz/fuzz_targets/{name}.rs"));
+            format!("{kind}: fuzz target {}", linked(target, file.as_deref().as_slice()))
+        }
         By::Chore(chore) => format!("{kind}: `cargo xtask {chore}` in every build"),
     }
+}
+
+/// A name that leads to its file; to further ones by their numbers, where it lies in several.
+fn linked(name: &str, files: &[&str]) -> String {
+    let mut text = match files.first() {
+        Some(file) => format!("[`{name}`](../{file})"),
+        None => format!("`{name}`"),
+    };
+    for (number, file) in files.iter().enumerate().skip(1) {
+        let _ = write!(text, " [{}](../{file})", number + 1);
+    }
+    text
 }

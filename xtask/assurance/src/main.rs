@@ -6,6 +6,7 @@ mod check;
 mod faults;
 mod listing;
 mod model;
+mod places;
 mod sabotage;
 mod sbom;
 mod surface;
@@ -20,6 +21,7 @@ use check::{Ran, Tree, findings, inventory};
 use faults::{FAULTS, Faults};
 use listing::{list, passed};
 use model::Model;
+use places::Places;
 use surface::{INVENTORY, Source, Surface};
 
 const MODEL: &str = "docs/threat-model.toml";
@@ -88,12 +90,14 @@ fn check_tree(built: &str, ran: Option<(&str, &str)>) -> Result<String, String> 
     let runs: Vec<Ran<'_>> =
         reports.iter().flat_map(|(embedded, servers, rooms)| runs(embedded, servers, rooms)).collect();
     let mut found = findings(&model, &tree, &runs);
-    let surface = Surface::read(&sources(root)?);
+    let sources = sources(root)?;
+    let surface = Surface::read(&sources);
     found.extend(
         surface.findings(&read(root, INVENTORY)?, &model.threat.iter().map(|threat| threat.id.as_str()).collect()),
     );
     found.extend(sabotage::findings(&sabotage::all(root)?, &model, &known, |file| read(root, file)));
-    if chapter::write(&model, &tests, &open, &surface, &faults) != read(root, PAGE).unwrap_or_default() {
+    let places = Places::of(&sources);
+    if chapter::write(&model, &tests, &open, &surface, &faults, &places) != read(root, PAGE).unwrap_or_default() {
         found.push(format!("{PAGE} is not what the model says: write it with `cargo xtask threat-model write`"));
     }
     if found.is_empty() {
@@ -149,9 +153,11 @@ fn write(built: &str) -> Result<String, String> {
     let root = root();
     let model = model(root)?;
     let (tests, open) = (list(&read(Path::new(""), built)?)?, read(root, OPEN)?);
-    let surface = Surface::read(&sources(root)?);
+    let sources = sources(root)?;
+    let (surface, places) = (Surface::read(&sources), Places::of(&sources));
     let faults = Faults::parse(&read(root, FAULTS)?)?;
-    for (path, text) in [(PAGE, chapter::write(&model, &tests, &open, &surface, &faults)), (TESTS, inventory(&tests))] {
+    let chapter = chapter::write(&model, &tests, &open, &surface, &faults, &places);
+    for (path, text) in [(PAGE, chapter), (TESTS, inventory(&tests))] {
         std::fs::write(root.join(path), text).map_err(|error| format!("{path}: {error}"))?;
     }
     Ok(format!("{PAGE} and {TESTS} are written"))

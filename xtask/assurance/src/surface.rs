@@ -361,6 +361,71 @@ mod tests {
         }
     }
 
+    /// For each line that there is: taken out of the list it is new again, and gone from the sources it is missed.
+    #[test]
+    fn t11_drift_no_line_of_this_tree_can_come_or_go_unseen() {
+        let root = crate::root();
+        let model = crate::model(root).unwrap();
+        let threats = model.threat.iter().map(|threat| threat.id.as_str()).collect();
+        let claimed = crate::read(root, INVENTORY).unwrap();
+        let mut surface = Surface::read(&crate::sources(root).unwrap());
+        let all: Vec<(&str, String)> =
+            surface.lines.iter().flat_map(|(kind, lines)| lines.iter().map(|line| (*kind, line.clone()))).collect();
+        assert!(all.iter().filter(|(kind, _)| *kind == "route").count() > 100, "{}", all.len());
+        for (kind, line) in all {
+            let written = format!("\n{line:?} = [");
+            let start = claimed.find(&written).unwrap_or_else(|| panic!("{line} is not in the list"));
+            let end = start + 1 + claimed[start + 1..].find('\n').unwrap();
+            let less = format!("{}{}", &claimed[..start], &claimed[end..]);
+            let found = surface.findings(&less, &threats);
+            let [finding] = &found[..] else { panic!("{line}: {found:?}") };
+            assert!(finding.contains(&format!("the {kind} `{line}` is new")), "{finding}");
+
+            surface.lines.get_mut(kind).unwrap().remove(&line);
+            let found = surface.findings(&claimed, &threats);
+            let [finding] = &found[..] else { panic!("{line}: {found:?}") };
+            assert!(finding.contains(&format!("the {kind} `{line}` is no longer there")), "{finding}");
+            surface.lines.get_mut(kind).unwrap().insert(line);
+        }
+    }
+
+    /// One more route in each file that has some, written like those beside it.
+    #[test]
+    fn t11_drift_no_route_can_be_added_to_this_tree_unseen() {
+        let root = crate::root();
+        let model = crate::model(root).unwrap();
+        let threats = model.threat.iter().map(|threat| threat.id.as_str()).collect();
+        let claimed = crate::read(root, INVENTORY).unwrap();
+        let mut added = BTreeMap::<String, u32>::new();
+        for (path, text) in crate::sources(root).unwrap() {
+            let before = Surface::read(&[(path.clone(), text.clone())]);
+            if !before.lines.contains_key("route") {
+                continue;
+            }
+            let mut written = vec![
+                text.replacen(".route(\"/", ".route(\"/added\", get(added)).route(\"/", 1),
+                text.replacen("    path: \"/", "    path: \"/added/", 1),
+                text.replacen(
+                    "ROUTES: &[(&str, &str)] = &[\n",
+                    "ROUTES: &[(&str, &str)] = &[\n    (\"GET\", \"/added\"),\n",
+                    1,
+                ),
+            ];
+            if let Some((before, after)) = text.split_once("match request.uri.path() {\n") {
+                written.push(format!("{before}match request.uri.path() {{\n    \"/added\" => added(),\n{after}"));
+            }
+            written.retain(|changed| *changed != text);
+            assert!(!written.is_empty(), "{path} has routes and no way to add one");
+            for changed in written {
+                let found = Surface::read(&[(path.clone(), changed)]).findings(&claimed, &threats);
+                let is_new = |finding: &&String| finding.contains("/added") && finding.contains("` is new: ");
+                assert_eq!(found.iter().filter(is_new).count(), 1, "{path}");
+                *added.entry(path.split('/').nth(1).unwrap_or_default().to_owned()).or_default() += 1;
+            }
+        }
+        assert!(added.len() >= 5 && added.values().sum::<u32>() > 100, "{added:?}");
+    }
+
     #[test]
     fn t11_drift_nothing_of_this_tree_is_without_its_threats() {
         let root = crate::root();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::check::{Ran, Tree, findings, inventory};
 use crate::faults::Faults;
 use crate::listing::{Listed, named, passed};
-use crate::model::Model;
+use crate::model::{By, Model};
 
 const MODEL: &str = r#"
 claim = "It holds."
@@ -186,4 +186,76 @@ fn a_name_that_two_rooms_share_has_to_pass_in_both() {
     given.says("passed 1 times of 2 on the embedded engine");
     let counts: BTreeMap<&str, usize> = passed("a\na\nb\n");
     assert_eq!((counts["a"], counts["b"]), (2, 1));
+}
+
+/// What this tree has, with the tests that its list names.
+fn of_this_tree(check: impl FnOnce(&Model, &mut dyn FnMut(&[Listed]) -> Vec<String>, &[Listed])) {
+    let root = crate::root();
+    let model = crate::model(root).unwrap();
+    let listing = crate::read(root, crate::TESTS).unwrap();
+    let tests: Vec<Listed> = listing
+        .lines()
+        .map(|line| {
+            let (room, name) = line.split_once("::").unwrap();
+            Listed { room: room.to_owned(), name: name.to_owned(), full: name.to_owned() }
+        })
+        .collect();
+    let faults = Faults::parse(&crate::read(root, crate::FAULTS).unwrap()).unwrap();
+    let open = crate::read(root, crate::OPEN).unwrap();
+    let mut found = |left: &[Listed]| {
+        // The list is written anew, as somebody would who wants it to be quiet.
+        let known = inventory(left);
+        let tree = Tree {
+            tests: left,
+            fuzz_targets: crate::fuzz_targets(root).unwrap(),
+            chores: crate::chores(root).unwrap(),
+            rooms: crate::rooms(root).unwrap(),
+            faults: &faults,
+            open: &open,
+            inventory: &known,
+        };
+        findings(&model, &tree, &[])
+    };
+    check(&model, &mut found, &tests);
+}
+
+#[test]
+fn t11_drift_no_proof_of_this_tree_can_lose_its_tests_unseen() {
+    of_this_tree(|model, found, tests| {
+        assert_eq!(found(tests), Vec::<String>::new());
+        let proofs = model.mitigations().flat_map(|mitigation| &mitigation.proof);
+        let paths: BTreeSet<&str> = proofs
+            .filter_map(|proof| match &proof.by {
+                By::Test(path) | By::Tests(path) => Some(path.as_str()),
+                By::Fuzz(_) | By::Chore(_) => None,
+            })
+            .collect();
+        assert!(paths.len() > 300, "{}", paths.len());
+        for path in paths {
+            let (room, name) = path.split_once("::").unwrap();
+            let is_its = |test: &Listed| test.room == room && (test.name == name || test.segment() == name);
+            let left: Vec<Listed> = tests.iter().filter(|test| !is_its(test)).cloned().collect();
+            assert!(left.len() < tests.len(), "{path}");
+            let said = found(&left);
+            assert!(said.iter().any(|finding| finding.contains(&format!("`{path}`"))), "{path}: {said:?}");
+        }
+    });
+}
+
+/// One test out of many of a segment is missed in the committed list. A hundred of them, spread over all rooms.
+#[test]
+fn t11_drift_no_test_of_this_tree_can_be_deleted_without_a_change_of_the_list() {
+    let listing = crate::read(crate::root(), crate::TESTS).unwrap();
+    let lines: Vec<&str> = listing.lines().collect();
+    let names: Vec<Listed> = lines
+        .iter()
+        .map(|line| line.split_once("::").unwrap())
+        .map(|(room, name)| named(room, &format!("{name}: test")).unwrap())
+        .collect();
+    assert_eq!(inventory(&names), listing);
+    assert!(names.len() > 1_000, "{}", names.len());
+    for gone in (0..names.len()).step_by(names.len() / 100) {
+        let left: Vec<Listed> = names[..gone].iter().chain(&names[gone + 1..]).cloned().collect();
+        assert_ne!(inventory(&left), listing, "{:?}", names[gone]);
+    }
 }

@@ -1,5 +1,6 @@
 //! Admin tokens: made, listed, revoked, and out of each other's reach (admin-api.md §2.3; D12, D22; threat T12).
 
+use caracal_admin::AdminConfig;
 use caracal_crypto::fast_hash::ConsoleToken;
 use serde_json::{Value, json};
 
@@ -93,6 +94,70 @@ mod t12_foothold_growth {
         let (read, deciding) = (world.mint("read", None).await, world.mint("approve", None).await);
         make(&world, &read, approve.clone()).await.is_refused(403, "admin_token_read_only");
         make(&world, &deciding, approve).await.is_refused(403, "admin_token_approve_only");
+    }
+
+    /// Every kind of token, and everything it could wish for: what is made can do no more than its maker, at no more
+    /// places, for no longer.
+    #[tokio::test]
+    async fn whatever_a_token_wishes_for_it_makes_nothing_that_is_more_than_itself() {
+        /// Zone, capability, and the hour's second at which it ends.
+        type Power<'p> = (Option<&'p str>, &'p str, Option<u32>);
+        let open = AdminConfig { requests_per_minute: 0, ..AdminConfig::default() };
+        let world = World::with(open).await;
+        let (own, other) = (world.zone("Own").await, world.zone("Other").await);
+        let body = |(zone, capability, end): Power<'_>| {
+            let mut body = json!({"name": "x", "scope": "global", "capability": capability});
+            if let Some(zone) = zone {
+                (body["scope"], body["zone_id"]) = (json!("zone"), json!(zone));
+            }
+            if let Some(second) = end {
+                body["expires_at"] = json!(format!("2026-01-01T01:00:{second:02}Z"));
+            }
+            body
+        };
+        let powers = |zones: &[Option<&'static str>], ends: &[Option<u32>]| -> Vec<Power<'static>> {
+            let of_zone = |zone: &Option<&'static str>| {
+                let zone = *zone;
+                let all = ["read", "write", "approve"].into_iter();
+                all.flat_map(move |capability| ends.iter().map(move |end| (zone, capability, *end))).collect::<Vec<_>>()
+            };
+            zones.iter().flat_map(of_zone).collect()
+        };
+        let place = |name: Option<&'static str>| name.map(|name| if name == "own" { own.as_str() } else { &other });
+        let mut made = 0;
+        for (zone, capability, end) in powers(&[None, Some("own")], &[None, Some(30)]) {
+            let maker = make(&world, BOOTSTRAP, body((place(zone), capability, end))).await.is(201);
+            let maker_token = maker["token"].as_str().unwrap();
+            for wish in powers(&[None, Some("own"), Some("other")], &[None, Some(29), Some(30), Some(31)]) {
+                let wished = (place(wish.0), wish.1, wish.2);
+                let answer = make(&world, maker_token, body(wished)).await;
+                let case = format!("{:?} for {:?}: {}", (zone, capability, end), wish, answer.text);
+                // Said anew, and not as the code says it: capabilities, places and time are each ordered.
+                let may_make_any = capability == "write" && zone.is_none();
+                let can_no_more = wish.1 == capability || (capability == "write" && wish.1 == "read");
+                let lasts_no_longer = end.is_none_or(|end| wish.2.is_some_and(|asked| asked <= end));
+                if may_make_any && can_no_more && lasts_no_longer {
+                    let told = answer.is(201);
+                    let kept = (told["zone_id"].as_str(), told["capability"].as_str());
+                    assert_eq!(kept, (wished.0, Some(wish.1)), "{case}");
+                    made += 1;
+                } else {
+                    assert_eq!((answer.status.as_u16(), answer.json().get("token")), (403, None), "{case}");
+                }
+            }
+        }
+        // Global writers: without an end they make all but what decides, with one half of that.
+        assert_eq!(made, 24 + 12);
+        // Beside the deployment's own four and the makers nothing else came to be.
+        let mut count = 0;
+        let mut path = format!("{PATH}?limit=100");
+        loop {
+            let page = world.get(&path).await.is(200);
+            count += page["items"].as_array().unwrap().len();
+            let Some(next) = page["next_cursor"].as_str() else { break };
+            path = format!("{PATH}?limit=100&cursor={next}");
+        }
+        assert_eq!(count, 4 + 12 + made);
     }
 
     #[tokio::test]

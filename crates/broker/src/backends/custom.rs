@@ -1,5 +1,7 @@
 //! Any server that keeps bytes under `{base}/secrets/{reference}`.
 
+use std::time::Duration;
+
 use caracal_crypto::SecretText;
 use caracal_custody::{BackendError, SecretBackend};
 use caracal_http::egress::OperatorClient;
@@ -19,6 +21,12 @@ impl CustomBackend {
     /// At `base`, with this bearer.
     pub fn new(client: OperatorClient, base: BackendUrl, token: SecretText) -> Self {
         Self { web: Web::new("custom", client, base), token }
+    }
+
+    /// The same with another time for an answer than ten seconds.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { web: self.web.with_deadline(patience), ..self }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -265,6 +266,41 @@ async fn t08_availability_what_was_read_counts_for_a_minute_and_through_an_outag
     clock.advance(1);
     assert!(cached.read(PLACE).await.is_err());
     assert!(url.starts_with("https://"));
+}
+
+/// The one that is asked has the request and says nothing, until the test has ended.
+#[tokio::test]
+async fn t08_availability_a_backend_that_says_nothing_is_waited_for_no_longer_than_allowed() {
+    let (release, waits) = mpsc::channel::<()>();
+    let waits = Mutex::new(waits);
+    let server = FakeServer::https(&[], move |_| {
+        let _ = waits.lock().unwrap().recv();
+        Reply::bytes(200, "too late")
+    });
+    let patience = Duration::from_millis(150);
+    let patient = |patience| Arc::new(custom(&server, "secret-token").with_patience(patience));
+    let time = Time::new().await;
+    let cached = CachedBackend::new(patient(patience), time.store.clone());
+    let begun = Instant::now();
+    let asking = async {
+        let (read, written) = (cached.read(PLACE).await, cached.write(PLACE, b"new").await);
+        [read.unwrap_err(), written.unwrap_err(), cached.remove(PLACE).await.unwrap_err()]
+    };
+    let errors = tokio::time::timeout(Duration::from_secs(10), asking).await.expect("it is waited for without end");
+    assert!(begun.elapsed() >= patience * 3, "it was not waited for");
+    for error in errors {
+        assert!(
+            error.to_string().contains("no complete answer in time") && !error.to_string().contains("secret-token"),
+            "{error}"
+        );
+    }
+    let asked: Vec<String> = server.seen().iter().map(|request| request.method.clone()).collect();
+    assert_eq!(asked, ["GET", "PUT", "DELETE"]);
+    // What is to be kept there is not kept otherwise: nothing of a change that was given up is remembered.
+    drop(release);
+    let late = CachedBackend::new(patient(Duration::from_secs(10)), time.store.clone());
+    assert_eq!(late.read(PLACE).await.unwrap().as_deref(), Some(&b"too late"[..]));
+    assert_eq!(cached.read(PLACE).await.ok().flatten().as_deref(), Some(&b"too late"[..]));
 }
 
 /// A backend that a test holds: what it has, and what it is to do next.
