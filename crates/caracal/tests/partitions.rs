@@ -7,12 +7,13 @@ mod support;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use caracal_testkit::{Cut, CuttingProxy, Database, Redis};
 use support::cluster::{Cluster, Deployment, REPLAYED, Through, description, until};
 use support::load::{CountingUpstream, Lent, Load};
-use support::{Addressed, Http, Running, Tenant};
+use support::{Addressed, Http, NOTES, Running, Tenant};
 
 /// A process's own ways to both servers.
 struct Ways {
@@ -202,8 +203,14 @@ async fn a_gateway_sleeps() {
         let minted = tenant.mint(&http, &systems[1], (&lent.session, &lent.edge)).await.unwrap();
         minted.text("access_token")
     };
+    let asked = AtomicUsize::new(0);
     let said = async |mandate: &str| {
-        let answer = tenant.call(&http, &systems[0], mandate).await.unwrap();
+        // Numbered like those of the agents: the upstream counts how often each reaches it.
+        let number = asked.fetch_add(1, Ordering::Relaxed);
+        let url = format!("{}/notes?call=own-{number}", systems[0].url("gateway"));
+        let bearer = format!("Bearer {mandate}");
+        let headers = [("authorization", bearer.as_str()), ("x-caracal-resource", NOTES)];
+        let answer = http.send(http::Method::GET, &url, &headers, "").await.unwrap();
         (answer.status.as_u16(), description(&answer))
     };
     assert_eq!(said(&mandate(&kept).await).await.0, 200);
