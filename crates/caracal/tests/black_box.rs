@@ -16,6 +16,8 @@ mod correlation;
 mod egress;
 #[path = "black_box/face.rs"]
 mod face;
+#[path = "black_box/floods.rs"]
+mod floods;
 #[path = "black_box/lifecycle.rs"]
 mod lifecycle;
 #[path = "black_box/secrets.rs"]
@@ -114,6 +116,14 @@ impl OpenCall {
         };
         tokio::time::timeout(PATIENCE, reading).await.unwrap_or_else(|_| panic!("waited in vain for `{text}`"));
         String::from_utf8(seen).unwrap()
+    }
+
+    /// Reads to the end, which may be a reset.
+    async fn rest_however_it_ends(mut self) -> String {
+        let mut rest = Vec::new();
+        let ended = tokio::time::timeout(PATIENCE, self.0.read_to_end(&mut rest)).await;
+        let _ = ended.expect("the stream stays open");
+        String::from_utf8_lossy(&rest).into_owned()
     }
 
     /// Reads to the end.

@@ -7,11 +7,13 @@ mod support;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use caracal_testkit::{Cut, CuttingProxy, Database, Redis};
-use support::cluster::{Cluster, Deployment, Through, until};
+use support::cluster::{Cluster, Deployment, REPLAYED, Through, description, until};
 use support::load::{CountingUpstream, Lent, Load};
-use support::{Addressed, Http, Running, Tenant};
+use support::{Addressed, Http, NOTES, Running, Tenant};
 
 /// A process's own ways to both servers.
 struct Ways {
@@ -184,8 +186,74 @@ async fn survives(of: Process, to: Way, how: Cut) {
     wired.cluster.deployment.verify_ledger();
 }
 
+/// How long a process is stopped: longer than what it takes for its own silence.
+const PAUSE: Duration = Duration::from_secs(4);
+
+/// A Gateway is stopped, as by a host that is moved, and hears of nothing meanwhile. Awake again, it can't read what was revoked
+/// at first: until it can, nobody is let through, by whatever delegation.
+async fn a_gateway_sleeps() {
+    let (database, redis) = (Database::create().unwrap(), Redis::start().unwrap());
+    let wired = Wired::start(&database.url(), &redis.url());
+    let systems = [wired.cluster.through(0), wired.cluster.through(1)];
+    let (http, upstream) = (Arc::new(Http::new()), CountingUpstream::start().await);
+    let tenant = Arc::new(Tenant::provision(&http, &systems[0], &upstream.url).await);
+    let kept = Lent::new(&tenant, &http, &systems[0]).await;
+    let doomed = Lent::new(&tenant, &http, &systems[0]).await;
+    let mandate = async |lent: &Lent| {
+        let minted = tenant.mint(&http, &systems[1], (&lent.session, &lent.edge)).await.unwrap();
+        minted.text("access_token")
+    };
+    let asked = AtomicUsize::new(0);
+    let said = async |mandate: &str| {
+        // Numbered like those of the agents: the upstream counts how often each reaches it.
+        let number = asked.fetch_add(1, Ordering::Relaxed);
+        let url = format!("{}/notes?call=own-{number}", systems[0].url("gateway"));
+        let bearer = format!("Bearer {mandate}");
+        let headers = [("authorization", bearer.as_str()), ("x-caracal-resource", NOTES)];
+        let answer = http.send(http::Method::GET, &url, &headers, "").await.unwrap();
+        (answer.status.as_u16(), description(&answer))
+    };
+    assert_eq!(said(&mandate(&kept).await).await.0, 200);
+    let mut load = Load::on(&http, &tenant, upstream).await;
+    let elsewhere = [systems[1].clone(), systems[1].clone()];
+    load.add(2, &kept, &elsewhere);
+    let (good, void) = (mandate(&kept).await, mandate(&doomed).await);
+
+    let gateway = &wired.cluster.gateways[0];
+    gateway.signal("-STOP");
+    let stopped = Instant::now();
+    assert_eq!(tenant.revoke(&http, &systems[1], &doomed.edge).await.unwrap().status, 200);
+    wired.gateway.postgres.cut(Cut::Refuse);
+    // Others do not notice.
+    while stopped.elapsed() < PAUSE {
+        load.goes_on(1, 5).await;
+    }
+    gateway.signal("-CONT");
+    const STALE: &str = "revocation state unavailable";
+    for mandate in [&good, &void, &good] {
+        assert_eq!(said(mandate).await, (503, STALE.to_owned()));
+    }
+    let ready = format!("{}/ready", systems[0].url("gateway"));
+    assert_eq!(http.send(http::Method::GET, &ready, &[], "").await.unwrap().status, 503);
+
+    wired.gateway.postgres.heal();
+    until("it has read what is revoked", async || said(&void).await.1 != STALE).await;
+    assert_eq!(said(&void).await, (401, "session revoked".to_owned()));
+    // None of the refusals has used it up.
+    assert_eq!(said(&good).await.0, 200);
+    assert_eq!(said(&good).await, (401, REPLAYED.to_owned()));
+    let account = load.stop(&[200, 401]).await;
+    account.is_on_record(&database).await;
+    wired.cluster.deployment.verify_ledger();
+}
+
 mod t08_availability_partitions {
     use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_gateway_that_stood_still_refuses_until_it_has_read_what_is_revoked() {
+        a_gateway_sleeps().await;
+    }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn an_sts_loses_the_database_and_nobody_says_so() {

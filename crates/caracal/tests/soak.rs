@@ -5,6 +5,8 @@
 mod support;
 
 use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -201,11 +203,40 @@ async fn soak_calls() {
     assert!(late <= early + early / 4 + 32, "memory grew from {early} to {late} MiB");
 }
 
-/// An upstream of events: one at once, and then silence that does not end.
-async fn lasting_upstream() -> String {
+/// An upstream of events: one at once, and then silence that does not end. In a process of its own, which ends with its standard
+/// input: the callers' process has as many connections already.
+struct LastingUpstream {
+    process: std::process::Child,
+    url: String,
+    /// Kept: the process ends when it says something that nobody can hear.
+    _said: BufReader<std::process::ChildStdout>,
+}
+
+impl LastingUpstream {
+    fn start() -> Self {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "soak_upstream", "--ignored", "--nocapture"]);
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(process.stdout.take().unwrap());
+        let mut lines = said.by_ref().lines();
+        let url = lines.find_map(|line| Some(line.ok()?.strip_prefix("upstream at ")?.to_owned())).unwrap();
+        Self { process, url, _said: said }
+    }
+}
+
+impl Drop for LastingUpstream {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[tokio::test]
+#[ignore = "the upstream of another test"]
+async fn soak_upstream() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move {
+    println!("\nupstream at http://{}", listener.local_addr().unwrap());
+    let serving = async {
         while let Ok((mut stream, _)) = listener.accept().await {
             tokio::spawn(async move {
                 read_head(&mut stream).await;
@@ -214,27 +245,43 @@ async fn lasting_upstream() -> String {
                 let _ = stream.read_u8().await;
             });
         }
-    });
-    url
+    };
+    let mut ended = tokio::task::spawn_blocking(|| std::io::stdin().read(&mut [0]));
+    tokio::select! {
+        () = serving => {}
+        _ = &mut ended => {}
+    }
+}
+
+/// How many files a process may have open; children are given the same. A stream is two in the system, one at either side.
+fn open_files() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap_or(usize::MAX)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn soak_streams() {
     let count = wanted("CARACAL_SOAK_STREAMS", 40);
+    let needed = count * 2 + 150;
+    assert!(open_files() >= needed, "{} open files are allowed, {needed} are needed: `ulimit -n`", open_files());
     let directory = tempfile::tempdir().unwrap();
     // A zone has half the places.
     let places = (count * 2 + 100).to_string();
     let more = [("UPSTREAM_MAX_CONNECTIONS", places.as_str()), ("STREAM_IDLE_TIMEOUT", "1h")];
     let (http, system) = (Arc::new(Http::new()), Arc::new(start(directory.path(), &more)));
-    let tenant = Arc::new(Tenant::provision(&http, &*system, &lasting_upstream().await).await);
+    let upstream = LastingUpstream::start();
+    let tenant = Arc::new(Tenant::provision(&http, &*system, &upstream.url).await);
     let lent = Arc::new(tenant.delegation(&http, &*system).await);
     let before = resident(&system);
-    let (mut open, began) = (Vec::with_capacity(count), Instant::now());
-    while open.len() < count {
-        let batch: Vec<_> = (0..AGENTS.min(count - open.len()))
-            .map(|_| {
-                let (http, tenant, system, lent) = (http.clone(), tenant.clone(), system.clone(), lent.clone());
-                tokio::spawn(async move {
+    let (open, asked, began) =
+        (Arc::new(Mutex::new(Vec::with_capacity(count))), Arc::new(AtomicUsize::new(0)), Instant::now());
+    let agents: Vec<_> = (0..AGENTS * 4)
+        .map(|_| {
+            let (http, tenant, system, lent) = (http.clone(), tenant.clone(), system.clone(), lent.clone());
+            let (open, asked) = (open.clone(), asked.clone());
+            tokio::spawn(async move {
+                while asked.fetch_add(1, Ordering::Relaxed) < count {
                     let minted = tenant.mint(&http, &*system, (&lent.0, &lent.1)).await.unwrap();
                     let mut stream = TcpStream::connect(system.address("gateway")).await.unwrap();
                     let request = format!(
@@ -246,17 +293,18 @@ async fn soak_streams() {
                     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
                     let mut event = [0; 14];
                     stream.read_exact(&mut event).await.unwrap();
-                    stream
-                })
+                    let mut open = open.lock().unwrap();
+                    open.push(stream);
+                    if open.len().is_multiple_of(500) {
+                        println!("{:5} s: {} streams, {} MiB", began.elapsed().as_secs(), open.len(), resident(&system));
+                        http.heard().clear();
+                    }
+                }
             })
-            .collect();
-        for stream in batch {
-            open.push(stream.await.unwrap());
-        }
-        if open.len().is_multiple_of(AGENTS * 50) {
-            println!("{:5} s: {} streams, {} MiB", began.elapsed().as_secs(), open.len(), resident(&system));
-            http.heard().clear();
-        }
+        })
+        .collect();
+    for agent in agents {
+        agent.await.unwrap();
     }
     assert_eq!(metric(&http, &system, "calls_open").await, count);
     let all = resident(&system);
@@ -264,7 +312,7 @@ async fn soak_streams() {
         "{count} open event streams: {all} MiB, {before} MiB before; {} KiB each",
         all.saturating_sub(before) * 1024 / count
     );
-    drop(open);
+    open.lock().unwrap().clear();
     settled("streams end with their callers", async || metric(&http, &system, "calls_open").await == 0).await;
     // 10,000 in 1 GiB, beside what the process takes without any.
     assert!(all.saturating_sub(before) * 10_000 <= 1024 * count, "{all} MiB for {count} streams");

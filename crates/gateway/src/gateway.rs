@@ -13,7 +13,8 @@ use caracal_http::server::{self, Ended, Limits, ServerTls, Transport};
 use caracal_ledger::{AnonymousDenials, Ledger, Spool};
 use caracal_store::{Message, Store, StoreError};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::circuit::Circuit;
 use crate::config::{ConfigMistakes, GatewayConfig};
@@ -22,11 +23,14 @@ use crate::evidence::EvidenceLog;
 use crate::exchange::Exchange;
 use crate::ingress::Ingress;
 use crate::metrics::Metrics;
-use crate::revocation::Revocations;
+use crate::revocation::{BEAT, Revocations};
 use crate::spent::Spent;
 
 /// Connections of operators at a time: a probe, a scraper, a few people.
 const OPERATOR_CONNECTIONS: usize = 64;
+
+/// How soon a reading is tried again without which nothing is let through.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// How often the files of the certificate are looked at.
 const CERTIFICATE_RENEWAL: Duration = Duration::from_secs(30);
@@ -182,18 +186,41 @@ impl Gateway {
         }
     }
 
-    /// Reads revocation state again and again until `shutdown` turns true.
+    /// Reads revocation state again and again until `shutdown` turns true, and at once when the process has stood still: the
+    /// messages of that time come late, and who waits longest to be heard may be a revocation.
     pub async fn run_snapshot_refresh(&self, mut shutdown: watch::Receiver<bool>) {
         let every = self.config.revocation_refresh;
-        let mut next = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
-        next.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = shutdown.wait_for(|stop| *stop) => return,
-                _ = next.tick() => {}
+        let woken = Notify::new();
+        let reading = async {
+            let mut next = interval(every);
+            next.reset();
+            loop {
+                tokio::select! {
+                    _ = next.tick() => {}
+                    () = woken.notified() => next.reset(),
+                }
+                // The failure is logged and counted; seventy seconds of them and everything is refused. Behind a pause
+                // nothing is let through without a reading, so the next try can't wait as long.
+                while self.refresh_revocations().await.is_err() && !self.revocations.is_read() {
+                    tokio::time::sleep(AGAIN).await;
+                }
             }
-            // The failure is logged and counted; seventy seconds of them and everything is refused.
-            let _ = self.refresh_revocations().await;
+        };
+        // Beside the reading, which can take longer than a process that runs is silent.
+        let beating = async {
+            let mut next = interval(BEAT);
+            loop {
+                next.tick().await;
+                if self.revocations.beat(std::time::Instant::now()) {
+                    tracing::warn!("the process stood still; revocation state is read again");
+                    woken.notify_one();
+                }
+            }
+        };
+        tokio::select! {
+            _ = shutdown.wait_for(|stop| *stop) => {}
+            () = reading => {}
+            () = beating => {}
         }
     }
 
@@ -218,4 +245,11 @@ impl Gateway {
             tracing::error!(%error, "revocation state could not be read");
         })
     }
+}
+
+/// Ticks that are not made up for.
+fn interval(every: Duration) -> Interval {
+    let mut interval = tokio::time::interval(every);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
 }

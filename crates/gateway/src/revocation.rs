@@ -12,6 +12,9 @@
 //! Without a successful reading for seventy seconds the state is not [fresh](Revocations::is_fresh), and every request
 //! is refused.
 //!
+//! A process that stood still, because its host did or stopped it, hears late of what was revoked meanwhile, and its clock may
+//! not tell. So it [beats](Revocations::beat), and after a silence of seconds nothing is fresh before the next reading.
+//!
 //! The key that signed a mandate is an anchor like the others: when an operator withdraws it, whatever it let in ends.
 //!
 //! Looking costs one lock and at most five look-ups per request; a stream then looks at one flag per chunk.
@@ -20,7 +23,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Context;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use caracal_authority::{Timestamp, ZoneId};
 use caracal_store::revocations::{self, Anchor, AnchorKind};
@@ -33,6 +36,10 @@ const LOOK_BACK: Duration = Duration::from_secs(24 * 60 * 60);
 const FRESH_SECONDS: i64 = 70;
 /// A reading that takes longer is given up: one that hangs must not keep the next from being tried.
 const READING: Duration = Duration::from_secs(20);
+/// How often a process shows that it runs, and after how long without that it has stood still: stopped by its host, or starved
+/// of its processor. Far longer than a busy process needs, and far shorter than what makes a reading stale.
+pub(crate) const BEAT: Duration = Duration::from_millis(500);
+const PAUSE_MILLIS: u64 = 3_000;
 
 const REVOKE_TOPIC: &str = "caracal.sessions.revoke";
 const EDGES_TOPIC: &str = "caracal.delegations.invalidate";
@@ -79,6 +86,11 @@ pub(crate) struct Revocations {
     reading: tokio::sync::Mutex<()>,
     /// Store time of the last successful reading, whole seconds; 0 before the first.
     read_at: AtomicI64,
+    /// When this process last showed that it runs, in milliseconds from `began` on; 0 before it first did.
+    beat: AtomicU64,
+    began: Instant,
+    /// How often it has stood still.
+    pauses: AtomicU64,
     messages: AtomicU64,
     /// Age of the last message when it was applied, microseconds.
     propagation: AtomicI64,
@@ -141,6 +153,9 @@ impl Revocations {
             state: Mutex::default(),
             reading: tokio::sync::Mutex::default(),
             read_at: AtomicI64::new(0),
+            beat: AtomicU64::new(0),
+            began: Instant::now(),
+            pauses: AtomicU64::new(0),
             messages: AtomicU64::new(0),
             propagation: AtomicI64::new(0),
         }
@@ -169,6 +184,7 @@ impl Revocations {
     /// Reads from the store everything that is revoked. Says how many marks there are now.
     pub(crate) async fn refresh(&self) -> Result<u64, StoreError> {
         let _turn = self.reading.lock().await;
+        let pauses = self.pauses.load(Ordering::Acquire);
         self.lock().arriving = Some(Vec::new());
         let read = async {
             let mut snapshot = self.store.snapshot().await?;
@@ -181,7 +197,7 @@ impl Revocations {
             Err(_) => Err(StoreError::Unavailable { reason: "revocations could not be read in time".to_owned() }),
         };
         match outcome {
-            Ok((now, anchors)) => Ok(self.replace(&anchors, now)),
+            Ok((now, anchors)) => Ok(self.take(&anchors, now, pauses)),
             Err(error) => {
                 self.lock().arriving = None;
                 Err(error)
@@ -189,10 +205,34 @@ impl Revocations {
         }
     }
 
+    /// Says that the process runs at `at`. True when it had stood still: then nobody has heard of anything meanwhile, and
+    /// nothing is fresh until the next reading.
+    pub(crate) fn beat(&self, at: Instant) -> bool {
+        let stood_still = !self.is_awake(at);
+        if stood_still {
+            self.pauses.fetch_add(1, Ordering::AcqRel);
+            self.read_at.store(0, Ordering::Release);
+        }
+        // Behind the reset: who sees this beat sees that, too.
+        self.beat.store(self.millis(at).max(1), Ordering::Release);
+        stood_still
+    }
+
+    /// Whether the process has run without a pause until `at`. Nobody can say of a process that has never beaten.
+    fn is_awake(&self, at: Instant) -> bool {
+        let beat = self.beat.load(Ordering::Acquire);
+        beat == 0 || self.millis(at).saturating_sub(beat) <= PAUSE_MILLIS
+    }
+
+    fn millis(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.began).as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// Whether the last successful reading is recent enough to let anything through at `now`. One from the future is
-    /// not: the clock was set back, and how old it is nobody knows.
+    /// not: the clock was set back, and how old it is nobody knows. Nor is one from before a pause of the process, in which
+    /// it heard of nothing.
     pub(crate) fn is_fresh(&self, now: Timestamp) -> bool {
-        self.age(now).is_some_and(|age| (0..=FRESH_SECONDS).contains(&age))
+        self.is_awake(Instant::now()) && self.age(now).is_some_and(|age| (0..=FRESH_SECONDS).contains(&age))
     }
 
     /// Whole seconds since the last successful reading; `None` before the first.
@@ -201,6 +241,11 @@ impl Revocations {
             0 => None,
             read_at => Some(now.as_seconds() - read_at),
         }
+    }
+
+    /// Whether there is a reading that counts, however old.
+    pub(crate) fn is_read(&self) -> bool {
+        self.read_at.load(Ordering::Acquire) != 0
     }
 
     /// Marks at present.
@@ -214,7 +259,17 @@ impl Revocations {
         (self.messages.load(Ordering::Relaxed), Duration::from_micros(u64::try_from(age).unwrap_or(0)))
     }
 
-    fn replace(&self, anchors: &[Anchor], now: Timestamp) -> u64 {
+    /// Takes over what was read at `now`, by a reading that began after so many pauses.
+    fn take(&self, anchors: &[Anchor], now: Timestamp, pauses: u64) -> u64 {
+        let count = self.replace(anchors);
+        // What was read before the process stood still is not what is so after it.
+        if self.pauses.load(Ordering::Acquire) == pauses {
+            self.read_at.store(now.as_seconds(), Ordering::Release);
+        }
+        count
+    }
+
+    fn replace(&self, anchors: &[Anchor]) -> u64 {
         let mut marks = Marks::default();
         anchors.iter().for_each(|anchor| marks.insert(anchor));
         let mut state = self.lock();
@@ -225,7 +280,6 @@ impl Revocations {
         let replaced = std::mem::replace(&mut state.marks, marks);
         state.set_watched_that_are_marked();
         drop(state);
-        self.read_at.store(now.as_seconds(), Ordering::Release);
         // A day of revocations can be large; others should not wait for the lock while it is taken apart.
         drop(replaced);
         count

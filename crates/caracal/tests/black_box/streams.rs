@@ -3,10 +3,10 @@
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::support::{Addressed, Http, Tenant, caracal, run};
-use crate::{OpenCall, head_of, start, until};
+use crate::support::{Addressed, Http, Running, Tenant, caracal, run};
+use crate::{OpenCall, PATIENCE, head_of, start, until};
 
 mod t03_gateway_stream {
     use super::*;
@@ -56,6 +56,81 @@ mod t03_gateway_stream {
         assert_eq!(event["metadata_json"]["revocation_interrupted"], true, "{event}");
         let again = tenant.mint(&http, &system, (&session, &edge)).await.unwrap();
         assert_eq!(again.status, 403, "{}", again.json());
+    }
+}
+
+mod t08_availability_killed {
+    use super::*;
+
+    /// An upstream that says as much as its request's number tells, without an end. Tells when each caller is gone.
+    async fn endless_upstream() -> (String, mpsc::Receiver<()>) {
+        const HEADS: [&str; 2] = [
+            "content-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\nd\r\ndata: hello\n\n\r\n",
+            "content-length: 1000\r\n\r\ndata: hello\n\n",
+        ];
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (gone, is_gone) = mpsc::channel(8);
+        tokio::spawn(async move {
+            for n in 0.. {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let gone = gone.clone();
+                tokio::spawn(async move {
+                    head_of(&mut stream).await;
+                    stream.write_all(format!("HTTP/1.1 200 OK\r\n{}", HEADS[n % 2]).as_bytes()).await.unwrap();
+                    let _ = stream.read_to_end(&mut Vec::new()).await;
+                    let _ = gone.send(()).await;
+                });
+            }
+        });
+        (url, is_gone)
+    }
+
+    /// Everybody finds out: the callers that what they have is a part, the upstream that nobody listens, and whoever comes with
+    /// the same mandate to the next Gateway that it was used.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn streams_of_a_gateway_that_is_killed_end_as_broken_and_their_mandates_stay_used() {
+        let directory = tempfile::tempdir().unwrap();
+        let named = [("ISSUER_URL", "http://issuer.test"), ("API_V1_RATE_LIMIT_PER_MIN", "0")];
+        let (http, mut system) = (Http::new(), Running::start_with(directory.path(), &named));
+        let (upstream, mut gone) = endless_upstream().await;
+        let tenant = Tenant::provision(&http, &system, &upstream).await;
+        let (session, edge) = tenant.delegation(&http, &system).await;
+        let (mut calls, mut mandates) = (Vec::new(), Vec::new());
+        for n in 0..4 {
+            let mandate = tenant.mint(&http, &system, (&session, &edge)).await.unwrap().text("access_token");
+            let mut call = OpenCall::begin(&system, &mandate, &format!("killed-{n}")).await;
+            let begun = call.until("data: hello").await;
+            assert!(begun.starts_with("HTTP/1.1 200 "), "{begun}");
+            calls.push((call, begun));
+            mandates.push(mandate);
+        }
+        system.kill();
+        for (call, begun) in calls {
+            let promised = begun.contains("content-length: 1000");
+            let rest = call.rest_however_it_ends().await;
+            let whole = if promised { rest.len() >= 1000 } else { rest.ends_with("0\r\n\r\n") };
+            assert!(!whole && !rest.contains("x-caracal-revoked"), "it passes for the whole: {rest:?}");
+        }
+        for _ in 0..4 {
+            tokio::time::timeout(PATIENCE, gone.recv()).await.expect("the upstream hears of it").unwrap();
+        }
+        let said = run(caracal().args(["audit", "verify", "--data-dir"]).arg(directory.path()));
+        assert_eq!(said.code, Some(0), "{} {}", said.stdout, said.stderr);
+        let system = system.started_again();
+        for (n, mandate) in mandates.iter().enumerate() {
+            let again = tenant.call(&http, &system, mandate).await.unwrap();
+            let described = again.json()["error_description"].as_str().unwrap_or_default().to_owned();
+            assert_eq!((again.status.as_u16(), described.as_str()), (401, "token replay detected"), "{n}");
+            // What let the call go is on record, for it was there before the call went.
+            let events = tenant.evidence(&http, &system, &format!("killed-{n}")).await;
+            let exchanged =
+                |event: &&serde_json::Value| event["event_type"] == "token_exchange" && event["decision"] == "allow";
+            assert_eq!(events.as_array().unwrap().iter().filter(exchanged).count(), 1, "{events}");
+        }
+        // And the next one is let through: nothing needs a hand.
+        let mandate = tenant.mint(&http, &system, (&session, &edge)).await.unwrap().text("access_token");
+        OpenCall::begin(&system, &mandate, "afterwards").await.until("data: hello").await;
     }
 }
 

@@ -53,8 +53,9 @@ use self::request::{BuildFault, Facts};
 pub(crate) use self::response::trailers;
 use self::websocket::Handshake;
 
-/// The client of the data path.
-pub(crate) type UpstreamClient = EgressClient<UploadBody>;
+/// The client of the data path. Bodies are boxed: the library keeps room for some thirty requests beside each connection, and
+/// an event stream keeps its connection.
+pub(crate) type UpstreamClient = EgressClient<Box<UploadBody>>;
 
 const IDENTITY: HeaderName = HeaderName::from_static("x-caracal-identity");
 /// How long a call waits for a place at an upstream that has none, and when trying again can succeed.
@@ -208,7 +209,7 @@ fn id_of(attempt: &Attempt) -> &str {
     attempt.caller().map_or("-", |caller| caller.request_id.as_str())
 }
 
-type Built = (Request<UploadBody>, Arc<Upload>, oneshot::Receiver<()>);
+type Built = (Request<Box<UploadBody>>, Arc<Upload>, oneshot::Receiver<()>);
 
 fn build(
     gateway: &Gateway,
@@ -250,7 +251,7 @@ fn build(
     }
     let trailers = *kind == Kind::Grpc;
     let (body, upload, finished) = UploadBody::new(body, bounds.request_bytes, timing, trailers);
-    let mut request = Request::new(body);
+    let mut request = Request::new(Box::new(body));
     *request.method_mut() = parts.method;
     *request.uri_mut() = uri;
     *request.headers_mut() = headers;
@@ -277,7 +278,7 @@ struct Sent<'s> {
 /// request's deadline holds, also while the upstream takes nothing.
 async fn dispatch(
     client: &UpstreamClient,
-    request: Request<UploadBody>,
+    request: Request<Box<UploadBody>>,
     Sent { upload, finished, read_deadline, upstream_timeout }: Sent<'_>,
     kind: &Kind,
 ) -> Result<Response<Incoming>, Failure> {

@@ -107,9 +107,9 @@ mod t03_gateway_revocation {
         assert!(watched.is_revoked() && !elsewhere.is_revoked());
         assert!(world.revocations.watch(anchors("z", &[])).is_err(), "the key alone refuses");
         // Who missed the message finds it in the store.
-        world.revocations.replace(&[], world.clock.now());
+        world.revocations.replace(&[]);
         let watched = world.revocations.watch(anchors("z", &[])).ok().unwrap();
-        world.revocations.replace(&[anchor(AnchorKind::Key, "k-1")], world.clock.now());
+        world.revocations.replace(&[anchor(AnchorKind::Key, "k-1")]);
         assert!(watched.is_revoked());
     }
 
@@ -134,7 +134,7 @@ mod t03_gateway_revocation {
         revocations.committed(&message(REVOKE_TOPIC, &[("agent_session_id", "s-1")]));
         revocations.lock().arriving = Some(Vec::new());
         revocations.committed(&message(REVOKE_TOPIC, &[("session_id", "during")]));
-        let count = revocations.replace(&[anchor(AnchorKind::Edge, "stored")], world.clock.now());
+        let count = revocations.replace(&[anchor(AnchorKind::Edge, "stored")]);
         assert_eq!(count, 2);
         let known = |claims| revocations.watch(anchors("z", claims)).is_err();
         assert!(known(&[("sid", "during")]) && known(&[("delegation_edge_id", "stored")]));
@@ -145,10 +145,36 @@ mod t03_gateway_revocation {
     async fn a_reading_reaches_those_under_way() {
         let world = world();
         let watched = world.revocations.watch(anchors("z", ALL)).ok().unwrap();
-        world.revocations.replace(&[anchor(AnchorKind::Session, "s-2")], world.clock.now());
+        world.revocations.replace(&[anchor(AnchorKind::Session, "s-2")]);
         assert!(!watched.is_revoked());
-        world.revocations.replace(&[anchor(AnchorKind::Edge, "e-1")], world.clock.now());
+        world.revocations.replace(&[anchor(AnchorKind::Edge, "e-1")]);
         assert!(watched.is_revoked());
+    }
+
+    #[tokio::test]
+    async fn after_a_pause_nothing_is_fresh_until_it_was_read_again() {
+        let world = world();
+        let (revocations, clock) = (&world.revocations, &world.clock);
+        let fresh = || revocations.is_fresh(clock.now());
+        revocations.refresh().await.unwrap();
+        assert!(fresh(), "who does not beat is not asked to");
+        let pause = Duration::from_millis(PAUSE_MILLIS);
+        let began = Instant::now();
+        assert!(!revocations.beat(began));
+        assert!(!revocations.beat(began + pause), "as long as that it may be busy");
+        assert!(fresh() && revocations.is_awake(began + pause * 2));
+        // Nobody has looked yet, and it is refused already.
+        assert!(!revocations.is_awake(began + pause * 2 + Duration::from_millis(1)));
+        // A reading that began before the pause tells nothing of what happened in it.
+        let pauses = revocations.pauses.load(Ordering::SeqCst);
+        assert!(revocations.beat(began + pause * 4));
+        assert!(!fresh());
+        revocations.take(&[], clock.now(), pauses);
+        assert!(!fresh() && !revocations.is_read(), "that was the state before the pause");
+        revocations.refresh().await.unwrap();
+        assert!(fresh() && revocations.is_read());
+        assert!(!revocations.beat(began + pause * 4 + pause));
+        assert!(fresh());
     }
 
     #[tokio::test]

@@ -107,6 +107,44 @@ mod t05_secrets {
         assert_eq!(unset.ask(&plain("POST", path, "Authorization: Bearer \r\n")).await.status(), 404);
     }
 
+    /// A comparison that stops at the first difference tells who measures it how much of a guess was right. So the text of a
+    /// secret goes nowhere but where it is sent, and into the one comparison that takes as long whatever it finds.
+    #[test]
+    fn no_secret_is_compared_but_in_constant_time() {
+        let compares =
+            ["==", "!=", "starts_with", "ends_with", "strip_prefix", ".eq(", ".cmp(", "contains(", "matches!", "find("];
+        let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+        let (mut exposed, mut compared) = (0, 0);
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let text = std::fs::read_to_string(&path).unwrap();
+                // Statement by statement, for one may take several lines; tests may compare as they like.
+                let text = text.split("#[cfg(test)]").next().unwrap();
+                for statement in text.split([';', '{', '}']).filter(|statement| statement.contains(".expose()")) {
+                    exposed += 1;
+                    compared += usize::from(statement.contains("is_bearer("));
+                    // Whether there is one at all is no comparison.
+                    let statement = statement.replace(".expose().is_empty()", "");
+                    if let Some((_, secret)) = statement.split_once(".expose()") {
+                        let before = statement.split(".expose()").next().unwrap().replace("Some(", "").to_owned();
+                        let found = compares.iter().find(|one| secret.contains(**one) || before.contains(**one));
+                        assert!(found.is_none(), "{}: {found:?} in `{}`", path.display(), statement.trim());
+                    }
+                }
+            }
+        }
+        assert!(exposed >= 5 && compared == 2, "the sources were looked through: {exposed}, {compared}");
+        let operator = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/operator.rs")).unwrap();
+        let (_, body) = operator.split_once("fn is_bearer(").unwrap();
+        let body = body.split("\n}").next().unwrap();
+        assert!(body.contains("constant_time_eq(token, secret.as_bytes())") && !body.contains("=="), "{body}");
+    }
+
     /// The token opens the Admin API as well, whose limit on guesses does not cover this door.
     #[tokio::test]
     async fn who_guesses_the_token_of_the_reload_route_finds_it_gone() {

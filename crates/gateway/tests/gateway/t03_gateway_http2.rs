@@ -181,6 +181,38 @@ async fn a_caller_who_resets_its_stream_is_recorded_as_who_ended_it() {
     assert_eq!((&metadata["error_kind"], &metadata["ended_by"]), (&json!("response_copy_failed"), &json!("caller")));
 }
 
+/// As fast as the STS can be asked, and not faster than that.
+#[tokio::test]
+async fn calls_that_are_taken_back_while_they_are_decided_reach_no_upstream_and_cost_no_mandate() {
+    let upstream = Upstream::ok().await;
+    let world = speaking_http2(upstream.url(""), |_| ()).await;
+    world.sts.says(|_| Said::Hang);
+    let mandate = world.mandate(json!({})).await;
+    let mut sender = connect(&world).await;
+    let mut taken_back = 0;
+    while taken_back < 1_000 {
+        let mut request = asking(&world, "/x", nothing()).await;
+        request.headers_mut().insert("authorization", format!("Bearer {mandate}").parse().unwrap());
+        tokio::select! {
+            ended = sender.send_request(request) => {
+                assert!(ended.is_err(), "nobody was to answer");
+                break;
+            }
+            () = world.sts.arrived.notified() => taken_back += 1,
+        }
+    }
+    assert!((256..1_000).contains(&taken_back), "cut off after {taken_back}");
+    while world.sts.under_way.load(std::sync::atomic::Ordering::SeqCst) > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((upstream.connections(), world.events_now("r-1").await.len()), (0, 0));
+    let url = upstream.url("");
+    world.sts.says(move |_| Said::Go(to(url.clone())));
+    let held = crate::world::request("GET", "/x", &mandate, "X-Request-Id: r-2\r\n");
+    assert_eq!(world.ask(&held).await.status(), 200);
+    assert_eq!(world.event("r-2").await.1, "executed");
+}
+
 mod grpc {
     use super::*;
 

@@ -215,9 +215,12 @@ where
         let (service, transport) = (service.clone(), transport.clone());
         let (streams, stop) = (streams.clone(), stop.clone());
         connections.spawn(async move {
-            let begun = timeout(limits.head, begin(stream, &transport)).await;
+            let begun = timeout(limits.head, Box::pin(begin(stream, &transport))).await;
             match begun.unwrap_or(None) {
-                Some((socket, true)) => http2::connection(socket, service, caller, limits, streams, stop).await,
+                // Boxed like the beginning: large, and every other connection would keep the room for it.
+                Some((socket, true)) => {
+                    Box::pin(http2::connection(socket, service, caller, limits, streams, stop)).await;
+                }
                 Some((socket, false)) => {
                     let http2::Caller { peer, tls, fresh } = caller;
                     let door = Door { service, fresh, peer, tls, pacer: Pacer::new() };
@@ -303,37 +306,41 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let pacer = door.pacer.clone();
-    let io = TokioIo::new(Paced::new(stream, pacer.clone(), limits));
-    let mut builder = http1::Builder::new();
-    // The parser's own head timer also runs between requests and would end every idle connection; `Paced` tells the two
-    // apart.
-    builder.header_read_timeout(None).max_buf_size(PARSE_BUFFER_BYTES);
-    let mut serving = builder.serve_connection(io, TowerToHyperService::new(door));
-    let ended = tokio::select! {
-        ended = &mut serving => Some(ended),
-        () = stopped(&mut stop) => None,
-    };
-    let stopping = ended.is_none();
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            Pin::new(&mut serving).graceful_shutdown();
-            (&mut serving).await
+    // In a block of its own, so that room for the library's part and for what comes after it is not kept side by side: there
+    // is one of these for every connection.
+    let (misread, stopping, read_buf, mut paced) = {
+        let io = TokioIo::new(Paced::new(stream, pacer.clone(), limits));
+        let mut builder = http1::Builder::new();
+        // The parser's own head timer also runs between requests and would end every idle connection; `Paced` tells the two
+        // apart.
+        builder.header_read_timeout(None).max_buf_size(PARSE_BUFFER_BYTES);
+        let mut serving = builder.serve_connection(io, TowerToHyperService::new(door));
+        let ended = tokio::select! {
+            ended = &mut serving => Some(ended),
+            () = stopped(&mut stop) => None,
+        };
+        let stopping = ended.is_none();
+        let ended = match ended {
+            Some(ended) => ended,
+            None => {
+                Pin::new(&mut serving).graceful_shutdown();
+                (&mut serving).await
+            }
+        };
+        let misread = ended.as_ref().is_err_and(hyper::Error::is_parse);
+        if let Err(error) = ended {
+            // Callers go away all the time; what they sent is theirs to log.
+            tracing::debug!(%error, "a connection ended early");
         }
+        // The library has sent everything by now, or failed; it closes nothing itself: see `Paced`.
+        let parts = serving.into_parts();
+        (misread, stopping, parts.read_buf, parts.io.into_inner())
     };
-    let misread = ended.as_ref().is_err_and(hyper::Error::is_parse);
-    if let Err(error) = ended {
-        // Callers go away all the time; what they sent is theirs to log.
-        tracing::debug!(%error, "a connection ended early");
-    }
-    // The library has sent everything by now, or failed; it closes nothing itself: see `Paced`.
-    let parts = serving.into_parts();
-    let mut paced = parts.io.into_inner();
     if let Some(talk) = pacer.takeover().and_then(Takeover::take) {
         // What the caller has sent behind its request is already the other protocol's. Without the whole response there is
         // nothing to go on with, and dropping it says so.
         if !stopping && paced.has_sent_everything() {
-            let socket = Box::new(Ahead::new(parts.read_buf, paced.into_stream()));
+            let socket = Box::new(Ahead::new(read_buf, paced.into_stream()));
             talk(TakenOver { socket, stop }).await;
         }
         return;
@@ -342,7 +349,7 @@ where
         // It has no word for the preface of HTTP/2, nor for what we would not let it read.
         let _ = timeout(LINGER, paced.stream().write_all(MISREAD)).await;
     }
-    part(paced, &pacer, stopping).await;
+    Box::pin(part(paced, &pacer, stopping)).await;
 }
 
 /// Says the last word on a connection and closes it.

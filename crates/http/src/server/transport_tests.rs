@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
+use super::http2::TAKEN_BACK;
 use super::*;
 use crate::egress::{
     AddressPolicy, GuardedConnector, PoolSettings, PrivateHosts, Resolver, TlsTrust, client as egress_client,
@@ -135,7 +136,9 @@ where
 }
 
 async fn cleartext(running: &Running) -> Sender {
-    http2(TcpStream::connect(running.address).await.unwrap()).await
+    let stream = TcpStream::connect(running.address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    http2(stream).await
 }
 
 fn get(target: &str) -> Request<Full<Bytes>> {
@@ -326,6 +329,65 @@ mod t08_availability {
         let response = sender.send_request(get("http://h/")).await.unwrap();
         drop(response);
         timeout(LONG, gone.notified()).await.expect("ended");
+    }
+
+    /// The library counts resets of what it has not looked at yet. These it has, one by one.
+    #[tokio::test]
+    async fn a_caller_who_takes_back_most_of_what_it_asks_is_cut_off() {
+        let arrived = Arc::new(Notify::new());
+        let told = arrived.clone();
+        let service = tower::service_fn(move |request: Request<Incoming>| {
+            let told = told.clone();
+            async move {
+                if request.uri().path() == "/never" {
+                    told.notify_one();
+                    std::future::pending::<()>().await;
+                }
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::new())))
+            }
+        });
+        let running = start(service, PATIENT, CLEARTEXT).await;
+        for (each, is_cut) in [(0, true), (2, false)] {
+            let (mut sender, mut taken_back) = (cleartext(&running).await, 0);
+            let asking = async {
+                while taken_back < 600 {
+                    tokio::select! {
+                        ended = sender.send_request(get("http://h/never")) => return ended.is_err(),
+                        () = arrived.notified() => taken_back += 1,
+                    }
+                    for _ in 0..each {
+                        assert_eq!(sender.send_request(get("http://h/")).await.unwrap().status(), 200);
+                    }
+                }
+                false
+            };
+            let ended = timeout(LONG, asking).await;
+            assert_eq!(ended.ok(), Some(is_cut), "{each} answers between, {taken_back}");
+            assert!(taken_back > TAKEN_BACK, "{taken_back}");
+        }
+        // Somebody else is none the worse for it.
+        assert_eq!(cleartext(&running).await.send_request(get("http://h/")).await.unwrap().status(), 200);
+    }
+
+    /// With no room at all the library asks nothing of the stream again; it has to be told.
+    #[tokio::test]
+    async fn a_stream_that_was_given_no_room_is_reset_when_it_is_given_up() {
+        let service = tower::service_fn(|_: Request<Incoming>| async {
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"answer"))))
+        });
+        let running = start(service, Limits { write_stall: SHORT, ..PATIENT }, CLEARTEXT).await;
+        let stream = TcpStream::connect(running.address).await.unwrap();
+        let (mut sender, connection) = client::Builder::new(TokioExecutor::new())
+            .initial_stream_window_size(0)
+            .handshake(TokioIo::new(stream))
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        for _ in 0..2 {
+            let response = sender.send_request(get("http://h/")).await.unwrap();
+            let ended = timeout(LONG, response.into_body().collect()).await.expect("given up");
+            assert!(ended.is_err(), "an end that is none");
+        }
     }
 
     #[tokio::test]
