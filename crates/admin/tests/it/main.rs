@@ -13,6 +13,7 @@ mod checks;
 mod connections;
 mod consents;
 mod desired_state;
+mod edge_cases;
 mod edges;
 mod endings;
 mod evidence;
