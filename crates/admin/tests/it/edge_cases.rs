@@ -84,10 +84,7 @@ const ROWS: &[(&str, &[&str])] = &[
         "zone with `foo`, `Bad_Slug`, an empty slug, a name of 121 characters, of blanks",
         &["zones::what_is_no_zone_is_refused_and_leaves_nothing"],
     ),
-    (
-        "zone PATCH `dcr_shutdown` alone",
-        &["registration::a_change_of_a_zone_is_refused_in_the_contracts_order"],
-    ),
+    ("zone PATCH `dcr_shutdown` alone", &["registration::a_change_of_a_zone_is_refused_in_the_contracts_order"]),
     (
         "zone PATCH `dcr_enabled: false` over three live applications",
         &["registration::registration_is_not_switched_off_over_the_heads_of_the_living"],
@@ -144,10 +141,7 @@ const ROWS: &[(&str, &[&str])] = &[
         "an application is archived while the store of secrets is down",
         &["caracal/tests/providers::a_backend_holds_ciphertext_and_a_change_it_refuses_does_not_happen"],
     ),
-    (
-        "workload env `ld_preload`, `1A`, one twice",
-        &["workloads::a_workload_is_refused_in_the_contracts_order"],
-    ),
+    ("workload env `ld_preload`, `1A`, one twice", &["workloads::a_workload_is_refused_in_the_contracts_order"]),
     ("workload PUT `{}`", &["workloads::a_workload_is_refused_in_the_contracts_order"]),
     ("provider `none` without name and identifier", &["providers::a_provider_is_refused_in_the_contracts_order"]),
     (
@@ -223,10 +217,7 @@ const ROWS: &[(&str, &[&str])] = &[
         "`token_type: mac` without and with `auth_scheme`",
         &["consents::what_the_token_endpoint_answers_is_told_in_words_of_ours"],
     ),
-    (
-        "revocation answered 503 upstream",
-        &["connections::a_revocation_counts_here_and_is_told_to_the_provider"],
-    ),
+    ("revocation answered 503 upstream", &["connections::a_revocation_counts_here_and_is_told_to_the_provider"]),
     ("revoked twice", &["connections::a_revocation_counts_here_and_is_told_to_the_provider"]),
     ("resource without provider, without upstream", &["resources::a_resource_is_refused_in_the_contracts_order"]),
     (

@@ -174,9 +174,8 @@ mod t12_foothold_kill_switch {
         });
         running.await.unwrap();
         let (thrower, at) = (world.clone(), path(&zone));
-        let switch = tokio::spawn(async move {
-            thrower.call("POST", &at, Some(json!({"subject_id": "user-1"}))).await.is(200)
-        });
+        let switch =
+            tokio::spawn(async move { thrower.call("POST", &at, Some(json!({"subject_id": "user-1"}))).await.is(200) });
         for _ in 0..200 {
             tokio::task::yield_now().await;
         }

@@ -530,7 +530,11 @@ mod t08_availability_limits {
     #[tokio::test]
     async fn readiness_names_what_is_down_beside_the_store() {
         for (objections, code, more) in [
-            (Objections { redis_unreachable: true, outbox_dead: 3 }, "redis_unreachable", json!({"dependency": "redis"})),
+            (
+                Objections { redis_unreachable: true, outbox_dead: 3 },
+                "redis_unreachable",
+                json!({"dependency": "redis"}),
+            ),
             (
                 Objections { redis_unreachable: false, outbox_dead: 3 },
                 "outbox_dead_messages",

@@ -20,6 +20,7 @@ mod evidence;
 mod foothold;
 mod gates;
 mod grants;
+mod hostile_bodies;
 mod idempotency;
 mod ledger;
 mod lists;
