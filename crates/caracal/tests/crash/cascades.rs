@@ -63,8 +63,9 @@ impl Place {
         if self.servers.is_some() {
             return self.deployment.verify_ledger();
         }
-        let verified =
-            run(caracal().args(["audit", "verify", "--json", "--data-dir"]).arg(self.deployment.place("one")));
+        let mut verify = caracal();
+        verify.envs(self.deployment.environment.iter().map(|(name, value)| (name, value)));
+        let verified = run(verify.args(["audit", "verify", "--json", "--data-dir"]).arg(self.deployment.place("one")));
         assert_eq!(verified.code, Some(0), "{} {}", verified.stdout, verified.stderr);
     }
 

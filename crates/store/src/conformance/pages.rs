@@ -187,7 +187,9 @@ pub async fn a_page_costs_the_same_wherever_it_lies(make: Make) {
         .await;
     added.unwrap();
     let mut snapshot = fresh.store.snapshot().await.unwrap();
-    for archived in [false, true] {
+    // A server may take a sort of all archived ones for cheaper.
+    let is_embedded = snapshot.deployment().tx().is_embedded();
+    for archived in [false, true].into_iter().filter(|archived| is_embedded || !archived) {
         let newest = if archived { 2 * MANY } else { MANY };
         let behind = |position: i64| Position {
             at: Timestamp::from_micros(start().as_micros() + position),
