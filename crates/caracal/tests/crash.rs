@@ -5,6 +5,8 @@
 
 #[path = "crash/cascades.rs"]
 mod cascades;
+#[path = "crash/changes.rs"]
+mod changes;
 mod support;
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -147,6 +147,9 @@ async fn survives(of: Process, to: Way, how: Cut) {
             let refused = tenant.call(&http, &systems[0], &mandate).await.unwrap().status.as_u16();
             assert!(matches!(refused, 502..=504), "{refused}");
         }
+        Process::Control if to == Way::Postgres => {
+            management_waits_no_longer_than_its_deadline(&http, &systems[0]).await
+        }
         Process::Gateway | Process::Control => {}
     }
     let cut_off = of == Process::Control && to == Way::Postgres;
@@ -245,6 +248,26 @@ async fn a_gateway_sleeps() {
     let account = load.stop(&[200, 401]).await;
     account.is_on_record(&database).await;
     wired.cluster.deployment.verify_ledger();
+}
+
+/// A store that says nothing is 503 to whoever asks the Admin API, and to readiness, within the deadlines that were set; a change
+/// that was asked for meanwhile is not there afterwards by half.
+async fn management_waits_no_longer_than_its_deadline(http: &Http, system: &Through) {
+    let (zones, token) = (format!("{}/v1/zones", system.url("api")), system.admin_token());
+    let asked = async |method: http::Method, url: &str, body: Option<serde_json::Value>| {
+        let began = std::time::Instant::now();
+        let answer = http.json(method, url, &token, body).await.unwrap();
+        // A connection is waited for, then a statement, each for a second, and readiness for five.
+        assert!(began.elapsed() < std::time::Duration::from_secs(8), "{url}: {:?}", began.elapsed());
+        assert_eq!(answer.status, 503, "{url}: {}", answer.json());
+        assert!(answer.headers.contains_key("retry-after"), "{url}");
+        answer.text("error")
+    };
+    assert_eq!(asked(http::Method::GET, &zones, None).await, "store_unavailable");
+    let body = serde_json::json!({"name": "Meanwhile"});
+    assert_eq!(asked(http::Method::POST, &zones, Some(body)).await, "store_unavailable");
+    let ready = format!("{}/ready", system.url("api"));
+    assert_eq!(asked(http::Method::GET, &ready, None).await, "postgres_unreachable");
 }
 
 mod t08_availability_partitions {

@@ -207,6 +207,9 @@ mod t05_secret_backends {
         let mandate = tenant.mint(&http, &system, (&session, &edge)).await.unwrap().text("access_token");
         let answer = tenant.call(&http, &system, &mandate).await.unwrap();
         assert_eq!(String::from_utf8_lossy(&answer.body), "upstream-key-1", "{}", answer.json());
+        let applications = format!("{}/v1/zones/{}/applications", system.url("api"), tenant.zone);
+        let body = json!({"name": "spare", "registration_method": "managed"});
+        let spare = http.json(Method::POST, &applications, &system.admin_token(), Some(body)).await.unwrap().text("id");
         let stored = kept.lock().unwrap().clone();
         let paths: Vec<&String> = stored.keys().collect();
         assert!(paths.iter().any(|path| path.ends_with("/secretConfig")), "{paths:?}");
@@ -227,6 +230,12 @@ mod t05_secret_backends {
         // What was read counts while the backend is away.
         let mandate = tenant.mint(&http, &system, (&session, &edge)).await.unwrap().text("access_token");
         assert_eq!(tenant.call(&http, &system, &mandate).await.unwrap().status.as_u16(), 200);
+
+        // Nobody who is stopped goes on because a copy of their secret can't be removed.
+        let spare = format!("{applications}/{spare}");
+        let gone = http.json(Method::DELETE, &spare, &system.admin_token(), None).await.unwrap();
+        assert_eq!(gone.status.as_u16(), 204);
+        assert_eq!(http.json(Method::GET, &spare, &system.admin_token(), None).await.unwrap().status.as_u16(), 404);
 
         // A change that fails after the backend got its secret gives back what was there.
         down.store(false, Ordering::SeqCst);

@@ -169,7 +169,7 @@ async fn list_of(
     page: &Page,
 ) -> Result<Vec<AdminEvidenceRow>, StoreError> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM admin_audit_events WHERE chain = ?1 AND (occurred_at < ?2 OR (occurred_at = ?2 AND id < ?3))
+        "SELECT {COLUMNS} FROM admin_audit_events WHERE chain = ?1 AND (occurred_at, id) < (?2, ?3)
            AND (CAST(?4 AS BIGINT) IS NULL OR occurred_at >= ?4) AND (CAST(?5 AS BIGINT) IS NULL OR occurred_at < ?5)
            AND (CAST(?6 AS TEXT) IS NULL OR actor_id = ?6) AND (CAST(?7 AS TEXT) IS NULL OR entity_type = ?7)
            AND (CAST(?8 AS TEXT) IS NULL OR entity_id = ?8) AND (CAST(?9 AS TEXT) IS NULL OR method = ?9)

@@ -96,7 +96,7 @@ pub async fn lookup(tx: &mut DeploymentRead<'_>, id: &AdminTokenId) -> Result<Op
 /// All tokens, revoked ones included, newest first.
 pub async fn list(tx: &mut DeploymentRead<'_>, page: &Page) -> Result<Vec<AdminToken>, StoreError> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM admin_tokens WHERE created_at < ?1 OR (created_at = ?1 AND id < ?2)
+        "SELECT {COLUMNS} FROM admin_tokens WHERE (created_at, id) < (?1, ?2)
          ORDER BY created_at DESC, id DESC LIMIT ?3"
     );
     tx.tx().query(&sql, params![page.at(), page.id(), page.limit()]).await?.into_iter().map(read).collect()

@@ -251,7 +251,7 @@ pub async fn find_by_request(tx: &mut ZoneRead<'_>, request_id: &str) -> Result<
 /// Events newest first, by time and id.
 pub async fn list(tx: &mut ZoneRead<'_>, filter: &EvidenceFilter, page: &Page) -> Result<Vec<EvidenceRow>, StoreError> {
     let zone = tx.zone.clone();
-    let start = "(occurred_at < ?2 OR (occurred_at = ?2 AND id < ?3))";
+    let start = "(occurred_at, id) < (?2, ?3)";
     let bound = vec![zone.bind(), Param::Int(page.at()), Param::Text(page.id())];
     let (sql, bound) = narrowed(tx, start, bound, filter, "occurred_at DESC, id DESC", page.limit());
     tx.tx.query(&sql, &bound).await?.into_iter().map(read).collect()

@@ -101,7 +101,7 @@ pub async fn list(tx: &mut ZoneRead<'_>, filter: &GrantFilter, page: &Page) -> R
            LEFT JOIN applications a ON a.zone_id = g.zone_id AND a.id = g.application_id
            LEFT JOIN resources r ON r.zone_id = g.zone_id AND r.id = g.resource_id
            LEFT JOIN providers p ON p.zone_id = g.zone_id AND p.id = r.credential_provider_id
-         WHERE g.zone_id = ?1 AND (g.created_at < ?2 OR (g.created_at = ?2 AND g.id < ?3))
+         WHERE g.zone_id = ?1 AND (g.created_at, g.id) < (?2, ?3)
            AND (?4 = '' OR g.application_id = ?4) AND (?5 = '' OR g.user_id = ?5) AND (?6 = '' OR g.resource_id = ?6)
            AND (?7 = '' OR p.id = ?7) AND (?8 = '' OR g.status = ?8){with_scopes}
          ORDER BY g.created_at DESC, g.id DESC LIMIT ?9"

@@ -67,7 +67,7 @@ fn read(row: Row) -> Result<Delivery, StoreError> {
 pub async fn list(tx: &mut ZoneRead<'_>, sink: &NotificationSinkId, page: &Page) -> Result<Vec<Delivery>, StoreError> {
     let sql = format!(
         "SELECT {COLUMNS} FROM notification_deliveries WHERE zone_id = ?1 AND sink_id = ?2
-           AND (created_at < ?3 OR (created_at = ?3 AND id < ?4)) ORDER BY created_at DESC, id DESC LIMIT ?5"
+           AND (created_at, id) < (?3, ?4) ORDER BY created_at DESC, id DESC LIMIT ?5"
     );
     let rows = tx.tx.query(&sql, params![tx.zone, sink, page.at(), page.id(), page.limit()]).await?;
     rows.into_iter().map(read).collect()

@@ -85,7 +85,7 @@ pub async fn lookup(tx: &mut ZoneRead<'_>, id: &NotificationSinkId) -> Result<Op
 pub async fn list(tx: &mut ZoneRead<'_>, page: &Page) -> Result<Vec<Sink>, StoreError> {
     let sql = format!(
         "SELECT {COLUMNS} FROM notification_sinks WHERE zone_id = ?1
-           AND (created_at < ?2 OR (created_at = ?2 AND id < ?3)) ORDER BY created_at DESC, id DESC LIMIT ?4"
+           AND (created_at, id) < (?2, ?3) ORDER BY created_at DESC, id DESC LIMIT ?4"
     );
     let rows = tx.tx.query(&sql, params![tx.zone, page.at(), page.id(), page.limit()]).await?;
     rows.into_iter().map(read).collect()

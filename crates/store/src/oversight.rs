@@ -46,7 +46,7 @@ pub async fn list_records(
 ) -> Result<Vec<RecordRow>, StoreError> {
     let sql = format!(
         "SELECT {} FROM authority_records WHERE zone_id = ?1
-           AND (created_at < ?2 OR (created_at = ?2 AND id < ?3))
+           AND (created_at, id) < (?2, ?3)
            AND (CAST(?4 AS TEXT) IS NULL OR {STATE} = ?4)
            AND (CAST(?6 AS TEXT) IS NULL OR id = ?6) AND (CAST(?7 AS TEXT) IS NULL OR subject_id = ?7)
            AND (CAST(?8 AS TEXT) IS NULL OR kind = ?8)
@@ -104,7 +104,7 @@ pub async fn list_sessions(
         "SELECT {}, (SELECT count(*) FROM agent_sessions c WHERE c.zone_id = ?1 AND c.parent_id = s.id),
            r.subject_id, r.kind, r.provenance
          FROM agent_sessions s LEFT JOIN authority_records r ON r.zone_id = ?1 AND r.id = s.subject_record_id
-         WHERE s.zone_id = ?1 AND (s.started_at < ?2 OR (s.started_at = ?2 AND s.id < ?3))
+         WHERE s.zone_id = ?1 AND (s.started_at, s.id) < (?2, ?3)
            AND (CAST(?4 AS TEXT) IS NULL OR s.status = ?4) AND (CAST(?5 AS TEXT) IS NULL OR s.lifecycle = ?5)
            AND (CAST(?6 AS TEXT) IS NULL OR s.application_id = ?6) AND (CAST(?7 AS TEXT) IS NULL OR s.parent_id = ?7)
            AND (CAST(?8 AS TEXT) IS NULL OR r.subject_id = ?8) AND (CAST(?9 AS TEXT) IS NULL OR {label})

@@ -153,7 +153,7 @@ pub async fn list(tx: &mut ZoneRead<'_>, page: &Page) -> Result<Vec<(Policy, Opt
                  AND v.version = (SELECT max(n.version) FROM policy_versions n
                                   WHERE n.zone_id = p.zone_id AND n.policy_id = p.id)
                WHERE p.zone_id = ?1 AND p.archived_at IS NULL
-                 AND (p.created_at < ?2 OR (p.created_at = ?2 AND p.id < ?3))
+                 AND (p.created_at, p.id) < (?2, ?3)
                ORDER BY p.created_at DESC, p.id DESC LIMIT ?4";
     let rows = tx.tx.query(sql, params![tx.zone, page.at(), page.id(), page.limit()]).await?;
     let read = |row: Row| {

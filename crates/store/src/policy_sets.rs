@@ -214,7 +214,7 @@ pub async fn list(
              AND v.version = (SELECT max(n.version) FROM policy_set_versions n
                               WHERE n.zone_id = s.zone_id AND n.policy_set_id = s.id)
          WHERE s.zone_id = ?1 AND s.archived_at IS NULL
-           AND (s.created_at < ?2 OR (s.created_at = ?2 AND s.id < ?3))
+           AND (s.created_at, s.id) < (?2, ?3)
          ORDER BY s.created_at DESC, s.id DESC LIMIT ?4"
     );
     let rows = tx.tx.query(&sql, params![tx.zone, page.at(), page.id(), page.limit()]).await?;
@@ -246,7 +246,7 @@ pub async fn list_versions(
 ) -> Result<Vec<PolicySetVersion>, StoreError> {
     let sql = format!(
         "SELECT {VERSION_COLUMNS} FROM policy_set_versions WHERE zone_id = ?1 AND policy_set_id = ?2
-           AND (created_at < ?3 OR (created_at = ?3 AND id < ?4)) ORDER BY created_at DESC, id DESC LIMIT ?5"
+           AND (created_at, id) < (?3, ?4) ORDER BY created_at DESC, id DESC LIMIT ?5"
     );
     tx.tx
         .query(&sql, params![tx.zone, set, page.at(), page.id(), page.limit()])

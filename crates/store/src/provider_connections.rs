@@ -138,7 +138,7 @@ pub async fn list(
 ) -> Result<Vec<Connection>, StoreError> {
     let sql = format!(
         "SELECT {COLUMNS} FROM provider_connections WHERE zone_id = ?1
-           AND (created_at < ?2 OR (created_at = ?2 AND id < ?3))
+           AND (created_at, id) < (?2, ?3)
            AND (?4 = '' OR provider_id = ?4) AND (?5 = '' OR subject_id = ?5) AND (?6 = '' OR status = ?6)
          ORDER BY created_at DESC, id DESC LIMIT ?7"
     );

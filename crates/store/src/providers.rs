@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use crate::ahead::by_id;
 use crate::attribution::{Attribution, archive_row};
 use crate::error::StoreError;
-use crate::page::Page;
+use crate::page::{Page, archival};
 use crate::tx::{ZoneRead, ZoneWrite};
 use crate::value::{Bind, Row, params};
 
@@ -89,15 +89,11 @@ pub async fn add(tx: &mut ZoneWrite<'_>, provider: &Provider) -> Result<(), Stor
 /// Providers of the zone, archived ones or the others, newest first.
 pub async fn list(tx: &mut ZoneRead<'_>, archived: bool, page: &Page) -> Result<Vec<Provider>, StoreError> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM providers WHERE zone_id = ?1 AND (archived_at IS NOT NULL) = ?2
-           AND (created_at < ?3 OR (created_at = ?3 AND id < ?4)) ORDER BY created_at DESC, id DESC LIMIT ?5"
+        "SELECT {COLUMNS} FROM providers WHERE zone_id = ?1 AND {} AND (created_at, id) < (?2, ?3)
+         ORDER BY created_at DESC, id DESC LIMIT ?4",
+        archival(archived)
     );
-    tx.tx
-        .query(&sql, params![tx.zone, archived, page.at(), page.id(), page.limit()])
-        .await?
-        .into_iter()
-        .map(read)
-        .collect()
+    tx.tx.query(&sql, params![tx.zone, page.at(), page.id(), page.limit()]).await?.into_iter().map(read).collect()
 }
 
 /// Identifiers of live providers that are `base` or start with `base-`. `base` is free of `%` and `_`.

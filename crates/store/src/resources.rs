@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::ahead::by_id;
 use crate::attribution::{Attribution, archive_row};
 use crate::error::StoreError;
-use crate::page::Page;
+use crate::page::{Page, archival};
 use crate::tx::{ZoneRead, ZoneWrite};
 use crate::value::{Bind, Row, params};
 
@@ -157,12 +157,13 @@ pub struct ResourceFilter {
 /// Resources of the zone that `filter` lets through, newest first.
 pub async fn list(tx: &mut ZoneRead<'_>, filter: &ResourceFilter, page: &Page) -> Result<Vec<Resource>, StoreError> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM resources WHERE zone_id = ?1 AND (archived_at IS NOT NULL) = ?2
-           AND (CAST(?3 AS TEXT) IS NULL OR identifier <> ?3)
-           AND (created_at < ?4 OR (created_at = ?4 AND id < ?5)) ORDER BY created_at DESC, id DESC LIMIT ?6"
+        "SELECT {COLUMNS} FROM resources WHERE zone_id = ?1 AND {}
+           AND (CAST(?2 AS TEXT) IS NULL OR identifier <> ?2)
+           AND (created_at, id) < (?3, ?4) ORDER BY created_at DESC, id DESC LIMIT ?5",
+        archival(filter.archived)
     );
     tx.tx
-        .query(&sql, params![tx.zone, filter.archived, filter.hidden, page.at(), page.id(), page.limit()])
+        .query(&sql, params![tx.zone, filter.hidden, page.at(), page.id(), page.limit()])
         .await?
         .into_iter()
         .map(read)

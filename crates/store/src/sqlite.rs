@@ -118,7 +118,35 @@ pub(crate) fn query(connection: &Connection, sql: &str, params: &[Param<'_>]) ->
         }
         found.push(Row { values });
     }
+    #[cfg(feature = "conformance")]
+    {
+        drop(rows);
+        work::did(&statement);
+    }
     Ok(found)
+}
+
+/// What queries have cost by the engine's own count, for cases about how much is looked at to answer.
+#[cfg(feature = "conformance")]
+pub(crate) mod work {
+    use std::cell::Cell;
+
+    use rusqlite::{Statement, StatementStatus};
+
+    thread_local! {
+        /// Reads run on their caller's thread, so each test counts its own.
+        static STEPS: Cell<i64> = const { Cell::new(0) };
+    }
+
+    pub(super) fn did(statement: &Statement<'_>) {
+        let steps = i64::from(statement.reset_status(StatementStatus::VmStep));
+        STEPS.set(STEPS.get() + steps);
+    }
+
+    /// Steps of the engine's machine in queries of this thread so far.
+    pub(crate) fn done() -> i64 {
+        STEPS.get()
+    }
 }
 
 pub(crate) fn execute(connection: &Connection, sql: &str, params: &[Param<'_>]) -> Result<usize, StoreError> {

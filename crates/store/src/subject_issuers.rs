@@ -63,7 +63,7 @@ pub async fn find_by_issuer(tx: &mut ZoneRead<'_>, issuer: &str) -> Result<Optio
 pub async fn list(tx: &mut ZoneRead<'_>, page: &Page) -> Result<Vec<SubjectIssuer>, StoreError> {
     let sql = format!(
         "SELECT {COLUMNS} FROM subject_issuers WHERE zone_id = ?1 AND archived_at IS NULL
-           AND (created_at < ?2 OR (created_at = ?2 AND id < ?3)) ORDER BY created_at DESC, id DESC LIMIT ?4"
+           AND (created_at, id) < (?2, ?3) ORDER BY created_at DESC, id DESC LIMIT ?4"
     );
     let rows = tx.tx.query(&sql, params![tx.zone, page.at(), page.id(), page.limit()]).await?;
     rows.into_iter().map(read).collect()

@@ -66,7 +66,7 @@ pub async fn list(tx: &mut ZoneRead<'_>, filter: &SubjectFilter, page: &Page) ->
               FROM authority_records WHERE zone_id = ?1 AND (CAST(?3 AS TEXT) IS NULL OR subject_id = ?3)
               GROUP BY subject_id) s
         LEFT JOIN applications a ON a.zone_id = ?1 AND a.id = s.subject_id
-        WHERE (s.last_seen < ?4 OR (s.last_seen = ?4 AND s.subject_id < ?5))
+        WHERE (s.last_seen, s.subject_id) < (?4, ?5)
           AND (CAST(?6 AS TEXT) IS NULL OR CASE WHEN s.is_user = 1 THEN 'user' ELSE 'application' END = ?6)
           AND (CAST(?7 AS TEXT) IS NULL OR lower(s.subject_id) LIKE ?7 ESCAPE '\' OR lower(a.name) LIKE ?7 ESCAPE '\')
         ORDER BY s.last_seen DESC, s.subject_id DESC LIMIT ?8";

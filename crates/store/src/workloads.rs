@@ -119,7 +119,7 @@ fn name_key(name: &str) -> String {
 pub async fn list(tx: &mut ZoneRead<'_>, page: &Page) -> Result<Vec<Workload>, StoreError> {
     let sql = format!(
         "SELECT {COLUMNS} FROM workloads WHERE zone_id = ?1
-           AND (created_at < ?2 OR (created_at = ?2 AND id < ?3)) ORDER BY created_at DESC, id DESC LIMIT ?4"
+           AND (created_at, id) < (?2, ?3) ORDER BY created_at DESC, id DESC LIMIT ?4"
     );
     let rows = tx.tx.query(&sql, params![tx.zone, page.at(), page.id(), page.limit()]).await?;
     rows.into_iter().map(read).collect()

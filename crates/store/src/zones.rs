@@ -58,7 +58,7 @@ pub async fn lookup(tx: &mut ZoneRead<'_>) -> Result<Option<Zone>, StoreError> {
 /// Zones that are not archived, newest first.
 pub async fn list(tx: &mut DeploymentRead<'_>, page: &Page) -> Result<Vec<Zone>, StoreError> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM zones WHERE archived_at IS NULL AND (created_at < ?1 OR (created_at = ?1 AND id < ?2))
+        "SELECT {COLUMNS} FROM zones WHERE archived_at IS NULL AND (created_at, id) < (?1, ?2)
          ORDER BY created_at DESC, id DESC LIMIT ?3"
     );
     tx.tx().query(&sql, params![page.at(), page.id(), page.limit()]).await?.into_iter().map(read).collect()
@@ -108,7 +108,7 @@ pub async fn list_visible(
 ) -> Result<Vec<Zone>, StoreError> {
     let sql = format!(
         "SELECT {COLUMNS} FROM zones WHERE archived_at IS NULL
-           AND (created_at < ?1 OR (created_at = ?1 AND id < ?2))
+           AND (created_at, id) < (?1, ?2)
            AND substr(lower(name), 1, length(?3)) <> ?3 AND substr(slug, 1, length(?4)) <> ?4
            AND (CAST(?5 AS TEXT) IS NULL OR EXISTS (SELECT 1 FROM zone_owners o WHERE o.zone_id = zones.id AND o.account = ?5))
          ORDER BY created_at DESC, id DESC LIMIT ?6"

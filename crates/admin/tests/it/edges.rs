@@ -14,14 +14,17 @@ fn open() -> AdminConfig {
 }
 
 /// One object of every kind in a zone: its id by the collection it is in, and every secret that was told or given.
-struct Furnished {
-    zone: String,
-    ids: BTreeMap<&'static str, String>,
-    version: String,
-    secrets: Vec<String>,
+pub(crate) struct Furnished {
+    pub(crate) zone: String,
+    pub(crate) ids: BTreeMap<&'static str, String>,
+    /// The version of its policy.
+    pub(crate) document: String,
+    /// The version of its set.
+    pub(crate) version: String,
+    pub(crate) secrets: Vec<String>,
 }
 
-async fn furnish(world: &World, name: &str) -> Furnished {
+pub(crate) async fn furnish(world: &World, name: &str) -> Furnished {
     let zone = world.zone(name).await;
     let at = |path: &str| format!("/v1/zones/{zone}{path}");
     let given = |kind: &str| format!("very-secret-{kind}-of-{name}");
@@ -62,11 +65,12 @@ async fn furnish(world: &World, name: &str) -> Furnished {
     let grant = json!({"application_id": ids["applications"], "user_id": "u", "resource_id": ids["resources"],
         "scopes": ["read"]});
     ids.insert("grants", world.create(&at("/grants"), grant).await);
-    Furnished { zone, ids, version, secrets }
+    let document = policy["version_id"].as_str().unwrap().to_owned();
+    Furnished { zone, ids, document, version, secrets }
 }
 
 /// A route's path in `zone`, with the ids of `of`; none where `of` has nothing for it.
-fn filled(route: &RouteInfo, zone: &str, of: &Furnished) -> Option<String> {
+pub(crate) fn filled(route: &RouteInfo, zone: &str, of: &Furnished) -> Option<String> {
     let collection = route.path.split('/').rev().skip_while(|part| *part != "{id}").nth(1);
     let id = match collection {
         Some(collection) => of.ids.get(collection)?.as_str(),
@@ -93,6 +97,7 @@ async fn t01_control_plane_ids_of_other_zones_are_ids_of_nothing() {
     let nothing = Furnished {
         zone: here.clone(),
         ids: there.ids.keys().map(|kind| (*kind, "0197d3a0-0000-7000-8000-000000000000".to_owned())).collect(),
+        document: "0197d3a0-0000-7000-8000-000000000002".to_owned(),
         version: "0197d3a0-0000-7000-8000-000000000001".to_owned(),
         secrets: Vec::new(),
     };

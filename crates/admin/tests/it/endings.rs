@@ -1,6 +1,7 @@
 //! What ends with a subject, an application, a resource or a zone, and what does not (admin-api.md §5.1, §5.8; D15, D19).
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
@@ -140,6 +141,49 @@ mod t12_foothold_kill_switch {
         assert_eq!(ended, 22);
         let third = world.call("POST", &path, Some(body)).await.is(200);
         assert_eq!(third["authority_records"], 0);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_another_change_holds_while_the_switch_is_thrown_is_waited_for_and_ended() {
+        let world = Arc::new(World::new().await);
+        let zone = world.zone("Ops").await;
+        world.stand_usual(&zone, "a", "user-1", "app-1").await;
+        let child = caracal_store::records::RecordRow {
+            parent_id: Some("a-user".parse().unwrap()),
+            ..world.user_record(&zone, "held", "user-1", "app-1")
+        };
+        let (runs, running) = tokio::sync::oneshot::channel();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let (store, place) = (world.store.clone(), zone.parse().unwrap());
+        let holding = tokio::spawn(async move {
+            let input = (Mutex::new(Some(runs)), Mutex::new(released), child);
+            let held: Result<(), caracal_store::StoreError> = store
+                .commit(&place, input, |tx, (runs, released, child)| {
+                    Box::pin(async move {
+                        caracal_store::records::add(tx, child).await?;
+                        if let Some(runs) = runs.lock().unwrap().take() {
+                            runs.send(()).unwrap();
+                        }
+                        // An error means that the sender is gone, which is the sign, too.
+                        let _ = tokio::task::block_in_place(|| released.lock().unwrap().recv());
+                        Ok(())
+                    })
+                })
+                .await;
+            held.unwrap();
+        });
+        running.await.unwrap();
+        let (thrower, at) = (world.clone(), path(&zone));
+        let switch =
+            tokio::spawn(async move { thrower.call("POST", &at, Some(json!({"subject_id": "user-1"}))).await.is(200) });
+        for _ in 0..200 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!switch.is_finished(), "it answers for what it has not seen");
+        release.send(()).unwrap();
+        holding.await.unwrap();
+        assert_eq!(switch.await.unwrap()["authority_records"], 3);
+        assert_eq!(world.record_state(&zone, "held").await, revoked("subject_revoked"));
     }
 }
 

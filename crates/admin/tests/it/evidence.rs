@@ -212,7 +212,9 @@ async fn t06_evidence_the_chains_verify_from_what_is_stored() {
     world.get(&format!("/v1/zones/{zone}/providers/%00%1F%0A%22")).await.is_refused(400, "invalid_params");
     world.get("/v1/zones/%00").await.is_refused(400, "invalid_params");
     assert_eq!(world.records(None).await.len(), 2);
-    assert_eq!(world.records(Some(&zone)).await.len(), 3);
+    let rows = world.records(Some(&zone)).await;
+    assert_eq!(rows.len(), 3);
+    assert_eq!(payload(&rows[1])["changed_fields"], json!(["kind", "name", "nul"]));
     let key = HmacKey::from_bytes(&[7; 32]).unwrap();
     let mut snapshot = world.store.snapshot().await.unwrap();
     let (mut tx, heads) = (snapshot.deployment(), std::collections::BTreeMap::new());

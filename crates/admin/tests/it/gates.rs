@@ -9,6 +9,7 @@ use caracal_admin::{AdminConfig, Needs, route_list};
 use caracal_crypto::Secret;
 use caracal_crypto::fast_hash::ConsoleToken;
 use caracal_http::PeerAddr;
+use caracal_http::health::{Objections, Probe};
 use caracal_http::rate::SharedWindows;
 use http::Request;
 use serde_json::json;
@@ -515,6 +516,41 @@ mod t08_availability_limits {
         world.call_as(None, "GET", "/ready", None).await.is_refused(429, "rate_limited");
         assert_eq!(world.call_as(None, "GET", "/health", None).await.is(200), json!({"ok": true}));
         assert!(!world.call_as(None, "GET", "/health", None).await.headers.contains_key("cache-control"));
+    }
+
+    /// What lies beside the store, as it is.
+    struct Beside(Objections);
+
+    impl Probe for Beside {
+        fn objections(&self) -> Pin<Box<dyn Future<Output = Objections> + Send + '_>> {
+            Box::pin(async { self.0 })
+        }
+    }
+
+    #[tokio::test]
+    async fn readiness_names_what_is_down_beside_the_store() {
+        for (objections, code, more) in [
+            (
+                Objections { redis_unreachable: true, outbox_dead: 3 },
+                "redis_unreachable",
+                json!({"dependency": "redis"}),
+            ),
+            (
+                Objections { redis_unreachable: false, outbox_dead: 3 },
+                "outbox_dead_messages",
+                json!({"deadCount": 3, "limit": 0}),
+            ),
+        ] {
+            let world = World::with(open()).await;
+            world.admin.probe_with(Arc::new(Beside(objections)));
+            let answer = world.call_as(None, "GET", "/ready", None).await;
+            let told = answer.is_refused(503, code).json();
+            for (name, value) in more.as_object().unwrap() {
+                assert_eq!(&told[name], value, "{told}");
+            }
+            assert!(answer.headers.contains_key("retry-after"));
+            assert_eq!(world.call_as(None, "GET", "/health", None).await.is(200), json!({"ok": true}));
+        }
     }
 
     #[tokio::test]

@@ -43,7 +43,7 @@ pub(crate) fn hold(method: &str, path: &str, sent: Option<&Value>, answer: &Answ
 }
 
 /// What a reference leads to.
-fn resolved(said: &'static Value) -> &'static Value {
+pub(crate) fn resolved(said: &'static Value) -> &'static Value {
     let Some(name) = said["$ref"].as_str() else { return said };
     document().pointer(name.trim_start_matches('#')).unwrap_or_else(|| panic!("{name} leads nowhere"))
 }

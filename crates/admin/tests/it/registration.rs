@@ -243,6 +243,8 @@ mod t05_secrets_reveal {
         world.get(&reveal).await.is_refused(404, "client_secret_not_stored");
         world.get(&format!("{path}/none/client-secret")).await.is_refused(404, "application_not_found");
         assert_eq!(events["items"].as_array().unwrap().len(), 1);
+        world.outside("DROP TABLE sealed_secrets");
+        world.get(&reveal).await.is_refused(502, "secret_backend_unavailable");
     }
 
     #[tokio::test]

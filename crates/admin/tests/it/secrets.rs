@@ -100,4 +100,27 @@ mod t05_secrets_at_rest {
         assert_eq!(before, after);
         assert!(world.secret_is_right(&zone, app, secret).await);
     }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn of_rotations_at_once_the_copy_and_the_hash_are_of_the_same_one() {
+        let world = World::new().await;
+        let zone = world.zone("Ops").await;
+        let path = format!("/v1/zones/{zone}/applications");
+        let id = world.create(&path, json!({"name": "Bot", "registration_method": "managed"})).await;
+        let (one, chosen) = (format!("{path}/{id}"), "c".repeat(32));
+        let rotate = format!("{one}/rotate-secret");
+        let (first, second, third) = tokio::join!(
+            world.call("POST", &rotate, None),
+            world.call("POST", &rotate, None),
+            world.call("PATCH", &one, Some(json!({"client_secret": chosen}))),
+        );
+        third.is(200);
+        let secret = |answer: &crate::world::Answer| answer.is(200)["client_secret"].as_str().unwrap().to_owned();
+        let all = [secret(&first), secret(&second), chosen];
+        let kept = world.application_secret(&zone, &id).await.unwrap();
+        for secret in &all {
+            assert_eq!(world.secret_is_right(&zone, &id, secret).await, *secret == kept, "{secret}");
+        }
+        assert!(all.contains(&kept));
+    }
 }

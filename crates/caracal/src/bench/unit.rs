@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use http::header::RETRY_AFTER;
 use http::{Method, StatusCode};
+use serde_json::json;
 
 use super::floor::Floor;
 use crate::actors::agent::{Agent, Session};
@@ -40,6 +41,8 @@ pub enum What {
     List,
     /// The newest fifty allowed calls are searched in the ledger through the Admin API.
     Search,
+    /// A provider is made through the Admin API, and read.
+    Manage,
 }
 
 impl What {
@@ -53,6 +56,7 @@ impl What {
             Self::Append => "append",
             Self::List => "list",
             Self::Search => "search",
+            Self::Manage => "manage",
         }
     }
 
@@ -67,6 +71,7 @@ impl What {
             Self::Append => &["append"],
             Self::List => &["list"],
             Self::Search => &["search"],
+            Self::Manage => &["create", "read"],
         }
     }
 
@@ -81,6 +86,7 @@ impl What {
             Self::Append => "mandates refused: an event in the ledger each",
             Self::List => "lists of applications",
             Self::Search => "searches in the ledger",
+            Self::Manage => "management: a provider made, then read",
         }
     }
 
@@ -97,6 +103,7 @@ impl What {
             Self::Cycle => 2.0 * (floor.verify_us + commit_us),
             Self::Delegate => floor.verify_us + commit_us,
             Self::Append => decision_us + commit_us,
+            Self::Manage => commit_us,
             Self::List | Self::Search => return None,
         })
     }
@@ -153,6 +160,8 @@ pub(super) struct Caller<'c> {
     session: Session,
     /// Calls through the Gateway so far, if some mandates are to be shown twice.
     replays: Option<Cell<usize>>,
+    /// Objects made so far: each has a name of its own.
+    made: Cell<usize>,
 }
 
 impl<'c> Caller<'c> {
@@ -170,7 +179,8 @@ impl<'c> Caller<'c> {
         session.edge = Some(lent.text("delegation_edge_id")?);
         let operator = Operator::new(client, &calls.urls.api, calls.admin_token);
         let replays = replays.then(Cell::default);
-        let caller = Self { what, agent, operator, zone: &calls.at.zone, lead, session, replays };
+        let caller =
+            Self { what, agent, operator, zone: &calls.at.zone, lead, session, replays, made: Cell::default() };
         if what == What::Search {
             for _ in 0..FOUND {
                 caller.agent.mint(&caller.session, "notes:read").await?.expect_success("the mint")?;
@@ -197,6 +207,10 @@ impl<'c> Caller<'c> {
                 let started = Session { id: first.text("agent_session_id")?, edge: None };
                 answered(self.agent.terminate(&started).await?, "terminating", StatusCode::NO_CONTENT)?;
             }
+            What::Manage => {
+                let path = self.path(&format!("providers/{}", first.text("id")?));
+                answered(self.operator.call(Method::GET, &path, None).await?, "the read", StatusCode::OK)?;
+            }
             _ => return Ok(Took([took, Duration::ZERO])),
         }
         Ok(Took([took, begun.elapsed()]))
@@ -214,8 +228,12 @@ impl<'c> Caller<'c> {
         Ok(())
     }
 
+    /// Of the zone, in the Admin API.
+    fn path(&self, rest: &str) -> String {
+        format!("/v1/zones/{}/{rest}", self.zone)
+    }
+
     async fn first(&self) -> Result<Answer, Wrong> {
-        let get = |path: &str| format!("/v1/zones/{}/{path}", self.zone);
         let (answer, what, status) = match self.what {
             What::Governed | What::Mint => {
                 (self.agent.mint(&self.session, "notes:read").await?, "the mint", StatusCode::OK)
@@ -230,11 +248,18 @@ impl<'c> Caller<'c> {
                 (asked, "the delegation", StatusCode::CREATED)
             }
             What::List => {
-                (self.operator.call(Method::GET, &get("applications"), None).await?, "the list", StatusCode::OK)
+                (self.operator.call(Method::GET, &self.path("applications"), None).await?, "the list", StatusCode::OK)
             }
             What::Search => {
-                let path = get(&format!("audit?decision=allow&limit={FOUND}"));
+                let path = self.path(&format!("audit?decision=allow&limit={FOUND}"));
                 (self.operator.call(Method::GET, &path, None).await?, "the search", StatusCode::OK)
+            }
+            What::Manage => {
+                self.made.set(self.made.get() + 1);
+                let identifier = format!("provider://{}-{}", self.session.id, self.made.get());
+                let body = json!({"identifier": identifier, "kind": "none"});
+                let asked = self.operator.call(Method::POST, &self.path("providers"), Some(&body)).await?;
+                (asked, "the change", StatusCode::CREATED)
             }
         };
         answered(answer, what, status)

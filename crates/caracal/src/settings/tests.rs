@@ -185,7 +185,7 @@ fn the_embedded_store_is_not_split() {
 }
 
 #[test]
-fn servers_come_together_and_with_an_issuer() {
+fn t05_secrets_servers_come_together_and_with_an_issuer() {
     let without = |name: &str| {
         let environment: Environment = SERVERS.iter().filter(|(known, _)| *known != name).copied().collect();
         let mistakes = Settings::read(&flags("127.0.0.1"), &environment).unwrap_err().0;

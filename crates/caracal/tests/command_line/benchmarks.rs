@@ -119,7 +119,7 @@ fn each_unit_is_measured_on_a_running_system_and_its_zone_goes() {
         run(command.args(["--port-offset", &offset, "--server-pid", &pid]))
     };
     std::thread::scope(|scope| {
-        let units = ["mint", "verify", "cycle", "delegate", "append", "list", "search"];
+        let units = ["mint", "verify", "cycle", "delegate", "append", "list", "search", "manage"];
         let runs: Vec<_> = units.map(|what| (what, scope.spawn(move || on_it(what)))).into();
         for (what, run) in runs {
             let ended = run.join().unwrap();

@@ -15,31 +15,31 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::support::cluster::{Deployment, Through, until};
-use crate::support::{Addressed, Http, NOTES, Running, Tenant, upstream};
+use crate::support::{Addressed, Http, NOTES, Running, Tenant, caracal, run, upstream};
 
 const LIFECYCLE: &str = "caracal.agents.lifecycle";
 /// When a cascade is cut off, in percent of the time that a whole one took.
 const MOMENTS: [u32; 4] = [45, 65, 80, 95];
 
 /// A deployment on one of the engines.
-struct Place {
-    deployment: Deployment,
+pub(super) struct Place {
+    pub(super) deployment: Deployment,
     servers: Option<(Database, caracal_testkit::Redis)>,
 }
 
 impl Place {
-    fn embedded() -> Self {
+    pub(super) fn embedded() -> Self {
         let mut deployment = Deployment::new("", "");
         deployment.environment.retain(|(name, _)| !["DATABASE_URL", "REDIS_URL"].contains(&name.as_str()));
         Self { deployment, servers: None }
     }
 
-    fn on_servers() -> Self {
+    pub(super) fn on_servers() -> Self {
         let (database, redis) = (Database::create().unwrap(), caracal_testkit::Redis::start().unwrap());
         Self { deployment: Deployment::new(&database.url(), &redis.url()), servers: Some((database, redis)) }
     }
 
-    fn start(&self) -> (Running, Through) {
+    pub(super) fn start(&self) -> (Running, Through) {
         let mut environment = self.deployment.environment.clone();
         environment.push(("COORDINATOR_RATE_LIMIT_PER_MIN".to_owned(), "0".to_owned()));
         let directory = self.deployment.place("one");
@@ -56,6 +56,17 @@ impl Place {
             admin_token: self.deployment.admin_token.clone(),
         };
         (system, through)
+    }
+
+    /// What an outsider finds of the chains, the system having ended.
+    pub(super) fn verify_ledger(&self) {
+        if self.servers.is_some() {
+            return self.deployment.verify_ledger();
+        }
+        let mut verify = caracal();
+        verify.envs(self.deployment.environment.iter().map(|(name, value)| (name, value)));
+        let verified = run(verify.args(["audit", "verify", "--json", "--data-dir"]).arg(self.deployment.place("one")));
+        assert_eq!(verified.code, Some(0), "{} {}", verified.stdout, verified.stderr);
     }
 
     /// Every message on these topics, read by a consumer that believes no unsigned one. The system must have ended.

@@ -97,6 +97,7 @@ macro_rules! conformance_suite {
             }
             pages = pages {
                 rows_of_one_instant_are_each_on_one_page
+                a_page_costs_the_same_wherever_it_lies
             }
             repositories = repositories {
                 zones_come_back_as_stored

@@ -2,13 +2,18 @@
 
 use std::collections::BTreeSet;
 
+use caracal_authority::Timestamp;
+
 use super::Make;
-use super::fixtures::{at, fresh, id, zone};
+use super::fixtures::{at, fresh, id, start, zone};
 use super::repositories::samples;
 use crate::error::StoreError;
 use crate::evidence::{EvidenceFilter, EvidenceRow};
 use crate::page::{Page, Position};
 use crate::resources::ResourceFilter;
+use crate::sqlite::work;
+use crate::tx::{Engine, Tx};
+use crate::value::{Bind, params};
 use crate::zones::ZoneFilter;
 use crate::{
     applications, approvals, evidence, policies, policy_sets, providers, resources, subject_issuers, workloads, zones,
@@ -18,13 +23,19 @@ const ROWS: usize = 600;
 /// Not a divisor of [`ROWS`], so that the last page is a short one.
 const LIMIT: usize = 37;
 
-/// Reads one listing from the first page to the last and demands each row once, newest id first.
+/// Reads one listing from the first page to the last and demands each row once, newest id first. On the embedded engine, which
+/// counts what it does and plans without looking at how much there is, no page may cost much more than the first.
 macro_rules! check {
     ($what:literal, |$page:ident| $list:expr, |$row:ident| $position:expr) => {{
         let (mut seen, mut after) = (Vec::new(), None::<Position>);
+        let mut first_cost = None;
         loop {
             let $page = Page { limit: LIMIT, after: after.take() };
+            let before = work::done();
             let rows = $list;
+            let cost = work::done() - before;
+            let first_cost = *first_cost.get_or_insert(cost);
+            assert!(cost <= first_cost + first_cost / 4, "{}: {cost} instead of {first_cost}", $what);
             assert!(rows.len() <= LIMIT, "{}: {} rows", $what, rows.len());
             let positions = rows.iter().map(|$row| {
                 let (at, id) = $position;
@@ -134,4 +145,65 @@ pub async fn rows_of_one_instant_are_each_on_one_page(make: Make) {
         at(1),
         row.id.as_str()
     ));
+}
+
+/// So many applications, and as many that are archived and newer.
+const MANY: i64 = 10_000;
+
+/// What the engine looked at for this transaction so far: steps of the embedded one, rows of a server.
+async fn looked_at(tx: &mut Tx) -> i64 {
+    if matches!(tx.engine, Engine::Sqlite(_)) {
+        return work::done();
+    }
+    let sql = "SELECT CAST(sum(seq_tup_read + COALESCE(idx_tup_fetch, 0)) AS BIGINT) FROM pg_stat_xact_user_tables
+               WHERE relname = 'applications'";
+    let row = tx.query_one(sql, &[]).await.unwrap().unwrap();
+    row.columns("applications").next().unwrap()
+}
+
+/// The last of ten thousand applications are as quickly found as the first, however many others are archived.
+pub async fn a_page_costs_the_same_wherever_it_lies(make: Make) {
+    let fresh = fresh(make).await;
+    let added: Result<(), StoreError> = fresh
+        .store
+        .commit_deployment((), |tx, ()| {
+            Box::pin(async move {
+                zones::add(tx, &samples::a_zone("z-1", true)).await?;
+                let sql = "INSERT INTO applications (zone_id, id, name, registration_method, traits, created_via_operator,
+                             created_at, archived_at, name_key)
+                           WITH RECURSIVE n (i) AS
+                             (SELECT CAST(1 AS BIGINT) UNION ALL SELECT i + 1 FROM n WHERE i < CAST(?1 AS BIGINT))
+                           SELECT 'z-1', 'app-' || i, 'a', 'managed', '[]', 0, CAST(?2 AS BIGINT) + i,
+                             CASE WHEN i > CAST(?1 AS BIGINT) / 2 THEN CAST(?2 AS BIGINT) + i ELSE NULL END, 'a' FROM n";
+                let mut zone = tx.zone_write(&zone("z-1"));
+                zone.tx.append(sql, params![2 * MANY, start()]).await?;
+                if !zone.tx.is_embedded() {
+                    // What its upkeep does in its own time.
+                    zone.tx.append("ANALYZE applications", &[]).await?;
+                }
+                Ok(())
+            })
+        })
+        .await;
+    added.unwrap();
+    let mut snapshot = fresh.store.snapshot().await.unwrap();
+    // A server may take a sort of all archived ones for cheaper.
+    let is_embedded = snapshot.deployment().tx().is_embedded();
+    for archived in [false, true].into_iter().filter(|archived| is_embedded || !archived) {
+        let newest = if archived { 2 * MANY } else { MANY };
+        let behind = |position: i64| Position {
+            at: Timestamp::from_micros(start().as_micros() + position),
+            id: format!("app-{position}"),
+        };
+        let mut costs = Vec::new();
+        for after in [None, Some(behind(newest - MANY / 2)), Some(behind(newest - MANY + 101))] {
+            let page = Page { limit: 100, after };
+            let before = looked_at(snapshot.deployment().tx()).await;
+            let found = applications::list(&mut snapshot.zone(&zone("z-1")), archived, &page).await.unwrap();
+            costs.push(looked_at(snapshot.deployment().tx()).await - before);
+            assert_eq!((found.len(), found[0].archived_at.is_some()), (100, archived));
+        }
+        let (least, most) = (*costs.iter().min().unwrap(), *costs.iter().max().unwrap());
+        assert!(least > 0 && most <= least + least / 4, "archived {archived}: {costs:?}");
+    }
 }

@@ -27,7 +27,7 @@ const AWS: [(&str, &str); 3] =
     [("AWS_REGION", "eu-central-1"), ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"), ("AWS_SECRET_ACCESS_KEY", "s3cret")];
 
 #[test]
-fn a_backend_that_has_what_it_needs_is_read_in_any_spelling_of_its_name() {
+fn t05_secrets_a_backend_that_has_what_it_needs_is_read_in_any_spelling_of_its_name_and_no_other() {
     let vault = [("CARACAL_VAULT_ADDR", "https://vault:8200"), ("CARACAL_VAULT_TOKEN", "hvs.t")];
     let custom = [("CARACAL_CUSTOM_SECRETS_URL", "http://localhost:1"), ("CARACAL_CUSTOM_SECRETS_TOKEN", "t")];
     let google = [("CARACAL_GCP_PROJECT", "project-1")];
@@ -53,7 +53,7 @@ fn a_backend_that_has_what_it_needs_is_read_in_any_spelling_of_its_name() {
 }
 
 #[test]
-fn every_value_that_a_backend_lacks_is_named_at_once() {
+fn t05_secrets_every_value_that_a_backend_lacks_is_named_at_once() {
     assert_eq!(wrong("vault", &[]), ["CARACAL_VAULT_ADDR", "CARACAL_VAULT_TOKEN"]);
     assert_eq!(wrong("infisical", &[]), ["CARACAL_INFISICAL_TOKEN", "CARACAL_INFISICAL_PROJECT_ID"]);
     assert_eq!(wrong("azurekeyvault", &[]), ["CARACAL_AZURE_VAULT_URL"]);

@@ -70,7 +70,7 @@ fn both_servers_or_none() {
 
 /// On servers no key is made up, and no role asks for one that it has no use for.
 #[test]
-fn every_role_asks_for_its_own_keys_and_no_other() {
+fn t05_secrets_every_role_asks_for_its_own_keys_and_no_other() {
     let none = [
         "SECRET_STORE_KEK",
         "AUDIT_HMAC_KEY",
@@ -137,7 +137,7 @@ fn all_mistakes_of_settings_and_keys_are_reported_together() {
 }
 
 #[test]
-fn published_modes_speak_in_the_clear_to_neighbours_only() {
+fn t05_secrets_published_modes_speak_in_the_clear_to_neighbours_only() {
     let judged = |name: &str, value: &str, mode: &str| {
         wrong(&serve("gateway"), &given(&[], &[("CARACAL_MODE", mode), (name, value)])).contains(&name.to_owned())
     };
@@ -181,7 +181,7 @@ fn published_modes_speak_in_the_clear_to_neighbours_only() {
 }
 
 #[test]
-fn switches_that_weaken_stop_a_published_start() {
+fn t05_secrets_switches_that_weaken_stop_a_published_start() {
     for name in ["INSECURE_STS", "INSECURE_HTTP", "JTI_FAIL_OPEN"] {
         for value in ["true", "1", "yes", "T", " True "] {
             assert_eq!(wrong(&serve("gateway"), &given(&[], &[STABLE, (name, value)])), [name], "{value}");
