@@ -37,6 +37,7 @@ mod lease;
 mod operations;
 mod outage;
 mod outbox;
+mod overload;
 mod page;
 mod read_session;
 mod revoke;
@@ -57,6 +58,7 @@ use axum::Router;
 use axum::extract::Request;
 use caracal_crypto::chance;
 use caracal_custody::VerificationKeys;
+use caracal_http::admission::Gate;
 use caracal_http::health::{Probe, Probes};
 use caracal_http::rate::{RateLimit, SharedWindows};
 use caracal_http::{Face, FreshId, Profile};
@@ -92,6 +94,7 @@ pub struct Coordinator {
     outcomes: KeyOutcomes,
     counted: CountedCache,
     dependencies: Probes,
+    gate: OnceLock<Arc<Gate>>,
     draining: AtomicBool,
 }
 
@@ -121,6 +124,7 @@ impl Coordinator {
             outcomes: KeyOutcomes::default(),
             counted: CountedCache::default(),
             dependencies: Probes::default(),
+            gate: OnceLock::new(),
             draining: AtomicBool::new(false),
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use caracal_crypto::chance;
 use caracal_custody::VerificationKeys;
 use caracal_http::FreshId;
+use caracal_http::admission::Gate;
 use caracal_http::egress::GuardedConnector;
 use caracal_http::health::{Probe, Probes};
 use caracal_http::limits::Backoff;
@@ -74,6 +75,8 @@ pub struct Gateway {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) fresh: FreshId,
     pub(crate) probes: Probes,
+    /// What turns calls away when there are too many.
+    pub(crate) gate: OnceLock<Arc<Gate>>,
     pub(crate) feed: OnceLock<Box<dyn Fn() -> FeedCounts + Send + Sync>>,
 }
 
@@ -123,6 +126,7 @@ impl Gateway {
             // Without randomness there is no name; the shared face of a request says so itself.
             fresh: FreshId::new(|| chance::uuid_v4().map(|id| id.to_string()).unwrap_or_default()),
             probes: Probes::default(),
+            gate: OnceLock::new(),
             feed: OnceLock::new(),
         }))
     }
@@ -130,6 +134,11 @@ impl Gateway {
     /// What readiness looks at beside the store.
     pub fn probe_with(&self, probe: Arc<dyn Probe>) {
         self.probes.set(probe);
+    }
+
+    /// Calls pass `gate` from now on. The first one stays; without one none is turned away for being one too many.
+    pub fn admit_with(&self, gate: Arc<Gate>) {
+        let _ = self.gate.set(gate);
     }
 
     /// Whom metrics ask about the feed of messages. The first one stays; without one there is no feed, and nothing is counted.

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
+use caracal_http::admission::{Class, Place};
 use caracal_http::path::{self, Canonical};
 use caracal_http::{PeerAddr, Profile, RequestId, request_id, trace};
 use futures_util::FutureExt;
@@ -125,19 +126,38 @@ async fn route(gateway: &Arc<Gateway>, request: Request<Incoming>, id: &RequestI
         return Answered::Ours(caracal_http::Problem::internal().render(id, caracal_http::Profile::GATEWAY));
     };
     let is_grpc = grpc::is_call(&parts);
-    match proxy(gateway, Inbound { parts, body, peer, id: id.clone(), started }).await {
+    let outcome = match enter(gateway) {
+        Ok(place) => proxy(gateway, Inbound { parts, body, peer, id: id.clone(), started }, place).await,
+        Err(refusal) => Err(refusal),
+    };
+    match outcome {
         Ok(answer) => Answered::Relayed(answer),
         Err(refusal) if is_grpc => Answered::Ours(grpc::shape(refusal.render(id), refusal.message())),
         Err(refusal) => Answered::Ours(refusal.render(id)),
     }
 }
 
-async fn proxy(gateway: &Gateway, inbound: Inbound) -> Result<Answer, Refusal> {
+/// Before anything of a call is looked at: whether there is room for one more. Who is turned away is counted, and neither
+/// logged nor known.
+fn enter(gateway: &Gateway) -> Result<Option<Place>, Refusal> {
     gateway.metrics.requests.up();
+    let entered = gateway.gate.get().map(|gate| gate.ask(Class::Completes)).transpose();
+    entered.map_err(|_| {
+        Refusal::Overloaded.count(&gateway.metrics);
+        Refusal::Overloaded
+    })
+}
+
+async fn proxy(gateway: &Gateway, inbound: Inbound, place: Option<Place>) -> Result<Answer, Refusal> {
     let started = Instant::now();
     let id = inbound.id.clone();
     let declared = inbound.body.size_hint().exact();
-    let outcome = match checks::check(gateway, &inbound.parts, &inbound.id, declared).await {
+    let checked = checks::check(gateway, &inbound.parts, &inbound.id, declared).await;
+    // What comes now is as slow as the upstream and as long as its answer: nothing that turning others away would help.
+    if let Some(place) = place {
+        place.leave(checked.is_ok());
+    }
+    let outcome = match checked {
         Ok(permit) => egress::forward(gateway, permit, inbound).await,
         Err(refusal) => {
             refusal.count(&gateway.metrics);

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use caracal_http::admission::Counts;
 use caracal_ledger::spool::Backlog;
 use caracal_store::Connections;
 use serde_json::{Map, Value};
@@ -96,6 +97,8 @@ pub(crate) struct Gauges {
     pub(crate) revocation_messages: u64,
     pub(crate) propagation_seconds: u64,
     pub(crate) feed: FeedCounts,
+    /// Where there is a gate.
+    pub(crate) work: Option<Counts>,
     pub(crate) connections: Connections,
 }
 
@@ -171,10 +174,14 @@ impl Metrics {
         ]
     }
 
+    fn all(&self, now: &Gauges) -> impl Iterator<Item = Series> {
+        self.series(now).into_iter().chain(now.work.into_iter().flat_map(Counts::series))
+    }
+
     /// Prometheus text, version 0.0.4.
     pub(crate) fn text(&self, now: &Gauges) -> String {
         let mut text = String::with_capacity(16 * 1024);
-        for (name, kind, value, help) in self.series(now) {
+        for (name, kind, value, help) in self.all(now) {
             // Writing to a string does not fail.
             let _ = writeln!(text, "# HELP caracal_gateway_{name} {help}");
             let _ = writeln!(text, "# TYPE caracal_gateway_{name} {kind}");
@@ -189,7 +196,7 @@ impl Metrics {
 
     /// Every series of one number as a flat object.
     pub(crate) fn json(&self, now: &Gauges) -> Value {
-        let series = self.series(now).into_iter();
+        let series = self.all(now);
         Value::Object(
             series.map(|(name, _, value, _)| (key(name).to_owned(), Value::from(value))).collect::<Map<_, _>>(),
         )

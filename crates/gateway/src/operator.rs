@@ -107,6 +107,7 @@ fn gauges(gateway: &Gateway) -> Gauges {
         revocation_messages,
         propagation_seconds: propagation.as_secs(),
         feed: gateway.feed.get().map(|counts| counts()).unwrap_or_default(),
+        work: gateway.gate.get().map(|gate| gate.counts()),
         connections: gateway.store.connections(),
     }
 }

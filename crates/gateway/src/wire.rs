@@ -41,6 +41,8 @@ pub(crate) enum Refusal {
     RevocationStale,
     KeysUnavailable,
     EvidenceUnavailable,
+    // Ours: more is asked than can be done.
+    Overloaded,
     CircuitOpen { retry_after: Duration },
     // The directive's.
     NotAddressable,
@@ -88,6 +90,11 @@ impl Refusal {
             Self::Replayed => seen(S::UNAUTHORIZED, "invalid_token", "token replay detected"),
             Self::Revoked => seen(S::UNAUTHORIZED, "invalid_token", "session revoked"),
             Self::EvidenceUnavailable => seen(S::SERVICE_UNAVAILABLE, "sts_unavailable", "evidence unavailable"),
+            Self::Overloaded => seen(
+                S::SERVICE_UNAVAILABLE,
+                "sts_unavailable",
+                "more is asked than can be done; nothing was used up, try again",
+            ),
             Self::CircuitOpen { .. } => seen(S::SERVICE_UNAVAILABLE, "sts_unavailable", "sts unavailable"),
             Self::Exchange(refusal) if refusal.kind == RefusalKind::Replayed => Self::Replayed.seen(),
             // A refusal with the status of a success could be taken for one.
@@ -153,6 +160,7 @@ impl Refusal {
             Self::RevocationStale => "revocation_state_unavailable",
             Self::KeysUnavailable => "signing_keys_unavailable",
             Self::EvidenceUnavailable => "evidence_unavailable",
+            Self::Overloaded => "overloaded",
             Self::CircuitOpen { .. } => "sts_circuit_open",
             Self::NotAddressable => "upstream_not_addressable",
             Self::HostNotAllowed => "provider_host_not_allowed",
@@ -187,6 +195,7 @@ impl Refusal {
             Self::Exchange(refusal) if refusal.kind == RefusalKind::Replayed => Some(&metrics.replay),
             Self::Exchange(_) | Self::NoUpstream => Some(&metrics.exchange_errors),
             Self::BodyTooLarge
+            | Self::Overloaded
             | Self::EvidenceUnavailable
             | Self::NotAddressable
             | Self::HostNotAllowed

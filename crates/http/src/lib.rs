@@ -10,6 +10,7 @@
 //!
 //! What must be absent here: routes, product state, the clock and randomness (both are arguments).
 
+pub mod admission;
 pub mod body;
 #[cfg(test)]
 mod corpora;

@@ -11,7 +11,7 @@
 //! - `launch`: what a workload is started with. `credential`: what is made of a provider's secret, for it as for a Gateway.
 //! - `rotate`: a zone's next signing key, for operators.
 //! - [`loads`]: what this replica has loaded of each zone. `policy_routes`: what other processes may ask of policy.
-//! - `routes`, `wire`, `metrics`: the HTTP face.
+//! - `routes`, `wire`, `metrics`: the HTTP face. `overload`: what of it is turned away when there is too much.
 //!
 //! Credentials of providers come from `caracal_broker`, once a decision has granted them.
 //!
@@ -33,6 +33,7 @@ pub mod guesses;
 mod launch;
 pub mod loads;
 mod metrics;
+mod overload;
 mod policy;
 mod policy_routes;
 mod public_reads;
@@ -43,7 +44,7 @@ mod routes;
 mod standards;
 mod wire;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use caracal_authority::ZoneId;
@@ -52,6 +53,7 @@ use caracal_crypto::SecretText;
 use caracal_crypto::client_secret::SecretVerifier;
 use caracal_crypto::hmac::HmacKey;
 use caracal_custody::{SealedSecrets, SigningKeys};
+use caracal_http::admission::Gate;
 use caracal_http::egress::GuardedConnector;
 use caracal_http::health::{Probe, Probes};
 use caracal_http::limits::FixedWindow;
@@ -170,6 +172,7 @@ pub struct Sts {
     issuer_keys: IssuerKeys,
     metrics: Metrics,
     probes: Probes,
+    gate: OnceLock<Arc<Gate>>,
     waiters: Arc<Waiters>,
     public_reads: PublicReads,
     simulations: Semaphore,
@@ -213,6 +216,7 @@ impl Sts {
             issuer_keys,
             metrics: Metrics::default(),
             probes: Probes::default(),
+            gate: OnceLock::new(),
             waiters,
             public_reads: PublicReads::default(),
             simulations: Semaphore::new(policy_routes::simulate::AT_ONCE),

@@ -113,6 +113,9 @@ pub(crate) struct PolicyAge {
 /// Name in Prometheus without prefix, help, value.
 pub(crate) type Series = (&'static str, &'static str, u64);
 
+/// Name in Prometheus without prefix, type, value, help.
+pub(crate) type Counted = (&'static str, &'static str, u64, &'static str);
+
 /// Of a queue of evidence that does not exist. Kind, name in Prometheus without prefix, help.
 const OF_NO_QUEUE: [(&str, &str, &str); 7] = [
     ("counter", "audit_dropped_total", "Events lost: none, evidence is committed with what it is of."),
@@ -187,7 +190,7 @@ impl Metrics {
     }
 
     /// Prometheus text, version 0.0.4.
-    pub(crate) fn text(&self, policy: &PolicyMetrics, age: PolicyAge, others: &[Series]) -> String {
+    pub(crate) fn text(&self, policy: &PolicyMetrics, age: PolicyAge, others: &[Series], work: &[Counted]) -> String {
         let mut text = String::with_capacity(4 * 1024);
         let mut write_as = |kind: &str, name: &str, help: &str, value: &dyn std::fmt::Display| {
             // Writing to a string does not fail.
@@ -201,6 +204,9 @@ impl Metrics {
         write_as("gauge", "opa_poll_interval_seconds", "How often it is looked.", &age.poll_seconds);
         for (kind, name, help) in OF_NO_QUEUE {
             write_as(kind, name, help, &0);
+        }
+        for (name, kind, value, help) in work {
+            write_as(kind, name, help, value);
         }
         let mut write = |name: &str, help: &str, value: &dyn std::fmt::Display| write_as("counter", name, help, value);
         for (name, help, value) in self.series().into_iter().chain(others.iter().copied()) {
@@ -216,9 +222,10 @@ impl Metrics {
     }
 
     /// The same as JSON.
-    pub(crate) fn json(&self, policy: &PolicyMetrics, age: PolicyAge, others: &[Series]) -> Value {
+    pub(crate) fn json(&self, policy: &PolicyMetrics, age: PolicyAge, others: &[Series], work: &[Counted]) -> Value {
         let none = OF_NO_QUEUE.into_iter().map(|(_, name, help)| (name, help, 0));
-        let series = self.series().into_iter().chain(others.iter().copied()).chain(none);
+        let work = work.iter().map(|(name, _, value, help)| (*name, *help, *value));
+        let series = self.series().into_iter().chain(others.iter().copied()).chain(none).chain(work);
         let sts = series.map(|(name, _, value)| (name.trim_end_matches("_total").to_owned(), value.into()));
         let mut opa = Map::new();
         for (what, timed) in [("eval", &policy.evaluations), ("compile", &policy.compilations)] {

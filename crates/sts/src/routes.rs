@@ -27,7 +27,7 @@ use crate::exchange::{Asked, Granted};
 use crate::gateway_auth::{Presented, SignedRequest};
 use crate::guesses::{Guessed, Guesser};
 use crate::launch;
-use crate::metrics::{PolicyAge, Series};
+use crate::metrics::{Counted, PolicyAge, Series};
 use crate::policy_routes;
 use crate::public_reads::{AskedFrom, Public};
 use crate::request::{Screened, TokenRequest};
@@ -44,7 +44,7 @@ const READY_WITHIN: Duration = Duration::from_secs(2);
 pub(crate) const BEARER_CHALLENGE: &str = r#"Bearer realm="caracal-sts""#;
 
 /// Tells a Gateway what became of the mandate it presented; nobody else is told.
-const DECISION: HeaderName = HeaderName::from_static("x-caracal-gateway-decision");
+pub(crate) const DECISION: HeaderName = HeaderName::from_static("x-caracal-gateway-decision");
 
 impl Sts {
     /// The service's router, with request ids and error bodies around it.
@@ -410,7 +410,7 @@ async fn metrics(State(sts): State<Arc<Sts>>, headers: HeaderMap) -> Response {
     if !sts.may_read_metrics(&headers) {
         return unauthorized();
     }
-    let text = sts.metrics.text(&sts.policy.metrics, sts.policy_age(), &sts.series_of_others());
+    let text = sts.metrics.text(&sts.policy.metrics, sts.policy_age(), &sts.series_of_others(), &sts.work());
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
@@ -419,7 +419,10 @@ async fn metrics_json(State(sts): State<Arc<Sts>>, headers: HeaderMap) -> Respon
         return unauthorized();
     }
     Profile::STS
-        .json(StatusCode::OK, &sts.metrics.json(&sts.policy.metrics, sts.policy_age(), &sts.series_of_others()))
+        .json(
+            StatusCode::OK,
+            &sts.metrics.json(&sts.policy.metrics, sts.policy_age(), &sts.series_of_others(), &sts.work()),
+        )
         .into_response()
 }
 
@@ -444,6 +447,11 @@ impl Sts {
         let damaged = self.keys.damaged();
         let keys = ("jwks_invalid_keys_total", "Signing keys left out of a key set because they do not open.", damaged);
         self.broker.metrics().series().into_iter().chain(secrets).chain([keys]).collect()
+    }
+
+    /// What became of requests at the gate, if there is one.
+    fn work(&self) -> Vec<Counted> {
+        self.gate.get().into_iter().flat_map(|gate| gate.counts().series()).collect()
     }
 
     fn policy_age(&self) -> PolicyAge {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::load::{self, Measured, Pace, Plan};
 use super::subject::Subject;
-use super::unit::{Caller, Calls, What};
+use super::unit::{Caller, Calls};
 use crate::actors::client::HttpClient;
 use crate::commands::Failure;
 
@@ -37,6 +37,10 @@ pub(super) fn measure(
     subject: &Subject,
     capacity: &Measured,
 ) -> Result<Overload, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (client, what) = (HttpClient::new(), plan(Pace::Closed, "").what);
+    // Before the load: its session and its delegation are not what is waited for.
+    let caller = runtime.block_on(Caller::prepare(what, &client, calls, false))?;
     let mut steps: Vec<Step> = Vec::with_capacity(TIMES.len());
     for (times, doing) in TIMES.into_iter().zip(["offering the capacity", "offering twice", "offering five times"]) {
         let offered_per_second = capacity.per_second() * f64::from(times);
@@ -44,11 +48,8 @@ pub(super) fn measure(
         let measured = load::measure(&Plan { replays: true, ..plan(pace, doing) }, calls, subject)?;
         steps.push(Step { times, offered_per_second, measured });
     }
-    let what = plan(Pace::Closed, "").what;
-    let recovered_in = match steps.last() {
-        Some(last) => recovery(what, calls, last.measured.ended, usual(capacity))?,
-        None => None,
-    };
+    let last = steps.last().map(|last| last.measured.ended);
+    let recovered_in = last.and_then(|ended| runtime.block_on(recovery(&caller, ended, usual(capacity))));
     Ok(Overload { steps, recovered_in })
 }
 
@@ -57,30 +58,18 @@ fn usual(capacity: &Measured) -> Duration {
     Duration::from_micros(capacity.tally.whole.0.value_at_quantile(0.99))
 }
 
-fn recovery(what: What, calls: &Calls<'_>, ended: Instant, usual: Duration) -> Result<Option<Duration>, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let client = HttpClient::new();
-        // A system that is not well may refuse the sessions of who asks.
-        let caller = loop {
-            match Caller::prepare(what, &client, calls, false).await {
-                Ok(caller) => break caller,
-                Err(_) if ended.elapsed() < PATIENCE => tokio::time::sleep(Duration::from_millis(5)).await,
-                Err(_) => return Ok(None),
-            }
-        };
-        let (mut in_a_row, mut since) = (0, ended.elapsed());
-        while ended.elapsed() < PATIENCE {
-            let begun = Instant::now();
-            let outcome = tokio::time::timeout(PATIENCE, caller.once()).await;
-            in_a_row += 1;
-            if !matches!(outcome, Ok(Ok(_))) || begun.elapsed() > usual {
-                (in_a_row, since) = (0, ended.elapsed());
-            }
-            if in_a_row == WELL {
-                return Ok(Some(since));
-            }
+async fn recovery(caller: &Caller<'_>, ended: Instant, usual: Duration) -> Option<Duration> {
+    let (mut in_a_row, mut since) = (0, ended.elapsed());
+    while ended.elapsed() < PATIENCE {
+        let begun = Instant::now();
+        let outcome = tokio::time::timeout(PATIENCE, caller.once()).await;
+        in_a_row += 1;
+        if !matches!(outcome, Ok(Ok(_))) || begun.elapsed() > usual {
+            (in_a_row, since) = (0, ended.elapsed());
         }
-        Ok(None)
-    })
+        if in_a_row == WELL {
+            return Some(since);
+        }
+    }
+    None
 }

@@ -1,5 +1,6 @@
 //! The services of this process, made of an opened engine.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use caracal_custody::rewrap::Rewrap;
 use caracal_custody::{KeySets, LogKeys, SealedSecrets, SigningKeys, VerificationKeys, Withdrawals};
 use caracal_gateway::{Exchange, FeedCounts, Gateway, GatewayConfig, RemoteSts, RemoteStsConfig};
 use caracal_http::FreshId;
+use caracal_http::admission::{Admission, Gate};
 use caracal_http::egress::{AddressPolicy, GuardedConnector, OperatorClient, PrivateHosts, SystemResolver, TlsTrust};
 use caracal_http::health::Probe;
 use caracal_http::rate::SharedWindows;
@@ -410,18 +412,30 @@ impl Services {
             sts.end_waits_on(stopping.clone());
         }
         let fresh = || FreshId::new(|| chance::uuid_v4().map(|id| id.to_string()).unwrap_or_default());
-        let routers = [
-            (Service::Api, self.admin.map(Admin::router)),
-            (Service::Sts, self.sts.map(Sts::router)),
-            (Service::Audit, self.audit.map(Audit::router)),
-            (Service::Coordinator, self.coordinator.map(Coordinator::router)),
-        ];
+        // The operators' interfaces are behind no gate: they are what one turns to when there is too much, and have limits of
+        // their own.
+        let routers = [(Service::Api, self.admin.map(Admin::router)), (Service::Audit, self.audit.map(Audit::router))];
         for (service, router) in routers {
             let (Some(router), Some(listener)) = (router, listeners.take(service)) else { continue };
             let ended = server::serve(listener, router, fresh(), Limits::default(), stopping.clone());
             serving.spawn(async move { ended.await == Ended::Drained });
         }
+        let admission = admission();
+        let gate = |service: &'static str| {
+            let denials = self.denials.clone();
+            Gate::new(admission.clone(), move || denials.count(service, "overloaded"))
+        };
+        let guarded = [
+            (Service::Sts, self.sts.map(|sts| sts.guarded(&gate("sts")))),
+            (Service::Coordinator, self.coordinator.map(|coordinator| coordinator.guarded(&gate("coordinator")))),
+        ];
+        for (service, guarded) in guarded {
+            let (Some(guarded), Some(listener)) = (guarded, listeners.take(service)) else { continue };
+            let ended = server::serve(listener, guarded, fresh(), Limits::default(), stopping.clone());
+            serving.spawn(async move { ended.await == Ended::Drained });
+        }
         if let (Some(gateway), Some(listener)) = (self.gateway, listeners.take(Service::Gateway)) {
+            gateway.admit_with(gate("gateway"));
             if let Some(operators) = listeners.take_gateway_operators() {
                 let operators = gateway.clone().serve_operators(operators, stopping.clone());
                 serving.spawn(async move { operators.await == Ended::Drained });
@@ -433,6 +447,13 @@ impl Services {
         }
         serving
     }
+}
+
+/// How much this process works on at a time.
+fn admission() -> Arc<Admission> {
+    let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let begun = tokio::time::Instant::now();
+    Admission::new(processors, move || begun.elapsed())
 }
 
 fn sts(settings: &Settings, parts: &Parts, keys: &KeyMaterial, issuer: &str) -> Sts {

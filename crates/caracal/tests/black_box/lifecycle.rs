@@ -83,3 +83,18 @@ async fn t01_control_plane_two_systems_on_one_machine_know_nothing_of_each_other
         assert_eq!(run(caracal().args(["status", "--ready", "--port-offset", &offset])).code, Some(0));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_listener_of_agents_has_a_gate_and_they_count_together() {
+    let directory = tempfile::tempdir().unwrap();
+    let environment = [("METRICS_BEARER", "metrics-bearer-1f3b")];
+    let (http, system) = (Http::new(), Running::start_with(directory.path(), &environment));
+    for service in ["sts", "gateway", "coordinator"] {
+        let url = format!("{}/metrics", system.url(service));
+        let answer = http.json(Method::GET, &url, "metrics-bearer-1f3b", None).await.unwrap();
+        let text = String::from_utf8(answer.body).unwrap();
+        for series in ["requests_shed_total 0", "work_in_progress 0", "work_limit 0"] {
+            assert!(text.contains(&format!("\ncaracal_{service}_{series}\n")), "{service}: {text}");
+        }
+    }
+}

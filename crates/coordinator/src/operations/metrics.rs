@@ -35,6 +35,10 @@ pub(super) fn text(coordinator: &Coordinator, counted: &Counted) -> String {
     for (name, count) in job_counts::totals(&coordinator.jobs) {
         text.family(name, "counter", "", &[("", count)]);
     }
+    let work = coordinator.gate.get().into_iter().flat_map(|gate| gate.counts().series());
+    for (name, kind, value, _) in work {
+        text.family(&format!("coordinator_{name}"), kind, "", &[("", value)]);
+    }
     log_counts::write_metrics(&mut text.0);
     text.0
 }

@@ -121,3 +121,56 @@ mod t01_control_plane {
         assert!(metrics(&house, BEARER).await.contains("caracal_outbox_total"));
     }
 }
+
+mod t08_availability_overload {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
+    use axum::body::Body;
+    use axum::http::Request;
+    use caracal_http::RequestId;
+    use caracal_http::admission::{Admission, Class, Gate};
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn when_there_is_too_much_sessions_are_ended_and_none_is_started() {
+        let house = House::open().await;
+        let token = house.mandate("app-1").await;
+        let start = json!({"application_id": "app-1", "labels": ["a"]});
+        let session = house.start_keyed(&token, "k", start.clone()).await.expect(201).text("agent_session_id");
+        let (time, denials) = (Arc::new(AtomicU64::new(0)), house.denials.clone());
+        let clock = time.clone();
+        let admission = Admission::new(1, move || Duration::from_millis(clock.load(Ordering::SeqCst)));
+        let gate = Gate::new(admission, move || denials.count("coordinator", "overloaded"));
+        let service = house.coordinator.clone().guarded(&gate);
+        let ask = async |mut request: Request<Body>| {
+            request.extensions_mut().insert(RequestId::parse(b"r-1").unwrap());
+            let (parts, body) = service.clone().oneshot(request).await.unwrap().into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            (parts, String::from_utf8(body.to_vec()).unwrap())
+        };
+        let places: Vec<_> = (0..40).map(|_| gate.ask(Class::Begins).unwrap()).collect();
+        time.store(400, Ordering::SeqCst);
+        let keyed = || request("POST", "/zones/z-1/agents", &token, Some(start.clone()), &[("idempotency-key", "l")]);
+        let (parts, body) = ask(keyed()).await;
+        assert_eq!((parts.status.as_u16(), &parts.headers["retry-after"]), (503, &"1".parse().unwrap()));
+        assert_eq!(
+            (&parts.headers["x-request-id"], &parts.headers["content-type"]),
+            (&"r-1".parse().unwrap(), &"application/json; charset=utf-8".parse().unwrap(),)
+        );
+        let body: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((&body["error"], &body["requestId"]), (&json!("internal_error"), &json!("r-1")));
+        let read = ask(request("GET", &format!("/zones/z-1/agents/{session}"), &token, None, &[])).await;
+        assert_eq!(read.0.status.as_u16(), 200);
+        let ended = ask(request("DELETE", &format!("/zones/z-1/agents/{session}"), &token, None, &[])).await;
+        assert_eq!(ended.0.status.as_u16(), 204);
+        // Its key is as good as new.
+        drop(places);
+        assert_eq!(ask(keyed()).await.0.status.as_u16(), 201);
+        assert_eq!((gate.counts().shed, gate.counts().in_progress), (1, 0));
+    }
+}

@@ -27,4 +27,5 @@ mod t03_gateway_websocket;
 mod t05_secrets;
 mod t08_availability;
 mod t08_limits;
+mod t08_overload;
 mod t08_places;

@@ -425,5 +425,15 @@ mod grpc {
             assert_eq!((response.status().as_u16(), response.headers().get("grpc-status")), (status, None));
             assert_eq!(response.headers()["content-type"], "application/json");
         }
+        let _places = crate::t08_overload::overloaded(&world);
+        let mut request = asking(&world, "/items.Items/List", nothing()).await;
+        request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+        let response = connect(&world).await.send_request(request).await.unwrap();
+        let headers = response.headers();
+        assert_eq!((response.status().as_u16(), &headers["grpc-status"]), (503, &"14".parse().unwrap()));
+        assert_eq!(
+            (&headers["retry-after"], &headers["x-request-id"]),
+            (&"1".parse().unwrap(), &"r-1".parse().unwrap())
+        );
     }
 }

@@ -334,3 +334,65 @@ mod t08_availability_of_clients {
         assert_eq!(send_to(&started().await, Ask::bootstrap().request()).await.status, 200);
     }
 }
+
+mod t08_availability_overload {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
+    use caracal_http::admission::{Admission, Class, Gate};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn mints_are_turned_away_unread_and_what_was_begun_or_takes_authority_away_is_not() {
+        let world = World::in_real_time().await;
+        let mandate = world.mandate().await;
+        let (time, told) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let (clock, tells) = (time.clone(), told.clone());
+        let gate =
+            Gate::new(Admission::new(1, move || Duration::from_millis(clock.load(Ordering::SeqCst))), move || {
+                tells.fetch_add(1, Ordering::SeqCst);
+            });
+        let listening = Listening::behind(&gate, TcpListener::bind("127.0.0.1:0").await.unwrap(), &world);
+        let before = (world.evidence().await.len(), world.record_ids());
+        // So much is under way, and for so long, that nothing new is begun.
+        let places: Vec<_> = (0..40).map(|_| gate.ask(Class::Begins).unwrap()).collect();
+        time.store(400, Ordering::SeqCst);
+        let form = "Content-Type: application/x-www-form-urlencoded\r\nX-Request-Id: r-1\r\n";
+        for path in ["/oauth/2/token", "/zones/z-1/oauth/2/token"] {
+            // Not even a body that is none is looked at.
+            for body in [Ask::mint().encoded(), "%zz".to_owned()] {
+                let answer = listening.say(&format!("POST {path} HTTP/1.1\r\n{form}"), &body).await;
+                assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+                for line in ["retry-after: 1\r\n", "x-request-id: r-1\r\n", "\"error\":\"sts_unavailable\""] {
+                    assert!(answer.contains(line), "{answer}");
+                }
+            }
+        }
+        assert_eq!((before, told.load(Ordering::SeqCst)), ((world.evidence().await.len(), world.record_ids()), 4));
+        let exchange = Signed::exchange(&world, &mandate);
+        let signed = format!(
+            "POST /oauth/2/token HTTP/1.1\r\nContent-Type: application/x-www-form-urlencoded\r\nX-Request-Id: {}\r\n\
+             X-Caracal-Gateway-Timestamp: {}\r\nX-Caracal-Gateway-Request: {}\r\nX-Caracal-Gateway-Signature: {}\r\n",
+            exchange.request_id,
+            exchange.timestamp,
+            exchange.nonce,
+            exchange.signature()
+        );
+        let granted = listening.say(&signed, &exchange.ask.encoded()).await;
+        assert!(granted.starts_with("HTTP/1.1 200 "), "{granted}");
+        for request in ["GET /health", "GET /ready", "GET /.well-known/jwks.json?zone_id=z-1"] {
+            let answer = listening.say(&format!("{request} HTTP/1.1\r\n"), "").await;
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{request}: {answer}");
+        }
+        let revocation = Ask::mint().set("token", &mandate).encoded();
+        let revoked = listening.say(&format!("POST /zones/z-1/oauth/2/revoke HTTP/1.1\r\n{form}"), &revocation).await;
+        assert!(!revoked.starts_with("HTTP/1.1 5"), "{revoked}");
+        drop(places);
+        let granted = listening.say(&format!("POST /oauth/2/token HTTP/1.1\r\n{form}"), &Ask::mint().encoded()).await;
+        assert!(granted.starts_with("HTTP/1.1 200 "), "{granted}");
+        assert_eq!((gate.counts().shed, gate.counts().in_progress), (4, 0));
+        listening.end().await;
+    }
+}

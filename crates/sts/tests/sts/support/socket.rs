@@ -1,8 +1,10 @@
 //! The service behind a real listener.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use caracal_http::FreshId;
+use caracal_http::admission::Gate;
 use caracal_http::server::{Ended, Limits, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -24,6 +26,15 @@ impl Listening {
         let (stop, stopped) = watch::channel(false);
         let fresh = FreshId::new(|| "from-the-listener".to_owned());
         let serving = tokio::spawn(serve(listener, world.sts.clone().router(), fresh, Limits::default(), stopped));
+        Self { address, stop, serving }
+    }
+
+    /// Behind a gate.
+    pub(crate) fn behind(gate: &Arc<Gate>, listener: TcpListener, world: &World) -> Self {
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let fresh = FreshId::new(|| "from-the-listener".to_owned());
+        let serving = tokio::spawn(serve(listener, world.sts.clone().guarded(gate), fresh, Limits::default(), stopped));
         Self { address, stop, serving }
     }
 
