@@ -15,7 +15,7 @@ struct Client {
     flows: &'static str,
 }
 
-const CLIENTS: [Client; 5] = [
+const CLIENTS: [Client; 6] = [
     Client {
         what: "the published Python client",
         environment: "client",
@@ -27,6 +27,12 @@ const CLIENTS: [Client; 5] = [
         environment: "client",
         requirements: "sdks/compat/python/requirements.txt",
         flows: "sdks/compat/python/administration.py",
+    },
+    Client {
+        what: "the published Python client of resource servers",
+        environment: "client",
+        requirements: "sdks/compat/python/requirements.txt",
+        flows: "sdks/compat/python/revocation.py",
     },
     Client {
         what: "a stock OAuth library",
