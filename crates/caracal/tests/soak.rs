@@ -215,7 +215,7 @@ struct LastingUpstream {
 impl LastingUpstream {
     fn start() -> Self {
         let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "soak_upstream", "--ignored", "--nocapture"]);
+        command.args(["--exact", "soak_upstream", "--nocapture"]).env(IS_UPSTREAM, "1");
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut said = BufReader::new(process.stdout.take().unwrap());
         let mut lines = said.by_ref().lines();
@@ -231,9 +231,10 @@ impl Drop for LastingUpstream {
     }
 }
 
-#[tokio::test]
-#[ignore = "the upstream of another test"]
-async fn soak_upstream() {
+/// Set in the process that is the upstream.
+const IS_UPSTREAM: &str = "CARACAL_SOAK_IS_UPSTREAM";
+
+async fn serve_events() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     println!("\nupstream at http://{}", listener.local_addr().unwrap());
     let serving = async {
@@ -251,6 +252,25 @@ async fn soak_upstream() {
         () = serving => {}
         _ = &mut ended => {}
     }
+}
+
+/// The upstream says one event and keeps the stream open until it is gone: else streams that are held would not be streams.
+#[tokio::test]
+async fn soak_upstream() {
+    if std::env::var_os(IS_UPSTREAM).is_some() {
+        return serve_events().await;
+    }
+    let upstream = LastingUpstream::start();
+    let mut stream = TcpStream::connect(upstream.url.strip_prefix("http://").unwrap()).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: u\r\n\r\n").await.unwrap();
+    assert!(read_head(&mut stream).await.unwrap().starts_with("HTTP/1.1 200"));
+    let mut event = [0; 14];
+    stream.read_exact(&mut event).await.unwrap();
+    assert_eq!(&event, b"9\r\ndata: 1\n\n\r\n");
+    let waiting = tokio::time::timeout(Duration::from_millis(100), stream.read_u8()).await;
+    assert!(waiting.is_err(), "the stream has ended: {waiting:?}");
+    drop(upstream);
+    assert!(stream.read_u8().await.is_err());
 }
 
 /// How many files a process may have open; children are given the same. A stream is two in the system, one at either side.
