@@ -21,7 +21,6 @@
 //!   finds an old page has an old version, and what it grants is not committed (difference D4). Whoever fills a page had it in hand
 //!   before its snapshot: what it adds once the page has been taken away, nobody sees.
 
-use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::mem;
@@ -163,9 +162,12 @@ struct Page {
     answers: RwLock<Answers>,
 }
 
+/// The rows that one statement found, by what was bound to it.
+type ByParameters = HashMap<Vec<Value>, Arc<Vec<Row>>>;
+
 #[derive(Default)]
 struct Answers {
-    by_statement: HashMap<Cow<'static, str>, HashMap<Vec<Value>, Arc<Vec<Row>>>>,
+    by_statement: HashMap<String, ByParameters>,
     count: usize,
     /// Records by id, as they were added: each is asked for once more, when its mandate is presented.
     added: HashMap<String, Row>,
@@ -217,7 +219,7 @@ impl Page {
         let params: Vec<Value> = params.iter().map(|param| Value::from_param(*param)).collect();
         let mut answers = self.answers.write().unwrap_or_else(PoisonError::into_inner);
         if !answers.by_statement.contains_key(sql) {
-            answers.by_statement.insert(Cow::Owned(sql.to_owned()), HashMap::new());
+            answers.by_statement.insert(sql.to_owned(), HashMap::new());
         }
         let Some(of_statement) = answers.by_statement.get_mut(sql) else { return };
         if of_statement.insert(params, Arc::new(rows.to_vec())).is_none() {
