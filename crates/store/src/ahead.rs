@@ -6,6 +6,9 @@
 //! knows ([`Named`]), the engine sends one statement for each kind of row behind the one that opens the snapshot, and
 //! waits once for all the answers.
 //!
+//! The statements are in a form that leaves a server's planner one way. With `OR` over a subquery, `IN`, or a join it reads all
+//! rows of the zone: always, or as long as it takes a table that has just grown for a small one.
+//!
 //! The repositories do not know of this. An answer is kept under the statement and the parameters it answers, so a
 //! repository that runs that statement in this snapshot finds it answered. What was not foreseen is asked then: one
 //! more round trip, the same facts.
@@ -124,10 +127,12 @@ impl Ahead {
     }
 }
 
-/// The edge named at ?2 and its ancestors. `UNION` ends a line that bites its own tail.
+/// The edge named at ?2 and its ancestors. `UNION` ends a line that bites its own tail. `OFFSET 0` has each ancestor looked
+/// up (see [`looked_up`]).
 const LINE: &str = "WITH RECURSIVE line (id, parent) AS (
        SELECT id, parent_edge_id FROM delegation_edges WHERE zone_id = ?1 AND id = ?2
-       UNION SELECT e.id, e.parent_edge_id FROM line l JOIN delegation_edges e ON e.zone_id = ?1 AND e.id = l.parent)";
+       UNION SELECT e.id, e.parent_edge_id FROM line l, LATERAL (
+         SELECT id, parent_edge_id FROM delegation_edges WHERE zone_id = ?1 AND id = l.parent OFFSET 0) e)";
 
 impl Named<'_> {
     /// The statements to send, in the order of their answers.
@@ -164,19 +169,13 @@ impl Named<'_> {
             let named = vec![text(edge)];
             let (edges, bound) = (delegations::COLUMNS, resources::COLUMNS);
             asks.push(Ask {
-                sql: format!(
-                    "{LINE} SELECT {edges} FROM delegation_edges WHERE zone_id = ?1 AND id IN (SELECT id FROM line)"
-                )
-                .into(),
+                sql: format!("{LINE} {}", looked_up("delegation_edges", edges, "SELECT id FROM line")).into(),
                 params: vec![zone.clone(), text(edge)],
                 answers: Answers::Lookups { sql: by_id("delegation_edges", edges), named },
             });
+            let bound_to = looked_up("delegation_edges", "resource_id AS id", "SELECT id FROM line");
             asks.push(Ask {
-                sql: format!(
-                    "{LINE} SELECT {bound} FROM resources WHERE zone_id = ?1 AND id IN (SELECT resource_id
-                       FROM delegation_edges WHERE zone_id = ?1 AND id IN (SELECT id FROM line))"
-                )
-                .into(),
+                sql: format!("{LINE} {}", looked_up("resources", bound, &bound_to)).into(),
                 params: vec![zone.clone(), text(edge)],
                 answers: Answers::Lookups { sql: by_id("resources", bound), named: Vec::new() },
             });
@@ -215,13 +214,12 @@ impl Named<'_> {
     /// The record named, and those that the sessions are anchored to.
     fn records(&self, zone: &Value) -> Ask {
         let columns = records::COLUMNS;
+        let lender = "SELECT source_session_id AS id FROM delegation_edges WHERE zone_id = ?1 AND id = ?4";
+        let sessions = format!("SELECT CAST(?3 AS text) AS id UNION {lender}");
+        let anchors = looked_up("agent_sessions", "subject_record_id AS id", &sessions);
+        let anchors = format!("SELECT CAST(?2 AS text) AS id UNION {anchors}");
         Ask {
-            sql: format!(
-                "SELECT {columns} FROM authority_records WHERE zone_id = ?1 AND (id = ?2 OR id IN (
-                   SELECT subject_record_id FROM agent_sessions WHERE zone_id = ?1 AND (id = ?3 OR id IN (
-                     SELECT source_session_id FROM delegation_edges WHERE zone_id = ?1 AND id = ?4))))"
-            )
-            .into(),
+            sql: looked_up("authority_records", columns, &anchors).into(),
             params: vec![zone.clone(), maybe(self.record), maybe(self.session), maybe(self.delegation)],
             answers: Answers::Lookups {
                 sql: by_id("authority_records", columns),
@@ -233,12 +231,10 @@ impl Named<'_> {
     /// The session named, and the one that lends through the delegation.
     fn sessions(&self, zone: &Value) -> Ask {
         let columns = sessions::COLUMNS;
+        let lender = "SELECT source_session_id AS id FROM delegation_edges WHERE zone_id = ?1 AND id = ?3";
+        let sessions = format!("SELECT CAST(?2 AS text) AS id UNION {lender}");
         Ask {
-            sql: format!(
-                "SELECT {columns} FROM agent_sessions WHERE zone_id = ?1 AND (id = ?2 OR id IN (
-                   SELECT source_session_id FROM delegation_edges WHERE zone_id = ?1 AND id = ?3))"
-            )
-            .into(),
+            sql: looked_up("agent_sessions", columns, &sessions).into(),
             params: vec![zone.clone(), maybe(self.session), maybe(self.delegation)],
             answers: Answers::Lookups {
                 sql: by_id("agent_sessions", columns),
@@ -265,6 +261,14 @@ fn accounts(zone: &Value, resource: &str, subject: &str) -> Ask {
         params: vec![zone.clone(), text(resource), subject.clone(), shared.clone()],
         answers: Answers::FirstOfProviders { sql: provider_connections::find_usable_sql(), whose: [subject, shared] },
     }
+}
+
+/// The rows of `table` whose ids the statement `ids` gives, each looked up by its key. `OFFSET 0` is what leaves no other way.
+fn looked_up(table: &str, columns: &str, ids: &str) -> String {
+    format!(
+        "SELECT found.* FROM ({ids}) wanted, LATERAL (
+           SELECT {columns} FROM {table} WHERE zone_id = ?1 AND id = wanted.id OFFSET 0) found"
+    )
 }
 
 fn text(id: &impl Bind) -> Value {

@@ -27,6 +27,9 @@ pub(crate) struct Provisioned {
     pub(crate) client_secret: String,
     /// How many calls it took.
     pub(crate) calls: usize,
+    /// The policy that decides, and the set it is in force in.
+    policy: String,
+    policy_set: String,
 }
 
 /// Speaks to the Admin API.
@@ -98,30 +101,48 @@ impl<'d> Operator<'d> {
         });
         self.create(&of_zone("/resources"), resource).await?;
         let application_id = application.text("id")?;
-        let policy = self
-            .create(&of_zone("/policies"), json!({"name": "who may do what", "content": document(&application_id)}))
-            .await?
-            .text("version_id")?;
-        let set = self.create(&of_zone("/policy-sets"), json!({"name": "in force"})).await?.text("id")?;
-        let manifest = json!({"manifest": [{"policy_version_id": policy}]});
-        let version = self.create(&of_zone(&format!("/policy-sets/{set}/versions")), manifest).await?;
-        let version = version.text("version_id")?;
-        let activated =
-            self.create(&of_zone(&format!("/policy-sets/{set}/activate")), json!({"version_id": version})).await?;
-        self.in_force(&activated.text("status_url")?).await?;
+        let policy = json!({"name": "who may do what", "content": document(&application_id, 1)});
+        let policy = self.create(&of_zone("/policies"), policy).await?;
+        let policy_set = self.create(&of_zone("/policy-sets"), json!({"name": "in force"})).await?.text("id")?;
+        self.activate(&zone, &policy_set, &policy.text("version_id")?).await?;
         Ok(Provisioned {
             zone,
             application: application_id,
             client_secret: application.text("client_secret")?,
             calls: 9,
+            policy: policy.text("id")?,
+            policy_set,
         })
+    }
+
+    /// Puts one version of a policy in force, alone.
+    async fn activate(&self, zone: &str, set: &str, policy_version: &str) -> Result<(), Failure> {
+        let path = format!("/v1/zones/{zone}/policy-sets/{set}");
+        let manifest = json!({"manifest": [{"policy_version_id": policy_version}]});
+        let version = self.create(&format!("{path}/versions"), manifest).await?.text("version_id")?;
+        let activated = self.create(&format!("{path}/activate"), json!({"version_id": version})).await?;
+        self.in_force(&activated.text("status_url")?).await
+    }
+
+    /// Lets the policy grant what it did, among so many grants.
+    pub(crate) async fn decide_among(&self, at: &Provisioned, grants: u64) -> Result<(), Failure> {
+        let path = format!("/v1/zones/{}/policies/{}/versions", at.zone, at.policy);
+        let version = self.create(&path, json!({"content": document(&at.application, grants)})).await?;
+        self.activate(&at.zone, &at.policy_set, &version.text("version_id")?).await
     }
 }
 
-/// The application owns the resource; its assistants may read and write notes. Nobody may delete any.
-fn document(application: &str) -> String {
-    let app_ids = json!({"notes-bot": application});
-    let grants = json!({NOTES: {"application": "notes-bot", "roles": {ROLE: ["notes:read", "notes:write"]}}});
+/// The application owns the resource; its assistants may read and write notes. Nobody may delete any. Of `count` grants
+/// that is one; the others are of resources that nobody asks for.
+fn document(application: &str, count: u64) -> String {
+    let app_ids = json!({"notes-bot": application, "n": application});
+    let mut grants = serde_json::Map::new();
+    grants
+        .insert(NOTES.to_owned(), json!({"application": "notes-bot", "roles": {ROLE: ["notes:read", "notes:write"]}}));
+    // Short, so that five thousand of them are a document that is allowed.
+    let others = (1..count).map(|number| (format!("r:{number}"), json!({"application": "n", "roles": {"r": ["s"]}})));
+    grants.extend(others);
+    let grants = serde_json::Value::Object(grants);
     format!(
         "# caracal:data-document\npackage caracal.authz\nimport rego.v1\napp_ids := {app_ids}\ngrants := {grants}\n"
     )

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::beside::Beside;
 use super::unit::What;
 use crate::commands::Failure;
 
@@ -57,6 +58,12 @@ pub struct BenchFlags {
     /// The Redis beside that database.
     #[arg(long, value_name = "URL", requires = "postgres", env = "CARACAL_BENCH_REDIS_URL", hide_env_values = true)]
     pub redis: Option<String>,
+    /// Measure a system in which more and more of these stand, once for each of --numbers.
+    #[arg(long, value_enum, requires = "numbers", conflicts_with_all = ["overload", "target", "postgres", "redis", "compare"])]
+    pub beside: Option<Beside>,
+    /// How many stand there, for example 1000,30000,1000000.
+    #[arg(long, value_name = "N,N,…", value_delimiter = ',', requires = "beside")]
+    pub numbers: Vec<u64>,
     /// Draw the latencies into this file, as SVG.
     #[arg(long, value_name = "FILE")]
     pub plot: Option<PathBuf>,
@@ -80,6 +87,9 @@ impl BenchFlags {
         }
         if self.rate.is_some_and(|rate| !(rate > 0.0 && rate <= 1_000_000.0)) {
             return refused("--rate is calls a second: more than 0, and a million at most");
+        }
+        if let Some(beside) = self.beside {
+            beside.check(&self.numbers)?;
         }
         let runs = if self.overload { 4.0 } else { 1.0 };
         if (self.seconds + self.warm_up) * runs > LONGEST_RUN_SECONDS {
@@ -141,6 +151,10 @@ mod tests {
             (&["--seconds", "499", "--warm-up", "2"], "500 seconds"),
             (&["--overload", "--seconds", "124", "--warm-up", "2"], "500 seconds"),
             (&["--seconds", "inf"], "500 seconds"),
+            (&["--beside", "sessions"], "--numbers"),
+            (&["--numbers", "7"], "--beside"),
+            (&["--beside", "grants", "--numbers", "10,9"], "larger than the one before"),
+            (&["--beside", "grants", "--numbers", "9", "--overload"], "cannot be used with"),
             (&["--target", "here"], "invalid value"),
             (&["--server-pid", "1"], "--target"),
             (&["--postgres", "postgres://x"], "--redis"),

@@ -9,6 +9,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the command's own output")]
 #![allow(clippy::disallowed_methods, reason = "measuring is what this is for, and no fact of authority")]
 
+mod beside;
 mod compare;
 mod flags;
 mod floor;
@@ -22,10 +23,12 @@ mod subject;
 mod unit;
 mod usage;
 
+pub use beside::Beside;
 pub use flags::BenchFlags;
 pub use unit::What;
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -37,8 +40,10 @@ use crate::actors::client::HttpClient;
 use crate::actors::operator::{Operator, Provisioned};
 use crate::actors::upstream::Upstream;
 use crate::commands::Failure;
+use beside::Crowd;
 use caracal_crypto::chance;
-use load::{Pace, Plan};
+use floor::Floor;
+use load::{Measured, Pace, Plan};
 use report::Report;
 use subject::Subject;
 use unit::Calls;
@@ -63,6 +68,9 @@ pub fn run(flags: &BenchFlags) -> Result<ExitCode, Failure> {
     let home = tempfile::Builder::new().prefix("caracal-bench-").tempdir()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let floor = floor::measure(&runtime, home.path(), Duration::from_secs_f64(flags.seconds))?;
+    if let Some(beside) = flags.beside {
+        return run_beside(beside, flags, home.path(), &runtime, &floor);
+    }
     let subject = Subject::of(flags, home.path())?;
     let (upstream, provisioned) = runtime.block_on(provision(flags, &subject))?;
     let calls = Calls { urls: &subject.urls, at: &provisioned, admin_token: &subject.admin_token };
@@ -74,12 +82,42 @@ pub fn run(flags: &BenchFlags) -> Result<ExitCode, Failure> {
     let (measured, overload) = measured?;
     let report =
         Report { flags, engine: subject.engine, measured: &measured, overload: overload.as_ref(), floor: &floor };
-    if let Some(file) = &flags.plot {
-        let failed = |error| Failure(format!("can't write `{}`: {error}", file.display()));
-        std::fs::write(file, report.svg()).map_err(failed)?;
-    }
+    draw(flags, || report.svg())?;
     say(&report, flags.json, earlier.as_ref())?;
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// One system, measured again and again while it fills.
+fn run_beside(
+    beside: Beside,
+    flags: &BenchFlags,
+    home: &Path,
+    runtime: &Runtime,
+    floor: &Floor,
+) -> Result<ExitCode, Failure> {
+    let ledger_key = subject::key()?;
+    let mut subject = Subject::embedded(home, Some(&ledger_key))?;
+    let (_upstream, provisioned) = runtime.block_on(provision(flags, &subject))?;
+    let mut crowd = Crowd::new(beside, flags, home, runtime, &provisioned, ledger_key);
+    for number in &flags.numbers {
+        subject = crowd.grow(*number, subject)?;
+        let calls = Calls { urls: &subject.urls, at: &provisioned, admin_token: &subject.admin_token };
+        let (measured, _) = measure(flags, &calls, &subject)?;
+        crowd.note(measured);
+    }
+    draw(flags, || crowd.svg(flags.what.title()))?;
+    if flags.json {
+        let report = |measured: &Measured| Report { flags, engine: "embedded", measured, overload: None, floor }.json();
+        println!("{}", serde_json::to_string(&crowd.json(report))?);
+    } else {
+        println!("{}", crowd.text(flags.what.title()));
+    }
+    Ok(if crowd.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn draw(flags: &BenchFlags, picture: impl FnOnce() -> String) -> Result<(), Failure> {
+    let Some(file) = &flags.plot else { return Ok(()) };
+    std::fs::write(file, picture()).map_err(|error| Failure(format!("can't write `{}`: {error}", file.display())))
 }
 
 /// A zone of its own, and an API behind the Gateway.
@@ -109,7 +147,7 @@ fn measure(
     flags: &BenchFlags,
     calls: &Calls<'_>,
     subject: &Subject,
-) -> Result<(load::Measured, Option<overload::Overload>), Failure> {
+) -> Result<(Measured, Option<overload::Overload>), Failure> {
     let plan = |pace: Pace, doing: &'static str| Plan {
         what: flags.what,
         workers: flags.workers,

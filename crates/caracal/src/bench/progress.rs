@@ -23,6 +23,15 @@ impl Progress {
         }
     }
 
+    /// Of what is counted and not timed.
+    pub(super) fn count(&mut self, doing: &str, done: u64, of: u64) {
+        if self.shows {
+            let line = format!("[{}] {doing}, {done} of {of}", bar(done.into(), of.into()));
+            eprint!("\r\x1b[2K{line}");
+            let _ = std::io::stderr().flush();
+        }
+    }
+
     pub(super) fn end(&mut self) {
         if self.shows {
             eprint!("\r\x1b[2K");
@@ -32,10 +41,14 @@ impl Progress {
 
 fn line(doing: &str, passed: Duration, of: Duration, done: u64) -> String {
     let passed = passed.min(of);
-    let full = WIDTH as u128 * passed.as_millis() / of.as_millis().max(1);
-    let full = usize::try_from(full).unwrap_or(WIDTH);
-    let bar = "#".repeat(full) + &"-".repeat(WIDTH - full);
+    let bar = bar(passed.as_millis(), of.as_millis());
     format!("[{bar}] {doing}, {:.0} of {:.0} s, {done} calls", passed.as_secs_f64(), of.as_secs_f64())
+}
+
+fn bar(done: u128, of: u128) -> String {
+    let full = WIDTH as u128 * done.min(of) / of.max(1);
+    let full = usize::try_from(full).unwrap_or(WIDTH).min(WIDTH);
+    "#".repeat(full) + &"-".repeat(WIDTH - full)
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ impl Report<'_> {
     }
 
     fn us_per_call(&self, time: Option<Duration>) -> Option<f64> {
-        Some(time?.as_secs_f64() * 1e6 / ratio(self.measured.tally.calls, 1))
+        us_per_call(self.measured, time)
     }
 
     /// What one waits for at least.
@@ -255,7 +255,7 @@ impl Report<'_> {
             }
         }
         let title = format!("{}: {:.0} a second", self.what().title(), self.measured.per_second());
-        plot::svg(&title, &series)
+        plot::latencies(&title, &series)
     }
 }
 
@@ -329,12 +329,17 @@ fn histogram(phase: &Phase) -> Value {
     steps.map(|step| json!([step.value_iterated_to(), step.count_since_last_iteration()])).collect()
 }
 
+/// Microseconds of `time` for each call.
+pub(super) fn us_per_call(measured: &Measured, time: Option<Duration>) -> Option<f64> {
+    Some(time?.as_secs_f64() * 1e6 / ratio(measured.tally.calls, 1))
+}
+
 #[allow(clippy::cast_precision_loss, reason = "counts of a run are far below what a double can't tell apart")]
-fn ratio(count: u64, by: u64) -> f64 {
+pub(super) fn ratio(count: u64, by: u64) -> f64 {
     count as f64 / by as f64
 }
 
-fn quantile_ms(phase: &Phase, quantile: f64) -> f64 {
+pub(super) fn quantile_ms(phase: &Phase, quantile: f64) -> f64 {
     ratio(phase.0.value_at_quantile(quantile), 1_000)
 }
 

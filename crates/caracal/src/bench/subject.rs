@@ -21,12 +21,13 @@ const STEP: u16 = 131;
 const ATTEMPTS: u16 = 40;
 
 /// Limits that exist to stop what a benchmark does, and 0 or a number that stops nothing.
-const LIMITS: [(&str, &str); 5] = [
+const LIMITS: [(&str, &str); 6] = [
     ("STS_MINT_RATE_LIMIT_PER_MIN", "1000000000"),
     ("COORDINATOR_RATE_LIMIT_PER_MIN", "0"),
     ("VERIFY_RATE_LIMIT_PER_MIN", "0"),
     ("API_V1_RATE_LIMIT_PER_MIN", "0"),
-    ("MAX_AGENTS_PER_APP", "10000"),
+    ("MAX_AGENTS_PER_ZONE", "4000000000"),
+    ("MAX_AGENTS_PER_APP", "4000000000"),
 ];
 
 /// A running system. Killed when dropped, if it was started here.
@@ -67,8 +68,15 @@ impl Subject {
         }
         match flags.postgres.as_deref().zip(flags.redis.as_deref()) {
             Some((postgres, redis)) => Self::on_servers(home, postgres, redis),
-            None => Self::start(home, "embedded", &LIMITS.map(|(name, value)| (name, value.to_owned()))),
+            None => Self::embedded(home, None),
         }
+    }
+
+    /// On the embedded store below `home`, with this key for its ledger or one of its own.
+    pub(super) fn embedded(home: &Path, ledger_key: Option<&str>) -> Result<Self, Failure> {
+        let mut settings: Vec<(&str, String)> = LIMITS.map(|(name, value)| (name, value.to_owned())).into();
+        settings.extend(ledger_key.map(|key| ("AUDIT_HMAC_KEY", key.to_owned())));
+        Self::start(home, "embedded", &settings)
     }
 
     fn running(flags: &BenchFlags, environment: &Environment) -> Result<Self, Failure> {
@@ -196,7 +204,7 @@ fn command(home: &Path, settings: &[(&str, String)]) -> Result<Command, Failure>
 }
 
 /// 64 hex digits by chance.
-fn key() -> Result<String, Failure> {
+pub(super) fn key() -> Result<String, Failure> {
     let bytes: [u8; 32] = chance::random_bytes()?;
     Ok(bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

@@ -8,9 +8,12 @@ use caracal_authority::ZoneId;
 use super::Make;
 use super::fixtures::{Held, at, fresh, id, zone};
 use crate::error::StoreError;
+use crate::sqlite::work;
 use crate::store::{Snapshot, Store};
+use crate::tx::{Engine, Tx};
+use crate::value::{Bind, params};
 use crate::version::ZoneVersion;
-use crate::{Named, delegations, deployment, sealed_secrets, used_mandates};
+use crate::{Named, delegations, deployment, records, sealed_secrets, sessions, used_mandates};
 
 /// Commits something under the condition that the decision made at `version` still holds; says whether it did.
 async fn mint(store: &Store, zone: &ZoneId, version: ZoneVersion, jti: &str) -> bool {
@@ -235,4 +238,81 @@ pub async fn upkeep_takes_no_authority_away(make: Make) {
     let raised: Result<i64, StoreError> =
         store.commit(&z, (), |tx, ()| Box::pin(async move { delegations::raise_epoch(tx).await })).await;
     assert_eq!(raised.unwrap(), 1);
+}
+
+/// What the engine looked at for this transaction so far: steps of the embedded one, rows of a server.
+async fn looked_at(tx: &mut Tx) -> i64 {
+    if matches!(tx.engine, Engine::Sqlite(_)) {
+        return work::done();
+    }
+    let sql = "SELECT CAST(sum(seq_tup_read + COALESCE(idx_tup_fetch, 0)) AS BIGINT) FROM pg_stat_xact_user_tables";
+    tx.query_one(sql, &[]).await.unwrap().unwrap().columns("statistics").next().unwrap()
+}
+
+/// Live sessions, their records, and what is delegated to each of them, in chains of two.
+async fn crowd(store: &Store, from: i64, to: i64) {
+    let numbers = "WITH RECURSIVE n (i) AS
+        (SELECT CAST(?1 AS BIGINT) UNION ALL SELECT i + 1 FROM n WHERE i < CAST(?2 AS BIGINT))";
+    let added: Result<(), StoreError> = store
+        .commit(&zone("z-1"), (numbers, from, to), |tx, (numbers, from, to)| {
+            Box::pin(async move {
+                for insert in [
+                    "INSERT INTO authority_records (zone_id, id, kind, subject_id, client_id, use_class, jti, status, expires_at,
+                       created_at) NUMBERS SELECT 'z-1', 'r-' || i, 'application', 'app-1', 'app-1', 'subject', 'j-' || i, 'active',
+                       4000000000000000, i FROM n",
+                    "INSERT INTO agent_sessions (zone_id, id, application_id, subject_record_id, lifecycle, labels, metadata,
+                       status, depth, ttl_seconds, started_at, last_active_at, lease_generation, updated_at, capacity_until)
+                       NUMBERS SELECT 'z-1', 's-' || i, 'app-1', 'r-' || i, 'task', '[]', '{}', 'active', 0, 60, i, i, 0, i,
+                       4000000000000000 FROM n",
+                    "INSERT INTO delegation_edges (zone_id, id, source_session_id, target_session_id, issuer_application_id,
+                       receiver_application_id, parent_edge_id, mirrored, scopes, constraints_json, status, expires_at,
+                       edge_version, created_at) NUMBERS SELECT 'z-1', 'e-' || i, 's-' || (i - i % 2), 's-' || i, 'app-1', 'app-1',
+                       CASE WHEN i % 2 = 1 THEN 'e-' || (i - 1) ELSE NULL END, 0, '[]', '{}', 'active', 4000000000000000, 1, i
+                       FROM n",
+                ] {
+                    tx.tx.append(&insert.replace("NUMBERS", numbers), params![*from, *to]).await?;
+                }
+                if !tx.tx.is_embedded() {
+                    // What its upkeep does in its own time, and the runtime role may not.
+                    for sql in ["RESET ROLE", "ANALYZE", "SET ROLE caracal_runtime"] {
+                        tx.tx.append(sql, &[]).await?;
+                    }
+                }
+                Ok(())
+            })
+        })
+        .await;
+    added.unwrap();
+}
+
+/// A zone in which much has been granted decides as fast as a new one.
+pub async fn a_decision_looks_at_what_it_names_however_much_else_there_is(make: Make) {
+    let fresh = fresh(make).await;
+    let store = &fresh.store;
+    let (z, record, session, edge) = (zone("z-1"), id!("r-3"), id!("s-3"), id!("e-3"));
+    let named = Named { record: Some(&record), session: Some(&session), delegation: Some(&edge), ..Named::default() };
+    let mut costs = Vec::new();
+    for (from, to) in [(0, 9), (10, 3_000)] {
+        crowd(store, from, to).await;
+        // What it prepares, too, counts once.
+        for _ in 0..8 {
+            drop(store.decision_snapshot(&z, &named).await.unwrap());
+        }
+        let before = looked_at(store.snapshot().await.unwrap().deployment().tx()).await;
+        let (_, mut snapshot) = store.decision_snapshot(&z, &named).await.unwrap();
+        let mut read = snapshot.zone(&z);
+        for session in ["s-2", "s-3"] {
+            assert!(sessions::lookup(&mut read, &id!(session)).await.unwrap().is_some());
+        }
+        for edge in ["e-2", "e-3"] {
+            assert!(delegations::lookup(&mut read, &id!(edge)).await.unwrap().is_some());
+        }
+        for record in ["r-2", "r-3"] {
+            assert!(records::lookup(&mut read, &id!(record)).await.unwrap().is_some());
+        }
+        let embedded = snapshot.deployment().tx().is_embedded();
+        let looked_at = looked_at(snapshot.deployment().tx()).await;
+        costs.push(if embedded { looked_at - before } else { looked_at });
+    }
+    assert!(costs[0] > 0 && costs[1] <= costs[0] + costs[0] / 4, "{costs:?}");
 }

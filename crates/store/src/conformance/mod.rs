@@ -71,6 +71,7 @@ macro_rules! conformance_suite {
             t04_state_decisions = decisions {
                 what_takes_authority_away_voids_decisions_of_its_zone
                 what_only_adds_voids_no_decision
+                a_decision_looks_at_what_it_names_however_much_else_there_is
                 a_change_that_ran_counts_before_it_is_committed
                 no_decision_outlives_a_change_of_its_facts
                 upkeep_takes_no_authority_away
