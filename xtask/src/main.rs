@@ -8,6 +8,7 @@ mod examples;
 mod fuzz;
 mod h2spec;
 mod instructions;
+mod performance;
 mod python;
 mod reproduce;
 mod services;
@@ -41,6 +42,7 @@ cargo xtask <chore>
   reproduce build the last commit twice, in two places, and compare the programs byte for byte (many minutes)
   codegen   rewrite what is generated: the table in docs/settings.md, and the description of the Admin API
   instructions  [write]: how many instructions the hottest paths take, against xtask/instructions.txt; needs valgrind
+  performance  [page | PART…]: measure what docs/performance.md says (half an hour, on a machine with nothing else to do); or only write the page
   ci        as .ci/run does: format, tidy, deny, lints, test, examples
 ";
 
@@ -74,6 +76,8 @@ fn main() -> ExitCode {
         ["reproduce"] => reproduce::run(&chore),
         ["instructions"] => instructions::check(&chore),
         ["instructions", "write"] => instructions::write(&chore),
+        ["performance", "page"] => performance::page(&chore),
+        ["performance", ref parts @ ..] => performance::measure(&chore, parts),
         ["codegen"] => codegen(&chore),
         ["ci"] => ci(&chore),
         [] | ["help" | "--help" | "-h"] => {

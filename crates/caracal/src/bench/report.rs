@@ -102,7 +102,7 @@ impl Report<'_> {
             ((*name).to_owned(), Value::Object(found))
         });
         let mut line = json!({
-            "version": VERSION,
+            "version": VERSION, "is_optimised": !cfg!(debug_assertions),
             "what": self.what().name(), "loop": if flags.rate.is_some() { "open" } else { "closed" },
             "engine": self.engine,
             "workers": flags.workers, "rate": flags.rate, "in_flight": flags.in_flight,
@@ -269,6 +269,9 @@ impl Step {
             "goodput_per_second": self.measured.per_second(),
             "calls": tally.calls, "sheds": tally.sheds, "errors": tally.errors, "violations": tally.violations,
             "unsent": tally.unsent, "rss_mib": self.measured.resident_mib,
+            "seconds": self.measured.elapsed.as_secs_f64(),
+            "server_cpu_seconds": self.measured.server_time.map(|time| time.as_secs_f64()),
+            "client_cpu_seconds": self.measured.client_time.map(|time| time.as_secs_f64()),
             "histogram": histogram(&tally.whole),
         })));
         Value::Object(found)
