@@ -344,9 +344,12 @@ mod t07_streams {
         const REVOCATIONS: &str = "caracal.sessions.revoke";
         let (database, redis) = (Database::create().unwrap(), Redis::start().unwrap());
         let deployment = Deployment::new(&database.url(), &redis.url());
-        let unlimited =
-            [("READY_RATE_LIMIT_PER_MIN", "0".to_owned()), ("COORDINATOR_RATE_LIMIT_PER_MIN", "0".to_owned())];
-        let control = deployment.serve_told("control", "api,coordinator,sts", &unlimited);
+        let told = [
+            ("READY_RATE_LIMIT_PER_MIN", "0".to_owned()),
+            ("COORDINATOR_RATE_LIMIT_PER_MIN", "0".to_owned()),
+            ("OUTBOX_MAX_ATTEMPTS", "2".to_owned()),
+        ];
+        let control = deployment.serve_told("control", "api,coordinator,sts", &told);
         let system = Through {
             control: control.urls.clone(),
             sts: control.url("sts"),
