@@ -335,6 +335,65 @@ mod t03_gateway {
     }
 }
 
+mod t07_streams {
+    use super::*;
+
+    /// coordinator.md §17 (15): what could not be published is seen, and is sent once an operator says so.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_message_that_was_given_up_is_seen_by_operators_and_sent_when_they_say_so() {
+        const REVOCATIONS: &str = "caracal.sessions.revoke";
+        let (database, redis) = (Database::create().unwrap(), Redis::start().unwrap());
+        let deployment = Deployment::new(&database.url(), &redis.url());
+        let told = [
+            ("READY_RATE_LIMIT_PER_MIN", "0".to_owned()),
+            ("COORDINATOR_RATE_LIMIT_PER_MIN", "0".to_owned()),
+            ("OUTBOX_MAX_ATTEMPTS", "2".to_owned()),
+        ];
+        let control = deployment.serve_told("control", "api,coordinator,sts", &told);
+        let system = Through {
+            control: control.urls.clone(),
+            sts: control.url("sts"),
+            gateway: String::new(),
+            admin_token: deployment.admin_token.clone(),
+        };
+        let (http, upstream) = (Http::new(), upstream().await);
+        let tenant = Tenant::provision(&http, &system, &upstream).await;
+        let (_, edge) = tenant.delegation(&http, &system).await;
+        let operator = deployment.told("CARACAL_COORDINATOR_TOKEN");
+        let coordinator = system.url("coordinator");
+        let ready = async || {
+            let answer = http.send(Method::GET, &format!("{coordinator}/ready"), &[], "").await.unwrap();
+            (answer.status.as_u16(), answer.json()["error"].as_str().unwrap_or_default().to_owned())
+        };
+        let ask = async |method: Method, path: String| {
+            let answer = http.json(method, &format!("{coordinator}{path}"), operator, None).await.unwrap();
+            assert_eq!(answer.status, 200, "{path}: {}", answer.json());
+            answer.json()
+        };
+        assert_eq!(ready().await.0, 200);
+        // A key of another kind is in the topic's place, and stays there however often it is tried.
+        assert_eq!(say(&redis, &["SET", REVOCATIONS, "x"]).await, "+OK\r\n");
+        assert_eq!(tenant.revoke(&http, &system, &edge).await.unwrap().status, 200);
+        until("readiness tells", async || ready().await == (503, "outbox_dead".to_owned())).await;
+        let outbox = format!("/zones/{}/outbox", tenant.zone);
+        let dead = ask(Method::GET, outbox.clone()).await["items"].clone();
+        let dead = dead.as_array().unwrap();
+        assert!(!dead.is_empty() && dead.iter().all(|message| message["topic"] == REVOCATIONS), "{dead:?}");
+        assert_eq!(ask(Method::GET, "/stats".to_owned()).await["outbox"]["dead"], json!(dead.len()));
+        assert_eq!(say(&redis, &["DEL", REVOCATIONS]).await, ":1\r\n");
+        let first = dead[0]["id"].as_str().unwrap();
+        let requeued = ask(Method::POST, format!("{outbox}/{first}/requeue")).await;
+        assert_eq!(requeued, json!({"id": first, "status": "pending"}));
+        ask(Method::POST, format!("{outbox}/requeue")).await;
+        until("readiness is back", async || ready().await.0 == 200).await;
+        let published = async || say(&redis, &["XLEN", REVOCATIONS]).await == format!(":{}\r\n", dead.len());
+        until("all of them are published", published).await;
+        let entries = say(&redis, &["XRANGE", REVOCATIONS, "-", "+", "COUNT", "1"]).await;
+        assert!(entries.contains("outbox_id"), "{entries}");
+        deployment.verify_ledger();
+    }
+}
+
 mod t12_foothold {
     use super::*;
 

@@ -80,7 +80,7 @@ pub(crate) async fn record_success(
     status: u16,
 ) -> Result<(), Outage> {
     let record = caller.record(status, tx.now())?;
-    Ok(ledger.record_change(tx, &record).await?)
+    ledger.record_change(tx, &record).await.map_err(Outage::unrecorded)
 }
 
 /// Leaves the record of a success in the transaction that brings it about, where that can't extend the chain: it gets its
@@ -92,7 +92,7 @@ pub(crate) async fn leave_success(
     status: u16,
 ) -> Result<(), Outage> {
     let record = caller.record(status, tx.now())?;
-    Ok(ledger.leave_change(tx, &record).await?)
+    ledger.leave_change(tx, &record).await.map_err(Outage::unrecorded)
 }
 
 /// A refusal of an authenticated caller.

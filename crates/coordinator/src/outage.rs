@@ -18,6 +18,9 @@ pub(crate) enum Outage {
     /// No random bytes for a new id.
     #[error(transparent)]
     Chance(#[from] ChanceUnavailable),
+    /// The change's management record can't be written.
+    #[error("the record of a change could not be written: {0}")]
+    Unrecorded(StoreError),
     /// A new id that is none: a defect of this program.
     #[error("a new id has an impossible form")]
     ImpossibleId,
@@ -34,6 +37,14 @@ impl From<CascadeError> for Outage {
 }
 
 impl Outage {
+    /// What became of a change whose record failed with `error`. A store that is away says so itself.
+    pub(crate) fn unrecorded(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable { .. } => Self::Store(error),
+            _ => Self::Unrecorded(error),
+        }
+    }
+
     /// 503 when trying again may help, else 500; the cause goes to the log only.
     pub(crate) fn problem(&self) -> Problem {
         tracing::error!(error = %self, "an operation failed");
@@ -42,6 +53,10 @@ impl Outage {
                 Problem::new(StatusCode::SERVICE_UNAVAILABLE, "internal_error")
                     .describe("the service can't answer right now")
             }
+            Self::Unrecorded(_) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "audit_unavailable").member(
+                "message",
+                "nothing was changed, because no audit record of it could be written; it may be asked for again",
+            ),
             Self::Store(_) | Self::ImpossibleId => Problem::internal().describe("unexpected failure"),
         }
     }
@@ -59,16 +74,19 @@ mod tests {
     #[test]
     fn t08_availability_only_what_may_pass_is_worth_another_try() {
         let reason = || "secret detail".to_owned();
-        for (outage, status) in [
-            (Outage::Store(StoreError::Unavailable { reason: reason() }), 503),
-            (Outage::Chance(ChanceUnavailable), 503),
-            (Outage::Store(StoreError::Corrupt { table: "agent_sessions", what: reason() }), 500),
-            (Outage::Store(StoreError::Statement { reason: reason() }), 500),
-            (Outage::Store(StoreError::Conflict { constraint: reason() }), 500),
-            (Outage::ImpossibleId, 500),
+        let (internal, unrecorded) = ("internal_error", Outage::unrecorded);
+        for (outage, status, code) in [
+            (Outage::Store(StoreError::Unavailable { reason: reason() }), 503, internal),
+            (Outage::Chance(ChanceUnavailable), 503, internal),
+            (Outage::Store(StoreError::Corrupt { table: "agent_sessions", what: reason() }), 500, internal),
+            (Outage::Store(StoreError::Statement { reason: reason() }), 500, internal),
+            (Outage::Store(StoreError::Conflict { constraint: reason() }), 500, internal),
+            (Outage::ImpossibleId, 500, internal),
+            (unrecorded(StoreError::Unavailable { reason: reason() }), 503, internal),
+            (unrecorded(StoreError::Statement { reason: reason() }), 500, "audit_unavailable"),
         ] {
             let problem = outage.problem();
-            assert_eq!((problem.status().as_u16(), problem.code()), (status, Some("internal_error")), "{outage}");
+            assert_eq!((problem.status().as_u16(), problem.code()), (status, Some(code)), "{outage}");
             assert!(!format!("{problem:?}").contains("secret detail"), "{outage}");
         }
     }

@@ -16,6 +16,8 @@ use caracal_stream::{
 use caracal_testkit::Redis as Server;
 use caracal_testkit::{Cut, CuttingProxy, Database};
 use redis::aio::MultiplexedConnection;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -213,6 +215,67 @@ async fn an_outage_delays_messages_and_loses_none() {
     following.stop().await;
     relay.stop().await;
     store.close().await;
+}
+
+/// The process ends while Redis is away and much waits. Whoever runs next goes on where it was, from what is stored alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn t07_streams_after_a_restart_what_waited_goes_on_in_order_and_revocations_first() {
+    let (database, mut server) = (Database::create().unwrap(), Server::start().unwrap());
+    let before = store(&database).await;
+    let relay = Relaying::start(&before, &server).await;
+    commit(&before, LIFECYCLE, "l-0").await;
+    until("sent", async || pending(&before).await == (0, 0)).await;
+    server.stop();
+    // More than a relay takes at a time, and whatever takes authority away comes last.
+    for number in 1..=40 {
+        commit(&before, LIFECYCLE, &format!("l-{number}")).await;
+    }
+    for number in 1..=40 {
+        commit(&before, REVOCATIONS, &format!("m-{number}")).await;
+    }
+    until("failing", async || relay.state.is_failing()).await;
+    relay.stop().await;
+    before.close().await;
+    drop(before);
+
+    let after = store(&database).await;
+    assert_eq!(pending(&after).await, (80, 0));
+    server.resume().unwrap();
+    let monitor = monitor(&server).await;
+    let relay = Relaying::start(&after, &server).await;
+    let ids = |kind: &str| (1..=40).map(|number| format!("{kind}-{number}")).collect::<Vec<_>>();
+    assert_eq!(additions(monitor, 80).await, [ids("m"), ids("l")].concat());
+    until("sent", async || pending(&after).await == (0, 0)).await;
+    relay.stop().await;
+    after.close().await;
+}
+
+/// A connection that is told every command the server takes.
+async fn monitor(server: &Server) -> BufReader<TcpStream> {
+    let mut connection = TcpStream::connect(("127.0.0.1", server.port())).await.unwrap();
+    connection.write_all(b"MONITOR\r\n").await.unwrap();
+    let mut connection = BufReader::new(connection);
+    let mut line = String::new();
+    connection.read_line(&mut line).await.unwrap();
+    assert_eq!(line, "+OK\r\n");
+    connection
+}
+
+/// The ids of the next `count` messages that are added to any topic, in the order in which the server takes them.
+async fn additions(monitor: BufReader<TcpStream>, count: usize) -> Vec<String> {
+    let (mut lines, mut ids) = (monitor.lines(), Vec::new());
+    let reading = async {
+        while ids.len() < count {
+            let line = lines.next_line().await.unwrap().unwrap();
+            let words: Vec<&str> = line.split('"').skip(1).step_by(2).collect();
+            if words[0].eq_ignore_ascii_case("XADD") {
+                let name = words.iter().position(|word| *word == "outbox_id").unwrap();
+                ids.push(words[name + 1].to_owned());
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), reading).await.unwrap();
+    ids
 }
 
 /// The way of one follower is cut: what was published meanwhile is what it reads first, and is counted as such.

@@ -29,7 +29,7 @@ from caracalai import (
 
 from checks import Check, on_every_system, say
 from identity_provider import IdentityProvider
-from system import Caracal, Replicated, Upstream, Zone, admit_another_application, hold_for_operators, provision
+from system import Caracal, LosesAnswers, Replicated, Upstream, Zone, admit_another_application, hold_for_operators, provision
 
 PUBLISHED = "1.0.0"
 
@@ -41,18 +41,32 @@ class World:
         self.system, self.upstream, self.key, self.check = system, upstream, key, check
         self.zone = provision(system, upstream, key, lambda text: say(f"        {text}"))
 
-    def client(self, seen_by: Zone | None = None) -> Client:
+    def client(self, seen_by: Zone | None = None, coordinator: str | None = None) -> Client:
         """Built as the client's documentation says; no option but the addresses and an application's credentials."""
         zone = seen_by or self.zone
         return Client.from_client_secret(
             sts_url=self.system.urls["sts"],
-            coordinator_url=self.system.urls["coordinator"],
+            coordinator_url=coordinator or self.system.urls["coordinator"],
             gateway_url=self.system.urls["gateway"],
             zone_id=zone.id,
             application_id=zone.application,
             client_secret=zone.client_secret,
             resources=[ResourceBinding(zone.resource, zone.upstream)],
         )
+
+    def coordinator(self, url: str) -> httpx.AsyncClient:
+        """The Coordinator without the client, as an application that speaks to it by itself."""
+        form = {
+            "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+            "zone_id": self.zone.id,
+            "application_id": self.zone.application,
+            "client_secret": self.zone.client_secret,
+            "resource": self.zone.resource,
+            "scope": "agent:lifecycle",
+        }
+        minted = httpx.post(f"{self.system.urls['sts']}/oauth/2/token", data=form).raise_for_status().json()
+        bearer = {"Authorization": f"Bearer {minted['access_token']}"}
+        return httpx.AsyncClient(base_url=f"{url}/zones/{self.zone.id}", headers=bearer)
 
     def check_last_call(self, method: str, target: str) -> None:
         """The upstream got the real key and nothing of Caracal's."""
@@ -295,6 +309,61 @@ async def peer_of_another_application(world: World) -> None:
         # A revoked delegation ends the session that it led to, so that nothing is left to close.
     await lender.aclose()
     await receiver.aclose()
+
+
+async def lost_answers(world: World) -> None:
+    """An answer that is lost on its way costs nothing: what is asked for once more under its key is there once."""
+    way = LosesAnswers(world.system.urls["coordinator"])
+    client, lender = world.client(), world.client(coordinator=way.url)
+    replayed = []
+    lender.on_event(lambda event: replayed.append(event.path) if getattr(event, "replayed", False) else None)
+    async with client.session(labels=["reader"], ttl_seconds=600) as worker, world.coordinator(way.url) as raw:
+
+        async def items(path: str) -> list:
+            answer = await raw.get(path)
+            return answer.raise_for_status().json()["items"]
+
+        async def lend():
+            way.lose_the_next()
+            async with lender.session(labels=["clerk"], ttl_seconds=600) as clerk:
+                started = await items("/agents?label=clerk&status=active")
+                ids = [session["agent_session_id"] for session in started]
+                world.check.that(ids == [clerk.session_id], "the answer to a start was lost, and one session started", ids)
+                way.lose_the_next()
+                delegation = await lender.delegate(
+                    to_session_id=worker.session_id,
+                    scopes=["tickets:read"],
+                    ttl_seconds=300,
+                    resource_id=world.zone.resource,
+                )
+                lent = await items(f"/delegations/inbound/{worker.session_id}")
+                ids = [edge["id"] for edge in lent]
+                world.check.that(ids == [delegation.delegation_id], "the answer to a delegation was lost, and one was made", ids)
+                zone = f"/zones/{world.zone.id}"
+                expected = [f"{zone}/agents", f"{zone}/delegations"]
+                world.check.that(replayed == expected, "and the client was told that both were repetitions", replayed)
+
+        await asyncio.create_task(lend(), context=contextvars.Context())
+        endpoint = {"application_id": world.zone.application, "endpoint_url": "https://worker.example"}
+        service = (await raw.post("/agent-services", json=endpoint)).raise_for_status().json()["id"]
+        asked = {"service_id": service, "idempotency_key": "ticket-7", "method": "print"}
+        way.lose_the_next()
+        try:
+            answer = await raw.post("/invocations", json=asked)
+            raise AssertionError(f"an answer was not lost: {answer}")
+        except httpx.TransportError as error:
+            world.check.that(True, f"the answer to an invocation was lost: {type(error).__name__}")
+        again, once_more = await raw.post("/invocations", json=asked), await raw.post("/invocations", json=asked)
+        told = [(answer.status_code, answer.headers.get("idempotency-replayed")) for answer in (again, once_more)]
+        world.check.that(told == [(201, "true")] * 2, "under its key it is answered as it was then", told)
+        world.check.that(again.json() == once_more.json(), "each time the same", again.text)
+        ids = [invocation["id"] for invocation in await items("/invocations")]
+        world.check.that(ids == [again.json()["id"]], "and there is one", ids)
+        other = await raw.post("/invocations", json=asked | {"method": "shred"})
+        seen = (other.status_code, other.json()["error"])
+        world.check.that(seen == (409, "idempotency_key_conflict"), "another request under that key is refused", seen)
+    await client.aclose()
+    await lender.aclose()
 
 
 async def service_session(world: World) -> None:
@@ -549,6 +618,7 @@ FLOWS = [
     narrowed_child,
     peer_delegation,
     peer_of_another_application,
+    lost_answers,
     service_session,
     streams,
     one_shot_mandates,

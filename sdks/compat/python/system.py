@@ -211,12 +211,39 @@ class Balancer:
             for source, sink in ((client, server), (server, client)):
                 threading.Thread(target=self.pipe, args=(source, sink), daemon=True).start()
 
-    @staticmethod
-    def pipe(source: socket.socket, sink: socket.socket) -> None:
+    def pipe(self, source: socket.socket, sink: socket.socket) -> None:
         try:
             while data := source.recv(65536):
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            source.close()
+            sink.close()
+
+
+class LosesAnswers(Balancer):
+    """The way to one address, on which an answer is lost when that is asked for: the request has arrived by then."""
+
+    def __init__(self, url: str):
+        super().__init__()
+        self.targets.append(url.removeprefix("http://").rstrip("/"))
+        self.losing = threading.Semaphore(0)
+
+    def lose_the_next(self) -> None:
+        self.losing.release()
+
+    def pipe(self, source: socket.socket, sink: socket.socket) -> None:
+        is_answers = source.getpeername()[1] == int(self.targets[0].rsplit(":", 1)[1])
+        if not is_answers:
+            super().pipe(source, sink)
+            return
+        try:
+            while data := source.recv(65536):
+                if self.losing.acquire(blocking=False):
+                    break
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_RDWR)
+            source.shutdown(socket.SHUT_RDWR)
         except OSError:
             source.close()
             sink.close()

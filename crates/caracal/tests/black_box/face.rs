@@ -188,6 +188,89 @@ mod t01_control_plane_outside {
     }
 }
 
+mod t06_evidence_correlation {
+    use super::*;
+
+    const SCRAPER: &str = "scraper-0123456789";
+
+    /// Difference D28, of every listener there is: what succeeds, what probes and scrapers ask, and what is refused.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn every_answer_of_every_listener_has_its_request_id() {
+        let directory = tempfile::tempdir().unwrap();
+        let operators = format!("127.0.0.1:{}", caracal_testkit::free_port().unwrap());
+        let told = [
+            ("API_V1_RATE_LIMIT_PER_MIN", "0"),
+            ("METRICS_BEARER", SCRAPER),
+            ("GATEWAY_OPERATOR_ADDRESS", operators.as_str()),
+            ("VERIFY_RATE_LIMIT_PER_MIN", "1"),
+        ];
+        let system = Running::start_with(directory.path(), &told);
+        let bearer = |token: &str| format!("authorization: Bearer {token}\r\n");
+        let (admin, scraper) = (bearer(&system.admin_token()), bearer(SCRAPER));
+        let json = "content-type: application/json\r\n";
+        let large = "x".repeat(12 * 1024 * 1024);
+        let verify = "{\"zone_id\":\"z\",\"token\":\"x\"}";
+        for (listener, line, headers, body, status) in [
+            ("api", "GET /health", "", "", 200),
+            ("api", "GET /ready", "", "", 200),
+            ("api", "GET /metrics", &scraper, "", 200),
+            ("api", "GET /metrics", "", "", 401),
+            ("api", "GET /v1/zones", &admin, "", 200),
+            ("api", "HEAD /v1/zones", &admin, "", 200),
+            ("api", "POST /v1/zones", &format!("{admin}{json}"), "{\"name\":\"Test\"}", 201),
+            ("api", "POST /v1/zones", &format!("{admin}{json}"), "{}", 400),
+            ("api", "DELETE /v1/zones/unknown", &admin, "", 404),
+            ("api", "GET /docs", "", "", 200),
+            ("api", "GET /docs/openapi.json", "", "", 200),
+            ("sts", "GET /health", "", "", 200),
+            ("sts", "GET /ready", "", "", 200),
+            ("sts", "GET /metrics", &scraper, "", 200),
+            ("sts", "GET /metrics", "", "", 401),
+            ("sts", "GET /.well-known/jwks.json?zone_id=unknown", "", "", 404),
+            ("sts", "POST /.well-known/jwks.json", "", "", 405),
+            ("sts", "POST /oauth/2/token", json, "{}", 415),
+            ("sts", "POST /oauth/2/token", "content-type: application/x-www-form-urlencoded\r\n", &large, 413),
+            ("gateway", "GET /health", "", "", 401),
+            ("gateway", "GET /metrics", &scraper, "", 401),
+            ("gateway", "GET /a//b", "", "", 307),
+            ("gateway", "GET /%zz", "", "", 400),
+            ("gateway", "CONNECT elsewhere:443", "", "", 404),
+            ("operators", "GET /health", "", "", 200),
+            ("operators", "GET /ready", "", "", 200),
+            ("operators", "GET /metrics", &scraper, "", 200),
+            ("operators", "GET /metrics.json", &scraper, "", 200),
+            ("operators", "GET /metrics", "", "", 401),
+            ("operators", "POST /internal/revocations/reload", "", "", 404),
+            ("operators", "GET /nowhere", "", "", 404),
+            ("coordinator", "GET /health", "", "", 200),
+            ("coordinator", "HEAD /health", "", "", 200),
+            ("coordinator", "GET /ready", "", "", 200),
+            ("coordinator", "GET /metrics", &scraper, "", 200),
+            ("coordinator", "GET /stats", &scraper, "", 403),
+            ("coordinator", "POST /v1/verify", json, verify, 401),
+            ("coordinator", "POST /v1/verify", json, verify, 429),
+            ("coordinator", "POST /zones/z/agents", json, &large, 413),
+            ("coordinator", "OPTIONS /zones/z/agents", "", "", 401),
+            ("audit", "GET /health", "", "", 200),
+            ("audit", "GET /ready", "", "", 200),
+            ("audit", "GET /metrics", &scraper, "", 200),
+            ("audit", "GET /metrics", "", "", 401),
+            ("audit", "GET /api/audit/search?zone_id=z", &admin, "", 200),
+            ("audit", "DELETE /api/audit/search", &admin, "", 405),
+        ] {
+            let what = format!("{listener}: {line}");
+            let address = if listener == "operators" { operators.clone() } else { system.address(listener) };
+            let answer = exchange_raw(&address, &request(line, headers, body)).await;
+            let answer = answer.unwrap_or_else(|| panic!("{what}: no answer"));
+            check(&answer, &what);
+            assert_eq!(answer.status, status, "{what}: {}\n{}", answer.head, answer.body);
+            // What is said in plain text is what the contract has plain (gateway.md §2, §3).
+            let is_plain = answer.status >= 400 && !has_json(&answer);
+            assert!(!is_plain || matches!(listener, "gateway" | "operators"), "{what}: {}", answer.body);
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_id_is_kept_when_well_formed_and_replaced_otherwise() {
     let directory = tempfile::tempdir().unwrap();

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use http::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Addressed, Heard, Http, Running, Tenant, caracal, run, upstream};
 
@@ -60,6 +60,80 @@ mod t05_secrets {
             }
         }
         assert!(mandates.len() >= 4);
+    }
+
+    /// coordinator.md §17 (13): of what applications give their sessions, services and calls, and of the keys they repeat
+    /// requests under, nothing is said anywhere.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn no_log_line_or_count_shows_a_key_or_what_a_session_was_given() {
+        let directory = tempfile::tempdir().unwrap();
+        let talkative = [("LOG_LEVEL", "trace"), ("METRICS_BEARER", "metrics-bearer-1f3b")];
+        let (http, system) = (Http::new(), Running::start_with(directory.path(), &talkative));
+        let tenant = Tenant::provision(&http, &system, &upstream().await).await;
+        let lifecycle = tenant.exchange(&http, &system, &[("scope", "agent:lifecycle")]).await.unwrap();
+        let bearer = lifecycle.text("access_token");
+        let base = format!("{}/zones/{}", system.url("coordinator"), tenant.zone);
+        let ask = async |method: Method, path: &str, key: &str, body: Value, status: u16| {
+            let authorization = format!("Bearer {bearer}");
+            let headers = [
+                ("authorization", authorization.as_str()),
+                ("content-type", "application/json"),
+                ("idempotency-key", key),
+            ];
+            let answer = http.send(method, &format!("{base}{path}"), &headers, body.to_string()).await.unwrap();
+            assert_eq!(answer.status.as_u16(), status, "{path}: {}", answer.json());
+            answer
+        };
+        let application = tenant.application.as_str();
+        let start = |more: Value| {
+            let mut body = json!({"application_id": application, "metadata": {"given": "given-1f3b"}});
+            body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            body
+        };
+        // A start, its repetition, another request under its key, keys that are none, and bodies that are refused.
+        let session = ask(Method::POST, "/agents", "key-1f3b", start(json!({})), 201).await.text("agent_session_id");
+        ask(Method::POST, "/agents", "key-1f3b", start(json!({})), 201).await;
+        ask(Method::POST, "/agents", "key-1f3b", start(json!({"ttl_seconds": 9})), 409).await;
+        let long = "long-key-1f3b".repeat(20);
+        ask(Method::POST, "/agents", &long, start(json!({})), 400).await;
+        ask(Method::POST, "/agents", "key-1f3b", start(json!({"metadata": "given-1f3b"})), 400).await;
+        ask(Method::POST, "/agents", "key-1f3b", start(json!({"labels": ["given-1f3b".repeat(9)]})), 400).await;
+        let service = start(json!({"lifecycle": "service"}));
+        let service = ask(Method::POST, "/agents", "key-2-1f3b", service, 201).await.text("agent_session_id");
+        let beat = json!({"lease_generation": 1, "metadata": {"given": "given-1f3b"}});
+        ask(Method::POST, &format!("/agents/{service}/heartbeat"), "", beat, 200).await;
+        let endpoint = start(json!({"endpoint_url": "https://worker.example"}));
+        let endpoint = ask(Method::POST, "/agent-services", "", endpoint, 201).await.text("id");
+        let invocation = json!({
+            "service_id": endpoint, "idempotency_key": "key-3-1f3b", "method": "m", "params": {"given": "given-1f3b"},
+            "metadata": {"given": "given-1f3b"},
+        });
+        let id = ask(Method::POST, "/invocations", "", invocation.clone(), 201).await.text("id");
+        ask(Method::POST, "/invocations", "", invocation, 201).await;
+        ask(Method::PATCH, &format!("/invocations/{id}/start"), "", json!({}), 200).await;
+        let failed = json!({"status": "failed", "error": {"m": "given-1f3b"}, "metadata": {"given": "given-1f3b"}});
+        ask(Method::PATCH, &format!("/invocations/{id}/complete"), "", failed, 200).await;
+        ask(Method::DELETE, &format!("/agents/{session}"), "", json!({}), 204).await;
+        let metrics = format!("{}/metrics", system.url("coordinator"));
+        let counted = http.json(Method::GET, &metrics, "metrics-bearer-1f3b", None).await.unwrap();
+        let counted = String::from_utf8(counted.body).unwrap();
+        assert!(counted.contains("caracal_idempotency_requests_total{outcome=\"replayed\"} 2"), "{counted}");
+        let said = system.said();
+        // All of it was talked about.
+        assert!(said.lines().count() > 100 && said.contains("/agents"), "{}", said.lines().count());
+        for (what, secret) in [
+            ("a key", "key-1f3b"),
+            ("another key", "key-2-1f3b"),
+            ("an invocation's key", "key-3-1f3b"),
+            ("what was given", "given-1f3b"),
+        ] {
+            assert!(!said.contains(secret), "{what} was logged");
+            assert!(!counted.contains(secret), "{what} is in the metrics");
+        }
+        let stored = stored_bytes(directory.path());
+        for key in ["key-1f3b", "key-2-1f3b", "key-3-1f3b"] {
+            nowhere("a key", key, &said, &stored);
+        }
     }
 
     fn nowhere(what: &str, secret: &str, said: &str, stored: &[u8]) {

@@ -164,9 +164,12 @@ mod t04_state_authentication {
     async fn an_outage_of_keys_or_store_is_never_the_callers_fault() {
         let house = House::open().await;
         let token = house.mandate("app-1").await;
+        // Heard before, and not on the strength of what was read then.
+        house.get(PATH, &token).await.refused(404, "session_not_found");
         house.store.close().await;
         let reply = house.get(PATH, &token).await;
         reply.refused(503, "sts_unavailable");
+        house.start(&token, json!({"application_id": "app-1"})).await.refused(503, "sts_unavailable");
         assert!(reply.headers.contains_key("retry-after"));
         house.get("/ready", "").await.refused(503, "postgres_unreachable");
         house.get("/health", "").await.expect(200);

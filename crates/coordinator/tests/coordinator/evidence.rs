@@ -61,6 +61,45 @@ mod t04_state_evidence {
         assert_eq!(operator.actor_scope.as_deref(), Some("agent:lifecycle coordinator.admin"));
     }
 
+    /// In the reference such a change has happened all the same, and its caller is told that it failed (W10).
+    #[tokio::test]
+    async fn a_change_whose_record_cannot_be_written_does_not_happen_and_all_else_goes_on() {
+        let house = House::open().await;
+        let token = house.mandate("app-1").await;
+        let (a, b, c) = (house.task().await, house.task().await, house.task().await);
+        let edge = house.edge(&a, &b, |_| ()).await;
+        let service = json!({"application_id": "app-1", "lifecycle": "service"});
+        let service = house.start(&token, service).await.expect(201).text("agent_session_id");
+        let before = (house.holding().await, house.epoch().await, house.session(&service).await.lease_generation);
+        house.messages();
+        house.outside("DROP TABLE admin_audit_events");
+        let agents = "/zones/z-1/agents";
+        let start = json!({"application_id": "app-1"});
+        let endpoint = json!({"application_id": "app-1", "endpoint_url": "https://worker.example"});
+        for (method, path, body) in [
+            ("POST", agents.to_owned(), Some(start.clone())),
+            ("POST", "/zones/z-1/delegations".to_owned(), Some(delegation(&a, &c))),
+            ("POST", "/zones/z-1/agent-services".to_owned(), Some(endpoint)),
+            ("POST", format!("{agents}/{service}/lease"), None),
+            ("PATCH", format!("{agents}/{a}/suspend"), None),
+            ("DELETE", format!("{agents}/{a}"), None),
+            ("PATCH", format!("/zones/z-1/delegations/{edge}/revoke"), None),
+        ] {
+            let reply = house.send(request(method, &path, &token, body, &[("idempotency-key", "key-1")])).await;
+            assert_eq!(reply.refusal(), (500, "audit_unavailable"), "{method} {path}");
+            assert!(reply.body["message"].is_string(), "{}", reply.body);
+            assert!(house.messages().is_empty(), "{method} {path}");
+        }
+        let after = (house.holding().await, house.epoch().await, house.session(&service).await.lease_generation);
+        assert_eq!(after, before);
+        assert_eq!(house.session(&a).await.status, "active");
+        assert_eq!(house.edge_row(&edge).await.status, "active");
+        let services = house.get("/zones/z-1/agent-services", &token).await.expect(200);
+        assert_eq!(services.body["items"], json!([]));
+        house.get(&format!("{agents}/unknown"), &token).await.refused(404, "session_not_found");
+        house.start(&token, json!({})).await.refused(400, "invalid_body");
+    }
+
     #[tokio::test]
     async fn a_replay_is_a_request_that_succeeded_and_a_read_is_none() {
         let house = House::open().await;

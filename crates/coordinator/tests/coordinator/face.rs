@@ -154,6 +154,73 @@ async fn a_schema_failure_lists_every_issue_with_its_path() {
     assert_eq!(whole.body["details"]["issues"][0]["path"], json!([]));
 }
 
+/// No database takes it in a text, so it is the caller's mistake wherever it stands, and never a failure of ours.
+#[tokio::test]
+async fn a_nul_in_any_text_is_the_callers_mistake() {
+    let house = House::open().await;
+    let token = house.mandate("app-1").await;
+    let (a, b) = (house.task().await, house.task().await);
+    let endpoint = json!({"application_id": "app-1", "endpoint_url": "https://worker.example"});
+    let service = house.post("/zones/z-1/agent-services", &token, endpoint.clone()).await.expect(201).text("id");
+    let invocation = json!({"service_id": service, "idempotency_key": "k", "method": "m"});
+    let id = house.post("/zones/z-1/invocations", &token, invocation.clone()).await.expect(201).text("id");
+    let before = (house.holding().await, house.changes("z-1").await.len());
+    let zone = "/zones/z-1";
+    for (method, path, whole, members) in [
+        (
+            "POST",
+            format!("{zone}/agents"),
+            json!({"application_id": "app-1"}),
+            "application_id subject_session_id subject_token parent_id lifecycle labels parent_authority \
+             inherit_parent_edge_id metadata other",
+        ),
+        (
+            "POST",
+            format!("{zone}/delegations"),
+            crate::support::delegation(&a, &b),
+            "source_session_id target_session_id issuer_application_id receiver_application_id parent_edge_id \
+             resource_id scopes constraints constraints_json expires_at",
+        ),
+        (
+            "POST",
+            format!("{zone}/agent-services"),
+            endpoint,
+            "application_id endpoint_url protocol_versions framework capabilities metadata",
+        ),
+        (
+            "POST",
+            format!("{zone}/invocations"),
+            invocation,
+            "service_id idempotency_key method source_session_id target_session_id params metadata",
+        ),
+        ("PATCH", format!("{zone}/invocations/{id}/cancel"), json!({}), "reason"),
+        ("PATCH", format!("{zone}/invocations/{id}/complete"), json!({"status": "failed"}), "status error metadata"),
+        (
+            "POST",
+            format!("{zone}/agents/{a}/heartbeat"),
+            json!({"lease_generation": 1}),
+            "lease_generation status metadata service_id",
+        ),
+        ("POST", "/v1/verify".to_owned(), json!({"zone_id": "z-1"}), "zone_id token authorization required_scope"),
+    ] {
+        for member in members.split_whitespace() {
+            for value in [json!("x\u{0}"), json!(["x\u{0}"]), json!({"x\u{0}": 1}), json!({"x": ["\u{0}"]})] {
+                let mut body = whole.clone();
+                body[member] = value.clone();
+                let reply = house.call(method, &path, &token, Some(body)).await;
+                assert_eq!(reply.status.as_u16(), 400, "{method} {path} {member} {value}: {}", reply.body);
+            }
+        }
+    }
+    for query in ["agents?label=%00", "agents?application_id=%00", "agents?cursor=%00", "invocations?service_id=%00"] {
+        let reply = house.get(&format!("{zone}/{query}"), &token).await;
+        assert!((200..500).contains(&reply.status.as_u16()), "{query}: {}", reply.body);
+    }
+    let reasoned = format!("{zone}/agents/{a}?reason=%00");
+    house.call("DELETE", &reasoned, &token, None).await.refused(400, "invalid_query");
+    assert_eq!((house.holding().await, house.changes("z-1").await.len()), before);
+}
+
 #[tokio::test]
 async fn head_is_a_get_without_its_body() {
     let house = House::open().await;
@@ -181,6 +248,7 @@ mod t08_availability_limits {
     use std::sync::Arc;
     use std::time::Duration;
 
+    use caracal_http::health::{Objections, Probe};
     use caracal_http::rate::SharedWindows;
 
     use super::*;
@@ -207,8 +275,64 @@ mod t08_availability_limits {
         started.refused(503, "rate_limit_unavailable");
         assert!(started.headers.contains_key("retry-after"));
         house.get(&format!("/zones/z-1/agents/{root}"), &token).await.refused(503, "rate_limit_unavailable");
+        house.call("PATCH", &format!("/zones/z-1/agents/{peer}/suspend"), &token, None).await.expect(200);
         house.revoke(&token, &edge).await.expect(200);
         house.terminate(&token, &root).await.expect(204);
+    }
+
+    /// Whoever adds a route decides here whether it may go on without a counter.
+    #[tokio::test]
+    async fn while_requests_cannot_be_counted_every_route_is_closed_but_those_that_only_take_away() {
+        let house = House::with(|config| config.rate_limit_per_minute = 100).await;
+        let token = house.mandate_with("app-1", "coordinator.admin").await;
+        let unreachable: Arc<dyn SharedWindows> = Arc::new(Unreachable);
+        house.coordinator.count_with(&unreachable);
+        for (method, path) in ROUTES {
+            let reply = house.call(method, &concrete(path), &token, None).await;
+            let expected = match (*method, *path) {
+                // What answers of this process alone.
+                ("GET", "/health" | "/ready") => (200, ""),
+                ("DELETE", "/zones/:zoneId/agents/:id") | ("PATCH", "/zones/:zoneId/agents/:id/suspend") => {
+                    (404, "session_not_found")
+                }
+                ("PATCH", "/zones/:zoneId/delegations/:id/revoke") => (404, "delegation_not_found"),
+                _ => (503, "rate_limit_unavailable"),
+            };
+            assert_eq!(reply.refusal(), expected, "{method} {path}");
+            assert_eq!(reply.headers.contains_key("retry-after"), expected.0 == 503, "{method} {path}");
+        }
+        for closed in ["/health?x", "/nowhere", "/zones/z-1/nowhere"] {
+            house.get(closed, &token).await.refused(503, "rate_limit_unavailable");
+        }
+    }
+
+    /// What lies beside the store, as it is.
+    struct Beside(Objections);
+
+    impl Probe for Beside {
+        fn objections(&self) -> Pin<Box<dyn Future<Output = Objections> + Send + '_>> {
+            Box::pin(std::future::ready(self.0))
+        }
+    }
+
+    #[tokio::test]
+    async fn readiness_names_what_is_wrong_beside_the_store_and_dead_messages_first() {
+        for (redis_unreachable, outbox_dead, code, dependency) in [
+            (false, 1, "outbox_dead", "outbox"),
+            (true, 0, "redis_unreachable", "redis"),
+            (true, 1, "outbox_dead", "outbox"),
+        ] {
+            let house = House::open().await;
+            house.coordinator.probe_with(Arc::new(Beside(Objections { redis_unreachable, outbox_dead })));
+            let reply = house.get("/ready", "").await;
+            reply.refused(503, code);
+            assert_eq!((&reply.body["ok"], &reply.body["dependency"]), (&json!(false), &json!(dependency)));
+            assert!(reply.headers.contains_key("retry-after"));
+            house.get("/health", "").await.expect(200);
+            // The store comes before all of it.
+            house.store.close().await;
+            house.get("/ready", "").await.refused(503, "postgres_unreachable");
+        }
     }
 
     #[tokio::test]

@@ -254,6 +254,32 @@ mod t04_state_receipts {
     }
 
     #[tokio::test]
+    async fn what_a_session_was_given_is_in_no_record_message_or_receipt() {
+        let house = House::open().await;
+        let token = house.mandate("app-1").await;
+        let given = "given-in-clear-0123456789";
+        let body = |more: Value| {
+            let mut body = json!({"application_id": "app-1", "metadata": {given: [given]}});
+            body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            body
+        };
+        let session = house.start_keyed(&token, "key-1", body(json!({}))).await.expect(201).text("agent_session_id");
+        let replay = house.start_keyed(&token, "key-1", body(json!({}))).await.expect(201);
+        assert!(is_replay(&replay) && !replay.body.to_string().contains(given));
+        house.start_keyed(&token, "key-1", body(json!({"ttl_seconds": 1}))).await.expect(409);
+        let service = house.start(&token, body(json!({"lifecycle": "service"}))).await.expect(201);
+        let beat = json!({"lease_generation": 1, "metadata": {"x": given}});
+        let path = format!("/zones/z-1/agents/{}/heartbeat", service.text("agent_session_id"));
+        house.post(&path, &token, beat).await.expect(200);
+        house.terminate(&token, &session).await.expect(204);
+        let (records, messages) = (house.changes("z-1").await, house.messages());
+        assert!(records.len() >= 4 && messages.len() >= 4, "{records:?} {messages:?}");
+        assert!(!format!("{records:?} {messages:?}").contains(given));
+        // It is there where it belongs.
+        assert_eq!(house.session(&session).await.metadata[given], json!([given]));
+    }
+
+    #[tokio::test]
     async fn neither_keys_nor_tokens_nor_proofs_are_stored_in_clear() {
         let house = House::open().await;
         let token = house.mandate("app-1").await;

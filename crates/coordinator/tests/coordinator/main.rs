@@ -6,6 +6,7 @@ mod authentication;
 mod delegation_graph;
 mod delegation_lists;
 mod delegations;
+mod edge_cases;
 mod evidence;
 mod face;
 mod idempotency;

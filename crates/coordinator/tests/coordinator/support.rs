@@ -290,6 +290,16 @@ impl House {
         added.unwrap();
     }
 
+    /// Runs a statement behind the store's back.
+    pub(crate) fn outside(&self, sql: &str) {
+        if let Some(database) = self.directory.database() {
+            database.run(sql).unwrap();
+            return;
+        }
+        let outside = rusqlite::Connection::open(self.directory.path().join("caracal.db")).unwrap();
+        outside.execute_batch(sql).unwrap();
+    }
+
     // Who asks.
 
     /// Claims of a session mandate of `application` with the record of the same number.

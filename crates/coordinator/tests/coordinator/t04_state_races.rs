@@ -89,9 +89,9 @@ async fn one_key_has_one_effect_and_everybody_gets_the_same_answer() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn two_edges_that_would_close_a_circle_together_are_not_both_made() {
+    let house = House::open().await;
+    let token = house.mandate("app-1").await;
     for _ in 0..10 {
-        let house = House::open().await;
-        let token = house.mandate("app-1").await;
         let (a, b, c) = (house.task().await, house.task().await, house.task().await);
         let make = |source: &str, target: &str| {
             let mut body = delegation(source, target);
@@ -106,9 +106,9 @@ async fn two_edges_that_would_close_a_circle_together_are_not_both_made() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_is_left_alive_under_a_session_that_ends_meanwhile() {
+    let house = House::open().await;
+    let token = house.mandate("app-1").await;
     for _ in 0..10 {
-        let house = House::open().await;
-        let token = house.mandate("app-1").await;
         let parent = house.task().await;
         let body = || json!({"application_id": "app-1", "parent_id": parent});
         let mut requests: Vec<_> = (0..8).map(|_| start(&token, body(), &[])).collect();
@@ -122,9 +122,9 @@ async fn nothing_is_left_alive_under_a_session_that_ends_meanwhile() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_is_built_on_a_delegation_that_is_revoked_meanwhile() {
+    let house = House::open().await;
+    let token = house.mandate("app-1").await;
     for _ in 0..10 {
-        let house = House::open().await;
-        let token = house.mandate("app-1").await;
         let (a, b) = (house.task().await, house.task().await);
         let edge = house.edge(&a, &b, |body| body["constraints"] = json!({"max_hops": 3})).await;
         let mut requests = Vec::new();

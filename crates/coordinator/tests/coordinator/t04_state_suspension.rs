@@ -122,6 +122,8 @@ async fn a_suspension_revokes_nothing_and_is_published_every_time() {
     let told = about(&messages, LIFECYCLE, "agent_session_id", "s-user");
     let events: Vec<_> = told.iter().map(|message| message.field("event").unwrap()).collect();
     assert_eq!(events, ["suspend", "resume", "suspend", "resume"]);
+    let keys: std::collections::BTreeSet<_> = told.iter().map(|message| &message.dedupe_key).collect();
+    assert_eq!(keys.len(), 4, "no suspension is taken for an earlier one");
     assert_eq!(told[0].field("reason"), Some("requested"));
     assert_eq!(told[1].field("reason"), None);
     assert!(messages.iter().all(|message| message.topic != REVOKE), "{messages:?}");
