@@ -138,18 +138,19 @@ mod tests {
 
     #[test]
     fn what_is_no_test_proves_nothing() {
-        for named in [
-            "here::a_helper",
-            "here::another_helper",
-            "here::nothing",
-            "here::it_held",
-            "there::it_holds",
-            "other/tests/here::it_holds",
-            "nowhere::it_holds",
-            "it_holds",
-            "here::it_holds_for_an_hour",
-        ] {
-            assert_eq!(wrong_with(&[("a row", &[named])], 1).len(), 1, "{named}");
+        let lines: [&[&str]; 9] = [
+            &["here::a_helper"],
+            &["here::another_helper"],
+            &["here::nothing"],
+            &["here::it_held"],
+            &["there::it_holds"],
+            &["other/tests/here::it_holds"],
+            &["nowhere::it_holds"],
+            &["it_holds"],
+            &["here::it_holds_for_an_hour"],
+        ];
+        for named in lines {
+            assert_eq!(wrong_with(&[("a row", named)], 1).len(), 1, "{named:?}");
         }
     }
 

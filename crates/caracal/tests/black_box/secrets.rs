@@ -119,8 +119,7 @@ mod t05_secrets {
         let counted = String::from_utf8(counted.body).unwrap();
         assert!(counted.contains("caracal_idempotency_requests_total{outcome=\"replayed\"} 2"), "{counted}");
         let said = system.said();
-        // All of it was talked about.
-        assert!(said.lines().count() > 100 && said.contains("/agents"), "{}", said.lines().count());
+        assert!(said.contains("\"level\":\"debug\""), "{said}");
         for (what, secret) in [
             ("a key", "key-1f3b"),
             ("another key", "key-2-1f3b"),

@@ -29,7 +29,7 @@ const BEARER: &[Row] = &[
 #[rustfmt::skip]
 const REPLAY_AND_REVOCATION: &[Row] = &[
     ("same mandate twice, fifty times on two replicas", &["gateway::the_second_presentation_is_refused_and_leaves_one_event", "gateway::of_fifty_presentations_at_two_gateways_exactly_one_passes", "caracal::a_mandate_is_used_once_whichever_gateway_it_is_shown_to"]),
-    ("use=session twice", &["gateway::what_the_sts_calls_invalid_is_not_called_a_replay", "sts::only_a_gateway_mandate_of_this_zone_in_force_may_be_presented"]),
+    ("use=session twice", &["gateway::what_the_sts_calls_invalid_is_not_called_a_replay", "sts/tests/sts/gateway_exchange::only_a_gateway_mandate_of_this_zone_in_force_may_be_presented"]),
     ("refused by policy, then resent", &["gateway::a_denied_mandate_is_used_up"]),
     ("forged jti, then the genuine one", &["gateway::a_forged_token_uses_up_no_genuine_one"]),
     ("replay store down (D7, D8)", &["gateway::an_sts_that_could_not_decide_costs_no_mandate", "gateway::whatever_is_unavailable_nothing_is_forwarded"]),
@@ -53,9 +53,9 @@ const EXCHANGE_AND_CIRCUIT: &[Row] = &[
     ("three outages, later a 4xx, then one more", &["gateway::three_failures_in_a_row_open_it_for_ten_seconds", "gateway::denials_neither_count_nor_reset", "gateway::one_probe_at_a_time_decides"]),
     ("two outages, a success, two outages", &["gateway::a_success_forgets_two_outages"]),
     ("bearer resent after a fast-fail (D8: it was not used up)", &["gateway::after_three_outages_a_zone_is_turned_away_at_once_and_keeps_its_mandates"]),
-    ("mandate for A, header B", &["sts::a_mandate_is_good_for_its_target_alone"]),
+    ("mandate for A, header B", &["sts/tests/sts/gateway_exchange::a_mandate_is_good_for_its_target_alone"]),
     ("the resource's internal id", &["gateway::an_answer_without_the_resource_names_no_upstream"]),
-    ("operations", &["sts::an_undeclared_operation_is_refused_whatever_policy_says", "gateway::the_method_that_is_authorised_is_the_one_that_is_sent", "gateway::the_path_that_is_authorised_is_sent_byte_for_byte"]),
+    ("operations", &["sts/tests/sts/gateway_exchange::an_undeclared_operation_is_refused_whatever_policy_says", "gateway::the_method_that_is_authorised_is_the_one_that_is_sent", "gateway::the_path_that_is_authorised_is_sent_byte_for_byte"]),
 ];
 
 #[rustfmt::skip]
