@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 use serde_json::json;
 use support::cluster::{Cluster, Deployment, REPLAYED, Through, description};
 use support::load::{CountingUpstream, Lent, Load};
-use support::{Addressed, Http, Tenant, upstream};
+use support::{Addressed, Http, Running, Tenant, upstream};
 
 /// Adds a key to the tenant's zone.
 async fn rotate(http: &Http, system: &Through, deployment: &Deployment, tenant: &Tenant) -> String {
@@ -212,6 +212,48 @@ mod t08_availability_clocks {
         let ages: Vec<i64> = database.run(times).unwrap().lines().map(|line| line.parse().unwrap()).collect();
         assert!(ages.len() > 16 && ages.iter().all(|age| (-2_000_000..30_000_000).contains(age)), "{ages:?}");
         cluster.deployment.verify_ledger();
+    }
+
+    /// A clock that is an hour ahead for a while and is then put right. What ended meanwhile has ended, though by the clock it
+    /// had not; and the system works on.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_clock_set_back_by_an_hour_revives_nothing_and_ends_nothing() {
+        const CLOCK: &str = "CARACAL_DEV_CLOCK_OFFSET_MS";
+        let directory = tempfile::tempdir().unwrap();
+        let (http, upstream) = (Http::new(), upstream().await);
+        let mut system = Running::start(directory.path());
+        let tenant = Tenant::provision(&http, &system, &upstream).await;
+        let (session, edge) = tenant.delegation(&http, &system).await;
+        let unused = async |system: &Running, (session, edge): (&str, &str)| {
+            tenant.mint(&http, system, (session, edge)).await.unwrap().text("access_token")
+        };
+        let after_a_restart = unused(&system, (&session, &edge)).await;
+        let an_hour_later = unused(&system, (&session, &edge)).await;
+        let set_back = unused(&system, (&session, &edge)).await;
+        let said = async |system: &Running, mandate: &str| {
+            let answer = tenant.call(&http, system, mandate).await.unwrap();
+            (answer.status.as_u16(), description(&answer))
+        };
+
+        assert!(system.terminate());
+        let mut system = system.started_again_told(CLOCK, "0");
+        assert_eq!(said(&system, &after_a_restart).await.0, 200);
+        assert!(system.terminate());
+
+        let mut system = system.started_again_told(CLOCK, "3600000");
+        let ended = said(&system, &an_hour_later).await;
+        assert_eq!(ended.0, 401, "{ended:?}");
+        let (session, edge) = tenant.delegation(&http, &system).await;
+        let of_an_hour_later = unused(&system, (&session, &edge)).await;
+        assert!(system.terminate());
+
+        let mut system = system.started_again_told(CLOCK, "0");
+        assert_eq!(said(&system, &set_back).await, ended);
+        assert_eq!(said(&system, &of_an_hour_later).await.0, 200);
+        assert_eq!(said(&system, &of_an_hour_later).await, (401, REPLAYED.to_owned()));
+        let of_now = unused(&system, (&session, &edge)).await;
+        assert_eq!(said(&system, &of_now).await.0, 200);
+        assert!(system.terminate());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::clock::Clock;
+use crate::deployment;
 use crate::directory::{self, Kind, OpenDirectory};
 use crate::error::{OpenError, StoreError};
 use crate::facts::Facts;
@@ -39,6 +40,10 @@ struct Readers {
 impl Embedded {
     pub(crate) fn open(options: &SqliteOptions, clock: Arc<dyn Clock>, kind: Kind) -> Result<Self, OpenError> {
         let OpenDirectory { lock, writer: connection, readers } = directory::open(options, clock.as_ref(), kind)?;
+        let latest = deployment::latest(&connection).map_err(directory::engine(&options.database()))?;
+        if let Some(latest) = latest {
+            clock.has_been(latest);
+        }
         let (orders, waiting) = mpsc::channel(WAITING);
         let (end, ended) = watch::channel(());
         let shared = Shared::new(clock);

@@ -77,7 +77,7 @@ pub mod zones;
 
 pub use ahead::Named;
 pub use attribution::Attribution;
-pub use clock::{Clock, ManualClock, SystemClock, WrongClock};
+pub use clock::{Clock, ManualClock, SteadyClock, SystemClock, WrongClock};
 pub use effects::{ChainHead, ChainKind, Committed, Message, Observer};
 pub use error::{OpenError, StoreError};
 pub use migrations::known_version;

@@ -31,6 +31,7 @@ use rusqlite::ffi::{SQLITE_IOERR_DIR_FSYNC, SQLITE_IOERR_FSYNC};
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
+use crate::deployment;
 use crate::effects::{Committed, Observer};
 use crate::error::StoreError;
 use crate::facts::Facts;
@@ -227,7 +228,8 @@ impl Writer {
     }
 
     fn commit(&self, kept: u64) -> Result<(), StoreError> {
-        match self.connection.execute_batch("COMMIT") {
+        let noted = deployment::note_time(&self.connection, self.shared.clock.now());
+        match noted.and_then(|()| self.connection.execute_batch("COMMIT")) {
             Ok(()) => {
                 self.shared.count(kept);
                 Ok(())

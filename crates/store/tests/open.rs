@@ -9,7 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use caracal_store::{OpenError, SqliteOptions, Store, StoreError, SystemClock, deployment, known_version};
+use caracal_authority::{Timestamp, ZoneId};
+use caracal_store::{
+    Clock, ManualClock, OpenError, SqliteOptions, SteadyClock, Store, StoreError, SystemClock, deployment,
+    known_version, used_mandates,
+};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -293,5 +297,78 @@ mod t17_rollback {
         store.close().await;
         let files: Vec<_> = content(directory.path()).into_keys().collect();
         assert_eq!(files, ["caracal.db", "lock"].map(|name| directory.path().join(name)));
+    }
+}
+
+mod t08_availability_clocks {
+    use super::*;
+
+    const NOON: i64 = 1_767_268_800;
+
+    fn machine(seconds: i64) -> Arc<ManualClock> {
+        Arc::new(ManualClock::at(Timestamp::from_seconds(seconds)))
+    }
+
+    fn steady(seconds: i64) -> Arc<dyn Clock> {
+        Arc::new(SteadyClock::of(machine(seconds)))
+    }
+
+    fn opened(directory: &Path, clock: Arc<dyn Clock>) -> Store {
+        Store::open(&SqliteOptions::in_directory(directory), clock).unwrap()
+    }
+
+    /// Its lock goes with the last value of it.
+    async fn closed(store: Store) {
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_store_opened_by_a_clock_set_back_goes_on_from_the_time_it_has_seen() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = opened(directory.path(), steady(NOON));
+        put(&store, "kept").await;
+        closed(store).await;
+        // A program that believes its clock lives by that, and takes nothing from what the store knows.
+        let store = opened(directory.path(), machine(NOON - 7_200));
+        assert_eq!(store.now().as_seconds(), NOON - 7_200);
+        put(&store, "by a clock set back").await;
+        closed(store).await;
+        for (starts_at, expected) in [(NOON - 3_600, NOON), (NOON, NOON), (NOON + 60, NOON + 60)] {
+            let store = opened(directory.path(), steady(starts_at));
+            assert_eq!(store.now().as_seconds(), expected);
+            assert_eq!(store.snapshot().await.unwrap().now().as_seconds(), expected);
+            closed(store).await;
+        }
+    }
+
+    /// Used at noon; over and forgotten a quarter of an hour later; then the clock says noon again.
+    #[tokio::test]
+    async fn the_use_of_a_mandate_is_forgotten_only_when_its_time_will_not_come_again() {
+        let (directory, zone) = (tempfile::tempdir().unwrap(), ZoneId::parse("z-1").unwrap());
+        let over = Timestamp::from_seconds(NOON + 900);
+        let hands = machine(NOON);
+        let store = opened(directory.path(), Arc::new(SteadyClock::of(hands.clone())));
+        let used: Result<bool, StoreError> = store
+            .commit(&zone, over, |tx, over| {
+                Box::pin(async move { used_mandates::consume(tx, "jti-1", "request-1", *over).await })
+            })
+            .await;
+        assert!(used.unwrap());
+        hands.advance(901);
+        let forgotten: Result<usize, StoreError> = store
+            .commit_deployment((), |tx, ()| {
+                Box::pin(async move {
+                    let now = tx.now();
+                    used_mandates::purge_expired(tx, now, 10).await
+                })
+            })
+            .await;
+        assert_eq!(forgotten.unwrap(), 1);
+        hands.advance(-901);
+        assert!(store.now() > over);
+        closed(store).await;
+        let store = opened(directory.path(), steady(NOON));
+        assert!(store.now() > over);
+        closed(store).await;
     }
 }

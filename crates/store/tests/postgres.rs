@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use caracal_authority::ZoneId;
-use caracal_store::{Named, PostgresOptions, Store, StoreError, delegations, deployment, outbox, used_mandates};
+use caracal_authority::{Timestamp, ZoneId};
+use caracal_store::{
+    ManualClock, Named, PostgresOptions, Store, StoreError, delegations, deployment, outbox, used_mandates,
+};
 use caracal_testkit::{Cut, CuttingProxy, Database, Postgres};
 use tokio_postgres::{Client, NoTls};
 
@@ -61,6 +63,34 @@ impl Login {
 
     async fn remove(self, database: &Database) {
         connect(database.server()).await.batch_execute(&format!("DROP ROLE {}", self.0)).await.unwrap();
+    }
+}
+
+/// A server that speaks TLS, and the certificate that it is to be believed by.
+struct Encrypted {
+    server: Postgres,
+    database: Database,
+    directory: tempfile::TempDir,
+}
+
+impl Encrypted {
+    fn start() -> Self {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let pem = |label: &str, der: &[u8]| {
+            format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", BASE64_STANDARD.encode(der))
+        };
+        let certificate = pem("CERTIFICATE", made.cert.der());
+        let key = pem("PRIVATE KEY", &made.signing_key.serialize_der());
+        let server = Postgres::start_with_tls(&certificate, &key).unwrap();
+        let database = Database::on(&server.url(), "d").unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("authority.pem"), &certificate).unwrap();
+        Self { server, database, directory }
+    }
+
+    /// What a URL says to believe the server and nobody else.
+    fn trusting(&self) -> String {
+        format!("sslmode=verify-full&sslrootcert={}", self.directory.path().join("authority.pem").display())
     }
 }
 
@@ -234,21 +264,11 @@ mod starting {
     /// The certificate and the name are verified, and nothing is spoken in the clear that should not be.
     #[tokio::test]
     async fn tls_is_verified() {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let pem = |label: &str, der: &[u8]| {
-            format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", BASE64_STANDARD.encode(der))
-        };
-        let certificate = pem("CERTIFICATE", made.cert.der());
-        let key = pem("PRIVATE KEY", &made.signing_key.serialize_der());
-        let server = Postgres::start_with_tls(&certificate, &key).unwrap();
-        let database = Database::on(&server.url(), "d").unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        let authority = directory.path().join("authority.pem");
-        std::fs::write(&authority, &certificate).unwrap();
+        let encrypted = Encrypted::start();
+        let (server, database, trusting) = (&encrypted.server, &encrypted.database, encrypted.trusting());
         let url = |host: &str, rest: &str| {
             PostgresOptions::at(&format!("postgres://postgres@{host}:{}/d?{rest}", server.port())).unwrap()
         };
-        let trusting = format!("sslmode=verify-full&sslrootcert={}", authority.display());
         let store = Store::open_postgres(url("localhost", &trusting)).await.unwrap();
         raise(&store, &zone("z-1")).await.unwrap();
         let client = connect(&database.url()).await;
@@ -305,6 +325,30 @@ mod t08_availability {
         let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
         client.query_one(sql, &[]).await.unwrap().get(0)
+    }
+
+    /// What comes of it is an error and never another value: nothing is committed that was not asked for, nothing read that is
+    /// not there. On a way in clear, which is allowed on one machine only, nobody could tell.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn bits_that_are_flipped_on_the_way_are_errors_and_nothing_else() {
+        let encrypted = Encrypted::start();
+        let way = CuttingProxy::start(([127, 0, 0, 1], encrypted.server.port()).into()).unwrap();
+        let (port, trusting) = (way.address().port(), encrypted.trusting());
+        let mut options = PostgresOptions::at(&format!("postgres://postgres@localhost:{port}/d?{trusting}")).unwrap();
+        options.connect_timeout = Duration::from_secs(1);
+        options.statement_timeout = Duration::from_secs(1);
+        let (store, z) = (Store::open_postgres(options).await.unwrap(), zone("z-1"));
+        for acknowledged in 1..4 {
+            assert_eq!(raise(&store, &z).await.unwrap(), acknowledged);
+            way.cut(Cut::Flip);
+            let refused = raise(&store, &z).await.unwrap_err();
+            assert!(matches!(refused, StoreError::Unavailable { .. }), "{refused}");
+            let refused = store.snapshot().await.map(drop).unwrap_err();
+            assert!(matches!(refused, StoreError::Unavailable { .. }), "{refused}");
+            way.heal();
+            assert_eq!(epoch(&store, &z).await, acknowledged);
+        }
+        store.close().await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -773,5 +817,83 @@ mod jobs {
         assert!(!seat.holds().await);
         one.close().await;
         other.close().await;
+    }
+}
+
+mod t08_availability_clocks {
+    use super::*;
+
+    const HOUR: i64 = 3_600;
+
+    /// A server whose clock can be put wrong: its own function for the time is found behind one that a test sets.
+    async fn with_a_clock(database: &Database) -> Client {
+        let client = connect(&database.url()).await;
+        let sql = "CREATE SCHEMA hands; CREATE TABLE hands.ahead (seconds bigint); INSERT INTO hands.ahead VALUES (0);
+                   CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE SECURITY DEFINER AS
+                     'SELECT pg_catalog.clock_timestamp() + (SELECT seconds FROM hands.ahead) * interval ''1 second''';
+                   DO $$ BEGIN
+                     EXECUTE format('ALTER DATABASE %I SET search_path = public, pg_catalog', current_database());
+                   END $$";
+        client.batch_execute(sql).await.unwrap();
+        client
+    }
+
+    async fn put(server: &Client, ahead: i64) {
+        server.execute("UPDATE hands.ahead SET seconds = $1", &[&ahead]).await.unwrap();
+    }
+
+    async fn times(store: &Store) -> [i64; 2] {
+        [store.snapshot().await.unwrap().now().as_seconds(), store.now().as_seconds()]
+    }
+
+    #[tokio::test]
+    async fn a_server_whose_clock_is_set_back_by_an_hour_revives_nothing() {
+        let database = Database::create().unwrap();
+        // The schema first, so that every later connection finds the clock.
+        open(&database).await.close().await;
+        let server = with_a_clock(&database).await;
+        let store = open(&database).await;
+        let [began, _] = times(&store).await;
+        put(&server, HOUR).await;
+        let [ahead, _] = times(&store).await;
+        assert!((HOUR..HOUR + 60).contains(&(ahead - began)), "{began} {ahead}");
+        raise(&store, &zone("z-1")).await.unwrap();
+        put(&server, 0).await;
+        for time in times(&store).await {
+            assert!((0..60).contains(&(time - ahead)), "{ahead} {time}");
+        }
+        // So far back that everything would live on for hours, nothing is decided, until it is right again.
+        put(&server, -2 * HOUR).await;
+        let refused = store.snapshot().await.map(drop).unwrap_err();
+        assert!(matches!(&refused, StoreError::Unavailable { reason } if reason.contains("clock")), "{refused}");
+        assert!(raise(&store, &zone("z-1")).await.is_err());
+        put(&server, 0).await;
+        // One that starts now knows it from what others have done, though they have done more since.
+        raise(&store, &zone("z-1")).await.unwrap();
+        let other = open(&database).await;
+        for time in times(&other).await {
+            assert!((0..60).contains(&(time - ahead)), "{ahead} {time}");
+        }
+        store.close().await;
+        other.close().await;
+    }
+
+    #[tokio::test]
+    async fn between_two_looks_at_the_server_a_clock_set_back_takes_no_time_back() {
+        let database = Database::create().unwrap();
+        let hands = Arc::new(ManualClock::at(Timestamp::from_seconds(1_000_000)));
+        let mut options = PostgresOptions::at(&database.url()).unwrap();
+        options.local_clock = hands.clone();
+        let store = Store::open_postgres(options).await.unwrap();
+        let [servers, before] = times(&store).await;
+        assert!((0..=1).contains(&(before - servers)), "{servers} {before}");
+        hands.advance(-HOUR);
+        assert!(store.now().as_seconds() >= before);
+        hands.advance(80);
+        assert!(store.now().as_seconds() >= before + 70);
+        // The next look puts it right.
+        let [servers, now] = times(&store).await;
+        assert!((0..=1).contains(&(now - servers)) && servers < before + 70, "{before} {servers} {now}");
+        store.close().await;
     }
 }

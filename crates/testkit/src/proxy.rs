@@ -14,6 +14,8 @@ pub enum Cut {
     /// Nothing comes through and nobody says so, not even that the other side has closed: a cable that was pulled. New
     /// connections are made by the kernel and never answered.
     BlackHole,
+    /// Everything comes through, with one bit of it turned round: a machine between that is broken, or means harm.
+    Flip,
 }
 
 /// Listens on the loopback address and passes everything on, until it is cut.
@@ -98,7 +100,8 @@ impl Shared {
     fn set(&self, state: State) {
         let mut way = self.way();
         let healed_unhurt = state == State::Open && way.state == State::Open;
-        if state != State::Cut(Cut::BlackHole) && !healed_unhurt {
+        let goes_on = matches!(state, State::Cut(Cut::BlackHole | Cut::Flip));
+        if !goes_on && !healed_unhurt {
             for stream in way.connections.drain().flat_map(|(_, both)| both) {
                 let _ = stream.shutdown(Shutdown::Both);
             }
@@ -134,7 +137,7 @@ impl Shared {
         way.next += 1;
         way.connections.insert(number, vec![client.try_clone().ok()?]);
         // Kept open and unanswered, if nothing comes through; the healing closes it.
-        (way.state == State::Open).then_some(number)
+        (way.state != State::Cut(Cut::BlackHole)).then_some(number)
     }
 
     /// Adds the other end to a connection, unless that was closed meanwhile.
@@ -152,6 +155,12 @@ impl Shared {
             let read = from.read(&mut buffer);
             if self.was_silent() {
                 break;
+            }
+            if let Ok(read) = &read
+                && self.way().state == State::Cut(Cut::Flip)
+                && let Some(byte) = buffer.get_mut(read / 2)
+            {
+                *byte ^= 1;
             }
             match read.map(|read| buffer.get(..read).unwrap_or_default()) {
                 // That end has finished and may still be told something.

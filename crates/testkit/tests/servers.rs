@@ -172,3 +172,20 @@ fn a_proxy_that_is_gone_listens_no_more() {
     // Asked without connecting, which would wake it.
     assert!(comes_true(|| TcpListener::bind(address).is_ok()));
 }
+
+#[test]
+fn a_way_that_flips_bits_flips_one_of_what_passes() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = CuttingProxy::start(listener.local_addr().unwrap()).unwrap();
+    let mut client = TcpStream::connect(proxy.address()).unwrap();
+    let (mut server, _) = listener.accept().unwrap();
+    let mut passes = |said: [u8; 3]| {
+        client.write_all(&said).unwrap();
+        let mut heard = [0; 3];
+        server.read_exact(&mut heard).unwrap();
+        said.iter().zip(heard).map(|(said, heard)| (said ^ heard).count_ones()).sum::<u32>()
+    };
+    assert_eq!(passes(*b"abc"), 0);
+    proxy.cut(Cut::Flip);
+    assert_eq!(passes(*b"abc"), 1);
+}

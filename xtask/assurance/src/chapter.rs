@@ -7,6 +7,7 @@ use crate::faults::Faults;
 use crate::listing::Listed;
 use crate::model::{By, Model, Proof};
 use crate::places::Places;
+use crate::sabotage::Defect;
 use crate::surface::Surface;
 
 /// The whole page.
@@ -17,13 +18,15 @@ pub(crate) fn write(
     surface: &Surface,
     faults: &Faults,
     places: &Places<'_>,
+    defects: &[Defect],
 ) -> String {
     let mut page = String::from("# Threat model\n\n");
     let _ = writeln!(page, "{}\n", model.claim.trim());
     page.push_str(
         "This page is generated from [threat-model.toml](threat-model.toml) and the files beside [open.txt](threat-model/open.txt), which say for every threat what answers it, which room of the tree holds that answer, \
          and which tests fail without it. `cargo xtask threat-model` fails when one of them is missing, did not run, or is claimed by nobody. To look something up: find \
-         the threat, then the mitigation; its room leads to the folder that holds it, and each proof to the file of its tests, in which they are found by the name after the last `::`.\n\n",
+         the threat, then the mitigation; its room leads to the folder that holds it, and each proof to the file of its tests, in which they are found by the name after the last `::`. Where a defect \
+         is kept that takes the answer away, it leads to the very lines: `cargo xtask sabotage` puts it in, and the tests named there fail.\n\n",
     );
     page.push_str("## Boundaries\n\n| Between | Not trusted | Who mediates |\n|---|---|---|\n");
     for boundary in &model.boundary {
@@ -39,6 +42,14 @@ pub(crate) fn write(
     page.push_str("\n## Threats\n\n");
     for threat in &model.threat {
         let _ = writeln!(page, "### {}\n\n**{}.** At stake: {}.\n", threat.id, threat.title, threat.asset);
+        if threat.mitigation.is_empty() {
+            let kinds: Vec<&str> = threat.kinds.iter().map(|kind| kind.name()).collect();
+            let _ = writeln!(
+                page,
+                "No answer yet: what it threatens is not in the tree. Proofs of these kinds are wanted: {}.",
+                kinds.join(", ")
+            );
+        }
         for mitigation in &threat.mitigation {
             let claims: Vec<&str> = mitigation.claims.iter().map(String::as_str).collect();
             let claims = if claims.is_empty() { String::new() } else { format!(" ({})", claims.join(", ")) };
@@ -53,10 +64,13 @@ pub(crate) fn write(
             for proof in &mitigation.proof {
                 let _ = writeln!(page, "  - {}", told(proof, tests, places));
             }
+            for defect in defects.iter().filter(|defect| defect.mitigation == mitigation.id) {
+                let _ = writeln!(page, "  - {}", put_in(defect, places));
+            }
         }
         page.push('\n');
     }
-    faults.write(&mut page);
+    faults.write(&mut page, places);
     page.push_str(
         "## What there is to touch\n\nRead off the sources in every build. Each line of [inventory.toml](threat-model/inventory.toml) names the threats \
          it takes part in; a new route, table, topic, setting, way out, listener, program or package fails `cargo xtask threat-model` until it has its line.\n\n\
@@ -87,13 +101,32 @@ pub(crate) fn write(
     page
 }
 
+/// Where a defect goes, what it would bring about, and who notices.
+fn put_in(defect: &Defect, places: &Places<'_>) -> String {
+    let mut files: Vec<&str> = defect.files().collect();
+    files.dedup();
+    let code: Vec<String> = files.iter().map(|file| linked(file, &[file])).collect();
+    let tests: Vec<String> = defect.fails.iter().map(|test| test_link(test, places)).collect();
+    format!(
+        "defect [`{}`](threat-model/sabotage/{}.toml) in {}: {} Noticed by {}",
+        defect.id,
+        defect.id,
+        code.join(", "),
+        defect.says,
+        tests.join(", ")
+    )
+}
+
+/// One test, leading to its file.
+pub(crate) fn test_link(path: &str, places: &Places<'_>) -> String {
+    let file = path.split_once("::").and_then(|(room, name)| places.test(room, name));
+    linked(path, file.as_slice())
+}
+
 fn told(proof: &Proof, tests: &[Listed], places: &Places<'_>) -> String {
     let kind = proof.kind.name();
     match &proof.by {
-        By::Test(path) => {
-            let file = path.split_once("::").and_then(|(room, name)| places.test(room, name));
-            format!("{kind}: {}", linked(path, file.as_slice()))
-        }
+        By::Test(path) => format!("{kind}: {}", test_link(path, places)),
         By::Tests(path) => {
             let count = tests.iter().filter(|test| format!("{}::{}", test.room, test.segment()) == *path).count();
             let files = path.split_once("::").map(|(room, segment)| places.segment(room, segment)).unwrap_or_default();

@@ -7,7 +7,9 @@ use std::fmt::Write;
 
 use serde::Deserialize;
 
+use crate::chapter::test_link;
 use crate::listing::Listed;
+use crate::places::Places;
 
 /// The file.
 pub(crate) const FAULTS: &str = "docs/threat-model/faults.toml";
@@ -69,7 +71,7 @@ impl Faults {
     }
 
     /// The table of the chapter.
-    pub(crate) fn write(&self, page: &mut String) {
+    pub(crate) fn write(&self, page: &mut String, places: &Places<'_>) {
         page.push_str(
             "## When parts fail\n\nFor each part and each thing that can happen to it: what must then hold, and the tests that show it. Where tests leave something out, it is said.\n\n",
         );
@@ -77,7 +79,7 @@ impl Faults {
             let _ = writeln!(page, "**{part}**\n");
             for (kind, told) in KINDS {
                 let Some(cell) = cells.get(kind) else { continue };
-                let tests: Vec<String> = cell.tests.iter().map(|test| format!("`{test}`")).collect();
+                let tests: Vec<String> = cell.tests.iter().map(|test| test_link(test, places)).collect();
                 let tests = if tests.is_empty() { "no test yet".to_owned() } else { tests.join(", ") };
                 let lacks = cell.lacks.as_ref().map_or_else(String::new, |lacks| format!(" (open: {lacks})"));
                 let _ = writeln!(page, "- *{told}:* {} — {tests}{lacks}", cell.must);

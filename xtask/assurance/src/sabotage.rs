@@ -32,13 +32,13 @@ pub(crate) struct Defect {
     #[serde(skip)]
     pub(crate) id: String,
     /// What it takes away.
-    mitigation: String,
+    pub(crate) mitigation: String,
     /// What somebody could then do.
-    says: String,
+    pub(crate) says: String,
     /// Which test program of the room knows: `--lib`, or `--test it`.
     target: Vec<String>,
     /// `room::t03_gateway_egress::a_sentence`, all of one room; each must fail.
-    fails: Vec<String>,
+    pub(crate) fails: Vec<String>,
     change: Vec<Change>,
 }
 
@@ -67,6 +67,11 @@ impl Defect {
         let mut defect: Self = toml::from_str(text).map_err(|error| format!("{FOLDER}/{id}.toml: {error}"))?;
         defect.id = id.to_owned();
         Ok(defect)
+    }
+
+    /// The files it changes.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &str> {
+        self.change.iter().map(|change| change.file.as_str())
     }
 
     /// The one room whose tests notice it.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use caracal_custody::{CustodyError, kek};
 use caracal_ledger::{ChainKey, HeadsObserver, find_rollback, heads};
-use caracal_store::{Clock, SqliteOptions, Store, SystemClock, WrongClock};
+use caracal_store::{Clock, SqliteOptions, SteadyClock, Store, SystemClock, WrongClock};
 use caracal_stream::Redis;
 
 use super::StartError;
@@ -73,8 +73,13 @@ impl Opened {
     }
 }
 
-/// This machine's clock, wrong by what was asked for.
+/// This machine's clock, which may be set back without the store's time going back with it.
 fn clock(settings: &Settings) -> Arc<dyn Clock> {
+    Arc::new(SteadyClock::of(machine(settings)))
+}
+
+/// This machine's clock, wrong by what was asked for.
+fn machine(settings: &Settings) -> Arc<dyn Clock> {
     match settings.clock_offset_ms {
         0 => Arc::new(SystemClock),
         ahead_millis => {

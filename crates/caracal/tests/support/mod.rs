@@ -138,6 +138,14 @@ impl Running {
             .unwrap_or_else(|said| panic!("the system did not start again: {said}"))
     }
 
+    /// The same, told something else than before.
+    pub(crate) fn started_again_told(&self, name: &str, value: &str) -> Self {
+        let mut command = again(&self.command);
+        command.env(name, value);
+        Self::attempt(command, self.offset, &self.data_dir)
+            .unwrap_or_else(|said| panic!("the system did not start again: {said}"))
+    }
+
     /// Everything that was said on standard output and standard error. Ends the system.
     pub(crate) fn said(mut self) -> String {
         self.terminate();

@@ -66,6 +66,7 @@ impl Postgres {
     pub(crate) async fn open(options: PostgresOptions) -> Result<Self, OpenError> {
         let (time, clock) = ServerClock::new(options.clock.clone(), options.local_clock.clone());
         let pool = Pool::open(options).await?;
+        clock.has_been(pool.latest().await?);
         let (readers, writers) = pool.shares();
         let shared = Shared::new(clock);
         let lanes = Arc::new(Lanes::new(shared.clone(), pool.clone(), time.clone(), writers));

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use caracal_authority::Timestamp;
 use tokio::time::timeout;
 use tokio_postgres::{Client, NoTls, Statement};
 
@@ -22,6 +23,8 @@ const STATEMENTS_KEPT: usize = 512;
 const FORGET_COMMITS: &str = "DELETE FROM last_commits WHERE connection IN (
     SELECT connection FROM last_commits WHERE at < extract(epoch FROM clock_timestamp() - interval '1 day') * 1000000
     FOR UPDATE SKIP LOCKED)";
+
+const LATEST_COMMIT: &str = "SELECT COALESCE(max(at), 0) FROM last_commits";
 
 /// Idle connections and the way to new ones. How many there are is bounded by whoever asks for one.
 pub(crate) struct Pool {
@@ -65,6 +68,16 @@ impl Pool {
             .map_err(|failure| OpenError::Server { server: pool.options.place(), reason: failure.error.to_string() })?;
         pool.give_back(first);
         Ok(Arc::new(pool))
+    }
+
+    /// The latest time at which a change was made, as far as the server remembers: its clock may have been set back since.
+    pub(super) async fn latest(&self) -> Result<Timestamp, OpenError> {
+        let refused = |reason: String| OpenError::Server { server: self.options.place(), reason };
+        let connection = self.get().await.map_err(|failure| refused(failure.error.to_string()))?;
+        let asked = connection.client.query_one(LATEST_COMMIT, &[]).await.and_then(|row| row.try_get(0));
+        let micros = asked.map_err(|error| refused(whole(&error)))?;
+        self.give_back(connection);
+        Ok(Timestamp::from_micros(micros))
     }
 
     /// How many connections reads and changes may use at once.

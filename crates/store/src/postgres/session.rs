@@ -17,13 +17,17 @@ use super::fate::Sought;
 use super::pool::{Connection, Pool};
 use super::wire::{Failure, read};
 use crate::ahead::Ask;
-use crate::clock::Clock;
+use crate::clock::{Clock, SteadyClock};
 use crate::error::StoreError;
 use crate::value::{Bind, Param, Row};
 use crate::version::{Versions, ZoneVersion};
 
 /// Beyond its own limit the server gets this long to say that a statement ran out of time.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// For how long time may stand still, in microseconds, because the server's clock was set back. Whatever is alive lives on
+/// meanwhile; further back nothing is decided.
+const STANDS_STILL: i64 = 2 * 3_600 * 1_000_000;
 
 /// Whom statements of the deployment speak for: row-level security lets them see every zone.
 const EVERY_ZONE: &str = "*";
@@ -38,12 +42,14 @@ const STATE: &str = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000
                             COALESCE((SELECT version FROM zone_versions WHERE zone_id = ?1), 0), 0::bigint";
 
 /// The same, and the number under which the server remembers how the transaction ended. A row that commits with it says
-/// whose the number was: a server that crashed gives out again what it had not yet written down.
+/// whose the number was: a server that crashed gives out again what it had not yet written down. And what time it has been:
+/// see [`Pool::latest`](super::pool::Pool::latest).
 const STATE_TO_CHANGE: &str = "WITH own AS (
                               INSERT INTO last_commits (connection, transaction, at)
                               VALUES (?2, CAST(CAST(pg_current_xact_id() AS text) AS bigint),
                                       CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint))
-                              ON CONFLICT (connection) DO UPDATE SET transaction = excluded.transaction, at = excluded.at)
+                              ON CONFLICT (connection)
+                              DO UPDATE SET transaction = excluded.transaction, at = greatest(last_commits.at, excluded.at))
                             SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint),
                             COALESCE((SELECT version FROM zone_versions WHERE zone_id = ''), 0),
                             COALESCE((SELECT version FROM zone_versions WHERE zone_id = ?1), 0),
@@ -174,7 +180,7 @@ impl Session {
         let row = rows.first().ok_or_else(|| StoreError::Statement { reason: "the store has no state".to_owned() })?;
         let mut columns = read(row)?.columns("zone_versions");
         let begun = Begun {
-            now: time.at(columns.next()?),
+            now: time.at(columns.next()?)?,
             deployment: columns.next::<i64>()?.unsigned_abs(),
             zone: columns.next::<i64>()?.unsigned_abs(),
             transaction: columns.next()?,
@@ -343,9 +349,14 @@ fn as_wire<'p>(params: &'p [Param<'p>]) -> Vec<&'p (dyn tokio_postgres::types::T
     params.iter().map(|param| param as &(dyn tokio_postgres::types::ToSql + Sync)).collect()
 }
 
-/// The server's time between two looks at it: this machine's clock, corrected by how far it was off last time.
+/// The server's time between two looks at it: this machine's clock, corrected by how far it was off last time. Where one of
+/// the two is set back, time does not go back with it: what has ended would begin again (threat T17). This machine's goes on at
+/// its own pace, see [`SteadyClock`]; the server's time stands still until the server has caught up, because that is the same
+/// in every process.
 #[derive(Clone)]
 pub(super) struct ServerClock {
+    /// The latest time that a transaction had.
+    latest: Arc<AtomicI64>,
     /// Server minus local, microseconds.
     offset: Arc<AtomicI64>,
     /// What stands in for the server's time in tests.
@@ -356,17 +367,27 @@ pub(super) struct ServerClock {
 impl ServerClock {
     /// The clock for transactions, and the same for whoever asks the store for its time.
     pub(super) fn new(given: Option<Arc<dyn Clock>>, local: Arc<dyn Clock>) -> (Self, Arc<dyn Clock>) {
-        let clock = Self { offset: Arc::default(), given, local };
+        let local: Arc<dyn Clock> = Arc::new(SteadyClock::of(local));
+        let clock = Self { latest: Arc::default(), offset: Arc::default(), given, local };
         (clock.clone(), Arc::new(clock))
     }
 
     /// The time of a transaction to which the server said that it is `micros`.
-    fn at(&self, micros: i64) -> Timestamp {
+    fn at(&self, micros: i64) -> Result<Timestamp, StoreError> {
         if let Some(given) = &self.given {
-            return given.now();
+            return Ok(given.now());
         }
-        self.offset.store(micros.saturating_sub(self.local.now().as_micros()), Ordering::Relaxed);
-        Timestamp::from_micros(micros)
+        let latest = self.latest.fetch_max(micros, Ordering::Relaxed).max(micros);
+        if latest.saturating_sub(micros) > STANDS_STILL {
+            let reason = format!(
+                "the server's clock is {} seconds behind a change that was committed earlier: set it right, or, where it was \
+                 wrong then, wait until it has caught up",
+                latest.saturating_sub(micros) / 1_000_000
+            );
+            return Err(StoreError::Unavailable { reason });
+        }
+        self.offset.store(latest.saturating_sub(self.local.now().as_micros()), Ordering::Relaxed);
+        Ok(Timestamp::from_micros(latest))
     }
 }
 
@@ -376,8 +397,13 @@ impl Clock for ServerClock {
             Some(given) => given.now(),
             None => {
                 let local = self.local.now().as_micros();
-                Timestamp::from_micros(local.saturating_add(self.offset.load(Ordering::Relaxed)))
+                let corrected = local.saturating_add(self.offset.load(Ordering::Relaxed));
+                Timestamp::from_micros(corrected.max(self.latest.load(Ordering::Relaxed)))
             }
         }
+    }
+
+    fn has_been(&self, time: Timestamp) {
+        self.latest.fetch_max(time.as_micros(), Ordering::Relaxed);
     }
 }
