@@ -72,7 +72,7 @@ fn unit(run: &Value) -> &Value {
 
 fn machine(text: &mut String, machine: &Value, run: &Value) {
     let name = |member: &str| machine[member].as_str().unwrap_or("unknown").to_owned();
-    let optimised = if run["is_optimised"] == Value::Bool(true) { "a release build" } else { "a build for debugging" };
+    let optimised = if run["is_optimised"] == Value::Bool(false) { "a build for debugging" } else { "a release build" };
     say(
         text,
         format_args!(
