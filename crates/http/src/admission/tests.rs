@@ -121,13 +121,15 @@ impl Server {
     }
 }
 
+const PATIENCE: Duration = Duration::from_secs(20);
+
 async fn until(what: impl Fn() -> bool) {
     let waiting = async {
         while !what() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("waited in vain");
+    tokio::time::timeout(PATIENCE, waiting).await.expect("waited in vain");
 }
 
 struct Caller(TcpStream);
@@ -137,8 +139,12 @@ impl Caller {
         self.0.write_all(bytes.as_bytes()).await.unwrap();
     }
 
-    /// Head and body of an answer that says its length.
+    /// Head and body of an answer that says its length. One that is never given is a failure, not a wait.
     async fn answer(&mut self) -> (String, String) {
+        tokio::time::timeout(PATIENCE, self.heard()).await.expect("no answer")
+    }
+
+    async fn heard(&mut self) -> (String, String) {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.push(self.0.read_u8().await.unwrap());
