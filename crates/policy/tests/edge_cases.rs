@@ -3,13 +3,10 @@
 //!
 //! Where a row is decided otherwise on purpose, what is so stands beside it.
 
-#![allow(clippy::unwrap_used, reason = "the helpers of a test file are test code")]
-
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use caracal_testkit::{Row, unproved};
 
 /// A row, and `file::test` of what shows it; a file of another room is named by its path from `crates`.
-const ROWS: &[(&str, &[&str])] = &[
+const ROWS: &[Row] = &[
     ("mint", &["decisions::a_mint_inside_every_bound_is_allowed"]),
     (
         "bootstrap, the scope twice; by another, with an extra scope, with none",
@@ -176,21 +173,8 @@ const ROWS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Some rows of the contract's tables are one here.
 #[test]
 fn every_row_of_the_contract_names_tests_that_there_are() {
-    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let mut sources = BTreeMap::new();
-    for (row, tests) in ROWS {
-        assert!(!tests.is_empty(), "{row}: nothing shows it");
-        for named in *tests {
-            let (file, test) = named.split_once("::").unwrap();
-            let path = if file.contains('/') { format!("{file}.rs") } else { format!("policy/tests/{file}.rs") };
-            let source =
-                sources.entry(path).or_insert_with_key(|path| std::fs::read_to_string(crates.join(path)).unwrap());
-            assert!(source.contains(&format!("fn {test}()")), "{row}: there is no test `{named}`");
-        }
-    }
-    let rows: BTreeSet<_> = ROWS.iter().map(|(row, _)| row).collect();
-    assert_eq!((ROWS.len(), rows.len()), (52, 52));
+    // Some rows of the contract's tables are one here.
+    assert_eq!(unproved("policy/tests", ROWS, 52), Vec::<String>::new());
 }

@@ -3,11 +3,10 @@
 //!
 //! Where a row is decided otherwise on purpose, the difference of the contract's README stands beside it.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use caracal_testkit::{Row, unproved};
 
 /// A row, and `file::test` of what shows it; a file of another room is named by its path from `crates`.
-const ROWS: &[(&str, &[&str])] = &[
+const ROWS: &[Row] = &[
     (
         "`/%761/zones`, `/v%31/zones`, an absolute target, without token",
         &[
@@ -314,19 +313,6 @@ const ROWS: &[(&str, &[&str])] = &[
 
 #[test]
 fn every_row_of_the_contract_names_tests_that_there_are() {
-    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let mut sources = BTreeMap::new();
-    for (row, tests) in ROWS {
-        assert!(!tests.is_empty(), "{row}: nothing shows it");
-        for named in *tests {
-            let (file, test) = named.split_once("::").unwrap();
-            let path = if file.contains('/') { format!("{file}.rs") } else { format!("admin/tests/it/{file}.rs") };
-            let source =
-                sources.entry(path).or_insert_with_key(|path| std::fs::read_to_string(crates.join(path)).unwrap());
-            assert!(source.contains(&format!("fn {test}()")), "{row}: there is no test `{named}`");
-        }
-    }
-    let rows: BTreeSet<_> = ROWS.iter().map(|(row, _)| row).collect();
     // As many as the contract's table has.
-    assert_eq!((ROWS.len(), rows.len()), (80, 80));
+    assert_eq!(unproved("admin/tests/it", ROWS, 80), Vec::<String>::new());
 }

@@ -3,11 +3,10 @@
 //!
 //! Where a row is decided otherwise on purpose, the difference of the contract's README stands beside it.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use caracal_testkit::{Row, unproved};
 
 /// A row, and `file::test` of what shows it; a file of another room is named by its path from `crates`.
-const ROWS: &[(&str, &[&str])] = &[
+const ROWS: &[Row] = &[
     (
         "POST with a query, JSON, 65537 bytes, `a=%zz`",
         &["form::every_malformed_form_has_its_status_and_writes_nothing"],
@@ -252,21 +251,8 @@ const ROWS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// The table of the contract has this many rows; two of them are one here.
 #[test]
 fn every_row_of_the_contract_names_tests_that_there_are() {
-    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let mut sources = BTreeMap::new();
-    for (row, tests) in ROWS {
-        assert!(!tests.is_empty(), "{row}: nothing shows it");
-        for named in *tests {
-            let (file, test) = named.split_once("::").unwrap();
-            let path = if file.contains('/') { format!("{file}.rs") } else { format!("sts/tests/sts/{file}.rs") };
-            let source =
-                sources.entry(path).or_insert_with_key(|path| std::fs::read_to_string(crates.join(path)).unwrap());
-            assert!(source.contains(&format!("fn {test}()")), "{row}: there is no test `{named}`");
-        }
-    }
-    let rows: std::collections::BTreeSet<_> = ROWS.iter().map(|(row, _)| row).collect();
-    assert_eq!((ROWS.len(), rows.len()), (51, 51));
+    // Two rows of the contract's table are one here.
+    assert_eq!(unproved("sts/tests/sts", ROWS, 51), Vec::<String>::new());
 }
