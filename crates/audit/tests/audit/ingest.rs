@@ -170,6 +170,40 @@ mod t06_evidence_ingest {
         assert!(world.events().await.is_empty());
     }
 
+    /// It would be in no place at all if it was let go.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_can_not_be_put_aside_is_kept_uncounted_until_it_can() {
+        let world = World::with(AuditConfig { claim_idle: Duration::ZERO, ..configured() }).await;
+        world.tamper(if world.place.database().is_some() {
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'refused'; END $$;
+             CREATE TRIGGER refuse BEFORE INSERT ON stream_entries FOR EACH ROW
+             WHEN (NEW.topic = 'caracal.audit.events.dlq') EXECUTE FUNCTION refuse()"
+        } else {
+            "CREATE TRIGGER refuse BEFORE INSERT ON stream_entries WHEN NEW.topic = 'caracal.audit.events.dlq'
+             BEGIN SELECT RAISE(ABORT, 'refused'); END"
+        });
+        world.add(signed(&frame_key(), "{")).await;
+        let (stop, ingesting) = world.ingest();
+        let counted = async || {
+            let metrics = world.metrics().await;
+            ["retries_total", "dlq_total", "parse_errors_total"].map(|name| metrics[name].as_u64().unwrap())
+        };
+        until("it was handed out again", async || counted().await[0] > 0).await;
+        assert_eq!(
+            (&counted().await[1..], world.letters().await.len(), world.open_frames().await),
+            (&[0, 0][..], 0, 1)
+        );
+        world.tamper(if world.place.database().is_some() {
+            "DROP TRIGGER refuse ON stream_entries"
+        } else {
+            "DROP TRIGGER refuse"
+        });
+        until("it was let go", async || world.open_frames().await == 0).await;
+        stop.send_replace(true);
+        ingesting.await.unwrap();
+        assert_eq!((&counted().await[1..], world.letters().await.len()), (&[1, 1][..], 1));
+    }
+
     /// After it was handed a frame, and after the event's commit: nobody has let go of the frame in either case.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn an_event_is_there_once_wherever_its_reader_was_killed() {
