@@ -248,6 +248,29 @@ mod t06_evidence_ingest {
         assert!(world.letters().await.is_empty());
     }
 
+    /// An instant is stored in UTC and to the microsecond, whatever its producer wrote, and is part of what an event is known by.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_instant_that_differs_below_a_microsecond_or_in_its_offset_is_the_same() {
+        let world = World::new().await;
+        let at =
+            |instant: &str| signed(&frame_key(), &data("ev-1", "allow").replace("2026-01-01T12:00:00.5Z", instant));
+        for instant in ["2026-01-01T14:00:00.123456789+02:00", "2026-01-01T12:00:00.123456001Z"] {
+            world.add(at(instant)).await;
+        }
+        world.ingest_all().await;
+        let instants = async || {
+            let rows = world.events().await;
+            rows.iter().map(|row| row["Event"]["occurred_at"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(instants().await, ["2026-01-01T12:00:00.123456Z"]);
+        world.add(at("2026-01-01T12:00:00.123457Z")).await;
+        world.ingest_all().await;
+        assert_eq!(instants().await.len(), 2, "a microsecond later is another");
+        assert!(world.letters().await.is_empty());
+        world.sweep().await;
+        assert_eq!(world.ask("GET", "/ready", None).await.is(200), json!({"ready": true}), "the sweep finds it clean");
+    }
+
     /// An error that no second try mends.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn what_the_store_refuses_for_good_is_put_aside_and_can_be_offered_again() {
