@@ -42,8 +42,8 @@ pub struct Spooled(PathBuf);
 /// A batch as it was read.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// Events that we wrote, in their order.
-    pub events: Vec<StoredEvent>,
+    /// Events that we wrote, in their order, each with its line.
+    pub events: Vec<(StoredEvent, Vec<u8>)>,
     /// Lines that we did not.
     pub bad: Vec<Vec<u8>>,
 }
@@ -126,7 +126,7 @@ impl Spool {
         let mut batch = Batch::default();
         for line in fs::read(path)?.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             match self.event(line) {
-                Some(event) => batch.events.push(event),
+                Some(event) => batch.events.push((event, line.to_vec())),
                 None => batch.bad.push(line.to_vec()),
             }
         }

@@ -432,6 +432,37 @@ mod t08_availability {
         store.close().await;
     }
 
+    /// The server gives up a transaction in favour of others: of two that wait for each other, or read what the other wrote.
+    /// Nobody is told, unless it never ends.
+    #[tokio::test]
+    async fn what_the_server_undid_for_others_is_done_again_unnoticed() {
+        for code in ["40001", "40P01"] {
+            let database = Database::create().unwrap();
+            let store = open(&database).await;
+            let z = zone("z-1");
+            assert_eq!(raise(&store, &z).await.unwrap(), 1);
+            let outside = connect(&database.url()).await;
+            let undoes = format!(
+                "CREATE SEQUENCE undone;
+                 CREATE FUNCTION undo() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
+                   IF nextval('undone') <= 2 THEN RAISE EXCEPTION 'undone' USING ERRCODE = '{code}'; END IF;
+                   RETURN NEW;
+                 END $$;
+                 CREATE TRIGGER undo BEFORE UPDATE ON delegation_epochs FOR EACH ROW EXECUTE FUNCTION undo()"
+            );
+            outside.batch_execute(&undoes).await.unwrap();
+            assert_eq!(raise(&store, &z).await.unwrap(), 2, "{code}: once, and nobody noticed");
+            let undone: i64 = outside.query_one("SELECT last_value FROM undone", &[]).await.unwrap().get(0);
+            assert_eq!(undone, 3, "{code}: tried until it was done");
+            outside.batch_execute("ALTER SEQUENCE undone MINVALUE -1000000 RESTART WITH -1000000").await.unwrap();
+            let told = raise(&store, &z).await;
+            assert!(matches!(told, Err(StoreError::Unavailable { .. })), "{code}: {told:?}");
+            outside.batch_execute("DROP TRIGGER undo ON delegation_epochs").await.unwrap();
+            assert_eq!(raise(&store, &z).await.unwrap(), 3, "{code}: nothing of it is there");
+            store.close().await;
+        }
+    }
+
     /// The answer to a commit is lost. Whether the server went on to commit or gave up, the change is made once, and its
     /// caller is told so.
     #[tokio::test(flavor = "multi_thread")]

@@ -68,7 +68,7 @@ impl TailState {
         self.bad_signatures.load(Ordering::Relaxed)
     }
 
-    /// Rejected entries that this follower, the first to reject them, kept for people to look at.
+    /// Rejected entries that this follower, the first to reject them, kept for people to look at. No forged ones.
     pub fn dead_letters(&self) -> u64 {
         self.dead_letters.load(Ordering::Relaxed)
     }
@@ -106,7 +106,7 @@ impl Tail {
     }
 
     /// Hands every message to `hear` until `shutdown` turns true. One that `hear` can't act on is put aside like an entry that
-    /// is no message.
+    /// is no message. One that none of us signed is counted and said, and not kept.
     pub async fn run(
         mut self,
         mut shutdown: watch::Receiver<bool>,
@@ -168,6 +168,11 @@ impl Tail {
                     self.state.bad_signatures.fetch_add(1, Ordering::Relaxed);
                 }
                 tracing::warn!(topic, entry = entry.id, %rejection, "a stream entry is not acted on");
+                // Whoever can write here could push out with forgeries what was put aside of ours (contract:
+                // audit-and-streams.md §6.6).
+                if rejection == Rejection::Signature {
+                    return;
+                }
                 if let Err(error) = self.put_aside(topic, &entry, rejection).await {
                     tracing::warn!(topic, entry = entry.id, %error, "a rejected entry could not be put aside");
                 }

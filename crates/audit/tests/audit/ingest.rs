@@ -170,6 +170,40 @@ mod t06_evidence_ingest {
         assert!(world.events().await.is_empty());
     }
 
+    /// It would be in no place at all if it was let go.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_can_not_be_put_aside_is_kept_uncounted_until_it_can() {
+        let world = World::with(AuditConfig { claim_idle: Duration::ZERO, ..configured() }).await;
+        world.tamper(if world.place.database().is_some() {
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'refused'; END $$;
+             CREATE TRIGGER refuse BEFORE INSERT ON stream_entries FOR EACH ROW
+             WHEN (NEW.topic = 'caracal.audit.events.dlq') EXECUTE FUNCTION refuse()"
+        } else {
+            "CREATE TRIGGER refuse BEFORE INSERT ON stream_entries WHEN NEW.topic = 'caracal.audit.events.dlq'
+             BEGIN SELECT RAISE(ABORT, 'refused'); END"
+        });
+        world.add(signed(&frame_key(), "{")).await;
+        let (stop, ingesting) = world.ingest();
+        let counted = async || {
+            let metrics = world.metrics().await;
+            ["retries_total", "dlq_total", "parse_errors_total"].map(|name| metrics[name].as_u64().unwrap())
+        };
+        until("it was handed out again", async || counted().await[0] > 0).await;
+        assert_eq!(
+            (&counted().await[1..], world.letters().await.len(), world.open_frames().await),
+            (&[0, 0][..], 0, 1)
+        );
+        world.tamper(if world.place.database().is_some() {
+            "DROP TRIGGER refuse ON stream_entries"
+        } else {
+            "DROP TRIGGER refuse"
+        });
+        until("it was let go", async || world.open_frames().await == 0).await;
+        stop.send_replace(true);
+        ingesting.await.unwrap();
+        assert_eq!((&counted().await[1..], world.letters().await.len()), (&[1, 1][..], 1));
+    }
+
     /// After it was handed a frame, and after the event's commit: nobody has let go of the frame in either case.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn an_event_is_there_once_wherever_its_reader_was_killed() {
@@ -212,6 +246,29 @@ mod t06_evidence_ingest {
         let event = &events[0]["Event"];
         assert_eq!((&event["id"], &event["event_type"], &event["decision"]), (&json!("ev-1"), &json!(""), &json!("")));
         assert!(world.letters().await.is_empty());
+    }
+
+    /// An instant is stored in UTC and to the microsecond, whatever its producer wrote, and is part of what an event is known by.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_instant_that_differs_below_a_microsecond_or_in_its_offset_is_the_same() {
+        let world = World::new().await;
+        let at =
+            |instant: &str| signed(&frame_key(), &data("ev-1", "allow").replace("2026-01-01T12:00:00.5Z", instant));
+        for instant in ["2026-01-01T14:00:00.123456789+02:00", "2026-01-01T12:00:00.123456001Z"] {
+            world.add(at(instant)).await;
+        }
+        world.ingest_all().await;
+        let instants = async || {
+            let rows = world.events().await;
+            rows.iter().map(|row| row["Event"]["occurred_at"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(instants().await, ["2026-01-01T12:00:00.123456Z"]);
+        world.add(at("2026-01-01T12:00:00.123457Z")).await;
+        world.ingest_all().await;
+        assert_eq!(instants().await.len(), 2, "a microsecond later is another");
+        assert!(world.letters().await.is_empty());
+        world.sweep().await;
+        assert_eq!(world.ask("GET", "/ready", None).await.is(200), json!({"ready": true}), "the sweep finds it clean");
     }
 
     /// An error that no second try mends.

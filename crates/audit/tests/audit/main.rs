@@ -4,6 +4,7 @@
 
 mod access;
 mod dead_letters;
+mod edge_cases;
 mod export;
 mod ingest;
 mod parquet;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use caracal_authority::{Timestamp, ZoneId};
-use caracal_ledger::spool::{Backlog, Spooled};
+use caracal_ledger::spool::{Backlog, Batch, Spooled};
 use caracal_ledger::{Evidence, Ingested, Ledger, Spool, StoredEvent};
 use caracal_store::{Store, StoreError};
 use tokio::sync::watch;
@@ -122,61 +122,97 @@ impl Parked {
         for spooled in found.into_iter().filter(|spooled| !own.contains(spooled)) {
             match self.drain_file(spool, store, ledger, &spooled).await {
                 Ok(()) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "evidence on disk waits");
+                // The next would meet the same.
+                Err(Waits::Store(error)) => {
+                    tracing::warn!(%error, "evidence on disk waits for the store");
                     return;
+                }
+                Err(Waits::File(error)) => {
+                    tracing::error!(%error, "a file of evidence can't be read, put aside or removed; it is tried again")
                 }
             }
         }
     }
 
-    async fn drain_file(
-        &self,
-        spool: &Spool,
-        store: &Store,
-        ledger: &Ledger,
-        spooled: &Spooled,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let mut batch = match spool.read(spooled) {
+    /// A file goes when each of its lines is in its chain or put aside. Until then all of them stay, and what has its place
+    /// already is known there.
+    async fn drain_file(&self, spool: &Spool, store: &Store, ledger: &Ledger, spooled: &Spooled) -> Result<(), Waits> {
+        let Batch { events, mut bad } = match spool.read(spooled) {
             // Its writer was done with it first.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            read => read?,
+            read => read.map_err(Waits::File)?,
         };
-        let mut zones: BTreeMap<String, Vec<StoredEvent>> = BTreeMap::new();
-        for event in batch.events {
-            zones.entry(event.zone_id.clone()).or_default().push(event);
-        }
-        for (zone, events) in zones {
-            let Ok(zone) = ZoneId::parse(&zone) else { continue };
-            let ingested: Result<(u64, Vec<StoredEvent>), StoreError> = store
-                .commit(&zone, (ledger.clone(), events), |tx, (ledger, events)| {
-                    Box::pin(async move {
-                        let (mut added, mut refused) = (0, Vec::new());
-                        for event in events {
-                            match ledger.ingest(tx, event).await? {
-                                Ingested::Added => added += 1,
-                                Ingested::Known => {}
-                                Ingested::Conflicts { .. } => refused.push(event.clone()),
-                            }
-                        }
-                        Ok((added, refused))
-                    })
-                })
-                .await;
-            let (added, refused) = ingested?;
-            self.replayed.add(added);
-            for event in refused {
-                batch.bad.push(serde_json::to_vec(&event)?);
+        let mut zones: BTreeMap<ZoneId, Vec<Line>> = BTreeMap::new();
+        for (event, line) in events {
+            match ZoneId::parse(&event.zone_id) {
+                Ok(zone) => zones.entry(zone).or_default().push((event, line)),
+                Err(_) => bad.push(line),
             }
         }
-        if !batch.bad.is_empty() {
-            tracing::error!(
-                lines = batch.bad.len(),
-                "lines of evidence on disk are not what was written; they are put aside"
-            );
-            spool.quarantine(spooled, &batch.bad)?;
+        for (zone, lines) in &zones {
+            bad.extend(self.bring_in(store, ledger, zone, lines).await?);
         }
-        spool.remove(spooled)?;
-        Ok(())
+        if !bad.is_empty() {
+            tracing::error!(
+                lines = bad.len(),
+                "lines of evidence on disk have no place in a chain; they are put aside"
+            );
+            spool.quarantine(spooled, &bad).map_err(Waits::File)?;
+        }
+        spool.remove(spooled).map_err(Waits::File)
     }
+
+    /// Brings one zone's lines into its chain, and says which have no place there.
+    async fn bring_in(
+        &self,
+        store: &Store,
+        ledger: &Ledger,
+        zone: &ZoneId,
+        lines: &[Line],
+    ) -> Result<Vec<Vec<u8>>, Waits> {
+        let events: Vec<StoredEvent> = lines.iter().map(|(event, _)| event.clone()).collect();
+        let ingested: Result<(u64, Vec<usize>), StoreError> = store
+            .commit(zone, (ledger.clone(), events), |tx, (ledger, events)| {
+                Box::pin(async move {
+                    let (mut added, mut refused) = (0, Vec::new());
+                    for (at, event) in events.iter().enumerate() {
+                        match ledger.ingest(tx, event).await? {
+                            Ingested::Added => added += 1,
+                            Ingested::Known => {}
+                            Ingested::Conflicts { .. } => refused.push(at),
+                        }
+                    }
+                    Ok((added, refused))
+                })
+            })
+            .await;
+        match ingested {
+            Ok((added, refused)) => {
+                self.replayed.add(added);
+                Ok(refused.into_iter().filter_map(|at| lines.get(at)).map(|(_, line)| line.clone()).collect())
+            }
+            Err(error @ (StoreError::Unavailable { .. } | StoreError::Corrupt { .. })) => Err(Waits::Store(error)),
+            // One of them has no place in the chain; it must not keep the others from theirs.
+            Err(_) if lines.len() > 1 => {
+                let mut refused = Vec::new();
+                for line in lines {
+                    refused.extend(Box::pin(self.bring_in(store, ledger, zone, std::slice::from_ref(line))).await?);
+                }
+                Ok(refused)
+            }
+            Err(error) => {
+                tracing::error!(%zone, %error, "the store will never take a line of evidence that lay on disk");
+                Ok(lines.iter().map(|(_, line)| line.clone()).collect())
+            }
+        }
+    }
+}
+
+/// An event and the line that it was read from.
+type Line = (StoredEvent, Vec<u8>);
+
+/// Why a file stays where it is.
+enum Waits {
+    Store(StoreError),
+    File(std::io::Error),
 }

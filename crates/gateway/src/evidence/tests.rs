@@ -172,6 +172,8 @@ mod t06_evidence_on_disk {
 
     use super::*;
 
+    mod crash;
+
     fn key() -> Arc<dyn ChainKey> {
         Arc::new(HmacKey::from_bytes(&[7; 32]).unwrap())
     }
@@ -228,7 +230,7 @@ mod t06_evidence_on_disk {
         let mut snapshot = log.store.snapshot().await.unwrap();
         for zone in ["z-1", "z-2"] {
             let zone = ZoneId::parse(zone).unwrap();
-            let rows = evidence::list_between(&mut snapshot.zone(&zone), 0, 100, 100).await.unwrap();
+            let rows = evidence::list_between(&mut snapshot.zone(&zone), 0, 10_000, 10_000).await.unwrap();
             requests.extend(rows.into_iter().map(|row| row.request_id));
         }
         let intact = verify_store(&mut snapshot.deployment(), Some(&*key()), &Default::default(), |_, _| ()).await;
@@ -279,6 +281,108 @@ mod t06_evidence_on_disk {
         assert_eq!(aside.len(), 2);
         assert!(aside.iter().any(|text| text.contains("denied")) && aside.iter().all(|text| text.lines().count() == 1));
         assert!(root.path().join("spool/notes.txt").exists());
+    }
+
+    /// A line under our seal, whatever it says: of another version of this program, or of one that had a defect.
+    fn sealed(data: &str) -> String {
+        let sig: String = key()
+            .sign(&[b"caracal ledger spool v1\n", data.as_bytes()].concat())
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        json!({"data": data, "sig": sig}).to_string()
+    }
+
+    /// The event of a line on disk, with some of its members changed, under our seal.
+    fn changed(line: &str, members: &[(&str, Value)]) -> String {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let mut event: Value = serde_json::from_str(line["data"].as_str().unwrap()).unwrap();
+        members.iter().for_each(|(name, value)| event[*name] = value.clone());
+        sealed(&event.to_string())
+    }
+
+    #[tokio::test]
+    async fn a_line_that_no_chain_takes_is_put_aside_as_it_is_and_keeps_no_other_from_its_chain() {
+        let root = tempfile::tempdir().unwrap();
+        killed(root.path()).await;
+        let of_one = files(root.path(), "ndjson")
+            .into_iter()
+            .find(|path| fs::read_to_string(path).unwrap().contains("z-1"))
+            .unwrap();
+        let lines: Vec<String> = fs::read_to_string(&of_one).unwrap().lines().map(str::to_owned).collect();
+        let refused = [
+            changed(&lines[0], &[("id", json!("e-1")), ("zone_id", json!("no zone"))]),
+            changed(&lines[0], &[("id", json!("e-2")), ("zone_id", json!(""))]),
+            // The same event, told otherwise.
+            changed(&lines[0], &[("decision", json!("deny"))]),
+            changed(&lines[1], &[("id", json!("e-3")), ("occurred_at_micros", json!("yesterday"))]),
+            changed(&lines[1], &[("id", json!("e-4")), ("metadata_json", json!("{\"a\":\u{1f}1}"))]),
+        ];
+        let text = [&lines[..1], &refused, &lines[1..]].concat().join("\n");
+        fs::write(&of_one, text).unwrap();
+        let all = ["r-0", "r-2", "r-4", "r-1", "r-3", "r-5"].map(str::to_owned).to_vec();
+        assert_eq!(after(root.path()).await, (all, 6));
+        let [aside] = files(root.path(), "quarantined").try_into().unwrap();
+        let mut aside: Vec<String> = fs::read_to_string(aside).unwrap().lines().map(str::to_owned).collect();
+        aside.sort();
+        let mut expected = refused.to_vec();
+        expected.sort();
+        assert_eq!(aside, expected);
+    }
+
+    /// Such as one that a rule of a later schema forbids.
+    #[tokio::test]
+    async fn a_line_that_the_store_itself_refuses_is_put_aside_and_keeps_no_other_from_its_chain() {
+        let root = tempfile::tempdir().unwrap();
+        killed(root.path()).await;
+        let outside = rusqlite::Connection::open(root.path().join("store/caracal.db")).unwrap();
+        let refuses = "CREATE TRIGGER refuses BEFORE INSERT ON audit_events WHEN NEW.request_id = 'r-2'
+                       BEGIN SELECT RAISE(ABORT, 'refused'); END";
+        outside.execute_batch(refuses).unwrap();
+        drop(outside);
+        let expected = ["r-0", "r-4", "r-1", "r-3", "r-5"].map(str::to_owned).to_vec();
+        assert_eq!(after(root.path()).await, (expected, 5));
+        let [aside] = files(root.path(), "quarantined").try_into().unwrap();
+        let aside = fs::read_to_string(aside).unwrap();
+        assert!(aside.lines().count() == 1 && aside.contains("r-2"), "{aside}");
+    }
+
+    /// Two zones' events in one file, of which one is in its chain when the store goes away.
+    #[tokio::test]
+    async fn a_store_that_fails_in_the_middle_of_a_file_costs_and_doubles_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        killed(root.path()).await;
+        let [one, two] = files(root.path(), "ndjson").try_into().unwrap();
+        let both = [fs::read(&one).unwrap(), b"not ours\n".to_vec(), fs::read(&two).unwrap()].concat();
+        fs::write(&one, &both).unwrap();
+        fs::remove_file(&two).unwrap();
+        let log = log(root.path());
+        let closing = Mutex::new(Some(log.store.clone()));
+        log.store.observe(Arc::new(move |_: &caracal_store::Committed| {
+            // From its first step on nothing more is taken.
+            if let Some(store) = closing.lock().unwrap().take() {
+                let _ = store.close().now_or_never();
+            }
+        }));
+        let (stop, stopped) = watch::channel(false);
+        let draining = tokio::spawn({
+            let log = log.clone();
+            async move { log.drain(stopped).await }
+        });
+        while log.parked.replayed.get() < 3 {
+            tokio::task::yield_now().await;
+        }
+        stop.send_replace(true);
+        draining.await.unwrap();
+        assert_eq!(log.parked.replayed.get(), 3);
+        assert_eq!(fs::read(&one).unwrap(), both, "and waits whole");
+        assert!(files(root.path(), "quarantined").is_empty());
+        log.store.close().await;
+        drop(log);
+        let all = ["r-0", "r-2", "r-4", "r-1", "r-3", "r-5"].map(str::to_owned).to_vec();
+        assert_eq!(after(root.path()).await, (all, 3));
+        let [aside] = files(root.path(), "quarantined").try_into().unwrap();
+        assert_eq!(fs::read_to_string(aside).unwrap(), "not ours\n");
     }
 
     #[tokio::test]
