@@ -83,7 +83,7 @@ fn main() -> Done {
         for part in &arguments.parts {
             found[part] = series.measure(part)?;
             found["machine"] = machine();
-            std::fs::write(&measured, serde_json::to_string_pretty(&found)? + "\n")?;
+            std::fs::write(&measured, lines(&found)?)?;
         }
     }
     let found = read(&measured)?;
@@ -91,6 +91,14 @@ fn main() -> Done {
     let written = page::put(&std::fs::read_to_string(&path)?, &page::tables(&found)).ok_or(page::NO_PLACE)?;
     std::fs::write(path, written)?;
     Ok(())
+}
+
+/// A line for each part, so that a difference shows which was measured again.
+fn lines(found: &Value) -> Done<String> {
+    let parts = found.as_object().into_iter().flatten();
+    let parts =
+        parts.map(|(part, said)| Ok(format!("{}: {said}", serde_json::to_string(part)?))).collect::<Done<Vec<_>>>()?;
+    Ok(format!("{{\n{}\n}}\n", parts.join(",\n")))
 }
 
 fn read(measured: &Path) -> Done<Value> {
