@@ -116,7 +116,7 @@ async fn a_revocation_cuts_an_open_socket_also_when_nobody_speaks() {
         let mut caller = opened(&world).await;
         says_back(&mut caller, b"hello").await;
         world.revoke(field, id).await;
-        assert!(caller.is_closed().await);
+        assert!(tokio::time::timeout(Duration::from_secs(1), caller.is_closed()).await.unwrap());
         gone.recv().await.unwrap();
         let (_, status, metadata) = world.event("r-1").await;
         assert_eq!((status.as_str(), &metadata["revocation_interrupted"]), ("executed", &json!(true)), "{field}");
