@@ -233,7 +233,8 @@ async fn the_management_chain_is_listed_filtered_and_exported() {
     );
     let csv = world.get(&format!("{path}?format=csv&fields=chain_seq,signed,changed_fields,secret_rotated")).await;
     csv.is_refused(400, "invalid_fields");
-    let csv = world.get(&format!("{path}?format=csv&fields=chain_seq,signed,changed_fields&limit=1")).await;
+    // The refusal just above may be on record by now: what is asked for is named.
+    let csv = world.get(&format!("{path}?format=csv&fields=chain_seq,signed,changed_fields&method=PATCH")).await;
     assert_eq!(csv.text, "chain_seq,signed,changed_fields\r\n3,true,name\r\n");
 }
 
