@@ -8,6 +8,7 @@ mod examples;
 mod fuzz;
 mod h2spec;
 mod instructions;
+mod packages;
 mod performance;
 mod python;
 mod reproduce;
@@ -43,7 +44,7 @@ cargo xtask <chore>
   codegen   rewrite what is generated: the table in docs/settings.md, and the description of the Admin API
   instructions  [write]: how many instructions the hottest paths take, against xtask/instructions.txt; needs valgrind
   performance  [page | PART…]: measure what docs/performance.md says (half an hour, on a machine with nothing else to do); or only write the page
-  ci        as .ci/run does: format, tidy, deny, lints, test, examples
+  ci        as .ci/run does: format, tidy, deny, lints, test, examples, instructions
 ";
 
 fn main() -> ExitCode {
@@ -152,5 +153,7 @@ fn ci(chore: &Chore) -> Result<(), Failed> {
     let lints = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
     chore.run("lints", chore.cargo().args(lints))?;
     suite::run(chore)?;
-    examples::run(chore)
+    examples::run(chore)?;
+    // Last, since it is a matter of seconds once everything is built.
+    instructions::check(chore)
 }

@@ -3,17 +3,15 @@
 use std::io::Read;
 use std::path::Path;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
-use std::time::Duration;
 
-use caracal_testkit::{Database, Missing, NotStarted, Postgres, Redis};
+use caracal_testkit::{Database, NotStarted, Postgres, Redis};
 
+use crate::packages::{Lists, install, may_install};
 use crate::step::{Chore, Failed};
 
 const POSTGRES: &str = "CARACAL_TEST_POSTGRES_URL";
 const REDIS: &str = "CARACAL_TEST_REDIS_URL";
 const TEMPLATE: &str = "CARACAL_TEST_POSTGRES_TEMPLATE";
-/// What tells Debian's packages not to start servers of their own while they are installed.
-const START_POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// Running servers, and how tests find them.
 pub(crate) struct Services {
@@ -86,56 +84,14 @@ fn code(status: ExitStatus) -> u8 {
     status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
 }
 
-/// Whether Debian's lists of packages were fetched by this chore.
-#[derive(PartialEq, Eq)]
-enum Lists {
-    Old,
-    Fetched,
-}
-
 fn started<S>(chore: &Chore, lists: &mut Lists, start: impl Fn() -> Result<S, NotStarted>) -> Result<S, Failed> {
     match start() {
         Err(NotStarted::Missing(missing)) if may_install(chore) => {
-            install(chore, lists, missing)?;
+            install(chore, lists, missing.debian)?;
             start().map_err(|error| Failed(error.to_string()))
         }
         other => other.map_err(|error| Failed(error.to_string())),
     }
-}
-
-/// A machine that exists for this run may be changed by it; a person's is not, unasked. `.ci/run` asks.
-fn may_install(chore: &Chore) -> bool {
-    let asked = std::env::var_os("CI").is_some_and(|value| !value.is_empty());
-    let is_root = || chore.ask(Command::new("id").arg("-u"), Duration::from_secs(5)).is_some_and(|id| id.trim() == "0");
-    asked && Path::new("/usr/bin/apt-get").exists() && is_root()
-}
-
-fn install(chore: &Chore, lists: &mut Lists, missing: Missing) -> Result<(), Failed> {
-    let apt = |arguments: &[&str]| {
-        let mut command = Command::new("apt-get");
-        command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null());
-        command
-    };
-    if *lists == Lists::Old {
-        chore.run("fetching Debian's lists", &mut apt(&["update", "-qq"]))?;
-        *lists = Lists::Fetched;
-    }
-    // Where the machine has a policy already, it stays.
-    let held_back = !Path::new(START_POLICY).exists();
-    if held_back {
-        std::fs::write(START_POLICY, "#!/bin/sh\nexit 101\n")?;
-    }
-    let hold_back = || {
-        let mut command = Command::new("chmod");
-        chore.run("no server of the system's own is started", command.args(["755", START_POLICY]))
-    };
-    let arguments = ["install", "-y", "-qq", "--no-install-recommends", missing.debian];
-    let installed = if held_back { hold_back() } else { Ok(()) }
-        .and_then(|()| chore.run(&format!("installing {}", missing.what), &mut apt(&arguments)));
-    if held_back {
-        std::fs::remove_file(START_POLICY)?;
-    }
-    installed
 }
 
 #[cfg(test)]
