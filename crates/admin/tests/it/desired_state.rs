@@ -354,3 +354,37 @@ async fn t12_foothold_a_zones_own_token_imports_nothing_that_is_above_it() {
     refused.is_refused(403, "admin_token_read_only");
     world.call_as(Some(BOOTSTRAP), "GET", &at(&zone, "/export"), None).await.is(200);
 }
+
+/// Nothing listens here at all: every part of an import is done in process, in the transaction of its zone.
+#[tokio::test(flavor = "multi_thread")]
+async fn t12_foothold_many_operations_at_once_are_one_callers_in_one_zone() {
+    let world = World::new().await;
+    let (zone, other) = (world.zone("Own").await, world.zone("Foreign").await);
+    let own = world.mint("write", Some(&zone)).await;
+    let document = json!({"objects": [
+        {"kind": "identity-provider", "spec": {"identifier": "provider://none", "kind": "none"}},
+        {"kind": "application", "spec": {"name": "Bot"}},
+        {"kind": "resource", "spec": {"identifier": "resource://books", "scopes": ["read"],
+            "upstream_url": "https://books.example", "credential_provider": "provider://none"}},
+        {"kind": "policy", "spec": {"name": "baseline", "content": EMPTY_GRANTS}},
+        {"kind": "policy-set", "spec": {"name": "main", "policies": ["baseline"]}},
+    ]});
+    let path = format!("/v1/zones/{zone}/import");
+    let report = world.call_as(Some(&own), "POST", &path, Some(document)).await.is(200);
+    assert_eq!(told(&report).len(), 5);
+    let records = world.records(Some(&zone)).await;
+    let of_import: Vec<_> = records.iter().filter(|record| record.path.ends_with("/import")).collect();
+    // One of each object, and that of the import: all under the token that asked, and none under another.
+    assert_eq!(of_import.len(), 6, "{of_import:?}");
+    for record in &of_import {
+        assert_eq!(record.actor_id, of_import[0].actor_id);
+        assert_eq!(record.actor_scope, of_import[0].actor_scope);
+        assert_eq!(record.request_id, of_import[0].request_id);
+        assert_eq!(record.zone_id.as_deref(), Some(zone.as_str()));
+    }
+    assert!(of_import[0].actor_scope.as_deref().is_some_and(|scope| scope != "global"), "{of_import:?}");
+    for chain in [Some(other.as_str()), None] {
+        let elsewhere = world.records(chain).await;
+        assert!(elsewhere.iter().all(|record| !record.path.ends_with("/import")), "{elsewhere:?}");
+    }
+}

@@ -141,14 +141,14 @@ fn attempts() -> impl Strategy<Value = Attempt> {
 }
 
 /// The description of what an operation reads.
-fn schema(route: &RouteInfo) -> Option<&'static Value> {
+pub(crate) fn schema(route: &RouteInfo) -> Option<&'static Value> {
     let path = route.path.replace("{*", "{");
     let operation = &document()["paths"][path][route.method.as_str().to_lowercase()];
     operation.pointer("/requestBody/content/application~1json/schema").map(openapi::resolved)
 }
 
 /// A document that the operation may well accept.
-fn plausible(schema: &'static Value, name: &str, of: &Furnished) -> Value {
+pub(crate) fn plausible(schema: &'static Value, name: &str, of: &Furnished) -> Value {
     let schema = openapi::resolved(schema);
     if let Some(only) = schema.get("const").or_else(|| schema["enum"].get(0)) {
         return only.clone();
@@ -182,6 +182,7 @@ fn text<'o>(schema: &Value, name: &str, of: &'o Furnished) -> &'o str {
         "zone_id" => &of.zone,
         "content" => EMPTY_GRANTS,
         "method" => "GET",
+        "event_types" => "token_exchange",
         "path" => "/a",
         "client_secret" => "a-secret-of-more-than-32-characters",
         "identifier" => "resource://x",
@@ -248,7 +249,7 @@ fn serialised(sent: &Value) -> String {
     text
 }
 
-async fn send(world: &World, token: &str, route: &RouteInfo, path: &str, body: &str) -> Answer {
+pub(crate) async fn send(world: &World, token: &str, route: &RouteInfo, path: &str, body: &str) -> Answer {
     let mut asked = request(Some(token), route.method.as_str(), path, None);
     asked.headers_mut().insert("content-type", "application/json".parse().unwrap());
     *asked.body_mut() = body.to_owned().into();

@@ -9,6 +9,7 @@ mod archived;
 mod audit;
 mod audit_retention;
 mod authorization_server;
+mod bounds;
 mod checks;
 mod connections;
 mod consents;
