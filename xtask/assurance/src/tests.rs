@@ -107,13 +107,14 @@ fn a_missing_a_renamed_and_an_orphaned_test_are_reported() {
     let mut given = Given::whole();
     given.tests.retain(|test| test.room != "sts");
     given.says("there is no test `sts::t02_sts_form::unknown_is_denied`");
-    given.says("tests.txt is not what the runner lists");
+    given.says("the test `sts::t02_sts_form::unknown_is_denied` is gone");
     let mut given = Given::whole();
     given.tests.retain(|test| test.room != "authority");
     given.says("there are no tests `authority::t02_sts_exchange`");
     let mut given = Given::whole();
     given.tests.push(named("sts", "x::t02_sts_new::b: test").unwrap());
     given.says("no mitigation of T02 names the tests `sts::t02_sts_new`");
+    given.says("the test `sts::t02_sts_new::b` is not in docs/threat-model/tests.txt");
     // Named by its whole name only: another one in the same segment is an orphan.
     let mut given = Given::whole();
     given.tests.push(named("sts", "t02_sts_form::another: test").unwrap());
