@@ -42,20 +42,23 @@ pub async fn list_live(
 
 /// The edges that lend now and can be reached from the target of the edge `?2`, itself included, each once, at `?3`.
 /// Each is remembered, so that no number of paths between two sessions costs more than their edges, and a circle ends.
-const REACHED: &str = "WITH RECURSIVE reached (id, target) AS (
-       SELECT id, target_session_id FROM delegation_edges
-       WHERE zone_id = ?1 AND id = ?2 AND status = 'active' AND expires_at > ?3
-     UNION
-       SELECT e.id, e.target_session_id FROM reached r JOIN delegation_edges e
-         ON e.zone_id = ?1 AND e.source_session_id = r.target AND e.status = 'active'
-       WHERE e.expires_at > ?3)";
+/// The whole row of each goes along: an engine that takes the reached ones for many would read all of the zone's to join them.
+fn reached() -> String {
+    let columns: Vec<String> = COLUMNS.split(',').map(|column| format!("e.{}", column.trim())).collect();
+    format!(
+        "WITH RECURSIVE reached AS (
+           SELECT {COLUMNS} FROM delegation_edges
+           WHERE zone_id = ?1 AND id = ?2 AND status = 'active' AND expires_at > ?3
+         UNION
+           SELECT {} FROM reached r CROSS JOIN delegation_edges e
+           WHERE e.zone_id = ?1 AND e.source_session_id = r.target_session_id AND e.status = 'active' AND e.expires_at > ?3)",
+        columns.join(", ")
+    )
+}
 
 /// The edge `start` and all that is downstream of it, as far as they lend now; by id. Empty when `start` does not.
 pub async fn list_live_downstream(tx: &mut ZoneRead<'_>, start: &EdgeId) -> Result<Vec<EdgeRow>, StoreError> {
-    let sql = format!(
-        "{REACHED} SELECT {COLUMNS} FROM delegation_edges
-         WHERE zone_id = ?1 AND id IN (SELECT id FROM reached) ORDER BY id"
-    );
+    let sql = format!("{} SELECT {COLUMNS} FROM reached ORDER BY id", reached());
     let now = tx.now();
     tx.tx.query(&sql, params![tx.zone, start, now]).await?.into_iter().map(read).collect()
 }
@@ -65,9 +68,13 @@ pub async fn list_records_downstream(
     tx: &mut ZoneRead<'_>,
     start: &EdgeId,
 ) -> Result<Vec<AuthorityRecordId>, StoreError> {
+    // Looked up one by one, for the same reason.
     let sql = format!(
-        "{REACHED} SELECT DISTINCT subject_record_id FROM agent_sessions
-         WHERE zone_id = ?1 AND id IN (SELECT target FROM reached) ORDER BY subject_record_id"
+        "{} SELECT DISTINCT record FROM
+           (SELECT (SELECT s.subject_record_id FROM agent_sessions s
+                    WHERE s.zone_id = ?1 AND s.id = r.target_session_id) AS record FROM reached r) found
+         WHERE record IS NOT NULL ORDER BY record",
+        reached()
     );
     let now = tx.now();
     let rows = tx.tx.query(&sql, params![tx.zone, start, now]).await?;

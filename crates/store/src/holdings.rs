@@ -43,10 +43,10 @@ pub async fn list_active_records(
     let sql = format!(
         "WITH RECURSIVE family (id) AS (
            SELECT r.id FROM authority_records r WHERE r.zone_id = ?1 AND {condition} AND r.expires_at > ?3
-           UNION SELECT r.id FROM authority_records r JOIN family f ON r.parent_id = f.id WHERE r.zone_id = ?1
+           UNION SELECT r.id FROM family f CROSS JOIN authority_records r WHERE r.zone_id = ?1 AND r.parent_id = f.id
          )
-         SELECT r.id FROM authority_records r JOIN family f ON f.id = r.id
-         WHERE r.zone_id = ?1 AND r.status = 'active' AND r.expires_at > ?3 ORDER BY r.created_at, r.id"
+         SELECT r.id FROM family f CROSS JOIN authority_records r
+         WHERE r.zone_id = ?1 AND r.id = f.id AND r.status = 'active' AND r.expires_at > ?3 ORDER BY r.created_at, r.id"
     );
     let rows = tx.tx.query(&sql, params![tx.zone, of, after]).await?;
     rows.into_iter().map(|row| row.columns("authority_records").next()).collect()
@@ -73,24 +73,35 @@ pub async fn list_active_mandates(
 /// Running sessions that are anchored to a record of the holder or run as the holder's application, and those whose
 /// anchor descends from such a record.
 pub async fn list_running_sessions(tx: &mut ZoneRead<'_>, holder: Holder<'_>) -> Result<Vec<SessionRow>, StoreError> {
-    let (condition, of) = holder.condition();
-    let own = match holder {
-        Holder::Client(_) => "s.application_id = ?2",
-        Holder::Subject(_) | Holder::Zone => "?2 = ''",
-    };
     let columns: Vec<String> = sessions::COLUMNS.split(',').map(|column| format!("s.{}", column.trim())).collect();
-    // Up the line of each anchor: running sessions are few, and records are many.
-    let sql = format!(
-        "WITH RECURSIVE line (session, record) AS (
-           SELECT s.id, s.subject_record_id FROM agent_sessions s WHERE s.zone_id = ?1 AND s.capacity_until IS NOT NULL
-           UNION SELECT l.session, r.parent_id FROM line l JOIN authority_records r ON r.zone_id = ?1 AND r.id = l.record
-           WHERE r.parent_id IS NOT NULL
-         )
-         SELECT {} FROM agent_sessions s WHERE s.zone_id = ?1 AND s.capacity_until IS NOT NULL AND ({own} OR s.id IN
-           (SELECT l.session FROM line l JOIN authority_records r ON r.zone_id = ?1 AND r.id = l.record WHERE {condition}))
-         ORDER BY s.id",
-        columns.join(", ")
-    );
+    let columns = columns.join(", ");
+    let (condition, of) = holder.condition();
+    let sql = match holder {
+        // Down from what is the subject's: that is little, however many sessions run.
+        Holder::Subject(_) => format!(
+            "WITH RECURSIVE family (id) AS (
+               SELECT r.id FROM authority_records r WHERE r.zone_id = ?1 AND {condition}
+               UNION SELECT r.id FROM family f CROSS JOIN authority_records r WHERE r.zone_id = ?1 AND r.parent_id = f.id
+             )
+             SELECT {columns} FROM family f CROSS JOIN agent_sessions s
+             WHERE s.zone_id = ?1 AND s.subject_record_id = f.id AND s.capacity_until IS NOT NULL ORDER BY s.id"
+        ),
+        // Up the line of each anchor: of what runs there is little, beside all records that an application ever had.
+        Holder::Client(_) | Holder::Zone => {
+            let own = if matches!(holder, Holder::Client(_)) { "s.application_id = ?2" } else { "?2 = ''" };
+            format!(
+                "WITH RECURSIVE line (session, record) AS (
+                   SELECT s.id, s.subject_record_id FROM agent_sessions s WHERE s.zone_id = ?1 AND s.capacity_until IS NOT NULL
+                   UNION SELECT l.session, r.parent_id FROM line l CROSS JOIN authority_records r
+                   WHERE r.zone_id = ?1 AND r.id = l.record AND r.parent_id IS NOT NULL
+                 )
+                 SELECT {columns} FROM agent_sessions s WHERE s.zone_id = ?1 AND s.capacity_until IS NOT NULL AND ({own} OR s.id IN
+                   (SELECT l.session FROM line l CROSS JOIN authority_records r
+                    WHERE r.zone_id = ?1 AND r.id = l.record AND {condition}))
+                 ORDER BY s.id"
+            )
+        }
+    };
     tx.tx.query(&sql, params![tx.zone, of]).await?.into_iter().map(sessions::read).collect()
 }
 

@@ -15,6 +15,7 @@ pub mod agent_services;
 mod ahead;
 pub mod applications;
 pub mod approvals;
+mod asked;
 mod attribution;
 pub mod backup;
 pub mod clock;

@@ -189,6 +189,13 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: "",
         postgres: "",
     },
+    Migration {
+        version: 24,
+        name: "statistics",
+        shared: "",
+        sqlite: include_str!("migrations/0024_statistics.sqlite.sql"),
+        postgres: "",
+    },
 ];
 
 /// The schema version this binary writes.

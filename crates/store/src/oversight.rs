@@ -6,6 +6,7 @@ use std::time::Duration;
 use caracal_authority::record::{RecordStatus, SubjectKind};
 use caracal_authority::{ApplicationId, Timestamp};
 
+use crate::asked::Asked;
 use crate::error::StoreError;
 use crate::page::Page;
 use crate::records::{self, Provenance, RecordRow};
@@ -21,9 +22,6 @@ pub fn record_status(record: &RecordRow, now: Timestamp) -> RecordStatus {
         _ => RecordStatus::Revoked,
     }
 }
-
-/// [`record_status`] as an expression; the time is bound at ?5.
-const STATE: &str = "CASE WHEN status <> 'active' THEN 'revoked' WHEN expires_at > ?5 THEN 'active' ELSE 'expired' END";
 
 /// Which records to list; empty fields admit all.
 #[derive(Debug, Clone, Default)]
@@ -44,20 +42,25 @@ pub async fn list_records(
     filter: &RecordFilter,
     page: &Page,
 ) -> Result<Vec<RecordRow>, StoreError> {
-    let sql = format!(
-        "SELECT {} FROM authority_records WHERE zone_id = ?1
-           AND (created_at, id) < (?2, ?3)
-           AND (CAST(?4 AS TEXT) IS NULL OR {STATE} = ?4)
-           AND (CAST(?6 AS TEXT) IS NULL OR id = ?6) AND (CAST(?7 AS TEXT) IS NULL OR subject_id = ?7)
-           AND (CAST(?8 AS TEXT) IS NULL OR kind = ?8)
-         ORDER BY created_at DESC, id DESC LIMIT ?9",
-        records::COLUMNS
-    );
-    let (now, status) = (tx.now(), filter.status.map(RecordStatus::as_str));
+    let (now, at, limit) = (tx.now(), page.at(), page.limit());
     let kind = filter.kind.map(SubjectKind::as_str);
-    let (at, limit) = (page.at(), page.limit());
-    let params = params![tx.zone, at, page.id(), status, now, filter.id, filter.subject_id, kind, limit];
-    tx.tx.query(&sql, params).await?.into_iter().map(records::read).collect()
+    let mut asked = Asked::beside(params![tx.zone, at, page.id(), limit]);
+    match filter.status {
+        None => {}
+        Some(RecordStatus::Active) => asked.and("status = 'active' AND expires_at > {}", now.bind()),
+        Some(RecordStatus::Expired) => asked.and("status = 'active' AND expires_at <= {}", now.bind()),
+        Some(RecordStatus::Revoked) => asked.and("status <> {}", "active".bind()),
+    }
+    asked.and("id = {}", filter.id.bind());
+    asked.and("subject_id = {}", filter.subject_id.bind());
+    asked.and("kind = {}", kind.bind());
+    let sql = format!(
+        "SELECT {} FROM authority_records WHERE zone_id = ?1 AND (created_at, id) < (?2, ?3){}
+         ORDER BY created_at DESC, id DESC LIMIT ?4",
+        records::COLUMNS,
+        asked.conditions()
+    );
+    tx.tx.query(&sql, asked.params()).await?.into_iter().map(records::read).collect()
 }
 
 /// Which sessions to list; empty fields admit all.
@@ -99,32 +102,24 @@ pub async fn list_sessions(
     page: &Page,
 ) -> Result<Vec<SeenSession>, StoreError> {
     let columns: Vec<String> = sessions::COLUMNS.split(',').map(|column| format!("s.{}", column.trim())).collect();
-    let label = tx.tx.json_array_has("s.labels").replace("{}", "?9");
+    let (at, limit) = (page.at(), page.limit());
+    let mut asked = Asked::beside(params![tx.zone, at, page.id(), limit]);
+    asked.and("s.status = {}", filter.status.bind());
+    asked.and("s.lifecycle = {}", filter.lifecycle.bind());
+    asked.and("s.application_id = {}", filter.application_id.bind());
+    asked.and("s.parent_id = {}", filter.parent_id.bind());
+    asked.and("r.subject_id = {}", filter.subject_id.bind());
+    asked.and(&tx.tx.json_array_has("s.labels"), filter.label.bind());
     let sql = format!(
         "SELECT {}, (SELECT count(*) FROM agent_sessions c WHERE c.zone_id = ?1 AND c.parent_id = s.id),
            r.subject_id, r.kind, r.provenance
          FROM agent_sessions s LEFT JOIN authority_records r ON r.zone_id = ?1 AND r.id = s.subject_record_id
-         WHERE s.zone_id = ?1 AND (s.started_at, s.id) < (?2, ?3)
-           AND (CAST(?4 AS TEXT) IS NULL OR s.status = ?4) AND (CAST(?5 AS TEXT) IS NULL OR s.lifecycle = ?5)
-           AND (CAST(?6 AS TEXT) IS NULL OR s.application_id = ?6) AND (CAST(?7 AS TEXT) IS NULL OR s.parent_id = ?7)
-           AND (CAST(?8 AS TEXT) IS NULL OR r.subject_id = ?8) AND (CAST(?9 AS TEXT) IS NULL OR {label})
-         ORDER BY s.started_at DESC, s.id DESC LIMIT ?10",
-        columns.join(", ")
+         WHERE s.zone_id = ?1 AND (s.started_at, s.id) < (?2, ?3){}
+         ORDER BY s.started_at DESC, s.id DESC LIMIT ?4",
+        columns.join(", "),
+        asked.conditions()
     );
-    let (at, limit) = (page.at(), page.limit());
-    let params = params![
-        tx.zone,
-        at,
-        page.id(),
-        filter.status,
-        filter.lifecycle,
-        filter.application_id,
-        filter.parent_id,
-        filter.subject_id,
-        filter.label,
-        limit
-    ];
-    tx.tx.query(&sql, params).await?.into_iter().map(read_seen).collect()
+    tx.tx.query(&sql, asked.params()).await?.into_iter().map(read_seen).collect()
 }
 
 fn read_seen(row: Row) -> Result<SeenSession, StoreError> {

@@ -165,10 +165,10 @@ pub async fn revoke_with_descendants(
     // `UNION` drops what was met already, so it ends whatever the parents say.
     let sql = "WITH RECURSIVE family (id) AS (
                  SELECT id FROM authority_records WHERE zone_id = ?1 AND id = ?2
-                 UNION SELECT r.id FROM authority_records r JOIN family f ON r.parent_id = f.id WHERE r.zone_id = ?1
+                 UNION SELECT r.id FROM family f CROSS JOIN authority_records r WHERE r.zone_id = ?1 AND r.parent_id = f.id
                )
-               SELECT r.id FROM authority_records r JOIN family f ON f.id = r.id
-               WHERE r.zone_id = ?1 AND r.status = 'active' ORDER BY CASE WHEN r.id = ?2 THEN 0 ELSE 1 END, r.id";
+               SELECT r.id FROM family f CROSS JOIN authority_records r
+               WHERE r.zone_id = ?1 AND r.id = f.id AND r.status = 'active' ORDER BY CASE WHEN r.id = ?2 THEN 0 ELSE 1 END, r.id";
     let rows = tx.tx.query(sql, params![zone, id]).await?;
     let ids: Vec<AuthorityRecordId> =
         rows.into_iter().map(|row| row.columns("authority_records").next()).collect::<Result<_, _>>()?;
@@ -196,14 +196,15 @@ pub async fn list_active_of_user(
     after: Timestamp,
     limit: i64,
 ) -> Result<Vec<AuthorityRecordId>, StoreError> {
-    // Of those that are revoked already what descends is looked for, too: a page before may have revoked them.
+    // Of those that are revoked already what descends is looked for, too: a page before may have revoked them. What is sorted by is
+    // no column, so that no engine walks all records of the zone in that order to save itself the sort of these few.
     let sql = "WITH RECURSIVE family (id) AS (
                  SELECT id FROM authority_records
                    WHERE zone_id = ?1 AND subject_id = ?2 AND kind = 'user' AND expires_at > ?3
-                 UNION SELECT r.id FROM authority_records r JOIN family f ON r.parent_id = f.id WHERE r.zone_id = ?1
+                 UNION SELECT r.id FROM family f CROSS JOIN authority_records r WHERE r.zone_id = ?1 AND r.parent_id = f.id
                )
-               SELECT r.id FROM authority_records r JOIN family f ON f.id = r.id
-               WHERE r.zone_id = ?1 AND r.status = 'active' AND r.expires_at > ?3 ORDER BY r.created_at, r.id LIMIT ?4";
+               SELECT r.id FROM family f CROSS JOIN authority_records r
+               WHERE r.zone_id = ?1 AND r.id = f.id AND r.status = 'active' AND r.expires_at > ?3 ORDER BY r.created_at + 0, r.id LIMIT ?4";
     let rows = tx.tx.query(sql, params![tx.zone, subject, after, limit]).await?;
     rows.into_iter().map(|row| row.columns("authority_records").next()).collect()
 }

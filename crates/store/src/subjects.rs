@@ -4,6 +4,7 @@
 use caracal_authority::record::SubjectKind;
 use caracal_authority::{AgentSessionId, ApplicationId, ConnectionId, ProviderId, Timestamp};
 
+use crate::asked::Asked;
 use crate::error::StoreError;
 use crate::page::Page;
 use crate::records::Provenance;
@@ -55,25 +56,32 @@ impl SubjectFilter {
 
 /// Subjects of the zone, seen last first.
 pub async fn list(tx: &mut ZoneRead<'_>, filter: &SubjectFilter, page: &Page) -> Result<Vec<Subject>, StoreError> {
-    let sql = r"SELECT s.subject_id, s.is_user, a.name, s.total, s.active, s.revoked, s.first_seen, s.last_seen, s.last_revoked,
+    let (now, kind, pattern) = (tx.now(), filter.kind.map(SubjectKind::as_str), filter.pattern());
+    let (at, limit) = (page.at(), page.limit());
+    let mut of_records = Asked::beside(params![tx.zone, now, at, page.id(), limit]);
+    of_records.and("subject_id = {}", filter.id.bind());
+    let mut asked = Asked::beside(of_records.params());
+    asked.and("CASE WHEN s.is_user = 1 THEN 'user' ELSE 'application' END = {}", kind.bind());
+    asked.and(r"(lower(s.subject_id) LIKE {} ESCAPE '\' OR lower(a.name) LIKE {} ESCAPE '\')", pattern.bind());
+    let sql = format!(
+        "SELECT s.subject_id, s.is_user, a.name, s.total, s.active, s.revoked, s.first_seen, s.last_seen, s.last_revoked,
           (SELECT p.provenance FROM authority_records p
-           WHERE p.zone_id = ?1 AND p.subject_id = s.subject_id AND p.provenance IS NOT NULL
-           ORDER BY p.created_at DESC, p.id DESC LIMIT 1)
+           WHERE p.zone_id = ?1 AND p.created_at = s.vouched_at AND p.subject_id = s.subject_id AND p.provenance IS NOT NULL
+           ORDER BY p.id DESC LIMIT 1)
         FROM (SELECT subject_id, max(CASE WHEN kind = 'user' THEN 1 ELSE 0 END) AS is_user, count(*) AS total,
                 sum(CASE WHEN status = 'active' AND expires_at > ?2 THEN 1 ELSE 0 END) AS active,
                 sum(CASE WHEN status = 'revoked' THEN 1 ELSE 0 END) AS revoked,
-                min(created_at) AS first_seen, max(created_at) AS last_seen, max(revoked_at) AS last_revoked
-              FROM authority_records WHERE zone_id = ?1 AND (CAST(?3 AS TEXT) IS NULL OR subject_id = ?3)
+                min(created_at) AS first_seen, max(created_at) AS last_seen, max(revoked_at) AS last_revoked,
+                max(CASE WHEN provenance IS NOT NULL THEN created_at END) AS vouched_at
+              FROM authority_records WHERE zone_id = ?1{}
               GROUP BY subject_id) s
         LEFT JOIN applications a ON a.zone_id = ?1 AND a.id = s.subject_id
-        WHERE (s.last_seen, s.subject_id) < (?4, ?5)
-          AND (CAST(?6 AS TEXT) IS NULL OR CASE WHEN s.is_user = 1 THEN 'user' ELSE 'application' END = ?6)
-          AND (CAST(?7 AS TEXT) IS NULL OR lower(s.subject_id) LIKE ?7 ESCAPE '\' OR lower(a.name) LIKE ?7 ESCAPE '\')
-        ORDER BY s.last_seen DESC, s.subject_id DESC LIMIT ?8";
-    let (now, kind, pattern) = (tx.now(), filter.kind.map(SubjectKind::as_str), filter.pattern());
-    let (at, limit) = (page.at(), page.limit());
-    let params = params![tx.zone, now, filter.id, at, page.id(), kind, pattern, limit];
-    tx.tx.query(sql, params).await?.into_iter().map(read).collect()
+        WHERE (s.last_seen, s.subject_id) < (?3, ?4){}
+        ORDER BY s.last_seen DESC, s.subject_id DESC LIMIT ?5",
+        of_records.conditions(),
+        asked.conditions()
+    );
+    tx.tx.query(&sql, asked.params()).await?.into_iter().map(read).collect()
 }
 
 fn read(row: Row) -> Result<Subject, StoreError> {
@@ -103,9 +111,13 @@ pub async fn list_active_connections(
     tx: &mut ZoneRead<'_>,
     subject: Option<&str>,
 ) -> Result<Vec<ConnectionId>, StoreError> {
-    let sql = "SELECT id FROM provider_connections
-               WHERE zone_id = ?1 AND status = 'active' AND (CAST(?2 AS TEXT) IS NULL OR subject_id = ?2) ORDER BY id";
-    let rows = tx.tx.query(sql, params![tx.zone, subject]).await?;
+    let mut asked = Asked::beside(params![tx.zone]);
+    asked.and("subject_id = {}", subject.bind());
+    let sql = format!(
+        "SELECT id FROM provider_connections WHERE zone_id = ?1 AND status = 'active'{} ORDER BY id",
+        asked.conditions()
+    );
+    let rows = tx.tx.query(&sql, asked.params()).await?;
     rows.into_iter().map(|row| row.columns("provider_connections").next()).collect()
 }
 

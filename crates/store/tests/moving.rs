@@ -31,7 +31,8 @@ type Column = (String, String, bool, bool);
 
 fn tables(connection: &rusqlite::Connection) -> BTreeMap<String, Vec<Column>> {
     let sql = "SELECT t.name, c.name, c.type, c.\"notnull\" = 0, c.pk > 0 FROM sqlite_schema t
-               JOIN pragma_table_info(t.name) c WHERE t.type = 'table' AND t.name <> 'schema_migrations'";
+               JOIN pragma_table_info(t.name) c WHERE t.type = 'table' AND t.name <> 'schema_migrations'
+               AND substr(t.name, 1, 7) <> 'sqlite_'";
     let mut tables: BTreeMap<String, Vec<Column>> = BTreeMap::new();
     let mut statement = connection.prepare(sql).unwrap();
     let rows = statement

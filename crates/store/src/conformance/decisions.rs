@@ -6,14 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use caracal_authority::ZoneId;
 
 use super::Make;
-use super::fixtures::{Held, at, fresh, id, zone};
+use super::fixtures::{Held, at, crowd, fresh, id, looked_at, zone};
 use crate::error::StoreError;
-use crate::sqlite::work;
+use crate::holdings::{self, Holder};
 use crate::store::{Snapshot, Store};
-use crate::tx::{Engine, Tx};
-use crate::value::{Bind, params};
 use crate::version::ZoneVersion;
-use crate::{Named, delegations, deployment, records, sealed_secrets, sessions, used_mandates};
+use crate::{Named, delegation_reads, delegations, deployment, records, sealed_secrets, sessions, used_mandates};
 
 /// Commits something under the condition that the decision made at `version` still holds; says whether it did.
 async fn mint(store: &Store, zone: &ZoneId, version: ZoneVersion, jti: &str) -> bool {
@@ -240,51 +238,6 @@ pub async fn upkeep_takes_no_authority_away(make: Make) {
     assert_eq!(raised.unwrap(), 1);
 }
 
-/// What the engine looked at for this transaction so far: steps of the embedded one, rows of a server.
-async fn looked_at(tx: &mut Tx) -> i64 {
-    if matches!(tx.engine, Engine::Sqlite(_)) {
-        return work::done();
-    }
-    let sql = "SELECT CAST(sum(seq_tup_read + COALESCE(idx_tup_fetch, 0)) AS BIGINT) FROM pg_stat_xact_user_tables";
-    tx.query_one(sql, &[]).await.unwrap().unwrap().columns("statistics").next().unwrap()
-}
-
-/// Live sessions, their records, and what is delegated to each of them, in chains of two.
-async fn crowd(store: &Store, from: i64, to: i64) {
-    let numbers = "WITH RECURSIVE n (i) AS
-        (SELECT CAST(?1 AS BIGINT) UNION ALL SELECT i + 1 FROM n WHERE i < CAST(?2 AS BIGINT))";
-    let added: Result<(), StoreError> = store
-        .commit(&zone("z-1"), (numbers, from, to), |tx, (numbers, from, to)| {
-            Box::pin(async move {
-                for insert in [
-                    "INSERT INTO authority_records (zone_id, id, kind, subject_id, client_id, use_class, jti, status, expires_at,
-                       created_at) NUMBERS SELECT 'z-1', 'r-' || i, 'application', 'app-1', 'app-1', 'subject', 'j-' || i, 'active',
-                       4000000000000000, i FROM n",
-                    "INSERT INTO agent_sessions (zone_id, id, application_id, subject_record_id, lifecycle, labels, metadata,
-                       status, depth, ttl_seconds, started_at, last_active_at, lease_generation, updated_at, capacity_until)
-                       NUMBERS SELECT 'z-1', 's-' || i, 'app-1', 'r-' || i, 'task', '[]', '{}', 'active', 0, 60, i, i, 0, i,
-                       4000000000000000 FROM n",
-                    "INSERT INTO delegation_edges (zone_id, id, source_session_id, target_session_id, issuer_application_id,
-                       receiver_application_id, parent_edge_id, mirrored, scopes, constraints_json, status, expires_at,
-                       edge_version, created_at) NUMBERS SELECT 'z-1', 'e-' || i, 's-' || (i - i % 2), 's-' || i, 'app-1', 'app-1',
-                       CASE WHEN i % 2 = 1 THEN 'e-' || (i - 1) ELSE NULL END, 0, '[]', '{}', 'active', 4000000000000000, 1, i
-                       FROM n",
-                ] {
-                    tx.tx.append(&insert.replace("NUMBERS", numbers), params![*from, *to]).await?;
-                }
-                if !tx.tx.is_embedded() {
-                    // What its upkeep does in its own time, and the runtime role may not.
-                    for sql in ["RESET ROLE", "ANALYZE", "SET ROLE caracal_runtime"] {
-                        tx.tx.append(sql, &[]).await?;
-                    }
-                }
-                Ok(())
-            })
-        })
-        .await;
-    added.unwrap();
-}
-
 /// A zone in which much has been granted decides as fast as a new one.
 pub async fn a_decision_looks_at_what_it_names_however_much_else_there_is(make: Make) {
     let fresh = fresh(make).await;
@@ -313,6 +266,49 @@ pub async fn a_decision_looks_at_what_it_names_however_much_else_there_is(make: 
         let embedded = snapshot.deployment().tx().is_embedded();
         let looked_at = looked_at(snapshot.deployment().tx()).await;
         costs.push(if embedded { looked_at - before } else { looked_at });
+    }
+    assert!(costs[0] > 0 && costs[1] <= costs[0] + costs[0] / 4, "{costs:?}");
+}
+
+/// What falls with a user, a record or an edge is found by what hangs on it, however much else stands in the zone.
+pub async fn taking_back_looks_at_what_falls_however_much_else_there_is(make: Make) {
+    let fresh = fresh(make).await;
+    let store = &fresh.store;
+    let z = zone("z-1");
+    let mut costs = Vec::new();
+    for (from, to) in [(0, 9), (10, 3_000)] {
+        crowd(store, from, to).await;
+        let changed: Result<(), StoreError> = store
+            .commit(&z, (), |tx, ()| {
+                Box::pin(async move {
+                    let of_a_user = "UPDATE authority_records SET subject_id = 'user-1', kind = 'user'
+                                     WHERE zone_id = 'z-1' AND id = 'r-4'";
+                    tx.tx.append(of_a_user, &[]).await?;
+                    let below = "UPDATE authority_records SET parent_id = 'r-4' WHERE zone_id = 'z-1' AND id = 'r-5'";
+                    tx.tx.append(below, &[]).await?;
+                    Ok(())
+                })
+            })
+            .await;
+        changed.unwrap();
+        // What it prepares counts once.
+        for is_counted in [false, true] {
+            let mut snapshot = store.snapshot().await.unwrap();
+            let before = looked_at(snapshot.deployment().tx()).await;
+            let mut read = snapshot.zone(&z);
+            let of_user = records::list_active_of_user(&mut read, "user-1", at(0), 10).await.unwrap();
+            assert_eq!(of_user, [id!("r-4"), id!("r-5")]);
+            let held = Holder::Subject("user-1");
+            assert_eq!(holdings::list_active_records(&mut read, held, at(0)).await.unwrap(), of_user);
+            let running = holdings::list_running_sessions(&mut read, held).await.unwrap();
+            assert_eq!(running.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(), ["s-4", "s-5"]);
+            let reached = delegation_reads::list_live_downstream(&mut read, &id!("e-3")).await.unwrap();
+            assert_eq!(reached.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(), ["e-3"]);
+            let anchors = delegation_reads::list_records_downstream(&mut read, &id!("e-3")).await.unwrap();
+            assert_eq!(anchors, [id!("r-3")]);
+            let cost = looked_at(snapshot.deployment().tx()).await - before;
+            costs.extend(is_counted.then_some(cost));
+        }
     }
     assert!(costs[0] > 0 && costs[1] <= costs[0] + costs[0] / 4, "{costs:?}");
 }

@@ -11,7 +11,10 @@ use super::{Fresh, Make};
 use crate::attribution::Attribution;
 use crate::clock::ManualClock;
 use crate::error::StoreError;
+use crate::sqlite::work;
 use crate::store::Store;
+use crate::tx::{Engine, Tx};
+use crate::value::{Bind, params};
 
 /// When the clock of every case stands at first.
 pub(super) fn start() -> Timestamp {
@@ -107,4 +110,49 @@ impl Held {
             done.await.unwrap().unwrap();
         }
     }
+}
+
+/// What the engine looked at for this transaction so far: steps of the embedded one, rows of a server.
+pub(super) async fn looked_at(tx: &mut Tx) -> i64 {
+    if matches!(tx.engine, Engine::Sqlite(_)) {
+        return work::done();
+    }
+    let sql = "SELECT CAST(sum(seq_tup_read + COALESCE(idx_tup_fetch, 0)) AS BIGINT) FROM pg_stat_xact_user_tables";
+    tx.query_one(sql, &[]).await.unwrap().unwrap().columns("statistics").next().unwrap()
+}
+
+/// Live sessions, their records, and what is delegated to each of them, in chains of two.
+pub(super) async fn crowd(store: &Store, from: i64, to: i64) {
+    let numbers = "WITH RECURSIVE n (i) AS
+        (SELECT CAST(?1 AS BIGINT) UNION ALL SELECT i + 1 FROM n WHERE i < CAST(?2 AS BIGINT))";
+    let added: Result<(), StoreError> = store
+        .commit(&zone("z-1"), (numbers, from, to), |tx, (numbers, from, to)| {
+            Box::pin(async move {
+                for insert in [
+                    "INSERT INTO authority_records (zone_id, id, kind, subject_id, client_id, use_class, jti, status, expires_at,
+                       created_at) NUMBERS SELECT 'z-1', 'r-' || i, 'application', 'app-1', 'app-1', 'subject', 'j-' || i, 'active',
+                       4000000000000000, i FROM n",
+                    "INSERT INTO agent_sessions (zone_id, id, application_id, subject_record_id, lifecycle, labels, metadata,
+                       status, depth, ttl_seconds, started_at, last_active_at, lease_generation, updated_at, capacity_until)
+                       NUMBERS SELECT 'z-1', 's-' || i, 'app-1', 'r-' || i, 'task', '[]', '{}', 'active', 0, 60, i, i, 0, i,
+                       4000000000000000 FROM n",
+                    "INSERT INTO delegation_edges (zone_id, id, source_session_id, target_session_id, issuer_application_id,
+                       receiver_application_id, parent_edge_id, mirrored, scopes, constraints_json, status, expires_at,
+                       edge_version, created_at) NUMBERS SELECT 'z-1', 'e-' || i, 's-' || (i - i % 2), 's-' || i, 'app-1', 'app-1',
+                       CASE WHEN i % 2 = 1 THEN 'e-' || (i - 1) ELSE NULL END, 0, '[]', '{}', 'active', 4000000000000000, 1, i
+                       FROM n",
+                ] {
+                    tx.tx.append(&insert.replace("NUMBERS", numbers), params![*from, *to]).await?;
+                }
+                if !tx.tx.is_embedded() {
+                    // What its upkeep does in its own time, and the runtime role may not.
+                    for sql in ["RESET ROLE", "ANALYZE", "SET ROLE caracal_runtime"] {
+                        tx.tx.append(sql, &[]).await?;
+                    }
+                }
+                Ok(())
+            })
+        })
+        .await;
+    added.unwrap();
 }

@@ -72,6 +72,7 @@ macro_rules! conformance_suite {
                 what_takes_authority_away_voids_decisions_of_its_zone
                 what_only_adds_voids_no_decision
                 a_decision_looks_at_what_it_names_however_much_else_there_is
+                taking_back_looks_at_what_falls_however_much_else_there_is
                 a_change_that_ran_counts_before_it_is_committed
                 no_decision_outlives_a_change_of_its_facts
                 upkeep_takes_no_authority_away
@@ -99,6 +100,7 @@ macro_rules! conformance_suite {
             pages = pages {
                 rows_of_one_instant_are_each_on_one_page
                 a_page_costs_the_same_wherever_it_lies
+                a_filtered_list_costs_what_it_finds
             }
             repositories = repositories {
                 zones_come_back_as_stored

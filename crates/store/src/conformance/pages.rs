@@ -5,14 +5,15 @@ use std::collections::BTreeSet;
 use caracal_authority::Timestamp;
 
 use super::Make;
-use super::fixtures::{at, fresh, id, start, zone};
+use super::fixtures::{at, crowd, fresh, id, looked_at, start, zone};
 use super::repositories::samples;
 use crate::error::StoreError;
 use crate::evidence::{EvidenceFilter, EvidenceRow};
+use crate::oversight::{self, RecordFilter, SessionFilter};
 use crate::page::{Page, Position};
 use crate::resources::ResourceFilter;
 use crate::sqlite::work;
-use crate::tx::{Engine, Tx};
+use crate::subjects::{self, SubjectFilter};
 use crate::value::{Bind, params};
 use crate::zones::ZoneFilter;
 use crate::{
@@ -150,17 +151,6 @@ pub async fn rows_of_one_instant_are_each_on_one_page(make: Make) {
 /// So many applications, and as many that are archived and newer.
 const MANY: i64 = 10_000;
 
-/// What the engine looked at for this transaction so far: steps of the embedded one, rows of a server.
-async fn looked_at(tx: &mut Tx) -> i64 {
-    if matches!(tx.engine, Engine::Sqlite(_)) {
-        return work::done();
-    }
-    let sql = "SELECT CAST(sum(seq_tup_read + COALESCE(idx_tup_fetch, 0)) AS BIGINT) FROM pg_stat_xact_user_tables
-               WHERE relname = 'applications'";
-    let row = tx.query_one(sql, &[]).await.unwrap().unwrap();
-    row.columns("applications").next().unwrap()
-}
-
 /// The last of ten thousand applications are as quickly found as the first, however many others are archived.
 pub async fn a_page_costs_the_same_wherever_it_lies(make: Make) {
     let fresh = fresh(make).await;
@@ -206,4 +196,49 @@ pub async fn a_page_costs_the_same_wherever_it_lies(make: Make) {
         let (least, most) = (*costs.iter().min().unwrap(), *costs.iter().max().unwrap());
         assert!(least > 0 && most <= least + least / 4, "archived {archived}: {costs:?}");
     }
+}
+
+/// Who asks for the little that is one subject's, or one session's, does not pay for the rest of the zone.
+pub async fn a_filtered_list_costs_what_it_finds(make: Make) {
+    let fresh = fresh(make).await;
+    crowd(&fresh.store, 0, 3_000).await;
+    let added: Result<(), StoreError> = fresh
+        .store
+        .commit(&zone("z-1"), (), |tx, ()| {
+            Box::pin(async move {
+                // Older than all others, where a walk through the list comes to it last.
+                let of_one = "UPDATE authority_records SET subject_id = 'one' WHERE zone_id = 'z-1' AND id = 'r-1'";
+                tx.tx.append(of_one, &[]).await?;
+                let child = "UPDATE agent_sessions SET parent_id = 's-7', application_id = 'app-2'
+                             WHERE zone_id = 'z-1' AND id = 's-1'";
+                tx.tx.append(child, &[]).await?;
+                Ok(())
+            })
+        })
+        .await;
+    added.unwrap();
+    let (of_zone, page) = (zone("z-1"), Page::first(10));
+    let text = |text: &str| Some(text.to_owned());
+    let filter = SessionFilter { parent_id: text("s-7"), ..SessionFilter::default() };
+    let mut costs = Vec::new();
+    // Once to be prepared, then counted.
+    for is_counted in [false, true] {
+        let mut snapshot = fresh.store.snapshot().await.unwrap();
+        let before = looked_at(snapshot.deployment().tx()).await;
+        let found = oversight::list_sessions(&mut snapshot.zone(&of_zone), &filter, &page).await.unwrap();
+        assert_eq!(found.iter().map(|row| row.session.id.as_str()).collect::<Vec<_>>(), ["s-1"]);
+        costs.extend(is_counted.then_some(looked_at(snapshot.deployment().tx()).await - before));
+        let before = looked_at(snapshot.deployment().tx()).await;
+        let filter = RecordFilter { subject_id: text("one"), ..RecordFilter::default() };
+        let found = oversight::list_records(&mut snapshot.zone(&of_zone), &filter, &page).await.unwrap();
+        assert_eq!(found.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(), ["r-1"]);
+        costs.extend(is_counted.then_some(looked_at(snapshot.deployment().tx()).await - before));
+        let before = looked_at(snapshot.deployment().tx()).await;
+        let filter = SubjectFilter { id: text("one"), ..SubjectFilter::default() };
+        let found = subjects::list(&mut snapshot.zone(&of_zone), &filter, &page).await.unwrap();
+        assert_eq!(found.iter().map(|row| (row.id.as_str(), row.total)).collect::<Vec<_>>(), [("one", 1)]);
+        costs.extend(is_counted.then_some(looked_at(snapshot.deployment().tx()).await - before));
+    }
+    // Steps of the embedded engine, which takes some for each row and statement; rows of a server.
+    assert!(costs.iter().all(|cost| (0..1_500).contains(cost)), "{costs:?}");
 }
