@@ -3,6 +3,8 @@
 //! first one's STS over the signed exchange.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[path = "exchange/cost.rs"]
+mod cost;
 mod support;
 
 use caracal_testkit::{Database, Postgres, Redis};
