@@ -127,7 +127,8 @@ async fn cost(
     }
     let mut least: Option<Cost> = None;
     for (number, mandate) in mandates.iter().enumerate() {
-        let (before, (before_gateway, exchanges, persisted)) = (of_sts(http, sts).await, of_gateway(http, gateway).await);
+        let (before, (before_gateway, exchanges, persisted)) =
+            (of_sts(http, sts).await, of_gateway(http, gateway).await);
         let measuring = async {
             let go = arrivals.recv().await.unwrap();
             let (sts, (gateway, ..)) = (of_sts(http, sts).await, of_gateway(http, gateway).await);
@@ -178,10 +179,7 @@ fn counts((verifications, signatures, marks, commits): (u64, u64, u64, u64)) -> 
 
 /// Where everything is one process, both count what is the process's; the Gateway has neither signatures nor marks.
 fn in_one_process() -> Cost {
-    Cost {
-        sts: [counts((1, 1, 1, 1)), counts((1, 1, 1, 2))],
-        gateway: [counts((1, 0, 0, 1)), counts((1, 0, 0, 2))],
-    }
+    Cost { sts: [counts((1, 1, 1, 1)), counts((1, 1, 1, 2))], gateway: [counts((1, 0, 0, 1)), counts((1, 0, 0, 2))] }
 }
 
 #[tokio::test(flavor = "multi_thread")]
