@@ -3,6 +3,8 @@
 //! first one's STS over the signed exchange.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[path = "exchange/cost.rs"]
+mod cost;
 mod support;
 
 use caracal_testkit::{Database, Postgres, Redis};
@@ -160,6 +162,8 @@ impl World {
         (self.application, self.client_secret) = (application.text("id"), application.text("client_secret"));
         let mut grants = serde_json::Map::new();
         let names = (0..kinds().len()).map(resource);
+        let operations = ["/notes%20x", "/items/{id}", "/files/**"]
+            .map(|path| json!({"method": "GET", "path": path, "scope": "notes:read"}));
         for (number, (kind, config)) in kinds().into_iter().enumerate() {
             let provider = json!({"name": format!("p{number}"), "kind": kind, "config_json": config});
             let provider = self.post(&format!("{base}/providers"), provider).await.text("id");
@@ -169,7 +173,7 @@ impl World {
                 json!({
                     "identifier": resource(number), "upstream_url": upstream, "credential_provider_id": provider,
                     "scopes": ["notes:read"],
-                    "operations": [{"method": "GET", "path": "/notes%20x", "scope": "notes:read"}]
+                    "operations": operations
                 }),
             )
             .await;
@@ -295,6 +299,17 @@ async fn every_kind_of_credential_and_every_denial_is_the_same_from_both() {
     assert_eq!(seen, refusal(403, "access_denied", "policy denied (mandate_target_mismatch)"));
     let seen = world.both("/notes%20x", "resource://nowhere", &first).await.refusal();
     assert_eq!(seen, refusal(403, "access_denied", "policy denied"));
+    // Templates are matched with the bytes that go upstream.
+    for path in ["/items/a%20b;v=1", "/items/%41", "/files/a/b%3Fc/"] {
+        let seen = world.both(path, &first, &first).await;
+        assert!(seen.status == 200 && seen.body.starts_with(&format!("GET /base/0{path}?")), "{path}: {seen:?}");
+    }
+    for path in ["/items/a%2Fb", "/items/..;x", "/files/a%2fb", "/%69tems/a"] {
+        let seen = world.both(path, &first, &first).await.refusal();
+        assert_eq!((seen.0, seen.1.as_str()), (403, "operation_not_permitted"), "{path}");
+    }
+    let traversal = refusal(400, "invalid_token", "path traversal not permitted");
+    assert_eq!(world.both("/items/%2e%2e", &first, &first).await.refusal(), traversal);
     // Used through one, presented to the other.
     let gateways = [&world.everything, &world.remote];
     let mut replays = Vec::new();

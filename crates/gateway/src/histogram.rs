@@ -40,6 +40,11 @@ impl Histogram {
         self.sum_micros.fetch_add(micros, Ordering::Relaxed);
     }
 
+    /// How many were observed.
+    pub(crate) fn count(&self) -> u64 {
+        self.buckets.iter().chain([&self.beyond]).map(|bucket| bucket.load(Ordering::Relaxed)).sum()
+    }
+
     /// Appends its lines in Prometheus text.
     pub(crate) fn write(&self, text: &mut String, name: &str, help: &str) {
         // Writing to a string does not fail.
@@ -81,5 +86,6 @@ mod tests {
         assert_eq!(value("bucket{le=\"30\"}"), "4");
         assert_eq!((value("bucket{le=\"+Inf\"}"), value("count")), ("5".to_owned(), "5".to_owned()));
         assert_eq!(value("sum"), "30.042002");
+        assert_eq!(histogram.count(), 5);
     }
 }

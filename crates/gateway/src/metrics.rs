@@ -100,6 +100,9 @@ pub(crate) struct Gauges {
     /// Where there is a gate.
     pub(crate) work: Option<Counts>,
     pub(crate) connections: Connections,
+    pub(crate) verifications: u64,
+    pub(crate) commits: u64,
+    pub(crate) changes: u64,
 }
 
 const COUNTER: &str = "counter";
@@ -129,7 +132,7 @@ impl Metrics {
 
     /// Every series of one number: the contract's in its order, then ours.
     #[rustfmt::skip]
-    fn series(&self, now: &Gauges) -> [Series; 40] {
+    fn series(&self, now: &Gauges) -> [Series; 44] {
         [
             ("requests_total", COUNTER, self.requests.get(), "Proxied requests received."),
             ("requests_allowed_total", COUNTER, self.allowed.get(), "Responses relayed."),
@@ -171,6 +174,10 @@ impl Metrics {
             ("revocation_propagation_seconds", GAUGE, now.propagation_seconds, "Age of the last message when applied."),
             ("calls_open", GAUGE, self.open.get(), "Permitted calls that have not ended."),
             ("websockets_open", GAUGE, self.websockets.get(), "Those of them that are WebSockets."),
+            ("sts_exchanges_total", COUNTER, self.exchanges.count(), "Exchanges, whatever came of them."),
+            ("signature_verifications_total", COUNTER, now.verifications, "Signatures of mandates that this process worked out."),
+            ("store_commits_total", COUNTER, now.commits, "Commits of this process's store."),
+            ("store_changes_total", COUNTER, now.changes, "Changes made durable; several may share a commit."),
         ]
     }
 

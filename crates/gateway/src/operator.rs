@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use caracal_crypto::constant_time_eq;
+use caracal_crypto::{constant_time_eq, jws};
 use caracal_http::{PeerAddr, Profile, RequestId, health};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
@@ -109,6 +109,9 @@ fn gauges(gateway: &Gateway) -> Gauges {
         feed: gateway.feed.get().map(|counts| counts()).unwrap_or_default(),
         work: gateway.gate.get().map(|gate| gate.counts()),
         connections: gateway.store.connections(),
+        verifications: jws::verifications(),
+        commits: gateway.store.commits(),
+        changes: gateway.store.changes(),
     }
 }
 

@@ -473,6 +473,7 @@ impl Case<'_> {
             }
             Err(other) => return Err(Unsettled::by(other)),
         };
+        self.count_use();
         match grant.spending() {
             Some(Spending::Spend(_)) => self.sts.metrics.consumed.up(),
             Some(Spending::Reissue { .. }) => self.sts.metrics.reissued.up(),
@@ -508,6 +509,7 @@ impl Case<'_> {
         let raised = raise.row.id.clone();
         match commit::raise(&self.sts.store, &self.request.zone, raise).await {
             Ok(hold) => {
+                self.count_use();
                 if hold.id == raised {
                     self.sts.metrics.issued.up();
                 }
@@ -533,6 +535,13 @@ impl Case<'_> {
             event.metadata.set("reissued", true);
         }
         Ok(Some(event))
+    }
+
+    /// Takes note that it is used up, which is durable.
+    fn count_use(&self) {
+        if self.used().is_some() {
+            self.sts.metrics.used_up.up();
+        }
     }
 
     /// The one-shot mandate that this exchange uses up, whatever becomes of it.
@@ -609,7 +618,9 @@ impl Case<'_> {
             evidence,
             request_id: self.request_id.to_owned(),
         };
-        commit::deny(&self.sts.store, &self.request.zone, denial).await
+        commit::deny(&self.sts.store, &self.request.zone, denial).await?;
+        self.count_use();
+        Ok(())
     }
 
     fn account(&self) -> Account<'_> {

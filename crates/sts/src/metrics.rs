@@ -58,6 +58,8 @@ pub(crate) struct Metrics {
     pub(crate) decisions_refused: Counter,
     /// Requests without a credential that came too often.
     pub(crate) public_limited: Counter,
+    /// One-shot mandates whose use is durable.
+    pub(crate) used_up: Counter,
 }
 
 /// How often something was done, how often it failed, and how long it took in all.
@@ -150,7 +152,7 @@ impl Metrics {
         self.refused.up();
     }
 
-    fn series(&self) -> [Series; 18] {
+    fn series(&self) -> [Series; 19] {
         [
             ("graph_traversals_total", "Delegation lineages read.", self.traversals.get()),
             (
@@ -167,6 +169,7 @@ impl Metrics {
                 "Credentials that workloads asked for and did not get.",
                 self.withheld.get(),
             ),
+            ("mandates_used_total", "Presented mandates that were used up.", self.used_up.get()),
             ("exchanges_redecided_total", "Decisions made anew because their zone had moved.", self.redecided.get()),
             ("introspections_total", "Mandates asked after.", self.introspections.get()),
             (

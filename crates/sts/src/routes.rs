@@ -11,6 +11,7 @@ use axum::routing::{get, post};
 use caracal_authority::ZoneId;
 use caracal_authority::exchange::Refusal;
 use caracal_authority::resource::UpstreamCall;
+use caracal_crypto::jws::verifications;
 use caracal_crypto::{SecretText, chance, constant_time_eq};
 use caracal_http::form::{self, Form, FormError};
 use caracal_http::limits::{Source, Verdict};
@@ -438,6 +439,7 @@ impl Sts {
         let (commits, changes, round_trips) = (self.store.commits(), self.store.changes(), self.store.round_trips());
         let secrets = [
             ("signatures_total", "Mandates signed.", self.keys.signatures()),
+            ("signature_verifications_total", "Signatures of mandates that this process worked out.", verifications()),
             ("store_commits_total", "Commits of this process's store.", commits),
             ("store_changes_total", "Changes made durable; several may share a commit.", changes),
             ("store_round_trips_total", "Waits of this process for its database server.", round_trips),

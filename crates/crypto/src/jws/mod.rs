@@ -24,6 +24,7 @@ mod wycheproof;
 pub use foreign::{ForeignAlg, ForeignHeader, ForeignHeaderFault, ForeignKeySet};
 pub use key::{BadSignature, NotASigningKey, NotOnCurve, PublicKey, SignError, SigningKey};
 pub use keyset::{Jwk, Jwks, KeySet, UnusableKeySet};
+pub use proven::verifications;
 pub use token::{MalformedToken, Part, UnverifiedToken};
 
 /// The only algorithm, as it stands in headers and keys.

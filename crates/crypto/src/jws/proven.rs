@@ -9,6 +9,7 @@
 
 use std::collections::HashSet;
 use std::mem;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use ring::digest;
@@ -19,6 +20,19 @@ use super::key::PublicKey;
 const GENERATION: usize = 4_096;
 
 static PROVEN: LazyLock<Mutex<Proven>> = LazyLock::new(Mutex::default);
+
+/// Signatures of mandates that were worked out, valid or not.
+static WORKED_OUT: AtomicU64 = AtomicU64::new(0);
+
+/// How many signatures of mandates this process has worked out since it was started, valid or not. What was remembered is not
+/// among them: it cost nothing.
+pub fn verifications() -> u64 {
+    WORKED_OUT.load(Ordering::Relaxed)
+}
+
+pub(super) fn count() {
+    WORKED_OUT.fetch_add(1, Ordering::Relaxed);
+}
 
 #[derive(Default)]
 struct Proven {

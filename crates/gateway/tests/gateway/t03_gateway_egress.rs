@@ -1,12 +1,15 @@
 //! Where calls may go (gateway.md §14, README D9; properties 2, 6, 10, 18).
 
+use std::time::Duration;
+
 use caracal_crypto::Secret;
 use caracal_gateway::{Directive, GatewayConfig};
 use serde_json::json;
+use tokio::time::timeout;
 
 use crate::sts::Said;
 use crate::upstream::Upstream;
-use crate::world::{World, config, to};
+use crate::world::{SILENT, World, config, to};
 
 fn not_addressable() -> (u16, String, String) {
     (502, "internal_error".to_owned(), "upstream not addressable".to_owned())
@@ -66,6 +69,20 @@ async fn a_name_is_judged_at_every_connection_not_once() {
     world.names.point("rebinds.test", &["169.254.169.254"]);
     assert_eq!(world.get("/x").await.refusal(), not_addressable());
     assert_eq!(upstream.connections(), 1);
+}
+
+/// The deadline is the resolver's own: the one for the upstream's answer is far away.
+#[tokio::test]
+async fn a_name_server_that_never_answers_costs_the_resolvers_deadline_and_is_no_timeout_of_the_upstream() {
+    let far = Duration::from_secs(600);
+    let config = GatewayConfig { upstream_timeout: far, read_timeout: 2 * far, ..config() };
+    let world = World::with(config, |_| Said::Go(to(format!("http://{SILENT}/")))).await;
+    let request = world.request("GET", "/x", "X-Request-Id: r-1\r\n").await;
+    let answer = timeout(Duration::from_secs(10), world.ask(&request)).await.expect("an answer in time");
+    assert_eq!(answer.refusal(), not_addressable());
+    let event = world.events("r-1", 1).await.remove(0);
+    assert_eq!((event.decision.as_str(), event.evaluation_status.as_str()), ("allow", "upstream_rejected"));
+    assert!(event.diagnostics.contains("no answer in time"), "{}", event.diagnostics);
 }
 
 #[tokio::test]

@@ -1,6 +1,13 @@
 //! Paths and queries: what was authorised is what is sent (gateway.md §2.1, §7, §15.1; README D18, D21; properties 2,
 //! 11, 12).
 
+use caracal_authority::resource::{
+    Operation, OperationEnforcement, Resource, ResourceIdentifier, ResourceRef, UpstreamCall, operation_floor,
+};
+use caracal_authority::scope::{Scope, Scopes};
+use caracal_authority::{ResourceId, ZoneId};
+use caracal_gateway::ExchangeRefusal;
+use http::StatusCode;
 use serde_json::json;
 
 use crate::sts::Said;
@@ -104,6 +111,100 @@ async fn the_path_that_is_authorised_is_sent_byte_for_byte() {
         assert_eq!(world.sts.asked().last().unwrap().path, target);
         assert_eq!(upstream.received().last().unwrap().target, target);
     }
+}
+
+/// A resource with templates, judged as the STS judges it.
+fn templated() -> Resource {
+    let operation = |path: &str| Operation {
+        method: "GET".to_owned(),
+        path: path.to_owned(),
+        scope: Scope::parse("items:read").unwrap(),
+    };
+    Resource {
+        zone: ZoneId::parse("z-1").unwrap(),
+        name: ResourceRef {
+            id: ResourceId::parse("res-1").unwrap(),
+            identifier: ResourceIdentifier::parse("resource://items").unwrap(),
+        },
+        has_upstream: true,
+        scopes: Scopes::from_text("items:read"),
+        operations: ["/items/{id}", "/items/{id}/parts", "/files/**"].map(operation).into(),
+        enforcement: OperationEnforcement::Enforced,
+        provider: None,
+    }
+}
+
+#[tokio::test]
+async fn a_template_is_matched_with_the_very_bytes_that_go_upstream() {
+    let upstream = Upstream::ok().await;
+    let (url, resource) = (upstream.url(""), templated());
+    let world = World::scripted(move |request| {
+        let call = UpstreamCall { method: request.method.clone(), path: request.path.clone() };
+        match operation_floor(&resource, &call, &Scopes::from_text("items:read")) {
+            Ok(()) => Said::Go(to(url.clone())),
+            Err(refused) => {
+                let (status, code) = (StatusCode::FORBIDDEN, "operation_not_permitted");
+                Said::No(ExchangeRefusal::denied(status, code, &refused.to_string()))
+            }
+        }
+    })
+    .await;
+    for target in [
+        "/items/7",
+        "/items/a%20b",
+        "/items/%41",
+        "/items/a%3Fb%23c",
+        "/items/a%3fb",
+        "/items/%C3%A4",
+        "/items/%0d%0a",
+        "/items/a;v=1",
+        "/items/...",
+        "/items/**",
+        "/items/{id}",
+        "/items/%7Bid%7D/parts",
+        "/files/",
+        "/files/a",
+        "/files/a/b%20c/",
+        "/files/a?x=%2F..",
+    ] {
+        let before = upstream.received().len();
+        assert_eq!(world.get(target).await.status(), 200, "{target}");
+        let received = upstream.received();
+        assert_eq!((received.len(), received[before].target.as_str()), (before + 1, target));
+    }
+    let connections = upstream.received().len();
+    // What an upstream could read as another path is in no template, however it is spelt.
+    for target in [
+        "/items",
+        "/items/",
+        "/items/a/b",
+        "/items/a%2Fb",
+        "/items/a%2fb",
+        "/items/7%2Fparts",
+        "/items/7/part%73",
+        "/items/a%00",
+        "/items/..;x",
+        "/items/%c0%ae%c0%ae",
+        "/%69tems/7",
+        "/files",
+        "/files/a%2Fb",
+        "/files/a/..;/b",
+        "/files/%c0%af",
+    ] {
+        let answer = world.get(target).await;
+        assert_eq!((answer.status(), answer.refusal().1.as_str()), (403, "operation_not_permitted"), "{target}");
+    }
+    for target in
+        ["/items/%2e%2e", "/items/%2E", "/items/a%5cb", "/items/%252e%252e", "/files/a/%2e%2e/b", "/files/100%25"]
+    {
+        assert_eq!(world.get(target).await.refusal().2, "path traversal not permitted", "{target}");
+    }
+    for (target, location) in [("/items/../admin", "/admin"), ("/files/a/./b", "/files/a/b"), ("/items//7", "/items/7")]
+    {
+        let answer = world.get(target).await;
+        assert_eq!((answer.status(), answer.get("location")), (307, Some(location)), "{target}");
+    }
+    assert_eq!(upstream.received().len(), connections);
 }
 
 #[tokio::test]

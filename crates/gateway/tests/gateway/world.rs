@@ -32,6 +32,9 @@ pub(crate) const NOW: i64 = 1_800_000_000;
 pub(crate) const ZONE: &str = "z-1";
 const STUCK: Duration = Duration::from_secs(10);
 
+/// A name whose server never answers.
+pub(crate) const SILENT: &str = "silent.test";
+
 /// Names for tests that need some; everything else does not resolve.
 #[derive(Default)]
 pub(crate) struct Names(Mutex<HashMap<String, Vec<IpAddr>>>);
@@ -45,6 +48,9 @@ impl Names {
 
 impl Resolver for Names {
     fn resolve<'a>(&'a self, host: &'a str) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'a>> {
+        if host == SILENT {
+            return Box::pin(std::future::pending());
+        }
         let found = self.0.lock().unwrap().get(host).cloned();
         Box::pin(async move { found.ok_or_else(|| io::Error::other("no such name")) })
     }
@@ -249,7 +255,8 @@ impl World {
         config: GatewayConfig,
     ) -> Self {
         let private = PrivateHosts::parse("private.test").unwrap();
-        let timeouts = Timeouts { connect: Duration::from_millis(200), ..Timeouts::default() };
+        let short = Duration::from_millis(200);
+        let timeouts = Timeouts { resolve: short, connect: short, ..Timeouts::default() };
         let connector = GuardedConnector::with_timeouts(
             AddressPolicy::new(true, private),
             deployment.names.clone(),

@@ -311,6 +311,18 @@ mod t08_availability {
     }
 
     #[tokio::test]
+    async fn a_name_server_that_never_answers_is_given_up_and_asked_no_more_by_who_comes_at_once() {
+        let (resolver, open, asked) = gated(LONG, Duration::from_millis(50));
+        for _ in 0..2 {
+            let answer = tokio::time::timeout(Duration::from_secs(10), resolver.resolve("a.test")).await;
+            assert_eq!(answer.expect("a deadline").unwrap_err().to_string(), "no answer in time");
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+        assert_eq!(PATIENCE, Duration::from_secs(5), "what docs/decisions/0038 says");
+        drop(open);
+    }
+
+    #[tokio::test]
     async fn names_of_one_domain_that_never_answers_leave_threads_for_others() {
         let (stuck, asked) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (open, gate) = mpsc::channel::<()>();
