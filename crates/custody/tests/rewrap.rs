@@ -45,7 +45,7 @@ struct World {
     store: Store,
     /// A mandate of each zone.
     mandates: Vec<String>,
-    _place: caracal_testkit::Place,
+    place: caracal_testkit::Place,
 }
 
 fn provider() -> ProviderId {
@@ -90,7 +90,13 @@ impl World {
             })
             .await;
         }
-        Self { store, mandates, _place: place }
+        Self { store, mandates, place }
+    }
+
+    /// What another process finds at `place`.
+    async fn again(place: caracal_testkit::Place, mandates: Vec<String>) -> Self {
+        let store = conformance::open(place.path(), place.database_url().as_deref(), Arc::new(SystemClock)).await;
+        Self { store, mandates, place }
     }
 
     /// Every secret there is opens under `ring`, and is what it was; mandates verify.
@@ -175,6 +181,93 @@ fn counts(report: &Report) -> Vec<(u64, u64, u64, u64)> {
 fn counts_of(report: &Report, kind: &str) -> (u64, u64, u64, u64) {
     let tally = report.kinds.iter().find(|tally| tally.kind == kind).unwrap();
     (tally.current, tally.rewrapped, tally.left, tally.failed)
+}
+
+/// A vault of files, which takes steps before and behind each write.
+struct FileVault {
+    directory: PathBuf,
+    steps: Option<Arc<Steps>>,
+}
+
+impl FileVault {
+    fn file(&self, reference: &str) -> PathBuf {
+        self.directory.join(reference.replace('/', "-"))
+    }
+
+    fn take(&self, step: &str) {
+        if let Some(steps) = &self.steps {
+            steps.take(step);
+        }
+    }
+}
+
+impl SecretBackend for FileVault {
+    fn read<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, BackendError>> {
+        Box::pin(std::future::ready(Ok(std::fs::read(self.file(reference)).ok())))
+    }
+
+    fn write<'a>(&'a self, reference: &'a str, envelope: &'a [u8]) -> BoxFuture<'a, Result<(), BackendError>> {
+        self.take("before the vault's write");
+        std::fs::write(self.file(reference), envelope).unwrap();
+        self.take("behind the vault's write");
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn remove<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), BackendError>> {
+        unreachable!("nothing is removed")
+    }
+}
+
+mod t05_secrets_crash {
+    use super::*;
+
+    fn vault_in(directory: &Path, steps: Option<Arc<Steps>>) -> Arc<FileVault> {
+        Arc::new(FileVault { directory: directory.join("vault"), steps })
+    }
+
+    /// In batches so small that each envelope is a write of its own.
+    fn rewrap_of(vault: Arc<FileVault>) -> Rewrap {
+        Rewrap::new(ring(NEW, Some(OLD)), Some(vault)).in_batches_of(1)
+    }
+
+    /// How many of the envelopes that lie there, in rows and in the vault, open with this key alone: an outsider's look, file
+    /// by file and row by row.
+    fn sealed_under(place: &Place, key: &str) -> usize {
+        const COLUMNS: [(&str, &str); 6] = [
+            ("signing_keys", "sealed_private"),
+            ("ledger_log_keys", "sealed_private"),
+            ("sealed_secrets", "envelope"),
+            ("provider_connections", "access_token"),
+            ("provider_connections", "refresh_token"),
+            ("deployment", "value"),
+        ];
+        let name = encoding::hex(ring(key, None).seal("x", b"x").unwrap().get(KEY_NAME).unwrap());
+        let mut envelopes: Vec<String> = std::fs::read_dir(place.path().join("vault"))
+            .unwrap()
+            .map(|file| encoding::hex(&std::fs::read(file.unwrap().path()).unwrap()))
+            .collect();
+        for (table, column) in COLUMNS {
+            let of = if table == "deployment" { " WHERE name = 'kek_check'" } else { "" };
+            envelopes.extend(match place.database() {
+                Some(database) if table == "deployment" => {
+                    vec![database.run(&format!("SELECT {column} FROM {table}{of}")).unwrap()]
+                }
+                Some(database) => {
+                    let said = database.run(&format!("SELECT encode({column}, 'hex') FROM {table}")).unwrap();
+                    said.lines().map(str::to_owned).collect()
+                }
+                None => {
+                    let file = rusqlite::Connection::open(place.path().join("caracal.db")).unwrap();
+                    let hex = if table == "deployment" { column.to_owned() } else { format!("lower(hex({column}))") };
+                    let mut rows = file.prepare(&format!("SELECT {hex} FROM {table}{of}")).unwrap();
+                    let rows = rows.query_map([], |row| row.get(0)).unwrap();
+                    rows.collect::<Result<Vec<String>, _>>().unwrap()
+                }
+            });
+        }
+        assert_eq!(envelopes.len(), 13 + 4, "none was lost, and none added");
+        envelopes.iter().filter(|envelope| envelope.contains(&name)).count()
+    }
 }
 
 mod t05_secrets {
