@@ -172,7 +172,8 @@ mod t06_evidence_crash {
             let place = world.end().await;
             let found = outsider::read(&place, &frame_key());
             let (rows, drafts) = archived(&place);
-            let all = found.chains.iter().flat_map(|(zone, rows)| (1..=rows.len() as i64).map(|seq| (zone.clone(), seq)));
+            let all =
+                found.chains.iter().flat_map(|(zone, rows)| (1..=rows.len() as i64).map(|seq| (zone.clone(), seq)));
             assert_eq!((are_of(&rows, &found, &step), drafts), (all.collect(), 0), "{step}");
         }
         let expected = [
