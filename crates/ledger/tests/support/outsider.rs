@@ -123,7 +123,7 @@ pub(crate) fn read(place: &Place, key: &HmacKey) -> Found {
 }
 
 /// The content hash by the words of the contract.
-fn content_of(row: &Value) -> String {
+pub(crate) fn content_of(row: &Value) -> String {
     let texts = [
         "id",
         "zone_id",
@@ -141,6 +141,27 @@ fn content_of(row: &Value) -> String {
     let mut hashed: String = texts.iter().map(|column| format!("{}\u{1f}", text(row, column))).collect();
     hashed.push_str(&format!("{}000", number(row, "occurred_at")));
     sha256_hex(hashed.as_bytes())
+}
+
+/// The content hash of a management record that happened at `instant`, in ISO milliseconds.
+pub(crate) fn admin_content_of(row: &Value, instant: &str) -> String {
+    let texts = [
+        "id",
+        "request_id",
+        "actor_id",
+        "actor_name",
+        "actor_scope",
+        "action",
+        "method",
+        "path",
+        "zone_id",
+        "entity_type",
+        "entity_id",
+    ];
+    let absent = |column: &str| row[column].as_str().unwrap_or_default().to_owned();
+    let mut fields: Vec<String> = texts.iter().map(|column| absent(column)).collect();
+    fields.extend([number(row, "status_code").to_string(), absent("payload"), instant.to_owned()]);
+    sha256_hex(fields.iter().map(|field| format!("{field}\u{1f}")).collect::<String>().as_bytes())
 }
 
 /// The root over these rows as RFC 6962 §2.1 has it, in Base64.
