@@ -1,7 +1,8 @@
 //! A new key-encryption key: everything is sealed anew, whoever writes meanwhile and wherever it is interrupted.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use caracal_authority::{ApplicationId, ConnectionId, KeyId, ProviderId, ZoneId};
@@ -15,11 +16,13 @@ use caracal_custody::{
     application_secret_ref, kek, provider_secret_ref,
 };
 use caracal_store::applications::{self, Application};
+use caracal_store::conformance::WatchedClock;
 use caracal_store::provider_connections::{self, Connection};
 use caracal_store::signing_keys::{self, SigningKeyRow};
 use caracal_store::{
     Attribution, BoxFuture, Store, StoreError, SystemClock, ZoneWrite, conformance, deployment, sealed_secrets,
 };
+use caracal_testkit::{Place, Steps, kill_at};
 use serde_json::json;
 
 const OLD: &str = "74190d855af0d7a58a9fd83666def0af6efb915cf14cccd8ac4a0adca6eeff31";
@@ -45,7 +48,7 @@ struct World {
     store: Store,
     /// A mandate of each zone.
     mandates: Vec<String>,
-    _place: caracal_testkit::Place,
+    place: Place,
 }
 
 fn provider() -> ProviderId {
@@ -66,7 +69,7 @@ fn log_keys(store: &Store, ring: &Arc<KekRing>) -> LogKeys {
 
 impl World {
     async fn new() -> Self {
-        let place = caracal_testkit::Place::new();
+        let place = Place::new();
         let store = conformance::open(place.path(), place.database_url().as_deref(), Arc::new(SystemClock)).await;
         let old = ring(OLD, None);
         kek::check(&store, &old).await.unwrap();
@@ -90,7 +93,13 @@ impl World {
             })
             .await;
         }
-        Self { store, mandates, _place: place }
+        Self { store, mandates, place }
+    }
+
+    /// What another process finds at `place`.
+    async fn again(place: Place, mandates: Vec<String>) -> Self {
+        let store = conformance::open(place.path(), place.database_url().as_deref(), Arc::new(SystemClock)).await;
+        Self { store, mandates, place }
     }
 
     /// Every secret there is opens under `ring`, and is what it was; mandates verify.
@@ -175,6 +184,172 @@ fn counts(report: &Report) -> Vec<(u64, u64, u64, u64)> {
 fn counts_of(report: &Report, kind: &str) -> (u64, u64, u64, u64) {
     let tally = report.kinds.iter().find(|tally| tally.kind == kind).unwrap();
     (tally.current, tally.rewrapped, tally.left, tally.failed)
+}
+
+/// A vault of files, which takes steps before and behind each write.
+struct FileVault {
+    directory: PathBuf,
+    steps: Option<Arc<Steps>>,
+}
+
+impl FileVault {
+    fn file(&self, reference: &str) -> PathBuf {
+        self.directory.join(reference.replace('/', "-"))
+    }
+
+    fn take(&self, step: &str) {
+        if let Some(steps) = &self.steps {
+            steps.take(step);
+        }
+    }
+}
+
+impl SecretBackend for FileVault {
+    fn read<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, BackendError>> {
+        Box::pin(std::future::ready(Ok(std::fs::read(self.file(reference)).ok())))
+    }
+
+    fn write<'a>(&'a self, reference: &'a str, envelope: &'a [u8]) -> BoxFuture<'a, Result<(), BackendError>> {
+        self.take("before the vault's write");
+        std::fs::write(self.file(reference), envelope).unwrap();
+        self.take("behind the vault's write");
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn remove<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), BackendError>> {
+        unreachable!("nothing is removed")
+    }
+}
+
+mod t05_secrets_crash {
+    use super::*;
+
+    fn vault_in(directory: &Path, steps: Option<Arc<Steps>>) -> Arc<FileVault> {
+        Arc::new(FileVault { directory: directory.join("vault"), steps })
+    }
+
+    fn rewrap_of(vault: Arc<FileVault>) -> Rewrap {
+        Rewrap::new(ring(NEW, Some(OLD)), Some(vault)).in_batches_of(2)
+    }
+
+    /// Every envelope there is, from files and by SQL.
+    fn envelopes(place: &Place) -> Vec<Vec<u8>> {
+        let vault = std::fs::read_dir(place.path().join("vault")).unwrap();
+        let mut found: Vec<_> = vault.map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect();
+        let texts = |hex: &str, check: &str| {
+            let tables = [
+                ("signing_keys", "sealed_private"),
+                ("ledger_log_keys", "sealed_private"),
+                ("sealed_secrets", "envelope"),
+                ("provider_connections", "access_token"),
+                ("provider_connections", "refresh_token"),
+            ];
+            let mut sql: Vec<String> = tables
+                .iter()
+                .map(|(table, column)| format!("SELECT {} FROM {table}", hex.replace('?', column)))
+                .collect();
+            sql.push(check.to_owned());
+            sql.join(" UNION ALL ")
+        };
+        let check = "SELECT value FROM deployment WHERE name = 'kek_check'";
+        let lines: Vec<String> = match place.database() {
+            Some(database) => {
+                database.run(&texts("encode(?, 'hex')", check)).unwrap().lines().map(str::to_owned).collect()
+            }
+            None => {
+                let file = rusqlite::Connection::open(place.path().join("caracal.db")).unwrap();
+                let mut rows = file.prepare(&texts("hex(?)", check)).unwrap();
+                let rows = rows.query_map([], |row| row.get(0)).unwrap();
+                rows.collect::<Result<_, _>>().unwrap()
+            }
+        };
+        let bytes = |line: &String| {
+            encoding::from_hex(&line.to_lowercase()).or_else(|| encoding::from_base64url(line)).unwrap()
+        };
+        found.extend(lines.iter().map(bytes));
+        found
+    }
+
+    /// How many of them say of themselves that they are sealed under this key (contract: audit-and-streams.md §9.1).
+    fn under(envelopes: &[Vec<u8>], key: &str) -> usize {
+        let id = &ring(key, None).seal("any", b"any").unwrap()[4..12];
+        envelopes.iter().filter(|envelope| &envelope[..4] == b"CSS1" && &envelope[4..12] == id).count()
+    }
+
+    fn vault_opens(vault: &FileVault, references: &[String], ring: &Arc<KekRing>) {
+        for reference in references {
+            let opened = ring.open(reference, &std::fs::read(vault.file(reference)).unwrap()).unwrap();
+            assert_eq!(opened.expose(), reference.as_bytes());
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_rewrap_that_is_killed_anywhere_leaves_every_secret_to_be_opened_and_the_next_one_finishes_it() {
+        if let Some(steps) = Steps::of_this_process() {
+            let (directory, url) = Steps::place();
+            let asking = steps.clone();
+            let asked = Box::new(move || asking.take("between two writes"));
+            let clock = Arc::new(WatchedClock { of: Arc::new(SystemClock), asked });
+            let store = conformance::open(&directory, url.as_deref(), clock).await;
+            steps.begin();
+            let rewrap = rewrap_of(vault_in(&directory, Some(steps)));
+            rewrap.run(&store, Mode::Rewrap, |_| Next::GoOn).await.unwrap();
+            return;
+        }
+        let name = "t05_secrets_crash::\
+                    a_rewrap_that_is_killed_anywhere_leaves_every_secret_to_be_opened_and_the_next_one_finishes_it";
+        let (old, both, back, new) = (ring(OLD, None), ring(NEW, Some(OLD)), ring(OLD, Some(NEW)), ring(NEW, None));
+        let world = World::new().await;
+        t05_secrets::add_applications(&world).await;
+        let World { store, mandates, place: original } = world;
+        store.close().await;
+        drop(store);
+        let references: Vec<String> = ZONES
+            .iter()
+            .flat_map(|name| (1..=2).map(move |number| (zone(name), format!("{name}-app-{number}"))))
+            .map(|(zone, id)| application_secret_ref(&zone, &ApplicationId::parse(&id).unwrap()))
+            .collect();
+        let vault = vault_in(original.path(), None);
+        std::fs::create_dir(&vault.directory).unwrap();
+        for reference in &references {
+            std::fs::write(vault.file(reference), old.seal(reference, reference.as_bytes()).unwrap()).unwrap();
+        }
+        let all = 13 + references.len();
+        assert_eq!(under(&envelopes(&original), OLD), all);
+        let (mut seen, mut before) = (BTreeSet::new(), 0);
+        for number in 1.. {
+            let place = original.copy();
+            let Some(step) = kill_at(name, number, &place) else { break };
+            let found = envelopes(&place);
+            let renewed = under(&found, NEW);
+            assert_eq!((found.len(), under(&found, OLD)), (all, all - renewed), "{number}, {step}");
+            assert!(renewed >= before, "{number}, {step}: the same steps came less far");
+            (before, _) = (renewed, seen.insert((renewed, step.clone())));
+            // Whichever of the two keys is the current one now, a new process opens every secret,
+            let vault = vault_in(place.path(), None);
+            let world = World::again(place, mandates.clone()).await;
+            for ring in [&both, &back] {
+                world.opens_with(ring).await.unwrap();
+                vault_opens(&vault, &references, ring);
+                kek::check(&world.store, ring).await.unwrap();
+            }
+            // and none starts without the old key before the last of them is sealed under the new one.
+            assert!(kek::check(&world.store, &new).await.is_err(), "{number}, {step}");
+            let rest = rewrap_of(vault.clone()).run(&world.store, Mode::Rewrap, |_| Next::GoOn).await.unwrap();
+            assert_eq!((rest.is_done(), rest.rewrapped() as usize), (true, all - renewed), "{number}, {step}");
+            world.opens_with(&new).await.unwrap();
+            vault_opens(&vault, &references, &new);
+            kek::check(&world.store, &new).await.unwrap();
+            assert_eq!(under(&envelopes(&world.place), NEW), all, "{number}, {step}");
+        }
+        let mut expected: BTreeSet<_> = (0..=12).step_by(2).map(|renewed| (renewed, "between two writes")).collect();
+        for renewed in 12..16 {
+            expected.extend([(renewed, "before the vault's write"), (renewed + 1, "behind the vault's write")]);
+        }
+        // Between two pages of what the vault has, and behind the last.
+        expected.extend([(14, "between two writes"), (16, "between two writes")]);
+        assert_eq!(seen, expected.into_iter().map(|(renewed, step)| (renewed, step.to_owned())).collect());
+    }
 }
 
 mod t05_secrets {
@@ -436,7 +611,7 @@ mod t05_secrets {
         }
     }
 
-    async fn add_applications(world: &World) {
+    pub(super) async fn add_applications(world: &World) {
         for name in ZONES {
             for number in 1..=2 {
                 let now = world.store.now();

@@ -43,7 +43,15 @@ pub enum Problem {
         /// Sequence number of the last row found, 0 when there is none.
         found: i64,
     },
-    /// The anchor that says where the chain begins was not made with the audit key.
+    /// The store's own note of where the chain ends is another. Whoever looks for what is new goes by it, and so does the
+    /// next append.
+    HeadMoved {
+        /// The sequence number that it notes, if it is there.
+        noted: Option<i64>,
+        /// Sequence number of the last row, 0 when there is none.
+        last: i64,
+    },
+    /// An anchor, which says where the chain begins, was not made with the audit key.
     ForgedAnchor {
         /// Sequence number of the last row that it says was removed.
         anchored: i64,
@@ -80,6 +88,15 @@ impl fmt::Display for Problem {
             }
             Self::TailCut { recorded, found } => {
                 write!(f, "the recorded head is seq {recorded}, but the chain ends at seq {found}")
+            }
+            Self::HeadMoved { noted: None, last } => {
+                write!(f, "the store does not note where the chain ends, which is at seq {last}")
+            }
+            Self::HeadMoved { noted: Some(noted), last } if noted != last => {
+                write!(f, "the store notes that the chain ends at seq {noted}, but it ends at seq {last}")
+            }
+            Self::HeadMoved { last, .. } => {
+                write!(f, "the store notes another hash for the end of the chain at seq {last}")
             }
             Self::NotInTree => f.write_str("the ledger's tree does not have the event in this place"),
             Self::TreeDamaged { reason } => write!(f, "the ledger's tree: {}", Shown(reason)),

@@ -10,10 +10,11 @@ use caracal_store::{DeploymentRead, StoreError, retention};
 
 use crate::admin_chain::StoredAdminRecord;
 use crate::anchors;
+use crate::append::own_head;
 use crate::chain::{Chain, ChainKey, ChainLink, ChainRecord, Head, StoredRow};
 use crate::event::StoredEvent;
 use crate::marks::Marks;
-use crate::report::{ChainReport, LedgerReport, Problem};
+use crate::report::{ChainReport, Finding, LedgerReport, Problem};
 use crate::transparency::TreeCheck;
 use crate::verify::{AdminVerifier, ChainVerifier, ZoneVerifier, chains_to_verify, holds_recorded};
 
@@ -155,19 +156,21 @@ async fn verify_evidence(
     mut progress: impl FnMut(i64),
 ) -> Result<ChainReport, StoreError> {
     let mut verifier = ZoneVerifier::new(zone.clone(), key, known.recorded.take());
-    let anchor = match retention::find_anchor(&mut tx.zone(zone)).await? {
-        Some(anchor) if !anchors::is_genuine(key, &anchor) => {
-            verifier.forged_anchor(anchor.chain_seq);
-            None
+    // The newest counts. Those before it say what was removed when, and must be ours as well.
+    let mut anchor = None;
+    for newer in retention::list_anchors(&mut tx.zone(zone)).await? {
+        anchor = anchors::is_genuine(key, &newer).then(|| anchors::head_of(&newer));
+        if anchor.is_none() {
+            verifier.forged_anchor(newer.chain_seq);
         }
-        anchor => anchor.map(|anchor| anchors::head_of(&anchor)),
-    };
+    }
     if let Some(anchor) = &anchor {
         // What was marked may have been removed since, for its age.
         known.mark = known.mark.filter(|mark| mark.chain_seq > anchor.chain_seq);
     }
     let behind = anchor.as_ref().map_or(i64::MIN, |anchor| anchor.chain_seq.saturating_add(1));
     let start = known.start().map(|start| start.max(behind));
+    let noted = evidence::head(&mut tx.zone(zone)).await?;
     let mut tree = TreeCheck::begin(&mut tx.zone(zone), known.tree.take(), known.begin).await?;
     let mut from = i64::MIN;
     match (start, anchor) {
@@ -200,6 +203,7 @@ async fn verify_evidence(
     }
     let mut report = verifier.finish();
     tree.finish(&mut tx.zone(zone), &mut report).await?;
+    compare_with_noted([noted, evidence::head(&mut tx.zone(zone)).await?], &mut report);
     Ok(report)
 }
 
@@ -211,6 +215,7 @@ async fn verify_admin(
     mut progress: impl FnMut(i64),
 ) -> Result<ChainReport, StoreError> {
     let mut verifier = AdminVerifier::new(zone.cloned(), key, known.recorded.take());
+    let noted = noted_end(tx, zone).await?;
     let mut from = i64::MIN;
     if let Some(start) = known.start() {
         (verifier, from) = (verifier.starting_at(start), start);
@@ -227,7 +232,29 @@ async fn verify_admin(
         let Some(next) = last.checked_add(1) else { break };
         from = next;
     }
-    Ok(verifier.finish())
+    let mut report = verifier.finish();
+    compare_with_noted([noted, noted_end(tx, zone).await?], &mut report);
+    Ok(report)
+}
+
+async fn noted_end(tx: &mut DeploymentRead<'_>, zone: Option<&ZoneId>) -> Result<Option<evidence::Head>, StoreError> {
+    match zone {
+        Some(zone) => admin_evidence::head(&mut tx.zone(zone)).await,
+        None => admin_evidence::zoneless_head(tx).await,
+    }
+}
+
+/// The last row against the store's own note of the end, as that was before the first row was read and after the last one:
+/// a running system lets both grow meanwhile. Where the rows are not what they were, that says it all.
+fn compare_with_noted(noted: [Option<evidence::Head>; 2], report: &mut ChainReport) {
+    let [before, after] = noted.map(|noted| noted.map(own_head));
+    let seq = |head: Option<&Head>| head.map_or(0, |head| head.chain_seq);
+    let last = seq(report.head.as_ref());
+    let has_grown = seq(after.as_ref()) > last && seq(before.as_ref()) <= last;
+    if report.is_intact() && after != report.head && !has_grown {
+        let problem = Problem::HeadMoved { noted: after.map(|noted| noted.chain_seq), last };
+        report.add(Finding { chain_seq: None, event_id: None, problem });
+    }
 }
 
 /// Feeds a page to the verifier and says how far it reached; nothing when there is no more to read.

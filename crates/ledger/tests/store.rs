@@ -210,13 +210,43 @@ mod t06_evidence {
     #[tokio::test]
     async fn a_cut_tail_shows_against_the_recorded_heads_and_only_there() {
         let original = Original::new().await;
+        // With the store's own note of the end, which whoever can do the one can do as well.
+        let noted = |heads: &str, rows: &str, of: &str, seq: i64| {
+            format!(
+                "; UPDATE {heads} SET chain_seq = {seq}, content_sha256 =
+                   (SELECT content_sha256 FROM {rows} WHERE {of} AND chain_seq = {seq}) WHERE {of}"
+            )
+        };
         for (sql, chain, recorded, found) in [
-            ("DELETE FROM audit_events WHERE zone_id = 'z-1' AND chain_seq > 3", evidence_of("z-1"), 5, 3),
-            ("DELETE FROM audit_events WHERE zone_id = 'z-2'", evidence_of("z-2"), 2, 0),
-            ("DELETE FROM admin_audit_events WHERE id = 'a-5'", Chain::Admin(Some(zone("z-1"))), 5, 4),
-            ("DELETE FROM admin_audit_events WHERE chain = '(none)'", Chain::Admin(None), 3, 0),
+            (
+                "DELETE FROM audit_events WHERE zone_id = 'z-1' AND chain_seq > 3".to_owned()
+                    + &noted("audit_heads", "audit_events", "zone_id = 'z-1'", 3),
+                evidence_of("z-1"),
+                5,
+                3,
+            ),
+            (
+                "DELETE FROM audit_events WHERE zone_id = 'z-2'; DELETE FROM audit_heads WHERE zone_id = 'z-2'".to_owned(),
+                evidence_of("z-2"),
+                2,
+                0,
+            ),
+            (
+                "DELETE FROM admin_audit_events WHERE id = 'a-5'".to_owned()
+                    + &noted("admin_audit_heads", "admin_audit_events", "chain = 'z-1'", 4),
+                Chain::Admin(Some(zone("z-1"))),
+                5,
+                4,
+            ),
+            (
+                "DELETE FROM admin_audit_events WHERE chain = '(none)'; DELETE FROM admin_audit_heads WHERE chain = '(none)'"
+                    .to_owned(),
+                Chain::Admin(None),
+                3,
+                0,
+            ),
         ] {
-            let copy = original.tampered(sql);
+            let copy = original.tampered(&sql);
             let report = copy.verify(&original.heads).await.unwrap();
             assert_eq!(problems(&report, &chain), [Problem::TailCut { recorded, found }], "{sql}");
             assert!(copy.verify(&BTreeMap::new()).await.unwrap().is_intact(), "a chain alone cannot show it");

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 mod support;
+#[path = "support/trees.rs"]
+mod trees;
 
 use caracal_crypto::ed25519::SigningKey;
 use caracal_ledger::transparency::merkle::{

@@ -122,7 +122,10 @@ pub async fn list_chain(
 
 /// Every management chain that has records.
 pub async fn list_chains(tx: &mut DeploymentRead<'_>) -> Result<Vec<String>, StoreError> {
-    let rows = tx.tx().query("SELECT DISTINCT chain FROM admin_audit_events ORDER BY chain", &[]).await?;
+    let rows = tx
+        .tx()
+        .query("SELECT chain FROM admin_audit_events UNION SELECT chain FROM admin_audit_heads ORDER BY chain", &[])
+        .await?;
     rows.into_iter().map(|row| row.columns("admin_audit_events").next()).collect()
 }
 

@@ -41,6 +41,13 @@ fn read(row: Row) -> Result<Anchor, StoreError> {
     })
 }
 
+/// Every anchor of the zone, oldest first: for the verifier.
+pub async fn list_anchors(tx: &mut ZoneRead<'_>) -> Result<Vec<Anchor>, StoreError> {
+    let sql = "SELECT zone_id, chain_seq, content_sha256, older_than, created_at, seal FROM audit_anchors
+               WHERE zone_id = ?1 ORDER BY chain_seq";
+    tx.tx.query(sql, params![tx.zone]).await?.into_iter().map(read).collect()
+}
+
 /// The zone's newest anchor; none where nothing was removed.
 pub async fn find_anchor(tx: &mut ZoneRead<'_>) -> Result<Option<Anchor>, StoreError> {
     let sql = "SELECT zone_id, chain_seq, content_sha256, older_than, created_at, seal FROM audit_anchors

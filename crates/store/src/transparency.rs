@@ -88,6 +88,12 @@ pub async fn find_tile(tx: &mut ZoneRead<'_>, level: i64, position: i64) -> Resu
     row.map(|row| row.columns("ledger_tiles").next()).transpose()
 }
 
+/// How many tiles the zone's tree has.
+pub async fn count_tiles(tx: &mut ZoneRead<'_>) -> Result<i64, StoreError> {
+    let row = tx.tx.query_one("SELECT count(*) FROM ledger_tiles WHERE zone_id = ?1", params![tx.zone]).await?;
+    row.map_or(Ok(0), |row| row.columns("ledger_tiles").next())
+}
+
 /// Writes a tile, or lets it grow: `hashes` begin with those that are there.
 pub async fn put_tile(tx: &mut ZoneWrite<'_>, level: i64, position: i64, hashes: &[u8]) -> Result<(), StoreError> {
     let sql = "INSERT INTO ledger_tiles (zone_id, level, position, hashes) VALUES (?1, ?2, ?3, ?4)

@@ -14,6 +14,7 @@ mod postgres;
 mod proxy;
 mod redis;
 mod server;
+mod steps;
 
 pub use edge_cases::{Row, unproved};
 #[cfg(feature = "fake")]
@@ -23,3 +24,4 @@ pub use postgres::{Database, Postgres};
 pub use proxy::{Cut, CuttingProxy};
 pub use redis::Redis;
 pub use server::{Missing, NotStarted, free_port};
+pub use steps::{Steps, kill_at};

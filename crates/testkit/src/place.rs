@@ -1,6 +1,7 @@
 //! Where the store of one test lies: in a directory, or in a database of its own, as the whole run is told.
 
 use std::path::Path;
+use std::{fs, io};
 
 use crate::directory::Directory;
 use crate::postgres::Database;
@@ -27,6 +28,16 @@ impl Place {
         Self { directory, database }
     }
 
+    /// Another with the same in it. Nobody may have the store open.
+    #[must_use]
+    #[allow(clippy::panic, reason = "a test fails by panicking")]
+    pub fn copy(&self) -> Self {
+        let directory = Directory::create("test").unwrap_or_else(|error| panic!("no directory for a test: {error}"));
+        copy_files(self.path(), directory.path()).unwrap_or_else(|error| panic!("{error}"));
+        let copy = |database: &Database| database.copy().unwrap_or_else(|error| panic!("{error}"));
+        Self { directory, database: self.database.as_ref().map(copy) }
+    }
+
     /// The directory.
     pub fn path(&self) -> &Path {
         self.directory.path()
@@ -51,6 +62,20 @@ impl Place {
     pub fn database_url(&self) -> Option<String> {
         self.database.as_ref().map(Database::url)
     }
+}
+
+fn copy_files(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() {
+            fs::create_dir(&to)?;
+            copy_files(&from, &to)?;
+        } else {
+            fs::copy(from, to)?;
+        }
+    }
+    Ok(())
 }
 
 impl Default for Place {

@@ -3,10 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod access;
+mod crash;
 mod dead_letters;
 mod edge_cases;
 mod export;
 mod ingest;
+#[path = "../../../ledger/tests/support/outsider.rs"]
+mod outsider;
 mod parquet;
 mod retention;
 mod search;

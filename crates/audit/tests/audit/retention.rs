@@ -35,7 +35,7 @@ impl World {
     }
 
     /// A sweep and what follows it.
-    async fn sweep_and_retire(&self, removed: i64) {
+    pub(crate) async fn sweep_and_retire(&self, removed: i64) {
         let (stop, stopped) = watch::channel(false);
         let sweeping = tokio::spawn(self.audit.clone().run_sweep(stopped));
         until("removed", async || self.metrics().await["retention_dropped_total"] == removed).await;

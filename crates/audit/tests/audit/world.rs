@@ -1,6 +1,6 @@
 //! One deployment, and the one door to it: [`World::send`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,7 +13,7 @@ use caracal_ledger::{
     AnonymousDenials, Begin, Chain, ChainKey, Decision, EventType, Evidence, HeadsObserver, Ledger, LedgerReport,
     Marks, SweepMarks, read_heads, verify_store_marked,
 };
-use caracal_store::{ManualClock, SqliteOptions, Store, StoreError, conformance, inspect};
+use caracal_store::{Clock, ManualClock, SqliteOptions, Store, StoreError, conformance, inspect};
 use caracal_stream::Streams;
 use caracal_testkit::Place;
 use http::{HeaderMap, Request, StatusCode};
@@ -78,33 +78,30 @@ pub(crate) fn configured() -> AuditConfig {
     AuditConfig { admin_token: Some(secret(TOKEN)), metrics_bearer: Some(secret(BEARER)), ..AuditConfig::default() }
 }
 
-impl World {
-    pub(crate) async fn new() -> Self {
-        Self::with(configured()).await
-    }
+/// A service, and what it is made of.
+pub(crate) struct Parts {
+    pub(crate) audit: Arc<Audit>,
+    pub(crate) store: Store,
+    denials: Arc<AnonymousDenials>,
+    ledger: Ledger,
+    streams: Streams,
+    fails: Arc<AtomicBool>,
+}
 
-    pub(crate) async fn with(config: AuditConfig) -> Self {
-        Self::build(config, false, None).await
-    }
-
-    /// One that exports.
-    pub(crate) async fn with_archive(config: AuditConfig, archive: Arc<dyn Archive>) -> Self {
-        Self::build(config, false, Some(archive)).await
-    }
-
-    /// One whose sweep keeps in mind what it saw.
-    pub(crate) async fn with_marks(config: AuditConfig) -> Self {
-        Self::build(config, true, None).await
-    }
-
-    async fn build(config: AuditConfig, marks: bool, archive: Option<Arc<dyn Archive>>) -> Self {
-        let place = Place::new();
-        let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(NOON)));
-        let store = conformance::open(place.path(), place.database_url().as_deref(), clock.clone()).await;
-        store.observe(Arc::new(HeadsObserver::open(place.path(), key()).unwrap()));
+impl Parts {
+    pub(crate) async fn over(
+        directory: &Path,
+        url: Option<&str>,
+        clock: Arc<dyn Clock>,
+        config: AuditConfig,
+        marks: bool,
+        archive: Option<Arc<dyn Archive>>,
+    ) -> Self {
+        let store = conformance::open(directory, url, clock).await;
+        store.observe(Arc::new(HeadsObserver::open(directory, key()).unwrap()));
         let (denials, fails) = (Arc::new(AnonymousDenials::default()), Arc::new(AtomicBool::new(false)));
         let verifier = Arc::new(Outsider {
-            data_dir: place.path().to_owned(),
+            data_dir: directory.to_owned(),
             shared: store.is_shared().then(|| store.clone()),
             fails: fails.clone(),
         });
@@ -115,12 +112,57 @@ impl World {
             ledger: ledger.clone(),
             denials: denials.clone(),
             verifier,
-            marks: marks.then(|| SweepMarks::open(place.path(), key(), false).unwrap()),
+            marks: marks.then(|| SweepMarks::open(directory, key(), false).unwrap()),
             streams: streams.clone(),
             frame_key: frame_key(),
             archive,
         };
         let audit = Arc::new(Audit::new(config, capabilities));
+        Self { audit, store, denials, ledger, streams, fails }
+    }
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        Self::with(configured()).await
+    }
+
+    pub(crate) async fn with(config: AuditConfig) -> Self {
+        Self::build(Place::new(), NOON, config, false, None).await
+    }
+
+    /// Another process over what an earlier one left at `place`, at another time.
+    pub(crate) async fn again(place: Place, now: i64, config: AuditConfig, archive: Option<Arc<dyn Archive>>) -> Self {
+        Self::build(place, now, config, false, archive).await
+    }
+
+    /// Closes the store, and gives what it leaves.
+    pub(crate) async fn end(self) -> Place {
+        self.store.close().await;
+        self.place
+    }
+
+    /// One that exports.
+    pub(crate) async fn with_archive(config: AuditConfig, archive: Arc<dyn Archive>) -> Self {
+        Self::build(Place::new(), NOON, config, false, Some(archive)).await
+    }
+
+    /// One whose sweep keeps in mind what it saw.
+    pub(crate) async fn with_marks(config: AuditConfig) -> Self {
+        Self::build(Place::new(), NOON, config, true, None).await
+    }
+
+    async fn build(
+        place: Place,
+        now: i64,
+        config: AuditConfig,
+        marks: bool,
+        archive: Option<Arc<dyn Archive>>,
+    ) -> Self {
+        let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(now)));
+        let url = place.database_url();
+        let Parts { audit, store, denials, ledger, streams, fails } =
+            Parts::over(place.path(), url.as_deref(), clock.clone(), config, marks, archive).await;
         Self { audit, store, clock, denials, ledger, streams, place, fails }
     }
 

@@ -6,7 +6,7 @@
 
 use caracal_authority::ZoneId;
 use caracal_store::evidence::{ChainRow, EvidenceRow};
-use caracal_store::{StoreError, ZoneRead};
+use caracal_store::{StoreError, ZoneRead, transparency};
 
 use super::merkle::TreeHash;
 use super::stored_tree::{StoredTree, TreeDefect, leaf_of, read_tile, read_tiles};
@@ -119,18 +119,32 @@ async fn verify(
             Some(_) => {}
         }
     }
-    if let Some(defect) = defect_behind(tx, tree, edge).await? {
+    let mut longer = None;
+    if let Some(defect) = defect_behind(tx, tree, edge, &mut longer).await? {
         return Ok(Err(defect));
+    }
+    let expected = TileId::count_of(size);
+    let found = if begin == Begin::AtFirst { transparency::count_tiles(tx).await? } else { expected };
+    // What is more than its size takes is of a tree that has grown since, or of none.
+    let is_as_before = transparency::find_tree(tx).await?.is_some_and(|now| u64::try_from(now.size) == Ok(size));
+    if is_as_before {
+        if let Some(id) = longer {
+            return Ok(Err(TreeDefect::OtherTile(id)));
+        }
+        if found != expected {
+            return Ok(Err(TreeDefect::Tiles { found, expected }));
+        }
     }
     let chain_seq = i64::try_from(size).unwrap_or(i64::MAX);
     Ok(Ok(Head { chain_seq, content_sha256: hex::encode(&tree.checkpoint.root.0) }))
 }
 
-/// Builds the tree again out of its leaves, behind `edge`.
+/// Builds the tree again out of its leaves, behind `edge`. `longer` becomes a tile that has more than that.
 async fn defect_behind(
     tx: &mut ZoneRead<'_>,
     tree: &StoredTree,
     mut edge: Edge,
+    longer: &mut Option<TileId>,
 ) -> Result<Option<TreeDefect>, StoreError> {
     let size = tree.checkpoint.size;
     let width = WIDTH as u64;
@@ -141,6 +155,9 @@ async fn defect_behind(
             Ok(_) => return Ok(Some(TreeDefect::Tile(id))),
             Err(defect) => return Ok(Some(defect)),
         };
+        if leaves.len() > id.width_in(size) {
+            *longer = Some(id);
+        }
         let known = usize::try_from(edge.size().saturating_sub(position * width)).unwrap_or(0);
         let made = edge.grow(leaves.into_iter().take(id.width_in(size)).skip(known));
         // Partial tiles above change with every tile of leaves: they are looked at once, at the end.
@@ -155,6 +172,9 @@ async fn defect_behind(
             Ok(hashes) => hashes,
             Err(defect) => return Ok(Some(defect)),
         };
+        if hashes.len() > width {
+            *longer = Some(id);
+        }
         if hashes.get(..width) != edge.partial(id.level) {
             return Ok(Some(TreeDefect::OtherTile(id)));
         }

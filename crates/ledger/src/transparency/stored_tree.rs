@@ -19,6 +19,9 @@ pub enum TreeDefect {
     /// Its key is missing or is none.
     #[error("its log key can't be read{}", .0.map(|reason| format!(": {reason}")).unwrap_or_default())]
     Key(Option<NotAKey>),
+    /// Its key is noted under an id that is not its own.
+    #[error("its log key is noted under the id of another")]
+    KeyName,
     /// Its checkpoint is not one by that key.
     #[error("its checkpoint: {0}")]
     Checkpoint(#[from] NotACheckpoint),
@@ -36,6 +39,14 @@ pub enum TreeDefect {
     /// A tile is not the one that its leaves make.
     #[error("{0} does not follow from the hashes of its events")]
     OtherTile(TileId),
+    /// There are tiles that no tree of its size has.
+    #[error("it has {found} tiles, and {expected} is how many its events make")]
+    Tiles {
+        /// As many as there are.
+        found: i64,
+        /// As many as there should be.
+        expected: i64,
+    },
     /// Its hashes have another root than was signed.
     #[error("its hashes have another root than the checkpoint says")]
     Root,
@@ -85,7 +96,11 @@ impl StoredTree {
             return Ok(if is_bare { Err(TreeDefect::NoCheckpoint) } else { Ok(None) });
         };
         let Some(key) = transparency::find_log_key(tx).await? else { return Ok(Err(TreeDefect::Key(None))) };
-        Ok(Self::read(tree, &key.verifier_key).map(Some))
+        let read = Self::read(tree, &key.verifier_key);
+        Ok(match read {
+            Ok(tree) if tree.log_key.id_text() != key.key_id => Err(TreeDefect::KeyName),
+            read => read.map(Some),
+        })
     }
 
     fn read(tree: transparency::TreeRow, key: &str) -> Result<Self, TreeDefect> {

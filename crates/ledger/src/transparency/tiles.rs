@@ -68,6 +68,13 @@ impl TileId {
         let before = self.position.saturating_mul(WIDTH as u64);
         hashes.saturating_sub(before).min(WIDTH as u64) as usize
     }
+
+    /// How many tiles a tree of `size` has, over all levels.
+    pub(super) fn count_of(size: u64) -> i64 {
+        let levels = (0..u64::BITS / HEIGHT).map(|level| size >> (HEIGHT * level));
+        let tiles: u64 = levels.map(|hashes| hashes.div_ceil(WIDTH as u64)).sum();
+        i64::try_from(tiles).unwrap_or(i64::MAX)
+    }
 }
 
 /// Hashes as a tile stores them, one behind the other.

@@ -1,81 +1,24 @@
 //! Evidence files out of a store, and of one that was tampered with.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use caracal_authority::{Timestamp, ZoneId};
+use caracal_authority::Timestamp;
 use caracal_crypto::ed25519::SigningKey;
 use caracal_ledger::transparency::checkpoint::NotACheckpoint;
 use caracal_ledger::transparency::note::{NotSigned, Use, cosign};
 use caracal_ledger::transparency::{
-    CannotProve, EventProblem, EvidenceFile, Given, LogSigners, Note, ProvenEvent, Refuted, StoredTree, TlogProof,
-    TransparencyLog, Trusted, Verified, VerifierKey, checkpoint, prove,
+    CannotProve, EventProblem, EvidenceFile, Given, Note, ProvenEvent, Refuted, StoredTree, TlogProof, Trusted,
+    Verified, VerifierKey, checkpoint, prove,
 };
 use caracal_ledger::{Problem, verify_store};
-use caracal_store::transparency::{LogKeyRow, add_log_key, find_log_key};
-use caracal_store::{BoxFuture, Store, StoreError, retention};
+use caracal_store::{Store, StoreError, retention};
 use caracal_testkit::Place;
 
 use crate::support::*;
-
-/// The log key of every zone, as the operator has it: Mallory, who is the operator, has it too.
-struct Keys(Store);
-
-const SEED: [u8; 32] = [7; 32];
-
-impl LogSigners for Keys {
-    fn signer<'a>(&'a self, zone: &'a ZoneId) -> BoxFuture<'a, Result<Arc<SigningKey>, String>> {
-        Box::pin(async move {
-            let key = SigningKey::from_seed(&SEED).unwrap();
-            let (key_id, verifier_key) = checkpoint::key_names(zone, &key.public());
-            let row = LogKeyRow { key_id, verifier_key, sealed_private: vec![1], created_at: self.0.now() };
-            let added: Result<(), StoreError> = self
-                .0
-                .commit(zone, row, |tx, row| {
-                    Box::pin(async move {
-                        if find_log_key(tx).await?.is_some() {
-                            return Ok(());
-                        }
-                        add_log_key(tx, row).await
-                    })
-                })
-                .await;
-            added.map_err(|error| error.to_string())?;
-            Ok(Arc::new(key))
-        })
-    }
-}
-
-fn log(store: &Store) -> TransparencyLog {
-    TransparencyLog::new(store.clone(), Arc::new(Keys(store.clone())))
-}
-
-fn log_key(zone_name: &str) -> VerifierKey {
-    checkpoint::verifier_key(&zone(zone_name), &SigningKey::from_seed(&SEED).unwrap().public()).unwrap()
-}
+use crate::trees::*;
 
 async fn file(store: &Store, request: &str, given: Given<'_>) -> Result<EvidenceFile, CannotProve> {
     prove(&mut store.snapshot().await.unwrap().zone(&zone("z-1")), request, given).await
-}
-
-/// The newest checkpoint, signed.
-async fn checkpoint_of(store: &Store) -> String {
-    let mut snapshot = store.snapshot().await.unwrap();
-    StoredTree::find(&mut snapshot.zone(&zone("z-1"))).await.unwrap().unwrap().unwrap().note
-}
-
-fn verify(file: &EvidenceFile, held: Option<&str>) -> Result<Verified, Refuted> {
-    file.verify(&Trusted { log_key: &log_key("z-1"), held, witnesses: &[] })
-}
-
-/// A store with five events in `z-1` and a tree over them, and what an auditor keeps of it: the checkpoint.
-async fn logged(place: &Place) -> (Store, String) {
-    let store = recorded(place).await;
-    // Five in one zone and two in another.
-    assert_eq!(log(&store).catch_up().await.unwrap(), 7);
-    assert_eq!(log(&store).catch_up().await.unwrap(), 0);
-    let held = checkpoint_of(&store).await;
-    (store, held)
 }
 
 fn problem_of(refuted: Result<Verified, Refuted>) -> EventProblem {

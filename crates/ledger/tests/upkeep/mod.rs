@@ -194,7 +194,11 @@ mod t06_evidence_marks {
         let original = Original::new().await;
         let (none, marks) = (BTreeMap::new(), marks(&original, &[("z-1", 4)]));
         for (sql, expected) in [
-            ("DELETE FROM audit_events WHERE id = 'e-5'", None),
+            (
+                "DELETE FROM audit_events WHERE id = 'e-5'; UPDATE audit_heads SET chain_seq = 4, content_sha256 =
+                   (SELECT content_sha256 FROM audit_events WHERE id = 'e-4') WHERE zone_id = 'z-1'",
+                None,
+            ),
             ("DELETE FROM audit_events WHERE id IN ('e-4', 'e-5')", Some(Problem::TailCut { recorded: 4, found: 3 })),
             ("DELETE FROM audit_events WHERE zone_id = 'z-1'", Some(Problem::TailCut { recorded: 4, found: 3 })),
             ("DELETE FROM audit_events WHERE id = 'e-4'", Some(Problem::SequenceGap { expected: 4, found: 5 })),

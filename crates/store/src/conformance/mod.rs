@@ -16,6 +16,8 @@ use std::any::Any;
 use std::path::Path;
 use std::sync::Arc;
 
+use caracal_authority::Timestamp;
+
 use crate::clock::Clock;
 use crate::postgres::PostgresOptions;
 use crate::sqlite::SqliteOptions;
@@ -45,6 +47,27 @@ pub async fn open(directory: &Path, url: Option<&str>, clock: Arc<dyn Clock>) ->
     options.clock = Some(clock);
     options.connections = 6;
     Box::pin(Store::open_postgres(options)).await.unwrap()
+}
+
+/// A clock that says each time that it is asked: at the beginning of every transaction and, on the embedded engine, of every
+/// change and again before the commit. Whoever stops there stops between two durable writes, with all or nothing written of
+/// the next.
+pub struct WatchedClock {
+    /// What it is made of.
+    pub of: Arc<dyn Clock>,
+    /// Who hears of it.
+    pub asked: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Clock for WatchedClock {
+    fn now(&self) -> Timestamp {
+        (self.asked)();
+        self.of.now()
+    }
+
+    fn has_been(&self, time: Timestamp) {
+        self.of.has_been(time);
+    }
 }
 
 /// Makes a fresh store that takes its time from the given clock.
