@@ -611,3 +611,79 @@ mod t08_availability {
         cluster.deployment.verify_ledger();
     }
 }
+
+mod t17_rollback {
+    use super::*;
+
+    /// The database comes back as it was before a delegation was taken back and a mandate was used. Nobody goes by it, for as
+    /// long as the processes run and when they are started again; with the newest one back they start and go on.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_database_that_became_older_is_served_by_nobody() {
+        let (database, redis) = (Database::create_for_store().unwrap(), Redis::start().unwrap());
+        let mut cluster = Cluster::start(&database.url(), &redis.url());
+        let (http, upstream) = (Http::new(), upstream().await);
+        let systems = [cluster.through(0), cluster.through(1)];
+        let tenant = Tenant::provision(&http, &systems[0], &upstream).await;
+        let (doomed, kept) = (tenant.delegation(&http, &systems[0]).await, tenant.delegation(&http, &systems[0]).await);
+        let mint = async |system: &Through, of: &(String, String)| tenant.mint(&http, system, (&of.0, &of.1)).await;
+        let ready = async |system: &Through, service: &str| {
+            let answer = http.send(Method::GET, &format!("{}/ready", system.url(service)), &[], "").await;
+            answer.unwrap().status.as_u16()
+        };
+        let minted = |answer: Option<support::Answer>| answer.unwrap().text("access_token");
+        let mandates = [minted(mint(&systems[0], &doomed).await), minted(mint(&systems[1], &kept).await)];
+        // Until then it has been seen to be ready by everybody.
+        for service in ["api", "sts", "gateway", "audit", "coordinator"] {
+            assert_eq!(ready(&systems[0], service).await, 200, "{service}");
+        }
+        let older = database.copy().unwrap();
+        let call = async |system: &Through, mandate: &String| tenant.call(&http, system, mandate).await.unwrap().status;
+        until("one is used", async || call(&systems[1], &mandates[1]).await == StatusCode::OK).await;
+        let revoked = async || tenant.revoke(&http, &systems[0], &doomed.1).await.unwrap().status == StatusCode::OK;
+        until("one is taken back", revoked).await;
+        for system in &systems {
+            assert_eq!(mint(system, &doomed).await.unwrap().status, 403);
+            assert_eq!(mint(system, &kept).await.unwrap().status, 200);
+        }
+
+        database.trade_places_with(&older).unwrap();
+        for _ in 0..3 {
+            for system in &systems {
+                for lent in [&doomed, &kept] {
+                    let refused = mint(system, lent).await.unwrap();
+                    assert_eq!((refused.status.as_u16(), refused.text("error").as_str()), (503, "sts_unavailable"));
+                }
+                for mandate in &mandates {
+                    let refused = call(system, mandate).await.as_u16();
+                    assert!(matches!(refused, 401 | 403 | 503), "{refused}");
+                }
+            }
+        }
+        let url = format!("{}/v1/zones", systems[0].url("api"));
+        let refused = http.json(Method::GET, &url, &systems[0].admin_token(), None).await.unwrap();
+        assert_eq!(refused.status, 503, "{}", refused.json());
+        for service in ["api", "sts", "gateway", "audit", "coordinator"] {
+            for system in &systems {
+                assert_eq!(ready(system, service).await, 503, "{service}");
+            }
+        }
+        let Cluster { control, sts, gateways, .. } = &mut cluster;
+        for process in [control].into_iter().chain(sts).chain(gateways) {
+            process.terminate();
+            let said = process.refused_again();
+            assert!(said.contains("is not the one that was last used here"), "{said}");
+        }
+
+        database.trade_places_with(&older).unwrap();
+        cluster.control = cluster.control.started_again();
+        for process in cluster.sts.iter_mut().chain(&mut cluster.gateways) {
+            *process = process.started_again();
+        }
+        for system in &systems {
+            assert_eq!(mint(system, &doomed).await.unwrap().status, 403);
+            assert_eq!(mint(system, &kept).await.unwrap().status, 200);
+            assert_eq!(call(system, &mandates[1]).await, 401, "it was used");
+        }
+        cluster.deployment.verify_ledger();
+    }
+}

@@ -268,10 +268,16 @@ impl Session {
     /// Whether the server has all that was seen of it.
     pub(super) async fn look_around(mut self) -> Result<(), StoreError> {
         let pool = self.pool.clone();
-        let looked =
-            self.run(async |connection: &mut Connection| pool.lineage.look_around(&connection.client).await).await?;
+        let look = async |connection: &mut Connection| pool.lineage.look_around(&connection.client).await;
+        let mut looked = self.run(look).await;
+        if self.fault.as_ref().is_some_and(|fault| fault.again) {
+            // It was an idle connection that had died.
+            self.connection = Some(pool.connect().await.map_err(|failure| failure.error)?);
+            self.fault = None;
+            looked = self.run(look).await;
+        }
         self.end();
-        looked
+        looked?
     }
 
     /// The version of one zone.

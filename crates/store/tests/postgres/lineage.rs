@@ -24,6 +24,15 @@ fn is_refused<T>(answer: Result<T, StoreError>) {
     assert!(matches!(refused, StoreError::Unavailable { .. }), "{refused}");
 }
 
+async fn until(condition: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !condition().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("waited in vain");
+}
+
 /// Nothing is read, decided or changed, and readiness ends.
 async fn serves_nothing(store: &Store, z: &ZoneId) {
     is_refused(store.snapshot().await);
@@ -43,54 +52,58 @@ enum Since {
     UsedElsewhere,
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_older_copy_in_the_databases_place_ends_all_service() {
+async fn is_found_out(since: Since) {
     let z = zone("z-1");
-    for since in [Since::UsedHere, Since::UsedElsewhere, Since::RevokedHere, Since::RevokedElsewhere] {
-        let database = Database::create().unwrap();
-        let (store, other) = (open(&database).await, open(&database).await);
-        revoke(&store, &z).await;
-        assert!(consume(&store, &z, "before").await.unwrap());
-        let older = database.copy().unwrap();
-        // With all that it had, it goes on, also where connections were cut.
-        store.check().await.unwrap();
-        match since {
-            Since::RevokedHere => revoke(&store, &z).await,
-            Since::UsedHere => assert!(consume(&store, &z, "since").await.unwrap()),
-            Since::RevokedElsewhere => {
-                revoke(&other, &z).await;
-                store.decision_snapshot(&z, &Named::default()).await.unwrap();
-            }
-            Since::UsedElsewhere => {
-                assert!(consume(&other, &z, "since").await.unwrap());
-                store.check().await.unwrap();
-            }
+    let database = Database::create_for_store().unwrap();
+    let (store, other) = (open(&database).await, open(&database).await);
+    revoke(&store, &z).await;
+    assert!(consume(&store, &z, "before").await.unwrap());
+    let older = database.copy().unwrap();
+    // With all that it had, it goes on, also where connections were cut.
+    store.check().await.unwrap();
+    match since {
+        Since::RevokedHere => revoke(&store, &z).await,
+        Since::UsedHere => assert!(consume(&store, &z, "since").await.unwrap()),
+        Since::RevokedElsewhere => {
+            revoke(&other, &z).await;
+            store.decision_snapshot(&z, &Named::default()).await.unwrap();
         }
-        database.trade_places_with(&older).unwrap();
-        let before = database.dump().unwrap();
-        match since {
-            Since::UsedHere => is_refused(consume(&store, &z, "since").await),
-            _ => is_refused(store.decision_snapshot(&z, &Named::default()).await),
-        }
-        serves_nothing(&store, &z).await;
-        assert_eq!(database.dump().unwrap(), before, "{since:?}: nothing was changed");
-        // Not even with the newest back: somebody is to have looked.
-        database.trade_places_with(&older).unwrap();
-        serves_nothing(&store, &z).await;
-        let again = open(&database).await;
-        again.check().await.unwrap();
-        assert!(consume(&again, &z, "afterwards").await.unwrap());
-        for store in [store, other, again] {
-            store.close().await;
+        Since::UsedElsewhere => {
+            assert!(consume(&other, &z, "since").await.unwrap());
+            store.check().await.unwrap();
         }
     }
+    database.trade_places_with(&older).unwrap();
+    let dump = || matches!(since, Since::UsedHere).then(|| database.dump().unwrap());
+    let before = dump();
+    match since {
+        Since::UsedHere => is_refused(consume(&store, &z, "since").await),
+        _ => is_refused(store.decision_snapshot(&z, &Named::default()).await),
+    }
+    serves_nothing(&store, &z).await;
+    assert_eq!(dump(), before, "{since:?}: nothing was changed");
+    // Not even with the newest back: somebody is to have looked.
+    database.trade_places_with(&older).unwrap();
+    serves_nothing(&store, &z).await;
+    let again = open(&database).await;
+    again.check().await.unwrap();
+    assert!(consume(&again, &z, "afterwards").await.unwrap());
+    for store in [store, other, again] {
+        store.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_copy_in_the_databases_place_ends_all_service() {
+    tokio::join!(is_found_out(Since::UsedHere), is_found_out(Since::UsedElsewhere));
+    tokio::join!(is_found_out(Since::RevokedHere), is_found_out(Since::RevokedElsewhere));
 }
 
 /// Connections that a proxy leads elsewhere do not break, so that nothing but what they say tells.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_went_down_ends_all_service_at_the_next_transaction() {
     for of in ["z-1", ""] {
-        let database = Database::create().unwrap();
+        let database = Database::create_for_store().unwrap();
         let (store, z) = (open(&database).await, zone("z-1"));
         revoke(&store, &z).await;
         let put: Result<(), StoreError> = store
@@ -123,14 +136,10 @@ async fn a_server_that_takes_no_changes_serves_no_decision_until_it_does() {
         let refused = store.decision_snapshot(&z, &Named::default()).await.map(|_| ());
         refused.is_err_and(|refused| matches!(&refused, StoreError::Unavailable { .. }))
     };
-    while !read_only().await {
-        tokio::task::yield_now().await;
-    }
+    until(async || read_only().await).await;
     serves_nothing(&store, &z).await;
     tell("ALTER SYSTEM RESET default_transaction_read_only").await;
-    while read_only().await {
-        tokio::task::yield_now().await;
-    }
+    until(async || !read_only().await).await;
     // It had lost nothing, and so nobody has to lend a hand.
     store.check().await.unwrap();
     assert_eq!(raise(&store, &z).await.unwrap(), 2);
