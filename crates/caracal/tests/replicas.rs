@@ -582,6 +582,52 @@ mod t08_availability {
         cluster.deployment.verify_ledger();
     }
 
+    /// Redis is told to evict, or is made a replica, while everything runs. It answers to every command, and nobody relies on
+    /// it; once it is right again, everything goes on by itself.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_redis_that_evicts_or_takes_nothing_makes_everybody_refuse_until_it_is_right() {
+        let (database, redis) = (Database::create_for_store().unwrap(), Redis::start().unwrap());
+        let cluster = Cluster::start(&database.url(), &redis.url());
+        let (http, upstream) = (Http::new(), upstream().await);
+        let systems = [cluster.through(0), cluster.through(1)];
+        let tenant = Tenant::provision(&http, &systems[0], &upstream).await;
+        let lent = tenant.delegation(&http, &systems[0]).await;
+        let mint = async |system: &Through| tenant.mint(&http, system, (&lent.0, &lent.1)).await.unwrap();
+        let ready = async |system: &Through, service: &str| {
+            let answer = http.send(Method::GET, &format!("{}/ready", system.url(service)), &[], "").await;
+            answer.unwrap().status.as_u16()
+        };
+        let services = ["api", "sts", "gateway", "audit", "coordinator"];
+        for (harm, cure) in [
+            (["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"], ["CONFIG", "SET", "maxmemory-policy", "noeviction"]),
+            (["CONFIG", "SET", "min-replicas-to-write", "1"], ["CONFIG", "SET", "min-replicas-to-write", "0"]),
+        ] {
+            let mandates = [mint(&systems[0]).await.text("access_token"), mint(&systems[1]).await.text("access_token")];
+            assert!(say(&redis, &harm).await.starts_with("+OK"));
+            // Without being asked whether it is ready, the STS finds out within a few seconds.
+            until("mints are refused", async || mint(&systems[0]).await.status == 503).await;
+            for system in &systems {
+                for service in services {
+                    assert_eq!(ready(system, service).await, 503, "{harm:?} {service}");
+                }
+                let refused = mint(system).await;
+                assert_eq!((refused.status.as_u16(), refused.text("error").as_str()), (503, "sts_unavailable"));
+                let refused = tenant.call(&http, system, &mandates[0]).await.unwrap().status;
+                assert_eq!(refused, 503, "{harm:?}");
+            }
+            assert!(say(&redis, &cure).await.starts_with("+OK"));
+            for (system, mandate) in systems.iter().zip(&mandates) {
+                until("mints go on", async || mint(system).await.status == 200).await;
+                for service in services {
+                    until("it is ready", async || ready(system, service).await == 200).await;
+                }
+                let called = async || tenant.call(&http, system, mandate).await.unwrap().status == 200;
+                until("calls go on, with a mandate that was not used up", called).await;
+            }
+        }
+        cluster.deployment.verify_ledger();
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn the_database_crashes_under_load_and_comes_back() {
         let (mut postgres, redis) = (Postgres::start().unwrap(), Redis::start().unwrap());

@@ -397,8 +397,8 @@ impl Services {
         if let Some(sts) = self.sts.clone() {
             jobs.spawn(sts.run_policy_reports(self.policy_poll, stop()));
         }
-        if self.shared.is_some() {
-            jobs.spawn(witness::run(self.store.clone(), stop()));
+        if let Some(shared) = &self.shared {
+            jobs.spawn(witness::run(self.store.clone(), shared.redis.clone(), stop()));
         }
         jobs.spawn(self.relay.clone().run(stop()));
         let (denials, of, ledger, on) = (self.denials.clone(), self.store.clone(), self.ledger.clone(), stop());
