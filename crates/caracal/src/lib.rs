@@ -16,3 +16,4 @@ mod rewrapping;
 pub mod settings;
 mod shared_counters;
 pub mod system;
+mod witness;

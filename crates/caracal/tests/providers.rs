@@ -247,6 +247,61 @@ mod t05_secret_backends {
         assert!(!system.said().contains("backend-token"));
     }
 
+    /// A backend is brought back from a backup: it holds what the secret was before it was changed. The upstream gets neither.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_backend_brought_back_from_a_backup_gives_no_former_secret() {
+        let kept = Arc::new(Mutex::new(HashMap::<String, Vec<u8>>::new()));
+        let lies = kept.clone();
+        let backend = FakeServer::http(move |request| {
+            let (mut lies, path) = (lies.lock().unwrap(), request.path().to_owned());
+            match (request.method.as_str(), lies.get(&path)) {
+                ("PUT", _) => {
+                    lies.insert(path, request.body.clone());
+                    Reply::bytes(204, "")
+                }
+                ("GET", Some(bytes)) => Reply::bytes(200, bytes.clone()),
+                _ => Reply::bytes(404, ""),
+            }
+        });
+        let directory = tempfile::tempdir().unwrap();
+        let environment = [
+            ("CARACAL_SECRET_BACKEND", "custom"),
+            ("CARACAL_CUSTOM_SECRETS_URL", &backend.url()),
+            ("CARACAL_CUSTOM_SECRETS_TOKEN", "backend-token"),
+        ];
+        let (http, mut system) = (Http::new(), Running::start_with(directory.path(), &environment));
+        let tenant = Tenant::provision(&http, &system, &says_its_key().await).await;
+        let (session, edge) = tenant.delegation(&http, &system).await;
+        let call = async |system: &Running| {
+            let mandate = tenant.mint(&http, system, (&session, &edge)).await.unwrap().text("access_token");
+            let answer = tenant.call(&http, system, &mandate).await.unwrap();
+            (answer.status.as_u16(), String::from_utf8_lossy(&answer.body).into_owned())
+        };
+        assert_eq!(call(&system).await, (200, "upstream-key-1".to_owned()));
+        let backup = kept.lock().unwrap().clone();
+        let url = format!("{}/v1/zones/{}/providers", system.url("api"), tenant.zone);
+        let listed = http.json(Method::GET, &url, &system.admin_token(), None).await.unwrap().json();
+        let provider = listed["items"].as_array().or(listed.as_array()).unwrap()[0]["id"].as_str().unwrap().to_owned();
+        let body = json!({"config_json": {"header_name": "x-key", "api_key": "upstream-key-2"}});
+        let changed = http.json(Method::PATCH, &format!("{url}/{provider}"), &system.admin_token(), Some(body)).await;
+        assert_eq!(changed.unwrap().status, 200);
+        assert_eq!(call(&system).await, (200, "upstream-key-2".to_owned()));
+        // What was read is remembered for a minute, unless the process is another.
+        system.terminate();
+        let newest = std::mem::replace(&mut *kept.lock().unwrap(), backup);
+        system = system.started_again();
+        for _ in 0..2 {
+            let (status, body) = call(&system).await;
+            assert_eq!(status, 502, "{body}");
+            assert!(!body.contains("upstream-key"), "{body}");
+        }
+        *kept.lock().unwrap() = newest;
+        system.terminate();
+        system = system.started_again();
+        assert_eq!(call(&system).await, (200, "upstream-key-2".to_owned()));
+        assert!(!system.said().contains("upstream-key"));
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn a_caller_that_goes_away_leaves_no_secret_without_its_row() {
         let kept = Arc::new(Mutex::new(HashMap::<String, Vec<u8>>::new()));

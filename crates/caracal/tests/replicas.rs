@@ -582,6 +582,52 @@ mod t08_availability {
         cluster.deployment.verify_ledger();
     }
 
+    /// Redis is told to evict, or is made a replica, while everything runs. It answers to every command, and nobody relies on
+    /// it; once it is right again, everything goes on by itself.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_redis_that_evicts_or_takes_nothing_makes_everybody_refuse_until_it_is_right() {
+        let (database, redis) = (Database::create_for_store().unwrap(), Redis::start().unwrap());
+        let cluster = Cluster::start(&database.url(), &redis.url());
+        let (http, upstream) = (Http::new(), upstream().await);
+        let systems = [cluster.through(0), cluster.through(1)];
+        let tenant = Tenant::provision(&http, &systems[0], &upstream).await;
+        let lent = tenant.delegation(&http, &systems[0]).await;
+        let mint = async |system: &Through| tenant.mint(&http, system, (&lent.0, &lent.1)).await.unwrap();
+        let ready = async |system: &Through, service: &str| {
+            let answer = http.send(Method::GET, &format!("{}/ready", system.url(service)), &[], "").await;
+            answer.unwrap().status.as_u16()
+        };
+        let services = ["api", "sts", "gateway", "audit", "coordinator"];
+        for (harm, cure) in [
+            (["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"], ["CONFIG", "SET", "maxmemory-policy", "noeviction"]),
+            (["CONFIG", "SET", "min-replicas-to-write", "1"], ["CONFIG", "SET", "min-replicas-to-write", "0"]),
+        ] {
+            let mandates = [mint(&systems[0]).await.text("access_token"), mint(&systems[1]).await.text("access_token")];
+            assert!(say(&redis, &harm).await.starts_with("+OK"));
+            // Without being asked whether it is ready, the STS finds out within a few seconds.
+            until("mints are refused", async || mint(&systems[0]).await.status == 503).await;
+            for system in &systems {
+                for service in services {
+                    assert_eq!(ready(system, service).await, 503, "{harm:?} {service}");
+                }
+                let refused = mint(system).await;
+                assert_eq!((refused.status.as_u16(), refused.text("error").as_str()), (503, "sts_unavailable"));
+                let refused = tenant.call(&http, system, &mandates[0]).await.unwrap().status;
+                assert_eq!(refused, 503, "{harm:?}");
+            }
+            assert!(say(&redis, &cure).await.starts_with("+OK"));
+            for (system, mandate) in systems.iter().zip(&mandates) {
+                until("mints go on", async || mint(system).await.status == 200).await;
+                for service in services {
+                    until("it is ready", async || ready(system, service).await == 200).await;
+                }
+                let called = async || tenant.call(&http, system, mandate).await.unwrap().status == 200;
+                until("calls go on, with a mandate that was not used up", called).await;
+            }
+        }
+        cluster.deployment.verify_ledger();
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn the_database_crashes_under_load_and_comes_back() {
         let (mut postgres, redis) = (Postgres::start().unwrap(), Redis::start().unwrap());
@@ -608,6 +654,89 @@ mod t08_availability {
         // The outbox's relay, too, has found its way back.
         assert_eq!(tenant.revoke(&http, &systems[0], &lent.1).await.unwrap().status, 200);
         assert_eq!(tenant.mint(&http, &systems[1], (&lent.0, &lent.1)).await.unwrap().status, 403);
+        cluster.deployment.verify_ledger();
+    }
+}
+
+mod t17_rollback {
+    use super::*;
+
+    /// The database comes back as it was before a delegation was taken back and a mandate was used. Nobody goes by it, for as
+    /// long as the processes run and when they are started again; with the newest one back they start and go on.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_database_that_became_older_is_served_by_nobody() {
+        let (database, redis) = (Database::create_for_store().unwrap(), Redis::start().unwrap());
+        let mut cluster = Cluster::start(&database.url(), &redis.url());
+        let (http, upstream) = (Http::new(), upstream().await);
+        let systems = [cluster.through(0), cluster.through(1)];
+        let tenant = Tenant::provision(&http, &systems[0], &upstream).await;
+        let (doomed, kept) = (tenant.delegation(&http, &systems[0]).await, tenant.delegation(&http, &systems[0]).await);
+        let mint = async |system: &Through, of: &(String, String)| tenant.mint(&http, system, (&of.0, &of.1)).await;
+        let ready = async |system: &Through, service: &str| {
+            let answer = http.send(Method::GET, &format!("{}/ready", system.url(service)), &[], "").await;
+            answer.unwrap().status.as_u16()
+        };
+        let minted = |answer: Option<support::Answer>| answer.unwrap().text("access_token");
+        let mandates = [minted(mint(&systems[0], &doomed).await), minted(mint(&systems[1], &kept).await)];
+        let older = database.copy().unwrap();
+        let call = async |system: &Through, mandate: &String| tenant.call(&http, system, mandate).await.unwrap().status;
+        until("one is used", async || call(&systems[1], &mandates[1]).await == StatusCode::OK).await;
+        let revoked = async || tenant.revoke(&http, &systems[0], &doomed.1).await.unwrap().status == StatusCode::OK;
+        until("one is taken back", revoked).await;
+        for system in &systems {
+            assert_eq!(mint(system, &doomed).await.unwrap().status, 403);
+            assert_eq!(mint(system, &kept).await.unwrap().status, 200);
+        }
+
+        // Whoever is asked whether it is ready looks at what others have committed; it does so every few seconds by itself.
+        for system in &systems {
+            for service in ["api", "sts", "gateway", "audit", "coordinator"] {
+                assert_eq!(ready(system, service).await, 200, "{service}");
+            }
+        }
+
+        database.trade_places_with(&older).unwrap();
+        for _ in 0..3 {
+            for system in &systems {
+                for lent in [&doomed, &kept] {
+                    let refused = mint(system, lent).await.unwrap();
+                    assert_eq!((refused.status.as_u16(), refused.text("error").as_str()), (503, "sts_unavailable"));
+                }
+                for mandate in &mandates {
+                    let refused = call(system, mandate).await.as_u16();
+                    assert!(matches!(refused, 401 | 403 | 503), "{refused}");
+                }
+            }
+        }
+        let url = format!("{}/v1/zones", systems[0].url("api"));
+        let refused = http.json(Method::GET, &url, &systems[0].admin_token(), None).await.unwrap();
+        assert_eq!(refused.status, 503, "{}", refused.json());
+        for service in ["api", "sts", "gateway", "audit", "coordinator"] {
+            for system in &systems {
+                assert_eq!(ready(system, service).await, 503, "{service}");
+            }
+        }
+        let Cluster { control, sts, gateways, .. } = &mut cluster;
+        for process in gateways {
+            process.terminate();
+        }
+        // Who has committed something since the copy was made finds that its heads are not there.
+        for process in [control].into_iter().chain(sts) {
+            process.terminate();
+            let said = process.refused_again();
+            assert!(said.contains("is not the one that was last used here"), "{said}");
+        }
+
+        database.trade_places_with(&older).unwrap();
+        cluster.control = cluster.control.started_again();
+        for process in cluster.sts.iter_mut().chain(&mut cluster.gateways) {
+            *process = process.started_again();
+        }
+        for system in &systems {
+            assert_eq!(mint(system, &doomed).await.unwrap().status, 403);
+            assert_eq!(mint(system, &kept).await.unwrap().status, 200);
+            assert_eq!(call(system, &mandates[1]).await, 401, "it was used");
+        }
         cluster.deployment.verify_ledger();
     }
 }

@@ -22,6 +22,7 @@ pub mod rewrap;
 pub mod schedule;
 mod sealed_secrets;
 mod signing_keys;
+mod versions;
 mod withdrawals;
 
 pub use backend::{BackendError, SecretBackend};
@@ -57,6 +58,21 @@ pub enum CustodyError {
         place: String,
         /// Why it did not open.
         reason: OpenError,
+    },
+    /// An envelope in a backend is not of the version that its row points to.
+    #[error(
+        "the secret backend has another version of `{place}` than its row points to, or the envelope was altered. Was the \
+         backend, or the store, brought back from a backup? Put the newest back, or give the secret anew"
+    )]
+    OtherVersion {
+        /// Where the envelope lies.
+        place: String,
+    },
+    /// A secret in a backend is being changed by another.
+    #[error("another change of `{place}` goes on; try again when it has ended, at the latest in two minutes")]
+    UnderWay {
+        /// Where the secret lies.
+        place: String,
     },
     /// Something could not be sealed.
     #[error(transparent)]

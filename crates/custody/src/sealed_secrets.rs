@@ -1,7 +1,7 @@
 //! Plaintext goes in and out of here only. Envelopes lie in the store, where they change with the row they belong to; or,
 //! where the operator says so, in a backend that knows of no transaction. Then a change is staged: the backend gets the new
 //! envelope before the row is committed, so that a backend that is down fails the change, and the former one back if the
-//! commit fails. Reads of a backend take as long as it does, and never happen inside a snapshot.
+//! commit fails. Which envelope it is to have is known to the store: see [`crate::versions`]. Reads of a backend take as long as it does, and never happen inside a snapshot.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,8 +10,9 @@ use caracal_authority::{ApplicationId, NotificationSinkId, ProviderId, WorkloadI
 use caracal_crypto::envelope::{KekRing, OpenError, SealError};
 use caracal_crypto::{SecretBytes, SecretText};
 use caracal_store::provider_connections::Connection;
-use caracal_store::{ZoneRead, ZoneWrite, sealed_secrets};
+use caracal_store::{Store, ZoneRead, ZoneWrite, sealed_secrets};
 
+use crate::versions::{self, Versions, versions_ref};
 use crate::{CustodyError, SecretBackend};
 
 /// Where a provider's secret document lies (contract: audit-and-streams.md §9.1).
@@ -33,8 +34,15 @@ pub fn workload_secret_ref(zone: &ZoneId, workload: &WorkloadId) -> String {
 #[derive(Clone)]
 pub struct SealedSecrets {
     ring: Arc<KekRing>,
-    backend: Option<Arc<dyn SecretBackend>>,
+    outside: Option<Outside>,
     counts: Arc<Counts>,
+}
+
+/// Where secrets lie that do not lie in the store, and the store that knows which.
+#[derive(Clone)]
+struct Outside {
+    backend: Arc<dyn SecretBackend>,
+    store: Store,
 }
 
 #[derive(Default)]
@@ -46,20 +54,43 @@ struct Counts {
 /// An envelope that a backend has got, and the one that it had.
 #[must_use]
 pub struct Staged {
-    backend: Arc<dyn SecretBackend>,
+    ring: Arc<KekRing>,
+    outside: Outside,
     reference: String,
     former: Option<Vec<u8>>,
+    /// That of the envelope, which goes away with it.
+    version: Option<String>,
 }
 
 impl Staged {
     /// Gives the backend back what it had: the change did not come about.
     pub async fn undo(self) {
-        let undone = match &self.former {
-            Some(envelope) => self.backend.write(&self.reference, envelope).await,
-            None => self.backend.remove(&self.reference).await,
+        let Self { ring, outside: Outside { backend, store }, reference, former, version } = self;
+        match Versions::look(&ring, &store, &reference).await {
+            // It did, and only the word of it was lost.
+            Ok(versions) if version.is_some() && versions.is_current(version.as_deref()) => return,
+            Ok(_) => {}
+            Err(error) if version.is_some() => {
+                // Nobody knows. What lies there opens either way, and what lay there may not.
+                tracing::error!(%reference, %error, "a secret in the backend may be newer than its row");
+                return;
+            }
+            Err(_) => {}
+        }
+        let undone = match &former {
+            Some(envelope) => backend.write(&reference, envelope).await,
+            None => backend.remove(&reference).await,
         };
-        if let Err(error) = undone {
-            tracing::error!(reference = %self.reference, %error, "a secret in the backend may be newer than its row");
+        // What may still lie there has to open.
+        let version = match undone {
+            Ok(()) => version,
+            Err(error) => {
+                tracing::error!(%reference, %error, "a secret in the backend may be newer than its row");
+                None
+            }
+        };
+        if let Err(error) = Versions::withdraw(&ring, &store, &reference, version).await {
+            tracing::error!(%reference, %error, "that a change of a secret has ended could not be noted");
         }
     }
 }
@@ -67,23 +98,23 @@ impl Staged {
 impl SealedSecrets {
     /// Over the given key-encryption keys.
     pub fn new(ring: Arc<KekRing>) -> Self {
-        Self { ring, backend: None, counts: Arc::default() }
+        Self { ring, outside: None, counts: Arc::default() }
     }
 
-    /// The same with envelopes in `backend`.
+    /// The same with envelopes in `backend`, and their versions in `store`.
     #[must_use]
-    pub fn in_backend(self, backend: Arc<dyn SecretBackend>) -> Self {
-        Self { backend: Some(backend), ..self }
+    pub fn in_backend(self, backend: Arc<dyn SecretBackend>, store: Store) -> Self {
+        Self { outside: Some(Outside { backend, store }), ..self }
     }
 
     /// The backend outside the store, if secrets lie there.
     pub fn backend(&self) -> Option<&Arc<dyn SecretBackend>> {
-        self.backend.as_ref()
+        self.outside.as_ref().map(|outside| &outside.backend)
     }
 
     /// Whether secrets lie outside the store, so that they are read with [`fetch`](Self::fetch) and not within a snapshot.
     pub fn is_external(&self) -> bool {
-        self.backend.is_some()
+        self.outside.is_some()
     }
 
     /// Reads of secrets so far, and how many of them failed.
@@ -102,10 +133,30 @@ impl SealedSecrets {
     /// Before a change: gives a backend `plaintext` for `reference`, or has it remove what is there. `None`: secrets lie in
     /// the store, and are put there within the change.
     pub async fn stage(&self, reference: &str, plaintext: Option<&[u8]>) -> Result<Option<Staged>, CustodyError> {
-        let Some(backend) = &self.backend else { return Ok(None) };
-        let envelope = plaintext.map(|plaintext| self.ring.seal(reference, plaintext)).transpose()?;
-        let former = backend.read_now(reference).await?;
-        let staged = Staged { backend: backend.clone(), reference: reference.to_owned(), former };
+        let Some(outside) = &self.outside else { return Ok(None) };
+        let Outside { backend, store } = outside;
+        let version = match plaintext {
+            Some(_) => Some(Versions::announce(&self.ring, store, reference).await?),
+            None => {
+                Versions::announce_removal(&self.ring, store, reference).await?;
+                None
+            }
+        };
+        let before = async {
+            let place = version.as_ref().map(|version| versions::place(reference, version));
+            let sealed = plaintext.zip(place).map(|(plaintext, place)| self.ring.seal(&place, plaintext));
+            Ok::<_, CustodyError>((sealed.transpose()?, backend.read_now(reference).await?))
+        };
+        let (envelope, former) = match before.await {
+            Ok(before) => before,
+            Err(error) => {
+                // Nothing was written, and so nothing needs to open.
+                Versions::withdraw(&self.ring, store, reference, version).await?;
+                return Err(error);
+            }
+        };
+        let (ring, outside) = (self.ring.clone(), outside.clone());
+        let staged = Staged { ring, outside, reference: reference.to_owned(), former, version };
         let written = match &envelope {
             Some(envelope) => backend.write(reference, envelope).await,
             None => backend.remove(reference).await,
@@ -120,9 +171,22 @@ impl SealedSecrets {
 
     /// Opens what a backend has under `reference`; `None` when there is nothing, or secrets lie in the store.
     pub async fn fetch(&self, reference: &str) -> Result<Option<SecretBytes>, CustodyError> {
-        let Some(backend) = &self.backend else { return Ok(None) };
-        let read = backend.read(reference).await.map_err(CustodyError::from);
-        self.counted(read.and_then(|envelope| envelope.map(|envelope| self.opened(reference, &envelope)).transpose()))
+        let Some(outside) = &self.outside else { return Ok(None) };
+        self.counted(self.fetched(outside, reference).await)
+    }
+
+    async fn fetched(&self, outside: &Outside, reference: &str) -> Result<Option<SecretBytes>, CustodyError> {
+        let Outside { backend, store } = outside;
+        let Some(envelope) = backend.read(reference).await? else { return Ok(None) };
+        let versions = Versions::look(&self.ring, store, reference).await?;
+        match versions.open(&self.ring, reference, &envelope) {
+            Err(CustodyError::OtherVersion { .. }) => {}
+            opened => return opened.map(|(plaintext, _)| Some(plaintext)),
+        }
+        // It may have been changed in this moment, or be remembered from before the change.
+        let Some(envelope) = backend.read_now(reference).await? else { return Ok(None) };
+        let versions = Versions::look(&self.ring, store, reference).await?;
+        versions.open(&self.ring, reference, &envelope).map(|(plaintext, _)| Some(plaintext))
     }
 
     fn opened(&self, reference: &str, envelope: &[u8]) -> Result<SecretBytes, CustodyError> {
@@ -131,10 +195,10 @@ impl SealedSecrets {
     }
 
     /// Seals `plaintext` under `reference` as part of the caller's change; in a backend it is already, see
-    /// [`stage`](Self::stage).
+    /// [`stage`](Self::stage), and becomes the one that counts.
     pub async fn put(&self, tx: &mut ZoneWrite<'_>, reference: &str, plaintext: &[u8]) -> Result<(), CustodyError> {
         if self.is_external() {
-            return Ok(());
+            return Versions::settle(&self.ring, tx, reference).await;
         }
         let envelope = self.ring.seal(reference, plaintext)?;
         Ok(sealed_secrets::put(tx, reference, &envelope).await?)
@@ -152,7 +216,7 @@ impl SealedSecrets {
     /// Removes what lies under `reference`.
     pub async fn remove(&self, tx: &mut ZoneWrite<'_>, reference: &str) -> Result<(), CustodyError> {
         if self.is_external() {
-            return Ok(());
+            return Ok(sealed_secrets::remove(tx, &versions_ref(reference)).await?);
         }
         Ok(sealed_secrets::remove(tx, reference).await?)
     }

@@ -225,6 +225,9 @@ impl Store {
         if self.shared().stopped.is_set() {
             return Err(stopped());
         }
+        if let Handle::Postgres(postgres) = &self.engine {
+            Box::pin(postgres.look()).await?;
+        }
         let mut snapshot = self.snapshot().await?;
         snapshot.tx().query("SELECT count(*) FROM deployment", &[]).await.map(|_| ())
     }

@@ -852,3 +852,5 @@ mod jobs {
 }
 #[path = "postgres/clocks.rs"]
 mod t08_availability_clocks;
+#[path = "postgres/lineage.rs"]
+mod t17_rollback_lineage;

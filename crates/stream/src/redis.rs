@@ -3,8 +3,12 @@
 //! Commands share one connection, on which they are pipelined. Reads that wait for new entries have connections of
 //! their own: on a shared one, everything behind them would wait too. A connection that was lost is replaced by
 //! whoever needs it next.
+//!
+//! A server can cease to be one that keeps what it is told while we are connected: it is made a replica of another, or told to
+//! evict. It answers every command all the same. So it is looked at whenever a connection is made, and by whoever asks
+//! whether it is fit ([`Redis::check`]); until it is again, no command is sent to it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as Lock, PoisonError};
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
@@ -69,6 +73,8 @@ pub struct Redis {
     dial_timeout: Duration,
     read_timeout: Duration,
     commands: Mutex<Commands>,
+    /// Why it must not be relied on, as it was found last.
+    unfit: Lock<Option<String>>,
 }
 
 /// The shared connection, or when there was last none to be had.
@@ -96,6 +102,7 @@ impl Redis {
             dial_timeout: options.dial_timeout,
             read_timeout: options.read_timeout,
             commands: Mutex::default(),
+            unfit: Lock::default(),
         };
         redis.inspect().await?;
         Ok(Arc::new(redis))
@@ -106,9 +113,39 @@ impl Redis {
         &self.place
     }
 
-    /// Whether the server answers.
+    /// Whether the server answers, takes what it is told and keeps it.
     pub async fn check(&self) -> Result<(), StreamError> {
-        self.ask::<Value>(&::redis::cmd("PING")).await.map(|_| ())
+        let mut look = looking();
+        // A server that is full, can't write to its disk or has become a replica answers to reading.
+        look.cmd("SET").arg("caracal:probe").arg(1).arg("PX").arg(1000);
+        let answer = self.run(&look, false).await?.map_err(|error| failure(&error))?;
+        let mut answers: Vec<Value> = from(answer)?;
+        answers.truncate(LOOKS);
+        self.judge(answers)?;
+        self.is_fit()
+    }
+
+    /// Takes note of what the server says of itself.
+    fn judge(&self, said: Vec<Value>) -> Result<(), StreamError> {
+        let said: Vec<String> = from(Value::Array(said))?;
+        let found = why_unfit(&said.concat());
+        let mut unfit = self.unfit.lock().unwrap_or_else(PoisonError::into_inner);
+        match (unfit.as_deref(), found.as_deref()) {
+            (before, Some(now)) if before != Some(now) => {
+                tracing::error!(place = self.place, "the Redis server {now}; until then nothing is granted");
+            }
+            (Some(_), None) => tracing::info!(place = self.place, "the Redis server can be relied on again"),
+            _ => {}
+        }
+        *unfit = found;
+        Ok(())
+    }
+
+    fn is_fit(&self) -> Result<(), StreamError> {
+        match &*self.unfit.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(reason) => Err(StreamError::Unavailable(format!("the server {reason}"))),
+            None => Ok(()),
+        }
     }
 
     async fn inspect(&self) -> Result<(), OpenError> {
@@ -124,17 +161,14 @@ impl Redis {
         if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < OLDEST {
             return Err(refused(format!("is version {version}; 6.2 or newer is needed")));
         }
-        if line("role") == Some("slave") {
-            return Err(refused("is a replica, which takes no messages; name the primary".to_owned()));
+        if let Some(reason) = why_unfit(&info) {
+            return Err(refused(reason));
         }
         let policy: Result<Vec<String>, RedisError> =
             ::redis::cmd("CONFIG").arg("GET").arg("maxmemory-policy").query_async(&mut connection).await;
         let reported = line("maxmemory_policy").map(str::to_owned);
         match policy.ok().and_then(|pair| pair.into_iter().nth(1)).or(reported) {
-            Some(policy) if policy != "noeviction" => Err(refused(format!(
-                "evicts keys when its memory is full (maxmemory-policy {policy}), so revocations could be lost; set \
-                 maxmemory-policy noeviction"
-            ))),
+            Some(policy) if policy != "noeviction" => Err(refused(evicts(&policy))),
             Some(_) => Ok(()),
             None => {
                 tracing::warn!(place = self.place, "the eviction policy can't be read; it must be noeviction");
@@ -164,21 +198,36 @@ impl Redis {
         if commands.refused.is_some_and(|refused| refused.elapsed() < RETRY_AFTER) {
             return Err(StreamError::Unavailable("it could not be reached a moment ago".to_owned()));
         }
-        match self.connect().await {
+        let found = async {
+            let mut connection = self.connect().await.map_err(|error| failure(&error))?;
+            // What listens there now may be another server, or have been told something else.
+            let said = timeout(self.read_timeout, looking().query_async(&mut connection)).await;
+            let said = said.map_err(|_| self.no_answer())?.map_err(|error| failure(&error))?;
+            self.judge(said)?;
+            Ok(connection)
+        };
+        match found.await {
             Ok(connection) => Ok(commands.connection.insert(connection).clone()),
             Err(error) => {
                 commands.refused = Some(Instant::now());
-                Err(failure(&error))
+                Err(error)
             }
         }
     }
 
+    fn no_answer(&self) -> StreamError {
+        StreamError::Unavailable(format!("no answer within {:?}", self.read_timeout))
+    }
+
     /// Runs commands in one round trip on the shared connection, and once more on a new one when that turned out to be lost: an idle
     /// connection does not notice that its server was restarted. So a command may be done twice, and whoever calls this
-    /// bears that.
-    async fn run(&self, commands: &Pipeline) -> Result<Result<Value, RedisError>, StreamError> {
+    /// bears that. Where it `relies` on the server, the server has to be fit for that.
+    async fn run(&self, commands: &Pipeline, relies: bool) -> Result<Result<Value, RedisError>, StreamError> {
         for again in [true, false] {
             let mut connection = self.shared().await?;
+            if relies {
+                self.is_fit()?;
+            }
             match timeout(self.read_timeout, commands.query_async(&mut connection)).await {
                 Ok(Err(error)) if error.clone().into_server_errors().is_none() => {
                     self.commands.lock().await.connection = None;
@@ -189,7 +238,7 @@ impl Redis {
                 Ok(answer) => return Ok(answer),
                 Err(_) => {
                     self.commands.lock().await.connection = None;
-                    return Err(StreamError::Unavailable(format!("no answer within {:?}", self.read_timeout)));
+                    return Err(self.no_answer());
                 }
             }
         }
@@ -206,8 +255,7 @@ impl Redis {
 
     /// Runs commands in one round trip. An error says nothing about any of them.
     pub(crate) async fn ask_all<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, StreamError> {
-        let answer = self.run(commands).await?.map_err(|error| failure(&error))?;
-        T::from_redis_value(answer).map_err(|error| StreamError::Refused(error.to_string()))
+        from(self.run(commands, true).await?.map_err(|error| failure(&error))?)
     }
 
     /// Adds an entry, and gives its id. Where the answer was lost it may be there twice.
@@ -225,7 +273,7 @@ impl Redis {
             additions.add_command(addition(topic, fields));
         }
         let mut taken: Vec<Result<(), StreamError>> = entries.iter().map(|_| Ok(())).collect();
-        let Err(error) = self.run(&additions).await? else { return Ok(taken) };
+        let Err(error) = self.run(&additions, true).await? else { return Ok(taken) };
         let Some(refusals) = error.clone().into_server_errors() else { return Err(failure(&error)) };
         for (at, refusal) in refusals.iter() {
             if let Some(entry) = taken.get_mut(*at) {
@@ -241,6 +289,37 @@ impl Redis {
         let entries: Value = self.ask(command.arg(topic).arg("+").arg("-").arg("COUNT").arg(1)).await?;
         Ok(entries_of(entries).into_iter().next().map_or_else(|| "0-0".to_owned(), |entry| entry.id))
     }
+}
+
+/// How many commands it takes to look at a server.
+const LOOKS: usize = 2;
+
+/// Asks a server what it is.
+fn looking() -> Pipeline {
+    let mut look = ::redis::pipe();
+    look.cmd("INFO").arg("replication").cmd("INFO").arg("memory");
+    look
+}
+
+/// Why a server that says this of itself must not be relied on.
+fn why_unfit(info: &str) -> Option<String> {
+    let line = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    if line("role") == Some("slave") {
+        // Where it takes writes at all, it loses them to its primary.
+        return Some("is a replica, which takes no messages; name the primary".to_owned());
+    }
+    line("maxmemory_policy").filter(|policy| *policy != "noeviction").map(evicts)
+}
+
+fn evicts(policy: &str) -> String {
+    format!(
+        "evicts keys when its memory is full (maxmemory-policy {policy}), so revocations could be lost; set \
+         maxmemory-policy noeviction"
+    )
+}
+
+fn from<T: FromRedisValue>(answer: Value) -> Result<T, StreamError> {
+    T::from_redis_value(answer).map_err(|error| StreamError::Refused(error.to_string()))
 }
 
 /// `XADD topic * name value …`.

@@ -10,8 +10,8 @@ use caracal_crypto::SecretText;
 use caracal_crypto::hmac::{HmacKey, verify_stream_signature};
 use caracal_store::{Message, PostgresOptions, Store, StoreError, outbox};
 use caracal_stream::{
-    DELEGATIONS, LIFECYCLE, REVOCATIONS, Redis, RedisOptions, Rejection, Relay, RelayOptions, RelayState, Streams,
-    Tail, TailState,
+    Counters, DELEGATIONS, LIFECYCLE, REVOCATIONS, Redis, RedisOptions, Rejection, Relay, RelayOptions, RelayState,
+    StreamError, Streams, Tail, TailState,
 };
 use caracal_testkit::Redis as Server;
 use caracal_testkit::{Cut, CuttingProxy, Database};
@@ -437,5 +437,68 @@ mod starting {
         let evicting = Server::start_with(&["--maxmemory-policy", "allkeys-lru"]).unwrap();
         let refused = refusal(&evicting.url()).await;
         assert!(refused.contains("allkeys-lru") && refused.contains("noeviction"), "{refused}");
+    }
+}
+
+mod t08_availability_redis {
+    use super::*;
+
+    async fn counts(redis: &Arc<Redis>) -> Result<Vec<u64>, StreamError> {
+        Counters::new(redis.clone()).hit_all(&["caracal:rate:of-a-test".to_owned()], Duration::from_secs(60)).await
+    }
+
+    fn is_unavailable<T: std::fmt::Debug>(answer: &Result<T, StreamError>) -> bool {
+        matches!(answer, Err(StreamError::Unavailable(_)))
+    }
+
+    /// A server that was fit when it was found is told otherwise while we are connected. It goes on to answer.
+    #[tokio::test]
+    async fn a_server_that_evicts_or_takes_nothing_is_relied_on_again_only_once_it_keeps_what_it_is_told() {
+        let server = Server::start().unwrap();
+        let (redis, mut operator) = (open(&server).await, raw(&server).await);
+        for (what, harm, cure) in [
+            ("evicts", "CONFIG SET maxmemory-policy allkeys-lru", "CONFIG SET maxmemory-policy noeviction"),
+            ("is full", "CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
+            ("is a replica", "REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
+            ("loses what it takes", "REPLICAOF 127.0.0.1 1;CONFIG SET replica-read-only no", "REPLICAOF NO ONE"),
+            ("refuses", "CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"),
+        ] {
+            let mut say = async |commands: &str| {
+                for command in commands.split(';') {
+                    let mut words = command.split(' ');
+                    let mut said = redis::cmd(words.next().unwrap());
+                    said.arg(words.collect::<Vec<_>>()).query_async::<()>(&mut operator).await.unwrap();
+                }
+            };
+            redis.check().await.unwrap();
+            let before = counts(&redis).await.unwrap()[0];
+            say(harm).await;
+            let checked = redis.check().await;
+            assert!(is_unavailable(&checked), "{what}: {checked:?}");
+            let counted = counts(&redis).await;
+            assert!(is_unavailable(&counted), "{what}: {counted:?}");
+            say(cure).await;
+            redis.check().await.unwrap();
+            assert_eq!(counts(&redis).await.unwrap(), [before + 1], "{what}: nothing was counted meanwhile");
+        }
+    }
+
+    /// The connection breaks, and what answers then was told to evict. Nobody has to ask first.
+    #[tokio::test]
+    async fn a_server_that_evicts_when_it_is_found_again_is_sent_nothing() {
+        let server = Server::start().unwrap();
+        let (redis, mut operator) = (open(&server).await, raw(&server).await);
+        counts(&redis).await.unwrap();
+        let policy = async |policy: &str, operator: &mut MultiplexedConnection| {
+            redis::cmd("CONFIG").arg(&["SET", "maxmemory-policy", policy]).query_async::<()>(operator).await.unwrap();
+        };
+        policy("volatile-ttl", &mut operator).await;
+        let cut = redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal"]).query_async::<i64>(&mut operator).await;
+        assert!(cut.unwrap() > 0);
+        let counted = counts(&redis).await;
+        assert!(is_unavailable(&counted), "{counted:?}");
+        policy("noeviction", &mut operator).await;
+        redis.check().await.unwrap();
+        assert_eq!(counts(&redis).await.unwrap(), [2]);
     }
 }

@@ -222,13 +222,33 @@ impl Database {
     /// A copy of it. Whoever is still connected to it is cut off.
     pub fn copy(&self) -> Result<Self, NotStarted> {
         let copy = Self { server: self.server.clone(), name: Self::fresh_name() };
+        tell(&self.server, &self.closing())?;
+        let made = copy.make(&self.name);
+        tell(&self.server, &[self.opening()])?;
+        made.map(|()| copy)
+    }
+
+    /// Has `other` answer under its name, and the other way round. Whoever is connected to either is cut off.
+    pub fn trade_places_with(&self, other: &Self) -> Result<(), NotStarted> {
+        let aside = Self::fresh_name();
+        let rename = |from: &str, to: &str| format!("ALTER DATABASE {from} RENAME TO {to}");
+        let mut statements: Vec<String> = self.closing().into_iter().chain(other.closing()).collect();
+        statements.extend([rename(&self.name, &aside), rename(&other.name, &self.name), rename(&aside, &other.name)]);
+        statements.extend([self.opening(), other.opening()]);
+        tell(&self.server, &statements)
+    }
+
+    /// Statements after which nobody is connected to it, nor comes back.
+    fn closing(&self) -> [String; 2] {
         let cut_off = format!(
             "DO $$BEGIN PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'; END$$",
             self.name
         );
-        tell(&self.server, &[cut_off])?;
-        copy.make(&self.name)?;
-        Ok(copy)
+        [format!("ALTER DATABASE {} ALLOW_CONNECTIONS false", self.name), cut_off]
+    }
+
+    fn opening(&self) -> String {
+        format!("ALTER DATABASE {} ALLOW_CONNECTIONS true", self.name)
     }
 
     /// Makes one on the server at `server`, the URL of its superuser.

@@ -345,7 +345,7 @@ async fn what_a_change_may_have_to_put_back_is_asked_past_what_is_remembered() {
     *held.has.lock().unwrap() = Some(b"of another process".to_vec());
     assert_eq!(cached.read(PLACE).await.unwrap().as_deref(), Some(&b"mine"[..]));
     let ring = Arc::new(KekRing::new(Kek::generate().unwrap().0, None));
-    let sealed = SealedSecrets::new(ring).in_backend(cached.clone());
+    let sealed = SealedSecrets::new(ring).in_backend(cached.clone(), time.store.clone());
     let staged = sealed.stage(PLACE, Some(b"new")).await.unwrap().unwrap();
     assert_ne!(held.has.lock().unwrap().as_deref(), Some(&b"of another process"[..]));
     staged.undo().await;

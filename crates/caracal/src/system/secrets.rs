@@ -20,7 +20,7 @@ pub(super) fn placed(settings: &Settings, store: &Store, sealed: SealedSecrets) 
     let clock = Arc::new(StoreTime(store.clone()));
     match backend(settings.secret_backend.clone(), settings.extra_ca_file.as_deref(), clock) {
         None => sealed,
-        Some(backend) => sealed.in_backend(Arc::new(CachedBackend::new(backend, store.clone()))),
+        Some(backend) => sealed.in_backend(Arc::new(CachedBackend::new(backend, store.clone())), store.clone()),
     }
 }
 

@@ -42,7 +42,7 @@ use crate::adapters::{
 use crate::kept_counters::KeptRequests;
 use crate::settings::{ExportSettings, KeyMaterial, Mode, Service, Settings};
 use crate::shared_counters::{SharedGuesses, SharedLaunchRate, SharedMintRate, SharedRequests};
-use crate::{elected, housekeeping, log_growth, rewrapping};
+use crate::{elected, housekeeping, log_growth, rewrapping, witness};
 
 /// What every service is made of.
 struct Parts {
@@ -396,6 +396,9 @@ impl Services {
         }
         if let Some(sts) = self.sts.clone() {
             jobs.spawn(sts.run_policy_reports(self.policy_poll, stop()));
+        }
+        if let Some(shared) = &self.shared {
+            jobs.spawn(witness::run(self.store.clone(), shared.redis.clone(), stop()));
         }
         jobs.spawn(self.relay.clone().run(stop()));
         let (denials, of, ledger, on) = (self.denials.clone(), self.store.clone(), self.ledger.clone(), stop());

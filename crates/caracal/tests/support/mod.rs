@@ -138,6 +138,11 @@ impl Running {
             .unwrap_or_else(|said| panic!("the system did not start again: {said}"))
     }
 
+    /// What it says when it does not start again.
+    pub(crate) fn refused_again(&self) -> String {
+        Self::attempt(again(&self.command), self.offset, &self.data_dir).map(|_| ()).unwrap_err()
+    }
+
     /// The same, told something else than before.
     pub(crate) fn started_again_told(&self, name: &str, value: &str) -> Self {
         let mut command = again(&self.command);

@@ -14,16 +14,16 @@ mod report;
 
 use std::sync::Arc;
 
-use caracal_crypto::SecretBytes;
 use caracal_crypto::envelope::KekRing;
 use caracal_store::envelopes::{self, After, Found, REFERENCED, Referenced, SEALED, Sealed};
-use caracal_store::{Inspection, Store, StoreError};
+use caracal_store::{Inspection, Store, StoreError, sealed_secrets};
 
 pub use report::{Failed, Report, Tally};
 
 use places::{kind, kind_of_reference, place_of, places};
 
 use crate::sealed_secrets::{Opened, open_at};
+use crate::versions::{Versions, versions_ref, zone_of};
 use crate::{CustodyError, SecretBackend, kek};
 
 /// Envelopes read, and replaced in one commit, at most.
@@ -236,7 +236,7 @@ impl Rewrap {
             after = Some(last.clone());
             for (zone, id) in &page {
                 let reference = format!("zones/{zone}/{}/{id}/{}", referenced.table, referenced.suffix);
-                match self.reference(backend, &reference, mode).await {
+                match self.reference(source, backend, &reference, mode).await {
                     Ok(Outcome::Absent) => {}
                     Ok(Outcome::Current) => tally.current += 1,
                     Ok(Outcome::Left) => tally.left += 1,
@@ -256,6 +256,7 @@ impl Rewrap {
 
     async fn reference(
         &self,
+        source: &mut Source<'_>,
         backend: &Arc<dyn SecretBackend>,
         reference: &str,
         mode: Mode,
@@ -263,16 +264,15 @@ impl Rewrap {
         // Somebody may give the secret anew in this moment. Then theirs is looked at: it can be sealed under either key.
         for _ in 0..PASSES {
             let Some(envelope) = backend.read(reference).await? else { return Ok(Outcome::Absent) };
-            let opened = self.ring.open(reference, &envelope);
-            let plaintext: SecretBytes =
-                opened.map_err(|reason| CustodyError::Sealed { place: reference.to_owned(), reason })?;
+            let versions = Versions::opened(&self.ring, reference, source.versions(reference).await?.as_deref())?;
+            let (plaintext, place) = versions.open(&self.ring, reference, &envelope)?;
             if self.ring.is_current(&envelope) {
                 return Ok(Outcome::Current);
             }
             if mode == Mode::Check {
                 break;
             }
-            let new = self.ring.seal(reference, plaintext.expose())?;
+            let new = self.ring.seal(&place, plaintext.expose())?;
             if backend.replace(reference, &envelope, &new).await? {
                 return Ok(Outcome::Rewrapped);
             }
@@ -337,6 +337,18 @@ impl Source<'_> {
             }
             Self::File(file) => file.run(async |tx| envelopes::list(tx, sealed, after, limit).await),
         }
+    }
+
+    /// What is known of the versions of a secret in the backend, sealed.
+    async fn versions(&mut self, reference: &str) -> Result<Option<Vec<u8>>, CustodyError> {
+        let (zone, place) = (zone_of(reference)?, versions_ref(reference));
+        Ok(match self {
+            Self::Store(store) => {
+                let mut snapshot = store.snapshot().await?;
+                sealed_secrets::lookup(&mut snapshot.zone(&zone), &place).await?
+            }
+            Self::File(file) => file.run(async |tx| sealed_secrets::lookup(&mut tx.zone(&zone), &place).await)?,
+        })
     }
 
     async fn references(

@@ -95,6 +95,9 @@ impl Drop for Place {
     }
 }
 
+/// What of zones, or of none, was moved to which version.
+type NewVersions = Vec<(Option<ZoneId>, u64)>;
+
 /// Why a group's transaction came to nothing.
 enum Failed {
     /// Nothing was committed, and another try may succeed.
@@ -227,30 +230,40 @@ impl Lanes {
             kept += u64::from(run_in_savepoint(&mut tx, next.job.as_mut()).await?);
             at += 1;
         }
-        let (mut session, effects) = self.write_versions(tx).await?;
+        let (mut session, effects, moved) = self.write_versions(tx).await?;
         if kept == 0 {
             session.send("ROLLBACK");
             session.end();
             return Ok(effects);
         }
-        self.commit(session, begun.transaction, kept).await.map(|()| effects)
+        let name = session.connection_name();
+        self.commit(session, begun.transaction, kept).await?;
+        // Before anyone is answered: what a caller was told must not be missing unnoticed.
+        for (zone, version) in moved {
+            self.pool.lineage.learn(zone.as_ref().map_or("", ZoneId::as_str), version);
+        }
+        if let Some(name) = name {
+            self.pool.lineage.note(&name, begun.transaction, begun.at);
+        }
+        Ok(effects)
     }
 
     /// What the group moved becomes part of its commit.
-    async fn write_versions(&self, mut tx: Tx) -> Result<(Session, Committed), Failed> {
+    async fn write_versions(&self, mut tx: Tx) -> Result<(Session, Committed, NewVersions), Failed> {
         let sql = "INSERT INTO zone_versions (zone_id, version) VALUES (?1, ?2)
                    ON CONFLICT (zone_id) DO UPDATE SET version = excluded.version";
         tx.scope = None;
-        for (zone, version) in tx.versions.of_moved(&tx.moved) {
+        let moved = tx.versions.of_moved(&tx.moved);
+        for (zone, version) in &moved {
             let name = zone.as_ref().map_or("", ZoneId::as_str);
-            let version = i64::try_from(version).unwrap_or(i64::MAX);
+            let version = i64::try_from(*version).unwrap_or(i64::MAX);
             let written = tx.append(sql, &[Param::Text(name), Param::Int(version)]).await;
             if let (Err(error), Engine::Postgres(session)) = (written, &tx.engine) {
                 return Err(failed(session, error));
             }
         }
         match tx.engine {
-            Engine::Postgres(session) => Ok((*session, tx.effects)),
+            Engine::Postgres(session) => Ok((*session, tx.effects, moved)),
             Engine::Sqlite(_) | Engine::Remembered => Err(Failed::ForGood(stopped())),
         }
     }

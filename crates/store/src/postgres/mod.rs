@@ -12,6 +12,7 @@
 //! - [`lanes`]: group commit. Changes of a zone that wait in this process share one transaction and one sync.
 //! - [`election`]: jobs that one process does at a time.
 //! - [`fate`]: what became of a commit whose answer was lost.
+//! - [`lineage`]: a server that comes back with less than was seen of it is told from the one that was left.
 //! - [`arrival`]: the transaction in which a whole store moves in.
 //! - [`schema`]: migrations, roles and rights; what a server must be like.
 
@@ -19,6 +20,7 @@ mod arrival;
 mod election;
 mod fate;
 mod lanes;
+mod lineage;
 mod options;
 mod pool;
 mod schema;
@@ -68,7 +70,7 @@ impl Postgres {
         let pool = Pool::open(options).await?;
         clock.has_been(pool.latest().await?);
         let (readers, writers) = pool.shares();
-        let shared = Shared::new(clock);
+        let shared = Shared { stopped: pool.lineage.stopped.clone(), ..Shared::new(clock) };
         let lanes = Arc::new(Lanes::new(shared.clone(), pool.clone(), time.clone(), writers));
         Ok(Self { shared, pool, time, lanes, readers: Arc::new(Semaphore::new(readers)) })
     }
@@ -80,6 +82,9 @@ impl Postgres {
     /// Opens a read transaction; for a decision, with the version of its zone and what is named of it.
     pub(crate) async fn begin(&self, decision: Option<(&ZoneId, &Named<'_>)>) -> Result<(Tx, ZoneVersion), StoreError> {
         let permit = self.readers.clone().acquire_owned().await.map_err(|_| stopped())?;
+        if self.shared.stopped.is_set() {
+            return Err(stopped());
+        }
         let zone = decision.map(|(zone, _)| zone);
         let asks = decision.map_or_else(Vec::new, |(zone, named)| named.asks(zone));
         let (session, begun, answers) = Session::begin_read(&self.pool, permit, zone, &asks, &self.time).await?;
@@ -89,6 +94,12 @@ impl Postgres {
             asks.into_iter().zip(answers).for_each(|(ask, rows)| tx.ahead.keep(zone, ask, rows));
         }
         Ok((tx, version))
+    }
+
+    /// Whether the server has all that was seen of it.
+    pub(crate) async fn look(&self) -> Result<(), StoreError> {
+        let permit = self.readers.clone().acquire_owned().await.map_err(|_| stopped())?;
+        Session::on(&self.pool, permit).await.map_err(|failure| failure.error)?.look_around().await
     }
 
     pub(crate) fn round_trips(&self) -> u64 {

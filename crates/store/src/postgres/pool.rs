@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use tokio_postgres::{Client, NoTls, Statement};
 
 use super::RUNTIME_ROLE;
+use super::lineage::Lineage;
 use super::options::PostgresOptions;
 use super::schema;
 use super::tls::{self, Tls};
@@ -32,6 +33,7 @@ pub(crate) struct Pool {
     tls: Tls,
     idle: Mutex<Option<Vec<Connection>>>,
     constraints: Arc<Constraints>,
+    pub(super) lineage: Lineage,
     /// How often a transaction waited for an answer.
     pub(super) round_trips: AtomicU64,
 }
@@ -59,8 +61,8 @@ impl Pool {
         schema::prepare(&client, &options).await?;
         let constraints = Arc::new(schema::constraints(&client).await.map_err(|error| server(whole(&error)))?);
         drop(client);
-        let pool =
-            Self { options, tls, idle: Mutex::new(Some(Vec::new())), constraints, round_trips: AtomicU64::new(0) };
+        let (idle, lineage) = (Mutex::new(Some(Vec::new())), Lineage::default());
+        let pool = Self { options, tls, idle, constraints, lineage, round_trips: AtomicU64::new(0) };
         // The first connection as it will be used: a role that can't be taken is said now.
         let first = pool
             .connect()
@@ -129,6 +131,11 @@ impl Pool {
         let own = client.query_one("SELECT pg_backend_pid(), CAST(gen_random_uuid() AS text)", &[]).await;
         let own = own.and_then(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
         let (backend, name) = own.map_err(|error| Failure::of(&error, &self.constraints))?;
+        // What answers now may not be what answered before.
+        let looked = timeout(self.options.connect_timeout, self.lineage.look(&client)).await;
+        let looked = looked.map_err(|_| Failure::late())?;
+        let looked = looked.map_err(|error| Failure::of(&error, &self.constraints))?;
+        looked.map_err(|error| Failure { error, again: false, lost: true })?;
         let (born, constraints) = (Instant::now(), self.constraints.clone());
         Ok(Connection { client, backend, name, constraints, statements: HashMap::new(), born, used: born })
     }

@@ -36,10 +36,12 @@ const READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 const SET_ZONE: &str = "SELECT set_config('caracal.zone', ?1, true)";
 
-/// The store's time, the deployment's version, and that of the zone named.
+/// The store's time, the deployment's version, and that of the zone named. And whether the server takes no changes: what a
+/// standby says may be long past.
 const STATE: &str = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint),
                             COALESCE((SELECT version FROM zone_versions WHERE zone_id = ''), 0),
-                            COALESCE((SELECT version FROM zone_versions WHERE zone_id = ?1), 0), 0::bigint";
+                            COALESCE((SELECT version FROM zone_versions WHERE zone_id = ?1), 0), 0::bigint,
+                            pg_is_in_recovery() OR CAST(current_setting('default_transaction_read_only') AS boolean)";
 
 /// The same, and the number under which the server remembers how the transaction ended. A row that commits with it says
 /// whose the number was: a server that crashed gives out again what it had not yet written down. And what time it has been:
@@ -53,7 +55,7 @@ const STATE_TO_CHANGE: &str = "WITH own AS (
                             SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint),
                             COALESCE((SELECT version FROM zone_versions WHERE zone_id = ''), 0),
                             COALESCE((SELECT version FROM zone_versions WHERE zone_id = ?1), 0),
-                            CAST(CAST(pg_current_xact_id() AS text) AS bigint)";
+                            CAST(CAST(pg_current_xact_id() AS text) AS bigint), false";
 
 /// An open transaction. Dropping it rolls back and gives the connection away.
 pub(crate) struct Session {
@@ -77,6 +79,8 @@ pub(super) struct Fault {
 /// What a transaction began with.
 pub(super) struct Begun {
     pub(super) now: Timestamp,
+    /// By the server's clock, microseconds.
+    pub(super) at: i64,
     pub(super) deployment: u64,
     pub(super) zone: u64,
     /// 0 of a transaction that only reads.
@@ -153,6 +157,7 @@ impl Session {
         let id = zone.map_or("", ZoneId::as_str);
         let params: Vec<Vec<Param<'_>>> = asks.iter().map(|ask| ask.params.iter().map(Bind::bind).collect()).collect();
         let params: Vec<_> = params.iter().map(|params| as_wire(params)).collect();
+        let floor = self.pool.lineage.floor(id);
         let (rows, answers) = self
             .run(async |connection: &mut Connection| {
                 let state = connection.statement(state).await?;
@@ -179,12 +184,18 @@ impl Session {
         self.zone = zone.map_or(EVERY_ZONE, ZoneId::as_str).to_owned();
         let row = rows.first().ok_or_else(|| StoreError::Statement { reason: "the store has no state".to_owned() })?;
         let mut columns = read(row)?.columns("zone_versions");
-        let begun = Begun {
-            now: time.at(columns.next()?)?,
-            deployment: columns.next::<i64>()?.unsigned_abs(),
-            zone: columns.next::<i64>()?.unsigned_abs(),
-            transaction: columns.next()?,
-        };
+        let at = columns.next()?;
+        let (deployment, zone): (i64, i64) = (columns.next()?, columns.next()?);
+        let (deployment, zone) = (deployment.unsigned_abs(), zone.unsigned_abs());
+        let (transaction, is_read_only) = (columns.next()?, columns.next::<i64>()? != 0);
+        if is_read_only {
+            // The next connection may lead to the server that took its place.
+            self.connection = None;
+            let reason = "the database server takes no changes: it is a standby, or was made read-only".to_owned();
+            return Err(StoreError::Unavailable { reason });
+        }
+        let begun = Begun { now: time.at(at)?, at, deployment, zone, transaction };
+        self.pool.lineage.compare(&floor, id, &begun)?;
         let answers = answers.iter().map(|rows| rows.iter().map(read).collect());
         Ok((begun, answers.collect::<Result<_, _>>()?))
     }
@@ -254,6 +265,21 @@ impl Session {
         Ok(usize::try_from(changed).unwrap_or(usize::MAX))
     }
 
+    /// Whether the server has all that was seen of it.
+    pub(super) async fn look_around(mut self) -> Result<(), StoreError> {
+        let pool = self.pool.clone();
+        let look = async |connection: &mut Connection| pool.lineage.look_around(&connection.client).await;
+        let mut looked = self.run(look).await;
+        if self.fault.as_ref().is_some_and(|fault| fault.again) {
+            // It was an idle connection that had died.
+            self.connection = Some(pool.connect().await.map_err(|failure| failure.error)?);
+            self.fault = None;
+            looked = self.run(look).await;
+        }
+        self.end();
+        looked?
+    }
+
     /// The version of one zone.
     pub(crate) async fn zone_version(&mut self, zone: &ZoneId) -> Result<u64, StoreError> {
         let sql = "SELECT COALESCE((SELECT version FROM zone_versions WHERE zone_id = ?1), 0)";
@@ -289,6 +315,11 @@ impl Session {
     pub(super) fn sought(&self, transaction: i64) -> Option<Sought> {
         let connection = self.connection.as_ref()?;
         Some(Sought { transaction, connection: connection.name.clone(), backend: connection.backend })
+    }
+
+    /// What the server remembers this session's commits by.
+    pub(super) fn connection_name(&self) -> Option<String> {
+        self.connection.as_ref().map(|connection| connection.name.clone())
     }
 
     /// Whether the server can still be asked.

@@ -243,7 +243,7 @@ mod t02_sts_directives {
             let mut world = World::new().await;
             // What lies in the store is not fallen back on.
             world.provide("api_key", with(json!({})), key()).await;
-            world.secrets = world.secrets.clone().in_backend(Arc::new(Down(is_down)));
+            world.secrets = world.secrets.clone().in_backend(Arc::new(Down(is_down)), world.store.clone());
             let world = world.tuned(|broker| broker);
             let records = world.record_ids().len();
             let mandate = world.mandate().await;
