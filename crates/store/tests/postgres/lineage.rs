@@ -30,7 +30,7 @@ async fn until(condition: impl AsyncFn() -> bool) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("waited in vain");
+    tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap();
 }
 
 /// Nothing is read, decided or changed, and readiness ends.
