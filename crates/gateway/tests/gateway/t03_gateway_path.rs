@@ -144,7 +144,7 @@ async fn a_template_is_matched_with_the_very_bytes_that_go_upstream() {
             Ok(()) => Said::Go(to(url.clone())),
             Err(refused) => {
                 let (status, code) = (StatusCode::FORBIDDEN, "operation_not_permitted");
-                Said::No(ExchangeRefusal::denied(status, code, &refused.to_string()))
+                Said::No(ExchangeRefusal::denied(status, code, refused.to_string()))
             }
         }
     })
