@@ -89,10 +89,9 @@ pub struct LastWords {
 /// Bounds of one listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// From the first byte of a request to the end of its head, and from a connection's opening to the end of its handshake.
+    /// From a connection's opening, or from the first byte of a later request, to the end of the head.
     pub head: Duration,
-    /// Between two requests on one connection, and before the first: but if more than half of all connections are in use,
-    /// who opens one and says nothing has no longer than for a head.
+    /// Between two requests on one connection.
     pub idle: Duration,
     /// A write during which the caller takes nothing.
     pub write_stall: Duration,
@@ -214,11 +213,10 @@ where
         let Some((stream, peer, slot)) = accepted else { continue };
         let caller = http2::Caller { peer: PeerAddr(peer), tls: transport.tls.is_some(), fresh: fresh.clone() };
         let (service, transport) = (service.clone(), transport.clone());
-        let (streams, mut stop) = (streams.clone(), stop.clone());
-        let is_scarce = slots.available_permits() < limits.max_connections / 2;
-        let silence = if is_scarce { limits.head } else { limits.idle };
+        let (streams, stop) = (streams.clone(), stop.clone());
         connections.spawn(async move {
-            match Box::pin(begin(stream, &transport, limits.head, silence, &mut stop)).await {
+            let begun = timeout(limits.head, Box::pin(begin(stream, &transport))).await;
+            match begun.unwrap_or(None) {
                 // Boxed like the beginning: large, and every other connection would keep the room for it.
                 Some((socket, true)) => {
                     Box::pin(http2::connection(socket, service, caller, limits, streams, stop)).await;
@@ -226,7 +224,7 @@ where
                 Some((socket, false)) => {
                     let http2::Caller { peer, tls, fresh } = caller;
                     let door = Door { service, fresh, peer, tls, pacer: Pacer::new() };
-                    connection(socket, door, limits, silence, stop).await;
+                    connection(socket, door, limits, stop).await;
                 }
                 None => {}
             }
@@ -250,25 +248,7 @@ where
 }
 
 /// Finds out what a connection speaks: its socket, and whether that is HTTP/2. `None` when it is not meant for us.
-async fn begin(
-    stream: TcpStream,
-    transport: &Transport,
-    head: Duration,
-    silence: Duration,
-    stop: &mut watch::Receiver<bool>,
-) -> Option<(Box<dyn Socket>, bool)> {
-    if transport.tls.is_none() && transport.cleartext_http2 {
-        let mut first = [0];
-        tokio::select! {
-            biased;
-            said = timeout(silence, stream.peek(&mut first)) => said.ok()?.ok().filter(|said| *said > 0)?,
-            () = stopped(stop) => return None,
-        };
-    }
-    timeout(head, spoken(stream, transport)).await.unwrap_or(None)
-}
-
-async fn spoken(mut stream: TcpStream, transport: &Transport) -> Option<(Box<dyn Socket>, bool)> {
+async fn begin(mut stream: TcpStream, transport: &Transport) -> Option<(Box<dyn Socket>, bool)> {
     if let Some(tls) = &transport.tls {
         return match tls.accept(stream).await {
             Ok((stream, http2)) => Some((Box::new(stream), http2)),
@@ -318,13 +298,8 @@ async fn accept(
     }
 }
 
-async fn connection<S, B>(
-    stream: Box<dyn Socket>,
-    door: Door<S>,
-    limits: Limits,
-    silence: Duration,
-    mut stop: watch::Receiver<bool>,
-) where
+async fn connection<S, B>(stream: Box<dyn Socket>, door: Door<S>, limits: Limits, mut stop: watch::Receiver<bool>)
+where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
     B: Body<Data = Bytes> + Send + 'static,
@@ -334,7 +309,7 @@ async fn connection<S, B>(
     // In a block of its own, so that room for the library's part and for what comes after it is not kept side by side: there
     // is one of these for every connection.
     let (misread, stopping, read_buf, mut paced) = {
-        let io = TokioIo::new(Paced::new(stream, pacer.clone(), limits, silence));
+        let io = TokioIo::new(Paced::new(stream, pacer.clone(), limits));
         let mut builder = http1::Builder::new();
         // The parser's own head timer also runs between requests and would end every idle connection; `Paced` tells the two
         // apart.

@@ -1,8 +1,7 @@
 //! The time of one connection.
 //!
-//! Three states: a head is expected to come whole (once its first byte is there), a request is under way, or the connection
-//! is idle, between two or before the first. Clients open connections ahead and keep them for later, so one on which
-//! nothing was said yet is no worse than one that was kept, as long as there are enough. The socket wrapper [`Paced`] sees the bytes, the service sees the
+//! Three states: a head is expected to come whole (from the opening on, or once its first byte is there), a request is
+//! under way, or the connection is idle between two. The socket wrapper [`Paced`] sees the bytes, the service sees the
 //! requests; both speak through the [`Pacer`], which also knows how the two sides part. All of it happens on the
 //! connection's own task.
 
@@ -54,11 +53,11 @@ struct State {
 }
 
 impl Pacer {
-    /// A new connection owes us nothing yet.
+    /// A new connection owes us a head.
     pub(super) fn new() -> Self {
         let no = || AtomicBool::new(false);
         Self(Arc::new(State {
-            phase: AtomicU64::new(IDLE),
+            phase: AtomicU64::new(HEAD),
             has_body: no(),
             ends_with_connection: no(),
             last_words: OnceLock::new(),
@@ -244,7 +243,7 @@ pub(super) struct Paced {
     limits: Limits,
     read_timer: Pin<Box<Sleep>>,
     /// The state of the pacer for which the timer was set.
-    read_armed_for: u64,
+    read_armed_for: Option<u64>,
     write_timer: Option<Pin<Box<Sleep>>>,
     write_armed: bool,
     written: bool,
@@ -253,10 +252,10 @@ pub(super) struct Paced {
 }
 
 impl Paced {
-    /// Until the first byte, `silence` may pass.
-    pub(super) fn new(stream: Box<dyn Socket>, pacer: Pacer, limits: Limits, silence: Duration) -> Self {
-        let read_timer = Box::pin(tokio::time::sleep(silence));
-        let read_armed_for = pacer.now();
+    pub(super) fn new(stream: Box<dyn Socket>, pacer: Pacer, limits: Limits) -> Self {
+        // The clock of the first head starts here and not with the first read.
+        let read_timer = Box::pin(tokio::time::sleep(limits.head));
+        let read_armed_for = Some(pacer.now());
         Self {
             stream,
             pacer,
@@ -316,8 +315,8 @@ impl Paced {
             IDLE => self.limits.idle,
             _ => return Poll::Pending,
         };
-        if self.read_armed_for != now {
-            self.read_armed_for = now;
+        if self.read_armed_for != Some(now) {
+            self.read_armed_for = Some(now);
             self.read_timer.as_mut().reset(Instant::now() + patience);
         }
         self.read_timer.as_mut().poll(cx).map(|()| timed_out())
