@@ -133,6 +133,9 @@ fn sql(value: &Value) -> String {
     }
 }
 
+/// What a forger seals a hash and the one before it with.
+type Seal<'s> = &'s dyn Fn(&str, &str) -> String;
+
 /// The chains of one table of evidence.
 struct Table {
     name: &'static str,
@@ -266,7 +269,7 @@ impl Table {
                 let said = if self.is_admin() { "action" } else { "decision" };
                 let mut forged = rows.clone();
                 forged[at][said] = json!("forged");
-                let seals: [(&str, &dyn Fn(&str, &str) -> String); 3] = [
+                let seals: [(&str, Seal<'_>); 3] = [
                     ("no seals", &|_, _| String::new()),
                     ("old seals", &|_, _| text(&rows[at], "chain_hmac").to_owned()),
                     ("seals of another key", &|content, prev| {
@@ -554,7 +557,6 @@ mod t06_evidence_tampered {
                 Ok(_) => missed.push(&done.what),
             }
         }
-        println!("{} manipulations", all.len());
         assert!(missed.is_empty(), "{} of {} were not found: {missed:#?}", missed.len(), all.len());
         assert!(all.len() >= at_least, "{} manipulations", all.len());
         by_sweep
