@@ -136,6 +136,9 @@ fn sql(value: &Value) -> String {
     }
 }
 
+/// What a forger seals a hash and the one before it with.
+type Seal<'s> = &'s dyn Fn(&str, &str) -> String;
+
 /// The chains of one table of evidence.
 struct Table {
     name: &'static str,

@@ -120,11 +120,14 @@ pub async fn list_chain(
     Ok(rows.into_iter().map(|row| ChainRow::read(row, read)).collect())
 }
 
-/// Every management chain that has records.
+/// Every management chain that has records or a note of where they end.
 pub async fn list_chains(tx: &mut DeploymentRead<'_>) -> Result<Vec<String>, StoreError> {
     let rows = tx
         .tx()
-        .query("SELECT chain FROM admin_audit_events UNION SELECT chain FROM admin_audit_heads ORDER BY chain", &[])
+        .query(
+            "SELECT DISTINCT chain FROM admin_audit_events UNION SELECT chain FROM admin_audit_heads ORDER BY chain",
+            &[],
+        )
         .await?;
     rows.into_iter().map(|row| row.columns("admin_audit_events").next()).collect()
 }

@@ -228,11 +228,11 @@ pub async fn find_by_identity(tx: &mut ZoneRead<'_>, id: &str, occurred_at: i64)
     row.map(|row| row.columns("audit_events").next()).transpose()
 }
 
-/// Every zone that has evidence, whether or not the zone itself is still known.
+/// Every zone that has evidence or a note of where it ends, whether or not the zone itself is still known.
 pub async fn list_chains(tx: &mut DeploymentRead<'_>) -> Result<Vec<ZoneId>, StoreError> {
     let rows = tx
         .tx()
-        .query("SELECT zone_id FROM audit_events UNION SELECT zone_id FROM audit_heads ORDER BY zone_id", &[])
+        .query("SELECT DISTINCT zone_id FROM audit_events UNION SELECT zone_id FROM audit_heads ORDER BY zone_id", &[])
         .await?;
     rows.into_iter().map(|row| row.columns("audit_events").next()).collect()
 }
