@@ -375,6 +375,9 @@ mod t07_streams {
         assert_eq!(say(&redis, &["SET", REVOCATIONS, "x"]).await, "+OK\r\n");
         assert_eq!(tenant.revoke(&http, &system, &edge).await.unwrap().status, 200);
         until("readiness tells", async || ready().await == (503, "outbox_dead".to_owned())).await;
+        // Each is given up at its own time.
+        let waits = async || ask(Method::GET, "/stats".to_owned()).await["outbox"]["pending"] != json!(0);
+        until("all of them lie dead", async || !waits().await).await;
         let outbox = format!("/zones/{}/outbox", tenant.zone);
         let dead = ask(Method::GET, outbox.clone()).await["items"].clone();
         let dead = dead.as_array().unwrap();
