@@ -22,9 +22,6 @@ use serde_json::{Value, json};
 use outsider::{admin_content_of, content_of, number, rows, text};
 use support::*;
 
-/// What seals a row of that content after one of that link.
-type Seal<'s> = &'s dyn Fn(&str, &str) -> String;
-
 /// When every change of the tests happened.
 const INSTANT: &str = "2027-01-15T08:00:00.123Z";
 /// Everything that verification rests on.
