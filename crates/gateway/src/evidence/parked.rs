@@ -150,6 +150,10 @@ impl Parked {
                     tracing::warn!(%error, "evidence on disk waits for the store");
                     return;
                 }
+                // Others may have theirs in a chain that is whole.
+                Err(Waits::Chain(error)) => {
+                    tracing::error!(%error, "evidence on disk waits for a chain that is damaged; it is tried again")
+                }
                 Err(Waits::File(error)) => {
                     tracing::error!(%error, "a file of evidence can't be read, put aside or removed; it is tried again")
                 }
@@ -215,7 +219,8 @@ impl Parked {
                 self.replayed.add(added);
                 Ok(refused.into_iter().filter_map(|at| lines.get(at)).map(|(_, line)| line.clone()).collect())
             }
-            Err(error @ (StoreError::Unavailable { .. } | StoreError::Corrupt { .. })) => Err(Waits::Store(error)),
+            Err(error @ StoreError::Unavailable { .. }) => Err(Waits::Store(error)),
+            Err(error @ StoreError::Corrupt { .. }) => Err(Waits::Chain(error)),
             // One of them has no place in the chain; it must not keep the others from theirs.
             Err(_) if lines.len() > 1 => {
                 let mut refused = Vec::new();
@@ -238,5 +243,6 @@ type Line = (StoredEvent, Vec<u8>);
 /// Why a file stays where it is.
 enum Waits {
     Store(StoreError),
+    Chain(StoreError),
     File(io::Error),
 }

@@ -400,12 +400,25 @@ mod t06_evidence_on_disk {
         end(&log, 2..6);
         log.write(stopped).await;
         assert_eq!((log.persisted.get(), log.parked.aside.get(), log.dropped.get()), (2, 0, 0));
-        outside.execute_batch("UPDATE audit_heads SET chain_seq = substr(chain_seq, 2)").unwrap();
+        // One chain that is damaged keeps no other from what is its.
+        outside.execute_batch("UPDATE audit_heads SET chain_seq = substr(chain_seq, 2) WHERE zone_id = 'z-2'").unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let draining = tokio::spawn({
+            let log = log.clone();
+            async move { log.drain(stopped).await }
+        });
+        while log.parked.replayed.get() < 2 {
+            tokio::task::yield_now().await;
+        }
+        stop.send_replace(true);
+        draining.await.unwrap();
+        assert_eq!((log.parked.replayed.get(), files(root.path(), "ndjson").len()), (2, 1));
+        outside.execute_batch("UPDATE audit_heads SET chain_seq = substr(chain_seq, 2) WHERE zone_id = 'z-1'").unwrap();
         drop(outside);
         log.store.close().await;
         drop(log);
         let all = ["r-0", "r-2", "r-4", "r-1", "r-3", "r-5"].map(str::to_owned).to_vec();
-        assert_eq!(after(root.path()).await, (all, 4));
+        assert_eq!(after(root.path()).await, (all, 2));
         assert!(files(root.path(), "quarantined").is_empty());
     }
 
