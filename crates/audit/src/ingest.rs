@@ -6,11 +6,14 @@
 //! dies. The same frame may come any number of times. One that says something else under the name of an event that is there
 //! changes nothing and is an incident.
 //!
+//! One that can't be put aside, while dead letters can't be written, stays where it is and is tried again when it was held for too
+//! long; no other waits for it, and the service is not ready meanwhile.
+//!
 //! While the store is away nothing is read and nothing is put aside: an outage is nobody's fault, and must not turn a
 //! backlog into dead letters.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use caracal_ledger::{Ingested, read_event};
@@ -33,6 +36,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 const KEPT: usize = 100_000;
 /// How long a frame stays on the topic after every group had it.
 const HISTORY: Duration = Duration::from_secs(86_400);
+/// How much longer than two times the patience it counts that a frame could not be put aside.
+const UNSAID: Duration = Duration::from_secs(10);
 const TRIM_EVERY: Duration = Duration::from_secs(3_600);
 
 enum Verdict {
@@ -44,7 +49,7 @@ impl Audit {
     /// Takes frames into the ledger until `shutdown` turns true.
     pub async fn run_ingest(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
         let mut member = self.streams.member(AUDIT_EVENTS, GROUP, &self.config.consumer_name);
-        let mut turn = Turn { joined: false, reclaim_at: Instant::now(), trim_at: Instant::now() };
+        let mut turn = Turn { joined: false, reclaimed: false, reclaim_at: Instant::now(), trim_at: Instant::now() };
         loop {
             let batch = tokio::select! {
                 _ = shutdown.wait_for(|stop| *stop) => return,
@@ -83,9 +88,17 @@ impl Audit {
             turn.trim_at = Instant::now() + TRIM_EVERY;
         }
         let idle = self.config.claim_idle;
+        // By turns: what can't be put aside is due again and again, and must not keep from what is new.
+        if std::mem::take(&mut turn.reclaimed) {
+            let new = member.read(PAGE, Duration::ZERO).await?;
+            if !new.is_empty() {
+                return Ok(new);
+            }
+        }
         if Instant::now() >= turn.reclaim_at {
             let reclaimed = member.reclaim(Patience { first: idle, longest: idle }, PAGE).await?;
             if !reclaimed.is_empty() {
+                turn.reclaimed = true;
                 return Ok(reclaimed);
             }
             turn.reclaim_at = Instant::now() + idle;
@@ -120,7 +133,10 @@ impl Audit {
             };
             match verdict {
                 Verdict::Stored => member.acknowledge(delivery.id()).await?,
-                Verdict::Aside(reason) => self.put_aside(member, delivery, &reason).await?,
+                Verdict::Aside(reason) => match self.put_aside(member, delivery, &reason).await {
+                    Err(error @ StreamError::Refused(_)) => self.is_kept(delivery, &reason, &error),
+                    done => done?,
+                },
             }
             if *shutdown.borrow() {
                 return Ok(());
@@ -171,6 +187,21 @@ impl Audit {
         }
     }
 
+    /// A frame can't be put aside, which the server says and not its absence: so others can be let go.
+    fn is_kept(&self, delivery: &Delivery, reason: &str, error: &StreamError) {
+        tracing::error!(entry = delivery.id(), reason, %error, "an audit frame can't be put aside; it waits where it is");
+        add(&self.metrics.retries, 1);
+        // Until it was tried again. Another replica may be who succeeds, so that this says nothing for longer.
+        let until = Instant::now() + self.config.claim_idle * 2 + UNSAID;
+        *self.kept_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+    }
+
+    /// Whether frames wait that can't be put aside.
+    pub(crate) fn keeps_bad_frames(&self) -> bool {
+        let until = *self.kept_until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| Instant::now() < until)
+    }
+
     /// Counted only once it is written.
     async fn put_aside(&self, member: &Member, delivery: &Delivery, reason: &str) -> Result<(), StreamError> {
         tracing::warn!(entry = delivery.id(), reason, "an audit frame is put aside");
@@ -178,6 +209,7 @@ impl Audit {
         if !member.put_aside(delivery, AUDIT_DEAD_LETTERS, letter, KEPT).await? {
             return Ok(());
         }
+        *self.kept_until.lock().unwrap_or_else(PoisonError::into_inner) = None;
         add(&self.metrics.put_aside, 1);
         match reason {
             "hmac_verify_failed" => add(&self.metrics.bad_signatures, 1),
@@ -192,6 +224,7 @@ impl Audit {
 
 struct Turn {
     joined: bool,
+    reclaimed: bool,
     reclaim_at: Instant,
     trim_at: Instant,
 }

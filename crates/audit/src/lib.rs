@@ -17,8 +17,8 @@ mod routes;
 mod search;
 mod sweep;
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use caracal_crypto::SecretText;
@@ -28,6 +28,7 @@ use caracal_http::limits::Backoff;
 use caracal_ledger::{AnonymousDenials, Begin, Ledger, LedgerReport, Marks, SweepMarks};
 use caracal_store::Store;
 use caracal_stream::Streams;
+use tokio::time::Instant;
 
 pub use export::{Archive, ArchiveError, DirectoryArchive, Object, Put};
 pub use gauges::Thresholds;
@@ -122,6 +123,8 @@ pub struct Audit {
     metrics: Metrics,
     /// Whether frames could be read when that was last tried.
     consuming: AtomicBool,
+    /// Until when it counts that a frame could not be put aside.
+    kept_until: Mutex<Option<Instant>>,
     probes: Probes,
 }
 
@@ -147,6 +150,7 @@ impl Audit {
             raised: Raised::default(),
             metrics: Metrics::default(),
             consuming: AtomicBool::new(true),
+            kept_until: Mutex::new(None),
             probes: Probes::default(),
         }
     }

@@ -96,6 +96,9 @@ async fn ready(State(audit): State<Arc<Audit>>) -> Response {
     if audit.probes.objections().await.redis_unreachable {
         return health::not_ready("redis_unreachable").into_response();
     }
+    if audit.keeps_bad_frames() {
+        return health::not_ready("audit_dlq_unavailable").into_response();
+    }
     if let Some(objection) = audit.passed_threshold().or_else(|| audit.sweeps.objection()) {
         return health::not_ready(objection).into_response();
     }

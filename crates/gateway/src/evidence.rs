@@ -280,10 +280,10 @@ impl EvidenceLog {
                 continue;
             }
             let count = batch.len();
-            let lost = self.commit(batch).await;
+            let missing = self.commit(batch).await;
             self.lock().taken = 0;
             self.room.notify_waiters();
-            let persisted = u64::try_from(count - lost).unwrap_or(0);
+            let persisted = u64::try_from(count - missing).unwrap_or(0);
             self.persisted.add(persisted);
             if stopping {
                 self.drained.add(persisted);
@@ -326,7 +326,7 @@ impl EvidenceLog {
         batch
     }
 
-    /// Commits each zone's events in order, zones side by side. Says how many were lost.
+    /// Commits each zone's events in order, zones side by side. Says how many are in no chain now.
     async fn commit(&self, batch: Vec<Draft>) -> usize {
         let zones = by_zone(batch);
         join_all(zones.iter().map(|(zone, events)| self.commit_zone(zone, events))).await.into_iter().sum()
@@ -339,26 +339,42 @@ impl EvidenceLog {
             waiting.undrawn = waiting.undrawn.saturating_sub(events.len());
             self.parked.take(&events)
         };
-        let lost = self.commit_events(zone, &events, batch).await;
+        let missing = self.commit_events(zone, &events, batch).await;
         self.parked.settle(batch);
-        lost
+        missing
     }
 
     async fn commit_events(&self, zone: &ZoneId, events: &[Evidence], batch: u64) -> usize {
         match self.commit_at_last(zone, events, (batch, false)).await {
             Ok(()) => 0,
+            // Of these events nothing is wrong: they wait on disk for a store that is whole again.
+            Err(error @ StoreError::Corrupt { .. }) => {
+                let left = self.parked.leave(batch, self.store.now());
+                if !left {
+                    self.dropped.add(u64::try_from(events.len()).unwrap_or(u64::MAX));
+                }
+                tracing::error!(zone = %zone, %error, is_on_disk = left, "evidence can't be committed to a damaged store");
+                events.len()
+            }
             // One of them has no place in the chain; it must not take the others with it.
             Err(_) if events.len() > 1 => {
-                let mut lost = 0;
+                let mut missing = 0;
                 for event in events {
-                    lost += Box::pin(self.commit_events(zone, std::slice::from_ref(event), batch)).await;
+                    missing += Box::pin(self.commit_events(zone, std::slice::from_ref(event), batch)).await;
                 }
-                lost
+                missing
             }
             Err(error) => {
-                self.dropped.up();
-                tracing::error!(zone = %zone, %error, "evidence was lost: the store will never take it");
-                1
+                match self.parked.put_aside(events, self.store.now()) {
+                    Ok(()) => {
+                        tracing::error!(zone = %zone, %error, "the store will never take this evidence; it is put aside on disk")
+                    }
+                    Err(disk) => {
+                        self.dropped.up();
+                        tracing::error!(zone = %zone, %error, %disk, "evidence was lost: the store will never take it");
+                    }
+                }
+                events.len()
             }
         }
     }

@@ -90,6 +90,7 @@ pub(crate) struct Gauges {
     pub(crate) evidence_persisted: u64,
     pub(crate) evidence_drained: u64,
     pub(crate) evidence_replayed: u64,
+    pub(crate) evidence_aside: u64,
     pub(crate) parked: Backlog,
     pub(crate) revocations_active: u64,
     pub(crate) snapshot_age: u64,
@@ -132,7 +133,7 @@ impl Metrics {
 
     /// Every series of one number: the contract's in its order, then ours.
     #[rustfmt::skip]
-    fn series(&self, now: &Gauges) -> [Series; 44] {
+    fn series(&self, now: &Gauges) -> [Series; 45] {
         [
             ("requests_total", COUNTER, self.requests.get(), "Proxied requests received."),
             ("requests_allowed_total", COUNTER, self.allowed.get(), "Responses relayed."),
@@ -156,6 +157,7 @@ impl Metrics {
             ("audit_replay_bytes", GAUGE, now.parked.bytes, "Their size."),
             ("audit_replay_oldest_age_seconds", GAUGE, now.parked.oldest.as_secs(), "Age of the oldest of them."),
             ("audit_replayed_total", COUNTER, now.evidence_replayed, "Events committed from files of processes before."),
+            ("audit_quarantined_total", COUNTER, now.evidence_aside, "Events that no chain takes, put aside on disk."),
             ("audit_dropped_total", COUNTER, now.evidence_dropped, "Events lost."),
             ("audit_sink_errors_total", COUNTER, now.evidence_sink_errors, "Commits that were tried again."),
             ("audit_queue_depth", GAUGE, now.evidence_depth, "Events waiting."),

@@ -100,6 +100,7 @@ fn gauges(gateway: &Gateway) -> Gauges {
         evidence_persisted: gateway.evidence.persisted.get(),
         evidence_drained: gateway.evidence.drained.get(),
         evidence_replayed: gateway.evidence.parked.replayed.get(),
+        evidence_aside: gateway.evidence.parked.aside.get(),
         parked: gateway.evidence.parked.backlog(gateway.store.now()),
         revocations_active: gateway.revocations.active(),
         snapshot_age: gateway.revocations.age(now).and_then(|age| u64::try_from(age).ok()).unwrap_or(0),

@@ -83,16 +83,49 @@ impl Spool {
         let mut text = Vec::new();
         for event in events {
             let event = event.to_stored().map_err(io::Error::other)?;
-            let data = serde_json::to_string(&event)?;
-            let sig = hex::encode(&self.seal(&data));
-            serde_json::to_writer(&mut text, &Line { data, sig })?;
-            text.push(b'\n');
+            self.add_line(&mut text, serde_json::to_string(&event)?)?;
         }
+        self.write_new(WAITING, &text, now).map(Spooled)
+    }
+
+    /// Keeps events that no chain takes beside those that wait, for somebody to look at. One that has no form of its
+    /// columns is kept as what is known of it.
+    pub fn put_aside(&self, events: &[Evidence], now: Timestamp) -> io::Result<()> {
+        let mut text = Vec::new();
+        for event in events {
+            let data = match event.to_stored() {
+                Ok(event) => serde_json::to_string(&event)?,
+                Err(_) => serde_json::to_string(&serde_json::json!({
+                    "id": event.id.as_str(),
+                    "zone_id": event.zone.as_str(),
+                    "event_type": event.event_type.as_str(),
+                    "request_id": event.request_id,
+                    "decision": event.decision.as_str(),
+                    "evaluation_status": event.evaluation_status,
+                    "determining_policies_json": event.determining_policies,
+                    "diagnostics_json": event.diagnostics,
+                    "metadata_json": event.metadata.clone().into_map(),
+                    "occurred_at_micros": event.occurred_at.as_micros(),
+                }))?,
+            };
+            self.add_line(&mut text, data)?;
+        }
+        self.write_new(ASIDE, &text, now).map(|_| ())
+    }
+
+    fn add_line(&self, text: &mut Vec<u8>, data: String) -> io::Result<()> {
+        let sig = hex::encode(&self.seal(&data));
+        serde_json::to_writer(&mut *text, &Line { data, sig })?;
+        text.push(b'\n');
+        Ok(())
+    }
+
+    fn write_new(&self, extension: &str, text: &[u8], now: Timestamp) -> io::Result<PathBuf> {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
-        let name = format!("pending-{}-{:020}-{number:06}.{WAITING}", std::process::id(), now.as_micros());
+        let name = format!("pending-{}-{:020}-{number:06}.{extension}", std::process::id(), now.as_micros());
         let path = self.directory.join(name);
         let written = new_file(&path).and_then(|mut file| {
-            file.write_all(&text)?;
+            file.write_all(text)?;
             file.sync_all()
         });
         let written = written.and_then(|()| sync(&self.directory));
@@ -101,7 +134,7 @@ impl Spool {
             let _ = fs::remove_file(&path);
             return Err(error);
         }
-        Ok(Spooled(path))
+        Ok(path)
     }
 
     /// The batches that wait, oldest first.

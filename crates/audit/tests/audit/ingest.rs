@@ -51,6 +51,26 @@ impl World {
         ingesting.await.unwrap();
     }
 
+    /// No dead letter can be written from now on.
+    fn refuse_letters(&self) {
+        self.tamper(if self.place.database().is_some() {
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'refused'; END $$;
+             CREATE TRIGGER refuse BEFORE INSERT ON stream_entries FOR EACH ROW
+             WHEN (NEW.topic = 'caracal.audit.events.dlq') EXECUTE FUNCTION refuse()"
+        } else {
+            "CREATE TRIGGER refuse BEFORE INSERT ON stream_entries WHEN NEW.topic = 'caracal.audit.events.dlq'
+             BEGIN SELECT RAISE(ABORT, 'refused'); END"
+        });
+    }
+
+    fn take_letters(&self) {
+        self.tamper(if self.place.database().is_some() {
+            "DROP TRIGGER refuse ON stream_entries"
+        } else {
+            "DROP TRIGGER refuse"
+        });
+    }
+
     async fn events(&self) -> Vec<Value> {
         let found = self.search("zone_id=z-1&since=2020-01-01T00:00:00Z&until=2030-01-01T00:00:00Z").await.is(200);
         found["events"].as_array().cloned().unwrap_or_default()
@@ -173,15 +193,9 @@ mod t06_evidence_ingest {
     /// It would be in no place at all if it was let go.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn what_can_not_be_put_aside_is_kept_uncounted_until_it_can() {
-        let world = World::with(AuditConfig { claim_idle: Duration::ZERO, ..configured() }).await;
-        world.tamper(if world.place.database().is_some() {
-            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'refused'; END $$;
-             CREATE TRIGGER refuse BEFORE INSERT ON stream_entries FOR EACH ROW
-             WHEN (NEW.topic = 'caracal.audit.events.dlq') EXECUTE FUNCTION refuse()"
-        } else {
-            "CREATE TRIGGER refuse BEFORE INSERT ON stream_entries WHEN NEW.topic = 'caracal.audit.events.dlq'
-             BEGIN SELECT RAISE(ABORT, 'refused'); END"
-        });
+        let config = AuditConfig { claim_idle: Duration::ZERO, max_deliveries: u64::MAX, ..configured() };
+        let world = World::with(config).await;
+        world.refuse_letters();
         world.add(signed(&frame_key(), "{")).await;
         let (stop, ingesting) = world.ingest();
         let counted = async || {
@@ -193,15 +207,41 @@ mod t06_evidence_ingest {
             (&counted().await[1..], world.letters().await.len(), world.open_frames().await),
             (&[0, 0][..], 0, 1)
         );
-        world.tamper(if world.place.database().is_some() {
-            "DROP TRIGGER refuse ON stream_entries"
-        } else {
-            "DROP TRIGGER refuse"
-        });
+        world.take_letters();
         until("it was let go", async || world.open_frames().await == 0).await;
         stop.send_replace(true);
         ingesting.await.unwrap();
         assert_eq!((&counted().await[1..], world.letters().await.len()), (&[1, 1][..], 1));
+    }
+
+    /// A page of frames begins with more bad ones than a page has, and every one of them is due at once.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_can_not_be_put_aside_keeps_no_other_frame_and_the_service_is_not_ready() {
+        let world = World::with(AuditConfig { claim_idle: Duration::ZERO, max_deliveries: 2, ..configured() }).await;
+        world.refuse_letters();
+        for n in 0..120 {
+            world.add(signed(&frame_key(), "{")).await;
+            if n % 40 == 20 {
+                world.add(signed(&frame_key(), &data(&format!("ev-{n}"), "allow"))).await;
+            }
+        }
+        world.sweep().await;
+        let (stop, ingesting) = world.ingest();
+        until("the good ones are stored", async || world.events().await.len() == 3).await;
+        world.add(signed(&frame_key(), &data("ev-late", "allow"))).await;
+        until("a later one is stored", async || world.events().await.len() == 4).await;
+        until("the others were tried again", async || world.metrics().await["retries_total"].as_u64() > Some(240))
+            .await;
+        until("what was stored was let go, and nothing else", async || world.open_frames().await == 120).await;
+        assert_eq!((world.letters().await.len(), world.ask("GET", "/health", None).await.status.as_u16()), (0, 200));
+        assert_eq!(world.ask("GET", "/ready", None).await.is(503)["reason"], "audit_dlq_unavailable");
+        world.take_letters();
+        until("they are put aside", async || world.open_frames().await == 0).await;
+        stop.send_replace(true);
+        ingesting.await.unwrap();
+        assert_eq!((world.letters().await.len(), world.events().await.len()), (100, 4));
+        assert_eq!(world.metrics().await["dlq_total"], 120);
+        world.ask("GET", "/ready", None).await.is(200);
     }
 
     /// After it was handed a frame, and after the event's commit: nobody has let go of the frame in either case.

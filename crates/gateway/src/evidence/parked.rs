@@ -5,6 +5,7 @@
 //! so that nobody finds half of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,11 +32,13 @@ pub(crate) struct Parked {
     in_hand: Mutex<BTreeMap<u64, InHand>>,
     /// Events brought into their chains from files of processes before.
     pub(crate) replayed: Counter,
+    /// Events and lines that no chain takes, kept in files beside for somebody to look at.
+    pub(crate) aside: Counter,
 }
 
 impl Parked {
     pub(crate) fn new(spool: Option<Arc<Spool>>) -> Self {
-        Self { spool, in_hand: Mutex::default(), replayed: Counter::default() }
+        Self { spool, in_hand: Mutex::default(), replayed: Counter::default(), aside: Counter::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, InHand>> {
@@ -76,6 +79,26 @@ impl Parked {
             // Whoever finds it finds its events in their chain, too.
             tracing::warn!(%error, "a file of evidence that is in its chain could not be removed");
         }
+    }
+
+    /// Leaves a batch on disk for whoever looks there next, this process included. Says whether it lies there.
+    pub(super) fn leave(&self, number: u64, now: Timestamp) -> bool {
+        let mut in_hand = self.lock();
+        let Some(batch) = in_hand.get_mut(&number) else { return true };
+        self.spool_batch(batch, now);
+        let lies_there = batch.spooled.is_some();
+        if lies_there {
+            in_hand.remove(&number);
+        }
+        lies_there
+    }
+
+    /// Keeps events that no chain takes where lines without a place are kept.
+    pub(super) fn put_aside(&self, events: &[Evidence], now: Timestamp) -> io::Result<()> {
+        let spool = self.spool.as_ref().ok_or_else(|| io::Error::other("there is no directory for evidence"))?;
+        spool.put_aside(events, now)?;
+        self.aside.add(u64::try_from(events.len()).unwrap_or(u64::MAX));
+        Ok(())
     }
 
     /// Puts on disk what is in hand or was not yet, before the process has to end. Says how many events that failed for.
@@ -127,6 +150,10 @@ impl Parked {
                     tracing::warn!(%error, "evidence on disk waits for the store");
                     return;
                 }
+                // Others may have theirs in a chain that is whole.
+                Err(Waits::Chain(error)) => {
+                    tracing::error!(%error, "evidence on disk waits for a chain that is damaged; it is tried again")
+                }
                 Err(Waits::File(error)) => {
                     tracing::error!(%error, "a file of evidence can't be read, put aside or removed; it is tried again")
                 }
@@ -139,7 +166,7 @@ impl Parked {
     async fn drain_file(&self, spool: &Spool, store: &Store, ledger: &Ledger, spooled: &Spooled) -> Result<(), Waits> {
         let Batch { events, mut bad } = match spool.read(spooled) {
             // Its writer was done with it first.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             read => read.map_err(Waits::File)?,
         };
         let mut zones: BTreeMap<ZoneId, Vec<Line>> = BTreeMap::new();
@@ -158,6 +185,7 @@ impl Parked {
                 "lines of evidence on disk have no place in a chain; they are put aside"
             );
             spool.quarantine(spooled, &bad).map_err(Waits::File)?;
+            self.aside.add(u64::try_from(bad.len()).unwrap_or(u64::MAX));
         }
         spool.remove(spooled).map_err(Waits::File)
     }
@@ -191,7 +219,8 @@ impl Parked {
                 self.replayed.add(added);
                 Ok(refused.into_iter().filter_map(|at| lines.get(at)).map(|(_, line)| line.clone()).collect())
             }
-            Err(error @ (StoreError::Unavailable { .. } | StoreError::Corrupt { .. })) => Err(Waits::Store(error)),
+            Err(error @ StoreError::Unavailable { .. }) => Err(Waits::Store(error)),
+            Err(error @ StoreError::Corrupt { .. }) => Err(Waits::Chain(error)),
             // One of them has no place in the chain; it must not keep the others from theirs.
             Err(_) if lines.len() > 1 => {
                 let mut refused = Vec::new();
@@ -214,5 +243,6 @@ type Line = (StoredEvent, Vec<u8>);
 /// Why a file stays where it is.
 enum Waits {
     Store(StoreError),
-    File(std::io::Error),
+    Chain(StoreError),
+    File(io::Error),
 }

@@ -347,6 +347,81 @@ mod t06_evidence_on_disk {
         assert!(aside.lines().count() == 1 && aside.contains("r-2"), "{aside}");
     }
 
+    /// What the store refuses of what is in hand has no file that it could be left in.
+    #[tokio::test]
+    async fn an_event_that_the_store_refuses_for_good_is_put_aside_and_not_lost() {
+        for has_disk in [true, false] {
+            let root = tempfile::tempdir().unwrap();
+            fs::create_dir(root.path().join("store")).unwrap();
+            let log = log(root.path());
+            let outside = rusqlite::Connection::open(root.path().join("store/caracal.db")).unwrap();
+            let refuses = "CREATE TRIGGER refuses BEFORE INSERT ON audit_events WHEN NEW.request_id = 'r-2'
+                           BEGIN SELECT RAISE(ABORT, 'refused'); END";
+            outside.execute_batch(refuses).unwrap();
+            drop(outside);
+            if !has_disk {
+                fs::remove_dir(root.path().join("spool")).unwrap();
+            }
+            end(&log, 0..6);
+            let (_stop, stopped) = watch::channel(true);
+            log.write(stopped).await;
+            let counts = (log.persisted.get(), log.parked.aside.get(), log.dropped.get());
+            assert_eq!(counts, if has_disk { (5, 1, 0) } else { (5, 0, 1) });
+            if has_disk {
+                let [aside] = files(root.path(), "quarantined").try_into().unwrap();
+                let aside = fs::read_to_string(aside).unwrap();
+                let line: Value = serde_json::from_str(aside.trim_end()).unwrap();
+                let data = line["data"].as_str().unwrap();
+                assert_eq!(sealed(data), line.to_string());
+                let event: Value = serde_json::from_str(data).unwrap();
+                assert_eq!((&event["request_id"], &event["evaluation_status"]), (&json!("r-2"), &json!("executed")));
+                log.store.close().await;
+                drop(log);
+                let others = ["r-0", "r-4", "r-1", "r-3", "r-5"].map(str::to_owned).to_vec();
+                assert_eq!(after(root.path()).await, (others, 0));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn evidence_waits_on_disk_while_the_store_is_damaged_and_comes_into_its_chain_afterwards() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("store")).unwrap();
+        let log = log(root.path());
+        end(&log, 0..2);
+        let (_stop, stopped) = watch::channel(true);
+        log.write(stopped.clone()).await;
+        let outside = rusqlite::Connection::open(root.path().join("store/caracal.db")).unwrap();
+        // Text where the store only ever has a number.
+        let damages = "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, 'STRICT, ', '')
+                       WHERE name = 'audit_heads'; PRAGMA writable_schema = RESET;
+                       UPDATE audit_heads SET chain_seq = 'x' || chain_seq";
+        outside.execute_batch(damages).unwrap();
+        end(&log, 2..6);
+        log.write(stopped).await;
+        assert_eq!((log.persisted.get(), log.parked.aside.get(), log.dropped.get()), (2, 0, 0));
+        // One chain that is damaged keeps no other from what is its.
+        outside.execute_batch("UPDATE audit_heads SET chain_seq = substr(chain_seq, 2) WHERE zone_id = 'z-2'").unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let draining = tokio::spawn({
+            let log = log.clone();
+            async move { log.drain(stopped).await }
+        });
+        while log.parked.replayed.get() < 2 {
+            tokio::task::yield_now().await;
+        }
+        stop.send_replace(true);
+        draining.await.unwrap();
+        assert_eq!((log.parked.replayed.get(), files(root.path(), "ndjson").len()), (2, 1));
+        outside.execute_batch("UPDATE audit_heads SET chain_seq = substr(chain_seq, 2) WHERE zone_id = 'z-1'").unwrap();
+        drop(outside);
+        log.store.close().await;
+        drop(log);
+        let all = ["r-0", "r-2", "r-4", "r-1", "r-3", "r-5"].map(str::to_owned).to_vec();
+        assert_eq!(after(root.path()).await, (all, 2));
+        assert!(files(root.path(), "quarantined").is_empty());
+    }
+
     /// Two zones' events in one file, of which one is in its chain when the store goes away.
     #[tokio::test]
     async fn a_store_that_fails_in_the_middle_of_a_file_costs_and_doubles_nothing() {

@@ -53,6 +53,8 @@ mod t14_automation_decisions {
         let person = world.sign_in("user-1", "rec-u").await;
         let answer = world.say(&person.mandate, &id, &with(&body, "decision", json!("rejected"))).await;
         assert_eq!((answer.status, answer.text("state")), (200, "rejected"));
+        let event = world.last_event().await;
+        assert_eq!((event.row.event_type.as_str(), event.outcome().as_str()), ("step_up_decided", "rejected complete"));
         assert_eq!(Ask::mint().send(&world).await.outcome(), "403 access_denied");
     }
 

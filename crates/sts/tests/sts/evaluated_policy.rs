@@ -111,6 +111,7 @@ mod t02_sts_evaluated_policy {
             assert_eq!(Ask::mint().send(&world).await.status, 200);
         }
         assert_eq!(Ask::mint().send(&world).await.outcome(), "429 provider_rate_limited");
+        assert!(world.evidence().await.iter().any(|event| event.outcome() == "deny rate_limited"));
     }
 
     #[tokio::test]

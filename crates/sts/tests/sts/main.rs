@@ -59,6 +59,7 @@ mod over_a_socket;
 mod policy_operations;
 mod public_reads;
 mod races;
+mod recorded;
 mod rotation;
 mod secrets;
 mod service_tokens;
