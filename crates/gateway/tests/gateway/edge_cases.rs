@@ -158,11 +158,6 @@ const REACH: &[Row] = &[
     ]),
     ("templates and escaped bytes (D18)", &["gateway::a_template_is_matched_with_the_very_bytes_that_go_upstream", "caracal::every_kind_of_credential_and_every_denial_is_the_same_from_both"]),
     ("slow readers, over both versions", &["gateway::a_caller_who_takes_nothing_is_given_up", "http::a_stream_of_which_nothing_is_taken_is_given_up"]),
-    ("connections that were opened ahead, and those who only hold them", &[
-        "http::a_connection_that_was_opened_ahead_is_as_good_as_one_that_was_kept",
-        "http::a_connection_that_was_opened_ahead_may_turn_out_to_be_of_either_version",
-        "http::where_connections_are_scarce_who_opens_one_and_says_nothing_is_cut_soon",
-    ]),
     ("what a call costs", &[
         "caracal::a_call_costs_one_verification_one_mark_one_exchange_and_one_commit_before_it_goes_out",
         "caracal::on_a_server_a_call_costs_the_same_and_a_gateway_elsewhere_verifies_for_itself_and_spends_a_nonce",

@@ -286,29 +286,6 @@ impl<T: Unpin> Body for Fed<T> {
 mod t08_availability {
     use super::*;
 
-    #[tokio::test]
-    async fn a_connection_that_was_opened_ahead_may_turn_out_to_be_of_either_version() {
-        let short = Duration::from_millis(100);
-        let running = start(describing(), Limits { head: short, ..PATIENT }, CLEARTEXT).await;
-        let (ahead, mut plain) =
-            (TcpStream::connect(running.address).await.unwrap(), TcpStream::connect(running.address).await.unwrap());
-        assert!(timeout(short * 3, plain.read_u8()).await.is_err(), "cut");
-        let mut sender = http2(ahead).await;
-        assert_eq!(text(sender.send_request(get("http://h/x")).await.unwrap()).await, "HTTP/2.0 /x false");
-        plain.write_all(b"GET /y HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await.unwrap();
-        let mut answer = String::new();
-        plain.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.ends_with("HTTP/1.1 /y false"), "{answer}");
-        // What has begun has to go on.
-        let mut begun = TcpStream::connect(running.address).await.unwrap();
-        begun.write_all(b"PR").await.unwrap();
-        assert_eq!(begun.read_to_string(&mut String::new()).await.unwrap(), 0);
-        let limits = Limits { idle: short, ..PATIENT };
-        let running = start(describing(), limits, CLEARTEXT).await;
-        let mut silent = TcpStream::connect(running.address).await.unwrap();
-        assert_eq!(silent.read_to_string(&mut String::new()).await.unwrap(), 0);
-    }
-
     /// The stream is open and has no room: the body must not live for as long as the caller likes.
     #[tokio::test]
     async fn a_stream_of_which_nothing_is_taken_is_given_up() {
