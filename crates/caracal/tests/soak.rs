@@ -327,6 +327,10 @@ async fn soak_streams() {
         agent.await.unwrap();
     }
     assert_eq!(metric(&http, &system, "calls_open").await, count);
+    // 10,000 in 1 GiB, beside what the process takes without any. To hash a secret takes 64 MiB for a moment, which are none of
+    // theirs: one such is left out, and others are waited for.
+    let theirs = || resident(&system).saturating_sub(before).saturating_sub(64);
+    settled("10,000 streams fit into 1 GiB", async || theirs() * 10_000 <= 1024 * count).await;
     let all = resident(&system);
     println!(
         "{count} open event streams: {all} MiB, {before} MiB before; {} KiB each",
@@ -334,6 +338,4 @@ async fn soak_streams() {
     );
     open.lock().unwrap().clear();
     settled("streams end with their callers", async || metric(&http, &system, "calls_open").await == 0).await;
-    // 10,000 in 1 GiB, beside what the process takes without any.
-    assert!(all.saturating_sub(before) * 10_000 <= 1024 * count, "{all} MiB for {count} streams");
 }
