@@ -19,8 +19,9 @@ type Done<T = ()> = Result<T, Box<dyn Error>>;
 
 const USAGE: &str = "performance --docs DIR (--page | --binary PATH --ledger PATH [--seconds S] [--small] [PART…])";
 /// What can be measured by itself.
-const PARTS: [&str; 9] = [
+const PARTS: [&str; 10] = [
     "closed",
+    "parts",
     "overload",
     "units",
     "beside-sessions",
@@ -121,6 +122,7 @@ impl<'a> Series<'a> {
     fn measure(&self, part: &str) -> Done<Value> {
         match part {
             "closed" => self.closed(),
+            "parts" => self.parts(),
             "overload" => self.bench(&["--overload", "--in-flight", "4000", "--plot", &self.plot("overload.svg")], "2"),
             "units" => {
                 let units = ["mint", "verify", "cycle", "delegate", "append", "list", "search", "manage"];
@@ -140,6 +142,11 @@ impl<'a> Series<'a> {
         let half = runs[3]["governed"]["per_second"].as_f64().ok_or("no throughput")? / 2.0;
         let half = self.bench(&["--rate", &format!("{half:.0}"), "--plot", &self.plot("half-load.svg")], "2")?;
         Ok(json!({"runs": runs, "half": half}))
+    }
+
+    /// A governed call taken apart, with few callers and with many.
+    fn parts(&self) -> Done<Value> {
+        ["1", "8", "32"].iter().map(|callers| self.bench(&["--parts", "--workers", callers], "2")).collect()
     }
 
     /// More and more of what stands there, with two callers: what is compared is how long each call takes.

@@ -24,6 +24,7 @@ pub(crate) fn tables(found: &Value) -> String {
     machine(&mut text, &found["machine"], &runs[0]);
     aims(&mut text, found);
     closed(&mut text, runs);
+    parts(&mut text, &found["parts"]);
     units(&mut text, &found["units"]);
     floor(&mut text, &runs[3]["floor"]);
     overload(&mut text, &found["overload"]);
@@ -201,6 +202,28 @@ fn closed(text: &mut String, runs: &Value) {
         say(text, format_args!("| {} | {} {} × |", run["workers"], row(run), number(&run["ratio_to_floor"], 2)));
     }
     say(text, format_args!("\nCosts are those of one call. ![At half load](performance/half-load.svg)\n"));
+}
+
+fn parts(text: &mut String, runs: &Value) {
+    let columns = list(runs).iter().map(|run| format!(" {} |", run["workers"])).collect::<String>();
+    let rule = "--:|".repeat(list(runs).len());
+    say(
+        text,
+        format_args!("### A call through the Gateway, taken apart, embedded\n\n| Callers |{columns}\n|---|{rule}"),
+    );
+    for (what, member, digits) in [
+        ("a proxy that decides nothing, µs", "/measured/proxy_us", 0),
+        ("+ one verification", "/measured/verification_us", 0),
+        ("+ one exchange: a mint without its HTTP", "/exchange_us", 0),
+        ("+ the record of its end", "/measured/record_us", 0),
+        ("= together", "/together_us", 0),
+        ("a call: a governed call without its mint", "/call_us", 0),
+        ("the call, of its parts together", "/ratio", 2),
+    ] {
+        let of = |run: &Value| format!(" {} |", number(run.pointer(member).unwrap_or(&Value::Null), digits));
+        say(text, format_args!("| {what} |{}", list(runs).iter().map(of).collect::<String>()));
+    }
+    text.push('\n');
 }
 
 fn units(text: &mut String, runs: &Value) {

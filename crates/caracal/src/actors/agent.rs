@@ -33,6 +33,22 @@ impl<'d> Agent<'d> {
         Ok(agent)
     }
 
+    /// Sends the form of a mint with a grant type that nobody knows: it is read, and refused.
+    pub(crate) async fn ask_nothing(&self, session: &Session) -> Result<Answer, Failure> {
+        let edge = session.edge.as_deref().unwrap_or_default();
+        let fields = [
+            ("grant_type", "urn:ietf:params:oauth:grant-type:no-such-thing"),
+            ("zone_id", self.at.zone.as_str()),
+            ("application_id", self.at.application.as_str()),
+            ("client_secret", self.at.client_secret.as_str()),
+            ("resource", NOTES),
+            ("scope", "notes:read"),
+            ("agent_session_id", &session.id),
+            ("delegation_edge_id", edge),
+        ];
+        self.client.post_form(&format!("{}/oauth/2/token", self.urls.sts), &fields).await
+    }
+
     async fn exchange(&self, asked: &[(&str, &str)]) -> Result<Answer, Failure> {
         let mut fields = vec![
             ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),

@@ -326,7 +326,7 @@ fn tree_size(checkpoint: &[u8]) -> u64 {
 }
 
 /// As services make them: the time, then what is as good as random, so that indices grow as theirs do.
-fn id(now: Timestamp, number: u64, kind: u64) -> String {
+pub(super) fn id(now: Timestamp, number: u64, kind: u64) -> String {
     let millis = (now.as_micros() / 1_000).unsigned_abs();
     let (high, low) = (mixed(number * 4 + kind), mixed(!(number * 4 + kind)));
     format!(

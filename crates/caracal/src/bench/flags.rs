@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::beside::Beside;
+use super::parts::PARTS;
 use super::unit::What;
 use crate::commands::Failure;
 
@@ -38,6 +39,10 @@ pub struct BenchFlags {
     /// Measure the capacity, then offer once, twice and five times as much, and see how long recovery takes.
     #[arg(long, conflicts_with = "rate")]
     pub overload: bool,
+    /// What a governed call costs the processor beside what its parts cost by themselves, in turns: a proxy that decides
+    /// nothing, a verification, an exchange, an event. --seconds is for each of them.
+    #[arg(long, conflicts_with_all = ["what", "rate", "overload", "target", "beside", "plot", "compare", "in_flight"])]
+    pub parts: bool,
     /// Measure the running system at this address instead of starting one. Its bootstrap admin token is read from
     /// CARACAL_ADMIN_TOKEN or the file CARACAL_ADMIN_TOKEN_FILE.
     #[arg(long, value_name = "ADDR", conflicts_with_all = ["postgres", "redis"])]
@@ -91,7 +96,13 @@ impl BenchFlags {
         if let Some(beside) = self.beside {
             beside.check(&self.numbers)?;
         }
-        let runs = if self.overload { 4.0 } else { 1.0 };
+        let runs = if self.overload {
+            4.0
+        } else if self.parts {
+            PARTS
+        } else {
+            1.0
+        };
         if (self.seconds + self.warm_up) * runs > LONGEST_RUN_SECONDS {
             return refused(
                 "a run may take 500 seconds in all, because what is lent to its callers ends after ten minutes",
@@ -149,6 +160,9 @@ mod tests {
             (&["--rate", "1e9"], "--rate is"),
             (&["--rate", "10", "--overload"], "cannot be used with"),
             (&["--seconds", "499", "--warm-up", "2"], "500 seconds"),
+            (&["--parts", "--overload"], "cannot be used with"),
+            (&["--parts", "--what", "mint"], "cannot be used with"),
+            (&["--parts", "--seconds", "99", "--warm-up", "2"], "500 seconds"),
             (&["--overload", "--seconds", "124", "--warm-up", "2"], "500 seconds"),
             (&["--seconds", "inf"], "500 seconds"),
             (&["--beside", "sessions"], "--numbers"),

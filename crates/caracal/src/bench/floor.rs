@@ -59,7 +59,7 @@ pub(super) fn measure(runtime: &Runtime, home: &Path, run: Duration) -> Result<F
 }
 
 /// Seconds that one of them takes, over as many as fit the time.
-fn each<T>(time: Duration, mut once: impl FnMut() -> Result<T, Failure>) -> Result<f64, Failure> {
+pub(super) fn each<T>(time: Duration, mut once: impl FnMut() -> Result<T, Failure>) -> Result<f64, Failure> {
     once()?;
     let (begun, mut times) = (Instant::now(), 0_u32);
     while begun.elapsed() < time {
@@ -70,7 +70,7 @@ fn each<T>(time: Duration, mut once: impl FnMut() -> Result<T, Failure>) -> Resu
 }
 
 /// A mandate of usual size.
-fn claims() -> Value {
+pub(super) fn claims() -> Value {
     json!({
         "iss": "https://sts.example", "sub": "app-1", "aud": "resource://n", "zone_id": "zone-1", "client_id": "app-1",
         "sid": "0198c0de-0000-7000-8000-000000000001", "root_sid": "0198c0de-0000-7000-8000-000000000001",

@@ -1,6 +1,7 @@
 //! Callers: in a closed loop each asks again as soon as it is answered; in an open loop calls are due at times that no
 //! answer can move, and latency counts from when a call was due, so that a stall is as many slow calls as came due in it.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Barrier, OnceLock};
 use std::time::{Duration, Instant};
@@ -51,6 +52,8 @@ pub(super) struct Plan {
     pub(super) pace: Pace,
     /// Whether some mandates are shown twice, and the second time must be refused.
     pub(super) replays: bool,
+    /// The threads of this process that serve the calls, where it is not the system that does.
+    pub(super) server: Vec<PathBuf>,
     /// What is measured, for whoever looks on.
     pub(super) doing: &'static str,
     pub(super) shows_progress: bool,
@@ -259,8 +262,8 @@ pub(super) fn measure(plan: &Plan, calls: &Calls<'_>, subject: &Subject) -> Resu
             let shared = &shared;
             scope.spawn(move || come_due(rate, &senders, shared));
         }
-        let watch = Watch::new(calls.urls, subject)?;
-        let watched = watch.over_the_time(plan, &shared);
+        let watch = Watch::new(plan, calls.urls, subject)?;
+        let watched = watch.over_the_time(&shared);
         let ended = *shared.over.get_or_init(Instant::now);
         let mut tally = Tally::new(plan.what)?;
         for worker in workers {
@@ -287,6 +290,7 @@ struct Watch<'w> {
     client: HttpClient,
     urls: &'w Urls,
     subject: &'w Subject,
+    plan: &'w Plan,
 }
 
 /// What had been used at a moment.
@@ -311,23 +315,27 @@ impl Used {
 }
 
 impl<'w> Watch<'w> {
-    fn new(urls: &'w Urls, subject: &'w Subject) -> Result<Self, Failure> {
+    fn new(plan: &'w Plan, urls: &'w Urls, subject: &'w Subject) -> Result<Self, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Self { runtime, client: HttpClient::new(), urls, subject })
+        Ok(Self { runtime, client: HttpClient::new(), urls, subject, plan })
     }
 
     fn look(&self) -> Result<Used, Failure> {
         let server = self.subject.pid();
         Ok(Used {
             counted: self.runtime.block_on(Counted::now(&self.client, self.urls))?,
-            server_time: server.and_then(usage::processor_time),
+            server_time: match self.plan.server.as_slice() {
+                [] => server.and_then(usage::processor_time),
+                threads => usage::threads_time(threads),
+            },
             client_time: usage::processor_time(std::process::id()),
             bytes_written: server.and_then(usage::bytes_written),
         })
     }
 
     /// Lets the time pass, and says how long it was, what had been used before, and the most memory that was held.
-    fn over_the_time(&self, plan: &Plan, shared: &Shared) -> Result<(Duration, Used, Option<f64>), Failure> {
+    fn over_the_time(&self, shared: &Shared) -> Result<(Duration, Used, Option<f64>), Failure> {
+        let plan = self.plan;
         let mut progress = Progress::new(plan.shows_progress);
         let resident = || self.subject.pid().and_then(usage::resident_mib);
         wait(plan.warm_up, shared, |passed| progress.show("warming up", passed, plan.warm_up, &shared.done));

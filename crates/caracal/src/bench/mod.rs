@@ -15,6 +15,7 @@ mod flags;
 mod floor;
 mod load;
 mod overload;
+mod parts;
 mod plot;
 mod progress;
 mod proxy;
@@ -44,6 +45,8 @@ use beside::Crowd;
 use caracal_crypto::chance;
 use floor::Floor;
 use load::{Measured, Pace, Plan};
+use parts::Parts;
+use proxy::Proxy;
 use report::Report;
 use subject::Subject;
 use unit::Calls;
@@ -67,13 +70,16 @@ pub fn run(flags: &BenchFlags) -> Result<ExitCode, Failure> {
     }
     let home = tempfile::Builder::new().prefix("caracal-bench-").tempdir()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    if flags.parts {
+        return run_parts(flags, home.path(), &runtime);
+    }
     let floor = floor::measure(&runtime, home.path(), Duration::from_secs_f64(flags.seconds))?;
     if let Some(beside) = flags.beside {
         return run_beside(beside, flags, home.path(), &runtime, &floor);
     }
     let subject = Subject::of(flags, home.path())?;
     let (upstream, provisioned) = runtime.block_on(provision(flags, &subject))?;
-    let calls = Calls { urls: &subject.urls, at: &provisioned, admin_token: &subject.admin_token };
+    let calls = Calls { urls: &subject.urls, at: &provisioned, admin_token: &subject.admin_token, proxy: None };
     let measured = measure(flags, &calls, &subject);
     drop(upstream);
     if subject.stays() {
@@ -101,7 +107,7 @@ fn run_beside(
     let mut crowd = Crowd::new(beside, flags, home, runtime, &provisioned, ledger_key);
     for number in &flags.numbers {
         subject = crowd.grow(*number, subject)?;
-        let calls = Calls { urls: &subject.urls, at: &provisioned, admin_token: &subject.admin_token };
+        let calls = Calls { urls: &subject.urls, at: &provisioned, admin_token: &subject.admin_token, proxy: None };
         let (measured, _) = measure(flags, &calls, &subject)?;
         crowd.note(measured);
     }
@@ -113,6 +119,22 @@ fn run_beside(
         println!("{}", crowd.text(flags.what.title()));
     }
     Ok(if crowd.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// One system, and by turns what a governed call is made of.
+fn run_parts(flags: &BenchFlags, home: &Path, runtime: &Runtime) -> Result<ExitCode, Failure> {
+    let subject = Subject::of(flags, home)?;
+    let (upstream, provisioned) = runtime.block_on(provision(flags, &subject))?;
+    let proxy = Proxy::start(&upstream.url)?;
+    let admin_token = &subject.admin_token;
+    let calls = Calls { urls: &subject.urls, at: &provisioned, admin_token, proxy: Some(&proxy.url) };
+    let parts = Parts::measure(flags, home, runtime, &calls, &subject, &proxy.threads)?;
+    if flags.json {
+        println!("{}", serde_json::to_string(&parts.json())?);
+    } else {
+        println!("{}", parts.text());
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn draw(flags: &BenchFlags, picture: impl FnOnce() -> String) -> Result<(), Failure> {
@@ -155,6 +177,7 @@ fn measure(
         measured: Duration::from_secs_f64(flags.seconds),
         pace,
         replays: false,
+        server: Vec::new(),
         doing,
         shows_progress: !flags.json,
     };

@@ -9,6 +9,7 @@ use http::{Method, StatusCode};
 use serde_json::json;
 
 use super::floor::Floor;
+use super::proxy;
 use crate::actors::agent::{Agent, Session};
 use crate::actors::client::{Answer, HttpClient};
 use crate::actors::operator::{Operator, Provisioned};
@@ -43,6 +44,12 @@ pub enum What {
     Search,
     /// A provider is made through the Admin API, and read.
     Manage,
+    /// A question that is none is refused: what HTTP takes of a mint. Part of `--parts`.
+    #[value(skip)]
+    Form,
+    /// A call through the bare proxy. Part of `--parts`.
+    #[value(skip)]
+    Passed,
 }
 
 impl What {
@@ -57,6 +64,8 @@ impl What {
             Self::List => "list",
             Self::Search => "search",
             Self::Manage => "manage",
+            Self::Form => "form",
+            Self::Passed => "passed",
         }
     }
 
@@ -72,6 +81,8 @@ impl What {
             Self::List => &["list"],
             Self::Search => &["search"],
             Self::Manage => &["create", "read"],
+            Self::Form => &["form"],
+            Self::Passed => &["passed"],
         }
     }
 
@@ -87,6 +98,8 @@ impl What {
             Self::List => "lists of applications",
             Self::Search => "searches in the ledger",
             Self::Manage => "management: a provider made, then read",
+            Self::Form => "forms that ask for nothing",
+            Self::Passed => "calls through a bare proxy",
         }
     }
 
@@ -104,7 +117,7 @@ impl What {
             Self::Delegate => floor.verify_us + commit_us,
             Self::Append => decision_us + commit_us,
             Self::Manage => commit_us,
-            Self::List | Self::Search => return None,
+            Self::List | Self::Search | Self::Form | Self::Passed => return None,
         })
     }
 }
@@ -115,6 +128,8 @@ pub(super) struct Calls<'b> {
     pub(super) urls: &'b Urls,
     pub(super) at: &'b Provisioned,
     pub(super) admin_token: &'b SecretText,
+    /// Where a proxy that decides nothing passes on to the same API; there is none unless parts are measured.
+    pub(super) proxy: Option<&'b str>,
 }
 
 /// What was not answered as it should be.
@@ -153,9 +168,11 @@ impl Took {
 /// One caller.
 pub(super) struct Caller<'c> {
     what: What,
+    client: &'c HttpClient,
     agent: Agent<'c>,
     operator: Operator<'c>,
     zone: &'c str,
+    proxy: &'c str,
     lead: Session,
     session: Session,
     /// Calls through the Gateway so far, if some mandates are to be shown twice.
@@ -179,8 +196,19 @@ impl<'c> Caller<'c> {
         session.edge = Some(lent.text("delegation_edge_id")?);
         let operator = Operator::new(client, &calls.urls.api, calls.admin_token);
         let replays = replays.then(Cell::default);
-        let caller =
-            Self { what, agent, operator, zone: &calls.at.zone, lead, session, replays, made: Cell::default() };
+        let proxy = calls.proxy.unwrap_or_default();
+        let caller = Self {
+            what,
+            client,
+            agent,
+            operator,
+            zone: &calls.at.zone,
+            proxy,
+            lead,
+            session,
+            replays,
+            made: Cell::default(),
+        };
         if what == What::Search {
             for _ in 0..FOUND {
                 caller.agent.mint(&caller.session, "notes:read").await?.expect_success("the mint")?;
@@ -241,6 +269,8 @@ impl<'c> Caller<'c> {
             What::Append => {
                 (self.agent.mint(&self.session, "notes:delete").await?, "what is not lent", StatusCode::FORBIDDEN)
             }
+            What::Form => (self.agent.ask_nothing(&self.session).await?, "the form", StatusCode::BAD_REQUEST),
+            What::Passed => (proxy::call(self.client, self.proxy).await?, "the call through the proxy", StatusCode::OK),
             What::Verify => (self.agent.verify_own().await?, "the verification", StatusCode::OK),
             What::Cycle => (self.agent.ask_to_start(None).await?, "the start", StatusCode::CREATED),
             What::Delegate => {

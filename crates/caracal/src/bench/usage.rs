@@ -29,6 +29,14 @@ pub(super) fn thread_time(thread: &Path) -> Option<Duration> {
     (nanoseconds > 0).then(|| Duration::from_nanos(nanoseconds))
 }
 
+/// Processor time of these threads together.
+pub(super) fn threads_time(threads: &[PathBuf]) -> Option<Duration> {
+    // One that has not been on a processor yet is counted as nothing by every kernel.
+    let times = threads.iter().map(|thread| thread_time(thread));
+    let known: Duration = times.flatten().sum();
+    (known > Duration::ZERO).then_some(known)
+}
+
 /// Processor time of the threads that this process has now.
 pub(super) fn own_threads_time() -> Option<Duration> {
     let threads = std::fs::read_dir("/proc/self/task").ok()?;
