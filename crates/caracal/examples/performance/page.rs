@@ -22,6 +22,7 @@ pub(crate) fn tables(found: &Value) -> String {
     let mut text = String::new();
     let runs = &found["closed"]["runs"];
     machine(&mut text, &found["machine"], &runs[0]);
+    again(&mut text, found);
     aims(&mut text, found);
     closed(&mut text, runs);
     parts(&mut text, &found["parts"]);
@@ -86,6 +87,17 @@ fn machine(text: &mut String, machine: &Value, run: &Value) {
             name("kernel"),
         ),
     );
+}
+
+/// Which parts were measured by themselves, on which build.
+fn again(text: &mut String, found: &Value) {
+    let (commit, date) = (&found["machine"]["commit"], &found["machine"]["date"]);
+    for (part, of) in found["again"].as_object().into_iter().flatten() {
+        if of["commit"] != *commit || of["date"] != *date {
+            let said = |member: &str| of[member].as_str().unwrap_or("unknown").to_owned();
+            say(text, format_args!("`{part}` was measured on {} with commit `{}`.\n", said("date"), said("commit")));
+        }
+    }
 }
 
 /// What was wanted, and what was found.
@@ -209,7 +221,7 @@ fn parts(text: &mut String, runs: &Value) {
     let rule = "--:|".repeat(list(runs).len());
     say(
         text,
-        format_args!("### A call through the Gateway, taken apart, embedded\n\n| Callers |{columns}\n|---|{rule}"),
+        format_args!("### A call through the Gateway, taken apart, embedded (`parts`)\n\n| Callers |{columns}\n|---|{rule}"),
     );
     for (what, member, digits) in [
         ("a proxy that decides nothing, µs", "/measured/proxy_us", 0),
