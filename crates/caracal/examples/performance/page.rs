@@ -221,12 +221,13 @@ fn parts(text: &mut String, runs: &Value) {
     let rule = "--:|".repeat(list(runs).len());
     say(
         text,
-        format_args!("### A call through the Gateway, taken apart, embedded (`parts`)\n\n| Callers |{columns}\n|---|{rule}"),
+        format_args!(
+            "### A call through the Gateway, taken apart, embedded (`parts`)\n\n| Callers |{columns}\n|---|{rule}"
+        ),
     );
     for (what, member, digits) in [
         ("a proxy that decides nothing, µs", "/measured/proxy_us", 0),
-        ("+ one verification", "/measured/verification_us", 0),
-        ("+ one exchange: a mint without its HTTP", "/exchange_us", 0),
+        ("+ one exchange, with its verification", "/exchange_us", 0),
         ("+ the record of its end", "/measured/record_us", 0),
         ("= together", "/together_us", 0),
         ("a call: a governed call without its mint", "/call_us", 0),

@@ -1,5 +1,10 @@
 //! The agent's part: it has a client secret, asks for mandates and calls through the Gateway.
 
+use caracal_crypto::chance;
+use caracal_crypto::encoding::hex;
+use caracal_crypto::hmac::{HmacKey, gateway_signature};
+use caracal_http::form;
+use caracal_store::{Clock, SystemClock};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -7,6 +12,8 @@ use super::client::{Answer, HttpClient};
 use super::operator::{NOTES, Provisioned, ROLE};
 use crate::commands::Failure;
 use crate::system::Urls;
+
+const GRANT: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 
 /// Speaks to STS, Coordinator and Gateway.
 pub(crate) struct Agent<'d> {
@@ -49,9 +56,35 @@ impl<'d> Agent<'d> {
         self.client.post_form(&format!("{}/oauth/2/token", self.urls.sts), &fields).await
     }
 
+    /// Asks the STS for the final authority of a call with a mandate, as a Gateway does that holds `key` (sts.md §10.1).
+    pub(crate) async fn exchange_as_gateway(&self, mandate: &str, key: &HmacKey) -> Result<Answer, Failure> {
+        let nonce = hex(&chance::random_bytes::<32>()?);
+        let request_id = nonce.clone();
+        let body = form::encode([
+            ("application_id", self.at.application.as_str()),
+            ("gateway_request_id", request_id.as_str()),
+            ("grant_type", GRANT),
+            ("request_method", "GET"),
+            ("request_path", "/notes"),
+            ("resource", NOTES),
+            ("subject_token", mandate),
+            ("subject_token_type", "urn:ietf:params:oauth:token-type:access_token"),
+            ("zone_id", self.at.zone.as_str()),
+        ]);
+        let now = SystemClock.now().as_seconds();
+        let signature = gateway_signature(key, now, &nonce, "POST", "/oauth/2/token", body.as_bytes());
+        let headers = [
+            ("x-request-id", request_id),
+            ("x-caracal-gateway-timestamp", now.to_string()),
+            ("x-caracal-gateway-request", nonce),
+            ("x-caracal-gateway-signature", signature),
+        ];
+        self.client.post_text_form(&format!("{}/oauth/2/token", self.urls.sts), &headers, body).await
+    }
+
     async fn exchange(&self, asked: &[(&str, &str)]) -> Result<Answer, Failure> {
         let mut fields = vec![
-            ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+            ("grant_type", GRANT),
             ("zone_id", self.at.zone.as_str()),
             ("application_id", self.at.application.as_str()),
             ("client_secret", self.at.client_secret.as_str()),

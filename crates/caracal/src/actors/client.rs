@@ -95,11 +95,21 @@ impl HttpClient {
 
     /// A form, as an OAuth client sends it.
     pub(crate) async fn post_form(&self, url: &str, fields: &[(&str, &str)]) -> Result<Answer, Failure> {
-        let body = caracal_http::form::encode(fields.iter().copied());
-        let request = Request::post(url)
-            .header("content-type", "application/x-www-form-urlencoded")
-            .body(Full::new(Bytes::from(body)))?;
-        self.finish(request).await
+        self.post_text_form(url, &[], caracal_http::form::encode(fields.iter().copied())).await
+    }
+
+    /// The same of a form that is written already.
+    pub(crate) async fn post_text_form(
+        &self,
+        url: &str,
+        headers: &[(&str, String)],
+        body: String,
+    ) -> Result<Answer, Failure> {
+        let mut request = Request::post(url).header("content-type", "application/x-www-form-urlencoded");
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        self.finish(request.body(Full::new(Bytes::from(body)))?).await
     }
 
     async fn finish(&self, request: Request<Full<Bytes>>) -> Result<Answer, Failure> {

@@ -59,7 +59,7 @@ pub(super) fn measure(runtime: &Runtime, home: &Path, run: Duration) -> Result<F
 }
 
 /// Seconds that one of them takes, over as many as fit the time.
-pub(super) fn each<T>(time: Duration, mut once: impl FnMut() -> Result<T, Failure>) -> Result<f64, Failure> {
+fn each<T>(time: Duration, mut once: impl FnMut() -> Result<T, Failure>) -> Result<f64, Failure> {
     once()?;
     let (begun, mut times) = (Instant::now(), 0_u32);
     while begun.elapsed() < time {
@@ -70,7 +70,7 @@ pub(super) fn each<T>(time: Duration, mut once: impl FnMut() -> Result<T, Failur
 }
 
 /// A mandate of usual size.
-pub(super) fn claims() -> Value {
+fn claims() -> Value {
     json!({
         "iss": "https://sts.example", "sub": "app-1", "aud": "resource://n", "zone_id": "zone-1", "client_id": "app-1",
         "sid": "0198c0de-0000-7000-8000-000000000001", "root_sid": "0198c0de-0000-7000-8000-000000000001",

@@ -43,6 +43,7 @@ use crate::actors::upstream::Upstream;
 use crate::commands::Failure;
 use beside::Crowd;
 use caracal_crypto::chance;
+use caracal_crypto::hmac::HmacKey;
 use floor::Floor;
 use load::{Measured, Pace, Plan};
 use parts::Parts;
@@ -79,7 +80,13 @@ pub fn run(flags: &BenchFlags) -> Result<ExitCode, Failure> {
     }
     let subject = Subject::of(flags, home.path())?;
     let (upstream, provisioned) = runtime.block_on(provision(flags, &subject))?;
-    let calls = Calls { urls: &subject.urls, at: &provisioned, admin_token: &subject.admin_token, proxy: None };
+    let calls = Calls {
+        urls: &subject.urls,
+        at: &provisioned,
+        admin_token: &subject.admin_token,
+        proxy: None,
+        gateway_key: None,
+    };
     let measured = measure(flags, &calls, &subject);
     drop(upstream);
     if subject.stays() {
@@ -107,7 +114,13 @@ fn run_beside(
     let mut crowd = Crowd::new(beside, flags, home, runtime, &provisioned, ledger_key);
     for number in &flags.numbers {
         subject = crowd.grow(*number, subject)?;
-        let calls = Calls { urls: &subject.urls, at: &provisioned, admin_token: &subject.admin_token, proxy: None };
+        let calls = Calls {
+            urls: &subject.urls,
+            at: &provisioned,
+            admin_token: &subject.admin_token,
+            proxy: None,
+            gateway_key: None,
+        };
         let (measured, _) = measure(flags, &calls, &subject)?;
         crowd.note(measured);
     }
@@ -127,7 +140,9 @@ fn run_parts(flags: &BenchFlags, home: &Path, runtime: &Runtime) -> Result<ExitC
     let (upstream, provisioned) = runtime.block_on(provision(flags, &subject))?;
     let proxy = Proxy::start(&upstream.url)?;
     let admin_token = &subject.admin_token;
-    let calls = Calls { urls: &subject.urls, at: &provisioned, admin_token, proxy: Some(&proxy.url) };
+    let gateway_key = subject.gateway_key.as_deref().map(HmacKey::from_hex).transpose()?;
+    let (proxied, gateway_key) = (Some(proxy.url.as_str()), gateway_key.as_ref());
+    let calls = Calls { urls: &subject.urls, at: &provisioned, admin_token, proxy: proxied, gateway_key };
     let parts = Parts::measure(flags, home, runtime, &calls, &subject, &proxy.threads)?;
     if flags.json {
         println!("{}", serde_json::to_string(&parts.json())?);

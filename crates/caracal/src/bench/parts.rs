@@ -2,12 +2,11 @@
 //! by turns: what else the machine does then falls on all of them alike.
 //!
 //! A call through the Gateway is a governed call without its mint. What it adds to a proxy of the same crates that decides
-//! nothing should be one verification, one exchange and the record of its end. The verification and the record are done here, in
-//! this process. An exchange can't be had without a mandate to use up; it does what a mint does beyond its HTTP, but that
-//! a mint authenticates a client where an exchange uses a mandate up.
+//! nothing should be one verification, one exchange and the record of its end. The exchange is asked for over HTTP, as a Gateway
+//! of its own process would; its mint, its HTTP and the nonce that only such a question takes are taken off again, and
+//! the verification is in it. The nonce and the record are measured in this process, by the code and on the store of production.
 
 use std::fmt::Write as _;
-use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,21 +14,22 @@ use std::time::{Duration, Instant};
 
 use caracal_authority::{EventId, ZoneId};
 use caracal_crypto::hmac::HmacKey;
-use caracal_crypto::jws::{SigningKey, UnverifiedToken};
 use caracal_ledger::{Decision, EventType, Evidence, Ledger};
-use caracal_store::{SqliteOptions, Store, StoreError, SystemClock};
+use caracal_store::{SqliteOptions, Store, StoreError, SystemClock, used_mandates};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use super::load::{self, Measured, Pace, Plan};
 use super::subject::{self, Subject};
 use super::unit::{Calls, What};
-use super::{BenchFlags, PATIENCE, beside, floor, report, usage};
+use super::{BenchFlags, PATIENCE, beside, report, usage};
 use crate::actors::operator::NOTES;
 use crate::commands::Failure;
 
 /// So many are timed one after the other, each for `--seconds`.
-pub(super) const PARTS: f64 = 6.0;
+pub(super) const PARTS: f64 = 7.0;
+/// As long as an STS keeps one.
+const NONCE_KEPT: Duration = Duration::from_secs(121);
 /// Calls under way at most through the bare proxy.
 const IN_FLIGHT: usize = 400;
 /// How often each has its turn.
@@ -41,12 +41,14 @@ struct Costs {
     /// A mandate, and a call through the Gateway with it.
     governed: f64,
     mint: f64,
-    /// The HTTP of a mint alone.
+    /// The HTTP of a mint or an exchange alone.
     form: f64,
+    /// A mandate, and the exchange of it over HTTP.
+    exchanged: f64,
+    /// A nonce used up, beside as many changes as share a commit of exchanges.
+    nonce: f64,
     /// A call through the bare proxy, where there are as many a second as governed ones.
     passed: f64,
-    /// One signature verified.
-    verification: f64,
     /// One event made durable, beside as many as share a commit of governed calls.
     record: f64,
 }
@@ -57,12 +59,12 @@ impl Costs {
     }
 
     fn exchange(self) -> f64 {
-        self.mint - self.form
+        self.exchanged - self.mint - self.form - self.nonce
     }
 
     /// What a call should cost.
     fn together(self) -> f64 {
-        self.passed + self.verification + self.exchange() + self.record
+        self.passed + self.exchange() + self.record
     }
 }
 
@@ -114,9 +116,10 @@ impl<'p> Parts<'p> {
             // As many a second: what comes rarely costs more, because whoever waits for it has gone to sleep.
             let rate = Pace::Open { rate: found.per_second(), in_flight: IN_FLIGHT, patience: PATIENCE };
             let (passed, _) = served(What::Passed, rate, "calls through a bare proxy")?;
-            let verification = verification(turn)?;
             let record = recorder.record(runtime, sharing(&found), turn)?;
-            rounds.push(Costs { governed, mint, form, passed, verification, record });
+            let (exchanged, found) = served(What::Exchange, Pace::Closed, "exchanges")?;
+            let nonce = recorder.nonce(runtime, sharing(&found), turn)?;
+            rounds.push(Costs { governed, mint, form, exchanged, nonce, passed, record });
         }
         Ok(Self { flags, engine: subject.engine, costs: middle(&rounds) })
     }
@@ -128,8 +131,8 @@ impl<'p> Parts<'p> {
             "what": "parts", "engine": self.engine, "is_optimised": !cfg!(debug_assertions),
             "workers": self.flags.workers, "seconds": self.flags.seconds, "warm_up_seconds": self.flags.warm_up, "rounds": ROUNDS,
             "measured": {
-                "governed_us": costs.governed, "mint_us": costs.mint, "form_us": costs.form, "proxy_us": costs.passed,
-                "verification_us": costs.verification, "record_us": costs.record
+                "governed_us": costs.governed, "mint_us": costs.mint, "form_us": costs.form, "exchanged_us": costs.exchanged,
+                "nonce_us": costs.nonce, "proxy_us": costs.passed, "record_us": costs.record
             },
             "call_us": costs.call(), "exchange_us": costs.exchange(), "together_us": costs.together(),
             "ratio": costs.call() / costs.together(),
@@ -145,8 +148,7 @@ impl<'p> Parts<'p> {
         );
         for (what, us) in [
             ("a proxy that decides nothing", costs.passed),
-            ("+ one verification", costs.verification),
-            ("+ one exchange: a mint without its HTTP", costs.exchange()),
+            ("+ one exchange, with its verification", costs.exchange()),
             ("+ the record of its end", costs.record),
             ("= together", costs.together()),
             ("a call: a governed call without its mint", costs.call()),
@@ -169,12 +171,6 @@ fn unknown() -> Failure {
     Failure("the processor time of other processes is not known here: --parts needs Linux".to_owned())
 }
 
-fn verification(time: Duration) -> Result<f64, Failure> {
-    let (key, _) = SigningKey::generate()?;
-    let token = key.sign("k-1", &floor::claims())?;
-    Ok(floor::each(time, || Ok(UnverifiedToken::parse(black_box(&token))?.verify(key.public())?))? * 1e6)
-}
-
 /// Of each cost by itself: a turn in which the machine was busy elsewhere spoils one number, and not the others.
 fn middle(rounds: &[Costs]) -> Costs {
     let of = |cost: fn(&Costs) -> f64| {
@@ -187,7 +183,8 @@ fn middle(rounds: &[Costs]) -> Costs {
         mint: of(|costs| costs.mint),
         form: of(|costs| costs.form),
         passed: of(|costs| costs.passed),
-        verification: of(|costs| costs.verification),
+        exchanged: of(|costs| costs.exchanged),
+        nonce: of(|costs| costs.nonce),
         record: of(|costs| costs.record),
     }
 }
@@ -209,22 +206,22 @@ impl Recorder {
 
     /// Microseconds of processor time that one event takes, where so many share a commit.
     fn record(&self, runtime: &Runtime, sharing: usize, time: Duration) -> Result<f64, Failure> {
-        let before = usage::own_threads_time();
-        let recorded = runtime.block_on(async {
-            let begun = Instant::now();
-            let caller = async || {
-                let mut recorded = 0_u32;
-                while begun.elapsed() < time {
-                    self.record_one().await?;
-                    recorded += 1;
-                }
-                Ok::<_, Failure>(recorded)
-            };
-            futures_util::future::try_join_all((0..sharing).map(|_| caller())).await
-        })?;
-        let used = usage::own_threads_time().zip(before).map(|(after, before)| after.saturating_sub(before));
-        let recorded = f64::from(recorded.iter().sum::<u32>().max(1));
-        Ok(used.ok_or_else(unknown)?.as_secs_f64() * 1e6 / recorded)
+        each_of(runtime, sharing, time, async || self.record_one().await)
+    }
+
+    /// The same of a nonce.
+    fn nonce(&self, runtime: &Runtime, sharing: usize, time: Duration) -> Result<f64, Failure> {
+        each_of(runtime, sharing, time, async || {
+            let nonce = beside::id(self.store.now(), self.recorded.fetch_add(1, Ordering::Relaxed), 1);
+            let until = self.store.now().plus(NONCE_KEPT);
+            let taken: Result<bool, StoreError> = self
+                .store
+                .commit_upkeep((nonce, until), |tx, (nonce, until)| {
+                    Box::pin(async move { used_mandates::consume_nonce(tx, nonce, *until).await })
+                })
+                .await;
+            if taken? { Ok(()) } else { Err(Failure("a nonce was there before".to_owned())) }
+        })
     }
 
     /// As a Gateway leaves one of a call.
@@ -251,16 +248,48 @@ impl Recorder {
     }
 }
 
+/// Microseconds of this process that one of them takes, of so many at the same time.
+fn each_of(
+    runtime: &Runtime,
+    at_once: usize,
+    time: Duration,
+    once: impl AsyncFn() -> Result<(), Failure>,
+) -> Result<f64, Failure> {
+    let before = usage::own_threads_time();
+    let done = runtime.block_on(async {
+        let begun = Instant::now();
+        let caller = async || {
+            let mut done = 0_u32;
+            while begun.elapsed() < time {
+                once().await?;
+                done += 1;
+            }
+            Ok::<_, Failure>(done)
+        };
+        futures_util::future::try_join_all((0..at_once).map(|_| caller())).await
+    })?;
+    let used = usage::own_threads_time().zip(before).map(|(after, before)| after.saturating_sub(before));
+    Ok(used.ok_or_else(unknown)?.as_secs_f64() * 1e6 / f64::from(done.iter().sum::<u32>().max(1)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_call_is_held_against_a_proxy_a_verification_an_exchange_and_a_record() {
-        let costs =
-            Costs { governed: 1_000.0, mint: 300.0, form: 50.0, passed: 100.0, verification: 60.0, record: 90.0 };
+    fn a_call_is_held_against_a_proxy_an_exchange_and_a_record() {
+        let costs = Costs {
+            governed: 1_000.0,
+            mint: 300.0,
+            form: 50.0,
+            exchanged: 700.0,
+            nonce: 20.0,
+            passed: 100.0,
+            record: 90.0,
+        };
         assert!((costs.call() - 700.0).abs() < 1e-9);
-        assert!((costs.together() - (100.0 + 60.0 + 250.0 + 90.0)).abs() < 1e-9);
+        assert!((costs.exchange() - 330.0).abs() < 1e-9);
+        assert!((costs.together() - (100.0 + 330.0 + 90.0)).abs() < 1e-9);
     }
 
     #[test]

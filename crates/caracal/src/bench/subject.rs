@@ -20,6 +20,8 @@ const FIRST_OFFSET: u16 = 20_000;
 const STEP: u16 = 131;
 const ATTEMPTS: u16 = 40;
 
+const GATEWAY_KEY: &str = "GATEWAY_STS_HMAC_KEY";
+
 /// Limits that exist to stop what a benchmark does, and 0 or a number that stops nothing.
 const LIMITS: [(&str, &str); 6] = [
     ("STS_MINT_RATE_LIMIT_PER_MIN", "1000000000"),
@@ -34,6 +36,8 @@ const LIMITS: [(&str, &str); 6] = [
 pub(super) struct Subject {
     pub(super) urls: Urls,
     pub(super) admin_token: SecretText,
+    /// What a Gateway signs its questions to the STS with, of a system that was started here.
+    pub(super) gateway_key: Option<String>,
     /// What it keeps its store on, where that is known.
     pub(super) engine: &'static str,
     process: Process,
@@ -76,6 +80,7 @@ impl Subject {
     pub(super) fn embedded(home: &Path, ledger_key: Option<&str>) -> Result<Self, Failure> {
         let mut settings: Vec<(&str, String)> = LIMITS.map(|(name, value)| (name, value.to_owned())).into();
         settings.extend(ledger_key.map(|key| ("AUDIT_HMAC_KEY", key.to_owned())));
+        settings.push((GATEWAY_KEY, key()?));
         Self::start(home, "embedded", &settings)
     }
 
@@ -105,6 +110,7 @@ impl Subject {
                 audit: url(Service::Audit)?,
             },
             admin_token: SecretText::new(token.trim().to_owned()),
+            gateway_key: None,
             engine: "target",
             process: Process::Theirs(flags.server_pid),
         })
@@ -169,8 +175,10 @@ impl Subject {
         };
         // From here on it is killed whatever happens.
         let unknown = SecretText::new(String::new());
-        let mut subject = Self { urls, admin_token: unknown, engine, process: Process::Ours(child) };
-        let given = settings.iter().find(|(name, _)| *name == "CARACAL_ADMIN_TOKEN").map(|(_, token)| token.clone());
+        let setting = |wanted: &str| settings.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.clone());
+        let gateway_key = setting(GATEWAY_KEY);
+        let mut subject = Self { urls, admin_token: unknown, gateway_key, engine, process: Process::Ours(child) };
+        let given = setting("CARACAL_ADMIN_TOKEN");
         let token = match (given, admin_token_file) {
             (Some(token), _) => token,
             (None, Some(file)) => std::fs::read_to_string(file)?,

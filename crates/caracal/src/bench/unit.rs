@@ -16,6 +16,7 @@ use crate::actors::operator::{Operator, Provisioned};
 use crate::commands::Failure;
 use crate::system::Urls;
 use caracal_crypto::SecretText;
+use caracal_crypto::hmac::HmacKey;
 
 /// Rows that a search is to find.
 const FOUND: usize = 50;
@@ -47,6 +48,9 @@ pub enum What {
     /// A question that is none is refused: what HTTP takes of a mint. Part of `--parts`.
     #[value(skip)]
     Form,
+    /// A mandate, then the exchange that a Gateway would ask for. Part of `--parts`.
+    #[value(skip)]
+    Exchange,
     /// A call through the bare proxy. Part of `--parts`.
     #[value(skip)]
     Passed,
@@ -65,6 +69,7 @@ impl What {
             Self::Search => "search",
             Self::Manage => "manage",
             Self::Form => "form",
+            Self::Exchange => "exchange",
             Self::Passed => "passed",
         }
     }
@@ -82,6 +87,7 @@ impl What {
             Self::Search => &["search"],
             Self::Manage => &["create", "read"],
             Self::Form => &["form"],
+            Self::Exchange => &["mint", "exchange"],
             Self::Passed => &["passed"],
         }
     }
@@ -99,6 +105,7 @@ impl What {
             Self::Search => "searches in the ledger",
             Self::Manage => "management: a provider made, then read",
             Self::Form => "forms that ask for nothing",
+            Self::Exchange => "exchanges: a mandate, then its final authority",
             Self::Passed => "calls through a bare proxy",
         }
     }
@@ -117,7 +124,7 @@ impl What {
             Self::Delegate => floor.verify_us + commit_us,
             Self::Append => decision_us + commit_us,
             Self::Manage => commit_us,
-            Self::List | Self::Search | Self::Form | Self::Passed => return None,
+            Self::List | Self::Search | Self::Form | Self::Exchange | Self::Passed => return None,
         })
     }
 }
@@ -130,6 +137,8 @@ pub(super) struct Calls<'b> {
     pub(super) admin_token: &'b SecretText,
     /// Where a proxy that decides nothing passes on to the same API; there is none unless parts are measured.
     pub(super) proxy: Option<&'b str>,
+    /// What a Gateway signs with; there is none unless parts are measured.
+    pub(super) gateway_key: Option<&'b HmacKey>,
 }
 
 /// What was not answered as it should be.
@@ -173,6 +182,7 @@ pub(super) struct Caller<'c> {
     operator: Operator<'c>,
     zone: &'c str,
     proxy: &'c str,
+    gateway_key: Option<&'c HmacKey>,
     lead: Session,
     session: Session,
     /// Calls through the Gateway so far, if some mandates are to be shown twice.
@@ -196,7 +206,7 @@ impl<'c> Caller<'c> {
         session.edge = Some(lent.text("delegation_edge_id")?);
         let operator = Operator::new(client, &calls.urls.api, calls.admin_token);
         let replays = replays.then(Cell::default);
-        let proxy = calls.proxy.unwrap_or_default();
+        let (proxy, gateway_key) = (calls.proxy.unwrap_or_default(), calls.gateway_key);
         let caller = Self {
             what,
             client,
@@ -204,6 +214,7 @@ impl<'c> Caller<'c> {
             operator,
             zone: &calls.at.zone,
             proxy,
+            gateway_key,
             lead,
             session,
             replays,
@@ -230,6 +241,11 @@ impl<'c> Caller<'c> {
                 let took = Took([took, begun.elapsed()]);
                 self.show_again(&mandate).await?;
                 return Ok(took);
+            }
+            What::Exchange => {
+                let mandate = first.text("access_token")?;
+                let key = self.gateway_key.ok_or_else(|| Failure("there is no key of a Gateway".to_owned()))?;
+                answered(self.agent.exchange_as_gateway(&mandate, key).await?, "the exchange", StatusCode::OK)?;
             }
             What::Cycle => {
                 let started = Session { id: first.text("agent_session_id")?, edge: None };
@@ -263,7 +279,7 @@ impl<'c> Caller<'c> {
 
     async fn first(&self) -> Result<Answer, Wrong> {
         let (answer, what, status) = match self.what {
-            What::Governed | What::Mint => {
+            What::Governed | What::Mint | What::Exchange => {
                 (self.agent.mint(&self.session, "notes:read").await?, "the mint", StatusCode::OK)
             }
             What::Append => {

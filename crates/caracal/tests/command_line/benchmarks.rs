@@ -99,19 +99,19 @@ fn an_open_loop_offers_what_it_is_told_to_and_compares_in_a_table() {
 #[cfg(target_os = "linux")]
 fn a_call_is_set_against_a_bare_proxy_and_its_own_parts() {
     let found = said(&bench(&["--parts", "--json"]));
-    for part in ["governed_us", "mint_us", "form_us", "proxy_us", "verification_us", "record_us"] {
+    for part in ["governed_us", "mint_us", "form_us", "exchanged_us", "nonce_us", "proxy_us", "record_us"] {
         assert!(number(&found, &format!("/measured/{part}")) > 0.0, "{part}: {found}");
     }
     let measured = |part: &str| number(&found, &format!("/measured/{part}"));
     let call = measured("governed_us") - measured("mint_us");
-    let exchange = measured("mint_us") - measured("form_us");
-    let together = measured("proxy_us") + measured("verification_us") + exchange + measured("record_us");
+    let exchange = measured("exchanged_us") - measured("mint_us") - measured("form_us") - measured("nonce_us");
+    let together = measured("proxy_us") + exchange + measured("record_us");
     for (sum, member) in [(call, "/call_us"), (together, "/together_us"), (call / together, "/ratio")] {
         assert!((number(&found, member) - sum).abs() < 1e-6, "{member}: {found}");
     }
     let shown = bench(&["--parts"]);
     assert_eq!((shown.code, shown.stderr.as_str()), (Some(0), ""));
-    for part in ["a proxy that decides nothing", "+ one verification", "+ one exchange", "+ the record", "= together"] {
+    for part in ["a proxy that decides nothing", "+ one exchange", "+ the record", "= together"] {
         assert!(shown.stdout.contains(part), "{part}: {}", shown.stdout);
     }
 }
