@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::Path;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
-use caracal_testkit::{Database, NotStarted, Postgres, Redis};
+use caracal_testkit::{Database, NotStarted, Postgres, Redis, strace};
 
 use crate::packages::{Lists, install, may_install};
 use crate::step::{Chore, Failed};
@@ -25,6 +25,10 @@ impl Services {
         let mut lists = Lists::Old;
         let postgres = started(chore, &mut lists, Postgres::start)?;
         let redis = started(chore, &mut lists, Redis::start)?;
+        // No server, but likewise what tests can't do without, and don't run on any other system.
+        if cfg!(target_os = "linux") {
+            started(chore, &mut lists, || strace().map_err(NotStarted::Missing))?;
+        }
         chore.say(&format!("{} and {}", postgres.version(), redis.version()));
         Ok(Self { postgres, redis })
     }

@@ -25,6 +25,8 @@ mod desired_state;
 mod endings;
 mod evidence;
 mod export;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod gate;
 mod grants;
 mod hand;

@@ -60,7 +60,7 @@ pub(crate) fn open(options: &SqliteOptions, clock: &dyn Clock, kind: Kind) -> Re
             }
         }
     }
-    let mut writer = sqlite::connect_writer(&path, options.max_pages).map_err(engine(&path))?;
+    let mut writer = sqlite::connect_writer(options).map_err(engine(&path))?;
     migrations::apply(&mut writer, &path, clock)?;
     let readers = (0..options.readers.max(1)).map(|_| sqlite::connect_reader(&path)).collect::<Result<_, _>>();
     Ok(OpenDirectory { lock, writer, readers: readers.map_err(engine(&path))? })

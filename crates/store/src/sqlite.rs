@@ -23,12 +23,14 @@ pub struct SqliteOptions {
     /// The database's size limit in pages of 4 KiB, none for the engine's own. At the limit the store is as on a full
     /// disk: changes that need room are refused until some is freed or the limit raised.
     pub max_pages: Option<u32>,
+    /// After how many pages of 4 KiB the write-ahead log is written back into the database.
+    pub checkpoint_pages: u32,
 }
 
 impl SqliteOptions {
     /// The usual settings for a store in `directory`.
     pub fn in_directory(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into(), readers: 8, max_pages: None }
+        Self { directory: directory.into(), readers: 8, max_pages: None, checkpoint_pages: 4_000 }
     }
 
     /// The database file.
@@ -38,14 +40,15 @@ impl SqliteOptions {
 }
 
 /// The connection that writes.
-pub(crate) fn connect_writer(path: &Path, max_pages: Option<u32>) -> rusqlite::Result<Connection> {
-    let connection = connect(path)?;
+pub(crate) fn connect_writer(options: &SqliteOptions) -> rusqlite::Result<Connection> {
+    let connection = connect(&options.database())?;
     // Without recursive triggers a REPLACE would remove rows past the triggers that forbid it.
-    connection.execute_batch(
-        "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=4000; PRAGMA foreign_keys=ON;
+    connection.execute_batch(&format!(
+        "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint={}; PRAGMA foreign_keys=ON;
          PRAGMA recursive_triggers=ON; PRAGMA cache_size=-32768;",
-    )?;
-    if let Some(pages) = max_pages {
+        options.checkpoint_pages
+    ))?;
+    if let Some(pages) = options.max_pages {
         connection.execute_batch(&format!("PRAGMA max_page_count={pages}"))?;
     }
     Ok(connection)

@@ -23,5 +23,5 @@ pub use place::Place;
 pub use postgres::{Database, Postgres};
 pub use proxy::{Cut, CuttingProxy};
 pub use redis::Redis;
-pub use server::{Missing, NotStarted, free_port};
+pub use server::{Missing, NotStarted, free_port, strace};
 pub use steps::{Steps, kill_at};

@@ -12,7 +12,7 @@ use crate::server::{self, Missing, NotStarted, Process};
 
 const WHAT: &str = "PostgreSQL";
 const MISSING: Missing =
-    Missing { what: WHAT, debian: "postgresql", fedora: "postgresql-server", homebrew: "postgresql@17" };
+    Missing { what: WHAT, debian: "postgresql", fedora: "postgresql-server", homebrew: Some("postgresql@17") };
 
 /// A server of its own. Its superuser `postgres` needs no password on the loopback address; every other login does.
 pub struct Postgres {

@@ -10,7 +10,7 @@ use crate::directory::Directory;
 use crate::server::{self, Missing, NotStarted, Process};
 
 const WHAT: &str = "Redis";
-const MISSING: Missing = Missing { what: WHAT, debian: "redis-server", fedora: "redis", homebrew: "redis" };
+const MISSING: Missing = Missing { what: WHAT, debian: "redis-server", fedora: "redis", homebrew: Some("redis") };
 
 /// A server of its own, which keeps what it was told over a restart and evicts nothing.
 pub struct Redis {

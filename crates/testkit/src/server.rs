@@ -24,18 +24,22 @@ pub struct Missing {
     pub debian: &'static str,
     /// Fedora's.
     pub fedora: &'static str,
-    /// Homebrew's.
-    pub homebrew: &'static str,
+    /// Homebrew's, where it has one.
+    pub homebrew: Option<&'static str>,
 }
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} is not installed: `apt-get install {}`, `dnf install {}` or `brew install {}`",
-            self.what, self.debian, self.fedora, self.homebrew
-        )
+        let Self { what, debian, fedora, homebrew } = self;
+        write!(f, "{what} is not installed: `apt-get install {debian}` or `dnf install {fedora}`")?;
+        homebrew.map_or(Ok(()), |homebrew| write!(f, " or `brew install {homebrew}`"))
     }
+}
+
+/// What writes down the system calls of a test's child.
+pub fn strace() -> Result<PathBuf, Missing> {
+    let missing = Missing { what: "strace", debian: "strace", fedora: "strace", homebrew: None };
+    find(&["strace"], &[]).ok_or(missing)
 }
 
 /// Why there is no server.

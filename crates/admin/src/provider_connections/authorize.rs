@@ -124,7 +124,7 @@ async fn authorize(admin: Arc<Admin>, mut call: Call<InZone>) -> Result<Changed,
 }
 
 /// What a state is known by.
-pub(super) fn digest_of(state: &str) -> String {
+pub(crate) fn digest_of(state: &str) -> String {
     sha256_hex(state.as_bytes())
 }
 

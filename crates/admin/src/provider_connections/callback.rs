@@ -65,18 +65,18 @@ pub(crate) const ROUTE: Route = Route {
 };
 
 /// Of a provider's explanation not more is repeated.
-const LONGEST_EXPLANATION: usize = 500;
+pub(crate) const LONGEST_EXPLANATION: usize = 500;
 
 /// What a provider sends a browser back with.
-struct Presented {
-    state: SecretText,
-    code: Option<SecretText>,
+pub(crate) struct Presented {
+    pub(crate) state: SecretText,
+    pub(crate) code: Option<SecretText>,
     /// `error`, with its description if there is one.
-    denied: Option<String>,
+    pub(crate) denied: Option<String>,
 }
 
 impl Presented {
-    fn read(query: &Query) -> Result<Self, Refusal> {
+    pub(crate) fn read(query: &Query) -> Result<Self, Refusal> {
         let refuse = |refusal: Refusal| {
             let why = refusal.problem.description().unwrap_or_default().to_owned();
             Refusal::invalid("invalid_oauth_callback").describe(why)

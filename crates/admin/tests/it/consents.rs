@@ -1,10 +1,12 @@
 //! Accounts that somebody has agreed to in their browser, against a server that speaks the protocol (contract: admin-api.md
 //! §5.5 and property 12).
 
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
+use caracal_admin::AdminConfig;
 use caracal_authority::ZoneId;
 use caracal_custody::ConnectionToken;
 use caracal_http::egress::{SimpleClient, SimpleRequest, TargetUrl};
@@ -291,4 +293,107 @@ async fn t13_browser_a_browser_sees_a_page_without_markup_of_others() {
     // Refusals of nobody in particular are counted, not chained.
     let before = world.records(Some(&zone)).await;
     assert!(before.iter().all(|row| row.status_code < 400), "{before:?}");
+}
+
+/// What lies next to a query that would take a consent, by accident or by somebody's hand.
+fn next_to(state: &str, by_chance: u64) -> Vec<String> {
+    let (head, tail) = state.split_at(state.len() / 2);
+    let all = "code=c&error=e&error_description=%3Cimg%20src%3Dx%3E";
+    let mut found: Vec<String> = [
+        format!("{state}%20"),
+        format!("%20{state}"),
+        format!("+{state}"),
+        format!("{state}%00"),
+        format!("%00{state}"),
+        format!("{state}%0A"),
+        format!("{state}%25"),
+        format!("{state}%E2%80%8B"),
+        format!("%EF%BB%BF{state}"),
+        format!("{head}%2500{tail}"),
+        format!("{head}%{tail}"),
+        format!("{head}+{tail}"),
+        format!("{head};{tail}"),
+        format!("{head}'%20OR%20'1'='1"),
+        format!("{head}%25"),
+        format!("{head}_{tail}"),
+        format!("{head}*"),
+        tail.to_owned(),
+        state.to_uppercase(),
+        state.to_lowercase(),
+        state.chars().rev().collect(),
+        format!("%22{state}%22"),
+        format!("{state}{state}"),
+        format!("[%22{state}%22]"),
+        "0".repeat(state.len()),
+        format!("{state}="),
+        format!("{state}.{tail}"),
+    ]
+    .into_iter()
+    .map(|other| format!("state={other}&{all}"))
+    .collect();
+    found.extend([
+        format!("state={state}&state={state}&{all}"),
+        format!("state={state}&{all}&st%61te=x"),
+        format!("state=x&{all}&state={state}"),
+        format!("state[]={state}&{all}"),
+        format!("State={state}&{all}"),
+        format!("%73tate%20={state}&{all}"),
+        format!("{all}&other={state}"),
+        format!("{all}#state={state}").replace('#', "%23"),
+        format!("{all}%26state={state}"),
+        all.to_owned(),
+        String::new(),
+    ]);
+    let mut number = by_chance;
+    for _ in 0..100 {
+        number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let (at, byte) = ((number >> 40) as usize % state.len(), (number >> 32) as u8);
+        let mut other = state.as_bytes().to_vec();
+        match number >> 62 {
+            0 => drop(other.remove(at)),
+            1 => other.insert(at, byte),
+            _ => other[at] = byte,
+        }
+        let escaped: String = other.iter().map(|byte| format!("%{byte:02X}")).collect();
+        found.push(format!("state={escaped}&{all}"));
+    }
+    // By chance it can be what it was.
+    let is_it = |query: &str| {
+        let states = url::form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "state");
+        states.map(|(_, value)| value.into_owned()).collect::<Vec<_>>() == [state]
+    };
+    found.retain(|query| !is_it(query));
+    found
+}
+
+#[tokio::test]
+async fn t13_browser_callback_takes_a_consent_for_its_state_and_for_nothing_next_to_it() {
+    let world = World::with(AdminConfig { requests_per_minute: 0, ..AdminConfig::default() }).await;
+    let zone = world.zone("Ops").await;
+    let provider = provider(&world, &zone, "strangers", json!({})).await;
+    let begun = begin(&world, &zone, &provider, "user-1").await;
+    let seed = RandomState::new().hash_one("states");
+    println!("seed {seed}");
+    let queries = next_to(state(&begun), seed);
+    assert!(queries.len() > 120, "{}", queries.len());
+    for query in &queries {
+        let answer = present(&world, &zone, query, "text/html").await;
+        assert_eq!(answer.status, 400, "{query}");
+        let is_refused = ["invalid_oauth_callback", "oauth_state_expired"];
+        assert!(is_refused.iter().any(|code| answer.text.contains(&format!("<code>{code}</code>"))), "{}", answer.text);
+        // Of a page of our own words: what a state that nobody began brings with it is not even repeated.
+        assert!(!answer.text.contains("<img") && !answer.text.contains("src"), "{}", answer.text);
+        for (name, value) in [
+            ("content-type", "text/html; charset=utf-8"),
+            ("cache-control", "no-store"),
+            ("x-content-type-options", "nosniff"),
+            ("referrer-policy", "no-referrer"),
+        ] {
+            assert_eq!(answer.headers[name], value, "{query}");
+        }
+        assert!(answer.headers["content-security-policy"].to_str().unwrap().starts_with("default-src 'none'; "));
+    }
+    // The consent still waits for the one who has its state.
+    let query = agree(begun["authorization_url"].as_str().unwrap()).await;
+    come_back(&world, &zone, &query).await.is(201);
 }
