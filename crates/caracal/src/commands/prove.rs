@@ -12,13 +12,11 @@ use caracal_ledger::transparency::note::Use;
 use caracal_ledger::transparency::{
     self, CannotProve, EvidenceFile, Given, StoredTree, TreeDefect, Trusted, Verified, VerifierKey,
 };
-use caracal_store::{
-    DeploymentRead, PostgresOptions, SqliteOptions, Store, StoreError, inspect, transparency as stored,
-};
+use caracal_store::{DeploymentRead, transparency as stored};
 use serde_json::{Value, json};
 
-use super::{Failure, environment, runtime};
-use crate::settings::{database, default_data_dir};
+use super::place::Place;
+use super::{Failure, runtime};
 
 /// Files and keys that are read are no larger.
 const MOST_BYTES: u64 = 256 << 20;
@@ -56,44 +54,6 @@ pub struct VerifyFileFlags {
     pub witnesses: Vec<String>,
     /// JSON instead of text.
     pub json: bool,
-}
-
-/// Where the ledger lies.
-enum Place {
-    Embedded(PathBuf),
-    Server(Box<PostgresOptions>),
-}
-
-impl Place {
-    fn find(data_dir: Option<PathBuf>) -> Result<Self, Failure> {
-        let environment = environment();
-        Ok(match (data_dir, database(&environment)?) {
-            (Some(data_dir), _) => Self::Embedded(data_dir),
-            (None, Some(mut options)) => {
-                options.migrate = false;
-                Self::Server(Box::new(options))
-            }
-            (None, None) => Self::Embedded(default_data_dir(&environment)?),
-        })
-    }
-
-    /// Runs one read, beside whoever has the store in use.
-    async fn read<T>(
-        &self,
-        read: impl AsyncFnOnce(&mut DeploymentRead<'_>) -> Result<T, StoreError>,
-    ) -> Result<T, Failure> {
-        match self {
-            Self::Embedded(data_dir) => Ok(inspect(&SqliteOptions::in_directory(data_dir).database())?.run(read)?),
-            Self::Server(options) => {
-                let store = Store::open_postgres((**options).clone()).await?;
-                let mut snapshot = store.snapshot().await?;
-                let outcome = read(&mut snapshot.deployment()).await;
-                drop(snapshot);
-                store.close().await;
-                Ok(outcome?)
-            }
-        }
-    }
 }
 
 /// Writes the evidence file of a request.

@@ -16,14 +16,12 @@ use caracal_authority::{PolicySetVersionId, Timestamp, ZoneId};
 use caracal_ledger::instant;
 use caracal_policy::{Budget, Bundle, Document, Evaluators, Input, decide, decide_evaluated};
 use caracal_store::evidence::{self, EvidenceFilter, EvidenceRow};
-use caracal_store::{
-    Clock, DeploymentRead, SqliteOptions, Store, StoreError, SystemClock, inspect, policies, policy_sets,
-};
+use caracal_store::{Clock, DeploymentRead, StoreError, SystemClock, policies, policy_sets};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{Failure, environment, runtime};
-use crate::settings::{database, default_data_dir};
+use super::place::Place;
+use super::{Failure, runtime};
 
 /// Events read at once.
 const PAGE: i64 = 500;
@@ -98,25 +96,8 @@ struct Judged {
 /// Decides anew and says what would change. Exit 0 whatever would.
 pub fn replay(flags: &ReplayFlags) -> Result<ExitCode, Failure> {
     let asked = Asked::read(flags)?;
-    let environment = environment();
-    let report = match (&flags.data_dir, database(&environment)?) {
-        (None, Some(mut options)) => {
-            options.migrate = false;
-            runtime()?.block_on(async {
-                let store = Store::open_postgres(options).await?;
-                let mut snapshot = store.snapshot().await?;
-                let report = asked.answer(&mut snapshot.deployment()).await?;
-                drop(snapshot);
-                store.close().await;
-                Ok::<_, Failure>(report)
-            })?
-        }
-        (data_dir, _) => {
-            let data_dir = data_dir.clone().map_or_else(|| default_data_dir(&environment), Ok)?;
-            let mut inspection = inspect(&SqliteOptions::in_directory(&data_dir).database())?;
-            inspection.run(async |tx| asked.answer(tx).await)?
-        }
-    };
+    let place = Place::find(flags.data_dir.clone())?;
+    let report = runtime()?.block_on(place.read(async |tx| asked.answer(tx).await))?;
     let report = report.ok_or_else(|| {
         Failure(format!(
             "zone `{}` has no version `{}` of a policy set that can be evaluated; `GET /v1/zones/ID/policy-sets/ID/versions` \
