@@ -20,6 +20,11 @@ struct Ledger {
     environment: Vec<(String, String)>,
     flags: Vec<String>,
     zone: String,
+    /// The last request that happened.
+    request: String,
+    tenant: Tenant,
+    system: Through,
+    http: Http,
     _running: Running,
     _servers: Option<(Database, Redis)>,
 }
@@ -29,24 +34,54 @@ impl Ledger {
         let place = tempfile::tempdir().unwrap();
         let data_dir = place.path().join("data");
         let running = Running::start(&data_dir);
-        let zone = happened(&running).await;
         let flags = vec!["--data-dir".to_owned(), data_dir.to_str().unwrap().to_owned()];
-        Self { place, environment: Vec::new(), flags, zone, _running: running, _servers: None }
+        let token = running.admin_token();
+        Self::with(place, (Vec::new(), flags), (running, token), None).await
     }
 
     async fn on_servers() -> Self {
         let (database, redis) = (Database::create().unwrap(), Redis::start().unwrap());
         let deployment = Deployment::new(&database.url(), &redis.url());
         let running = deployment.serve("all", "api,coordinator,audit,sts");
-        let through = Through {
-            control: running.urls.clone(),
-            sts: running.url("sts"),
-            gateway: String::new(),
-            admin_token: deployment.admin_token.clone(),
+        let Deployment { directory: place, environment, admin_token } = deployment;
+        Self::with(place, (environment, Vec::new()), (running, admin_token), Some((database, redis))).await
+    }
+
+    async fn with(
+        place: tempfile::TempDir,
+        (environment, flags): (Vec<(String, String)>, Vec<String>),
+        (running, admin_token): (Running, String),
+        servers: Option<(Database, Redis)>,
+    ) -> Self {
+        let http = Http::new();
+        let (control, sts) = (running.urls.clone(), running.url("sts"));
+        let system = Through { control, sts, gateway: String::new(), admin_token };
+        let tenant = Tenant::provision(&http, &system, &upstream().await).await;
+        let zone = tenant.zone.clone();
+        let request = String::new();
+        let mut ledger = Self {
+            place,
+            environment,
+            flags,
+            zone,
+            request,
+            tenant,
+            system,
+            http,
+            _running: running,
+            _servers: servers,
         };
-        let zone = happened(&through).await;
-        let Deployment { directory: place, environment, .. } = deployment;
-        Self { place, environment, flags: Vec::new(), zone, _running: running, _servers: Some((database, redis)) }
+        for _ in 0..3 {
+            ledger.grant().await;
+        }
+        ledger
+    }
+
+    /// One more event.
+    async fn grant(&mut self) {
+        let granted = self.tenant.exchange(&self.http, &self.system, &[("scope", "agent:lifecycle")]).await.unwrap();
+        assert_eq!(granted.status, 200, "{}", granted.json());
+        self.request = granted.request_id();
     }
 
     fn audit(&self, arguments: &[&str]) -> Command {
@@ -75,17 +110,6 @@ impl Ledger {
         names.sort();
         names
     }
-}
-
-/// Three grants to an application; gives its zone.
-async fn happened(system: &impl Addressed) -> String {
-    let http = Http::new();
-    let tenant = Tenant::provision(&http, system, &upstream().await).await;
-    for _ in 0..3 {
-        let granted = tenant.exchange(&http, system, &[("scope", "agent:lifecycle")]).await.unwrap();
-        assert_eq!(granted.status, 200, "{}", granted.json());
-    }
-    tenant.zone
 }
 
 fn sha256_of(path: &Path) -> String {
@@ -155,6 +179,108 @@ fn what_can_t_be_exported_says_why_and_leaves_nothing(ledger: &Ledger) {
     assert_eq!(ledger.left(), Vec::<String>::new());
 }
 
+/// The auditor's part, offline: what is genuine verifies, and nothing else does, however it looks.
+async fn nothing_but_the_evidence_verifies(ledger: &mut Ledger) {
+    let text = |command: &mut Command| {
+        let said = run(command);
+        assert_eq!(said.code, Some(0), "{}", said.stderr);
+        said.stdout
+    };
+    let place = ledger.place.path().to_owned();
+    let file = |name: &str, content: &[u8]| {
+        let path = place.join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    // Waits for the tree.
+    text(&mut ledger.audit(&["prove", &ledger.request, "--out", "-"]));
+    let key = text(&mut ledger.audit(&["log-key", "--zone", &ledger.zone]));
+    let held = file("held", text(&mut ledger.audit(&["checkpoint", "--zone", &ledger.zone])).as_bytes());
+    ledger.grant().await;
+    let ledger = &*ledger;
+    let proven = text(&mut ledger.audit(&["prove", &ledger.request, "--out", "-", "--since", &held]));
+    let key_file = file("log.key", key.as_bytes());
+    // Without the system's settings, as who has nothing but what was sent.
+    let verify = |name: &str, content: &[u8], more: &[&str]| {
+        let evidence = file(name, content);
+        run(caracal().args(["audit", "verify", &evidence, "--json"]).args(more))
+    };
+    for more in [&["--log-key", key.trim()][..], &["--log-key", &key_file], &["--log-key", &key_file, "--since", &held]]
+    {
+        let said = verify("genuine", proven.as_bytes(), more);
+        let verdict: Value = serde_json::from_str(&said.stdout).unwrap();
+        assert_eq!((said.code, &verdict["verified"]), (Some(0), &json!(true)), "{verdict}");
+        assert_eq!(verdict["events"][0]["request_id"], json!(ledger.request));
+    }
+    // Every value of the file, one after the other; what it names as its key is nobody's word.
+    let genuine: Value = serde_json::from_str(&proven).unwrap();
+    let mut places = Vec::new();
+    walk(&genuine, &mut String::new(), &mut places);
+    assert!(places.len() > 15, "{places:?}");
+    for place in places.iter().filter(|place| *place != "/log_key") {
+        for change in changes(genuine.pointer(place).unwrap()) {
+            let mut forged = genuine.clone();
+            *forged.pointer_mut(place).unwrap() = change.clone();
+            let said = verify("forged", forged.to_string().as_bytes(), &["--log-key", &key_file, "--since", &held]);
+            assert_eq!(said.code, Some(1), "{place} as {change}: {}", said.stdout);
+            let verdict: Value = serde_json::from_str(&said.stdout).unwrap();
+            assert_eq!(verdict["verified"], json!(false), "{place} as {change}");
+        }
+    }
+    let cut = proven.len() / 2;
+    for garbage in [
+        &b""[..],
+        b"null",
+        b"[]",
+        b"{}",
+        &[0; 64],
+        &[0xff; 64],
+        "[".repeat(100_000).as_bytes(),
+        &proven.as_bytes()[..cut],
+    ] {
+        let said = verify("garbage", garbage, &["--log-key", &key_file]);
+        assert_eq!(said.code, Some(1), "{}", said.stdout);
+        assert!(!said.stdout.contains("true") && !said.stderr.contains("panicked"), "{} {}", said.stdout, said.stderr);
+    }
+    for wrong in ["nowhere", "a+b+c", "/", &held] {
+        let said = verify("genuine", proven.as_bytes(), &["--log-key", wrong]);
+        assert!(said.code == Some(1) && said.stdout.is_empty() && !said.stderr.is_empty(), "{wrong}: {}", said.stdout);
+    }
+    // A file without an end is not read to its end.
+    #[cfg(target_os = "linux")]
+    {
+        let said = run(caracal().args(["audit", "verify", "/dev/zero", "--log-key", &key_file]));
+        assert!(said.code == Some(1) && said.stderr.contains("larger than"), "{}", said.stderr);
+    }
+}
+
+/// Where the values of a document are, as JSON pointers.
+fn walk(value: &Value, place: &mut String, found: &mut Vec<String>) {
+    let mut inside = |name: String, value: &Value| {
+        let before = place.len();
+        place.push_str(&format!("/{name}"));
+        walk(value, place, found);
+        place.truncate(before);
+    };
+    match value {
+        Value::Object(members) => members.iter().for_each(|(name, value)| inside(name.clone(), value)),
+        Value::Array(items) => items.iter().enumerate().for_each(|(index, value)| inside(index.to_string(), value)),
+        _ => found.push(place.clone()),
+    }
+}
+
+/// What a value could be instead.
+fn changes(value: &Value) -> Vec<Value> {
+    match value {
+        Value::String(text) => vec![json!(format!("{text}x")), json!(null)],
+        Value::Number(number) => {
+            vec![json!(number.as_i64().unwrap() + 1), json!(u64::MAX), json!(1e300)]
+        }
+        Value::Null => vec![json!("x"), json!(0)],
+        other => panic!("neither text nor number: {other}"),
+    }
+}
+
 /// A disk that takes no more: files can't grow past `blocks` of 512 bytes.
 #[cfg(unix)]
 fn a_full_disk_keeps_nothing_of_it(ledger: &Ledger, blocks: u32) {
@@ -182,8 +308,14 @@ mod t06_evidence {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_zone_is_exported_on_demand_from_servers() {
-        let ledger = Ledger::on_servers().await;
+    async fn what_is_proven_verifies_offline_and_nothing_else_does() {
+        nothing_but_the_evidence_verifies(&mut Ledger::embedded().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_zone_is_exported_and_a_request_proven_from_servers() {
+        let mut ledger = Ledger::on_servers().await;
+        nothing_but_the_evidence_verifies(&mut ledger).await;
         what_can_t_be_exported_says_why_and_leaves_nothing(&ledger);
         a_zone_s_events_go_into_a_file(&ledger).await;
     }

@@ -1,8 +1,8 @@
 //! `caracal audit prove`, `log-key` and `checkpoint`: what an auditor is handed, made beside a running system or out of a
 //! stopped one. And `caracal audit verify FILE`, which needs nothing but the file and a public key.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -130,7 +130,10 @@ pub fn log_key(zone: Option<&str>, data_dir: Option<PathBuf>, json: bool) -> Res
     let keys = runtime()?.block_on(place.read(stored::list_log_keys))?;
     let keys: Vec<_> = keys.into_iter().filter(|(of, _)| zone.as_ref().is_none_or(|zone| zone == of)).collect();
     if keys.is_empty() {
-        return Err(Failure("there is no log key yet: it is made with the first event of a zone".to_owned()));
+        let whose = zone.map_or_else(|| "no zone has a".to_owned(), |zone| format!("zone {zone} has no"));
+        return Err(Failure(format!(
+            "{whose} log key yet: a running system makes it about a second after the first event of a zone"
+        )));
     }
     if json {
         let keys: Vec<Value> = keys.iter().map(|(zone, key)| json!({"zone_id": zone, "log_key": key})).collect();
@@ -149,7 +152,11 @@ pub fn checkpoint(zone: &str, data_dir: Option<PathBuf>) -> Result<ExitCode, Fai
     let zone = zone_named(zone)?;
     let read = async |tx: &mut DeploymentRead<'_>| StoredTree::find(&mut tx.zone(&zone)).await;
     let tree: Result<Option<StoredTree>, TreeDefect> = runtime()?.block_on(place.read(read))?;
-    let tree = tree?.ok_or_else(|| Failure(format!("the log of zone {zone} has no event yet")))?;
+    let tree = tree?.ok_or_else(|| {
+        Failure(format!(
+            "the log of zone {zone} has no event yet: a running system takes in what happened about a second later"
+        ))
+    })?;
     print!("{}", tree.note);
     Ok(ExitCode::SUCCESS)
 }
@@ -249,13 +256,16 @@ fn key(given: &str, used_for: Use) -> Result<VerifierKey, Failure> {
     if key.used_for() == used_for { Ok(key) } else { Err(wrong(&"it is a key for another use")) }
 }
 
+/// A file, or what comes out of a pipe; no more than is ever read of either, whatever a size says.
 fn read_text(path: &Path) -> Result<String, Failure> {
     let failed = |why: &dyn std::fmt::Display| Failure(format!("can't read `{}`: {why}", path.display()));
-    let size = fs::metadata(path).map_err(|error| failed(&error))?.len();
-    if size > MOST_BYTES {
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|error| failed(&error))?;
+    file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(|error| failed(&error))?;
+    if bytes.len() as u64 > MOST_BYTES {
         return Err(failed(&format!("it is larger than {MOST_BYTES} bytes")));
     }
-    fs::read_to_string(path).map_err(|error| failed(&error))
+    String::from_utf8(bytes).map_err(|_| failed(&"it is no text"))
 }
 
 /// Request ids are any visible characters; a name of a file is not.

@@ -59,9 +59,9 @@ struct Report {
     newly_denied: u64,
     /// Denied then, allowed now.
     newly_allowed: u64,
-    /// Allowed both times, and now held for a human.
+    /// Allowed or denied then, held for a human now.
     newly_held: u64,
-    /// Allowed both times, and no longer held for a human.
+    /// Held for a human then, allowed without one now.
     no_longer_held: u64,
     /// The first changes.
     examples: Vec<Example>,
@@ -180,8 +180,8 @@ impl Asked {
                 return;
             }
             (_, Answer::Deny) => (&mut report.newly_denied, "newly_denied"),
-            (Answer::Deny, _) => (&mut report.newly_allowed, "newly_allowed"),
             (_, Answer::Held) => (&mut report.newly_held, "newly_held"),
+            (Answer::Deny, Answer::Allow) => (&mut report.newly_allowed, "newly_allowed"),
             (_, Answer::Allow) => (&mut report.no_longer_held, "no_longer_held"),
         };
         *count += 1;
@@ -204,22 +204,32 @@ impl Asked {
     }
 }
 
-/// Whether policy decided it, by a version that is named.
+/// Whether policy decided it, by a version that is named. Who was held was refused for the time being, whatever became of
+/// the approval; policy had said yes, with a condition.
 fn was_of_policy(row: &EvidenceRow) -> bool {
-    row.evaluation_status == "complete"
-        && !row.policy_set_version_id.is_empty()
-        && matches!(row.decision.as_str(), "allow" | "deny")
+    let decided = row.evaluation_status == "complete" && matches!(row.decision.as_str(), "allow" | "deny");
+    !row.policy_set_version_id.is_empty() && (decided || says_held(&diagnostics(row)))
 }
 
 fn recorded_answer(row: &EvidenceRow) -> Answer {
-    let diagnostics: Value = serde_json::from_str(&row.diagnostics).unwrap_or_default();
-    answer_of(&row.decision, &diagnostics)
+    let diagnostics = diagnostics(row);
+    match row.evaluation_status.as_str() {
+        "complete" => answer_of(&row.decision, &diagnostics),
+        _ => Answer::Held,
+    }
+}
+
+fn diagnostics(row: &EvidenceRow) -> Value {
+    serde_json::from_str(&row.diagnostics).unwrap_or_default()
+}
+
+fn says_held(diagnostics: &Value) -> bool {
+    diagnostics.as_array().is_some_and(|list| list.iter().any(|one| one.get("step_up_required").is_some()))
 }
 
 fn answer_of(decision: &str, diagnostics: &Value) -> Answer {
-    let held = diagnostics.as_array().is_some_and(|list| list.iter().any(|one| one.get("step_up_required").is_some()));
     match decision {
-        "allow" if held => Answer::Held,
+        "allow" if says_held(diagnostics) => Answer::Held,
         "allow" => Answer::Allow,
         _ => Answer::Deny,
     }
