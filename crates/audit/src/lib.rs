@@ -30,7 +30,9 @@ use caracal_store::Store;
 use caracal_stream::Streams;
 use tokio::time::Instant;
 
-pub use export::{Archive, ArchiveError, DirectoryArchive, Object, Put};
+pub use export::{
+    Archive, ArchiveError, DirectoryArchive, EventsFile, Object, OnDemandError, Positions, Put, Written, write_events,
+};
 pub use gauges::Thresholds;
 use incidents::Raised;
 use metrics::Metrics;

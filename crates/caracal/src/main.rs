@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use caracal::bench::{self, BenchFlags};
-use caracal::commands::{self, BackupFlags, Failure, ProveFlags, ReplayFlags, RestoreFlags, VerifyFileFlags};
+use caracal::commands::{
+    self, BackupFlags, ExportFlags, Failure, ProveFlags, ReplayFlags, RestoreFlags, VerifyFileFlags,
+};
 use caracal::settings::UpFlags;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -248,6 +250,28 @@ enum Audit {
         #[arg(long)]
         json: bool,
     },
+    /// Write a zone's events into one Parquet file of the archive's form, by their position in the chain. Never writes over
+    /// a file; works beside a running system.
+    Export {
+        /// The zone, by its id.
+        #[arg(long, value_name = "ID")]
+        zone: String,
+        /// The file to make.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// The first position. [default: the first there is]
+        #[arg(long, value_name = "SEQ", value_parser = clap::value_parser!(i64).range(1..))]
+        from: Option<i64>,
+        /// The last position. [default: the last there is]
+        #[arg(long, value_name = "SEQ", value_parser = clap::value_parser!(i64).range(1..))]
+        to: Option<i64>,
+        /// The data directory of an embedded store; without it, and with DATABASE_URL, that database.
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+        /// JSON instead of text.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print the public keys that checkpoints and evidence files are verified with, one for each zone.
     LogKey {
         /// Only that of this zone.
@@ -283,6 +307,9 @@ impl Audit {
             }
             Self::Replay { zone, policy_set_version: version, since, examples, data_dir, json } => {
                 commands::replay(&ReplayFlags { zone, version, since, examples, data_dir, json })
+            }
+            Self::Export { zone, out, from, to, data_dir, json } => {
+                commands::export(&ExportFlags { zone, out, from, to, data_dir, json })
             }
             Self::LogKey { zone, data_dir, json } => commands::log_key(zone.as_deref(), data_dir, json),
             Self::Checkpoint { zone, data_dir } => commands::checkpoint(&zone, data_dir),

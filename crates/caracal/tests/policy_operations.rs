@@ -63,6 +63,9 @@ impl<S: Addressed> Zone<'_, S> {
     }
 }
 
+const HELD: &str = r#"risk := [{"scope": "notes:read", "tier": "sensitive"}]
+approval_tiers := [{"tier": "sensitive", "approver": "operator", "ttl_seconds": 3600}]"#;
+
 /// An operator looks into a denial, tries the mended policy on the very question, and activates it.
 #[tokio::test(flavor = "multi_thread")]
 async fn t06_evidence_a_denied_mint_is_explained_tried_again_and_mended() {
@@ -201,6 +204,18 @@ async fn t06_evidence_recorded_decisions_are_decided_anew_by_another_version() {
     let (reproduced, unchanged, denied, allowed) = counts(&by_wide);
     assert_eq!((denied, allowed, reproduced - unchanged), (0, 1, 1), "{by_wide}");
     assert_eq!(by_wide["examples"][0]["change"], "newly_allowed");
+    // Who was held is a decision of policy, too, and who was denied and would be held now is not allowed.
+    let risky = [zone.grants("notes:read"), HELD.to_owned()].join("\n");
+    let held = zone.version(&set, "held", &risky).await;
+    let (_, by_held, _) = replayed(&held, "1h");
+    assert_eq!(counts(&by_held), (reproduced, unchanged - 2, 0, 0), "{by_held}");
+    assert_eq!((&by_held["newly_held"], &by_held["no_longer_held"]), (&json!(3), &json!(0)), "{by_held}");
+    zone.activate(&set, &held).await;
+    let waits = tenant.mint(&http, &system, (&session, &edge)).await.unwrap();
+    assert_eq!(waits.text("error"), "interaction_required");
+    let (_, by_wide, _) = replayed(&wide, "1h");
+    assert_eq!(counts(&by_wide), (reproduced + 1, unchanged, 0, 1), "{by_wide}");
+    assert_eq!((&by_wide["newly_held"], &by_wide["no_longer_held"]), (&json!(0), &json!(1)), "{by_wide}");
     // What is not there can't be decided by.
     let (ok, _, said) = replayed("0199c0de-0000-7000-8000-000000000000", "1h");
     assert!(!ok && said.contains("has no version"), "{said}");

@@ -127,6 +127,13 @@ async fn t07_streams_dead_letters_on_a_server_are_listed_and_tried_again() {
     assert_eq!((&dead[0]["group"], &dead[0]["reason"]), (&json!("g"), &json!("not today")));
     let id = dead[0]["id"].as_str().unwrap();
     assert_eq!(said(&["retry", REVOCATIONS, id, "1-1"]).code, Some(1), "one of two is not there");
+    // A name that is misspelt, and one whose dead letters are elsewhere, are no "none".
+    for (topic, expected) in [("caracal.session.revoke", REVOCATIONS), ("caracal.audit.events", "/api/audit/dlq")] {
+        for asked in [&["dead", topic][..], &["retry", topic, id]] {
+            let refused = said(asked);
+            assert!(refused.code == Some(1) && refused.stderr.contains(expected), "{asked:?}: {}", refused.stderr);
+        }
+    }
     let shown = said(&["show"]);
     assert!(shown.stdout.contains(&format!("{REVOCATIONS}: 2 entries, 0 dead letters")), "{}", shown.stdout);
     assert!(shown.stdout.contains("  g: 0 pending, 1 to come"), "{}", shown.stdout);

@@ -64,6 +64,12 @@ impl ZoneKey {
         self.signed.fetch_add(1, Ordering::Relaxed);
         self.key.sign(self.kid.as_str(), claims)
     }
+
+    /// Signs what is no mandate, and says what it is in the header.
+    pub fn sign_as(&self, typ: &str, claims: &impl Serialize) -> Result<String, SignError> {
+        self.signed.fetch_add(1, Ordering::Relaxed);
+        self.key.sign_as(typ, self.kid.as_str(), claims)
+    }
 }
 
 /// The signing keys of all zones.

@@ -1,10 +1,10 @@
-//! Everything that is revoked and could still be presented, across zones: the Gateway's snapshot
-//! (contract: gateway.md §10.2).
+//! Everything that is revoked and could still be presented: across zones for the Gateway's snapshot (contract: gateway.md
+//! §10.2), of one zone for that of its resource servers.
 
 use caracal_authority::{Timestamp, ZoneId};
 
 use crate::error::StoreError;
-use crate::tx::DeploymentRead;
+use crate::tx::{DeploymentRead, ZoneRead};
 use crate::value::{Bind, Row, params};
 
 /// Which kind of authority an anchor names.
@@ -47,6 +47,26 @@ pub async fn list(tx: &mut DeploymentRead<'_>, since: Timestamp) -> Result<Vec<A
     ];
     for (kind, sql) in statements {
         for row in tx.tx().query(sql, params![since]).await? {
+            anchors.push(read(row, kind)?);
+        }
+    }
+    Ok(anchors)
+}
+
+/// The anchors of one zone that were revoked at or after `since`, `limit` at most; as [`list`] has them.
+pub async fn list_of_zone(tx: &mut ZoneRead<'_>, since: Timestamp, limit: i64) -> Result<Vec<Anchor>, StoreError> {
+    let mut anchors: Vec<Anchor> = Vec::new();
+    for (kind, table, id, at, still) in [
+        (AnchorKind::Record, "authority_records", "id", "revoked_at", "AND expires_at > ?2"),
+        (AnchorKind::Session, "agent_sessions", "id", "terminated_at", ""),
+        (AnchorKind::Edge, "delegation_edges", "id", "revoked_at", ""),
+        (AnchorKind::Key, "withdrawn_keys", "kid", "withdrawn_at", ""),
+    ] {
+        let sql = format!(
+            "SELECT zone_id, {id} FROM {table} WHERE zone_id = ?1 AND {at} >= ?2 {still} ORDER BY {id} LIMIT ?3"
+        );
+        let left = limit - i64::try_from(anchors.len()).unwrap_or(limit);
+        for row in tx.tx.query(&sql, params![tx.zone, since, left]).await? {
             anchors.push(read(row, kind)?);
         }
     }

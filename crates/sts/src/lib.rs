@@ -175,6 +175,8 @@ pub struct Sts {
     gate: OnceLock<Arc<Gate>>,
     waiters: Arc<Waiters>,
     public_reads: PublicReads,
+    /// How often each application asked for everything that is revoked.
+    snapshots: FixedWindow,
     simulations: Semaphore,
 }
 
@@ -219,6 +221,7 @@ impl Sts {
             gate: OnceLock::new(),
             waiters,
             public_reads: PublicReads::default(),
+            snapshots: FixedWindow::per_minute(),
             simulations: Semaphore::new(policy_routes::simulate::AT_ONCE),
         }
     }

@@ -48,6 +48,8 @@ pub(crate) struct Metrics {
     pub(crate) introspections_inactive: Counter,
     /// Mandates that their own application took back.
     pub(crate) revocations: Counter,
+    /// Snapshots of what is revoked, made for resource servers.
+    pub(crate) snapshots: Counter,
     /// Holds by what became of them here. What operators decide is counted by the Admin API.
     pub(crate) issued: Counter,
     pub(crate) consumed: Counter,
@@ -152,7 +154,7 @@ impl Metrics {
         self.refused.up();
     }
 
-    fn series(&self) -> [Series; 19] {
+    fn series(&self) -> [Series; 20] {
         [
             ("graph_traversals_total", "Delegation lineages read.", self.traversals.get()),
             (
@@ -178,6 +180,11 @@ impl Metrics {
                 self.introspections_inactive.get(),
             ),
             ("mandates_revoked_total", "Mandates revoked by their application.", self.revocations.get()),
+            (
+                "revocation_snapshots_total",
+                "Lists of what is revoked, made for resource servers.",
+                self.snapshots.get(),
+            ),
             ("approvals_issued_total", "Holds raised for a human.", self.issued.get()),
             ("approvals_consumed_total", "Holds spent on a mandate.", self.consumed.get()),
             ("approvals_reissued_total", "Mandates told once more after their hold was spent.", self.reissued.get()),

@@ -34,6 +34,7 @@ fn class(method: &Method, path: &str, headers: &HeaderMap) -> Class {
         "/oauth/2/token" | "/v1/run/manifest" | "/v1/run/credential" => Class::Begins,
         _ if path.starts_with("/zones/") && path.ends_with("/oauth/2/token") => Class::Begins,
         _ if path.starts_with("/zones/") && path.ends_with("/oauth/2/introspect") => Class::Completes,
+        _ if path.starts_with("/zones/") && path.ends_with("/oauth/2/revocations") => Class::Completes,
         _ => Class::Spared,
     }
 }
@@ -91,6 +92,7 @@ mod tests {
         // The signature is of the contract's path alone.
         assert_eq!(check("POST", "/zones/z-1/oauth/2/token", true), Class::Begins);
         assert_eq!(check("POST", "/zones/z-1/oauth/2/introspect", false), Class::Completes);
+        assert_eq!(check("POST", "/zones/z-1/oauth/2/revocations", false), Class::Completes);
         assert_eq!(check("GET", "/.well-known/jwks.json", false), Class::Completes);
         assert_eq!(check("GET", "/zones/z-1/.well-known/oauth-authorization-server", false), Class::Completes);
     }

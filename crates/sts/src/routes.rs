@@ -59,6 +59,7 @@ impl Sts {
             .route("/zones/{zone_id}/oauth/2/token", post(standards::token::token))
             .route("/zones/{zone_id}/oauth/2/introspect", post(standards::introspection::introspect))
             .route("/zones/{zone_id}/oauth/2/revoke", post(standards::revocation::revoke))
+            .route("/zones/{zone_id}/oauth/2/revocations", post(standards::revocations::list))
             .route("/approvals/{id}", get(approvals::status::status))
             .route("/approvals/{id}/decision", post(approvals::decision::decide))
             .route("/v1/run/manifest", post(launch::manifest))

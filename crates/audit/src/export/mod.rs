@@ -14,6 +14,8 @@
 
 mod archive;
 mod directory;
+mod file;
+mod on_demand;
 mod parquet;
 mod rows;
 
@@ -22,7 +24,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caracal_authority::{Timestamp, ZoneId};
-use caracal_crypto::hmac::sha256_hex;
 use caracal_store::exports::{self, Exported, Planned};
 use caracal_store::{Snapshot, StoreError, evidence};
 use tokio::sync::watch;
@@ -33,6 +34,8 @@ use crate::metrics::{add, set};
 
 pub use archive::{Archive, ArchiveError, Object, Put};
 pub use directory::DirectoryArchive;
+pub use file::EventsFile;
+pub use on_demand::{OnDemandError, Positions, Written, write_events};
 
 const HOUR: i64 = 3_600;
 /// Behind the end of an hour, so that what was committed at its very end is in its object.
@@ -42,7 +45,6 @@ const RETRY: Duration = Duration::from_secs(300);
 const PAGE: i64 = 1_000;
 /// An object goes on no further once it has so many bytes; the hour has another one then.
 const OBJECT_BYTES: usize = 64 * 1024 * 1024;
-const IDENTITY: &str = "caracal.events";
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ExportError {
@@ -201,31 +203,28 @@ impl Audit {
 
 /// The object that goes on from `exported` as far as `wanted`, or as an object may be long, and how far that is.
 async fn build(snapshot: &mut Snapshot, exported: &Exported, wanted: &Planned) -> Result<Built, ExportError> {
-    let mut writer = parquet::Writer::new(rows::COLUMNS);
-    let (mut zones, mut events, mut identity) = (BTreeMap::new(), 0, String::new());
+    let (mut file, mut zones) = (EventsFile::new(), BTreeMap::new());
     let mut ends = true;
     'zones: for (name, through) in &wanted.zones {
         let zone = ZoneId::parse(name)
             .map_err(|_| StoreError::Corrupt { table: "deployment", what: format!("`{name}` is no zone to export") })?;
         let mut after = exported.through(name);
         while after < *through {
-            if writer.size() >= OBJECT_BYTES {
+            if file.size() >= OBJECT_BYTES {
                 ends = false;
                 break 'zones;
             }
             let page = evidence::list_between(&mut snapshot.zone(&zone), after, *through, PAGE).await?;
             for row in &page {
-                writer.row(rows::cells(row));
-                identity =
-                    sha256_hex(format!("{identity}{name}\n{}\n{}", row.chain_seq, row.content_sha256).as_bytes());
-                events += 1;
+                file.add(row);
             }
             // What retention removed before it could be exported is in no page.
             after = page.last().map_or(*through, |row| row.chain_seq);
             zones.insert(name.clone(), after);
         }
     }
-    let object = writer.finish((IDENTITY, &identity));
+    let events = file.events();
+    let (object, identity) = file.finish();
     let plan = Planned { zones, ends_hour: ends && wanted.ends_hour };
     Ok(Built { object, identity, events, plan })
 }

@@ -45,7 +45,10 @@ struct Group {
 /// A file that is being written.
 pub(crate) struct Writer {
     columns: &'static [(&'static str, Kind)],
+    /// What is written and was not taken yet.
     bytes: Vec<u8>,
+    /// How much was taken: where `bytes` begins in the file.
+    taken: usize,
     open: Vec<Vec<u8>>,
     open_rows: i64,
     groups: Vec<Group>,
@@ -54,12 +57,18 @@ pub(crate) struct Writer {
 impl Writer {
     pub(crate) fn new(columns: &'static [(&'static str, Kind)]) -> Self {
         let open = columns.iter().map(|_| Vec::new()).collect();
-        Self { columns, bytes: MAGIC.to_vec(), open, open_rows: 0, groups: Vec::new() }
+        Self { columns, bytes: MAGIC.to_vec(), taken: 0, open, open_rows: 0, groups: Vec::new() }
     }
 
     /// Bytes so far.
     pub(crate) fn size(&self) -> usize {
-        self.bytes.len() + self.open.iter().map(Vec::len).sum::<usize>()
+        self.taken + self.bytes.len() + self.open.iter().map(Vec::len).sum::<usize>()
+    }
+
+    /// What goes into the file next and will not change any more: whole row groups, or nothing yet.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        self.taken += self.bytes.len();
+        std::mem::take(&mut self.bytes)
     }
 
     /// Adds a row: a cell for each column, in their order.
@@ -87,7 +96,7 @@ impl Writer {
         }
         let mut columns = Vec::with_capacity(self.open.len());
         for values in &mut self.open {
-            let (begin, size) = (self.bytes.len(), int(values.len()));
+            let (begin, size) = (self.taken + self.bytes.len(), int(values.len()));
             let mut header = Thrift::default();
             header.int32(1, 0).int32(2, size).int32(3, size);
             // Values, then the encodings of the values, and of levels that columns without nulls do not have.
@@ -96,13 +105,13 @@ impl Writer {
             });
             self.bytes.extend(header.ended());
             self.bytes.append(values);
-            columns.push((begin, self.bytes.len() - begin));
+            columns.push((begin, self.taken + self.bytes.len() - begin));
         }
         self.groups.push(Group { rows: self.open_rows, columns });
         self.open_rows = 0;
     }
 
-    /// The file, which says `value` under `name` to who asks for it.
+    /// The file, or what of it was not taken yet. It says `value` under `name` to who asks for it.
     pub(crate) fn finish(mut self, (name, value): (&str, &str)) -> Vec<u8> {
         self.close_group();
         let mut footer = Thrift::default();

@@ -8,6 +8,7 @@ mod dead_letters;
 mod edge_cases;
 mod export;
 mod ingest;
+mod on_demand;
 #[path = "../../../ledger/tests/support/outsider.rs"]
 mod outsider;
 mod parquet;

@@ -3,8 +3,11 @@
 
 mod backup;
 mod config;
+mod export;
 mod migrate;
 mod moving;
+mod place;
+mod progress;
 mod prove;
 mod replay;
 mod restore;
@@ -17,6 +20,7 @@ mod version;
 
 pub use backup::{BackupFlags, backup};
 pub use config::check_config;
+pub use export::{ExportFlags, export};
 pub use migrate::migrate;
 pub use moving::move_to_postgres;
 pub use prove::{ProveFlags, VerifyFileFlags, checkpoint, log_key, prove, verify_file};

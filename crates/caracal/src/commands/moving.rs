@@ -7,7 +7,6 @@
 //! where a process on that database looks for them, if it is started with the same `--data-dir`.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use caracal_ledger::{Chain, ChainKey, Head, HeadsFile, LedgerReport, read_heads,
 use caracal_store::PostgresOptions;
 use caracal_store::moving::{self, Contents, Progress, Source, Stage, Target};
 
+use super::progress::Line;
 use super::{Failure, environment, runtime};
 use crate::settings::{SecretFiles, database, default_data_dir};
 use crate::system::heads_dir;
@@ -37,11 +37,11 @@ pub fn move_to_postgres(data_dir: Option<PathBuf>, json: bool) -> Result<ExitCod
             data_dir.display()
         )));
     };
-    let shown = Shown { on: !json && std::io::stderr().is_terminal() };
+    let shown = Shown(Line::new(json));
     let key: Arc<dyn ChainKey> = key;
     let house = House { data_dir, target, key, shown };
     let moved = runtime()?.block_on(house.go(source));
-    house.shown.clear();
+    house.shown.0.clear();
     let moved = moved?;
     let keys = secrets.present();
     if json {
@@ -222,10 +222,8 @@ impl Moved {
     }
 }
 
-/// Progress, on one line of a terminal.
-struct Shown {
-    on: bool,
-}
+/// Progress.
+struct Shown(Line);
 
 impl Shown {
     fn rows(&self, Progress { stage, table, rows, of }: Progress<'_>) {
@@ -235,23 +233,10 @@ impl Shown {
             Stage::Comparing => "comparing",
         };
         let of = of.map_or_else(String::new, |all| format!(" of {all}"));
-        self.line(&format!("{doing} {table}: {rows}{of} rows"));
+        self.0.show(&format!("{doing} {table}: {rows}{of} rows"));
     }
 
     fn chain(&self, chain: &Chain, rows: i64) {
-        self.line(&format!("verifying the {chain}: {rows} rows"));
-    }
-
-    fn line(&self, text: &str) {
-        if self.on {
-            eprint!("\r\x1b[K{text}");
-            let _ = std::io::stderr().flush();
-        }
-    }
-
-    fn clear(&self) {
-        if self.on {
-            eprint!("\r\x1b[K");
-        }
+        self.0.show(&format!("verifying the {chain}: {rows} rows"));
     }
 }

@@ -1,8 +1,8 @@
 //! `caracal audit prove`, `log-key` and `checkpoint`: what an auditor is handed, made beside a running system or out of a
 //! stopped one. And `caracal audit verify FILE`, which needs nothing but the file and a public key.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,13 +12,11 @@ use caracal_ledger::transparency::note::Use;
 use caracal_ledger::transparency::{
     self, CannotProve, EvidenceFile, Given, StoredTree, TreeDefect, Trusted, Verified, VerifierKey,
 };
-use caracal_store::{
-    DeploymentRead, PostgresOptions, SqliteOptions, Store, StoreError, inspect, transparency as stored,
-};
+use caracal_store::{DeploymentRead, transparency as stored};
 use serde_json::{Value, json};
 
-use super::{Failure, environment, runtime};
-use crate::settings::{database, default_data_dir};
+use super::place::Place;
+use super::{Failure, runtime};
 
 /// Files and keys that are read are no larger.
 const MOST_BYTES: u64 = 256 << 20;
@@ -56,44 +54,6 @@ pub struct VerifyFileFlags {
     pub witnesses: Vec<String>,
     /// JSON instead of text.
     pub json: bool,
-}
-
-/// Where the ledger lies.
-enum Place {
-    Embedded(PathBuf),
-    Server(Box<PostgresOptions>),
-}
-
-impl Place {
-    fn find(data_dir: Option<PathBuf>) -> Result<Self, Failure> {
-        let environment = environment();
-        Ok(match (data_dir, database(&environment)?) {
-            (Some(data_dir), _) => Self::Embedded(data_dir),
-            (None, Some(mut options)) => {
-                options.migrate = false;
-                Self::Server(Box::new(options))
-            }
-            (None, None) => Self::Embedded(default_data_dir(&environment)?),
-        })
-    }
-
-    /// Runs one read, beside whoever has the store in use.
-    async fn read<T>(
-        &self,
-        read: impl AsyncFnOnce(&mut DeploymentRead<'_>) -> Result<T, StoreError>,
-    ) -> Result<T, Failure> {
-        match self {
-            Self::Embedded(data_dir) => Ok(inspect(&SqliteOptions::in_directory(data_dir).database())?.run(read)?),
-            Self::Server(options) => {
-                let store = Store::open_postgres((**options).clone()).await?;
-                let mut snapshot = store.snapshot().await?;
-                let outcome = read(&mut snapshot.deployment()).await;
-                drop(snapshot);
-                store.close().await;
-                Ok(outcome?)
-            }
-        }
-    }
 }
 
 /// Writes the evidence file of a request.
@@ -170,7 +130,10 @@ pub fn log_key(zone: Option<&str>, data_dir: Option<PathBuf>, json: bool) -> Res
     let keys = runtime()?.block_on(place.read(stored::list_log_keys))?;
     let keys: Vec<_> = keys.into_iter().filter(|(of, _)| zone.as_ref().is_none_or(|zone| zone == of)).collect();
     if keys.is_empty() {
-        return Err(Failure("there is no log key yet: it is made with the first event of a zone".to_owned()));
+        let whose = zone.map_or_else(|| "no zone has a".to_owned(), |zone| format!("zone {zone} has no"));
+        return Err(Failure(format!(
+            "{whose} log key yet: a running system makes it about a second after the first event of a zone"
+        )));
     }
     if json {
         let keys: Vec<Value> = keys.iter().map(|(zone, key)| json!({"zone_id": zone, "log_key": key})).collect();
@@ -189,7 +152,11 @@ pub fn checkpoint(zone: &str, data_dir: Option<PathBuf>) -> Result<ExitCode, Fai
     let zone = zone_named(zone)?;
     let read = async |tx: &mut DeploymentRead<'_>| StoredTree::find(&mut tx.zone(&zone)).await;
     let tree: Result<Option<StoredTree>, TreeDefect> = runtime()?.block_on(place.read(read))?;
-    let tree = tree?.ok_or_else(|| Failure(format!("the log of zone {zone} has no event yet")))?;
+    let tree = tree?.ok_or_else(|| {
+        Failure(format!(
+            "the log of zone {zone} has no event yet: a running system takes in what happened about a second later"
+        ))
+    })?;
     print!("{}", tree.note);
     Ok(ExitCode::SUCCESS)
 }
@@ -289,13 +256,16 @@ fn key(given: &str, used_for: Use) -> Result<VerifierKey, Failure> {
     if key.used_for() == used_for { Ok(key) } else { Err(wrong(&"it is a key for another use")) }
 }
 
+/// A file, or what comes out of a pipe; no more than is ever read of either, whatever a size says.
 fn read_text(path: &Path) -> Result<String, Failure> {
     let failed = |why: &dyn std::fmt::Display| Failure(format!("can't read `{}`: {why}", path.display()));
-    let size = fs::metadata(path).map_err(|error| failed(&error))?.len();
-    if size > MOST_BYTES {
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|error| failed(&error))?;
+    file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(|error| failed(&error))?;
+    if bytes.len() as u64 > MOST_BYTES {
         return Err(failed(&format!("it is larger than {MOST_BYTES} bytes")));
     }
-    fs::read_to_string(path).map_err(|error| failed(&error))
+    String::from_utf8(bytes).map_err(|_| failed(&"it is no text"))
 }
 
 /// Request ids are any visible characters; a name of a file is not.

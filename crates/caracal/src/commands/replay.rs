@@ -16,14 +16,12 @@ use caracal_authority::{PolicySetVersionId, Timestamp, ZoneId};
 use caracal_ledger::instant;
 use caracal_policy::{Budget, Bundle, Document, Evaluators, Input, decide, decide_evaluated};
 use caracal_store::evidence::{self, EvidenceFilter, EvidenceRow};
-use caracal_store::{
-    Clock, DeploymentRead, SqliteOptions, Store, StoreError, SystemClock, inspect, policies, policy_sets,
-};
+use caracal_store::{Clock, DeploymentRead, StoreError, SystemClock, policies, policy_sets};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{Failure, environment, runtime};
-use crate::settings::{database, default_data_dir};
+use super::place::Place;
+use super::{Failure, runtime};
 
 /// Events read at once.
 const PAGE: i64 = 500;
@@ -61,9 +59,9 @@ struct Report {
     newly_denied: u64,
     /// Denied then, allowed now.
     newly_allowed: u64,
-    /// Allowed both times, and now held for a human.
+    /// Allowed or denied then, held for a human now.
     newly_held: u64,
-    /// Allowed both times, and no longer held for a human.
+    /// Held for a human then, allowed without one now.
     no_longer_held: u64,
     /// The first changes.
     examples: Vec<Example>,
@@ -98,25 +96,8 @@ struct Judged {
 /// Decides anew and says what would change. Exit 0 whatever would.
 pub fn replay(flags: &ReplayFlags) -> Result<ExitCode, Failure> {
     let asked = Asked::read(flags)?;
-    let environment = environment();
-    let report = match (&flags.data_dir, database(&environment)?) {
-        (None, Some(mut options)) => {
-            options.migrate = false;
-            runtime()?.block_on(async {
-                let store = Store::open_postgres(options).await?;
-                let mut snapshot = store.snapshot().await?;
-                let report = asked.answer(&mut snapshot.deployment()).await?;
-                drop(snapshot);
-                store.close().await;
-                Ok::<_, Failure>(report)
-            })?
-        }
-        (data_dir, _) => {
-            let data_dir = data_dir.clone().map_or_else(|| default_data_dir(&environment), Ok)?;
-            let mut inspection = inspect(&SqliteOptions::in_directory(&data_dir).database())?;
-            inspection.run(async |tx| asked.answer(tx).await)?
-        }
-    };
+    let place = Place::find(flags.data_dir.clone())?;
+    let report = runtime()?.block_on(place.read(async |tx| asked.answer(tx).await))?;
     let report = report.ok_or_else(|| {
         Failure(format!(
             "zone `{}` has no version `{}` of a policy set that can be evaluated; `GET /v1/zones/ID/policy-sets/ID/versions` \
@@ -199,8 +180,8 @@ impl Asked {
                 return;
             }
             (_, Answer::Deny) => (&mut report.newly_denied, "newly_denied"),
-            (Answer::Deny, _) => (&mut report.newly_allowed, "newly_allowed"),
             (_, Answer::Held) => (&mut report.newly_held, "newly_held"),
+            (Answer::Deny, Answer::Allow) => (&mut report.newly_allowed, "newly_allowed"),
             (_, Answer::Allow) => (&mut report.no_longer_held, "no_longer_held"),
         };
         *count += 1;
@@ -223,22 +204,32 @@ impl Asked {
     }
 }
 
-/// Whether policy decided it, by a version that is named.
+/// Whether policy decided it, by a version that is named. Who was held was refused for the time being, whatever became of
+/// the approval; policy had said yes, with a condition.
 fn was_of_policy(row: &EvidenceRow) -> bool {
-    row.evaluation_status == "complete"
-        && !row.policy_set_version_id.is_empty()
-        && matches!(row.decision.as_str(), "allow" | "deny")
+    let decided = row.evaluation_status == "complete" && matches!(row.decision.as_str(), "allow" | "deny");
+    !row.policy_set_version_id.is_empty() && (decided || says_held(&diagnostics(row)))
 }
 
 fn recorded_answer(row: &EvidenceRow) -> Answer {
-    let diagnostics: Value = serde_json::from_str(&row.diagnostics).unwrap_or_default();
-    answer_of(&row.decision, &diagnostics)
+    let diagnostics = diagnostics(row);
+    match row.evaluation_status.as_str() {
+        "complete" => answer_of(&row.decision, &diagnostics),
+        _ => Answer::Held,
+    }
+}
+
+fn diagnostics(row: &EvidenceRow) -> Value {
+    serde_json::from_str(&row.diagnostics).unwrap_or_default()
+}
+
+fn says_held(diagnostics: &Value) -> bool {
+    diagnostics.as_array().is_some_and(|list| list.iter().any(|one| one.get("step_up_required").is_some()))
 }
 
 fn answer_of(decision: &str, diagnostics: &Value) -> Answer {
-    let held = diagnostics.as_array().is_some_and(|list| list.iter().any(|one| one.get("step_up_required").is_some()));
     match decision {
-        "allow" if held => Answer::Held,
+        "allow" if says_held(diagnostics) => Answer::Held,
         "allow" => Answer::Allow,
         _ => Answer::Deny,
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use caracal_store::{DeploymentRead, SqliteOptions, Store, StoreError, SystemClock, inspect};
 use caracal_stream::{
-    DeadLetter, Redis, Retried, TOPICS, TopicState, Topics, dead_letter_topic, dead_letters_of, state_of,
+    AUDIT_EVENTS, DeadLetter, Redis, Retried, TOPICS, TopicState, Topics, dead_letter_topic, dead_letters_of, state_of,
 };
 use serde_json::{Value, json};
 
@@ -82,8 +82,24 @@ fn described(state: &TopicState) -> Value {
     })
 }
 
+/// Refuses what is no topic: "none" would be an answer about a name that was misspelt. Frames have dead letters of their
+/// own, which the audit service judges anew.
+fn check_topic(topic: &str) -> Result<(), Failure> {
+    if TOPICS.contains(&topic) {
+        return Ok(());
+    }
+    Err(Failure(match topic {
+        AUDIT_EVENTS => format!(
+            "what was put aside of `{AUDIT_EVENTS}` is listed and offered again by the audit service: `GET /api/audit/dlq`, \
+             `POST /api/audit/dlq/replay`"
+        ),
+        _ => format!("there is no topic `{}`: the topics are {}", topic.escape_debug(), TOPICS.join(", ")),
+    }))
+}
+
 /// Lists the oldest dead letters of a topic.
 pub fn list_dead_letters(data_dir: Option<PathBuf>, topic: &str, json: bool) -> Result<ExitCode, Failure> {
+    check_topic(topic)?;
     let letters: Vec<DeadLetter> = match Place::find(data_dir)? {
         Place::Servers(options) => runtime()?.block_on(async {
             Ok::<_, Failure>(Topics::on_redis(Redis::open(options).await?).list_dead(topic, None, SHOWN).await?)
@@ -116,6 +132,7 @@ pub fn retry_dead_letters(
     ids: &[String],
     json: bool,
 ) -> Result<ExitCode, Failure> {
+    check_topic(topic)?;
     let place = Place::find(data_dir)?;
     let done: Vec<(String, Retried)> = runtime()?.block_on(async {
         match place {

@@ -70,13 +70,18 @@ impl SigningKey {
     /// Signs `claims` (any type whose JSON is an object) as a compact JWS with the header
     /// `{"alg":"ES256","kid":…,"typ":"JWT"}`.
     pub fn sign(&self, kid: &str, claims: &impl Serialize) -> Result<String, SignError> {
+        self.sign_as("JWT", kid, claims)
+    }
+
+    /// The same with another `typ`, which tells what the claims are where that is no mandate (RFC 8725 §3.11).
+    pub fn sign_as(&self, typ: &str, kid: &str, claims: &impl Serialize) -> Result<String, SignError> {
         #[derive(Serialize)]
         struct Header<'k> {
             alg: &'static str,
             kid: &'k str,
-            typ: &'static str,
+            typ: &'k str,
         }
-        let header = serde_json::to_vec(&Header { alg: ALG, kid, typ: "JWT" })?;
+        let header = serde_json::to_vec(&Header { alg: ALG, kid, typ })?;
         let claims = serde_json::to_vec(claims)?;
         if claims.first() != Some(&b'{') {
             return Err(SignError::NotAnObject);

@@ -32,6 +32,17 @@ pub(super) struct Admitted {
 impl Sts {
     /// Lets an application in. Whether it brought a token is looked at last: nobody else is told what is missing.
     pub(super) async fn admit(&self, zone: &str, request: Request<Body>) -> Result<Admitted, Ended> {
+        let (client, mut form) = self.admit_client(zone, request).await?;
+        let token = form.take("token").filter(|token| !token.trim().is_empty()).ok_or(RequestFault::NoToken)?;
+        Ok(Admitted { client, token })
+    }
+
+    /// Lets an application in that brings nothing but itself, or whatever else the form has.
+    pub(super) async fn admit_client(
+        &self,
+        zone: &str,
+        request: Request<Body>,
+    ) -> Result<(AuthenticatedClient, Form), Ended> {
         let source = self.source(&request);
         let (parts, body) = request.into_parts();
         Form::check_head(parts.uri.query(), &parts.headers)?;
@@ -40,8 +51,7 @@ impl Sts {
         Door::Zone(zone).zone(&form)?;
         let presented = ClientCredentials::of_form(&mut form)?.or_by_basic(&parts.headers)?;
         let client = self.proven(zone, presented, source).await?;
-        let token = form.take("token").filter(|token| !token.trim().is_empty()).ok_or(RequestFault::NoToken)?;
-        Ok(Admitted { client, token })
+        Ok((client, form))
     }
 
     async fn proven(

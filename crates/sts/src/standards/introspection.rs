@@ -16,6 +16,7 @@ use caracal_authority::exchange::check_active;
 use caracal_authority::mandate::{Claims, Use};
 use caracal_http::Profile;
 use caracal_store::applications::Application;
+use caracal_store::resources::Resource;
 use caracal_store::{Named, StoreError, ZoneRead, resources, signing_keys, used_mandates};
 use http::{Request, StatusCode};
 use serde_json::{Map, Value};
@@ -99,9 +100,18 @@ async fn may_ask(tx: &mut ZoneRead<'_>, caller: &Application, claims: &Claims) -
     if claims.r#use != Use::Resource {
         return Ok(false);
     }
+    serves(tx, caller, |resource| claims.audience.contains(&resource.identifier)).await
+}
+
+/// Whether the application is the server of such a resource, as an operator's trait has it.
+pub(super) async fn serves(
+    tx: &mut ZoneRead<'_>,
+    caller: &Application,
+    such: impl Fn(&Resource) -> bool,
+) -> Result<bool, StoreError> {
     for id in caller.traits.iter().filter_map(|text| ResourceId::parse(text.strip_prefix(TRAIT)?).ok()) {
         let resource = resources::lookup(tx, &id).await?.filter(|row| row.archived_at.is_none());
-        if resource.is_some_and(|row| claims.audience.contains(&row.identifier)) {
+        if resource.is_some_and(|row| such(&row)) {
             return Ok(true);
         }
     }

@@ -4,7 +4,7 @@
 //! with HTTP Basic at the token endpoint it found there (`credentials`, `token`), and gets what it would have got from the
 //! contract's route: [`Door::Zone`] leads into the same exchange, and only the words of refusals differ (`refusals`). It may
 //! ask whether a mandate is still good (`introspection`, RFC 7662) and take one back (`revocation`, RFC 7009);
-//! `admission` is how it gets in there.
+//! `admission` is how it gets in there. What resource servers that verify by themselves begin with is in `revocations`.
 //!
 //! All of it lies below `/zones/{zone}`, because a generic client has no field for a zone. Nothing here decides: a mandate
 //! is minted by the exchange, its standing is judged by `caracal_authority`, and no route tells a caller more about a
@@ -16,6 +16,7 @@ pub(crate) mod introspection;
 pub(crate) mod metadata;
 mod refusals;
 pub(crate) mod revocation;
+pub(crate) mod revocations;
 pub(crate) mod token;
 
 use axum::response::{IntoResponse, Response};

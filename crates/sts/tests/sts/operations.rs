@@ -45,6 +45,7 @@ async fn an_unknown_path_is_404_and_a_wrong_method_405_with_the_right_ones() {
         ("GET", "/zones/z-1/oauth/2/token", 405, "POST"),
         ("GET", "/zones/z-1/oauth/2/introspect", 405, "POST"),
         ("GET", "/zones/z-1/oauth/2/revoke", 405, "POST"),
+        ("GET", "/zones/z-1/oauth/2/revocations", 405, "POST"),
         ("GET", "/zones/z-1", 404, ""),
         ("DELETE", "/health", 405, "GET,HEAD"),
         ("POST", "/metrics", 405, "GET,HEAD"),

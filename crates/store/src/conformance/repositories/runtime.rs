@@ -203,6 +203,11 @@ pub async fn records_come_back_as_stored(make: Make) {
         ["rec-1", "rec-2", "rec-3"].map(|id| Anchor { zone: zone("z-1"), kind: AnchorKind::Record, id: id.to_owned() });
     assert_eq!(anchors, expected);
     assert!(revocations::list(&mut snapshot.deployment(), at(1)).await.unwrap().is_empty());
+    let mut tx = snapshot.zone(&zone("z-1"));
+    assert_eq!(revocations::list_of_zone(&mut tx, start(), 10).await.unwrap(), expected);
+    assert_eq!(revocations::list_of_zone(&mut tx, start(), 2).await.unwrap(), expected[..2]);
+    assert!(revocations::list_of_zone(&mut tx, at(1), 10).await.unwrap().is_empty());
+    assert!(revocations::list_of_zone(&mut snapshot.zone(&zone("z-2")), start(), 10).await.unwrap().is_empty());
 }
 
 /// A cascade that stops at some depth leaves authority alive that nobody sees.

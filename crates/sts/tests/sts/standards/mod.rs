@@ -4,4 +4,5 @@ mod introspection;
 mod metadata;
 mod over_a_socket;
 mod revocation;
+mod revocations;
 mod token;
