@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use caracal_authority::{EventId, Timestamp, ZoneId};
 use caracal_crypto::chance;
 use caracal_crypto::hmac::sha256_hex;
-use caracal_ledger::{AdminRecord, Chain, Decision, EventType, Evidence, Finding, Ledger, Metadata};
+use caracal_ledger::{AdminRecord, Chain, Decision, EvaluationStatus, EventType, Evidence, Finding, Ledger, Metadata};
 use caracal_store::{Store, StoreError, evidence};
 use serde_json::Value;
 
@@ -79,7 +79,8 @@ async fn raise_in(store: &Store, ledger: &Ledger, zone: &ZoneId, incident: &Inci
     let now = store.now();
     let request = incident.request_id();
     let id = EventId::parse(&fresh(now)?).map_err(|error| StoreError::Statement { reason: error.to_string() })?;
-    let event = Evidence::new(id, zone.clone(), EventType::LedgerIncident, Decision::Deny, "anomaly", now);
+    let event =
+        Evidence::new(id, zone.clone(), EventType::LedgerIncident, Decision::Deny, EvaluationStatus::Anomaly, now);
     let event = event.request(request).because(incident.reason.clone()).with_metadata(incident.metadata.clone());
     store
         .commit(zone, (ledger.clone(), event), |tx, (ledger, event)| {

@@ -7,7 +7,7 @@ use std::hint::black_box;
 use caracal_authority::Timestamp;
 use caracal_crypto::hmac::HmacKey;
 use caracal_crypto::jws::{SigningKey, UnverifiedToken};
-use caracal_ledger::{ChainKey, Decision, EventType, Evidence, next_link};
+use caracal_ledger::{ChainKey, Decision, EvaluationStatus, EventType, Evidence, next_link};
 use caracal_policy::{Bundle, Document, Input, decide};
 use serde_json::{Map, Value, json};
 
@@ -83,7 +83,7 @@ fn append(times: u32) -> Done {
             "zone-1".parse()?,
             EventType::TokenExchange,
             Decision::Allow,
-            "complete",
+            EvaluationStatus::Complete,
             Timestamp::EPOCH,
         )
         .request("0198c0de-0000-7000-8000-000000000002")

@@ -22,7 +22,7 @@ use caracal_authority::{ApplicationId, EventId, MandateId, Timestamp, ZoneId};
 use caracal_crypto::chance;
 use caracal_http::RequestId;
 use caracal_http::limits::FixedWindow;
-use caracal_ledger::{AnonymousDenials, Decision, EventType, Evidence, Ledger, Metadata, Spool};
+use caracal_ledger::{AnonymousDenials, Decision, EvaluationStatus, EventType, Evidence, Ledger, Metadata, Spool};
 use caracal_store::{Store, StoreError};
 use futures_util::future::join_all;
 use http::StatusCode;
@@ -86,7 +86,7 @@ struct Draft {
     zone: ZoneId,
     event_type: EventType,
     decision: Decision,
-    evaluation_status: &'static str,
+    evaluation_status: EvaluationStatus,
     request_id: RequestId,
     reason: Option<String>,
     metadata: Metadata,
@@ -198,9 +198,9 @@ impl EvidenceLog {
     }
 
     /// Records that a verified caller was refused before dispatch.
-    pub(crate) fn denied(&self, caller: &Caller, status: StatusCode, reason: &'static str, description: &str) {
+    pub(crate) fn denied(&self, caller: &Caller, status: StatusCode, reason: EvaluationStatus, description: &str) {
         let now = self.store.now();
-        if !self.may_record(caller, reason, DENIALS_PER_MANDATE, now) {
+        if !self.may_record(caller, reason.as_str(), DENIALS_PER_MANDATE, now) {
             return;
         }
         self.push(Draft {
@@ -231,7 +231,7 @@ impl EvidenceLog {
             zone: caller.zone.clone(),
             event_type: EventType::ReplayDetected,
             decision: Decision::Deny,
-            evaluation_status: "anomaly",
+            evaluation_status: EvaluationStatus::Anomaly,
             request_id: caller.request_id.clone(),
             reason: None,
             metadata,
@@ -594,17 +594,21 @@ impl Attempt {
         }
         let upstream_status = upstream_status.unwrap_or(StatusCode::BAD_GATEWAY);
         let (evaluation_status, error_kind, status) = match &outcome {
-            Outcome::Executed => ("executed", None, upstream_status),
-            Outcome::CopyFailed => ("upstream_error", Some("response_copy_failed"), upstream_status),
-            Outcome::Transport(status) => ("upstream_error", Some("transport_error"), *status),
+            Outcome::Executed => (EvaluationStatus::Executed, None, upstream_status),
+            Outcome::CopyFailed => (EvaluationStatus::UpstreamError, Some("response_copy_failed"), upstream_status),
+            Outcome::Transport(status) => (EvaluationStatus::UpstreamError, Some("transport_error"), *status),
             Outcome::NotAddressable(_) => {
-                ("upstream_rejected", Some("upstream_not_addressable"), StatusCode::BAD_GATEWAY)
+                (EvaluationStatus::UpstreamRejected, Some("upstream_not_addressable"), StatusCode::BAD_GATEWAY)
             }
             Outcome::HostNotAllowed => {
-                ("upstream_rejected", Some("provider_host_not_allowed"), StatusCode::BAD_GATEWAY)
+                (EvaluationStatus::UpstreamRejected, Some("provider_host_not_allowed"), StatusCode::BAD_GATEWAY)
             }
-            Outcome::BuildFailed => ("build_failed", Some("request_build_failed"), StatusCode::BAD_REQUEST),
-            Outcome::RevokedBeforeDispatch => ("upstream_rejected", Some("session_revoked"), StatusCode::UNAUTHORIZED),
+            Outcome::BuildFailed => {
+                (EvaluationStatus::BuildFailed, Some("request_build_failed"), StatusCode::BAD_REQUEST)
+            }
+            Outcome::RevokedBeforeDispatch => {
+                (EvaluationStatus::UpstreamRejected, Some("session_revoked"), StatusCode::UNAUTHORIZED)
+            }
         };
         let mut metadata = caller.metadata(status, latency, response_bytes).with_known("error_kind", error_kind);
         details.into_iter().for_each(|(key, value)| metadata.set(key, value));

@@ -4,9 +4,7 @@
 //! No event may hold a token, a secret, claims or a body (§2.3). Types keep secrets out rather than a filter: metadata
 //! takes only what turns into a JSON value, which a secret never does, under keys that are written in our source.
 
-use std::borrow::Cow;
-
-use caracal_authority::{EventId, PolicySetId, PolicySetVersionId, Timestamp, ZoneId};
+use caracal_authority::{EvaluationStatus, EventId, PolicySetId, PolicySetVersionId, Timestamp, ZoneId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -158,10 +156,11 @@ impl Metadata {
 /// An event to be appended to the evidence chain of its zone.
 ///
 /// ```
-/// # use caracal_ledger::{Decision, EventType, Evidence};
+/// # use caracal_ledger::{Decision, EvaluationStatus, EventType, Evidence};
 /// # use caracal_authority::{EventId, Timestamp, ZoneId};
 /// # let (id, zone) = (EventId::parse("e-1").unwrap(), ZoneId::parse("z-1").unwrap());
-/// let event = Evidence::new(id, zone, EventType::TokenExchange, Decision::Allow, "complete", Timestamp::EPOCH)
+/// let complete = EvaluationStatus::Complete;
+/// let event = Evidence::new(id, zone, EventType::TokenExchange, Decision::Allow, complete, Timestamp::EPOCH)
 ///     .request("req-1")
 ///     .determined_by("p1")
 ///     .attribute("resource", "resource://api");
@@ -184,8 +183,8 @@ pub struct Evidence {
     pub policy_set_version_id: Option<PolicySetVersionId>,
     /// The hash of that version's manifest.
     pub manifest_sha: Option<String>,
-    /// A word of §2.2, `complete` for a decision that ran to its end.
-    pub evaluation_status: Cow<'static, str>,
+    /// A word of §2.2, or one of ours.
+    pub evaluation_status: EvaluationStatus,
     /// Objects of the form `{"policy":"<name>"}`.
     pub determining_policies: Vec<Value>,
     /// Objects, often `{"reason":"…"}`.
@@ -203,7 +202,7 @@ impl Evidence {
         zone: ZoneId,
         event_type: EventType,
         decision: Decision,
-        evaluation_status: impl Into<Cow<'static, str>>,
+        evaluation_status: EvaluationStatus,
         occurred_at: Timestamp,
     ) -> Self {
         Self {
@@ -215,7 +214,7 @@ impl Evidence {
             policy_set_id: None,
             policy_set_version_id: None,
             manifest_sha: None,
-            evaluation_status: evaluation_status.into(),
+            evaluation_status,
             determining_policies: Vec::new(),
             diagnostics: Vec::new(),
             metadata: Metadata::new(),
@@ -294,7 +293,7 @@ impl Evidence {
             policy_set_id: or_empty(self.policy_set_id.as_ref().map(PolicySetId::as_str)),
             policy_set_version_id: or_empty(self.policy_set_version_id.as_ref().map(PolicySetVersionId::as_str)),
             manifest_sha: or_empty(self.manifest_sha.as_deref()),
-            evaluation_status: unseparated(&self.evaluation_status),
+            evaluation_status: self.evaluation_status.as_str().to_owned(),
             determining_policies: canonical_list(&self.determining_policies)?,
             diagnostics: canonical_list(&self.diagnostics)?,
             metadata: if self.metadata.0.is_empty() { "null".to_owned() } else { canonical_object(&self.metadata.0)? },
@@ -380,7 +379,8 @@ mod tests {
     fn event() -> Evidence {
         let id = EventId::parse("ev-1").unwrap();
         let zone = ZoneId::parse("z-1").unwrap();
-        Evidence::new(id, zone, EventType::TokenExchange, Decision::Deny, "scope_mismatch", Timestamp::from_micros(7))
+        let status = EvaluationStatus::ScopeMismatch;
+        Evidence::new(id, zone, EventType::TokenExchange, Decision::Deny, status, Timestamp::from_micros(7))
     }
 
     #[test]
@@ -415,7 +415,6 @@ mod tests {
         let mut event = event().request("r\0eq\u{1f}-1").under_policy(None, None, Some("\0ab\u{1f}".to_owned()));
         event.event_type = EventType::Other("to\0ken\u{1f}_x".to_owned());
         event.decision = Decision::Other("al\0low\u{1f}".to_owned());
-        event.evaluation_status = "com\0plete\u{1f}".into();
         event.diagnostics = vec![json!({"k\u{0}": "a\u{0}b", "s": "\u{1f}"})];
         let stored = event.attribute("k", "C:\\u0000").to_stored().unwrap();
         for (name, text) in stored.texts() {

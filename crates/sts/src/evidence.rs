@@ -10,7 +10,7 @@ use caracal_authority::mandate::{Claims, DelegationClaims};
 use caracal_authority::session::SessionFacts;
 use caracal_authority::{AuthorityRecordId, EventId, Timestamp};
 use caracal_crypto::chance::{self, ChanceUnavailable};
-use caracal_ledger::{Decision, EventType, Evidence, Metadata};
+use caracal_ledger::{Decision, EvaluationStatus, EventType, Evidence, Metadata};
 use caracal_store::applications::Application;
 use caracal_store::policy_sets::ActivePolicySet;
 use serde_json::{Value, json};
@@ -70,7 +70,7 @@ impl Account<'_> {
         hold: &Hold,
         context: &Context,
     ) -> Result<Evidence, ChanceUnavailable> {
-        let mut event = self.event(event_type, decision, "complete")?;
+        let mut event = self.event(event_type, decision, EvaluationStatus::Complete)?;
         event.metadata = self.base(context).and(Metadata::of_hold(hold));
         Ok(event)
     }
@@ -102,7 +102,7 @@ impl Account<'_> {
 
     /// The event for a mandate whose id another one has already (§16). None comes of it.
     pub(crate) fn of_collision(&self, jti: &str, context: &Context) -> Result<Evidence, ChanceUnavailable> {
-        let mut event = self.event(EventType::JtiCollision, Decision::Deny, "anomaly")?;
+        let mut event = self.event(EventType::JtiCollision, Decision::Deny, EvaluationStatus::Anomaly)?;
         event.metadata = self
             .base(context)
             .with("jti", jti)
@@ -160,7 +160,7 @@ impl Account<'_> {
         &self,
         event_type: EventType,
         decision: Decision,
-        evaluation_status: &'static str,
+        evaluation_status: EvaluationStatus,
     ) -> Result<Evidence, ChanceUnavailable> {
         let zone = self.request.zone.clone();
         let id = event_id(self.occurred_at)?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use caracal_authority::approval::{Hold, NotForOperators, operator_may_decide};
 use caracal_authority::{ApprovalId, EventId, OutboxId, Timestamp};
-use caracal_ledger::{Decision, EventType, Evidence, Ledger, Metadata};
+use caracal_ledger::{Decision, EvaluationStatus, EventType, Evidence, Ledger, Metadata};
 use caracal_store::approvals::{self, Verdict};
 use http::{Method, StatusCode};
 use serde::Serialize;
@@ -124,7 +124,7 @@ impl Change {
             .with("approver_plane", "operator")
             .with("approver_subject_id", self.verdict.approver.as_str())
             .with_known("reason", self.verdict.reason.as_deref());
-        Evidence::new(id, zone, EventType::StepUpDecided, decision, "complete", now)
+        Evidence::new(id, zone, EventType::StepUpDecided, decision, EvaluationStatus::Complete, now)
             .request(self.trace.request_id())
             .with_metadata(metadata)
     }

@@ -1,7 +1,7 @@
 //! Evidence, as operators read it.
 
 use caracal_authority::{EventId, PolicySetVersionId, Timestamp, ZoneId};
-use caracal_ledger::{Decision, EventType, Evidence, Ledger};
+use caracal_ledger::{Decision, EvaluationStatus, EventType, Evidence, Ledger};
 use caracal_store::StoreError;
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ const NOON: i64 = 1_767_268_800_000_000;
 fn event(zone: &str, id: &str, at: i64) -> Evidence {
     let (id, zone) = (EventId::parse(id).unwrap(), ZoneId::parse(zone).unwrap());
     let at = Timestamp::from_micros(at);
-    Evidence::new(id, zone, EventType::TokenExchange, Decision::Allow, "complete", at).request("req-1")
+    Evidence::new(id, zone, EventType::TokenExchange, Decision::Allow, EvaluationStatus::Complete, at).request("req-1")
 }
 
 async fn record(world: &World, zone: &str, events: Vec<Evidence>) {

@@ -9,7 +9,7 @@ use caracal_admin::AdminConfig;
 use caracal_authority::ZoneId;
 use caracal_crypto::chance;
 use caracal_crypto::hmac::HmacKey;
-use caracal_ledger::{Decision, EventType, Evidence, Metadata};
+use caracal_ledger::{Decision, EvaluationStatus, EventType, Evidence, Metadata};
 use caracal_store::StoreError;
 use caracal_store::notification_sinks;
 use caracal_testkit::{FakeServer, Received, Reply};
@@ -47,9 +47,16 @@ async fn record(world: &World, zone: &str, event_type: EventType) -> String {
     let id = chance::uuid_v7(now).unwrap().to_string();
     let metadata =
         Metadata::new().with("challenge_id", "ap-1").with("session_id", "rec-1").with("text", "\u{1F600}\"\\");
-    let event = Evidence::new(id.parse().unwrap(), zone.clone(), event_type, Decision::Approved, "complete", now)
-        .request("req-1")
-        .with_metadata(metadata);
+    let event = Evidence::new(
+        id.parse().unwrap(),
+        zone.clone(),
+        event_type,
+        Decision::Approved,
+        EvaluationStatus::Complete,
+        now,
+    )
+    .request("req-1")
+    .with_metadata(metadata);
     let recorded: Result<(), StoreError> = world
         .store
         .commit(&zone, (world.ledger.clone(), event), |tx, (ledger, event)| {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use caracal_admin::recorded_question;
 use caracal_authority::{PolicySetVersionId, Timestamp, ZoneId};
-use caracal_ledger::instant;
+use caracal_ledger::{EvaluationStatus, instant};
 use caracal_policy::{Budget, Bundle, Document, Evaluators, Input, decide, decide_evaluated};
 use caracal_store::evidence::{self, EvidenceFilter, EvidenceRow};
 use caracal_store::{
@@ -225,7 +225,7 @@ impl Asked {
 
 /// Whether policy decided it, by a version that is named.
 fn was_of_policy(row: &EvidenceRow) -> bool {
-    row.evaluation_status == "complete"
+    row.evaluation_status == EvaluationStatus::Complete.as_str()
         && !row.policy_set_version_id.is_empty()
         && matches!(row.decision.as_str(), "allow" | "deny")
 }

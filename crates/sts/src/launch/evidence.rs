@@ -5,7 +5,7 @@ use caracal_authority::approval::Hold;
 use caracal_authority::exchange::{PolicyAnswer, Refusal};
 use caracal_authority::{ProviderId, Timestamp};
 use caracal_crypto::chance::ChanceUnavailable;
-use caracal_ledger::{Decision, EventType, Evidence, Metadata};
+use caracal_ledger::{Decision, EvaluationStatus, EventType, Evidence, Metadata};
 use caracal_store::workloads::Workload;
 use serde_json::Value;
 
@@ -76,7 +76,7 @@ impl<'a> Account<'a> {
         decision: Decision,
         hold: &Hold,
     ) -> Result<Evidence, ChanceUnavailable> {
-        let event = self.event(event_type, decision, "complete")?;
+        let event = self.event(event_type, decision, EvaluationStatus::Complete)?;
         Ok(event.with_metadata(self.base().and(Metadata::of_hold(hold))))
     }
 
@@ -87,9 +87,9 @@ impl<'a> Account<'a> {
         reason: Option<&'static str>,
     ) -> Result<Evidence, ChanceUnavailable> {
         let (decision, status) = match refused {
-            None => (Decision::Allow, "complete"),
+            None => (Decision::Allow, EvaluationStatus::Complete),
             // There is one resource, so its denial is the whole answer.
-            Some(Refusal::NothingGranted { .. }) => (Decision::Deny, "complete"),
+            Some(Refusal::NothingGranted { .. }) => (Decision::Deny, EvaluationStatus::Complete),
             Some(refusal) => (Decision::Deny, refusal.evaluation_status()),
         };
         let mut metadata = self
@@ -106,7 +106,7 @@ impl<'a> Account<'a> {
         &self,
         event_type: EventType,
         decision: Decision,
-        status: &'static str,
+        status: EvaluationStatus,
     ) -> Result<Evidence, ChanceUnavailable> {
         let (id, zone) = (event_id(self.occurred_at)?, self.workload.zone_id.clone());
         let event = Evidence::new(id, zone, event_type, decision, status, self.occurred_at);

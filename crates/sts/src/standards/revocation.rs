@@ -20,7 +20,7 @@ use caracal_authority::record::{RecordFacts, check_live};
 use caracal_authority::{AuthorityRecordId, OutboxId};
 use caracal_crypto::chance::{self, ChanceUnavailable};
 use caracal_http::RequestId;
-use caracal_ledger::{Decision, EventType, Evidence, Ledger, Metadata};
+use caracal_ledger::{Decision, EvaluationStatus, EventType, Evidence, Ledger, Metadata};
 use caracal_store::applications::Application;
 use caracal_store::{StoreError, ZoneWrite, outbox, records};
 use http::{Request, StatusCode};
@@ -122,7 +122,7 @@ impl Revocation {
         let record = records::lookup(tx, &self.record).await?.map(|row| row.facts()).transpose()?;
         let Some(record) = record else { return Ok(false) };
         if !self.is_theirs(&record) {
-            let event = self.event(tx, &caller, Decision::Deny, "mandate_of_another_application")?;
+            let event = self.event(tx, &caller, Decision::Deny, EvaluationStatus::MandateOfAnotherApplication)?;
             self.ledger.record(tx, &[event]).await?;
             return Ok(false);
         }
@@ -136,7 +136,7 @@ impl Revocation {
             let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
             outbox::add(tx, message, REVOKE_TOPIC, &format!("record_revoke:{record}"), fields).await?;
         }
-        let mut event = self.event(tx, &caller, Decision::Allow, "complete")?;
+        let mut event = self.event(tx, &caller, Decision::Allow, EvaluationStatus::Complete)?;
         event.metadata.set("revoked_records", fallen.len());
         self.ledger.record(tx, &[event]).await?;
         Ok(true)
@@ -153,7 +153,7 @@ impl Revocation {
         tx: &ZoneWrite<'_>,
         caller: &Application,
         decision: Decision,
-        status: &'static str,
+        status: EvaluationStatus,
     ) -> Result<Evidence, ChanceUnavailable> {
         let kind = EventType::Other(EVENT.to_owned());
         let event = Evidence::new(event_id(tx.now())?, tx.zone().clone(), kind, decision, status, tx.now());
