@@ -1,5 +1,5 @@
-//! The words of evidence, each typed once: what may stand in `evaluation_status` of an event that we write (contract:
-//! audit-and-streams.md §2.2).
+//! The words of evidence, each typed once: what may stand in `evaluation_status` of an event that we write, and
+//! as a key in its `metadata_json` (contract: audit-and-streams.md §2.2, §2.3).
 //!
 //! Here rather than in the ledger, because a decision says with which of them it goes on record. What clients bring to the
 //! ledger is free text, and is read as such.
@@ -148,6 +148,186 @@ impl EvaluationStatus {
     /// Whether the contract's table has it.
     pub fn is_of_the_contract(self) -> bool {
         self <= Self::UpstreamError
+    }
+}
+
+words! {
+    /// A key of `metadata_json` (§2.3). Those that the contract does not have are ours, and stand last.
+    MetadataKey {
+        /// The application that asked, or whose hold or secret it is.
+        ApplicationId = "application_id",
+        /// What the application is called.
+        ApplicationName = "application_name",
+        /// How the application came to be registered.
+        ApplicationRegistrationMethod = "application_registration_method",
+        /// The resource's identifier, or the requested name when nothing was found under it.
+        Resource = "resource",
+        /// The scopes that were asked for.
+        RequestedScopes = "requested_scopes",
+        /// The authority record; empty when there is none.
+        SessionId = "session_id",
+        /// The governed session; empty when there is none.
+        AgentSessionId = "agent_session_id",
+        /// The delegation; empty when there is none.
+        DelegationEdgeId = "delegation_edge_id",
+        /// `application` or `user`.
+        SubjectKind = "subject_kind",
+        /// Of the session: `task` or `service`.
+        AgentLifecycle = "agent_lifecycle",
+        /// Of the session: its labels.
+        AgentLabels = "agent_labels",
+        /// Of the session: how many sessions stand above it.
+        AgentDepth = "agent_depth",
+        /// Of the session: the one that started it.
+        AgentParentId = "agent_parent_id",
+        /// Every hop of the delegation that is an edge.
+        DelegationChain = "delegation_chain",
+        /// How many hops the delegation has.
+        DelegationHopCount = "delegation_hop_count",
+        /// The zone's delegation epoch that the walk was made at.
+        DelegationGraphEpoch = "delegation_graph_epoch",
+        /// A token that says more than the status does, or an operator's words.
+        Reason = "reason",
+        /// The upstream operation's method.
+        Method = "method",
+        /// The upstream operation's path, without a query.
+        Path = "path",
+        /// Every resource that was asked for, in events of the request as a whole.
+        Requested = "requested",
+        /// The registered identity provider that an id_token names.
+        FederatedUserIssuer = "federated_user_issuer",
+        /// The workload that is launched, or whose secret it is.
+        WorkloadId = "workload_id",
+        /// What the workload is called.
+        WorkloadName = "workload_name",
+        /// The launch, where the launcher named it by a UUID.
+        LaunchId = "launch_id",
+        /// How many credentials are bound to the workload.
+        BindingCount = "binding_count",
+        /// The variable that a credential is bound to.
+        Env = "env",
+        /// The hold.
+        ChallengeId = "challenge_id",
+        /// The approval tier.
+        Tier = "tier",
+        /// Who may approve.
+        ApproverClass = "approver_class",
+        /// How the approver is recorded.
+        PrivacyMode = "privacy_mode",
+        /// What exactly is to be approved, as a hash in hex.
+        Binding = "binding",
+        /// When the hold is over.
+        ExpiresAt = "expires_at",
+        /// Whose hold it is, where it is a user's.
+        SubjectAnchor = "subject_anchor",
+        /// True where a mandate was told once more because its answer was lost.
+        Reissued = "reissued",
+        /// The record behind the mandate that was made.
+        AuthorityRecordId = "authority_record_id",
+        /// `subject` or `operator`.
+        ApproverPlane = "approver_plane",
+        /// The record of the user who decided.
+        ApproverSessionId = "approver_session_id",
+        /// The operator who decided.
+        ApproverSubjectId = "approver_subject_id",
+        /// The mandate's id.
+        Jti = "jti",
+        /// The application, where an id collided.
+        AppId = "app_id",
+        /// The request, once more.
+        RequestId = "request_id",
+        /// The application that the mandate was issued to.
+        ClientId = "client_id",
+        /// First eight bytes of the bearer's SHA-256, in hex, of a replay.
+        SubjectFp = "subject_fp",
+        /// First eight bytes of the bearer's SHA-256, in hex, of a call.
+        SubjectFingerprint = "subject_fingerprint",
+        /// The HTTP status that the caller got.
+        GatewayStatus = "gateway_status",
+        /// From dispatch to the head of the response.
+        LatencyMs = "latency_ms",
+        /// Bytes of the response body that went on to the caller.
+        ResponseBytes = "response_bytes",
+        /// The trace that the call belongs to.
+        TraceId = "trace_id",
+        /// Where the call went.
+        UpstreamHost = "upstream_host",
+        /// How the upstream is authenticated to.
+        AuthMode = "auth_mode",
+        /// The credential provider.
+        ProviderId = "provider_id",
+        /// The subject's account at the provider.
+        ConnectionId = "connection_id",
+        /// The HTTP status of the upstream.
+        UpstreamStatus = "upstream_status",
+        /// The class of the upstream's status.
+        ResultClass = "result_class",
+        /// True where a revocation cut the response.
+        RevocationInterrupted = "revocation_interrupted",
+        /// What kept the upstream from answering.
+        ErrorKind = "error_kind",
+        /// Who commanded.
+        Subject = "subject",
+        /// What was commanded.
+        Command = "command",
+        /// What of it was commanded.
+        Subcommand = "subcommand",
+        /// The key under which a command is carried out once.
+        IdempotencyKey = "idempotency_key",
+        /// What allowed a command.
+        AuthorizedBy = "authorized_by",
+        /// Which kind of secret was shown.
+        Credential = "credential",
+        /// To whom it was shown.
+        Actor = "actor",
+
+        /// The name of the refusal: several share a status.
+        Refusal = "refusal",
+        /// The zone that was asked for with another zone's secret.
+        RequestedZoneId = "requested_zone_id",
+        /// The mandate that was made, or is taken back.
+        MandateId = "mandate_id",
+        /// The mandate's class.
+        Use = "use",
+        /// The whole question that policy did not allow (README D33).
+        PolicyInput = "policy_input",
+        /// The scopes of the presented mandate.
+        PresentedScope = "presented_scope",
+        /// The resources of the presented mandate.
+        PresentedTargets = "presented_targets",
+        /// What the delegation lends.
+        DelegationScopes = "delegation_scopes",
+        /// From the request's head to the end of the call.
+        DurationMs = "duration_ms",
+        /// Bytes of the request body that went on to the upstream.
+        RequestBytes = "request_bytes",
+        /// What ended a call that did not run to its end (README D11).
+        EndedBy = "ended_by",
+        /// The application that a mandate to be taken back was issued to.
+        MandateApplicationId = "mandate_application_id",
+        /// How many records fell with the mandate's.
+        RevokedRecords = "revoked_records",
+        /// What is wrong with the ledger.
+        Problem = "problem",
+        /// In which chain.
+        Chain = "chain",
+        /// How much is wrong with it.
+        Findings = "findings",
+        /// At which place.
+        ChainSeq = "chain_seq",
+        /// With which event.
+        EventId = "event_id",
+        /// Its hash as it is stored.
+        Stored = "stored",
+        /// Its hash as it came once more.
+        Incoming = "incoming",
+    }
+}
+
+impl MetadataKey {
+    /// Whether the contract's table has it.
+    pub fn is_of_the_contract(self) -> bool {
+        self <= Self::Actor
     }
 }
 

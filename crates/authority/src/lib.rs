@@ -29,7 +29,7 @@ pub mod scope;
 pub mod session;
 pub mod time;
 
-pub use evidence::EvaluationStatus;
+pub use evidence::{EvaluationStatus, MetadataKey};
 pub use ids::*;
 pub use time::Timestamp;
 

@@ -14,7 +14,7 @@ use caracal_authority::{EventId, Timestamp, ZoneId};
 use caracal_crypto::ed25519::SigningKey;
 use caracal_crypto::hmac::HmacKey;
 use caracal_ledger::transparency::{Given, LogSigners, TransparencyLog, checkpoint, prove};
-use caracal_ledger::{Decision, EvaluationStatus, EventType, Evidence, Ledger};
+use caracal_ledger::{Decision, EvaluationStatus, EventType, Evidence, Ledger, MetadataKey};
 use caracal_store::transparency::{LogKeyRow, add_log_key, find_log_key};
 use caracal_store::{BoxFuture, SqliteOptions, Store, StoreError, SystemClock, evidence};
 use serde_json::{Value, json};
@@ -167,9 +167,9 @@ impl History {
             .under_policy(Some("set-1".parse()?), Some("version-1".parse()?), Some("00ff".repeat(16)))
             .determined_by("p1")
             .because("ok")
-            .attribute("application_id", "app-1")
-            .attribute("resource", "resource://notes")
-            .attribute("agent_session_id", "0198c0de-0000-7000-8000-000000000003"))
+            .attribute(MetadataKey::ApplicationId, "app-1")
+            .attribute(MetadataKey::Resource, "resource://notes")
+            .attribute(MetadataKey::AgentSessionId, "0198c0de-0000-7000-8000-000000000003"))
     }
 
     /// An id as services make them: the time, then what is as good as random, so that indices grow as theirs do.

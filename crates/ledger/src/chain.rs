@@ -197,7 +197,7 @@ pub(crate) fn separator_in<'a>(texts: impl IntoIterator<Item = (&'static str, &'
 mod tests {
     use super::*;
     use crate::event::{Decision, EventType, Evidence};
-    use caracal_authority::EvaluationStatus;
+    use caracal_authority::{EvaluationStatus, MetadataKey};
     use caracal_authority::{EventId, Timestamp};
 
     fn contract_key() -> ring::hmac::Key {
@@ -212,8 +212,8 @@ mod tests {
         Evidence::new(id, zone, EventType::TokenExchange, Decision::Allow, EvaluationStatus::Complete, at)
             .request("req-1")
             .determined_by("p1")
-            .attribute("requested_scopes", vec!["read"])
-            .attribute("resource", "resource://api")
+            .attribute(MetadataKey::RequestedScopes, vec!["read"])
+            .attribute(MetadataKey::Resource, "resource://api")
             .to_stored()
             .unwrap()
     }

@@ -2,9 +2,9 @@
 //! columns ([`StoredEvent`]), which is what the chain covers (contract: audit-and-streams.md §2).
 //!
 //! No event may hold a token, a secret, claims or a body (§2.3). Types keep secrets out rather than a filter: metadata
-//! takes only what turns into a JSON value, which a secret never does, under keys that are written in our source.
+//! takes only what turns into a JSON value, which a secret never does, under keys of one list.
 
-use caracal_authority::{EvaluationStatus, EventId, PolicySetId, PolicySetVersionId, Timestamp, ZoneId};
+use caracal_authority::{EvaluationStatus, EventId, MetadataKey, PolicySetId, PolicySetVersionId, Timestamp, ZoneId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -96,8 +96,8 @@ impl Decision {
     }
 }
 
-/// Attributes of an event (§2.3). Keys are written in our source, so no caller chooses them; values are what turns
-/// into JSON, which secrets do not.
+/// Attributes of an event (§2.3). Keys are of a list that is closed, so no caller chooses them; values are what turns into
+/// JSON, which secrets do not.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Metadata(Map<String, Value>);
 
@@ -109,14 +109,14 @@ impl Metadata {
 
     /// Sets one attribute, replacing an earlier one of that key.
     #[must_use]
-    pub fn with(mut self, key: &'static str, value: impl Into<Value>) -> Self {
+    pub fn with(mut self, key: MetadataKey, value: impl Into<Value>) -> Self {
         self.set(key, value);
         self
     }
 
     /// Sets one attribute if it is known.
     #[must_use]
-    pub fn with_known(self, key: &'static str, value: Option<impl Into<Value>>) -> Self {
+    pub fn with_known(self, key: MetadataKey, value: Option<impl Into<Value>>) -> Self {
         match value {
             Some(value) => self.with(key, value),
             None => self,
@@ -124,8 +124,8 @@ impl Metadata {
     }
 
     /// Sets one attribute in place.
-    pub fn set(&mut self, key: &'static str, value: impl Into<Value>) {
-        self.0.insert(key.to_owned(), value.into());
+    pub fn set(&mut self, key: MetadataKey, value: impl Into<Value>) {
+        self.0.insert(key.as_str().to_owned(), value.into());
     }
 
     /// These attributes, and those of `other`, which replace ones of the same key.
@@ -137,8 +137,8 @@ impl Metadata {
 
     /// Leaves one attribute out.
     #[must_use]
-    pub fn without(mut self, key: &str) -> Self {
-        self.0.remove(key);
+    pub fn without(mut self, key: MetadataKey) -> Self {
+        self.0.remove(key.as_str());
         self
     }
 
@@ -148,22 +148,22 @@ impl Metadata {
     }
 
     /// The attribute of that key.
-    pub fn get(&self, key: &str) -> Option<&Value> {
-        self.0.get(key)
+    pub fn get(&self, key: MetadataKey) -> Option<&Value> {
+        self.0.get(key.as_str())
     }
 }
 
 /// An event to be appended to the evidence chain of its zone.
 ///
 /// ```
-/// # use caracal_ledger::{Decision, EvaluationStatus, EventType, Evidence};
+/// # use caracal_ledger::{Decision, EvaluationStatus, EventType, Evidence, MetadataKey};
 /// # use caracal_authority::{EventId, Timestamp, ZoneId};
 /// # let (id, zone) = (EventId::parse("e-1").unwrap(), ZoneId::parse("z-1").unwrap());
 /// let complete = EvaluationStatus::Complete;
 /// let event = Evidence::new(id, zone, EventType::TokenExchange, Decision::Allow, complete, Timestamp::EPOCH)
 ///     .request("req-1")
 ///     .determined_by("p1")
-///     .attribute("resource", "resource://api");
+///     .attribute(MetadataKey::Resource, "resource://api");
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evidence {
@@ -266,7 +266,7 @@ impl Evidence {
 
     /// Sets one attribute.
     #[must_use]
-    pub fn attribute(mut self, key: &'static str, value: impl Into<Value>) -> Self {
+    pub fn attribute(mut self, key: MetadataKey, value: impl Into<Value>) -> Self {
         self.metadata.set(key, value);
         self
     }
@@ -397,17 +397,20 @@ mod tests {
         let stored = event()
             .determined_by("p2")
             .because("scope not granted")
-            .attribute("resource", "resource://api")
-            .attribute("env", "prod")
-            .attribute("latency_ms", 1.50)
+            .attribute(MetadataKey::Resource, "resource://api")
+            .attribute(MetadataKey::Env, "prod")
+            .attribute(MetadataKey::LatencyMs, 1.50)
             .with_metadata(
-                Metadata::new().with("bb", 1).with("a", json!({"y": 1, "x": [null]})).with_known("c", None::<u8>),
+                Metadata::new()
+                    .with(MetadataKey::Tier, 1)
+                    .with(MetadataKey::Env, json!({"y": 1, "x": [null]}))
+                    .with_known(MetadataKey::Use, None::<u8>),
             )
             .to_stored()
             .unwrap();
         assert_eq!(stored.determining_policies, r#"[{"policy": "p2"}]"#);
         assert_eq!(stored.diagnostics, r#"[{"reason": "scope not granted"}]"#);
-        assert_eq!(stored.metadata, r#"{"a": {"x": [null], "y": 1}, "bb": 1}"#);
+        assert_eq!(stored.metadata, r#"{"env": {"x": [null], "y": 1}, "tier": 1}"#);
     }
 
     #[test]
@@ -416,14 +419,14 @@ mod tests {
         event.event_type = EventType::Other("to\0ken\u{1f}_x".to_owned());
         event.decision = Decision::Other("al\0low\u{1f}".to_owned());
         event.diagnostics = vec![json!({"k\u{0}": "a\u{0}b", "s": "\u{1f}"})];
-        let stored = event.attribute("k", "C:\\u0000").to_stored().unwrap();
+        let stored = event.attribute(MetadataKey::Env, "C:\\u0000").to_stored().unwrap();
         for (name, text) in stored.texts() {
             assert!(!text.contains(['\0', '\u{1f}']), "{name}: {text:?}");
         }
         assert_eq!(stored.request_id, "req-1");
         assert_eq!(stored.event_type, "token_x");
         assert_eq!(stored.diagnostics, r#"[{"k": "ab", "s": "\u001f"}]"#);
-        assert_eq!(stored.metadata, r#"{"k": "C:\\u0000"}"#);
+        assert_eq!(stored.metadata, r#"{"env": "C:\\u0000"}"#);
     }
 
     #[test]

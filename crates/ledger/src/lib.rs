@@ -43,7 +43,7 @@ mod waiting;
 
 pub use admin_chain::{AdminRecord, StoredAdminRecord};
 pub use append::Ledger;
-pub use caracal_authority::EvaluationStatus;
+pub use caracal_authority::{EvaluationStatus, MetadataKey};
 pub use chain::{Chain, ChainKey, ChainLink, ChainRecord, Head, StoredRow, next_link};
 pub use denials::AnonymousDenials;
 pub use event::{Decision, EventType, Evidence, Metadata, StoredEvent};

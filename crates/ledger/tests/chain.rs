@@ -8,7 +8,8 @@ use caracal_authority::{EventId, PolicySetId, PolicySetVersionId, Timestamp, Zon
 use caracal_ledger::verify::{MAX_FINDINGS, chains_to_verify, holds_recorded};
 use caracal_ledger::{
     AdminRecord, AdminVerifier, Chain, ChainKey, ChainRecord, ChainReport, Decision, EvaluationStatus, EventType,
-    Evidence, Head, LedgerReport, Problem, StoredAdminRecord, StoredEvent, StoredRow, ZoneVerifier, next_link,
+    Evidence, Head, LedgerReport, MetadataKey, Problem, StoredAdminRecord, StoredEvent, StoredRow, ZoneVerifier,
+    next_link,
 };
 use proptest::prelude::*;
 use ring::hmac;
@@ -36,7 +37,7 @@ fn event(number: usize) -> StoredEvent {
         )
         .determined_by("p1")
         .because("ok")
-        .attribute("resource", "resource://api")
+        .attribute(MetadataKey::Resource, "resource://api")
         .to_stored()
         .unwrap()
 }

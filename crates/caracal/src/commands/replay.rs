@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use caracal_admin::recorded_question;
 use caracal_authority::{PolicySetVersionId, Timestamp, ZoneId};
-use caracal_ledger::{EvaluationStatus, instant};
+use caracal_ledger::{EvaluationStatus, MetadataKey, instant};
 use caracal_policy::{Budget, Bundle, Document, Evaluators, Input, decide, decide_evaluated};
 use caracal_store::evidence::{self, EvidenceFilter, EvidenceRow};
 use caracal_store::{
@@ -208,16 +208,20 @@ impl Asked {
             return;
         }
         let metadata: Value = serde_json::from_str(&row.metadata).unwrap_or_default();
-        let text = |name: &str| metadata.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let who = if text("application_id").is_empty() { text("workload_id") } else { text("application_id") };
+        let text = |key: MetadataKey| metadata.get(key.as_str()).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let who = if text(MetadataKey::ApplicationId).is_empty() {
+            text(MetadataKey::WorkloadId)
+        } else {
+            text(MetadataKey::ApplicationId)
+        };
         report.examples.push(Example {
             change,
             event_id: row.id.clone(),
             request_id: row.request_id.clone(),
             occurred_at: Timestamp::from_micros(row.occurred_at),
             application_id: who,
-            resource: text("resource"),
-            requested_scopes: metadata.get("requested_scopes").cloned().unwrap_or_else(|| json!([])),
+            resource: text(MetadataKey::Resource),
+            requested_scopes: metadata.get(MetadataKey::RequestedScopes.as_str()).cloned().unwrap_or_else(|| json!([])),
             reason: now.reason,
         });
     }

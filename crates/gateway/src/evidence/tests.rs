@@ -115,7 +115,7 @@ mod t06_evidence {
         let waiting = log.lock();
         let kind = |event: &Draft| {
             let text = |key| event.metadata.get(key).map(ToString::to_string);
-            (event.evaluation_status.as_str(), text("error_kind"), text("gateway_status"))
+            (event.evaluation_status.as_str(), text(Key::ErrorKind), text(Key::GatewayStatus))
         };
         let some = |text: &str| Some(text.to_owned());
         assert_eq!(

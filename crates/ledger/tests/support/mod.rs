@@ -9,7 +9,7 @@ use caracal_authority::{EventId, Timestamp, ZoneId};
 use caracal_crypto::hmac::HmacKey;
 use caracal_ledger::{
     AdminRecord, Chain, ChainKey, Decision, EvaluationStatus, EventType, Evidence, Head, HeadsObserver, Ledger,
-    LedgerReport, Problem, read_heads, verify_store,
+    LedgerReport, MetadataKey, Problem, read_heads, verify_store,
 };
 use caracal_store::{DeploymentRead, Store, StoreError, SystemClock, conformance, inspect, used_mandates};
 use caracal_testkit::{Database, Place};
@@ -47,7 +47,7 @@ pub(crate) fn event(zone: &ZoneId, id: &str) -> Evidence {
     .under_policy(Some("set-1".parse().unwrap()), Some("version-1".parse().unwrap()), Some("00ff".to_owned()))
     .determined_by("p1")
     .because("ok")
-    .attribute("resource", "resource://api")
+    .attribute(MetadataKey::Resource, "resource://api")
 }
 
 pub(crate) fn change(zone: Option<&ZoneId>, id: &str) -> AdminRecord {

@@ -20,7 +20,7 @@ use caracal_authority::record::{RecordFacts, check_live};
 use caracal_authority::{AuthorityRecordId, OutboxId};
 use caracal_crypto::chance::{self, ChanceUnavailable};
 use caracal_http::RequestId;
-use caracal_ledger::{Decision, EvaluationStatus, EventType, Evidence, Ledger, Metadata};
+use caracal_ledger::{Decision, EvaluationStatus, EventType, Evidence, Ledger, Metadata, MetadataKey as Key};
 use caracal_store::applications::Application;
 use caracal_store::{StoreError, ZoneWrite, outbox, records};
 use http::{Request, StatusCode};
@@ -137,7 +137,7 @@ impl Revocation {
             outbox::add(tx, message, REVOKE_TOPIC, &format!("record_revoke:{record}"), fields).await?;
         }
         let mut event = self.event(tx, &caller, Decision::Allow, EvaluationStatus::Complete)?;
-        event.metadata.set("revoked_records", fallen.len());
+        event.metadata.set(Key::RevokedRecords, fallen.len());
         self.ledger.record(tx, &[event]).await?;
         Ok(true)
     }
@@ -158,16 +158,16 @@ impl Revocation {
         let kind = EventType::Other(EVENT.to_owned());
         let event = Evidence::new(event_id(tx.now())?, tx.zone().clone(), kind, decision, status, tx.now());
         let metadata = Metadata::new()
-            .with("application_id", caller.id.as_str())
-            .with("application_name", caller.name.as_str())
-            .with("application_registration_method", caller.registration_method.as_str())
-            .with("authority_record_id", self.record.as_str())
-            .with("mandate_id", self.claims.jti.as_str())
-            .with("mandate_application_id", self.claims.client.as_str())
-            .with("use", self.claims.r#use.as_str())
-            .with("subject_kind", self.claims.kind.as_str())
-            .with_known("agent_session_id", self.claims.session.as_ref().map(|id| id.as_str()))
-            .with_known("delegation_edge_id", self.claims.delegation.as_ref().map(|id| id.as_str()));
+            .with(Key::ApplicationId, caller.id.as_str())
+            .with(Key::ApplicationName, caller.name.as_str())
+            .with(Key::ApplicationRegistrationMethod, caller.registration_method.as_str())
+            .with(Key::AuthorityRecordId, self.record.as_str())
+            .with(Key::MandateId, self.claims.jti.as_str())
+            .with(Key::MandateApplicationId, self.claims.client.as_str())
+            .with(Key::Use, self.claims.r#use.as_str())
+            .with(Key::SubjectKind, self.claims.kind.as_str())
+            .with_known(Key::AgentSessionId, self.claims.session.as_ref().map(|id| id.as_str()))
+            .with_known(Key::DelegationEdgeId, self.claims.delegation.as_ref().map(|id| id.as_str()));
         Ok(event.request(self.request_id.as_str()).with_metadata(metadata))
     }
 }
