@@ -66,6 +66,10 @@ words! {
         ControlInvoke = "control.invoke",
         /// A secret was shown to an operator.
         CredentialRevealed = "credential_revealed",
+        /// An application took back a mandate, or tried to take back another's. Not of the contract.
+        MandateRevoked = "mandate_revoked",
+        /// Somebody decided a hold that was not theirs to decide. Not of the contract.
+        StepUpRefused = "step_up_refused",
         /// The ledger itself is not as it was written, or somebody tried to write it anew. Not of the contract.
         LedgerIncident = "ledger_incident",
     }

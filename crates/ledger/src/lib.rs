@@ -34,6 +34,7 @@ mod heads_observer;
 mod hex;
 mod holds;
 mod marks;
+mod metadata;
 pub mod report;
 pub mod spool;
 mod stored;

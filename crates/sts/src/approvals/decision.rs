@@ -285,7 +285,7 @@ impl Sts {
         claims: &Claims,
         why: NotTheirs,
     ) -> Result<(), NotDecided> {
-        let kind = EventType::Other("step_up_refused".to_owned());
+        let kind = EventType::StepUpRefused;
         let event = event(judging, kind, Decision::Deny, EvaluationStatus::ApproverRefused)?;
         let event = event.with_metadata(of_subject(&judging.hold, claims).with(MetadataKey::Refusal, why.name()));
         let done = self.store.commit(zone, (self.ledger.clone(), event), |tx, (ledger, event)| {

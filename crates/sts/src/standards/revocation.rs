@@ -36,7 +36,6 @@ use crate::{ExchangeError, Sts};
 const REVOKE_TOPIC: &str = "caracal.sessions.revoke";
 /// `reason` of the record and of the message.
 const REASON: &str = "client_revoked";
-const EVENT: &str = "mandate_revoked";
 
 pub(crate) async fn revoke(
     State(sts): State<Arc<Sts>>,
@@ -155,7 +154,7 @@ impl Revocation {
         decision: Decision,
         status: EvaluationStatus,
     ) -> Result<Evidence, ChanceUnavailable> {
-        let kind = EventType::Other(EVENT.to_owned());
+        let kind = EventType::MandateRevoked;
         let event = Evidence::new(event_id(tx.now())?, tx.zone().clone(), kind, decision, status, tx.now());
         let metadata = Metadata::new()
             .with(Key::ApplicationId, caller.id.as_str())

@@ -286,17 +286,21 @@ const NEVER: &[EvaluationStatus] = &[EvaluationStatus::TimeUnavailable, Evaluati
 
 /// Words of the contract that nothing leaves, by name: Control is not there yet.
 const NOT_YET: &[&str] = &["control.invoke"];
-/// Not of the contract; the audit service's own tests show it.
-const BEYOND: &[&str] = &["ledger_incident"];
+/// Not of the contract; the audit service's own tests, `standards::revocation` and `approval_decisions` show them.
+const BEYOND: &[&str] = &["ledger_incident", "mandate_revoked", "step_up_refused"];
 
-/// The text of a test, through the beginning of the next function.
-fn text_of(test: &str) -> String {
+/// The text of a test.
+pub(crate) fn text_of(test: &str) -> String {
     let (place, function) = test.rsplit_once("::").unwrap();
     let below = Path::new(env!("CARGO_MANIFEST_DIR"));
     let file = if place.contains('/') { below.join("..").join(place) } else { below.join("tests/sts").join(place) };
     let text = fs::read_to_string(file.with_extension("rs")).unwrap();
-    let (_, after) = text.split_once(&format!("fn {function}(")).unwrap_or_else(|| panic!("there is no test {test}"));
-    after.split("\n    async fn ").next().unwrap().to_owned()
+    let (before, after) =
+        text.split_once(&format!("fn {function}(")).unwrap_or_else(|| panic!("there is no test {test}"));
+    // It ends at the brace that stands below its beginning.
+    let beginning = before.lines().last().unwrap();
+    let indent = " ".repeat(beginning.len() - beginning.trim_start().len());
+    after.split(&format!("\n{indent}}}")).next().unwrap().to_owned()
 }
 
 #[test]
