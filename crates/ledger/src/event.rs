@@ -466,6 +466,14 @@ mod tests {
         for event_type in EventType::ALL {
             assert!(types.contains(event_type.as_str()), "{event_type:?}");
         }
+        let statuses: Vec<&str> = EvaluationStatus::ALL.iter().map(|status| status.as_str()).collect();
+        assert_eq!(schema["properties"]["evaluation_status"]["examples"], json!(statuses));
+        let described = schema["properties"]["metadata_json"]["properties"].as_object().unwrap();
+        let mut keys: Vec<&str> = described.keys().map(String::as_str).collect();
+        keys.sort_unstable();
+        let mut listed: Vec<&str> = MetadataKey::ALL.iter().map(|key| key.as_str()).collect();
+        listed.sort_unstable();
+        assert_eq!(keys, listed);
         let stored = event().to_stored().unwrap();
         let mut names: Vec<&str> = stored.texts().iter().map(|(name, _)| *name).collect();
         names.push("occurred_at");

@@ -230,7 +230,7 @@ async fn t12_foothold_no_request_id_a_caller_may_choose_keeps_its_request_from_b
 async fn t05_secrets_metadata_is_redacted_at_any_depth_wherever_it_is_shown() {
     let world = World::new().await;
     let zone = world.zone("Ops").await;
-    let inner = json!({"Authorization": "sk-seen", "list": [{"api_key": "sk-seen"}, {"COOKIE": ["sk-seen"]}], "n": 1});
+    let inner = json!({"Authorization": "sk-seen", "list": [{"api_key": "sk-seen"}, {"COOKIE": ["sk-seen"]}, {"Set-Cookie": "sk-seen"}], "n": 1});
     // What a client wrote where nobody expects a secret.
     let quoted = "called https://h/p?api_key=sk-seen&n=1 with Bearer sk-seen-0123456789";
     let mut denied = event(&zone, "e-1", NOON)
@@ -253,8 +253,7 @@ async fn t05_secrets_metadata_is_redacted_at_any_depth_wherever_it_is_shown() {
         assert!(!shown.text.contains("sk-seen") && shown.text.contains("resource://n"), "{path}: {}", shown.text);
     }
     let shown = world.get(&path).await.is(200)["items"][0]["metadata_json"].clone();
-    let expected =
-        json!({"Authorization": "[redacted]", "list": [{"api_key": "[redacted]"}, {"COOKIE": "[redacted]"}], "n": 1});
+    let expected = json!({"Authorization": "[redacted]", "list": [{"api_key": "[redacted]"}, {"COOKIE": "[redacted]"}, {"Set-Cookie": "[redacted]"}], "n": 1});
     assert_eq!((&shown["reason"], &shown["env"]["token"]), (&expected, &json!("[redacted]")));
     world.get(&format!("{path}?fields=metadata_json")).await.is_refused(400, "invalid_fields");
 }
