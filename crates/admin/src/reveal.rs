@@ -3,7 +3,7 @@
 
 use caracal_authority::{EventId, Timestamp, ZoneId};
 use caracal_crypto::{Secret, SecretText};
-use caracal_ledger::{Decision, EventType, Evidence, Ledger, Metadata};
+use caracal_ledger::{Decision, EvaluationStatus, EventType, Evidence, Ledger, Metadata};
 use caracal_store::{Snapshot, StoreError};
 use http::StatusCode;
 
@@ -43,7 +43,7 @@ impl Reveal<'_> {
             self.zone.clone(),
             EventType::CredentialRevealed,
             Decision::Allow,
-            "complete",
+            EvaluationStatus::Complete,
             self.now,
         );
         let event = event.request(self.request_id).with_metadata(self.metadata);

@@ -7,7 +7,9 @@ use std::sync::{Mutex, PoisonError};
 use caracal_authority::{EventId, Timestamp, ZoneId};
 use caracal_crypto::chance;
 use caracal_crypto::hmac::sha256_hex;
-use caracal_ledger::{AdminRecord, Chain, Decision, EventType, Evidence, Finding, Ledger, Metadata};
+use caracal_ledger::{
+    AdminRecord, Chain, Decision, EvaluationStatus, EventType, Evidence, Finding, Ledger, Metadata, MetadataKey as Key,
+};
 use caracal_store::{Store, StoreError, evidence};
 use serde_json::Value;
 
@@ -32,11 +34,11 @@ impl Incident {
             identity: format!("{chain}: {finding}"),
             reason: name.clone(),
             metadata: Metadata::new()
-                .with("problem", name)
-                .with("chain", chain.kind())
-                .with("findings", total)
-                .with_known("chain_seq", finding.chain_seq)
-                .with_known("event_id", event),
+                .with(Key::Problem, name)
+                .with(Key::Chain, chain.kind())
+                .with(Key::Findings, total)
+                .with_known(Key::ChainSeq, finding.chain_seq)
+                .with_known(Key::EventId, event),
         }
     }
 
@@ -46,10 +48,10 @@ impl Incident {
             identity: format!("replay {event} {incoming}"),
             reason: "content_mismatch_on_replay".to_owned(),
             metadata: Metadata::new()
-                .with("problem", "content_mismatch_on_replay")
-                .with("event_id", event.chars().take(SHOWN).collect::<String>())
-                .with("stored", stored)
-                .with("incoming", incoming),
+                .with(Key::Problem, "content_mismatch_on_replay")
+                .with(Key::EventId, event.chars().take(SHOWN).collect::<String>())
+                .with(Key::Stored, stored)
+                .with(Key::Incoming, incoming),
         }
     }
 
@@ -79,7 +81,8 @@ async fn raise_in(store: &Store, ledger: &Ledger, zone: &ZoneId, incident: &Inci
     let now = store.now();
     let request = incident.request_id();
     let id = EventId::parse(&fresh(now)?).map_err(|error| StoreError::Statement { reason: error.to_string() })?;
-    let event = Evidence::new(id, zone.clone(), EventType::LedgerIncident, Decision::Deny, "anomaly", now);
+    let event =
+        Evidence::new(id, zone.clone(), EventType::LedgerIncident, Decision::Deny, EvaluationStatus::Anomaly, now);
     let event = event.request(request).because(incident.reason.clone()).with_metadata(incident.metadata.clone());
     store
         .commit(zone, (ledger.clone(), event), |tx, (ledger, event)| {

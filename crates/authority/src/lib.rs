@@ -6,7 +6,7 @@
 //! operation floor, [`session`] and [`record`] for who is live, [`lease`] for who goes on running a
 //! service, [`approval`] for what a human has to agree to and who
 //! may, [`control`] for keys to the Control endpoint, [`federation`] for users from outside, [`mandate`] for what is signed
-//! in the end.
+//! in the end, [`evidence`] for the words it is recorded in.
 //!
 //! What has been checked is a type that only its check can make: a live record or session, a walked lineage, a
 //! narrowed edge, a fixed lifetime, granted scopes, a grant. What is unknown denies.
@@ -14,6 +14,7 @@
 pub mod approval;
 pub mod control;
 pub mod delegation;
+pub mod evidence;
 pub mod exchange;
 pub mod federation;
 pub mod ids;
@@ -28,6 +29,7 @@ pub mod scope;
 pub mod session;
 pub mod time;
 
+pub use evidence::{EvaluationStatus, MetadataKey};
 pub use ids::*;
 pub use time::Timestamp;
 

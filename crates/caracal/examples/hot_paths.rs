@@ -7,7 +7,7 @@ use std::hint::black_box;
 use caracal_authority::Timestamp;
 use caracal_crypto::hmac::HmacKey;
 use caracal_crypto::jws::{SigningKey, UnverifiedToken};
-use caracal_ledger::{ChainKey, Decision, EventType, Evidence, next_link};
+use caracal_ledger::{ChainKey, Decision, EvaluationStatus, EventType, Evidence, MetadataKey, next_link};
 use caracal_policy::{Bundle, Document, Input, decide};
 use serde_json::{Map, Value, json};
 
@@ -83,16 +83,16 @@ fn append(times: u32) -> Done {
             "zone-1".parse()?,
             EventType::TokenExchange,
             Decision::Allow,
-            "complete",
+            EvaluationStatus::Complete,
             Timestamp::EPOCH,
         )
         .request("0198c0de-0000-7000-8000-000000000002")
         .under_policy(Some("set-1".parse()?), Some("version-1".parse()?), Some("00ff".repeat(16)))
         .determined_by("p1")
         .because("ok")
-        .attribute("application_id", "app-1")
-        .attribute("resource", "resource://notes")
-        .attribute("agent_session_id", "0198c0de-0000-7000-8000-000000000003");
+        .attribute(MetadataKey::ApplicationId, "app-1")
+        .attribute(MetadataKey::Resource, "resource://notes")
+        .attribute(MetadataKey::AgentSessionId, "0198c0de-0000-7000-8000-000000000003");
         let stored = black_box(event).to_stored()?;
         let link = next_link(Some(&key as &dyn ChainKey), head.as_ref(), &stored);
         head = Some(black_box(link).head());

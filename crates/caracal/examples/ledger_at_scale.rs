@@ -14,7 +14,7 @@ use caracal_authority::{EventId, Timestamp, ZoneId};
 use caracal_crypto::ed25519::SigningKey;
 use caracal_crypto::hmac::HmacKey;
 use caracal_ledger::transparency::{Given, LogSigners, TransparencyLog, checkpoint, prove};
-use caracal_ledger::{Decision, EventType, Evidence, Ledger};
+use caracal_ledger::{Decision, EvaluationStatus, EventType, Evidence, Ledger, MetadataKey};
 use caracal_store::transparency::{LogKeyRow, add_log_key, find_log_key};
 use caracal_store::{BoxFuture, SqliteOptions, Store, StoreError, SystemClock, evidence};
 use serde_json::{Value, json};
@@ -154,15 +154,22 @@ impl History {
     fn event(&self, number: u64) -> Done<Evidence> {
         let at = self.start.plus(Duration::from_millis(number));
         let id = EventId::parse(&self.id(number, 1))?;
-        let event = Evidence::new(id, self.zone.clone(), EventType::TokenExchange, Decision::Allow, "complete", at);
+        let event = Evidence::new(
+            id,
+            self.zone.clone(),
+            EventType::TokenExchange,
+            Decision::Allow,
+            EvaluationStatus::Complete,
+            at,
+        );
         Ok(event
             .request(self.id(number, 2))
             .under_policy(Some("set-1".parse()?), Some("version-1".parse()?), Some("00ff".repeat(16)))
             .determined_by("p1")
             .because("ok")
-            .attribute("application_id", "app-1")
-            .attribute("resource", "resource://notes")
-            .attribute("agent_session_id", "0198c0de-0000-7000-8000-000000000003"))
+            .attribute(MetadataKey::ApplicationId, "app-1")
+            .attribute(MetadataKey::Resource, "resource://notes")
+            .attribute(MetadataKey::AgentSessionId, "0198c0de-0000-7000-8000-000000000003"))
     }
 
     /// An id as services make them: the time, then what is as good as random, so that indices grow as theirs do.

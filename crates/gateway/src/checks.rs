@@ -171,7 +171,10 @@ fn record(gateway: &Gateway, caller: &Caller, refusal: &Refusal) {
     match refusal {
         Refusal::Replayed => gateway.evidence.replayed(caller),
         Refusal::Exchange(ExchangeRefusal { kind: RefusalKind::Denied, .. }) => {}
-        other => gateway.evidence.denied(caller, other.status(), other.reason(), other.description()),
+        other => match other.evaluation_status() {
+            Some(status) => gateway.evidence.denied(caller, other.status(), status, other.description()),
+            None => gateway.evidence.anonymous_denial(other.reason()),
+        },
     }
 }
 

@@ -22,7 +22,9 @@ use caracal_authority::{ApplicationId, EventId, MandateId, Timestamp, ZoneId};
 use caracal_crypto::chance;
 use caracal_http::RequestId;
 use caracal_http::limits::FixedWindow;
-use caracal_ledger::{AnonymousDenials, Decision, EventType, Evidence, Ledger, Metadata, Spool};
+use caracal_ledger::{
+    AnonymousDenials, Decision, EvaluationStatus, EventType, Evidence, Ledger, Metadata, MetadataKey as Key, Spool,
+};
 use caracal_store::{Store, StoreError};
 use futures_util::future::join_all;
 use http::StatusCode;
@@ -70,14 +72,14 @@ pub(crate) struct Caller {
 impl Caller {
     fn metadata(&self, status: StatusCode, latency: Duration, response_bytes: u64) -> Metadata {
         Metadata::new()
-            .with("application_id", self.client.as_str())
-            .with("resource", self.resource.as_str())
-            .with("subject_fingerprint", self.fingerprint.as_str())
-            .with("method", self.method.as_str())
-            .with("gateway_status", status.as_u16())
-            .with("latency_ms", u64::try_from(latency.as_millis()).unwrap_or(u64::MAX))
-            .with("response_bytes", response_bytes)
-            .with_known("subject_kind", self.subject_kind)
+            .with(Key::ApplicationId, self.client.as_str())
+            .with(Key::Resource, self.resource.as_str())
+            .with(Key::SubjectFingerprint, self.fingerprint.as_str())
+            .with(Key::Method, self.method.as_str())
+            .with(Key::GatewayStatus, status.as_u16())
+            .with(Key::LatencyMs, u64::try_from(latency.as_millis()).unwrap_or(u64::MAX))
+            .with(Key::ResponseBytes, response_bytes)
+            .with_known(Key::SubjectKind, self.subject_kind)
     }
 }
 
@@ -86,7 +88,7 @@ struct Draft {
     zone: ZoneId,
     event_type: EventType,
     decision: Decision,
-    evaluation_status: &'static str,
+    evaluation_status: EvaluationStatus,
     request_id: RequestId,
     reason: Option<String>,
     metadata: Metadata,
@@ -198,9 +200,9 @@ impl EvidenceLog {
     }
 
     /// Records that a verified caller was refused before dispatch.
-    pub(crate) fn denied(&self, caller: &Caller, status: StatusCode, reason: &'static str, description: &str) {
+    pub(crate) fn denied(&self, caller: &Caller, status: StatusCode, reason: EvaluationStatus, description: &str) {
         let now = self.store.now();
-        if !self.may_record(caller, reason, DENIALS_PER_MANDATE, now) {
+        if !self.may_record(caller, reason.as_str(), DENIALS_PER_MANDATE, now) {
             return;
         }
         self.push(Draft {
@@ -222,16 +224,16 @@ impl EvidenceLog {
             return;
         }
         let metadata = Metadata::new()
-            .with("jti", caller.jti.as_str())
-            .with("resource", caller.resource.as_str())
-            .with("client_id", caller.client.as_str())
-            .with("subject_fp", caller.fingerprint.as_str())
-            .with("request_id", caller.request_id.as_str());
+            .with(Key::Jti, caller.jti.as_str())
+            .with(Key::Resource, caller.resource.as_str())
+            .with(Key::ClientId, caller.client.as_str())
+            .with(Key::SubjectFp, caller.fingerprint.as_str())
+            .with(Key::RequestId, caller.request_id.as_str());
         self.push(Draft {
             zone: caller.zone.clone(),
             event_type: EventType::ReplayDetected,
             decision: Decision::Deny,
-            evaluation_status: "anomaly",
+            evaluation_status: EvaluationStatus::Anomaly,
             request_id: caller.request_id.clone(),
             reason: None,
             metadata,
@@ -491,7 +493,7 @@ pub(crate) struct Attempt {
 
 struct Call {
     caller: Caller,
-    details: Vec<(&'static str, Value)>,
+    details: Vec<(Key, Value)>,
     latency: Duration,
     response_bytes: u64,
     /// When the request's head had been read.
@@ -526,7 +528,7 @@ impl Attempt {
     }
 
     /// Adds what becomes known on the way; empty text is left out.
-    pub(crate) fn note(&mut self, key: &'static str, value: &str) {
+    pub(crate) fn note(&mut self, key: Key, value: &str) {
         if let Some(call) = self.call.as_mut().filter(|_| !value.is_empty()) {
             call.details.push((key, Value::from(value)));
         }
@@ -542,7 +544,7 @@ impl Attempt {
 
     /// What ended it.
     pub(crate) fn ended_by(&mut self, what: EndedBy) {
-        self.note("ended_by", what.name());
+        self.note(Key::EndedBy, what.name());
     }
 
     /// The upstream's response head arrived, `latency` after dispatch.
@@ -550,8 +552,8 @@ impl Attempt {
         if let Some(call) = &mut self.call {
             call.upstream_status = Some(status);
             call.latency = latency;
-            call.details.push(("upstream_status", Value::from(status.as_u16())));
-            call.details.push(("result_class", Value::from(result_class(status))));
+            call.details.push((Key::UpstreamStatus, Value::from(status.as_u16())));
+            call.details.push((Key::ResultClass, Value::from(result_class(status))));
         }
     }
 
@@ -565,7 +567,7 @@ impl Attempt {
     /// The same for bytes that the caller sent behind its request, once it is known how many.
     pub(crate) fn received(&mut self, bytes: u64) {
         if let Some(call) = &mut self.call {
-            call.details.push(("request_bytes", Value::from(bytes)));
+            call.details.push((Key::RequestBytes, Value::from(bytes)));
             call.upload = None;
         }
     }
@@ -574,7 +576,7 @@ impl Attempt {
     pub(crate) fn interrupted(&mut self) {
         self.ended_by(EndedBy::Revocation);
         if let Some(call) = &mut self.call {
-            call.details.push(("revocation_interrupted", Value::from(true)));
+            call.details.push((Key::RevocationInterrupted, Value::from(true)));
         }
         self.end(Outcome::Executed);
     }
@@ -585,28 +587,32 @@ impl Attempt {
         let Call { caller, mut details, latency, response_bytes, began, upload, upstream_status } = call;
         let duration = began.elapsed();
         self.log.metrics.ended(duration, upstream_status.map(|_| latency));
-        details.push(("duration_ms", Value::from(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))));
+        details.push((Key::DurationMs, Value::from(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))));
         if let Some(upload) = upload {
-            details.push(("request_bytes", Value::from(upload.passed())));
+            details.push((Key::RequestBytes, Value::from(upload.passed())));
         }
         if outcome != Outcome::Executed {
             self.log.metrics.upstream_errors.up();
         }
         let upstream_status = upstream_status.unwrap_or(StatusCode::BAD_GATEWAY);
         let (evaluation_status, error_kind, status) = match &outcome {
-            Outcome::Executed => ("executed", None, upstream_status),
-            Outcome::CopyFailed => ("upstream_error", Some("response_copy_failed"), upstream_status),
-            Outcome::Transport(status) => ("upstream_error", Some("transport_error"), *status),
+            Outcome::Executed => (EvaluationStatus::Executed, None, upstream_status),
+            Outcome::CopyFailed => (EvaluationStatus::UpstreamError, Some("response_copy_failed"), upstream_status),
+            Outcome::Transport(status) => (EvaluationStatus::UpstreamError, Some("transport_error"), *status),
             Outcome::NotAddressable(_) => {
-                ("upstream_rejected", Some("upstream_not_addressable"), StatusCode::BAD_GATEWAY)
+                (EvaluationStatus::UpstreamRejected, Some("upstream_not_addressable"), StatusCode::BAD_GATEWAY)
             }
             Outcome::HostNotAllowed => {
-                ("upstream_rejected", Some("provider_host_not_allowed"), StatusCode::BAD_GATEWAY)
+                (EvaluationStatus::UpstreamRejected, Some("provider_host_not_allowed"), StatusCode::BAD_GATEWAY)
             }
-            Outcome::BuildFailed => ("build_failed", Some("request_build_failed"), StatusCode::BAD_REQUEST),
-            Outcome::RevokedBeforeDispatch => ("upstream_rejected", Some("session_revoked"), StatusCode::UNAUTHORIZED),
+            Outcome::BuildFailed => {
+                (EvaluationStatus::BuildFailed, Some("request_build_failed"), StatusCode::BAD_REQUEST)
+            }
+            Outcome::RevokedBeforeDispatch => {
+                (EvaluationStatus::UpstreamRejected, Some("session_revoked"), StatusCode::UNAUTHORIZED)
+            }
         };
-        let mut metadata = caller.metadata(status, latency, response_bytes).with_known("error_kind", error_kind);
+        let mut metadata = caller.metadata(status, latency, response_bytes).with_known(Key::ErrorKind, error_kind);
         details.into_iter().for_each(|(key, value)| metadata.set(key, value));
         let Caller { zone, request_id, .. } = caller;
         self.log.push(Draft {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use caracal_http::{Problem, Profile, RequestId};
+use caracal_ledger::EvaluationStatus;
 use http::header::{CACHE_CONTROL, CONNECTION, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
@@ -55,6 +56,14 @@ pub(crate) enum Refusal {
     // After dispatch.
     CallerGone,
     MalformedBody,
+}
+
+/// What a refusal is called.
+enum Word {
+    /// In the event of a verified caller, which is refused before dispatch.
+    Recorded(EvaluationStatus),
+    /// In counts and spans only: its caller proved nothing yet, another event says it, or there is no room for one.
+    Counted(&'static str),
 }
 
 /// What the caller sees of a refusal.
@@ -133,43 +142,61 @@ impl Refusal {
         if description.is_empty() { code } else { description }
     }
 
-    /// The name of the reason in evidence and in the count of anonymous denials.
-    pub(crate) fn reason(&self) -> &'static str {
+    /// What it is called where it is noted.
+    fn word(&self) -> Word {
+        use EvaluationStatus as E;
+        use Word::{Counted, Recorded};
         match self {
-            Self::MissingBearer => "missing_bearer_token",
-            Self::BearerTooLarge => "bearer_too_large",
-            Self::MalformedBearer => "malformed_bearer_token",
-            Self::Expiring => "bearer_expiring",
-            Self::ClientIdHeader => "client_id_header",
-            Self::MissingRouting => "missing_routing_headers",
-            Self::MissingZone => "missing_token_zone",
-            Self::MissingClient => "missing_token_client",
-            Self::UnsafePath => "path_traversal",
-            Self::BadSignature => "bad_signature",
-            Self::Replayed => "replay_detected",
-            Self::Revoked => "session_revoked",
-            Self::BodyTooLarge => "request_too_large",
+            Self::MissingBearer => Counted("missing_bearer_token"),
+            Self::BearerTooLarge => Counted("bearer_too_large"),
+            Self::MalformedBearer => Counted("malformed_bearer_token"),
+            Self::Expiring => Counted("bearer_expiring"),
+            Self::ClientIdHeader => Counted("client_id_header"),
+            Self::MissingRouting => Counted("missing_routing_headers"),
+            Self::MissingZone => Counted("missing_token_zone"),
+            Self::MissingClient => Counted("missing_token_client"),
+            Self::UnsafePath => Counted("path_traversal"),
+            Self::BadSignature => Counted("bad_signature"),
+            Self::Replayed => Counted("replay_detected"),
+            Self::Revoked => Recorded(E::SessionRevoked),
+            Self::BodyTooLarge => Recorded(E::RequestTooLarge),
             Self::Exchange(refusal) => match refusal.kind {
-                RefusalKind::Denied => "exchange_denied",
-                RefusalKind::Replayed => "replay_detected",
-                RefusalKind::Unavailable => "sts_unavailable",
-                RefusalKind::Unknown if refusal.status == StatusCode::GATEWAY_TIMEOUT => "sts_timeout",
-                RefusalKind::Unknown => "sts_outcome_unknown",
+                RefusalKind::Denied => Counted("exchange_denied"),
+                RefusalKind::Replayed => Counted("replay_detected"),
+                RefusalKind::Unavailable => Recorded(E::StsUnavailable),
+                RefusalKind::Unknown if refusal.status == StatusCode::GATEWAY_TIMEOUT => Recorded(E::StsTimeout),
+                RefusalKind::Unknown => Recorded(E::StsOutcomeUnknown),
             },
-            Self::NoUpstream => "upstream_not_configured",
-            Self::RevocationStale => "revocation_state_unavailable",
-            Self::KeysUnavailable => "signing_keys_unavailable",
-            Self::EvidenceUnavailable => "evidence_unavailable",
-            Self::Overloaded => "overloaded",
-            Self::CircuitOpen { .. } => "sts_circuit_open",
-            Self::NotAddressable => "upstream_not_addressable",
-            Self::HostNotAllowed => "provider_host_not_allowed",
-            Self::BuildFailed => "request_build_failed",
-            Self::UpstreamBusy { .. } => "upstream_busy",
-            Self::UpstreamTimeout => "upstream_timeout",
-            Self::UpstreamUnreachable => "upstream_unreachable",
-            Self::CallerGone => "client_cancelled",
-            Self::MalformedBody => "request_body_malformed",
+            Self::NoUpstream => Recorded(E::UpstreamNotConfigured),
+            Self::RevocationStale => Counted("revocation_state_unavailable"),
+            Self::KeysUnavailable => Counted("signing_keys_unavailable"),
+            Self::EvidenceUnavailable => Counted("evidence_unavailable"),
+            Self::Overloaded => Counted("overloaded"),
+            Self::CircuitOpen { .. } => Recorded(E::StsCircuitOpen),
+            Self::NotAddressable => Counted("upstream_not_addressable"),
+            Self::HostNotAllowed => Counted("provider_host_not_allowed"),
+            Self::BuildFailed => Counted("request_build_failed"),
+            Self::UpstreamBusy { .. } => Counted("upstream_busy"),
+            Self::UpstreamTimeout => Counted("upstream_timeout"),
+            Self::UpstreamUnreachable => Counted("upstream_unreachable"),
+            Self::CallerGone => Counted("client_cancelled"),
+            Self::MalformedBody => Counted("request_body_malformed"),
+        }
+    }
+
+    /// `evaluation_status` of the event that a verified caller leaves when refused before dispatch.
+    pub(crate) fn evaluation_status(&self) -> Option<EvaluationStatus> {
+        match self.word() {
+            Word::Recorded(status) => Some(status),
+            Word::Counted(_) => None,
+        }
+    }
+
+    /// The name of the reason in evidence, in spans and in the count of anonymous denials.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self.word() {
+            Word::Recorded(status) => status.as_str(),
+            Word::Counted(word) => word,
         }
     }
 

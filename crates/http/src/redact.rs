@@ -51,8 +51,9 @@ const IDENTIFIERS: [&str; 8] = [
     "subject_token_type",
 ];
 
-/// Keys whose value is replaced in evidence that operators read.
-const EVIDENCE_KEYS: [&str; 17] = [
+/// Keys whose value is replaced in evidence that operators read: those of the contract, and `bearer_token`, which records of
+/// changes know. A key is one of them however its words are put together.
+const EVIDENCE_KEYS: [&str; 18] = [
     "password",
     "passwd",
     "secret",
@@ -70,6 +71,7 @@ const EVIDENCE_KEYS: [&str; 17] = [
     "session",
     "session_id",
     "assertion",
+    "bearer_token",
 ];
 
 /// Members of a management request whose value is a secret: records of a change leave out their names, and say that a secret
@@ -96,9 +98,20 @@ pub fn is_secret_key(key: &str) -> bool {
     if IDENTIFIERS.iter().any(|identifier| key.eq_ignore_ascii_case(identifier)) {
         return false;
     }
-    let plain: String = key.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
+    let plain = plain(key);
     let is_auth = |word: &str| word.eq_ignore_ascii_case("auth");
     SECRET_PARTS.iter().any(|part| plain.contains(part)) || key.split(|c: char| !c.is_alphanumeric()).any(is_auth)
+}
+
+/// A key without its separators and its case.
+fn plain(key: &str) -> String {
+    key.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+}
+
+/// Whether evidence hides what stands under this key from operators.
+fn is_hidden_in_evidence(key: &str) -> bool {
+    let letters = || key.bytes().filter(u8::is_ascii_alphanumeric).map(|byte| byte.to_ascii_lowercase());
+    EVIDENCE_KEYS.iter().any(|hidden| letters().eq(hidden.bytes().filter(|byte| *byte != b'_')))
 }
 
 /// Whether a member of a management request of this name holds a secret.
@@ -133,14 +146,14 @@ pub fn record(value: &mut Value, max_bytes: usize) {
     }
 }
 
-/// Evidence on its way to an operator, as JSON or in an export: members whose key equals one of the contract's list become
+/// Evidence on its way to an operator, as JSON or in an export: members whose key is one of the contract's list become
 /// `"[redacted]"`, at any depth, and what looks like a secret in any other text is masked as in a log. A client may have put
 /// one into an event of its own. Whoever needs the event as it is hashed asks the audit service.
 pub fn evidence(value: &mut Value) {
     match value {
         Value::Object(members) => {
             for (key, member) in members {
-                if EVIDENCE_KEYS.iter().any(|secret| key.eq_ignore_ascii_case(secret)) {
+                if is_hidden_in_evidence(key) {
                     *member = Value::from("[redacted]");
                 } else {
                     evidence(member);
@@ -484,6 +497,28 @@ mod t05_secrets {
         evidence(&mut shown);
         let expected = json!({"a": {"Session_ID": "[redacted]", "tokens": 1, "session_ids": 2}, "list": [{"api_key": "[redacted]"}], "x": "***"});
         assert_eq!(shown, expected);
+    }
+
+    /// One rule: what operators do not see of evidence is in no log, and what a record of a change leaves out is in neither. A
+    /// record's id is the one thing that a log may say: it opens nothing, and logs are searched by it.
+    #[test]
+    fn what_is_hidden_in_one_place_is_hidden_in_every_other() {
+        for key in EVIDENCE_KEYS.iter().filter(|key| **key != "session_id") {
+            assert!(is_secret_key(key), "{key} in logs");
+        }
+        for key in SECRET_MEMBERS {
+            assert!(is_secret_key(key) && is_hidden_in_evidence(key), "{key}");
+        }
+        for key in ["Set-Cookie", "apiKey", "API-KEY", "accessToken", "client-secret", "sessionId", "Bearer_Token"] {
+            let mut shown = json!({key: "opaque"});
+            evidence(&mut shown);
+            assert_eq!(shown, json!({key: "[redacted]"}));
+        }
+        let mut shown =
+            json!({"tokens": 1, "resource": "resource://token", "agent_session_id": "s-1", "credential": "x"});
+        let before = shown.clone();
+        evidence(&mut shown);
+        assert_eq!(shown, before);
     }
 
     #[test]

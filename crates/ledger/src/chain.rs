@@ -197,6 +197,7 @@ pub(crate) fn separator_in<'a>(texts: impl IntoIterator<Item = (&'static str, &'
 mod tests {
     use super::*;
     use crate::event::{Decision, EventType, Evidence};
+    use caracal_authority::{EvaluationStatus, MetadataKey};
     use caracal_authority::{EventId, Timestamp};
 
     fn contract_key() -> ring::hmac::Key {
@@ -208,11 +209,11 @@ mod tests {
     fn first_event() -> StoredEvent {
         let at = Timestamp::parse("2026-01-02T03:04:05.123456789Z").unwrap();
         let (id, zone) = (EventId::parse("ev-1").unwrap(), ZoneId::parse("z-1").unwrap());
-        Evidence::new(id, zone, EventType::TokenExchange, Decision::Allow, "complete", at)
+        Evidence::new(id, zone, EventType::TokenExchange, Decision::Allow, EvaluationStatus::Complete, at)
             .request("req-1")
             .determined_by("p1")
-            .attribute("requested_scopes", vec!["read"])
-            .attribute("resource", "resource://api")
+            .attribute(MetadataKey::RequestedScopes, vec!["read"])
+            .attribute(MetadataKey::Resource, "resource://api")
             .to_stored()
             .unwrap()
     }

@@ -2,11 +2,9 @@
 //! columns ([`StoredEvent`]), which is what the chain covers (contract: audit-and-streams.md §2).
 //!
 //! No event may hold a token, a secret, claims or a body (§2.3). Types keep secrets out rather than a filter: metadata
-//! takes only what turns into a JSON value, which a secret never does, under keys that are written in our source.
+//! takes only what turns into a JSON value, which a secret never does, under keys of one list.
 
-use std::borrow::Cow;
-
-use caracal_authority::{EventId, PolicySetId, PolicySetVersionId, Timestamp, ZoneId};
+use caracal_authority::{EvaluationStatus, EventId, MetadataKey, PolicySetId, PolicySetVersionId, Timestamp, ZoneId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -68,6 +66,10 @@ words! {
         ControlInvoke = "control.invoke",
         /// A secret was shown to an operator.
         CredentialRevealed = "credential_revealed",
+        /// An application took back a mandate, or tried to take back another's. Not of the contract.
+        MandateRevoked = "mandate_revoked",
+        /// Somebody decided a hold that was not theirs to decide. Not of the contract.
+        StepUpRefused = "step_up_refused",
         /// The ledger itself is not as it was written, or somebody tried to write it anew. Not of the contract.
         LedgerIncident = "ledger_incident",
     }
@@ -98,8 +100,8 @@ impl Decision {
     }
 }
 
-/// Attributes of an event (§2.3). Keys are written in our source, so no caller chooses them; values are what turns
-/// into JSON, which secrets do not.
+/// Attributes of an event (§2.3). Keys are of a list that is closed, so no caller chooses them; values are what turns into
+/// JSON, which secrets do not.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Metadata(Map<String, Value>);
 
@@ -111,14 +113,14 @@ impl Metadata {
 
     /// Sets one attribute, replacing an earlier one of that key.
     #[must_use]
-    pub fn with(mut self, key: &'static str, value: impl Into<Value>) -> Self {
+    pub fn with(mut self, key: MetadataKey, value: impl Into<Value>) -> Self {
         self.set(key, value);
         self
     }
 
     /// Sets one attribute if it is known.
     #[must_use]
-    pub fn with_known(self, key: &'static str, value: Option<impl Into<Value>>) -> Self {
+    pub fn with_known(self, key: MetadataKey, value: Option<impl Into<Value>>) -> Self {
         match value {
             Some(value) => self.with(key, value),
             None => self,
@@ -126,8 +128,8 @@ impl Metadata {
     }
 
     /// Sets one attribute in place.
-    pub fn set(&mut self, key: &'static str, value: impl Into<Value>) {
-        self.0.insert(key.to_owned(), value.into());
+    pub fn set(&mut self, key: MetadataKey, value: impl Into<Value>) {
+        self.0.insert(key.as_str().to_owned(), value.into());
     }
 
     /// These attributes, and those of `other`, which replace ones of the same key.
@@ -139,8 +141,8 @@ impl Metadata {
 
     /// Leaves one attribute out.
     #[must_use]
-    pub fn without(mut self, key: &str) -> Self {
-        self.0.remove(key);
+    pub fn without(mut self, key: MetadataKey) -> Self {
+        self.0.remove(key.as_str());
         self
     }
 
@@ -150,21 +152,22 @@ impl Metadata {
     }
 
     /// The attribute of that key.
-    pub fn get(&self, key: &str) -> Option<&Value> {
-        self.0.get(key)
+    pub fn get(&self, key: MetadataKey) -> Option<&Value> {
+        self.0.get(key.as_str())
     }
 }
 
 /// An event to be appended to the evidence chain of its zone.
 ///
 /// ```
-/// # use caracal_ledger::{Decision, EventType, Evidence};
+/// # use caracal_ledger::{Decision, EvaluationStatus, EventType, Evidence, MetadataKey};
 /// # use caracal_authority::{EventId, Timestamp, ZoneId};
 /// # let (id, zone) = (EventId::parse("e-1").unwrap(), ZoneId::parse("z-1").unwrap());
-/// let event = Evidence::new(id, zone, EventType::TokenExchange, Decision::Allow, "complete", Timestamp::EPOCH)
+/// let complete = EvaluationStatus::Complete;
+/// let event = Evidence::new(id, zone, EventType::TokenExchange, Decision::Allow, complete, Timestamp::EPOCH)
 ///     .request("req-1")
 ///     .determined_by("p1")
-///     .attribute("resource", "resource://api");
+///     .attribute(MetadataKey::Resource, "resource://api");
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evidence {
@@ -184,8 +187,8 @@ pub struct Evidence {
     pub policy_set_version_id: Option<PolicySetVersionId>,
     /// The hash of that version's manifest.
     pub manifest_sha: Option<String>,
-    /// A word of §2.2, `complete` for a decision that ran to its end.
-    pub evaluation_status: Cow<'static, str>,
+    /// A word of §2.2, or one of ours.
+    pub evaluation_status: EvaluationStatus,
     /// Objects of the form `{"policy":"<name>"}`.
     pub determining_policies: Vec<Value>,
     /// Objects, often `{"reason":"…"}`.
@@ -203,7 +206,7 @@ impl Evidence {
         zone: ZoneId,
         event_type: EventType,
         decision: Decision,
-        evaluation_status: impl Into<Cow<'static, str>>,
+        evaluation_status: EvaluationStatus,
         occurred_at: Timestamp,
     ) -> Self {
         Self {
@@ -215,7 +218,7 @@ impl Evidence {
             policy_set_id: None,
             policy_set_version_id: None,
             manifest_sha: None,
-            evaluation_status: evaluation_status.into(),
+            evaluation_status,
             determining_policies: Vec::new(),
             diagnostics: Vec::new(),
             metadata: Metadata::new(),
@@ -267,7 +270,7 @@ impl Evidence {
 
     /// Sets one attribute.
     #[must_use]
-    pub fn attribute(mut self, key: &'static str, value: impl Into<Value>) -> Self {
+    pub fn attribute(mut self, key: MetadataKey, value: impl Into<Value>) -> Self {
         self.metadata.set(key, value);
         self
     }
@@ -294,7 +297,7 @@ impl Evidence {
             policy_set_id: or_empty(self.policy_set_id.as_ref().map(PolicySetId::as_str)),
             policy_set_version_id: or_empty(self.policy_set_version_id.as_ref().map(PolicySetVersionId::as_str)),
             manifest_sha: or_empty(self.manifest_sha.as_deref()),
-            evaluation_status: unseparated(&self.evaluation_status),
+            evaluation_status: self.evaluation_status.as_str().to_owned(),
             determining_policies: canonical_list(&self.determining_policies)?,
             diagnostics: canonical_list(&self.diagnostics)?,
             metadata: if self.metadata.0.is_empty() { "null".to_owned() } else { canonical_object(&self.metadata.0)? },
@@ -380,7 +383,8 @@ mod tests {
     fn event() -> Evidence {
         let id = EventId::parse("ev-1").unwrap();
         let zone = ZoneId::parse("z-1").unwrap();
-        Evidence::new(id, zone, EventType::TokenExchange, Decision::Deny, "scope_mismatch", Timestamp::from_micros(7))
+        let status = EvaluationStatus::ScopeMismatch;
+        Evidence::new(id, zone, EventType::TokenExchange, Decision::Deny, status, Timestamp::from_micros(7))
     }
 
     #[test]
@@ -397,17 +401,20 @@ mod tests {
         let stored = event()
             .determined_by("p2")
             .because("scope not granted")
-            .attribute("resource", "resource://api")
-            .attribute("env", "prod")
-            .attribute("latency_ms", 1.50)
+            .attribute(MetadataKey::Resource, "resource://api")
+            .attribute(MetadataKey::Env, "prod")
+            .attribute(MetadataKey::LatencyMs, 1.50)
             .with_metadata(
-                Metadata::new().with("bb", 1).with("a", json!({"y": 1, "x": [null]})).with_known("c", None::<u8>),
+                Metadata::new()
+                    .with(MetadataKey::Tier, 1)
+                    .with(MetadataKey::Env, json!({"y": 1, "x": [null]}))
+                    .with_known(MetadataKey::Use, None::<u8>),
             )
             .to_stored()
             .unwrap();
         assert_eq!(stored.determining_policies, r#"[{"policy": "p2"}]"#);
         assert_eq!(stored.diagnostics, r#"[{"reason": "scope not granted"}]"#);
-        assert_eq!(stored.metadata, r#"{"a": {"x": [null], "y": 1}, "bb": 1}"#);
+        assert_eq!(stored.metadata, r#"{"env": {"x": [null], "y": 1}, "tier": 1}"#);
     }
 
     #[test]
@@ -415,16 +422,15 @@ mod tests {
         let mut event = event().request("r\0eq\u{1f}-1").under_policy(None, None, Some("\0ab\u{1f}".to_owned()));
         event.event_type = EventType::Other("to\0ken\u{1f}_x".to_owned());
         event.decision = Decision::Other("al\0low\u{1f}".to_owned());
-        event.evaluation_status = "com\0plete\u{1f}".into();
         event.diagnostics = vec![json!({"k\u{0}": "a\u{0}b", "s": "\u{1f}"})];
-        let stored = event.attribute("k", "C:\\u0000").to_stored().unwrap();
+        let stored = event.attribute(MetadataKey::Env, "C:\\u0000").to_stored().unwrap();
         for (name, text) in stored.texts() {
             assert!(!text.contains(['\0', '\u{1f}']), "{name}: {text:?}");
         }
         assert_eq!(stored.request_id, "req-1");
         assert_eq!(stored.event_type, "token_x");
         assert_eq!(stored.diagnostics, r#"[{"k": "ab", "s": "\u001f"}]"#);
-        assert_eq!(stored.metadata, r#"{"k": "C:\\u0000"}"#);
+        assert_eq!(stored.metadata, r#"{"env": "C:\\u0000"}"#);
     }
 
     #[test]
@@ -460,6 +466,14 @@ mod tests {
         for event_type in EventType::ALL {
             assert!(types.contains(event_type.as_str()), "{event_type:?}");
         }
+        let statuses: Vec<&str> = EvaluationStatus::ALL.iter().map(|status| status.as_str()).collect();
+        assert_eq!(schema["properties"]["evaluation_status"]["examples"], json!(statuses));
+        let described = schema["properties"]["metadata_json"]["properties"].as_object().unwrap();
+        let mut keys: Vec<&str> = described.keys().map(String::as_str).collect();
+        keys.sort_unstable();
+        let mut listed: Vec<&str> = MetadataKey::ALL.iter().map(|key| key.as_str()).collect();
+        listed.sort_unstable();
+        assert_eq!(keys, listed);
         let stored = event().to_stored().unwrap();
         let mut names: Vec<&str> = stored.texts().iter().map(|(name, _)| *name).collect();
         names.push("occurred_at");

@@ -34,6 +34,7 @@ mod heads_observer;
 mod hex;
 mod holds;
 mod marks;
+mod metadata;
 pub mod report;
 pub mod spool;
 mod stored;
@@ -43,6 +44,7 @@ mod waiting;
 
 pub use admin_chain::{AdminRecord, StoredAdminRecord};
 pub use append::Ledger;
+pub use caracal_authority::{EvaluationStatus, MetadataKey};
 pub use chain::{Chain, ChainKey, ChainLink, ChainRecord, Head, StoredRow, next_link};
 pub use denials::AnonymousDenials;
 pub use event::{Decision, EventType, Evidence, Metadata, StoredEvent};

@@ -101,7 +101,7 @@ impl Spool {
                     "event_type": event.event_type.as_str(),
                     "request_id": event.request_id,
                     "decision": event.decision.as_str(),
-                    "evaluation_status": event.evaluation_status,
+                    "evaluation_status": event.evaluation_status.as_str(),
                     "determining_policies_json": event.determining_policies,
                     "diagnostics_json": event.diagnostics,
                     "metadata_json": event.metadata.clone().into_map(),

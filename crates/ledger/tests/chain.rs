@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use caracal_authority::{EventId, PolicySetId, PolicySetVersionId, Timestamp, ZoneId};
 use caracal_ledger::verify::{MAX_FINDINGS, chains_to_verify, holds_recorded};
 use caracal_ledger::{
-    AdminRecord, AdminVerifier, Chain, ChainKey, ChainRecord, ChainReport, Decision, EventType, Evidence, Head,
-    LedgerReport, Problem, StoredAdminRecord, StoredEvent, StoredRow, ZoneVerifier, next_link,
+    AdminRecord, AdminVerifier, Chain, ChainKey, ChainRecord, ChainReport, Decision, EvaluationStatus, EventType,
+    Evidence, Head, LedgerReport, MetadataKey, Problem, StoredAdminRecord, StoredEvent, StoredRow, ZoneVerifier,
+    next_link,
 };
 use proptest::prelude::*;
 use ring::hmac;
@@ -27,7 +28,7 @@ fn zone() -> ZoneId {
 fn event(number: usize) -> StoredEvent {
     let id = EventId::parse(&format!("ev-{number}")).unwrap();
     let at = Timestamp::from_micros(1_767_323_045_123_456 + number as i64);
-    Evidence::new(id, zone(), EventType::TokenExchange, Decision::Allow, "complete", at)
+    Evidence::new(id, zone(), EventType::TokenExchange, Decision::Allow, EvaluationStatus::Complete, at)
         .request(format!("req-{number}"))
         .under_policy(
             Some(PolicySetId::parse("set-1").unwrap()),
@@ -36,7 +37,7 @@ fn event(number: usize) -> StoredEvent {
         )
         .determined_by("p1")
         .because("ok")
-        .attribute("resource", "resource://api")
+        .attribute(MetadataKey::Resource, "resource://api")
         .to_stored()
         .unwrap()
 }

@@ -1,7 +1,7 @@
 //! Rows of the evidence ledger. Append and read only; the storage refuses change and removal. Only the `ledger` room
 //! calls [`append`]: it alone writes chain columns.
 
-use caracal_authority::{ApplicationId, ResourceId, Timestamp, ZoneId};
+use caracal_authority::{ApplicationId, MetadataKey, ResourceId, Timestamp, ZoneId};
 
 use crate::effects::{ChainHead, ChainKind};
 use crate::error::StoreError;
@@ -305,7 +305,7 @@ pub struct Grants {
 pub async fn count_grants(tx: &mut DeploymentRead<'_>, since: Timestamp) -> Result<Vec<Grants>, StoreError> {
     let tx = tx.tx();
     let (resource, application) =
-        (tx.json_member("e.metadata", "resource"), tx.json_member("e.metadata", "application_id"));
+        (tx.json_member("e.metadata", MetadataKey::Resource), tx.json_member("e.metadata", MetadataKey::ApplicationId));
     // Zone by zone, which is how events can be found by their time.
     let sql = format!(
         "SELECT e.zone_id, r.id, a.id, count(*), min(e.occurred_at) FROM zones z
@@ -345,10 +345,10 @@ fn narrowed<'f>(
         ("occurred_at < {}".to_owned(), filter.until.bind()),
         ("request_id = {}".to_owned(), filter.request_id.bind()),
         ("decision = {}".to_owned(), filter.decision.bind()),
-        (member("application_id"), filter.application_id.bind()),
-        (member("agent_session_id"), filter.agent_session_id.bind()),
-        (member("session_id"), filter.authority_record_id.bind()),
-        (tx.tx.json_array_contains("metadata", "agent_labels"), filter.label.bind()),
+        (member(MetadataKey::ApplicationId), filter.application_id.bind()),
+        (member(MetadataKey::AgentSessionId), filter.agent_session_id.bind()),
+        (member(MetadataKey::SessionId), filter.authority_record_id.bind()),
+        (tx.tx.json_array_contains("metadata", MetadataKey::AgentLabels), filter.label.bind()),
     ];
     for (condition, value) in conditions {
         if !matches!(value, Param::Null) {

@@ -1,7 +1,7 @@
 //! What hangs on a subject, an application, a resource or a zone: the authority that ends with it (contract: admin-api.md
 //! §5.1, §5.8; README D19).
 
-use caracal_authority::{ApplicationId, AuthorityRecordId, ResourceId, Timestamp};
+use caracal_authority::{ApplicationId, AuthorityRecordId, MetadataKey, ResourceId, Timestamp};
 
 use crate::delegations::{self, EdgeRow};
 use crate::error::StoreError;
@@ -59,8 +59,10 @@ pub async fn list_active_mandates(
     resource: &str,
     since: Timestamp,
 ) -> Result<Vec<AuthorityRecordId>, StoreError> {
-    let (granted, of) =
-        (tx.tx.json_member("e.metadata", "resource"), tx.tx.json_member("e.metadata", "authority_record_id"));
+    let (granted, of) = (
+        tx.tx.json_member("e.metadata", MetadataKey::Resource),
+        tx.tx.json_member("e.metadata", MetadataKey::AuthorityRecordId),
+    );
     let sql = format!(
         "SELECT DISTINCT r.id FROM audit_events e JOIN authority_records r ON r.zone_id = ?1 AND r.id = {of}
          WHERE e.zone_id = ?1 AND e.occurred_at >= ?2 AND e.event_type = 'token_exchange' AND e.decision = 'allow'

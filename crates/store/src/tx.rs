@@ -4,7 +4,7 @@
 
 use std::ops::{Deref, DerefMut};
 
-use caracal_authority::{Timestamp, ZoneId};
+use caracal_authority::{MetadataKey, Timestamp, ZoneId};
 
 use crate::ahead::Ahead;
 use crate::effects::Committed;
@@ -166,8 +166,7 @@ impl Tx {
     }
 
     /// The engine's expression for the text of the top-level member `key` of the JSON text in `column`.
-    pub(crate) fn json_member(&self, column: &'static str, key: &str) -> String {
-        debug_assert!(key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'));
+    pub(crate) fn json_member(&self, column: &'static str, key: MetadataKey) -> String {
         match &self.engine {
             Engine::Sqlite(_) | Engine::Remembered => format!("json_extract({column}, '$.{key}')"),
             Engine::Postgres(_) => format!("(CAST({column} AS jsonb) ->> '{key}')"),
@@ -192,8 +191,7 @@ impl Tx {
     }
 
     /// The engine's condition that the array member `key` of the JSON text in `column` has the text bound at `{}`.
-    pub(crate) fn json_array_contains(&self, column: &'static str, key: &str) -> String {
-        debug_assert!(key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'));
+    pub(crate) fn json_array_contains(&self, column: &'static str, key: MetadataKey) -> String {
         match &self.engine {
             Engine::Sqlite(_) | Engine::Remembered => {
                 format!("EXISTS (SELECT 1 FROM json_each({column}, '$.{key}') member WHERE member.value = {{}})")

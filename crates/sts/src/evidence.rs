@@ -10,7 +10,7 @@ use caracal_authority::mandate::{Claims, DelegationClaims};
 use caracal_authority::session::SessionFacts;
 use caracal_authority::{AuthorityRecordId, EventId, Timestamp};
 use caracal_crypto::chance::{self, ChanceUnavailable};
-use caracal_ledger::{Decision, EventType, Evidence, Metadata};
+use caracal_ledger::{Decision, EvaluationStatus, EventType, Evidence, Metadata, MetadataKey as Key};
 use caracal_store::applications::Application;
 use caracal_store::policy_sets::ActivePolicySet;
 use serde_json::{Value, json};
@@ -70,7 +70,7 @@ impl Account<'_> {
         hold: &Hold,
         context: &Context,
     ) -> Result<Evidence, ChanceUnavailable> {
-        let mut event = self.event(event_type, decision, "complete")?;
+        let mut event = self.event(event_type, decision, EvaluationStatus::Complete)?;
         event.metadata = self.base(context).and(Metadata::of_hold(hold));
         Ok(event)
     }
@@ -85,16 +85,16 @@ impl Account<'_> {
         context: &Context,
     ) -> Result<Evidence, ChanceUnavailable> {
         let mut event = self.event(EventType::TokenExchange, Decision::Deny, refusal.evaluation_status())?;
-        let mut metadata = self.base(context).with_known("reason", reason).with("refusal", refusal.name());
+        let mut metadata = self.base(context).with_known(Key::Reason, reason).with(Key::Refusal, refusal.name());
         match resource {
-            Some(resource) => metadata.set("resource", resource),
-            None => metadata.set("requested", self.requested()),
+            Some(resource) => metadata.set(Key::Resource, resource),
+            None => metadata.set(Key::Requested, self.requested()),
         }
         if let Some(hold) = held(refusal) {
             metadata = metadata.and(Metadata::of_hold(hold));
         }
         if let Refusal::ClientOfAnotherZone { requested, .. } = refusal {
-            metadata.set("requested_zone_id", requested.as_str());
+            metadata.set(Key::RequestedZoneId, requested.as_str());
         }
         event.metadata = metadata;
         Ok(event)
@@ -102,12 +102,12 @@ impl Account<'_> {
 
     /// The event for a mandate whose id another one has already (§16). None comes of it.
     pub(crate) fn of_collision(&self, jti: &str, context: &Context) -> Result<Evidence, ChanceUnavailable> {
-        let mut event = self.event(EventType::JtiCollision, Decision::Deny, "anomaly")?;
+        let mut event = self.event(EventType::JtiCollision, Decision::Deny, EvaluationStatus::Anomaly)?;
         event.metadata = self
             .base(context)
-            .with("jti", jti)
-            .with("app_id", self.request.application.as_str())
-            .with("request_id", self.request_id);
+            .with(Key::Jti, jti)
+            .with(Key::AppId, self.request.application.as_str())
+            .with(Key::RequestId, self.request_id);
         Ok(event)
     }
 
@@ -123,30 +123,30 @@ impl Account<'_> {
         };
         let mut event = self.event(EventType::TokenExchange, decision, finding.evaluation_status)?;
         let context = &outcome.context;
-        let mut metadata = self.base(context).with_known("resource", finding.resource.as_deref());
+        let mut metadata = self.base(context).with_known(Key::Resource, finding.resource.as_deref());
         if finding.resource.is_none() && outcome.class != Class::Federation {
-            metadata.set("requested", self.requested());
+            metadata.set(Key::Requested, self.requested());
         }
         let reason = finding.reason().or_else(|| outcome.refusal().and_then(Refusal::reason));
-        metadata = metadata.with_known("reason", reason).with_known("refusal", refusal_of(finding));
+        metadata = metadata.with_known(Key::Reason, reason).with_known(Key::Refusal, refusal_of(finding));
         if let Some(call) = self.request.upstream_call() {
             // The bytes that were authorised are the bytes that go upstream; a query is never part of them.
-            metadata = metadata.with("method", call.method.as_str()).with("path", call.path.as_str());
+            metadata = metadata.with(Key::Method, call.method.as_str()).with(Key::Path, call.path.as_str());
         }
         if let Some(minted) = minted.filter(|_| finding.decision == Ruled::Allow) {
             metadata = metadata
-                .with("authority_record_id", minted.record.as_str())
-                .with("mandate_id", minted.jti)
-                .with("use", minted.grant.r#use().as_str());
+                .with(Key::AuthorityRecordId, minted.record.as_str())
+                .with(Key::MandateId, minted.jti)
+                .with(Key::Use, minted.grant.r#use().as_str());
             if finding.found == Found::Federated {
-                metadata.set("session_id", minted.record.as_str());
+                metadata.set(Key::SessionId, minted.record.as_str());
                 event = event.determined_by(SUBJECT_FEDERATION);
             }
         }
         // The whole question: whoever explains the denial can ask it again, of whatever policy (README D33).
         if finding.decision == Ruled::Deny && finding.policy.is_some() {
             let asked = finding.resource.as_ref().and_then(|resource| self.denied?.get(resource));
-            metadata = metadata.with_known("policy_input", asked.cloned());
+            metadata = metadata.with_known(Key::PolicyInput, asked.cloned());
         }
         event.metadata = metadata;
         Ok(match &finding.policy {
@@ -160,7 +160,7 @@ impl Account<'_> {
         &self,
         event_type: EventType,
         decision: Decision,
-        evaluation_status: &'static str,
+        evaluation_status: EvaluationStatus,
     ) -> Result<Evidence, ChanceUnavailable> {
         let zone = self.request.zone.clone();
         let id = event_id(self.occurred_at)?;
@@ -177,44 +177,44 @@ impl Account<'_> {
     fn base(&self, context: &Context) -> Metadata {
         let text = |id: Option<&str>| id.unwrap_or_default().to_owned();
         let mut metadata = Metadata::new()
-            .with("application_id", self.request.application.as_str())
-            .with_known("application_name", self.application.map(|application| application.name.as_str()))
+            .with(Key::ApplicationId, self.request.application.as_str())
+            .with_known(Key::ApplicationName, self.application.map(|application| application.name.as_str()))
             .with_known(
-                "application_registration_method",
+                Key::ApplicationRegistrationMethod,
                 self.application.map(|application| application.registration_method.as_str()),
             )
             .with(
-                "requested_scopes",
+                Key::RequestedScopes,
                 self.request.scope.get().listed().iter().map(|scope| scope.as_str()).collect::<Vec<_>>(),
             )
-            .with("session_id", text(context.record.as_ref().or(self.request.record.id()).map(AsRef::as_ref)))
-            .with("agent_session_id", text(context.session.as_ref().or(self.request.session.id()).map(AsRef::as_ref)))
-            .with("delegation_edge_id", self.delegation_id(context))
-            .with_known("subject_kind", context.kind.map(|kind| kind.as_str()))
-            .with_known("federated_user_issuer", context.federated_issuer.as_deref());
+            .with(Key::SessionId, text(context.record.as_ref().or(self.request.record.id()).map(AsRef::as_ref)))
+            .with(Key::AgentSessionId, text(context.session.as_ref().or(self.request.session.id()).map(AsRef::as_ref)))
+            .with(Key::DelegationEdgeId, self.delegation_id(context))
+            .with_known(Key::SubjectKind, context.kind.map(|kind| kind.as_str()))
+            .with_known(Key::FederatedUserIssuer, context.federated_issuer.as_deref());
         // Of a session that is the caller's own it is said what it was also where the request failed before the session was
         // looked at: whoever asks the question again needs it.
         let own = self.session.filter(|session| session.application == self.request.application);
         let validated = self.session.filter(|session| context.session.as_ref() == Some(&session.id));
         if let Some(session) = validated.or(own) {
             metadata = metadata
-                .with("agent_lifecycle", session.life.lifecycle().as_str())
-                .with("agent_labels", session.labels.clone())
-                .with("agent_depth", session.depth)
-                .with_known("agent_parent_id", session.parent.as_ref().map(|parent| parent.as_str()));
+                .with(Key::AgentLifecycle, session.life.lifecycle().as_str())
+                .with(Key::AgentLabels, session.labels.clone())
+                .with(Key::AgentDepth, session.depth)
+                .with_known(Key::AgentParentId, session.parent.as_ref().map(|parent| parent.as_str()));
         }
         // Policy looks at what a presented mandate carries instead of at what is asked for.
         if let Some(presented) = self.presented {
             metadata = metadata
-                .with("presented_scope", presented.scope.text().into_owned())
-                .with("presented_targets", presented.target.clone());
+                .with(Key::PresentedScope, presented.scope.text().into_owned())
+                .with(Key::PresentedTargets, presented.target.clone());
         }
         match &context.delegation {
             Some(delegation) => {
-                with_delegation(metadata, delegation).with("delegation_scopes", self.delegation_scopes.clone())
+                with_delegation(metadata, delegation).with(Key::DelegationScopes, self.delegation_scopes.clone())
             }
             None if own.is_some() && !self.delegation_scopes.is_empty() => {
-                metadata.with("delegation_scopes", self.delegation_scopes.clone())
+                metadata.with(Key::DelegationScopes, self.delegation_scopes.clone())
             }
             None => metadata,
         }
@@ -279,9 +279,9 @@ fn with_delegation(metadata: Metadata, delegation: &DelegationClaims) -> Metadat
         .filter_map(|hop| serde_json::to_value(hop).ok())
         .collect();
     metadata
-        .with("delegation_chain", chain)
-        .with("delegation_hop_count", delegation.path.len())
-        .with("delegation_graph_epoch", delegation.epoch)
+        .with(Key::DelegationChain, chain)
+        .with(Key::DelegationHopCount, delegation.path.len())
+        .with(Key::DelegationGraphEpoch, delegation.epoch)
 }
 
 /// A fresh event id.

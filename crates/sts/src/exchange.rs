@@ -53,7 +53,7 @@ use caracal_broker::NoAccountToken;
 use caracal_crypto::{SecretText, chance};
 use caracal_custody::mandate::{SignedClaims, VerifyError, verify};
 use caracal_http::{Profile, trace};
-use caracal_ledger::{Decision, EventType, Evidence};
+use caracal_ledger::{Decision, EventType, Evidence, MetadataKey};
 use caracal_store::applications;
 use caracal_store::records::{Provenance, RecordRow};
 use tracing::Instrument;
@@ -529,10 +529,10 @@ impl Case<'_> {
         };
         let consumed = EventType::StepUpConsumed;
         let mut event = self.account().of_hold(consumed, Decision::Consumed, hold, &outcome.context)?;
-        event.metadata.set("authority_record_id", minted.record.as_str());
-        event.metadata.set("mandate_id", minted.jti);
+        event.metadata.set(MetadataKey::AuthorityRecordId, minted.record.as_str());
+        event.metadata.set(MetadataKey::MandateId, minted.jti);
         if again {
-            event.metadata.set("reissued", true);
+            event.metadata.set(MetadataKey::Reissued, true);
         }
         Ok(Some(event))
     }

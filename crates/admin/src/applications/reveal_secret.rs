@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use caracal_custody::application_secret_ref;
-use caracal_ledger::Metadata;
+use caracal_ledger::{Metadata, MetadataKey};
 use http::Method;
 use serde::Serialize;
 
@@ -59,10 +59,10 @@ async fn reveal(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal
         reference: &application_secret_ref(zone, &id),
         missing: "client_secret_not_stored",
         metadata: Metadata::new()
-            .with("credential", "application_client_secret")
-            .with("application_id", application.id.as_str())
-            .with("application_name", application.name.as_str())
-            .with("actor", call.caller.actor()),
+            .with(MetadataKey::Credential, "application_client_secret")
+            .with(MetadataKey::ApplicationId, application.id.as_str())
+            .with(MetadataKey::ApplicationName, application.name.as_str())
+            .with(MetadataKey::Actor, call.caller.actor()),
         request_id: call.trace.request_id(),
         now: call.now,
     };

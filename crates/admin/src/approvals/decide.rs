@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use caracal_authority::approval::{Hold, NotForOperators, operator_may_decide};
 use caracal_authority::{ApprovalId, EventId, OutboxId, Timestamp};
-use caracal_ledger::{Decision, EventType, Evidence, Ledger, Metadata};
+use caracal_ledger::{Decision, EvaluationStatus, EventType, Evidence, Ledger, Metadata, MetadataKey as Key};
 use caracal_store::approvals::{self, Verdict};
 use http::{Method, StatusCode};
 use serde::Serialize;
@@ -119,12 +119,12 @@ impl Change {
         let decision = if self.verdict.approved { Decision::Approved } else { Decision::Rejected };
         let (id, zone) = (self.event.clone(), hold.zone.clone());
         let metadata = Metadata::of_hold(hold)
-            .without("expires_at")
-            .with("session_id", hold.record.as_ref().map_or("", |id| id.as_str()))
-            .with("approver_plane", "operator")
-            .with("approver_subject_id", self.verdict.approver.as_str())
-            .with_known("reason", self.verdict.reason.as_deref());
-        Evidence::new(id, zone, EventType::StepUpDecided, decision, "complete", now)
+            .without(Key::ExpiresAt)
+            .with(Key::SessionId, hold.record.as_ref().map_or("", |id| id.as_str()))
+            .with(Key::ApproverPlane, "operator")
+            .with(Key::ApproverSubjectId, self.verdict.approver.as_str())
+            .with_known(Key::Reason, self.verdict.reason.as_deref());
+        Evidence::new(id, zone, EventType::StepUpDecided, decision, EvaluationStatus::Complete, now)
             .request(self.trace.request_id())
             .with_metadata(metadata)
     }

@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use caracal_authority::MetadataKey as Key;
 use caracal_policy::INPUT_SCHEMA_VERSION;
 use caracal_store::evidence::EvidenceRow;
 use http::Method;
@@ -90,7 +91,7 @@ fn denied(row: &EvidenceRow) -> Denied<'_> {
 }
 
 /// The member of an event's metadata that holds what policy was asked.
-const ASKED: &str = "policy_input";
+const ASKED: &str = Key::PolicyInput.as_str();
 
 /// The question that an event's decision answered, as far as the event tells: what simulate takes.
 pub fn recorded_question(row: &EvidenceRow) -> Value {
@@ -102,40 +103,40 @@ fn policy_input(zone: &str, metadata: &Value) -> Value {
     if let Some(asked) = metadata.get(ASKED).filter(|asked| asked.is_object()) {
         return asked.clone();
     }
-    let text = |name: &str| metadata.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
-    let list = |name: &str| metadata.get(name).filter(|value| value.is_array()).cloned();
-    let workload = text("workload_id");
+    let text = |key: Key| metadata.get(key.as_str()).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let list = |key: Key| metadata.get(key.as_str()).filter(|value| value.is_array()).cloned();
+    let workload = text(Key::WorkloadId);
     let (kind, action) =
         if workload.is_some() { ("Workload", "CredentialInjection") } else { ("Application", "TokenExchange") };
-    let scopes = list("requested_scopes").unwrap_or_else(|| json!([]));
+    let scopes = list(Key::RequestedScopes).unwrap_or_else(|| json!([]));
     // A request that is refused as a whole records what it asked for as a list. Of one resource that is as good.
-    let only = match metadata.get("requested").and_then(Value::as_array).map(Vec::as_slice) {
+    let only = match metadata.get(Key::Requested.as_str()).and_then(Value::as_array).map(Vec::as_slice) {
         Some([Value::String(only)]) => Some(only.as_str()),
         _ => None,
     };
 
     let mut principal = object(json!({
         "type": kind,
-        "id": workload.or_else(|| text("application_id")).unwrap_or_default(),
+        "id": workload.or_else(|| text(Key::ApplicationId)).unwrap_or_default(),
         "zone_id": zone,
     }));
-    put(&mut principal, "registration_method", text("application_registration_method"));
-    put(&mut principal, "agent_session_id", text("agent_session_id"));
-    put(&mut principal, "lifecycle", text("agent_lifecycle"));
-    put(&mut principal, "labels", list("agent_labels"));
+    put(&mut principal, "registration_method", text(Key::ApplicationRegistrationMethod));
+    put(&mut principal, "agent_session_id", text(Key::AgentSessionId));
+    put(&mut principal, "lifecycle", text(Key::AgentLifecycle));
+    put(&mut principal, "labels", list(Key::AgentLabels));
 
     let mut action = object(json!({ "id": action }));
-    put(&mut action, "method", text("method"));
-    put(&mut action, "path", text("path"));
+    put(&mut action, "method", text(Key::Method));
+    put(&mut action, "path", text(Key::Path));
 
     let mut context = object(json!({
         "actor_claims": {},
         "requested_scopes": scopes,
         "challenge_resolved": false,
     }));
-    put(&mut context, "session_id", text("session_id"));
-    put(&mut context, "agent_session_id", text("agent_session_id"));
-    put(&mut context, "delegation_edge_id", text("delegation_edge_id"));
+    put(&mut context, "session_id", text(Key::SessionId));
+    put(&mut context, "agent_session_id", text(Key::AgentSessionId));
+    put(&mut context, "delegation_edge_id", text(Key::DelegationEdgeId));
     put(&mut context, "subject_claims", subject_claims(metadata));
 
     let mut input = object(json!({
@@ -143,16 +144,16 @@ fn policy_input(zone: &str, metadata: &Value) -> Value {
         "principal": principal,
         "resource": {
             "type": "Resource",
-            "identifier": text("resource").or(only).unwrap_or_default(),
+            "identifier": text(Key::Resource).or(only).unwrap_or_default(),
             "scopes": scopes,
         },
         "action": action,
         "context": context,
     }));
-    put(&mut input, "session", text("session_id").map(|id| json!({ "id": id })));
-    if let Some(edge) = text("delegation_edge_id") {
+    put(&mut input, "session", text(Key::SessionId).map(|id| json!({ "id": id })));
+    if let Some(edge) = text(Key::DelegationEdgeId) {
         let mut edge = object(json!({ "id": edge }));
-        put(&mut edge, "scopes", list("delegation_scopes"));
+        put(&mut edge, "scopes", list(Key::DelegationScopes));
         input.insert("delegation_edge".to_owned(), Value::Object(edge));
     }
     Value::Object(input)
@@ -160,10 +161,10 @@ fn policy_input(zone: &str, metadata: &Value) -> Value {
 
 /// Of a presented mandate, what policy decides by. An event that tells of none was of a request that presented none.
 fn subject_claims(metadata: &Value) -> Option<Value> {
-    let scope = metadata.get("presented_scope")?;
-    let edge = metadata.get("delegation_edge_id").and_then(Value::as_str).unwrap_or_default();
+    let scope = metadata.get(Key::PresentedScope.as_str())?;
+    let edge = metadata.get(Key::DelegationEdgeId.as_str()).and_then(Value::as_str).unwrap_or_default();
     let mut claims = object(json!({ "scope": scope }));
-    put(&mut claims, "target", metadata.get("presented_targets").cloned());
+    put(&mut claims, "target", metadata.get(Key::PresentedTargets.as_str()).cloned());
     put(&mut claims, "delegation_edge_id", Some(edge).filter(|edge| !edge.is_empty()));
     Some(Value::Object(claims))
 }

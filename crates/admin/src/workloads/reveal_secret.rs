@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use caracal_custody::workload_secret_ref;
-use caracal_ledger::Metadata;
+use caracal_ledger::{Metadata, MetadataKey};
 use http::Method;
 use serde::Serialize;
 
@@ -46,10 +46,10 @@ async fn reveal(admin: Arc<Admin>, call: Call<InZone>) -> Result<Answer, Refusal
         reference: &workload_secret_ref(zone, &id),
         missing: "workload_secret_not_stored",
         metadata: Metadata::new()
-            .with("credential", "workload_secret")
-            .with("workload_id", workload.id.as_str())
-            .with("workload_name", workload.name.as_str())
-            .with("actor", call.caller.actor()),
+            .with(MetadataKey::Credential, "workload_secret")
+            .with(MetadataKey::WorkloadId, workload.id.as_str())
+            .with(MetadataKey::WorkloadName, workload.name.as_str())
+            .with(MetadataKey::Actor, call.caller.actor()),
         request_id: call.trace.request_id(),
         now: call.now,
     };

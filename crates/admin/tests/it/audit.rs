@@ -1,7 +1,7 @@
 //! Evidence, as operators read it.
 
 use caracal_authority::{EventId, PolicySetVersionId, Timestamp, ZoneId};
-use caracal_ledger::{Decision, EventType, Evidence, Ledger};
+use caracal_ledger::{Decision, EvaluationStatus, EventType, Evidence, Ledger, MetadataKey as Key};
 use caracal_store::StoreError;
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ const NOON: i64 = 1_767_268_800_000_000;
 fn event(zone: &str, id: &str, at: i64) -> Evidence {
     let (id, zone) = (EventId::parse(id).unwrap(), ZoneId::parse(zone).unwrap());
     let at = Timestamp::from_micros(at);
-    Evidence::new(id, zone, EventType::TokenExchange, Decision::Allow, "complete", at).request("req-1")
+    Evidence::new(id, zone, EventType::TokenExchange, Decision::Allow, EvaluationStatus::Complete, at).request("req-1")
 }
 
 async fn record(world: &World, zone: &str, events: Vec<Evidence>) {
@@ -33,27 +33,27 @@ async fn setting() -> (World, String, String) {
     let allow = event(&zone, "e-1", NOON)
         .under_policy(None, Some(version), Some("ab".repeat(32)))
         .determined_by("caracal-pay-mint")
-        .attribute("application_id", "app-1")
-        .attribute("application_name", "=HYPERLINK(\"x\")")
-        .attribute("resource", "resource://n")
-        .attribute("requested_scopes", json!(["n:read", "n:pay"]))
-        .attribute("agent_session_id", "s-1")
-        .attribute("session_id", "ar-1")
-        .attribute("agent_labels", json!(["exec", "night"]))
-        .attribute("latency_ms", 12);
+        .attribute(Key::ApplicationId, "app-1")
+        .attribute(Key::ApplicationName, "=HYPERLINK(\"x\")")
+        .attribute(Key::Resource, "resource://n")
+        .attribute(Key::RequestedScopes, json!(["n:read", "n:pay"]))
+        .attribute(Key::AgentSessionId, "s-1")
+        .attribute(Key::SessionId, "ar-1")
+        .attribute(Key::AgentLabels, json!(["exec", "night"]))
+        .attribute(Key::LatencyMs, 12);
     let mut deny = event(&zone, "e-2", NOON + 1).because("delegation_scope_exceeded");
     deny.decision = Decision::Deny;
     let deny = deny
-        .attribute("application_id", "app-2")
-        .attribute("application_registration_method", "managed")
-        .attribute("agent_session_id", "s-2")
-        .attribute("agent_lifecycle", "task")
-        .attribute("agent_labels", json!(["exec"]))
-        .attribute("resource", "resource://n")
-        .attribute("requested_scopes", json!(["n:pay"]))
-        .attribute("session_id", "ar-2")
-        .attribute("delegation_edge_id", "e-1")
-        .attribute("delegation_scopes", json!(["n:read"]));
+        .attribute(Key::ApplicationId, "app-2")
+        .attribute(Key::ApplicationRegistrationMethod, "managed")
+        .attribute(Key::AgentSessionId, "s-2")
+        .attribute(Key::AgentLifecycle, "task")
+        .attribute(Key::AgentLabels, json!(["exec"]))
+        .attribute(Key::Resource, "resource://n")
+        .attribute(Key::RequestedScopes, json!(["n:pay"]))
+        .attribute(Key::SessionId, "ar-2")
+        .attribute(Key::DelegationEdgeId, "e-1")
+        .attribute(Key::DelegationScopes, json!(["n:read"]));
     let mut other = event(&zone, "e-3", NOON + 60_000_000).request("req-2");
     other.event_type = EventType::GatewayResourceRequest;
     record(&world, &zone, vec![allow, deny, other]).await;
@@ -230,13 +230,16 @@ async fn t12_foothold_no_request_id_a_caller_may_choose_keeps_its_request_from_b
 async fn t05_secrets_metadata_is_redacted_at_any_depth_wherever_it_is_shown() {
     let world = World::new().await;
     let zone = world.zone("Ops").await;
-    let inner = json!({"Authorization": "sk-seen", "list": [{"api_key": "sk-seen"}, {"COOKIE": ["sk-seen"]}], "n": 1});
+    let inner = json!({"Authorization": "sk-seen", "list": [{"api_key": "sk-seen"}, {"COOKIE": ["sk-seen"]}, {"Set-Cookie": "sk-seen"}], "n": 1});
     // What a client wrote where nobody expects a secret.
     let quoted = "called https://h/p?api_key=sk-seen&n=1 with Bearer sk-seen-0123456789";
-    let mut denied = event(&zone, "e-1", NOON).attribute("reason", inner).attribute("token", "sk-seen").because(quoted);
-    denied = denied.attribute("trace_id", quoted);
+    let mut denied = event(&zone, "e-1", NOON)
+        .attribute(Key::Reason, inner)
+        .attribute(Key::Env, json!({"token": "sk-seen"}))
+        .because(quoted);
+    denied = denied.attribute(Key::TraceId, quoted);
     denied.decision = Decision::Deny;
-    record(&world, &zone, vec![denied.attribute("resource", "resource://n")]).await;
+    record(&world, &zone, vec![denied.attribute(Key::Resource, "resource://n")]).await;
     let path = format!("/v1/zones/{zone}/audit");
     for path in [
         path.clone(),
@@ -250,9 +253,8 @@ async fn t05_secrets_metadata_is_redacted_at_any_depth_wherever_it_is_shown() {
         assert!(!shown.text.contains("sk-seen") && shown.text.contains("resource://n"), "{path}: {}", shown.text);
     }
     let shown = world.get(&path).await.is(200)["items"][0]["metadata_json"].clone();
-    let expected =
-        json!({"Authorization": "[redacted]", "list": [{"api_key": "[redacted]"}, {"COOKIE": "[redacted]"}], "n": 1});
-    assert_eq!((&shown["reason"], &shown["token"]), (&expected, &json!("[redacted]")));
+    let expected = json!({"Authorization": "[redacted]", "list": [{"api_key": "[redacted]"}, {"COOKIE": "[redacted]"}, {"Set-Cookie": "[redacted]"}], "n": 1});
+    assert_eq!((&shown["reason"], &shown["env"]["token"]), (&expected, &json!("[redacted]")));
     world.get(&format!("{path}?fields=metadata_json")).await.is_refused(400, "invalid_fields");
 }
 

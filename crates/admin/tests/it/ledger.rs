@@ -9,7 +9,7 @@ use caracal_custody::LogKeys;
 use caracal_ledger::transparency::merkle::leaf_hash;
 use caracal_ledger::transparency::tiles::from_bytes;
 use caracal_ledger::transparency::{Checkpoint, LogSigners, Note, TransparencyLog, VerifierKey, checkpoint};
-use caracal_ledger::{Decision, EventType, Evidence, Ledger};
+use caracal_ledger::{Decision, EvaluationStatus, EventType, Evidence, Ledger};
 use caracal_store::{BoxFuture, StoreError};
 
 use crate::world::{KEK, World};
@@ -27,7 +27,7 @@ async fn record(world: &World, zone: &str, count: usize) {
     let at = world.store.now();
     let event = |number: usize| {
         let id = EventId::parse(&format!("e-{number}")).unwrap();
-        Evidence::new(id, zone.clone(), EventType::TokenExchange, Decision::Deny, "complete", at)
+        Evidence::new(id, zone.clone(), EventType::TokenExchange, Decision::Deny, EvaluationStatus::Complete, at)
     };
     let events: Vec<Evidence> = (0..count).map(event).collect();
     let recorded: Result<(), StoreError> = world

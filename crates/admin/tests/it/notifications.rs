@@ -9,7 +9,7 @@ use caracal_admin::AdminConfig;
 use caracal_authority::ZoneId;
 use caracal_crypto::chance;
 use caracal_crypto::hmac::HmacKey;
-use caracal_ledger::{Decision, EventType, Evidence, Metadata};
+use caracal_ledger::{Decision, EvaluationStatus, EventType, Evidence, Metadata, MetadataKey};
 use caracal_store::StoreError;
 use caracal_store::notification_sinks;
 use caracal_testkit::{FakeServer, Received, Reply};
@@ -45,11 +45,20 @@ async fn sink(world: &World, zone: &str, url: &str, more: Value) -> (String, Str
 async fn record(world: &World, zone: &str, event_type: EventType) -> String {
     let (zone, now) = (ZoneId::parse(zone).unwrap(), world.store.now());
     let id = chance::uuid_v7(now).unwrap().to_string();
-    let metadata =
-        Metadata::new().with("challenge_id", "ap-1").with("session_id", "rec-1").with("text", "\u{1F600}\"\\");
-    let event = Evidence::new(id.parse().unwrap(), zone.clone(), event_type, Decision::Approved, "complete", now)
-        .request("req-1")
-        .with_metadata(metadata);
+    let metadata = Metadata::new()
+        .with(MetadataKey::ChallengeId, "ap-1")
+        .with(MetadataKey::SessionId, "rec-1")
+        .with(MetadataKey::Reason, "\u{1F600}\"\\");
+    let event = Evidence::new(
+        id.parse().unwrap(),
+        zone.clone(),
+        event_type,
+        Decision::Approved,
+        EvaluationStatus::Complete,
+        now,
+    )
+    .request("req-1")
+    .with_metadata(metadata);
     let recorded: Result<(), StoreError> = world
         .store
         .commit(&zone, (world.ledger.clone(), event), |tx, (ledger, event)| {
@@ -187,7 +196,7 @@ mod t03_egress {
         );
         assert!(request.text().starts_with(&expected), "{}", request.text());
         let body: Value = serde_json::from_slice(&request.body).unwrap();
-        assert_eq!(body["data"], json!({"challenge_id": "ap-1", "session_id": "rec-1", "text": "\u{1F600}\"\\"}));
+        assert_eq!(body["data"], json!({"challenge_id": "ap-1", "session_id": "rec-1", "reason": "\u{1F600}\"\\"}));
         let delivery = &world.get(&format!("{one}/deliveries")).await.is(200)["items"][0];
         assert_eq!(
             *delivery,

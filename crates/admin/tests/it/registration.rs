@@ -234,10 +234,14 @@ mod t05_secrets_reveal {
         let events = world.get(&format!("/v1/zones/{zone}/audit?event_type=credential_revealed")).await.is(200);
         let event = &events["items"][0];
         assert_eq!((&event["decision"], &event["evaluation_status"]), (&json!("allow"), &json!("complete")));
-        let metadata = &event["metadata_json"];
+        let mut metadata = event["metadata_json"].clone();
+        assert!(metadata["actor"].take().as_str().unwrap().starts_with("admin:"));
         assert_eq!(
-            (&metadata["credential"], &metadata["application_id"], &metadata["application_name"]),
-            (&json!("application_client_secret"), &json!(id), &json!("Bot"))
+            metadata,
+            json!({
+                "credential": "application_client_secret", "application_id": id, "application_name": "Bot",
+                "actor": null,
+            })
         );
         world.outside(&format!("DELETE FROM sealed_secrets WHERE zone_id = '{zone}'"));
         world.get(&reveal).await.is_refused(404, "client_secret_not_stored");

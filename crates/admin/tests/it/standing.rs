@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use caracal_authority::session::SessionFacts;
 use caracal_authority::{AgentSessionId, AuthorityRecordId, EdgeId, ZoneId};
-use caracal_ledger::{Decision, EventType, Evidence, Metadata};
+use caracal_ledger::{Decision, EvaluationStatus, EventType, Evidence, Metadata, MetadataKey};
 use caracal_store::delegations::{self, EdgeRow};
 use caracal_store::records::{self, Provenance, RecordRow};
 use caracal_store::sessions::{self, SessionRow};
@@ -130,9 +130,16 @@ impl World {
     pub(crate) async fn granted(&self, zone: &str, record: &str, resource: &str) {
         let zone = ZoneId::parse(zone).unwrap();
         let id = format!("event-of-{record}").parse().unwrap();
-        let event =
-            Evidence::new(id, zone.clone(), EventType::TokenExchange, Decision::Allow, "complete", self.store.now());
-        let metadata = Metadata::new().with("resource", resource).with("authority_record_id", record);
+        let event = Evidence::new(
+            id,
+            zone.clone(),
+            EventType::TokenExchange,
+            Decision::Allow,
+            EvaluationStatus::Complete,
+            self.store.now(),
+        );
+        let metadata =
+            Metadata::new().with(MetadataKey::Resource, resource).with(MetadataKey::AuthorityRecordId, record);
         let event = event.request("req-1").with_metadata(metadata);
         let ledger = self.ledger.clone();
         let recorded: Result<(), StoreError> = self

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use caracal_audit::{Archive, ArchiveError, AuditConfig, DirectoryArchive, Object, Put};
-use caracal_ledger::{Decision, Evidence, Metadata};
+use caracal_ledger::{Decision, Evidence, Metadata, MetadataKey};
 use caracal_store::BoxFuture;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -269,7 +269,10 @@ mod t06_evidence_export {
     async fn rows_have_the_columns_of_the_contract() {
         let of = Exporting::new().await;
         let full: Evidence = Evidence { decision: Decision::Deny, ..event("z-1", "e-1", 1_234_567) };
-        let full = full.request("req-1").because("it \"said\" \u{1f431}").with_metadata(Metadata::new().with("a", 1));
+        let full = full
+            .request("req-1")
+            .because("it \"said\" \u{1f431}")
+            .with_metadata(Metadata::new().with(MetadataKey::Env, 1));
         of.world.record(vec![full, event("z-1", "e-2", 2)]).await;
         of.world.clock.advance(HOUR);
         of.export().await;
@@ -284,7 +287,7 @@ mod t06_evidence_export {
                 "decision": "deny", "metadata_version": "1.7.0", "product_name": "caracal", "event_id": "e-1",
                 "event_type": "token_exchange", "policy_set_id": "", "manifest_sha": "",
                 "evaluation_status": "complete", "determining_policies_json": "[]",
-                "diagnostics_json": "[{\"reason\": \"it \\\"said\\\" \u{1f431}\"}]", "metadata_json": "{\"a\": 1}",
+                "diagnostics_json": "[{\"reason\": \"it \\\"said\\\" \u{1f431}\"}]", "metadata_json": "{\"env\": 1}",
                 "content_sha256": ledger["ContentSHA256"], "chain_hmac": ledger["ChainHMAC"], "chain_seq": 1,
             })
         );

@@ -2,7 +2,7 @@
 
 use caracal_authority::{PolicySetVersionId, Timestamp};
 use caracal_crypto::hmac::{HmacKey, chain_link, sha256_hex};
-use caracal_ledger::Decision;
+use caracal_ledger::{Decision, MetadataKey};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -18,8 +18,8 @@ async fn world() -> World {
         .under_policy(None, Some(version), Some("ab".repeat(32)))
         .determined_by("p1")
         .because("granted")
-        .attribute("session_id", "ar-1")
-        .attribute("application_name", "Ä <b>");
+        .attribute(MetadataKey::SessionId, "ar-1")
+        .attribute(MetadataKey::ApplicationName, "Ä <b>");
     let mut second = event("z-1", "e-2", 1_000_000).request("req-2");
     second.decision = Decision::Deny;
     world.record(vec![first, second, event("z-1", "e-3", 2_000_000).request("req-1")]).await;

@@ -10,8 +10,8 @@ use caracal_authority::{EventId, Timestamp, ZoneId};
 use caracal_crypto::hmac::HmacKey;
 use caracal_crypto::{Secret, SecretText};
 use caracal_ledger::{
-    AnonymousDenials, Begin, Chain, ChainKey, Decision, EventType, Evidence, HeadsObserver, Ledger, LedgerReport,
-    Marks, SweepMarks, read_heads, verify_store_marked,
+    AnonymousDenials, Begin, Chain, ChainKey, Decision, EvaluationStatus, EventType, Evidence, HeadsObserver, Ledger,
+    LedgerReport, Marks, SweepMarks, read_heads, verify_store_marked,
 };
 use caracal_store::{Clock, ManualClock, SqliteOptions, Store, StoreError, conformance, inspect};
 use caracal_stream::Streams;
@@ -262,7 +262,7 @@ pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
 pub(crate) fn event(zone: &str, id: &str, micros: i64) -> Evidence {
     let at = Timestamp::from_micros(NOON * 1_000_000 + micros);
     let (id, zone) = (EventId::parse(id).unwrap(), ZoneId::parse(zone).unwrap());
-    Evidence::new(id, zone, EventType::TokenExchange, Decision::Allow, "complete", at)
+    Evidence::new(id, zone, EventType::TokenExchange, Decision::Allow, EvaluationStatus::Complete, at)
 }
 
 /// Verifies as the command does: opens the store without its lock, heads first.

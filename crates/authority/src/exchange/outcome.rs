@@ -2,6 +2,7 @@
 
 use super::standing::Standing;
 use super::{Class, Client, PolicyAnswer, Reach, RefreshFailure, Refusal, Request, Spending};
+use crate::evidence::EvaluationStatus;
 use crate::federation::ExternalSubject;
 use crate::lifetime::Lifetime;
 use crate::mandate::{Core, DelegationClaims, MandateClaims, Use};
@@ -112,7 +113,7 @@ pub struct Finding {
     /// Allow or deny.
     pub decision: Decision,
     /// `evaluation_status`.
-    pub evaluation_status: &'static str,
+    pub evaluation_status: EvaluationStatus,
     /// What was found.
     pub found: Found,
     /// What policy answered, where it was asked. What is granted without was granted to a control key.
@@ -139,7 +140,7 @@ impl Finding {
         Self {
             resource: None,
             decision: Decision::Allow,
-            evaluation_status: "complete",
+            evaluation_status: EvaluationStatus::Complete,
             found: Found::Federated,
             policy: None,
         }
@@ -149,7 +150,7 @@ impl Finding {
         Self {
             resource: Some(resource.to_owned()),
             decision: Decision::Allow,
-            evaluation_status: "complete",
+            evaluation_status: EvaluationStatus::Complete,
             found: Found::Granted,
             policy,
         }
@@ -221,16 +222,16 @@ pub enum Skip {
 
 impl Skip {
     /// `evaluation_status` of its evidence.
-    pub fn evaluation_status(&self) -> &'static str {
+    pub fn evaluation_status(&self) -> EvaluationStatus {
         match self {
-            Self::ResourceNotFound => "resource_not_found",
-            Self::ScopeMismatch => "scope_mismatch",
-            Self::ResourceOutsideDelegation => "resource_outside_delegation",
-            Self::RateLimited => "rate_limited",
-            Self::ProviderUnavailable => "provider_unavailable",
-            Self::CredentialNotProvisioned { .. } => "credential_not_provisioned",
-            Self::CredentialRefreshFailed { .. } => "credential_refresh_failed",
-            Self::PolicyDenied { .. } => "complete",
+            Self::ResourceNotFound => EvaluationStatus::ResourceNotFound,
+            Self::ScopeMismatch => EvaluationStatus::ScopeMismatch,
+            Self::ResourceOutsideDelegation => EvaluationStatus::ResourceOutsideDelegation,
+            Self::RateLimited => EvaluationStatus::RateLimited,
+            Self::ProviderUnavailable => EvaluationStatus::ProviderUnavailable,
+            Self::CredentialNotProvisioned { .. } => EvaluationStatus::CredentialNotProvisioned,
+            Self::CredentialRefreshFailed { .. } => EvaluationStatus::CredentialRefreshFailed,
+            Self::PolicyDenied { .. } => EvaluationStatus::Complete,
         }
     }
 

@@ -73,7 +73,7 @@ mod t02_sts_approvals {
         assert_eq!((hold.scopes, hold.resources), (vec!["docs:read".to_owned()], vec!["resource://docs".to_owned()]));
         assert_eq!((hold.requesting, hold.subject_anchor), (vec![id("rec-anchor")], None));
         let kept: Vec<_> =
-            outcome.findings.iter().map(|finding| (finding.decision, finding.evaluation_status)).collect();
+            outcome.findings.iter().map(|finding| (finding.decision, finding.evaluation_status.as_str())).collect();
         assert_eq!(kept, [(Decision::Deny, "approval_required"), (Decision::Deny, "approval_required")]);
         assert_eq!(outcome.findings[0].found, Found::Refused("ApprovalRequired"));
         assert!(outcome.findings[0].policy.is_some(), "what policy saw is kept");
@@ -119,7 +119,7 @@ mod t02_sts_approvals {
         let PolicyAnswer::Allow { tiers, .. } = &mut case.advice.answer else { panic!() };
         tiers.push(exchange::ApprovalTier { approver: Some(Approver::Subject), ..tiers[0].clone() });
         assert_eq!(case.name(), "ApprovalClassConflict");
-        assert_eq!(case.decide().findings[0].evaluation_status, "approval_class_conflict");
+        assert_eq!(case.decide().findings[0].evaluation_status.as_str(), "approval_class_conflict");
     }
 
     #[test]

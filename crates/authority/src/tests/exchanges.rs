@@ -261,7 +261,7 @@ fn one_of_two_resources_unknown_grants_the_other() {
     case.request.resources = ResourceNames::parse(["resource://docs", "resource://gone"]).unwrap();
     assert_eq!(claims_of(&mut case)["target"], json!(["resource://docs"]));
     let findings: Vec<_> = case.decide().findings;
-    let seen: Vec<_> = findings.iter().map(|finding| (finding.decision, finding.evaluation_status)).collect();
+    let seen: Vec<_> = findings.iter().map(|finding| (finding.decision, finding.evaluation_status.as_str())).collect();
     assert_eq!(seen, [(Decision::Allow, "complete"), (Decision::Deny, "resource_not_found")]);
     assert_eq!(findings[1].resource.as_deref(), Some("resource://gone"));
 }
@@ -288,7 +288,7 @@ fn a_delegation_of_another_resource_grants_nothing() {
         change(&mut case);
         let outcome = case.decide();
         assert_eq!(outcome.refusal(), Some(&Refusal::NothingGranted { reason: None }));
-        assert_eq!(outcome.findings[0].evaluation_status, "resource_outside_delegation");
+        assert_eq!(outcome.findings[0].evaluation_status.as_str(), "resource_outside_delegation");
         assert!(outcome.context.delegation.is_some());
     }
 }
@@ -318,7 +318,7 @@ fn provider_rows_are_skips_with_their_reasons() {
         case.resource().provider.as_mut().unwrap().kind = kind;
         case.facts.resources[0].connection = connection;
         let outcome = case.decide();
-        let (status, reason) = (outcome.findings[0].evaluation_status, outcome.findings[0].reason());
+        let (status, reason) = (outcome.findings[0].evaluation_status.as_str(), outcome.findings[0].reason());
         (outcome.refusal().map(|refusal| (refusal.status(), refusal.code())), status, reason)
     };
     let oauth = Some(ProviderKind::Oauth2AuthorizationCode);

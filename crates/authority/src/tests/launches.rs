@@ -290,6 +290,6 @@ mod t14_automation {
         case.answer = PolicyAnswer::Allow { determining: vec![], diagnostics: serde_json::json!([]), tiers };
         assert_eq!(case.refusal(), Refusal::ApprovalClassConflict);
         case.facts.now = Some(later(1));
-        assert_eq!(case.refusal().evaluation_status(), "approval_class_conflict");
+        assert_eq!(case.refusal().evaluation_status().as_str(), "approval_class_conflict");
     }
 }

@@ -99,7 +99,7 @@ fn every_refusal_has_an_evidence_token_and_a_plain_text() {
     for (refusal, ..) in table() {
         let text = refusal.to_string();
         assert!(text.len() >= 10 && !text.ends_with('.') && text.starts_with(char::is_lowercase), "{text}");
-        let token = refusal.evaluation_status();
+        let token = refusal.evaluation_status().as_str();
         assert!(token.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') && !token.is_empty(), "{token}");
     }
 }

@@ -141,7 +141,7 @@ mod t02_sts_use_classes {
         case.facts.control_audience = "resource://docs".into();
         let outcome = case.decide();
         assert_eq!(outcome.refusal(), Some(&Refusal::ControlResourceRequiresControlKey));
-        assert_eq!(outcome.findings[0].evaluation_status, "control_resource_requires_control_key");
+        assert_eq!(outcome.findings[0].evaluation_status.as_str(), "control_resource_requires_control_key");
         assert!(case.advice.asked.is_empty());
     }
 

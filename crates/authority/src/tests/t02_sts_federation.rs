@@ -20,7 +20,7 @@ fn reason(claims: &Value) -> &'static str {
         None => "granted",
         Some(refusal) => {
             assert_eq!((refusal.status(), refusal.code()), (401, "invalid_token"), "{refusal:?}");
-            assert_eq!(refusal.evaluation_status(), "subject_federation_rejected");
+            assert_eq!(refusal.evaluation_status().as_str(), "subject_federation_rejected");
             refusal.reason().unwrap()
         }
     }
@@ -46,7 +46,7 @@ fn a_user_gets_a_bare_session_mandate_and_a_record_that_says_who_vouched() {
     assert_eq!(outcome.context.kind, Some(SubjectKind::User));
     assert_eq!(outcome.context.federated_issuer.as_deref(), Some("https://idp.example"));
     let [finding] = &outcome.findings[..] else { panic!("{:?}", outcome.findings) };
-    assert_eq!((finding.decision, finding.evaluation_status), (Decision::Allow, "complete"));
+    assert_eq!((finding.decision, finding.evaluation_status.as_str()), (Decision::Allow, "complete"));
     assert_eq!((&finding.found, &finding.resource, &finding.policy), (&Found::Federated, &None, &None));
     assert!(case.advice.asked.is_empty() && case.advice.counted.is_empty());
     let grant = outcome.grant().unwrap();
@@ -84,7 +84,7 @@ fn an_id_token_goes_with_nothing_but_a_lifetime() {
         case.facts.now = None;
         let outcome = case.decide();
         assert_eq!(outcome.refusal(), Some(&Refusal::FederationShape));
-        assert_eq!(outcome.findings[0].evaluation_status, "subject_federation_invalid");
+        assert_eq!(outcome.findings[0].evaluation_status.as_str(), "subject_federation_invalid");
     }
     let mut case = federation();
     case.request.ttl_seconds = Some(60);

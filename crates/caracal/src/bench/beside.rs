@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use caracal_authority::{AgentSessionId, ApplicationId, AuthorityRecordId, EventId, Timestamp, ZoneId};
 use caracal_crypto::hmac::HmacKey;
-use caracal_ledger::{Decision, EventType, Evidence, Ledger};
+use caracal_ledger::{Decision, EvaluationStatus, EventType, Evidence, Ledger, MetadataKey};
 use caracal_store::sessions::{self, SessionRow};
 use caracal_store::{SqliteOptions, Store, StoreError, SystemClock};
 use clap::ValueEnum;
@@ -225,12 +225,12 @@ impl<'c> Crowd<'c> {
         let event = |number: u64| -> Result<Evidence, Failure> {
             let event_id = EventId::parse(&id(now, number, 2))?;
             let kind = EventType::TokenExchange;
-            Ok(Evidence::new(event_id, zone.clone(), kind, Decision::Allow, "complete", now)
+            Ok(Evidence::new(event_id, zone.clone(), kind, Decision::Allow, EvaluationStatus::Complete, now)
                 .request(id(now, number, 3))
                 .determined_by("grants")
                 .because("allowed")
-                .attribute("application_id", self.provisioned.application.as_str())
-                .attribute("resource", NOTES))
+                .attribute(MetadataKey::ApplicationId, self.provisioned.application.as_str())
+                .attribute(MetadataKey::Resource, NOTES))
         };
         Ok(Rows::Events(numbers.map(event).collect::<Result<_, _>>()?))
     }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use caracal_authority::{EventId, ZoneId};
 use caracal_crypto::hmac::HmacKey;
-use caracal_ledger::{Decision, EventType, Evidence, Ledger};
+use caracal_ledger::{Decision, EvaluationStatus, EventType, Evidence, Ledger, MetadataKey as Key};
 use caracal_store::{SqliteOptions, Store, StoreError, SystemClock, used_mandates};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -230,15 +230,15 @@ impl Recorder {
         let kind = EventType::GatewayResourceRequest;
         let number = self.recorded.fetch_add(1, Ordering::Relaxed);
         let event_id = EventId::parse(&beside::id(now, number, 2))?;
-        let event = Evidence::new(event_id, self.zone.clone(), kind, Decision::Allow, "complete", now)
+        let event = Evidence::new(event_id, self.zone.clone(), kind, Decision::Allow, EvaluationStatus::Complete, now)
             .request(beside::id(now, number, 3))
-            .attribute("resource", NOTES)
-            .attribute("method", "GET")
-            .attribute("upstream_host", "127.0.0.1:49152")
-            .attribute("upstream_status", 200)
-            .attribute("gateway_status", 200)
-            .attribute("response_bytes", 512)
-            .attribute("latency_ms", 3);
+            .attribute(Key::Resource, NOTES)
+            .attribute(Key::Method, "GET")
+            .attribute(Key::UpstreamHost, "127.0.0.1:49152")
+            .attribute(Key::UpstreamStatus, 200)
+            .attribute(Key::GatewayStatus, 200)
+            .attribute(Key::ResponseBytes, 512)
+            .attribute(Key::LatencyMs, 3);
         let batch = (self.ledger.clone(), vec![event]);
         let written: Result<(), StoreError> = self
             .store

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use caracal_admin::recorded_question;
 use caracal_authority::{PolicySetVersionId, Timestamp, ZoneId};
-use caracal_ledger::instant;
+use caracal_ledger::{EvaluationStatus, MetadataKey, instant};
 use caracal_policy::{Budget, Bundle, Document, Evaluators, Input, decide, decide_evaluated};
 use caracal_store::evidence::{self, EvidenceFilter, EvidenceRow};
 use caracal_store::{Clock, DeploymentRead, StoreError, SystemClock, policies, policy_sets};
@@ -189,16 +189,20 @@ impl Asked {
             return;
         }
         let metadata: Value = serde_json::from_str(&row.metadata).unwrap_or_default();
-        let text = |name: &str| metadata.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let who = if text("application_id").is_empty() { text("workload_id") } else { text("application_id") };
+        let text = |key: MetadataKey| metadata.get(key.as_str()).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let who = if text(MetadataKey::ApplicationId).is_empty() {
+            text(MetadataKey::WorkloadId)
+        } else {
+            text(MetadataKey::ApplicationId)
+        };
         report.examples.push(Example {
             change,
             event_id: row.id.clone(),
             request_id: row.request_id.clone(),
             occurred_at: Timestamp::from_micros(row.occurred_at),
             application_id: who,
-            resource: text("resource"),
-            requested_scopes: metadata.get("requested_scopes").cloned().unwrap_or_else(|| json!([])),
+            resource: text(MetadataKey::Resource),
+            requested_scopes: metadata.get(MetadataKey::RequestedScopes.as_str()).cloned().unwrap_or_else(|| json!([])),
             reason: now.reason,
         });
     }
@@ -207,7 +211,8 @@ impl Asked {
 /// Whether policy decided it, by a version that is named. Who was held was refused for the time being, whatever became of
 /// the approval; policy had said yes, with a condition.
 fn was_of_policy(row: &EvidenceRow) -> bool {
-    let decided = row.evaluation_status == "complete" && matches!(row.decision.as_str(), "allow" | "deny");
+    let decided = row.evaluation_status == EvaluationStatus::Complete.as_str()
+        && matches!(row.decision.as_str(), "allow" | "deny");
     !row.policy_set_version_id.is_empty() && (decided || says_held(&diagnostics(row)))
 }
 

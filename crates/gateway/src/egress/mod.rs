@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use caracal_http::egress::{EgressClient, EgressError, TargetUrl};
 use caracal_http::{PeerAddr, Profile, RequestId, trace as spans};
+use caracal_ledger::MetadataKey as Key;
 use http::header::{CONTENT_LENGTH, TE};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
@@ -117,7 +118,7 @@ pub(crate) async fn forward(gateway: &Gateway, permit: Permit, inbound: Inbound)
         Ok(target) => target,
         Err(refused) => return Err(not_addressable(attempt, refused.to_string())),
     };
-    attempt.note("upstream_host", target.authority());
+    attempt.note(Key::UpstreamHost, target.authority());
     if !target::may_receive_credential(&target, &directive) {
         return Err(ended(attempt, Outcome::HostNotAllowed, Refusal::HostNotAllowed));
     }
@@ -193,9 +194,9 @@ fn call(method: &Method, target: &TargetUrl) -> Span {
 }
 
 fn note_directive(attempt: &mut Attempt, directive: &Directive) {
-    attempt.note("auth_mode", &directive.auth_mode);
-    attempt.note("provider_id", &directive.provider_id);
-    attempt.note("connection_id", &directive.connection_id);
+    attempt.note(Key::AuthMode, &directive.auth_mode);
+    attempt.note(Key::ProviderId, &directive.provider_id);
+    attempt.note(Key::ConnectionId, &directive.connection_id);
 }
 
 /// The refusal names the setting that would admit the address: to the operator, in log and evidence, not to the caller.
@@ -231,7 +232,7 @@ fn build(
     let uri = target::address(target, parts.uri.path(), parts.uri.query(), in_query)?;
     let traceparent = trace::parent(&parts.headers);
     if let Some(trace) = traceparent.as_ref().and_then(trace::trace_id) {
-        attempt.note("trace_id", trace);
+        attempt.note(Key::TraceId, trace);
     }
     // No length is announced where no body is expected. Elsewhere it is, even of nothing: some servers insist (411).
     let expected = parts.headers.contains_key(CONTENT_LENGTH)

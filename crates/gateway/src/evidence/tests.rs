@@ -115,7 +115,7 @@ mod t06_evidence {
         let waiting = log.lock();
         let kind = |event: &Draft| {
             let text = |key| event.metadata.get(key).map(ToString::to_string);
-            (event.evaluation_status, text("error_kind"), text("gateway_status"))
+            (event.evaluation_status.as_str(), text(Key::ErrorKind), text(Key::GatewayStatus))
         };
         let some = |text: &str| Some(text.to_owned());
         assert_eq!(
@@ -141,7 +141,12 @@ mod t08_availability {
             log.replayed(&caller("z-1", n));
         }
         for n in 5..9 {
-            log.denied(&caller("z-1", n), StatusCode::UNAUTHORIZED, "session_revoked", "session revoked");
+            log.denied(
+                &caller("z-1", n),
+                StatusCode::UNAUTHORIZED,
+                EvaluationStatus::SessionRevoked,
+                "session revoked",
+            );
         }
         assert_eq!(log.depth(), 3);
         // What has begun still finds room.

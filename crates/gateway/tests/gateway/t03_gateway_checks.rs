@@ -337,10 +337,13 @@ async fn a_body_that_says_it_is_too_large_does_not_cost_the_mandate() {
     let config = GatewayConfig { max_request_bytes: 16, ..config() };
     let world = World::with(config, move |_| Said::Go(crate::world::to(url.clone()))).await;
     let mandate = world.mandate(json!({})).await;
-    let answer = world.ask(&request("POST", "/x", &mandate, "Content-Length: 17\r\n")).await;
+    let answer = world.ask(&request("POST", "/x", &mandate, "Content-Length: 17\r\nX-Request-Id: r-1\r\n")).await;
     assert_eq!(answer.refusal(), (413, "payload_too_large".to_owned(), "request body too large".to_owned()));
     assert_eq!(answer.get("connection"), Some("close"));
     untouched(&world, &upstream);
+    let (decision, status, metadata) = world.event("r-1").await;
+    assert_eq!((decision.as_str(), status.as_str()), ("deny", "request_too_large"));
+    assert_eq!(metadata["gateway_status"], json!(413));
     let answer =
         world.ask(&format!("{}{}", request("POST", "/x", &mandate, "Content-Length: 16\r\n"), "x".repeat(16))).await;
     assert_eq!(answer.status(), 200);

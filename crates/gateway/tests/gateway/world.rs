@@ -14,7 +14,7 @@ use caracal_crypto::envelope::{Kek, KekRing};
 use caracal_custody::SigningKeys;
 use caracal_gateway::{Capabilities, Directive, Exchange, Gateway, GatewayConfig, MetricsAccess, Served};
 use caracal_http::egress::{AddressPolicy, GuardedConnector, PrivateHosts, Resolver, Timeouts, TlsTrust};
-use caracal_ledger::{AnonymousDenials, ChainKey, Ledger};
+use caracal_ledger::{AnonymousDenials, ChainKey, EventType, Ledger};
 use caracal_store::evidence::{self, EvidenceRow};
 use caracal_store::{ManualClock, Store, StoreError, conformance, outbox};
 use caracal_testkit::Place;
@@ -183,7 +183,15 @@ impl Deployment {
     /// The events of one request that are on record.
     pub(crate) async fn events_now(&self, request_id: &str) -> Vec<EvidenceRow> {
         let mut snapshot = self.store.snapshot().await.unwrap();
-        evidence::find_by_request(&mut snapshot.zone(&ZoneId::parse(ZONE).unwrap()), request_id).await.unwrap()
+        let zone = ZoneId::parse(ZONE).unwrap();
+        let events = evidence::find_by_request(&mut snapshot.zone(&zone), request_id).await.unwrap();
+        for event in &events {
+            let (event_type, metadata) = (EventType::parse(&event.event_type), &event.metadata);
+            let members: serde_json::Map<String, Value> = serde_json::from_str(metadata).unwrap();
+            let unknown = members.keys().find(|key| !event_type.may_have(key));
+            assert_eq!(unknown, None, "a key that events of its type do not have: {metadata}");
+        }
+        events
     }
 
     /// The events of one request, once there are `count`.

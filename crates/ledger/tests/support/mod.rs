@@ -8,8 +8,8 @@ use std::sync::Arc;
 use caracal_authority::{EventId, Timestamp, ZoneId};
 use caracal_crypto::hmac::HmacKey;
 use caracal_ledger::{
-    AdminRecord, Chain, ChainKey, Decision, EventType, Evidence, Head, HeadsObserver, Ledger, LedgerReport, Problem,
-    read_heads, verify_store,
+    AdminRecord, Chain, ChainKey, Decision, EvaluationStatus, EventType, Evidence, Head, HeadsObserver, Ledger,
+    LedgerReport, MetadataKey, Problem, read_heads, verify_store,
 };
 use caracal_store::{DeploymentRead, Store, StoreError, SystemClock, conformance, inspect, used_mandates};
 use caracal_testkit::{Database, Place};
@@ -35,12 +35,19 @@ pub(crate) fn zone(name: &str) -> ZoneId {
 
 pub(crate) fn event(zone: &ZoneId, id: &str) -> Evidence {
     let at = Timestamp::from_micros(1_800_000_000_123_456);
-    Evidence::new(EventId::parse(id).unwrap(), zone.clone(), EventType::TokenExchange, Decision::Allow, "complete", at)
-        .request(format!("req-{id}"))
-        .under_policy(Some("set-1".parse().unwrap()), Some("version-1".parse().unwrap()), Some("00ff".to_owned()))
-        .determined_by("p1")
-        .because("ok")
-        .attribute("resource", "resource://api")
+    Evidence::new(
+        EventId::parse(id).unwrap(),
+        zone.clone(),
+        EventType::TokenExchange,
+        Decision::Allow,
+        EvaluationStatus::Complete,
+        at,
+    )
+    .request(format!("req-{id}"))
+    .under_policy(Some("set-1".parse().unwrap()), Some("version-1".parse().unwrap()), Some("00ff".to_owned()))
+    .determined_by("p1")
+    .because("ok")
+    .attribute(MetadataKey::Resource, "resource://api")
 }
 
 pub(crate) fn change(zone: Option<&ZoneId>, id: &str) -> AdminRecord {

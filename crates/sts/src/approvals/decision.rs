@@ -18,7 +18,7 @@ use caracal_authority::{ApprovalId, AuthorityRecordId, OutboxId, Timestamp, Zone
 use caracal_crypto::chance;
 use caracal_custody::mandate::{VerifyError, verify};
 use caracal_http::{Problem, body, form};
-use caracal_ledger::{Decision, EventType, Evidence, Ledger, Metadata};
+use caracal_ledger::{Decision, EvaluationStatus, EventType, Evidence, Ledger, Metadata, MetadataKey};
 use caracal_store::approvals::{self, Verdict};
 use caracal_store::{Named, StoreError, ZoneVersion, records, zones};
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
@@ -251,7 +251,7 @@ impl Sts {
             message: message.map_err(|_| ExchangeError::Internal)?,
         };
         let decision = if saying.approved { Decision::Approved } else { Decision::Rejected };
-        let event = event(judging, EventType::StepUpDecided, decision, "complete")?;
+        let event = event(judging, EventType::StepUpDecided, decision, EvaluationStatus::Complete)?;
         let metadata = of_subject(hold, claims);
         let change = Change {
             version: judging.version,
@@ -285,9 +285,9 @@ impl Sts {
         claims: &Claims,
         why: NotTheirs,
     ) -> Result<(), NotDecided> {
-        let kind = EventType::Other("step_up_refused".to_owned());
-        let event = event(judging, kind, Decision::Deny, "approver_refused")?;
-        let event = event.with_metadata(of_subject(&judging.hold, claims).with("refusal", why.name()));
+        let kind = EventType::StepUpRefused;
+        let event = event(judging, kind, Decision::Deny, EvaluationStatus::ApproverRefused)?;
+        let event = event.with_metadata(of_subject(&judging.hold, claims).with(MetadataKey::Refusal, why.name()));
         let done = self.store.commit(zone, (self.ledger.clone(), event), |tx, (ledger, event)| {
             Box::pin(async move { ledger.record(tx, std::slice::from_ref(event)).await })
         });
@@ -307,7 +307,7 @@ fn event(
     judging: &Judging,
     kind: EventType,
     decision: Decision,
-    status: &'static str,
+    status: EvaluationStatus,
 ) -> Result<Evidence, ExchangeError> {
     let (hold, now) = (&judging.hold, judging.now);
     let event = Evidence::new(event_id(now)?, hold.zone.clone(), kind, decision, status, now);
@@ -316,8 +316,8 @@ fn event(
 
 /// What evidence says of a user who decided: the record, whatever the hold's privacy, and never the name.
 fn of_subject(hold: &Hold, claims: &Claims) -> Metadata {
-    let metadata = Metadata::of_hold(hold).with("approver_plane", "subject");
-    metadata.with_known("approver_session_id", claims.record.as_ref().map(|id| id.as_str()))
+    let metadata = Metadata::of_hold(hold).with(MetadataKey::ApproverPlane, "subject");
+    metadata.with_known(MetadataKey::ApproverSessionId, claims.record.as_ref().map(|id| id.as_str()))
 }
 
 /// The bearer of the request; its scheme is compared case by case (§7.7).

@@ -5,7 +5,7 @@ use caracal_authority::approval::Hold;
 use caracal_authority::exchange::{PolicyAnswer, Refusal};
 use caracal_authority::{ProviderId, Timestamp};
 use caracal_crypto::chance::ChanceUnavailable;
-use caracal_ledger::{Decision, EventType, Evidence, Metadata};
+use caracal_ledger::{Decision, EvaluationStatus, EventType, Evidence, Metadata, MetadataKey as Key};
 use caracal_store::workloads::Workload;
 use serde_json::Value;
 
@@ -61,7 +61,7 @@ impl<'a> Account<'a> {
         // The whole question: whoever explains the denial can ask it again, of whatever policy (README D33).
         if let (Some(_), Some(_), Some(asked)) = (refused, answer, self.asked) {
             event.metadata =
-                std::mem::take(&mut event.metadata).with_known("policy_input", asked.policy_input.cloned());
+                std::mem::take(&mut event.metadata).with_known(Key::PolicyInput, asked.policy_input.cloned());
         }
         Ok(match answer {
             Some(answer) => under_policy(event, governing.active.as_ref(), governing.manifest(), answer),
@@ -76,7 +76,7 @@ impl<'a> Account<'a> {
         decision: Decision,
         hold: &Hold,
     ) -> Result<Evidence, ChanceUnavailable> {
-        let event = self.event(event_type, decision, "complete")?;
+        let event = self.event(event_type, decision, EvaluationStatus::Complete)?;
         Ok(event.with_metadata(self.base().and(Metadata::of_hold(hold))))
     }
 
@@ -87,15 +87,15 @@ impl<'a> Account<'a> {
         reason: Option<&'static str>,
     ) -> Result<Evidence, ChanceUnavailable> {
         let (decision, status) = match refused {
-            None => (Decision::Allow, "complete"),
+            None => (Decision::Allow, EvaluationStatus::Complete),
             // There is one resource, so its denial is the whole answer.
-            Some(Refusal::NothingGranted { .. }) => (Decision::Deny, "complete"),
+            Some(Refusal::NothingGranted { .. }) => (Decision::Deny, EvaluationStatus::Complete),
             Some(refusal) => (Decision::Deny, refusal.evaluation_status()),
         };
         let mut metadata = self
             .base()
-            .with_known("reason", reason.or(refused.and_then(Refusal::reason)))
-            .with_known("refusal", refused.map(Refusal::name));
+            .with_known(Key::Reason, reason.or(refused.and_then(Refusal::reason)))
+            .with_known(Key::Refusal, refused.map(Refusal::name));
         if let Some(hold) = refused.and_then(held) {
             metadata = metadata.and(Metadata::of_hold(hold));
         }
@@ -106,7 +106,7 @@ impl<'a> Account<'a> {
         &self,
         event_type: EventType,
         decision: Decision,
-        status: &'static str,
+        status: EvaluationStatus,
     ) -> Result<Evidence, ChanceUnavailable> {
         let (id, zone) = (event_id(self.occurred_at)?, self.workload.zone_id.clone());
         let event = Evidence::new(id, zone, event_type, decision, status, self.occurred_at);
@@ -115,14 +115,14 @@ impl<'a> Account<'a> {
 
     fn base(&self) -> Metadata {
         let metadata = Metadata::new()
-            .with("workload_id", self.workload.id.as_str())
-            .with("workload_name", self.workload.name.as_str())
-            .with_known("launch_id", self.launch.launch.as_deref());
+            .with(Key::WorkloadId, self.workload.id.as_str())
+            .with(Key::WorkloadName, self.workload.name.as_str())
+            .with_known(Key::LaunchId, self.launch.launch.as_deref());
         let Some(asked) = &self.asked else { return metadata };
         metadata
-            .with("env", asked.env)
-            .with_known("resource", asked.resource)
-            .with("requested_scopes", asked.scopes.to_vec())
-            .with_known("provider_id", asked.provider.map(|id| id.as_str()))
+            .with(Key::Env, asked.env)
+            .with_known(Key::Resource, asked.resource)
+            .with(Key::RequestedScopes, asked.scopes.to_vec())
+            .with_known(Key::ProviderId, asked.provider.map(|id| id.as_str()))
     }
 }

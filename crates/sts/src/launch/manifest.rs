@@ -2,6 +2,7 @@
 
 use caracal_authority::exchange::Refusal;
 use caracal_authority::{WorkloadId, ZoneId};
+use caracal_ledger::MetadataKey;
 use caracal_store::workloads::{self, Binding};
 use caracal_store::zones;
 use serde::Serialize;
@@ -50,7 +51,7 @@ impl Sts {
                         ledger.record(tx, std::slice::from_ref(nothing)).await?;
                         return Ok(Err(Refusal::NothingBound));
                     }
-                    let told = told.clone().attribute("binding_count", bindings.len());
+                    let told = told.clone().attribute(MetadataKey::BindingCount, bindings.len());
                     ledger.record(tx, &[told]).await?;
                     Ok(Ok(bindings))
                 })

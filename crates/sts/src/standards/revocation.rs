@@ -20,7 +20,7 @@ use caracal_authority::record::{RecordFacts, check_live};
 use caracal_authority::{AuthorityRecordId, OutboxId};
 use caracal_crypto::chance::{self, ChanceUnavailable};
 use caracal_http::RequestId;
-use caracal_ledger::{Decision, EventType, Evidence, Ledger, Metadata};
+use caracal_ledger::{Decision, EvaluationStatus, EventType, Evidence, Ledger, Metadata, MetadataKey as Key};
 use caracal_store::applications::Application;
 use caracal_store::{StoreError, ZoneWrite, outbox, records};
 use http::{Request, StatusCode};
@@ -36,7 +36,6 @@ use crate::{ExchangeError, Sts};
 const REVOKE_TOPIC: &str = "caracal.sessions.revoke";
 /// `reason` of the record and of the message.
 const REASON: &str = "client_revoked";
-const EVENT: &str = "mandate_revoked";
 
 pub(crate) async fn revoke(
     State(sts): State<Arc<Sts>>,
@@ -122,7 +121,7 @@ impl Revocation {
         let record = records::lookup(tx, &self.record).await?.map(|row| row.facts()).transpose()?;
         let Some(record) = record else { return Ok(false) };
         if !self.is_theirs(&record) {
-            let event = self.event(tx, &caller, Decision::Deny, "mandate_of_another_application")?;
+            let event = self.event(tx, &caller, Decision::Deny, EvaluationStatus::MandateOfAnotherApplication)?;
             self.ledger.record(tx, &[event]).await?;
             return Ok(false);
         }
@@ -136,8 +135,8 @@ impl Revocation {
             let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
             outbox::add(tx, message, REVOKE_TOPIC, &format!("record_revoke:{record}"), fields).await?;
         }
-        let mut event = self.event(tx, &caller, Decision::Allow, "complete")?;
-        event.metadata.set("revoked_records", fallen.len());
+        let mut event = self.event(tx, &caller, Decision::Allow, EvaluationStatus::Complete)?;
+        event.metadata.set(Key::RevokedRecords, fallen.len());
         self.ledger.record(tx, &[event]).await?;
         Ok(true)
     }
@@ -153,21 +152,21 @@ impl Revocation {
         tx: &ZoneWrite<'_>,
         caller: &Application,
         decision: Decision,
-        status: &'static str,
+        status: EvaluationStatus,
     ) -> Result<Evidence, ChanceUnavailable> {
-        let kind = EventType::Other(EVENT.to_owned());
+        let kind = EventType::MandateRevoked;
         let event = Evidence::new(event_id(tx.now())?, tx.zone().clone(), kind, decision, status, tx.now());
         let metadata = Metadata::new()
-            .with("application_id", caller.id.as_str())
-            .with("application_name", caller.name.as_str())
-            .with("application_registration_method", caller.registration_method.as_str())
-            .with("authority_record_id", self.record.as_str())
-            .with("mandate_id", self.claims.jti.as_str())
-            .with("mandate_application_id", self.claims.client.as_str())
-            .with("use", self.claims.r#use.as_str())
-            .with("subject_kind", self.claims.kind.as_str())
-            .with_known("agent_session_id", self.claims.session.as_ref().map(|id| id.as_str()))
-            .with_known("delegation_edge_id", self.claims.delegation.as_ref().map(|id| id.as_str()));
+            .with(Key::ApplicationId, caller.id.as_str())
+            .with(Key::ApplicationName, caller.name.as_str())
+            .with(Key::ApplicationRegistrationMethod, caller.registration_method.as_str())
+            .with(Key::AuthorityRecordId, self.record.as_str())
+            .with(Key::MandateId, self.claims.jti.as_str())
+            .with(Key::MandateApplicationId, self.claims.client.as_str())
+            .with(Key::Use, self.claims.r#use.as_str())
+            .with(Key::SubjectKind, self.claims.kind.as_str())
+            .with_known(Key::AgentSessionId, self.claims.session.as_ref().map(|id| id.as_str()))
+            .with_known(Key::DelegationEdgeId, self.claims.delegation.as_ref().map(|id| id.as_str()));
         Ok(event.request(self.request_id.as_str()).with_metadata(metadata))
     }
 }

@@ -21,7 +21,7 @@ fn with(body: &Value, name: &str, value: Value) -> Value {
 }
 
 /// A mint for the session `s-u`, which is anchored to `record`.
-async fn mint_for(world: &World, record: &str) -> Ask {
+pub(crate) async fn mint_for(world: &World, record: &str) -> Ask {
     let record = AuthorityRecordId::parse(record).unwrap();
     world.add_session("s-u", |row| row.subject_record_id = record).await;
     world.add_edge("e-u", |row| row.target_session_id = AgentSessionId::parse("s-u").unwrap()).await;

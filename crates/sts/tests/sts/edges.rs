@@ -64,7 +64,9 @@ mod t02_sts_lifetimes {
                 let answer = ask.send(&world).await;
                 assert_eq!(told(&answer), expected, "{what}, {micros} us");
                 if answer.status != 200 {
-                    assert_eq!(world.last_event().await.text("refusal"), "LifetimeExhausted", "{what}");
+                    let event = world.last_event().await;
+                    assert_eq!(event.outcome(), "deny lifetime_exhausted", "{what}");
+                    assert_eq!(event.text("refusal"), "LifetimeExhausted", "{what}");
                 }
             }
             // What was presented, by the record behind it.
@@ -121,7 +123,7 @@ mod t02_sts_direct_exchange {
         let [of_resource, of_exchange] = &events[..] else { panic!("{} events", events.len()) };
         assert_eq!(of_resource.row.determining_policies, r#"[{"policy": "caracal-docs-use"}]"#);
         for event in [of_resource, of_exchange] {
-            assert_eq!(event.row.decision, "deny");
+            assert_eq!(event.outcome(), "deny gateway_required");
             assert_eq!(event.text("refusal"), "SubjectTokenOutsideGateway");
         }
         assert_eq!(world.record_ids(), ["rec-app"]);

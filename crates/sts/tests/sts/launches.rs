@@ -186,6 +186,9 @@ mod t02_sts_launch_authentication {
         assert_eq!(Ask::manifest().send(&world).await.outcome(), "401 access_denied");
         assert_eq!(Ask::credential(ENV).send(&world).await.outcome(), "401 access_denied");
         assert_eq!(types(&world).await[1..], ["run_launch deny workload_auth_failed"; 2]);
+        // Of the second it is known what was asked for, and nothing of what is bound to it.
+        let event = world.last_event().await;
+        assert_eq!((event.text("env"), &event.metadata["requested_scopes"]), (ENV, &json!([])));
         world.tamper("UPDATE zones SET archived_at = NULL WHERE id = 'z-1'");
         assert_eq!(Ask::manifest().send(&world).await.status, 200);
         world.change_workload(|row| row.secret_hash = "argon2id$AAAA$AAAA".to_owned()).await;

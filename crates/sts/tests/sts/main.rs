@@ -60,6 +60,7 @@ mod policy_operations;
 mod public_reads;
 mod races;
 mod recorded;
+mod recorded_keys;
 mod rotation;
 mod secrets;
 mod service_tokens;

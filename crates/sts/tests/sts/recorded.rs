@@ -1,13 +1,14 @@
 //! Every type, decision and status of an event that the contract has (audit-and-streams.md §2.2), each with a test in which a
 //! real request leaves one. Held to the ledger's own words and to the tests that there are, and to what those look for: the
-//! third part of a row stands in its test.
+//! third part of a row stands in its test. Of the statuses that are ours, each has such a test too.
 //!
 //! Who takes in users is asked by a helper of `federation`, which looks at the event of each refusal.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use caracal_ledger::{Decision, EventType};
+use caracal_ledger::{Decision, EvaluationStatus, EventType};
 use caracal_testkit::{Row, unproved};
 
 /// Type, decision and status; the test; what it looks for.
@@ -184,19 +185,122 @@ const ROWS: &[(&str, &[&str; 1], &str)] = &[
     ),
 ];
 
+/// Statuses of ours (README D11), which the contract's table does not have.
+const OURS: &[(&str, &[&str; 1], &str)] = &[
+    (
+        "client_unauthenticated",
+        &["clients::a_secret_that_is_rotated_while_it_is_verified_proves_nothing_any_more"],
+        "deny client_unauthenticated",
+    ),
+    (
+        "zone_invalid",
+        &["clients::the_right_secret_in_the_wrong_zone_is_told_the_right_one_with_evidence_there"],
+        "deny zone_invalid",
+    ),
+    ("request_invalid", &["direct_exchange::the_first_failing_step_is_the_answer"], "deny request_invalid"),
+    (
+        "subject_token_invalid",
+        &["evidence::whoever_proved_who_they_are_leaves_evidence_of_every_refusal"],
+        "\"subject_token_invalid\"",
+    ),
+    (
+        "reference_invalid",
+        &["evidence::whoever_proved_who_they_are_leaves_evidence_of_every_refusal"],
+        "\"reference_invalid\"",
+    ),
+    (
+        "approval_required",
+        &["approvals::its_evidence_is_a_denial_and_the_hold_that_was_issued"],
+        "token_exchange deny approval_required",
+    ),
+    (
+        "gateway_required",
+        &["edges::a_session_mandate_that_policy_allows_is_not_minted_for_outside_the_gateway"],
+        "deny gateway_required",
+    ),
+    ("ttl_invalid", &["evidence::what_was_allowed_and_then_refused_as_a_whole_is_no_allow"], "deny ttl_invalid"),
+    (
+        "lifetime_exhausted",
+        &["edges::whatever_ends_within_the_second_lends_nothing_and_a_whole_second_is_lent"],
+        "deny lifetime_exhausted",
+    ),
+    (
+        "mandate_too_large",
+        &["bootstrap::what_no_mandate_can_carry_is_refused_with_evidence_and_leaves_no_record"],
+        "deny mandate_too_large",
+    ),
+    ("binding_not_found", &["launches::a_workload_without_bindings_is_told_so"], "run_launch deny binding_not_found"),
+    (
+        "approver_refused",
+        &["approval_decisions::what_waits_for_an_operator_is_not_the_user_s"],
+        "deny approver_refused",
+    ),
+    (
+        "mandate_of_another_application",
+        &[
+            "sts/tests/sts/standards/revocation::another_application_s_mandate_stays_as_it_is_and_the_attempt_is_on_record",
+        ],
+        "deny mandate_of_another_application",
+    ),
+    (
+        "session_revoked",
+        &["gateway/tests/gateway/t03_gateway_revocation::a_revoked_mandate_is_not_used_up_and_leaves_evidence"],
+        "(\"deny\", \"session_revoked\")",
+    ),
+    (
+        "request_too_large",
+        &["gateway/tests/gateway/t03_gateway_checks::a_body_that_says_it_is_too_large_does_not_cost_the_mandate"],
+        "(\"deny\", \"request_too_large\")",
+    ),
+    (
+        "sts_circuit_open",
+        &[
+            "gateway/tests/gateway/t08_availability::after_three_outages_a_zone_is_turned_away_at_once_and_keeps_its_mandates",
+        ],
+        "world.event(\"r-1\").await.1, \"sts_circuit_open\"",
+    ),
+    (
+        "sts_unavailable",
+        &["gateway/tests/gateway/evidence::the_sts_records_its_denials_and_the_gateway_what_the_sts_could_not"],
+        "\"sts_unavailable\"",
+    ),
+    (
+        "sts_timeout",
+        &["gateway/tests/gateway/remote::every_trouble_of_a_remote_sts_has_its_answer_and_leaves_evidence"],
+        "\"sts_timeout\"",
+    ),
+    (
+        "sts_outcome_unknown",
+        &["gateway/tests/gateway/remote::every_trouble_of_a_remote_sts_has_its_answer_and_leaves_evidence"],
+        "\"sts_outcome_unknown\"",
+    ),
+    (
+        "upstream_not_configured",
+        &["gateway/tests/gateway/evidence::the_sts_records_its_denials_and_the_gateway_what_the_sts_could_not"],
+        "\"upstream_not_configured\"",
+    ),
+];
+/// Statuses that a decision can end in and no request does: where the store can't say the time or the rate, it takes no
+/// event either, and the request fails before it is decided.
+const NEVER: &[EvaluationStatus] = &[EvaluationStatus::TimeUnavailable, EvaluationStatus::RateUnavailable];
+
 /// Words of the contract that nothing leaves, by name: Control is not there yet.
 const NOT_YET: &[&str] = &["control.invoke"];
-/// Not of the contract; the audit service's own tests show it.
-const BEYOND: &[&str] = &["ledger_incident"];
+/// Not of the contract; the audit service's own tests, `standards::revocation` and `approval_decisions` show them.
+const BEYOND: &[&str] = &["ledger_incident", "mandate_revoked", "step_up_refused"];
 
-/// The text of a test, through the beginning of the next function.
-fn text_of(test: &str) -> String {
+/// The text of a test.
+pub(crate) fn text_of(test: &str) -> String {
     let (place, function) = test.rsplit_once("::").unwrap();
     let below = Path::new(env!("CARGO_MANIFEST_DIR"));
     let file = if place.contains('/') { below.join("..").join(place) } else { below.join("tests/sts").join(place) };
     let text = fs::read_to_string(file.with_extension("rs")).unwrap();
-    let (_, after) = text.split_once(&format!("fn {function}(")).unwrap_or_else(|| panic!("there is no test {test}"));
-    after.split("\n    async fn ").next().unwrap().to_owned()
+    let (before, after) =
+        text.split_once(&format!("fn {function}(")).unwrap_or_else(|| panic!("there is no test {test}"));
+    // It ends at the brace that stands below its beginning.
+    let beginning = before.lines().last().unwrap();
+    let indent = " ".repeat(beginning.len() - beginning.trim_start().len());
+    after.split(&format!("\n{indent}}}")).next().unwrap().to_owned()
 }
 
 #[test]
@@ -204,8 +308,20 @@ fn each_status_of_the_contract_has_a_test_and_the_test_looks_for_it() {
     let rows: Vec<Row> = ROWS.iter().map(|(row, test, _)| (*row, test.as_slice())).collect();
     // The table of §2.2 without `control.invoke`.
     assert_eq!(unproved("sts/tests/sts", &rows, 36), Vec::<String>::new());
-    for (row, [test], sought) in ROWS {
+    let ours: Vec<Row> = OURS.iter().map(|(row, test, _)| (*row, test.as_slice())).collect();
+    assert_eq!(unproved("sts/tests/sts", &ours, OURS.len()), Vec::<String>::new());
+    for (row, [test], sought) in ROWS.iter().chain(OURS) {
         assert!(text_of(test).contains(sought), "{row}: {test} does not look for {sought}");
+    }
+}
+
+#[test]
+fn no_status_of_the_ledger_is_left_out() {
+    let contract: BTreeSet<_> = ROWS.iter().map(|(row, ..)| row.split(' ').nth(2).unwrap()).collect();
+    let ours: BTreeSet<_> = OURS.iter().map(|(row, ..)| *row).chain(NEVER.iter().map(|of| of.as_str())).collect();
+    for (rows, of_the_contract) in [(contract, true), (ours, false)] {
+        let all = EvaluationStatus::ALL.iter().filter(|status| status.is_of_the_contract() == of_the_contract);
+        assert_eq!(rows, all.map(|status| status.as_str()).collect());
     }
 }
 

@@ -23,7 +23,7 @@ use caracal_crypto::envelope::{Kek, KekRing};
 use caracal_crypto::hmac::HmacKey;
 use caracal_custody::{SealedSecrets, SigningKeys};
 use caracal_http::egress::GuardedConnector;
-use caracal_ledger::{AnonymousDenials, Ledger};
+use caracal_ledger::{AnonymousDenials, EventType, Ledger};
 use caracal_store::evidence::{self, ChainRow, EvidenceFilter, EvidenceRow};
 use caracal_store::records::{self, RecordRow};
 use caracal_store::{
@@ -400,7 +400,11 @@ pub(crate) struct Event {
 impl Event {
     fn of(row: EvidenceRow) -> Self {
         let (metadata, diagnostics) =
-            (serde_json::from_str(&row.metadata).unwrap(), serde_json::from_str(&row.diagnostics).unwrap());
+            (serde_json::from_str::<Value>(&row.metadata).unwrap(), serde_json::from_str(&row.diagnostics).unwrap());
+        let event_type = EventType::parse(&row.event_type);
+        for key in metadata.as_object().into_iter().flat_map(|members| members.keys()) {
+            assert!(event_type.may_have(key), "a key that events of its type do not have: {key} in {event_type:?}");
+        }
         Self { row, metadata, diagnostics }
     }
 
