@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use caracal::bench::{self, BenchFlags};
 use caracal::commands::{
-    self, BackupFlags, ExportFlags, Failure, ProveFlags, ReplayFlags, RestoreFlags, VerifyFileFlags,
+    self, BackupFlags, ExplainFlags, ExportFlags, Failure, ProveFlags, ReplayFlags, RestoreFlags, VerifyFileFlags,
 };
 use caracal::settings::UpFlags;
 use clap::error::ErrorKind;
@@ -225,6 +225,22 @@ enum Audit {
         #[arg(long)]
         json: bool,
     },
+    /// Tell what happened under one request, top to bottom: who asked for what, how it was decided, why, and how it ended.
+    /// Works beside a running system.
+    Explain {
+        /// The request: the `requestId` of an answer, or its X-Request-Id.
+        #[arg(value_name = "REQUEST_ID")]
+        request_id: String,
+        /// The zone; needed only where several have a request of that id.
+        #[arg(long, value_name = "ID")]
+        zone: Option<String>,
+        /// The data directory of an embedded store; without it, and with DATABASE_URL, that database.
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+        /// JSON instead of text.
+        #[arg(long)]
+        json: bool,
+    },
     /// Write what happened under one request into a file that anybody can verify who has the log's public key. Works beside
     /// a running system.
     Prove {
@@ -304,6 +320,9 @@ impl Audit {
             Self::Verify { data_dir, json, .. } => commands::verify(data_dir, json),
             Self::Prove { request_id, zone, out, since, checkpoint, data_dir, json } => {
                 commands::prove(&ProveFlags { request_id, zone, out, since, checkpoint, data_dir, json })
+            }
+            Self::Explain { request_id, zone, data_dir, json } => {
+                commands::explain(&ExplainFlags { request_id, zone, data_dir, json })
             }
             Self::Replay { zone, policy_set_version: version, since, examples, data_dir, json } => {
                 commands::replay(&ReplayFlags { zone, version, since, examples, data_dir, json })

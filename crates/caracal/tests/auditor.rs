@@ -179,6 +179,40 @@ fn what_can_t_be_exported_says_why_and_leaves_nothing(ledger: &Ledger) {
     assert_eq!(ledger.left(), Vec::<String>::new());
 }
 
+/// Who asked for what, how it was decided, why: on one page, and nothing else about other requests.
+async fn a_request_is_told_top_to_bottom(ledger: &mut Ledger) {
+    let asked = [("scope", "notes:read"), ("resource", "resource://no\u{1b}where")];
+    let denied = ledger.tenant.exchange(&ledger.http, &ledger.system, &asked).await.unwrap();
+    assert_ne!(denied.status, 200, "{}", denied.json());
+    let request = denied.request_id();
+    let said = run(&mut ledger.audit(&["explain", &request]));
+    assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""), "{}", said.stdout);
+    let lines: Vec<&str> = said.stdout.lines().collect();
+    assert_eq!(lines[0], format!("request {request} in zone {}: deny", ledger.zone));
+    assert!(said.stdout.contains("token_exchange  deny  resource_not_found  (position "), "{}", said.stdout);
+    assert!(said.stdout.contains(&format!("application_id {}", ledger.tenant.application)), "{}", said.stdout);
+    assert!(said.stdout.contains("resource://no\\u{1b}where"), "what a caller sent does nothing here: {}", said.stdout);
+    assert!(!said.stdout.contains('\u{1b}') && !said.stdout.contains(&ledger.request), "{}", said.stdout);
+    let place = |part: &str| said.stdout.find(part).unwrap_or_else(|| panic!("{part}: {}", said.stdout));
+    assert!(place("  who ") < place("  asked "), "{}", said.stdout);
+    // The same for machines, and of a request that was granted.
+    let said = run(&mut ledger.audit(&["explain", &request, "--json"]));
+    let told: Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!((&told["request_id"], &told["final_decision"]), (&json!(request), &json!("deny")));
+    assert_eq!(told["events"][0]["evaluation_status"], "resource_not_found");
+    let said = run(&mut ledger.audit(&["explain", &ledger.request, "--zone", &ledger.zone]));
+    assert!(said.code == Some(0) && said.stdout.contains(": allow\n"), "{} {}", said.stdout, said.stderr);
+    for (arguments, why) in [
+        (&["explain", "no-such"][..], "no zone has a request `no-such`"),
+        (&["explain", "no-such", "--zone", &ledger.zone], "has no request `no-such`"),
+        (&["explain", &request, "--zone", "no zone"], "is no zone's id"),
+    ] {
+        let said = run(&mut ledger.audit(arguments));
+        assert_eq!((said.code, said.stdout.as_str()), (Some(1), ""), "{arguments:?}");
+        assert!(said.stderr.contains(why), "{arguments:?}: {}", said.stderr);
+    }
+}
+
 /// The auditor's part, offline: what is genuine verifies, and nothing else does, however it looks.
 async fn nothing_but_the_evidence_verifies(ledger: &mut Ledger) {
     let text = |command: &mut Command| {
@@ -308,6 +342,11 @@ mod t06_evidence {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn a_request_is_explained_to_whoever_has_the_ledger() {
+        a_request_is_told_top_to_bottom(&mut Ledger::embedded().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn what_is_proven_verifies_offline_and_nothing_else_does() {
         nothing_but_the_evidence_verifies(&mut Ledger::embedded().await).await;
     }
@@ -315,6 +354,7 @@ mod t06_evidence {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_zone_is_exported_and_a_request_proven_from_servers() {
         let mut ledger = Ledger::on_servers().await;
+        a_request_is_told_top_to_bottom(&mut ledger).await;
         nothing_but_the_evidence_verifies(&mut ledger).await;
         what_can_t_be_exported_says_why_and_leaves_nothing(&ledger);
         a_zone_s_events_go_into_a_file(&ledger).await;

@@ -3,6 +3,7 @@
 
 mod backup;
 mod config;
+mod explain;
 mod export;
 mod migrate;
 mod moving;
@@ -20,6 +21,7 @@ mod version;
 
 pub use backup::{BackupFlags, backup};
 pub use config::check_config;
+pub use explain::{ExplainFlags, explain};
 pub use export::{ExportFlags, export};
 pub use migrate::migrate;
 pub use moving::move_to_postgres;

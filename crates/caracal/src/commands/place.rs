@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use caracal_store::{DeploymentRead, PostgresOptions, SqliteOptions, Store, StoreError, inspect};
+use caracal_authority::ZoneId;
+use caracal_store::{DeploymentRead, PostgresOptions, SqliteOptions, Store, StoreError, inspect, transparency};
 
 use super::{Failure, environment};
 use crate::settings::{database, default_data_dir};
@@ -43,4 +44,24 @@ impl Place {
             }
         }
     }
+}
+
+/// The zone that is named, or the only one with such a request in its ledger.
+pub(super) async fn zone_of_request(place: &Place, zone: Option<&str>, request: &str) -> Result<ZoneId, Failure> {
+    if let Some(zone) = zone {
+        return zone_named(zone);
+    }
+    let mut zones = place.read(async |tx| transparency::list_zones_of_request(tx, request).await).await?;
+    let request = request.escape_debug();
+    match (zones.pop(), zones.is_empty()) {
+        (Some(zone), true) => Ok(zone),
+        (Some(_), false) => Err(Failure(format!("several zones have a request `{request}`: name one with --zone"))),
+        (None, _) => Err(Failure(format!(
+            "no zone has a request `{request}` in its ledger: the id is the `requestId` of an answer, or its X-Request-Id"
+        ))),
+    }
+}
+
+pub(super) fn zone_named(zone: &str) -> Result<ZoneId, Failure> {
+    ZoneId::parse(zone).map_err(|_| Failure(format!("`{}` is no zone's id", zone.escape_debug())))
 }

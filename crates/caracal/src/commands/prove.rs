@@ -15,7 +15,7 @@ use caracal_ledger::transparency::{
 use caracal_store::{DeploymentRead, transparency as stored};
 use serde_json::{Value, json};
 
-use super::place::Place;
+use super::place::{Place, zone_named, zone_of_request};
 use super::{Failure, runtime};
 
 /// Files and keys that are read are no larger.
@@ -63,7 +63,7 @@ pub fn prove(flags: &ProveFlags) -> Result<ExitCode, Failure> {
     let place = Place::find(flags.data_dir.clone())?;
     let given = Given { against: against.as_deref(), since: since.as_deref() };
     let (zone, file) = runtime()?.block_on(async {
-        let zone = zone_of(&place, flags).await?;
+        let zone = zone_of_request(&place, flags.zone.as_deref(), &flags.request_id).await?;
         let file = made(&place, &zone, &flags.request_id, given).await?;
         Ok::<_, Failure>((zone, file))
     })?;
@@ -85,25 +85,6 @@ pub fn prove(flags: &ProveFlags) -> Result<ExitCode, Failure> {
         println!("verify it with: caracal audit verify {} --log-key {}", out.display(), file.log_key);
     }
     Ok(ExitCode::SUCCESS)
-}
-
-async fn zone_of(place: &Place, flags: &ProveFlags) -> Result<ZoneId, Failure> {
-    if let Some(zone) = &flags.zone {
-        return zone_named(zone);
-    }
-    let request = &flags.request_id;
-    let mut zones = place.read(async |tx| stored::list_zones_of_request(tx, request).await).await?;
-    match (zones.pop(), zones.is_empty()) {
-        (Some(zone), true) => Ok(zone),
-        (Some(_), false) => Err(Failure(format!("several zones have a request `{request}`: name one with --zone"))),
-        (None, _) => Err(Failure(format!(
-            "no zone has a request `{request}` in its ledger: the id is the `requestId` of an answer, or its X-Request-Id"
-        ))),
-    }
-}
-
-fn zone_named(zone: &str) -> Result<ZoneId, Failure> {
-    ZoneId::parse(zone).map_err(|_| Failure(format!("`{}` is no zone's id", zone.escape_debug())))
 }
 
 /// The file, waiting a while for an event that has only just happened.
