@@ -274,7 +274,10 @@ async fn nothing_but_the_evidence_verifies(ledger: &mut Ledger) {
     ] {
         let said = verify("garbage", garbage, &["--log-key", &key_file]);
         assert_eq!(said.code, Some(1), "{}", said.stdout);
-        assert!(!said.stdout.contains("true") && !said.stderr.contains("panicked"), "{} {}", said.stdout, said.stderr);
+        let verdict: Value = serde_json::from_str(&said.stdout).unwrap_or_else(|_| panic!("{}", said.stderr));
+        let reason = verdict["reason"].as_str().unwrap();
+        assert!(verdict["verified"] == json!(false) && reason.contains("evidence file"), "{verdict}");
+        assert!(!reason.contains("EvidenceFile"), "a name of the program's, not of the user's: {reason}");
     }
     for wrong in ["nowhere", "a+b+c", "/", &held] {
         let said = verify("genuine", proven.as_bytes(), &["--log-key", wrong]);

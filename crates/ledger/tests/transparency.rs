@@ -212,7 +212,7 @@ mod t06_tree {
                 prop_assert_eq!(TlogProof::parse(&proof.to_string()), Some(proof));
             }
             let _ = Served::parse(&text);
-            prop_assert!(EvidenceFile::parse(&text).is_err());
+            prop_assert!(EvidenceFile::parse(text.as_bytes()).is_err());
         }
 
         #[test]

@@ -149,7 +149,7 @@ pub fn verify_file(flags: &VerifyFileFlags) -> Result<ExitCode, Failure> {
         flags.witnesses.iter().map(|witness| key(witness, Use::Cosignature)).collect::<Result<_, _>>()?;
     let held = flags.since.as_deref().map(read_text).transpose()?;
     let trusted = Trusted { log_key: &log_key, held: held.as_deref(), witnesses: &witnesses };
-    let verdict = EvidenceFile::parse(&read_text(&flags.file)?).and_then(|file| file.verify(&trusted));
+    let verdict = EvidenceFile::parse(&read(&flags.file)?).and_then(|file| file.verify(&trusted));
     match (&verdict, flags.json) {
         (Ok(shown), true) => println!("{}", as_json(shown)),
         (Ok(shown), false) => tell(shown),
@@ -237,16 +237,24 @@ fn key(given: &str, used_for: Use) -> Result<VerifierKey, Failure> {
     if key.used_for() == used_for { Ok(key) } else { Err(wrong(&"it is a key for another use")) }
 }
 
-/// A file, or what comes out of a pipe; no more than is ever read of either, whatever a size says.
 fn read_text(path: &Path) -> Result<String, Failure> {
-    let failed = |why: &dyn std::fmt::Display| Failure(format!("can't read `{}`: {why}", path.display()));
+    String::from_utf8(read(path)?).map_err(|_| unreadable(path, &"it is no text"))
+}
+
+/// A file, or what comes out of a pipe; no more than is ever read of either, whatever a size says.
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let failed = |why: &dyn std::fmt::Display| unreadable(path, why);
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(|error| failed(&error))?;
     file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(|error| failed(&error))?;
     if bytes.len() as u64 > MOST_BYTES {
         return Err(failed(&format!("it is larger than {MOST_BYTES} bytes")));
     }
-    String::from_utf8(bytes).map_err(|_| failed(&"it is no text"))
+    Ok(bytes)
+}
+
+fn unreadable(path: &Path, why: &dyn std::fmt::Display) -> Failure {
+    Failure(format!("can't read `{}`: {why}", path.display()))
 }
 
 /// Request ids are any visible characters; a name of a file is not.

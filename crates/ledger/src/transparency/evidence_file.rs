@@ -27,7 +27,7 @@ pub const FORMAT: &str = "caracal.evidence/1";
 
 /// The file's content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an evidence file")]
 pub struct EvidenceFile {
     /// [`FORMAT`].
     pub format: String,
@@ -42,7 +42,7 @@ pub struct EvidenceFile {
 
 /// An event, its place in the chain, and the proof that the log has it there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an event with its place and proof")]
 pub struct ProvenEvent {
     /// The event, every text exactly as its content hash covers it (contract: audit-and-streams.md §5.2).
     pub event: StoredEvent,
@@ -56,7 +56,7 @@ pub struct ProvenEvent {
 
 /// That the tree of the file's checkpoint begins with an older one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a proof of consistency")]
 pub struct Consistency {
     /// Leaves of the older tree.
     pub from_size: u64,
@@ -167,9 +167,9 @@ pub struct Trusted<'a> {
 }
 
 impl EvidenceFile {
-    /// Reads a file.
-    pub fn parse(text: &str) -> Result<Self, Refuted> {
-        let file: Self = serde_json::from_str(text).map_err(|error| Refuted::Form(error.to_string()))?;
+    /// Reads a file's content.
+    pub fn parse(content: &[u8]) -> Result<Self, Refuted> {
+        let file: Self = serde_json::from_slice(content).map_err(|error| Refuted::Form(error.to_string()))?;
         if file.format == FORMAT { Ok(file) } else { Err(Refuted::Form(format!("its format is not `{FORMAT}`"))) }
     }
 

@@ -38,7 +38,7 @@ mod t06_evidence_file {
         for number in 1..=5 {
             let made = file(&store, &format!("req-e-{number}"), Given::default()).await.unwrap();
             // As text, over the wire and back: nothing but this and the key is needed.
-            let read = EvidenceFile::parse(&serde_json::to_string_pretty(&made).unwrap()).unwrap();
+            let read = EvidenceFile::parse(&serde_json::to_vec_pretty(&made).unwrap()).unwrap();
             assert_eq!(read, made);
             let shown = verify(&read, Some(&held)).unwrap();
             assert_eq!((shown.checkpoint.size, shown.continues), (5, Some(5)));
@@ -95,9 +95,9 @@ mod t06_evidence_file {
         let others = EvidenceFile { events: Vec::new(), ..made.clone() };
         assert_eq!(verify(&others, None), Err(Refuted::Empty));
         let forgotten = serde_json::to_string(&text).unwrap().replace("\"events\"", "\"event\"");
-        assert!(matches!(EvidenceFile::parse(&forgotten), Err(Refuted::Form(_))));
+        assert!(matches!(EvidenceFile::parse(forgotten.as_bytes()), Err(Refuted::Form(_))));
         let format = serde_json::to_string(&text).unwrap().replace("caracal.evidence/1", "caracal.evidence/2");
-        assert!(matches!(EvidenceFile::parse(&format), Err(Refuted::Form(_))));
+        assert!(matches!(EvidenceFile::parse(format.as_bytes()), Err(Refuted::Form(_))));
     }
 
     #[tokio::test]
