@@ -3,41 +3,22 @@
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use caracal_authority::ZoneId;
 use caracal_store::{SqliteOptions, Store, StoreError, SystemClock, outbox, used_mandates};
 
-/// What tells a child which directory to work in: children are this very test binary, running the one test that
-/// started them.
-const DIRECTORY: &str = "CARACAL_STORE_TEST_DIRECTORY";
+#[path = "support/pair.rs"]
+mod pair;
+
+use pair::{DIRECTORY, acknowledged, commit, report, zone};
 
 fn open(directory: &Path, max_pages: Option<u32>) -> Store {
     let options = SqliteOptions { max_pages, ..SqliteOptions::in_directory(directory) };
     Store::open(&options, Arc::new(SystemClock)).unwrap()
-}
-
-fn zone() -> ZoneId {
-    ZoneId::parse("z-1").unwrap()
-}
-
-/// Commits two rows that must never be there one without the other; `payload` bytes make one of them as large.
-async fn commit(store: &Store, name: &str, payload: usize) -> Result<(), StoreError> {
-    store
-        .commit(&zone(), (name.to_owned(), "x".repeat(payload)), |tx, (name, payload)| {
-            Box::pin(async move {
-                let end = tx.now();
-                assert!(used_mandates::consume(tx, name, "r-1", end).await?);
-                let fields = vec![("payload".to_owned(), payload.clone())];
-                assert!(outbox::add(tx, name.parse().unwrap(), "topic", name, fields).await?);
-                Ok(())
-            })
-        })
-        .await
 }
 
 /// Whether both rows are there; one alone is a failure.
@@ -72,11 +53,6 @@ fn child(test: &str, directory: &Path, shell: Option<&str>) -> (Child, BufReader
     (child, lines)
 }
 
-/// One line in one write, so that a kill leaves no half of it.
-fn report(word: &str, name: &str) {
-    std::io::stderr().write_all(format!("{word} {name}\n").as_bytes()).unwrap();
-}
-
 /// Eight callers commit without end; `run` keeps the names of different children apart.
 async fn commit_for_ever(directory: &Path, run: u32) {
     let store = open(directory, None);
@@ -87,9 +63,7 @@ async fn commit_for_ever(directory: &Path, run: u32) {
         callers.spawn(async move {
             loop {
                 let name = format!("{run}-{}", next.fetch_add(1, Ordering::SeqCst));
-                report("tried", &name);
-                commit(&store, &name, 100).await.unwrap();
-                report("acknowledged", &name);
+                acknowledged(&store, &name, 100).await;
             }
         });
     }

@@ -9,6 +9,8 @@ mod directory;
 mod edge_cases;
 #[cfg(feature = "fake")]
 mod fake;
+#[cfg(feature = "logs")]
+pub mod logs;
 mod place;
 mod postgres;
 mod proxy;

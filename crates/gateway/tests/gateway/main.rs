@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
 mod caller;
-mod logs;
 mod sts;
 mod upstream;
 mod world;

@@ -5,10 +5,10 @@ use caracal_gateway::{Directive, ExchangeRefusal, GatewayConfig};
 use http::StatusCode;
 use serde_json::json;
 
-use crate::logs::logged;
 use crate::sts::Said;
 use crate::upstream::Upstream;
 use crate::world::{World, config, request, to};
+use caracal_testkit::logs::logged;
 
 const PROVIDER: &str = "provider-secret-7f3a";
 const FIXED: &str = "fixed-in-url-7f3a";

@@ -101,7 +101,7 @@ impl Deployment {
     pub(crate) async fn new(
         script: impl Fn(&caracal_gateway::ExchangeRequest) -> Said + Send + Sync + 'static,
     ) -> Arc<Self> {
-        crate::logs::capture();
+        caracal_testkit::logs::capture();
         let place = Place::new();
         let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(NOW)));
         let store = conformance::open(place.path(), place.database_url().as_deref(), clock.clone()).await;

@@ -5,59 +5,29 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests fail by panicking")]
 
 mod disk;
+#[path = "../support/pair.rs"]
+mod pair;
 mod trace;
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
-use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use caracal_authority::ZoneId;
-use caracal_store::{SqliteOptions, Store, StoreError, SystemClock, outbox, used_mandates};
+use caracal_store::{SqliteOptions, Store, SystemClock, outbox, used_mandates};
 use rusqlite::Connection;
 
 use crate::disk::{Disk, Fate, Image, Left};
+use crate::pair::{DIRECTORY, acknowledged, commit, zone};
 use crate::trace::{Call, Event};
 
-const DIRECTORY: &str = "CARACAL_STORE_TEST_DIRECTORY";
 const TEST: &str = "t04_state_power::every_acknowledged_commit_is_there_after_a_loss_of_power_at_any_instant";
 
 fn open(directory: &Path) -> Result<Store, String> {
     // So that the log is written back, and begun anew, several times within what a trace holds.
     let options = SqliteOptions { readers: 1, checkpoint_pages: 60, ..SqliteOptions::in_directory(directory) };
     Store::open(&options, Arc::new(SystemClock)).map_err(|error| error.to_string())
-}
-
-fn zone() -> ZoneId {
-    ZoneId::parse("z-1").unwrap()
-}
-
-/// Commits two rows that must never be there one without the other; `payload` bytes make one of them as large.
-async fn commit(store: &Store, name: &str, payload: usize) -> Result<(), StoreError> {
-    store
-        .commit(&zone(), (name.to_owned(), "x".repeat(payload)), |tx, (name, payload)| {
-            Box::pin(async move {
-                let end = tx.now();
-                assert!(used_mandates::consume(tx, name, "r-1", end).await?);
-                let fields = vec![("payload".to_owned(), payload.clone())];
-                assert!(outbox::add(tx, name.parse().unwrap(), "topic", name, fields).await?);
-                Ok(())
-            })
-        })
-        .await
-}
-
-/// One line in one write.
-fn report(word: &str, name: &str) {
-    std::io::stderr().write_all(format!("{word} {name}\n").as_bytes()).unwrap();
-}
-
-async fn acknowledged(store: &Store, name: &str, payload: usize) {
-    report("tried", name);
-    commit(store, name, payload).await.unwrap();
-    report("acknowledged", name);
 }
 
 /// What is traced: a first start, commits one after the other and several at once, an orderly end, and a second start

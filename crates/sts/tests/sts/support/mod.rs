@@ -5,7 +5,6 @@ mod approvals;
 mod ask;
 mod identity_provider;
 pub(crate) mod launches;
-mod logs;
 pub(crate) mod providers;
 mod rows;
 mod socket;
@@ -40,8 +39,8 @@ use tower::ServiceExt;
 
 pub(crate) use approvals::*;
 pub(crate) use ask::{Answer, Ask, GRANT, ID_TOKEN, Signed, claims_of, gateway_call};
+pub(crate) use caracal_testkit::logs::logged;
 pub(crate) use identity_provider::*;
-pub(crate) use logs::logged;
 pub(crate) use rows::*;
 pub(crate) use socket::Listening;
 
@@ -161,7 +160,7 @@ impl World {
         verifier: Arc<SecretVerifier>,
         egress: GuardedConnector,
     ) -> Self {
-        logs::capture();
+        caracal_testkit::logs::capture();
         let directory = Place::new();
         let url = directory.database_url();
         let store = conformance::open(directory.path(), url.as_deref(), time).await;

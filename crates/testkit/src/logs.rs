@@ -1,4 +1,4 @@
-//! Everything this test process logs, kept: every event of every level, with all its fields.
+//! Everything this test process logs, kept: every event and span of every level, with all its fields.
 
 use std::fmt::{Debug, Write as _};
 use std::sync::{Mutex, Once, PoisonError};
@@ -46,13 +46,16 @@ impl Visit for Line {
     }
 }
 
-/// From the first deployment on.
-pub(crate) fn capture() {
+/// Keeps what is logged from the first call on. Nothing else may be this process's subscriber.
+///
+/// # Panics
+/// If something else is.
+pub fn capture() {
     static ONCE: Once = Once::new();
-    ONCE.call_once(|| tracing::subscriber::set_global_default(Keep).unwrap());
+    ONCE.call_once(|| tracing::subscriber::set_global_default(Keep).expect("no other subscriber"));
 }
 
 /// What was logged until now.
-pub(crate) fn logged() -> String {
+pub fn logged() -> String {
     LOGGED.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
