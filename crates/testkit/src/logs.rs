@@ -52,7 +52,10 @@ impl Visit for Line {
 /// If something else is.
 pub fn capture() {
     static ONCE: Once = Once::new();
-    ONCE.call_once(|| tracing::subscriber::set_global_default(Keep).expect("no other subscriber"));
+    ONCE.call_once(|| {
+        let ours = tracing::subscriber::set_global_default(Keep);
+        assert!(ours.is_ok(), "something else takes what this process logs");
+    });
 }
 
 /// What was logged until now.
