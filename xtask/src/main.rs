@@ -69,7 +69,7 @@ fn main() -> ExitCode {
         ["opa", ref arguments @ ..] => opa(&chore, arguments),
         ["threat-model"] => threats::check(&chore),
         ["threat-model", "write"] => threats::write(&chore),
-        ["sabotage", ref arguments @ ..] => match threats::sabotage(&chore, arguments) {
+        ["sabotage", ref arguments @ ..] => match threats::sabotage(&chore.aside(), arguments) {
             Ok(code) => return code,
             Err(failed) => Err(failed),
         },

@@ -19,11 +19,18 @@ impl From<std::io::Error> for Failed {
 pub(crate) struct Chore {
     root: PathBuf,
     began: Instant,
+    /// What is said goes to standard error, because standard output is somebody else's.
+    aside: bool,
 }
 
 impl Chore {
     pub(crate) fn new(root: &Path) -> Self {
-        Self { root: root.to_path_buf(), began: Instant::now() }
+        Self { root: root.to_path_buf(), began: Instant::now(), aside: false }
+    }
+
+    /// The same chore, which leaves standard output to the program it runs.
+    pub(crate) fn aside(&self) -> Self {
+        Self { root: self.root.clone(), began: self.began, aside: true }
     }
 
     /// The root of the tree.
@@ -38,7 +45,12 @@ impl Chore {
 
     /// One line on the terminal.
     pub(crate) fn say(&self, what: &str) {
-        println!("[{:6.1} s] {what}", self.began.elapsed().as_secs_f64());
+        let line = format!("[{:6.1} s] {what}", self.began.elapsed().as_secs_f64());
+        if self.aside {
+            eprintln!("{line}");
+        } else {
+            println!("{line}");
+        }
     }
 
     /// The toolchain's own `cargo`, in the root of the tree.

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 
+use crate::services::Services;
 use crate::step::{Chore, Failed, succeeded};
 
 const PACKAGE: [&str; 6] = ["run", "--locked", "--quiet", "--package", "caracal-assurance", "--"];
@@ -32,10 +33,15 @@ pub(crate) fn check_run(chore: &Chore, embedded: &[String], servers: &[String], 
     chore.run("the threat model, against what ran", &mut check)
 }
 
-/// Defects on purpose, each in a copy of the tree. What the other program prints is the whole output, which may be JSON.
+/// Defects on purpose, each in a copy of the tree, and their tests, which need servers. What the other program prints is the
+/// whole output, which may be JSON.
 pub(crate) fn sabotage(chore: &Chore, arguments: &[&str]) -> Result<ExitCode, Failed> {
     let mut sabotage = chore.cargo();
     sabotage.args(PACKAGE).arg("sabotage").arg(chore.target().join("sabotage")).args(arguments);
+    let services = if arguments.contains(&"--list") { None } else { Some(Services::start(chore)?) };
+    if let Some(services) = &services {
+        services.known_to(&mut sabotage);
+    }
     let status = sabotage.stdin(Stdio::null()).status()?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

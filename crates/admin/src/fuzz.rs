@@ -122,16 +122,12 @@ pub fn changed(seeds: &[Vec<u8>], number: u64) -> impl Iterator<Item = Vec<u8>> 
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::hash::{BuildHasher, RandomState};
-    use std::path::Path;
 
     /// Every input that fuzzing begins with keeps the rules, and so does what lies near one.
     #[test]
     fn t13_browser_callback_the_corpus_and_what_lies_near_it_keep_every_rule() {
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/callback");
-        let seeds: Vec<Vec<u8>> =
-            fs::read_dir(corpus).unwrap().map(|seed| fs::read(seed.unwrap().path()).unwrap()).collect();
+        let seeds = caracal_testkit::corpora::committed(env!("CARGO_MANIFEST_DIR"), "callback");
         assert!(seeds.len() >= 10, "{}", seeds.len());
         seeds.iter().for_each(|seed| super::callback(seed));
         let number = RandomState::new().hash_one("changes");

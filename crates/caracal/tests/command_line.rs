@@ -468,7 +468,7 @@ mod config_check {
 
     /// Contract, control-cli-deploy.md §7.1: a malformed file is skipped, and one that lies around is never read.
     #[test]
-    fn a_malformed_file_is_skipped_and_one_that_lies_around_is_not_read() {
+    fn t10_release_a_malformed_file_is_skipped_and_one_that_lies_around_is_not_read() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join(".env"), "SWEEPER_BATCH_SIZE=9\n").unwrap();
         let malformed = directory.path().join("malformed.env");

@@ -162,19 +162,12 @@ fn response_head(given: &HeaderMap) {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::path::Path;
-
     /// Every input that fuzzing begins with keeps the rules, and together they reach each kind of end.
     #[test]
     fn t03_gateway_ingress_the_corpus_keeps_every_rule() {
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/ingress");
-        let mut seeds = 0;
-        for seed in fs::read_dir(corpus).unwrap() {
-            super::ingress(&fs::read(seed.unwrap().path()).unwrap());
-            seeds += 1;
-        }
-        assert!(seeds >= 10, "{seeds}");
+        let seeds = caracal_testkit::corpora::committed(env!("CARGO_MANIFEST_DIR"), "ingress");
+        assert!(seeds.len() >= 10, "{}", seeds.len());
+        seeds.iter().for_each(|seed| super::ingress(seed));
     }
 
     proptest::proptest! {

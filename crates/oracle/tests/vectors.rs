@@ -44,55 +44,60 @@ struct Vector {
     error: bool,
 }
 
-#[test]
-fn every_answer_of_the_stock_engine_is_the_oracles_too() {
-    let oracle = Oracle::new().expect("the contract's own text");
-    let mut wrong = Vec::new();
-    let mut rows: BTreeMap<u8, usize> = BTreeMap::new();
-    let mut left_out = Vec::new();
-    for line in VECTORS.lines() {
-        let vector: Vector = serde_json::from_str(line).expect("a vector");
-        let name = vector.case.name.as_str();
-        if NOT_FOR_AN_INTERPRETER.contains(&name) || DELIBERATE.contains(&name) {
-            left_out.push(name.to_owned());
-            continue;
-        }
-        let documents: Vec<(&str, &str)> =
-            vector.case.documents.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
-        let answer = oracle.live_zone(&documents).and_then(|mut zone| zone.answer(&vector.case.input));
-        match (&answer, &vector.result) {
-            (Ok(answer), Some(result)) if same_json(&answer.result, result) => {
-                *rows.entry(answer.row).or_default() += 1;
+mod t02_policy_oracle {
+    use super::*;
+
+    #[test]
+    fn every_answer_of_the_stock_engine_is_the_oracles_too() {
+        let oracle = Oracle::new().expect("the contract's own text");
+        let mut wrong = Vec::new();
+        let mut rows: BTreeMap<u8, usize> = BTreeMap::new();
+        let mut left_out = Vec::new();
+        for line in VECTORS.lines() {
+            let vector: Vector = serde_json::from_str(line).expect("a vector");
+            let name = vector.case.name.as_str();
+            if NOT_FOR_AN_INTERPRETER.contains(&name) || DELIBERATE.contains(&name) {
+                left_out.push(name.to_owned());
+                continue;
             }
-            (Err(_), None) if vector.error => {}
-            (Err(NoAnswer::Refused(_)), Some(_)) if LACKING.contains(&name) => {}
-            _ => wrong.push(format!("{name}: {answer:?} instead of {:?}", vector.result)),
+            let documents: Vec<(&str, &str)> =
+                vector.case.documents.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+            let answer = oracle.live_zone(&documents).and_then(|mut zone| zone.answer(&vector.case.input));
+            match (&answer, &vector.result) {
+                (Ok(answer), Some(result)) if same_json(&answer.result, result) => {
+                    *rows.entry(answer.row).or_default() += 1;
+                }
+                (Err(_), None) if vector.error => {}
+                (Err(NoAnswer::Refused(_)), Some(_)) if LACKING.contains(&name) => {}
+                _ => wrong.push(format!("{name}: {answer:?} instead of {:?}", vector.result)),
+            }
+        }
+        assert!(wrong.is_empty(), "{} lines differ:\n{}", wrong.len(), wrong.join("\n"));
+        assert_eq!(left_out.len(), NOT_FOR_AN_INTERPRETER.len() + DELIBERATE.len(), "{left_out:?}");
+        assert_eq!(rows.len(), 15, "every row is hit: {rows:?}");
+    }
+
+    #[test]
+    fn on_deliberate_differences_the_oracle_is_of_one_mind_with_the_ladder() {
+        let oracle = Oracle::new().expect("the contract's own text");
+        for line in VECTORS.lines() {
+            let vector: Vector = serde_json::from_str(line).expect("a vector");
+            if DELIBERATE.contains(&vector.case.name.as_str()) {
+                let outcome = caracal_oracle::compare(&oracle, &vector.case).expect("an input of the schema");
+                assert!(outcome.agrees(), "{}: {} against {}", vector.case.name, outcome.ladder, outcome.oracle);
+            }
         }
     }
-    assert!(wrong.is_empty(), "{} lines differ:\n{}", wrong.len(), wrong.join("\n"));
-    assert_eq!(left_out.len(), NOT_FOR_AN_INTERPRETER.len() + DELIBERATE.len(), "{left_out:?}");
-    assert_eq!(rows.len(), 15, "every row is hit: {rows:?}");
-}
 
-#[test]
-fn on_deliberate_differences_the_oracle_is_of_one_mind_with_the_ladder() {
-    let oracle = Oracle::new().expect("the contract's own text");
-    for line in VECTORS.lines() {
-        let vector: Vector = serde_json::from_str(line).expect("a vector");
-        if DELIBERATE.contains(&vector.case.name.as_str()) {
-            let outcome = caracal_oracle::compare(&oracle, &vector.case).expect("an input of the schema");
-            assert!(outcome.agrees(), "{}: {} against {}", vector.case.name, outcome.ladder, outcome.oracle);
+    #[test]
+    fn an_oracle_refuses_shapes_before_it_decides() {
+        let oracle = Oracle::new().expect("the contract's own text");
+        let head = "package caracal.authz\nimport rego.v1\n";
+        for rules in ["restrict := 1", "restrict := \"x\"", "app_ids := null", "grants := [1]", "grants := {\"x\": {}}"]
+        {
+            let text = format!("{head}{rules}\n");
+            assert!(matches!(oracle.zone(&[("d", &text)]), Err(NoAnswer::Refused(_))), "{rules}");
+            assert!(matches!(oracle.live_zone(&[("d", &text)]), Err(NoAnswer::Refused(_))), "{rules}");
         }
-    }
-}
-
-#[test]
-fn an_oracle_refuses_shapes_before_it_decides() {
-    let oracle = Oracle::new().expect("the contract's own text");
-    let head = "package caracal.authz\nimport rego.v1\n";
-    for rules in ["restrict := 1", "restrict := \"x\"", "app_ids := null", "grants := [1]", "grants := {\"x\": {}}"] {
-        let text = format!("{head}{rules}\n");
-        assert!(matches!(oracle.zone(&[("d", &text)]), Err(NoAnswer::Refused(_))), "{rules}");
-        assert!(matches!(oracle.live_zone(&[("d", &text)]), Err(NoAnswer::Refused(_))), "{rules}");
     }
 }

@@ -29,6 +29,13 @@ async fn open(server: &Server) -> Arc<Redis> {
     Redis::open(RedisOptions::at(SecretText::new(server.url()))).await.unwrap()
 }
 
+/// The server, over a way that can be cut.
+async fn behind_a_way(server: &Server) -> (CuttingProxy, Arc<Redis>) {
+    let way = CuttingProxy::start(([127, 0, 0, 1], server.port()).into()).unwrap();
+    let redis = Redis::open(RedisOptions::at(SecretText::new(format!("redis://{}/", way.address())))).await.unwrap();
+    (way, redis)
+}
+
 async fn store(database: &Database) -> Store {
     Store::open_postgres(PostgresOptions::at(&database.url()).unwrap()).await.unwrap()
 }
@@ -85,8 +92,12 @@ struct Relaying {
 
 impl Relaying {
     async fn start(store: &Store, server: &Server) -> Self {
+        Self::over(store, open(server).await)
+    }
+
+    fn over(store: &Store, redis: Arc<Redis>) -> Self {
         let options = RelayOptions { poll: Duration::from_millis(20), batch: 16, max_attempts: 2 };
-        let relay = Relay::new(store.clone(), Streams::on_redis(open(server).await, key()), options);
+        let relay = Relay::new(store.clone(), Streams::on_redis(redis, key()), options);
         let (stop, stopping) = watch::channel(false);
         Self { state: relay.state(), stop, task: tokio::spawn(relay.run(stopping)) }
     }
@@ -284,8 +295,7 @@ async fn what_waited_while_a_follower_was_cut_off_is_read_once_it_is_back() {
     let (database, server) = (Database::create().unwrap(), Server::start().unwrap());
     let store = store(&database).await;
     let relay = Relaying::start(&store, &server).await;
-    let way = CuttingProxy::start(([127, 0, 0, 1], server.port()).into()).unwrap();
-    let redis = Redis::open(RedisOptions::at(SecretText::new(format!("redis://{}/", way.address())))).await.unwrap();
+    let (way, redis) = behind_a_way(&server).await;
     let following = Following::over(redis).await;
     commit(&store, REVOCATIONS, "m-0").await;
     until("heard", async || following.ids() == ["m-0"]).await;
@@ -299,6 +309,34 @@ async fn what_waited_while_a_follower_was_cut_off_is_read_once_it_is_back() {
     commit(&store, REVOCATIONS, "m-2").await;
     until("heard", async || following.ids().len() == 4).await;
     assert_eq!((following.state.heard(), following.state.caught_up()), (4, 2));
+    following.stop().await;
+    relay.stop().await;
+    store.close().await;
+}
+
+/// A message was added and nobody said so: it fails, but it persists. So does a relay that ends between publishing and
+/// removing leave it.
+#[tokio::test(flavor = "multi_thread")]
+async fn t07_streams_a_message_whose_answer_was_lost_is_published_again_and_acted_on_once() {
+    let (database, server) = (Database::create().unwrap(), Server::start().unwrap());
+    let store = store(&database).await;
+    let (way, redis) = behind_a_way(&server).await;
+    let relay = Relaying::over(&store, redis);
+    let following = Following::start(&server).await;
+    let mut raw = raw(&server).await;
+    commit(&store, REVOCATIONS, "m-0").await;
+    until("sent", async || pending(&store).await == (0, 0)).await;
+    way.cut(Cut::Mute);
+    commit(&store, REVOCATIONS, "m-1").await;
+    until("heard", async || following.ids() == ["m-0", "m-1"]).await;
+    assert_eq!(pending(&store).await, (1, 0), "nobody told the relay");
+    way.cut(Cut::Refuse);
+    way.heal();
+    until("sent", async || pending(&store).await == (0, 0)).await;
+    assert_eq!(published(&mut raw, REVOCATIONS).await, ["m-0", "m-1", "m-1"]);
+    commit(&store, REVOCATIONS, "m-2").await;
+    until("heard", async || following.ids().contains(&"m-2".to_owned())).await;
+    assert_eq!(following.ids(), ["m-0", "m-1", "m-2"]);
     following.stop().await;
     relay.stop().await;
     store.close().await;

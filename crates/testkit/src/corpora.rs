@@ -78,6 +78,20 @@ fn unescaped(text: &str) -> Vec<u8> {
     bytes
 }
 
+/// The inputs that are committed for a fuzz target: those of `fuzz/corpus/TARGET` in the room whose folder is given.
+///
+/// # Panics
+/// If there are none, or one can't be read.
+pub fn committed(room: &str, target: &str) -> Vec<Vec<u8>> {
+    let folder = std::path::Path::new(room).join("fuzz/corpus").join(target);
+    let read = || -> std::io::Result<Vec<Vec<u8>>> {
+        std::fs::read_dir(&folder)?.map(|entry| std::fs::read(entry?.path())).collect()
+    };
+    let inputs = read();
+    assert!(inputs.as_ref().is_ok_and(|inputs| !inputs.is_empty()), "{}: {inputs:?}", folder.display());
+    inputs.unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

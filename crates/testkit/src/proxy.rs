@@ -14,6 +14,8 @@ pub enum Cut {
     /// Nothing comes through and nobody says so, not even that the other side has closed: a cable that was pulled. New
     /// connections are made by the kernel and never answered.
     BlackHole,
+    /// What is asked comes through, and no answer comes back: what fails for the client has happened on the server.
+    Mute,
     /// Everything comes through, with one bit of it turned round: a machine between that is broken, or means harm.
     Flip,
 }
@@ -37,6 +39,13 @@ enum State {
     Cut(Cut),
     /// The proxy's value is gone.
     Gone,
+}
+
+/// What a direction of a connection carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Says {
+    Questions,
+    Answers,
 }
 
 /// One lock for both: a connection that came in while the way was being healed would else stay held for ever.
@@ -100,7 +109,7 @@ impl Shared {
     fn set(&self, state: State) {
         let mut way = self.way();
         let healed_unhurt = state == State::Open && way.state == State::Open;
-        let goes_on = matches!(state, State::Cut(Cut::BlackHole | Cut::Flip));
+        let goes_on = matches!(state, State::Cut(Cut::BlackHole | Cut::Flip | Cut::Mute));
         if !goes_on && !healed_unhurt {
             for stream in way.connections.drain().flat_map(|(_, both)| both) {
                 let _ = stream.shutdown(Shutdown::Both);
@@ -117,8 +126,8 @@ impl Shared {
             let _ = (client.set_nodelay(true), server.set_nodelay(true));
             if let (Ok(from_client), Ok(from_server)) = (client.try_clone(), server.try_clone()) {
                 let other = self.clone();
-                let back = thread::spawn(move || other.pipe(from_server, client));
-                self.pipe(from_client, server);
+                let back = thread::spawn(move || other.pipe(from_server, client, Says::Answers));
+                self.pipe(from_client, server, Says::Questions);
                 let _ = back.join();
             }
         }
@@ -149,7 +158,7 @@ impl Shared {
     }
 
     /// Passes on what one end says, until it has finished or the way was cut.
-    fn pipe(&self, mut from: TcpStream, mut to: TcpStream) {
+    fn pipe(&self, mut from: TcpStream, mut to: TcpStream, says: Says) {
         let mut buffer = vec![0; 64 * 1024];
         loop {
             let read = from.read(&mut buffer);
@@ -161,6 +170,9 @@ impl Shared {
                 && let Some(byte) = buffer.get_mut(read / 2)
             {
                 *byte ^= 1;
+            }
+            if matches!(read, Ok(1..)) && says == Says::Answers && self.way().state == State::Cut(Cut::Mute) {
+                continue;
             }
             match read.map(|read| buffer.get(..read).unwrap_or_default()) {
                 // That end has finished and may still be told something.

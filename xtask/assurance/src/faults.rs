@@ -49,6 +49,11 @@ impl Faults {
             .flat_map(|(part, cells)| cells.iter().map(move |(fault, cell)| (part.as_str(), fault.as_str(), cell)))
     }
 
+    /// Parts and the faults they are asked about.
+    pub(crate) fn asked(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.cells().map(|(part, fault, _)| (part, fault))
+    }
+
     /// What stands in the list of what is open.
     pub(crate) fn open(&self) -> impl Iterator<Item = String> {
         let is_open = |cell: &Cell| cell.tests.is_empty() || cell.lacks.is_some();

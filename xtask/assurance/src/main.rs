@@ -3,6 +3,7 @@
 
 mod chapter;
 mod check;
+mod demands;
 mod faults;
 mod listing;
 mod model;
@@ -90,6 +91,7 @@ fn check_tree(built: &str, ran: Option<(&str, &str)>) -> Result<String, String> 
     let runs: Vec<Ran<'_>> =
         reports.iter().flat_map(|(embedded, servers, rooms)| runs(embedded, servers, rooms)).collect();
     let mut found = findings(&model, &tree, &runs);
+    found.extend(demands::findings(&model, &faults, &open));
     let sources = sources(root)?;
     let surface = Surface::read(&sources);
     found.extend(

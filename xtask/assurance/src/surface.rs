@@ -26,6 +26,8 @@ const WAYS_OUT: &[(&str, &str)] = &[
     ("TcpStream::connect(", "opens a TCP connection"),
     ("UnixStream::connect(", "opens a local connection"),
     ("UdpSocket::bind(", "opens a datagram socket"),
+    ("TcpSocket::new", "opens a TCP socket"),
+    ("Client::builder(", "makes a client without a guard of its own"),
     ("lookup_host(", "asks the resolver"),
     ("to_socket_addrs(", "asks the resolver"),
     ("GuardedConnector::new(", "makes a guarded connector"),
@@ -68,6 +70,9 @@ impl Surface {
     fn package(&mut self, path: &str, text: &str) {
         let name = text.lines().find_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));
         let folder = path.trim_end_matches("/Cargo.toml");
+        if text.contains("[[bin]]") {
+            self.unread.push(format!("{path}: a program has its own folder under src/bin, or is main.rs"));
+        }
         match name {
             Some(name) => self.add("package", format!("{name} in {folder}")),
             None => self.unread.push(format!("{path}: names no package")),
@@ -95,6 +100,8 @@ impl Surface {
     fn source(&mut self, path: &str, text: &str) {
         if path.ends_with("/main.rs") {
             self.add("artefact", format!("program of {}", path.trim_end_matches("/src/main.rs")));
+        } else if path.contains("/src/bin/") {
+            self.add("artefact", format!("program {path}"));
         }
         for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
             for (spelled, does) in WAYS_OUT.iter().filter(|(spelled, _)| line.contains(spelled)) {
@@ -110,6 +117,9 @@ impl Surface {
             }
             for other in OTHER_ROUTES.iter().filter(|other| line.contains(*other)) {
                 self.unread.push(format!("{path}:{}: routes by `{other}` are not in the inventory", number + 1));
+            }
+            if line.contains(".fallback(") {
+                self.add("fallback", path.to_owned());
             }
             self.topics(line);
         }
@@ -128,7 +138,7 @@ impl Surface {
     }
 
     fn routes(&mut self, path: &str, text: &str) {
-        let service = path.split('/').nth(1).unwrap_or_default();
+        let service = service(path);
         for given in text.split(".route(").skip(1) {
             self.axum_route(path, service, given);
         }
@@ -157,15 +167,44 @@ impl Surface {
             }
         }
         // The Gateway's own: arms of one match on the path; everything else is forwarded.
-        if text.contains("match request.uri.path() {") {
-            for arm in text.lines().filter(|line| line.trim_start().starts_with("\"/") && line.contains("=>")) {
-                let place = arm.split('"').nth(1).unwrap_or_default();
-                let method =
-                    arm.split("Method::").nth(1).map_or("*", |rest| rest.split([' ', '=']).next().unwrap_or("*"));
-                self.add("route", format!("{service} {method} {place}"));
-            }
-            self.add("route", format!("{service} * everything else is forwarded"));
+        for matched in text.split("match request.uri.path() {\n").skip(1) {
+            self.arms(path, service, matched);
         }
+    }
+
+    /// Arms of one match, up to the brace that closes it.
+    fn arms(&mut self, path: &str, service: &str, matched: &str) {
+        let indent = matched.len() - matched.trim_start().len();
+        let at_indent = |line: &&str| line.len() - line.trim_start().len() <= indent && !line.trim().is_empty();
+        for arm in matched.lines().filter(at_indent).map(str::trim) {
+            if arm == "}" {
+                self.add("route", format!("{service} * everything else is forwarded"));
+                return;
+            }
+            if arm.starts_with("_ =>") || arm.starts_with("//") || ["})),", "},", ")),"].contains(&arm) {
+                continue;
+            }
+            let given = arm.strip_prefix('"').and_then(|rest| rest.split_once('"'));
+            let (condition, read) = match given.map(|(place, rest)| (place, rest.trim_start())) {
+                Some((place, rest)) if rest.starts_with("=>") => (Some("*"), place),
+                Some((place, rest)) => {
+                    let method =
+                        rest.strip_prefix("if request.method == Method::").and_then(|rest| rest.split_once(" =>"));
+                    (method.map(|(method, _)| method), place)
+                }
+                None => (None, ""),
+            };
+            match condition {
+                Some(method) if method.bytes().all(|b| b == b'*' || b.is_ascii_uppercase()) => {
+                    self.add("route", format!("{service} {method} {read}"));
+                }
+                _ => {
+                    self.unread.push(format!("{path}: the arm `{arm}` is not one path, of one method or of all"));
+                    return;
+                }
+            }
+        }
+        self.unread.push(format!("{path}: the end of the match on the path can't be found"));
     }
 
     fn axum_route(&mut self, path: &str, service: &str, given: &str) {
@@ -178,12 +217,23 @@ impl Surface {
             self.unread.push(format!("{path}: a route whose path is not a literal"));
             return;
         };
-        let handler = handler.trim_start_matches([',', ' ', '\n']);
-        let method: String = handler.chars().take_while(char::is_ascii_lowercase).collect();
-        if ["get", "post", "put", "patch", "delete"].contains(&method.as_str()) {
+        let mut handler = handler.trim_start_matches([',', ' ', '\n']);
+        // One method, or several that are chained: `get(a).delete(b)`.
+        loop {
+            let method: String = handler.chars().take_while(char::is_ascii_lowercase).collect();
+            if !["get", "post", "put", "patch", "delete"].contains(&method.as_str()) {
+                self.unread.push(format!("{path}: a method of the route `{place}` can't be read"));
+                return;
+            }
             self.add("route", format!("{service} {} {place}", method.to_uppercase()));
-        } else {
-            self.unread.push(format!("{path}: the method of the route `{place}` can't be read"));
+            let Some(rest) = handler.get(method.len()..).and_then(after_arguments) else {
+                self.unread.push(format!("{path}: the handler of the route `{place}` can't be read"));
+                return;
+            };
+            match rest.trim_start().strip_prefix('.') {
+                Some(more) => handler = more,
+                None => return,
+            }
         }
     }
 
@@ -224,6 +274,26 @@ impl Surface {
     pub(crate) fn counts(&self) -> impl Iterator<Item = (&'static str, usize)> {
         self.lines.iter().map(|(kind, lines)| (*kind, lines.len()))
     }
+}
+
+/// The room that serves what a file has.
+fn service(path: &str) -> &str {
+    path.split('/').nth(1).unwrap_or_default()
+}
+
+/// What follows `(…)`, whatever is nested in it.
+fn after_arguments(text: &str) -> Option<&str> {
+    let mut open = 0_u32;
+    for (at, c) in text.char_indices() {
+        match c {
+            '(' => open += 1,
+            ')' if open == 1 => return text.get(at + 1..),
+            ')' => open = open.checked_sub(1)?,
+            _ if open == 0 => return None,
+            _ => {}
+        }
+    }
+    None
 }
 
 fn is_shipped(path: &str) -> bool {
@@ -270,7 +340,7 @@ mod tests {
     fn t11_drift_each_kind_of_thing_is_read_off_what_makes_it() {
         let admin = "pub(crate) const ROUTE: Route = Route {\n    method: Method::POST,\n    path: \"/v1/zones/{zone}/a\",\n    needs: Needs::Write,\n    reach: Reach::Zone(Run::Change(x)),\n};\n";
         let rows = "pub const ROUTES: &[(&str, &str)] = &[\n    (\"GET\", \"/stats\"),\n];\n";
-        let arms = "match request.uri.path() {\n    \"/ready\" => a(),\n    \"/reload\" if request.method == Method::POST => b(),\n    _ => None,\n";
+        let arms = "match request.uri.path() {\n    \"/ready\" => a(),\n    \"/reload\" if request.method == Method::POST => b(),\n    _ => None,\n}\n";
         for (path, text, kind, expected) in [
             ("crates/admin/src/a.rs", admin, "route", &["admin POST /v1/zones/{zone}/a needs write, reaches zone"][..]),
             (
@@ -278,6 +348,12 @@ mod tests {
                 "x.route(\"/a\", get(f))\n  .route(\n \"/b/{c}\",\n post(g))",
                 "route",
                 &["sts GET /a", "sts POST /b/{c}"],
+            ),
+            (
+                "crates/sts/src/a.rs",
+                "x.route(\"/a\", get(f).delete(move |r| g(r, (1, 2)))\n.put(h))",
+                "route",
+                &["sts DELETE /a", "sts GET /a", "sts PUT /a"],
             ),
             ("crates/coordinator/src/a.rs", rows, "route", &["coordinator GET /stats"]),
             (
@@ -300,7 +376,15 @@ mod tests {
                 "way out",
                 &["crates/a/src/b.rs makes a client: SimpleClient::new"],
             ),
+            ("crates/a/src/b.rs", "x.fallback(f)", "fallback", &["crates/a/src/b.rs"]),
             ("crates/a/src/main.rs", "fn main() {}", "artefact", &["program of crates/a"]),
+            ("crates/a/src/bin/b.rs", "fn main() {}", "artefact", &["program crates/a/src/bin/b.rs"]),
+            (
+                "crates/a/src/b.rs",
+                "let c = Client::builder(d).build_http();",
+                "way out",
+                &["crates/a/src/b.rs makes a client without a guard of its own: Client::builder"],
+            ),
             ("crates/a/Cargo.toml", "[package]\nname = \"b\"\n", "package", &["b in crates/a"]),
             (
                 "docs/settings.md",
@@ -334,6 +418,11 @@ mod tests {
             "x.route(PATH, get(f))",
             "x.route(\"/a\", on(filter, f))",
             "x.nest(\"/a\", other)",
+            "x.route(\"/a\", get(f).on(filter, g))",
+            "match request.uri.path() {\n    \"/a\" | \"/b\" => f(),\n    _ => g(),\n}\n",
+            "match request.uri.path() {\n    path if path.starts_with(\"/a/\") => f(),\n    _ => g(),\n}\n",
+            "match request.uri.path() {\n    \"/a\" if is_asked(request) => f(),\n    _ => g(),\n}\n",
+            "match request.uri.path() {\n    \"/a\"\n    | \"/b\" => f(),\n}\n",
             "const A: Route = Route {\n method: Method::GET,\n path: PATH,\n needs: Needs::Read,\n reach: Reach::Zone(x),\n};",
         ] {
             assert_eq!(surface("crates/admin/src/a.rs", text).unread.len(), 1, "{text}");
@@ -412,14 +501,20 @@ mod tests {
                 ),
             ];
             if let Some((before, after)) = text.split_once("match request.uri.path() {\n") {
-                written.push(format!("{before}match request.uri.path() {{\n    \"/added\" => added(),\n{after}"));
+                written.push(format!("{before}match request.uri.path() {{\n        \"/added\" => added(),\n{after}"));
+            }
+            // Another method of a path that there is.
+            if let Some(at) = text.find("get(").filter(|_| text.contains(".route(\"/")) {
+                let end = text.len() - after_arguments(&text[at + 3..]).unwrap().len();
+                written.push(format!("{}.route(\"/added\", get(a).delete(b)){}", &text[..end], &text[end..]));
             }
             written.retain(|changed| *changed != text);
             assert!(!written.is_empty(), "{path} has routes and no way to add one");
             for changed in written {
+                let expected = if changed.contains("get(a).delete(b)") { 2 } else { 1 };
                 let found = Surface::read(&[(path.clone(), changed)]).findings(&claimed, &threats);
                 let is_new = |finding: &&String| finding.contains("/added") && finding.contains("` is new: ");
-                assert_eq!(found.iter().filter(is_new).count(), 1, "{path}");
+                assert_eq!(found.iter().filter(is_new).count(), expected, "{path}");
                 *added.entry(path.split('/').nth(1).unwrap_or_default().to_owned()).or_default() += 1;
             }
         }

@@ -156,6 +156,8 @@ fn what_is_named_and_not_there_is_reported() {
     for (from, to, what) in [
         (r#"chore = "deny""#, r#"chore = "polish""#, "no build runs the chore `polish`"),
         (r#"chore = "deny""#, r#"fuzz = "http/none""#, "there is no fuzz target `http/none`"),
+        (r#"chore = "deny""#, r#"fuzz = "http/form""#, "no test of `http` gives the corpus to the fuzz target `form`"),
+        (r#""check", chore = "deny""#, r#""differential", chore = "test""#, "the whole suite is no differential proof"),
         (r#"room = "sts""#, r#"room = "attic""#, "there is no room `attic`"),
         (r#"claims = ["STS-1"]"#, r#"claims = ["STS-1", "STS-3"]"#, "nobody knows the claim `STS-3`"),
         (r#"id = "T02.1""#, r#"id = "T03.1""#, "T03.1 stands under T02"),

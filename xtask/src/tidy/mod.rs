@@ -1,6 +1,7 @@
 //! What the compiler does not check. Every finding names a file and says what to do; all are reported together.
 
 mod docs;
+mod early;
 mod rooms;
 mod text;
 mod tree;
@@ -22,6 +23,7 @@ pub(crate) fn run(chore: &Chore) -> Result<(), Failed> {
     chore.say("tidiness of the tree");
     let files = tree::read(chore.root())?;
     let mut findings = Findings::default();
+    early::check(&files, &mut findings);
     text::check(&files, &mut findings);
     rooms::check(&files, &mut findings);
     docs::check(&files, &mut findings);

@@ -116,6 +116,7 @@ fn serve(
     let threads: Vec<PathBuf> = threads.iter().take(processors).flatten().collect();
     let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", 0)))?;
     let _ = tell.send((format!("http://{}", listener.local_addr()?), threads));
+    #[expect(clippy::disallowed_methods, reason = "what a proxy costs without any guard is the question")]
     let client: Passing = Client::builder(TokioExecutor::new()).build_http();
     let service = tower::service_fn(move |request| {
         let (client, to) = (client.clone(), to.clone());

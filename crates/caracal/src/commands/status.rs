@@ -69,6 +69,7 @@ async fn probe(service: Service, bind: IpAddr, port_offset: u16, ready: bool) ->
 }
 
 async fn ask(url: &str) -> Option<(http::StatusCode, Bytes)> {
+    #[expect(clippy::disallowed_methods, reason = "it asks loopback and the operator's own addresses")]
     let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
     let response = client.get(url.parse().ok()?).await.ok()?;
     let (parts, body) = response.into_parts();

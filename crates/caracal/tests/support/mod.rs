@@ -264,7 +264,9 @@ impl Answer {
 
 impl Http {
     pub(crate) fn new() -> Self {
-        Self { client: Client::builder(TokioExecutor::new()).build_http(), heard: Mutex::default() }
+        #[expect(clippy::disallowed_methods, reason = "a caller, who has no addresses to judge")]
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        Self { client, heard: Mutex::default() }
     }
 
     /// Every answer so far.

@@ -23,6 +23,7 @@ async fn the_calls_of_an_application_transport_over_a_loopback_socket() {
     let (stop, stopped) = watch::channel(false);
     let fresh = FreshId::new(|| "fresh".to_owned());
     let server = tokio::spawn(serve(listener, house.router.clone(), fresh, Limits::default(), stopped));
+    #[expect(clippy::disallowed_methods, reason = "a caller, who has no addresses to judge")]
     let client = Client::builder(TokioExecutor::new()).build_http::<Body>();
     let send = async |request: Request<Body>| {
         let (mut parts, body) = request.into_parts();

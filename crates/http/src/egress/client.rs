@@ -102,6 +102,10 @@ where
 }
 
 fn builder(settings: &PoolSettings) -> Builder {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one home of clients: each is built around a connector that judges"
+    )]
     let mut builder = Client::builder(TokioExecutor::new());
     builder
         .pool_timer(TokioTimer::new())
