@@ -71,7 +71,9 @@ impl Surface {
         let name = text.lines().find_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));
         let folder = path.trim_end_matches("/Cargo.toml");
         if text.contains("[[bin]]") {
-            self.unread.push(format!("{path}: a program has its own folder under src/bin, or is main.rs"));
+            self.unread.push(format!(
+                "{path}: a program is named by `[[bin]]`; put it into src/bin, where the inventory sees it"
+            ));
         }
         match name {
             Some(name) => self.add("package", format!("{name} in {folder}")),
@@ -381,9 +383,12 @@ mod tests {
             ("crates/a/src/bin/b.rs", "fn main() {}", "artefact", &["program crates/a/src/bin/b.rs"]),
             (
                 "crates/a/src/b.rs",
-                "let c = Client::builder(d).build_http();",
+                "let c = Client::builder(d).build_http();\nlet e = TcpSocket::new_v4();",
                 "way out",
-                &["crates/a/src/b.rs makes a client without a guard of its own: Client::builder"],
+                &[
+                    "crates/a/src/b.rs makes a client without a guard of its own: Client::builder",
+                    "crates/a/src/b.rs opens a TCP socket: TcpSocket::new",
+                ],
             ),
             ("crates/a/Cargo.toml", "[package]\nname = \"b\"\n", "package", &["b in crates/a"]),
             (
@@ -419,6 +424,7 @@ mod tests {
             "x.route(\"/a\", on(filter, f))",
             "x.nest(\"/a\", other)",
             "x.route(\"/a\", get(f).on(filter, g))",
+            "x.route(\"/a\", get(f",
             "match request.uri.path() {\n    \"/a\" | \"/b\" => f(),\n    _ => g(),\n}\n",
             "match request.uri.path() {\n    path if path.starts_with(\"/a/\") => f(),\n    _ => g(),\n}\n",
             "match request.uri.path() {\n    \"/a\" if is_asked(request) => f(),\n    _ => g(),\n}\n",
@@ -427,6 +433,8 @@ mod tests {
         ] {
             assert_eq!(surface("crates/admin/src/a.rs", text).unread.len(), 1, "{text}");
         }
+        let manifest = "[package]\nname = \"b\"\n\n[[bin]]\nname = \"c\"\npath = \"elsewhere.rs\"\n";
+        assert_eq!(surface("crates/a/Cargo.toml", manifest).unread.len(), 1);
     }
 
     #[test]

@@ -114,6 +114,17 @@ mod tests {
     }
 
     #[test]
+    fn a_file_may_have_as_many_early_returns_as_are_known_neither_more_nor_less() {
+        let (path, known) = KNOWN[0];
+        for (returns, expected) in [(known, 0), (known + 1, known + 1), (known - 1, 1)] {
+            let text = "#[test]\nfn a() {\n    return;\n}\n".repeat(returns);
+            let mut findings = Findings::default();
+            check(&[File { path: path.to_owned(), text }], &mut findings);
+            assert_eq!(findings.0.len(), expected, "{:?}", findings.0);
+        }
+    }
+
+    #[test]
     fn what_only_ends_a_closure_a_future_or_a_case_does_not_end_a_test() {
         for body in [
             "    let a = b(move |c| {\n        if c {\n            return;\n        }\n        d();\n    });\n",
