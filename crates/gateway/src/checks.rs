@@ -66,7 +66,10 @@ pub(crate) async fn check(
     id: &RequestId,
     declared: Option<u64>,
 ) -> Result<Permit, Refusal> {
-    let mandate = match verify(gateway, request, id).await {
+    let unknown = Leaving { gateway, caller: None };
+    let verified = verify(gateway, request, id).await;
+    unknown.stays();
+    let mandate = match verified {
         Ok(mandate) => mandate,
         Err(refusal) => {
             gateway.evidence.anonymous_denial(refusal.reason());
@@ -74,11 +77,39 @@ pub(crate) async fn check(
         }
     };
     let caller = mandate.caller.clone();
+    let known = Leaving { gateway, caller: Some(&caller) };
     let outcome = decide(gateway, mandate, request, declared).await;
+    known.stays();
     if let Err(refusal) = &outcome {
         record(gateway, &caller, refusal);
     }
     outcome
+}
+
+/// A caller who goes away makes every future of its request disappear. One who does so before the checks are through leaves
+/// this behind: 499 "client cancelled" (gateway.md §11.2), which nobody is there to be told.
+struct Leaving<'g> {
+    gateway: &'g Gateway,
+    /// Who it was, once that is proven.
+    caller: Option<&'g Caller>,
+}
+
+impl Leaving<'_> {
+    /// The checks have an outcome, and that is what is recorded.
+    fn stays(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        let refusal = Refusal::CallerGone;
+        refusal.count(&self.gateway.metrics);
+        match self.caller {
+            Some(caller) => self.gateway.evidence.left(caller, refusal.status(), refusal.description()),
+            None => self.gateway.evidence.anonymous_denial(refusal.reason()),
+        }
+    }
 }
 
 /// Rows 1–11: from a request to a mandate that its zone has signed.

@@ -201,6 +201,22 @@ impl EvidenceLog {
 
     /// Records that a verified caller was refused before dispatch.
     pub(crate) fn denied(&self, caller: &Caller, status: StatusCode, reason: EvaluationStatus, description: &str) {
+        self.refused(caller, status, (reason, None), description);
+    }
+
+    /// Records that a verified caller went away before it was told what was decided. Whether it was, and the mandate used up
+    /// with that, the STS's own evidence says.
+    pub(crate) fn left(&self, caller: &Caller, status: StatusCode, description: &str) {
+        self.refused(caller, status, (EvaluationStatus::StsOutcomeUnknown, Some(EndedBy::Caller)), description);
+    }
+
+    fn refused(
+        &self,
+        caller: &Caller,
+        status: StatusCode,
+        (reason, ended_by): (EvaluationStatus, Option<EndedBy>),
+        description: &str,
+    ) {
         let now = self.store.now();
         if !self.may_record(caller, reason.as_str(), DENIALS_PER_MANDATE, now) {
             return;
@@ -212,7 +228,7 @@ impl EvidenceLog {
             evaluation_status: reason,
             request_id: caller.request_id.clone(),
             reason: Some(description.to_owned()),
-            metadata: caller.metadata(status, Duration::ZERO, 0),
+            metadata: caller.metadata(status, Duration::ZERO, 0).with_known(Key::EndedBy, ended_by.map(EndedBy::name)),
             occurred_at: now,
         });
     }
@@ -448,6 +464,8 @@ pub(crate) enum Outcome {
     BuildFailed,
     /// An anchor was revoked while the STS was being asked.
     RevokedBeforeDispatch,
+    /// An anchor was revoked when the upstream had been sent the request, or a part of it, and had not answered.
+    RevokedBeforeAnswer,
 }
 
 /// What ended a call that did not simply run to its end (README D11: a caller who goes away is no fault of the upstream).
@@ -572,13 +590,13 @@ impl Attempt {
         }
     }
 
-    /// A revocation cut the stream.
+    /// A revocation cut the call, before the upstream had answered or while its answer came.
     pub(crate) fn interrupted(&mut self) {
         self.ended_by(EndedBy::Revocation);
-        if let Some(call) = &mut self.call {
-            call.details.push((Key::RevocationInterrupted, Value::from(true)));
-        }
-        self.end(Outcome::Executed);
+        let Some(call) = &mut self.call else { return };
+        call.details.push((Key::RevocationInterrupted, Value::from(true)));
+        let answered = call.upstream_status.is_some();
+        self.end(if answered { Outcome::Executed } else { Outcome::RevokedBeforeAnswer });
     }
 
     /// Hands the event over. Only the first call has an effect.
@@ -591,7 +609,7 @@ impl Attempt {
         if let Some(upload) = upload {
             details.push((Key::RequestBytes, Value::from(upload.passed())));
         }
-        if outcome != Outcome::Executed {
+        if !matches!(outcome, Outcome::Executed | Outcome::RevokedBeforeAnswer) {
             self.log.metrics.upstream_errors.up();
         }
         let upstream_status = upstream_status.unwrap_or(StatusCode::BAD_GATEWAY);
@@ -611,6 +629,8 @@ impl Attempt {
             Outcome::RevokedBeforeDispatch => {
                 (EvaluationStatus::UpstreamRejected, Some("session_revoked"), StatusCode::UNAUTHORIZED)
             }
+            // What the upstream had been sent may have had its effect.
+            Outcome::RevokedBeforeAnswer => (EvaluationStatus::Executed, None, StatusCode::UNAUTHORIZED),
         };
         let mut metadata = caller.metadata(status, latency, response_bytes).with_known(Key::ErrorKind, error_kind);
         details.into_iter().for_each(|(key, value)| metadata.set(key, value));

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
+use http::HeaderName;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
@@ -159,18 +160,18 @@ pub(crate) struct UploadBody {
     left: u64,
     timing: Timing,
     timer: Pin<Box<Sleep>>,
-    /// Whether fields behind the body go on, which only HTTP/2 carries upstream.
-    trailers: bool,
+    /// The name of the credential, where fields behind the body go on.
+    trailers: Option<HeaderName>,
     upload: Arc<Upload>,
 }
 
 impl UploadBody {
-    /// At most `limit` bytes, in time. The receiver hears when nothing more is to be sent.
+    /// At most `limit` bytes, in time, and what comes behind them if `trailers` names the credential. The receiver hears when nothing more is to be sent.
     pub(crate) fn new(
         body: Incoming,
         limit: u64,
         timing: Timing,
-        trailers: bool,
+        trailers: Option<HeaderName>,
     ) -> (Self, Arc<Upload>, oneshot::Receiver<()>) {
         let (done, finished) = oneshot::channel();
         let upload = Arc::new(Upload {
@@ -222,10 +223,11 @@ impl Body for UploadBody {
                     return Poll::Ready(None);
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(self.upload.failed(UploadFault::of(&error))))),
-                Some(Ok(Err(frame))) => match frame.into_trailers() {
-                    Ok(trailers) if self.trailers => {
+                Some(Ok(Err(frame))) => match (frame.into_trailers(), &self.trailers) {
+                    (Ok(trailers), Some(credential)) => {
+                        let passed = crate::egress::request::trailers(&trailers, credential);
                         self.upload.done();
-                        return Poll::Ready(Some(Ok(Frame::trailers(crate::egress::trailers(&trailers)))));
+                        return Poll::Ready(Some(Ok(Frame::trailers(passed))));
                     }
                     _ => continue,
                 },

@@ -16,6 +16,9 @@ pub enum Cut {
     BlackHole,
     /// What is asked comes through, and no answer comes back: what fails for the client has happened on the server.
     Mute,
+    /// All is well until somebody asks for this, in one piece: from then on [`Cut::Mute`]. What a client sends by the clock
+    /// is answered until then.
+    MuteFrom(&'static str),
     /// Everything comes through, with one bit of it turned round: a machine between that is broken, or means harm.
     Flip,
 }
@@ -109,7 +112,7 @@ impl Shared {
     fn set(&self, state: State) {
         let mut way = self.way();
         let healed_unhurt = state == State::Open && way.state == State::Open;
-        let goes_on = matches!(state, State::Cut(Cut::BlackHole | Cut::Flip | Cut::Mute));
+        let goes_on = matches!(state, State::Cut(Cut::BlackHole | Cut::Flip | Cut::Mute | Cut::MuteFrom(_)));
         if !goes_on && !healed_unhurt {
             for stream in way.connections.drain().flat_map(|(_, both)| both) {
                 let _ = stream.shutdown(Shutdown::Both);
@@ -171,6 +174,11 @@ impl Shared {
             {
                 *byte ^= 1;
             }
+            if let Ok(read) = &read
+                && says == Says::Questions
+            {
+                self.mute_at(buffer.get(..*read).unwrap_or_default());
+            }
             if matches!(read, Ok(1..)) && says == Says::Answers && self.way().state == State::Cut(Cut::Mute) {
                 continue;
             }
@@ -185,6 +193,16 @@ impl Shared {
             }
         }
         let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+    }
+
+    /// Mutes the way before a question is passed on that it was to be mute from.
+    fn mute_at(&self, question: &[u8]) {
+        let mut way = self.way();
+        if let State::Cut(Cut::MuteFrom(word)) = way.state
+            && question.windows(word.len().max(1)).any(|part| part == word.as_bytes())
+        {
+            way.state = State::Cut(Cut::Mute);
+        }
     }
 
     /// Whether nothing came through just now. If so, waits until that is over: what was read, an end too, is not passed

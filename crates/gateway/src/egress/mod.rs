@@ -21,13 +21,15 @@ pub(crate) mod target;
 mod websocket;
 
 use std::error::Error;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use caracal_http::egress::{EgressClient, EgressError, TargetUrl};
 use caracal_http::{PeerAddr, Profile, RequestId, trace as spans};
 use caracal_ledger::MetadataKey as Key;
-use http::header::{CONTENT_LENGTH, TE};
+use http::header::{CONTENT_LENGTH, TE, TRAILER};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
@@ -41,6 +43,7 @@ use crate::evidence::{Attempt, Outcome};
 use crate::exchange::Directive;
 use crate::grpc;
 use crate::outgoing::Answer;
+use crate::revocation::Watch;
 use crate::trace;
 use crate::upload::{Pulse, Timing, Upload, UploadBody, UploadFault};
 use crate::wire::Refusal;
@@ -166,13 +169,19 @@ pub(crate) async fn forward(gateway: &Gateway, permit: Permit, inbound: Inbound)
     }
     let client = gateway.clients.of(&zone, &target).to(&kind);
     let dispatched = Instant::now();
-    let sent = Sent { upload: &upload, finished, read_deadline, upstream_timeout: bounds.upstream_timeout };
+    let sent =
+        Sent { upload: &upload, finished, watch: &watch, read_deadline, upstream_timeout: bounds.upstream_timeout };
     let span = call(&method, &target);
     let upstream = match dispatch(client, request, sent, &kind).instrument(span.clone()).await {
         Ok(upstream) => upstream,
         Err(Failure::NotAddressable(refused)) => {
             spans::failed(&span, Refusal::NotAddressable.reason());
             return Err(not_addressable(attempt, refused));
+        }
+        Err(Failure::Revoked) => {
+            spans::failed(&span, Refusal::Revoked.reason());
+            attempt.interrupted();
+            return Err(Refusal::Revoked);
         }
         Err(Failure::Transport(refusal)) => {
             spans::failed(&span, refusal.reason());
@@ -250,7 +259,14 @@ fn build(
         Kind::WebSocket(_) => Handshake::put_into(&mut headers),
         Kind::Grpc => drop(headers.insert(TE, HeaderValue::from_static("trailers"))),
     }
-    let trailers = *kind == Kind::Grpc;
+    // Over HTTP/1.1 fields behind a body are announced, and only a body of chunks has room for them.
+    let announced = (*kind == Kind::Plain && body.size_hint().exact().is_none())
+        .then(|| request::announced(&parts.headers, &placed.header))
+        .flatten();
+    let trailers = (*kind == Kind::Grpc || announced.is_some()).then_some(placed.header);
+    if let Some(names) = announced {
+        headers.insert(TRAILER, names);
+    }
     let (body, upload, finished) = UploadBody::new(body, bounds.request_bytes, timing, trailers);
     let mut request = Request::new(Box::new(body));
     *request.method_mut() = parts.method;
@@ -262,6 +278,8 @@ fn build(
 /// Why there is no response.
 enum Failure {
     NotAddressable(String),
+    /// An anchor of the mandate was revoked first.
+    Revoked,
     Transport(Refusal),
 }
 
@@ -270,20 +288,29 @@ struct Sent<'s> {
     upload: &'s Upload,
     /// Hears when nothing more is to be sent.
     finished: oneshot::Receiver<()>,
+    /// Ends it, however far it has come.
+    watch: &'s Watch,
     read_deadline: Option<tokio::time::Instant>,
     /// From then on to the head of the response.
     upstream_timeout: Duration,
 }
 
 /// Sends the request, once. The time for the response's head counts from the end of the request; until then the whole
-/// request's deadline holds, also while the upstream takes nothing.
+/// request's deadline holds, also while the upstream takes nothing. A revocation ends all of it: an upstream that has
+/// said nothing yet must not be told more in a name that has no authority any more.
 async fn dispatch(
     client: &UpstreamClient,
     request: Request<Box<UploadBody>>,
-    Sent { upload, finished, read_deadline, upstream_timeout }: Sent<'_>,
+    Sent { upload, finished, watch, read_deadline, upstream_timeout }: Sent<'_>,
     kind: &Kind,
 ) -> Result<Response<Incoming>, Failure> {
     let mut response = std::pin::pin!(client.request(request));
+    let revoked = || poll_fn(|cx| if watch.poll_revoked(cx) { Poll::Ready(()) } else { Poll::Pending });
+    let cut = || {
+        // Dropping the response ends a connection of HTTP/1.1; over HTTP/2 the body has a task of its own.
+        upload.cut();
+        Err(Failure::Revoked)
+    };
     let too_late = async {
         match read_deadline {
             Some(deadline) => tokio::time::sleep_until(deadline).await,
@@ -292,15 +319,18 @@ async fn dispatch(
     };
     let sent = tokio::select! {
         biased;
+        () = revoked() => return cut(),
         response = response.as_mut() => Some(response),
         _ = finished => None,
         () = too_late => return Err(Failure::Transport(Refusal::UpstreamUnreachable)),
     };
     let response = match sent {
         Some(response) => response,
-        None => match tokio::time::timeout(upstream_timeout, response).await {
-            Ok(response) => response,
-            Err(_) => return Err(Failure::Transport(Refusal::UpstreamTimeout)),
+        None => tokio::select! {
+            biased;
+            () = revoked() => return cut(),
+            response = response => response,
+            () = tokio::time::sleep(upstream_timeout) => return Err(Failure::Transport(Refusal::UpstreamTimeout)),
         },
     };
     match response {

@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 use super::credential::Placed;
 use super::query::QueryFault;
+use super::response::announcements;
 use crate::trace::TRACEPARENT;
 
 const BAGGAGE: &str = "baggage";
@@ -115,6 +116,25 @@ pub(crate) fn headers(request: &Parts, placed: &Placed, facts: &Facts<'_>) -> He
         upstream.insert(super::IDENTITY, identity.clone());
     }
     upstream
+}
+
+/// The fields behind a body that may go upstream: nothing passes behind it that may not stand before it, the credential's own
+/// name included. Some stacks read both as one.
+pub(crate) fn trailers(given: &HeaderMap, credential: &HeaderName) -> HeaderMap {
+    let credential = folded(credential.as_str());
+    let mut passed = super::response::trailers(given);
+    let refused = |plain: &str| plain == credential || is_removed(plain) || plain == BAGGAGE || plain == TRACEPARENT;
+    let refused: Vec<HeaderName> = passed.keys().filter(|name| refused(&folded(name.as_str()))).cloned().collect();
+    refused.iter().for_each(|name| drop(passed.remove(name)));
+    passed
+}
+
+/// The line that announces those of them that the caller announces.
+pub(crate) fn announced(client: &HeaderMap, credential: &HeaderName) -> Option<HeaderValue> {
+    let given: HeaderMap = announcements(client).map(|name| (name, HeaderValue::from_static("-"))).collect();
+    let passed = trailers(&given, credential);
+    let names: Vec<&str> = passed.keys().map(HeaderName::as_str).collect();
+    if names.is_empty() { None } else { HeaderValue::from_str(&names.join(", ")).ok() }
 }
 
 /// Names that `Connection` lists, on any of its lines.

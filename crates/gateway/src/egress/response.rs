@@ -71,11 +71,15 @@ fn may_trail(name: &str) -> bool {
     !NOT_BEHIND.contains(&&*plain) && !plain.starts_with("x-forwarded-")
 }
 
-/// The fields that an upstream announces behind its body and that may pass.
+/// The fields that a head announces behind its body.
+pub(crate) fn announcements(head: &HeaderMap) -> impl Iterator<Item = HeaderName> + '_ {
+    let lines = head.get_all(TRAILER).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).filter_map(|name| name.trim().parse::<HeaderName>().ok())
+}
+
+/// Those that an upstream announces and that may pass.
 pub(crate) fn announced(upstream: &HeaderMap) -> impl Iterator<Item = HeaderName> + '_ {
-    let lines = upstream.get_all(TRAILER).iter().filter_map(|line| line.to_str().ok());
-    let names = lines.flat_map(|line| line.split(',')).filter_map(|name| name.trim().parse::<HeaderName>().ok());
-    names.filter(|name| {
+    announcements(upstream).filter(|name| {
         let mut one = HeaderMap::with_capacity(1);
         one.insert(name, HeaderValue::from_static("-"));
         !trailers(&one).is_empty()

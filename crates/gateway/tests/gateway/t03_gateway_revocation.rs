@@ -17,6 +17,8 @@ use crate::upstream::{Upstream, read_head};
 use crate::world::{NOW, World, ZONE, config, request, to};
 
 const REVOKED: &str = "session revoked";
+/// Far longer than anything takes, and shorter than the limits that would end a call by themselves.
+const STUCK: Duration = Duration::from_secs(10);
 
 /// An upstream that writes what the test says, when it says so, and tells when its caller has gone.
 async fn driven(head: &'static str) -> (Upstream, mpsc::Sender<&'static [u8]>, mpsc::Receiver<()>) {
@@ -281,6 +283,44 @@ async fn a_revocation_between_dispatch_and_first_byte_leaves_head_and_trailer() 
     let head = caller.head().await;
     world.revoke("session_id", "r-1").await;
     assert_eq!((head.status, caller.chunk().await.unwrap()), (200, Vec::new()));
+}
+
+/// An upstream that says nothing while it is told something, or while it thinks, has said nothing that could be cut.
+#[tokio::test]
+async fn a_revocation_before_the_upstream_answers_ends_the_call_and_its_upload() {
+    for (method, framing, begun, passed) in
+        [("GET", "", "", 0), ("POST", "Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n", 5)]
+    {
+        let (told, mut hears) = mpsc::channel(2);
+        let upstream = Upstream::raw(move |mut stream| {
+            let told = told.clone();
+            async move {
+                read_head(&mut stream).await;
+                if method == "POST" {
+                    stream.read_exact(&mut [0; 10]).await.unwrap();
+                }
+                told.send(()).await.unwrap();
+                // Until its caller has gone.
+                while stream.read(&mut [0; 64]).await.is_ok_and(|read| read > 0) {}
+                told.send(()).await.unwrap();
+            }
+        })
+        .await;
+        let world = World::before(&upstream).await;
+        let mut caller = world.caller().await;
+        let head = world.request(method, "/x", &format!("X-Request-Id: r-1\r\n{framing}")).await;
+        caller.send(head + begun).await;
+        hears.recv().await.unwrap();
+        world.revoke("session_id", "r-1").await;
+        let (status, code, description) = caller.answer(true).await.refusal();
+        assert_eq!((status, code.as_str(), description.as_str()), (401, "invalid_token", REVOKED));
+        tokio::time::timeout(STUCK, hears.recv()).await.expect("the upstream is left at once").unwrap();
+        let (_, status, metadata) = world.event("r-1").await;
+        assert_eq!((status.as_str(), &metadata["revocation_interrupted"]), ("executed", &json!(true)));
+        assert_eq!((&metadata["ended_by"], &metadata["gateway_status"]), (&json!("revocation"), &json!(401)));
+        assert_eq!((&metadata["request_bytes"], metadata.get("upstream_status")), (&json!(passed), None));
+        assert_eq!(world.metric("upstream_errors").await, 0, "the upstream is not to blame");
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use caracal_gateway::GatewayConfig;
+use caracal_gateway::{Directive, GatewayConfig};
 use http::Response;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -393,4 +393,46 @@ async fn a_large_body_passes_both_ways() {
     assert!(answer.body == body);
     assert_eq!(upstream.only().get("content-length"), Some("4000000"));
     assert_eq!(answer.get("content-length"), Some("4000000"));
+}
+
+/// The upstream reads the wire itself: what a library leaves out is not seen in what it hands on.
+#[tokio::test]
+async fn a_callers_trailers_reach_an_upstream_when_announced_and_harmless() {
+    let (told, mut hears) = mpsc::channel(2);
+    let upstream = Upstream::raw(move |mut stream| {
+        let told = told.clone();
+        async move {
+            let head = read_head(&mut stream).await;
+            let mut body = String::new();
+            while !body.ends_with("\r\n\r\n") {
+                body.push(char::from(stream.read_u8().await.unwrap()));
+            }
+            told.send((head.to_ascii_lowercase(), body)).await.unwrap();
+            stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+        }
+    })
+    .await;
+    let url = upstream.url("");
+    let world =
+        World::scripted(move |_| Said::Go(Directive { auth_header: "X-Api-Key".to_owned(), ..to(url.clone()) })).await;
+    let trailers =
+        "X-Sum: 1\r\nX-Api-Key: forged\r\nx_api_key: forged\r\nX-Caracal-Identity: forged\r\nX-Unsaid: 1\r\n";
+    let body = format!("2\r\nok\r\n0\r\n{trailers}\r\n");
+    for (announced, line, expected) in [
+        ("", None, "2\r\nok\r\n0\r\n\r\n"),
+        (
+            "Trailer: X-Sum, X-Api-Key, x_api_key\r\nTrailer: X-Caracal-Identity, Content-Length\r\n",
+            Some("trailer: x-sum\r\n"),
+            "2\r\nok\r\n0\r\nx-sum: 1\r\n\r\n",
+        ),
+    ] {
+        let head = world.request("POST", "/x", &format!("{announced}Transfer-Encoding: chunked\r\n")).await;
+        let mut caller = world.caller().await;
+        caller.send(head + &body).await;
+        assert_eq!(caller.answer(true).await.status(), 204);
+        let (head, sent) = hears.recv().await.unwrap();
+        assert_eq!(head.contains("trailer"), line.is_some(), "{head}");
+        assert!(line.is_none_or(|line| head.contains(line)), "{head}");
+        assert_eq!(sent.to_ascii_lowercase(), expected);
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use caracal_gateway::{ExchangeRefusal, GatewayConfig};
 use http::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::sts::Said;
 use crate::upstream::Upstream;
@@ -79,24 +79,27 @@ async fn a_success_forgets_two_outages() {
     }
 }
 
+/// 499 "client cancelled" (§11.2): there is nobody to be told, and somebody may want to know.
 #[tokio::test]
-async fn a_caller_who_goes_away_while_the_sts_decides_leaves_nothing_behind() {
+async fn a_caller_who_goes_away_while_the_sts_decides_leaves_its_evidence_and_its_mandate() {
     let upstream = Upstream::ok().await;
     let world = World::scripted(|_| Said::Hang).await;
     let mandate = world.mandate(json!({})).await;
-    let asking = request("GET", "/x", &mandate, "X-Request-Id: r-1\r\n");
     let mut caller = world.caller().await;
-    caller.send(&asking).await;
+    caller.send(request("GET", "/x", &mandate, "X-Request-Id: r-1\r\n")).await;
     world.sts.arrived.notified().await;
     drop(caller);
-    while world.sts.under_way.load(Ordering::SeqCst) > 0 {
-        tokio::task::yield_now().await;
-    }
+    let [event] = world.events("r-1", 1).await.try_into().unwrap();
+    assert_eq!((event.decision.as_str(), event.evaluation_status.as_str()), ("deny", "sts_outcome_unknown"));
+    let metadata: Value = serde_json::from_str(&event.metadata).unwrap();
+    assert_eq!((&metadata["gateway_status"], &metadata["ended_by"]), (&json!(499), &json!("caller")));
+    assert_eq!(world.sts.under_way.load(Ordering::SeqCst), 0, "the STS is not kept waiting");
+    assert_eq!(world.metric("requests_denied").await, 1);
     let url = upstream.url("");
     world.sts.says(move |_| Said::Go(to(url.clone())));
-    // The mandate was not used, and what the first caller began is not recorded as a call.
-    assert_eq!(world.ask(&asking).await.status(), 200);
-    assert_eq!((upstream.received().len(), world.event("r-1").await.1), (1, "executed".to_owned()));
+    // The mandate was not used.
+    assert_eq!(world.ask(&request("GET", "/x", &mandate, "X-Request-Id: r-2\r\n")).await.status(), 200);
+    assert_eq!((upstream.received().len(), world.event("r-2").await.1), (1, "executed".to_owned()));
 }
 
 #[tokio::test]
