@@ -12,6 +12,8 @@ mod browser;
 mod corpora;
 #[path = "black_box/correlation.rs"]
 mod correlation;
+#[path = "black_box/descriptors.rs"]
+mod descriptors;
 #[path = "black_box/egress.rs"]
 mod egress;
 #[path = "black_box/face.rs"]

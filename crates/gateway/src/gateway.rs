@@ -181,7 +181,7 @@ impl Gateway {
     /// Serves the operators' routes alone, in the clear, until `shutdown` turns true. Give it a listener that callers can't
     /// reach.
     pub async fn serve_operators(self: Arc<Self>, listener: TcpListener, shutdown: watch::Receiver<bool>) -> Ended {
-        let limits = Limits { max_connections: OPERATOR_CONNECTIONS, ..self.limits() };
+        let limits = Limits { max_connections: OPERATOR_CONNECTIONS.min(self.config.max_connections), ..self.limits() };
         server::serve(listener, Ingress::operators(self.clone()), self.fresh.clone(), limits, shutdown).await
     }
 

@@ -48,6 +48,12 @@ impl Listeners {
         Ok(Self { services: bound, ..Self::default() })
     }
 
+    /// How many there are beside that of the Gateway's callers.
+    pub(super) fn beside_callers(&self) -> usize {
+        let services = self.services.keys().filter(|service| **service != Service::Gateway).count();
+        services + usize::from(self.gateway_operators.is_some())
+    }
+
     /// The socket of the Gateway's operators, to be served.
     pub(super) fn take_gateway_operators(&mut self) -> Option<TcpListener> {
         self.gateway_operators.take()

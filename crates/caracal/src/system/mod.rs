@@ -5,6 +5,7 @@
 //! flight is written, the store commits its last group, the ledger's heads are synced.
 
 mod client_certificates;
+mod descriptors;
 mod listeners;
 mod opened;
 mod secrets;
@@ -29,7 +30,7 @@ use opened::Opened;
 pub(crate) use opened::heads_dir;
 use services::Services;
 
-use crate::settings::{Environment, Mistakes, Mode, SecretsError, Settings, secret_backend};
+use crate::settings::{Environment, Mistakes, Mode, SecretsError, Service, Settings, secret_backend};
 
 /// Why a system did not start. Nothing that was there before was damaged.
 #[derive(Debug, thiserror::Error)]
@@ -125,12 +126,13 @@ impl System {
         listeners: Listeners,
     ) -> Result<Self, StartError> {
         let begun = Instant::now();
+        let shares = descriptors::shares(settings.runs(Service::Gateway), listeners.beside_callers())?;
         let opened = Opened::open(&settings, environment).await?;
         let (store, heads) = (opened.store.clone(), opened.heads.clone());
         let urls = listeners.urls();
         let issuer = settings.issuer.clone().unwrap_or_else(|| urls.sts.clone());
         let (admin_token, admin_token_file) = (copy(&opened.keys.admin_token), opened.keys.admin_token_file.clone());
-        let mut services = Services::compose(&settings, opened, issuer).await?;
+        let mut services = Services::compose(&settings, opened, issuer, shares).await?;
         if let Some(admin) = &services.admin {
             admin.seed().await.map_err(|error| StartError::Setting(error.to_string()))?;
         }

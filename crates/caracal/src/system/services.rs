@@ -33,6 +33,7 @@ use caracal_sts::{Capabilities, Guesses, LaunchRate, MintRate, ProcessGuesses, P
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::descriptors::Shares;
 use super::listeners::Listeners;
 use super::opened::Opened;
 use super::{StartError, client_certificates, copy, secrets};
@@ -87,6 +88,7 @@ pub(super) struct Services {
     /// Where log keys can be opened.
     log: Option<Arc<TransparencyLog>>,
     policy_poll: Duration,
+    shares: Shares,
 }
 
 /// What the STS counts, with the other replicas or alone.
@@ -117,7 +119,12 @@ impl Counts {
 }
 
 impl Services {
-    pub(super) async fn compose(settings: &Settings, opened: Opened, issuer: String) -> Result<Self, StartError> {
+    pub(super) async fn compose(
+        settings: &Settings,
+        opened: Opened,
+        issuer: String,
+        shares: Shares,
+    ) -> Result<Self, StartError> {
         let Opened { store, keys, heads, heads_dir, shared } = opened;
         let audit_key: Arc<dyn ChainKey> = keys.audit.clone();
         let ledger = Ledger::new(Some(audit_key.clone()));
@@ -176,7 +183,7 @@ impl Services {
                 let spool = Spool::open(directory.clone(), audit_key.clone()).map_err(|error| {
                     StartError::Setting(format!("AUDIT_REPLAY_DIR: can't make `{}`: {error}", directory.display()))
                 })?;
-                Some(gateway(settings, &keys, &parts, verification.clone(), (exchange, Arc::new(spool)))?)
+                Some(gateway(settings, &keys, &parts, verification.clone(), (exchange, Arc::new(spool)), shares)?)
             }
             (true, None) => {
                 return Err(StartError::Setting("STS_URL is needed by a gateway without an sts".to_owned()));
@@ -242,6 +249,7 @@ impl Services {
             rewrap,
             log,
             policy_poll,
+            shares,
         };
         services.probe();
         services.count_requests();
@@ -414,13 +422,14 @@ impl Services {
         if let Some(sts) = &self.sts {
             sts.end_waits_on(stopping.clone());
         }
+        let limits = Limits { max_connections: self.shares.others, ..Limits::default() };
         let fresh = || FreshId::new(|| chance::uuid_v4().map(|id| id.to_string()).unwrap_or_default());
         // The operators' interfaces are behind no gate: they are what one turns to when there is too much, and have limits of
         // their own.
         let routers = [(Service::Api, self.admin.map(Admin::router)), (Service::Audit, self.audit.map(Audit::router))];
         for (service, router) in routers {
             let (Some(router), Some(listener)) = (router, listeners.take(service)) else { continue };
-            let ended = server::serve(listener, router, fresh(), Limits::default(), stopping.clone());
+            let ended = server::serve(listener, router, fresh(), limits, stopping.clone());
             serving.spawn(async move { ended.await == Ended::Drained });
         }
         let admission = admission();
@@ -434,7 +443,7 @@ impl Services {
         ];
         for (service, guarded) in guarded {
             let (Some(guarded), Some(listener)) = (guarded, listeners.take(service)) else { continue };
-            let ended = server::serve(listener, guarded, fresh(), Limits::default(), stopping.clone());
+            let ended = server::serve(listener, guarded, fresh(), limits, stopping.clone());
             serving.spawn(async move { ended.await == Ended::Drained });
         }
         if let (Some(gateway), Some(listener)) = (self.gateway, listeners.take(Service::Gateway)) {
@@ -675,8 +684,10 @@ fn gateway(
     parts: &Parts,
     verification: Arc<dyn VerificationKeys>,
     (exchange, spool): (Arc<dyn Exchange>, Arc<Spool>),
+    shares: Shares,
 ) -> Result<Arc<Gateway>, StartError> {
     let config = GatewayConfig {
+        max_connections: shares.callers,
         sts_timeout: settings.gateway.sts_timeout,
         upstream_timeout: settings.gateway.upstream_timeout,
         read_header_timeout: settings.gateway.read_header_timeout,
