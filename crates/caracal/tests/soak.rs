@@ -20,6 +20,8 @@ const AGENTS: usize = 8;
 /// One call in so many is looked up in the evidence; all are counted.
 const SAMPLE: usize = 50;
 const PROGRESS: Duration = Duration::from_secs(10);
+/// What may be filled once and for all while streams are opened.
+const ONCE_KIB: usize = 8 * 1024;
 /// Connections that are kept for the next call, by both sides.
 const KEPT: usize = 64;
 
@@ -38,11 +40,16 @@ fn start(directory: &std::path::Path, more: &[(&str, &str)]) -> Running {
     Running::start_with(directory, &settings)
 }
 
-/// Resident memory of a process, in MiB.
-fn resident(system: &Running) -> usize {
+/// Resident memory of a process, in KiB.
+fn resident_kib(system: &Running) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", system.child.id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.split_whitespace().next().unwrap().parse::<usize>().unwrap() / 1024
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// The same in MiB.
+fn resident(system: &Running) -> usize {
+    resident_kib(system) / 1024
 }
 
 fn sockets(system: &Running) -> usize {
@@ -200,7 +207,10 @@ async fn soak_calls() {
         assert_eq!(count, 1, "evidence of call {number}: {events}");
     }
     assert!(sockets(&system) <= KEPT, "{} sockets are left", sockets(&system));
-    assert!(late <= early + early / 4 + 32, "memory grew from {early} to {late} MiB");
+    // What a minute has filled is filled; in seconds that is not so. A connection or a call that is not let go of, once in a
+    // thousand, is far more than this in an hour.
+    let margin = if whole < Duration::from_secs(600) { early / 4 + 32 } else { 32 };
+    assert!(late <= early + margin, "memory grew from {early} to {late} MiB");
 }
 
 /// An upstream of events: one at once, and then silence that does not end. In a process of its own, which ends with its standard
@@ -282,7 +292,7 @@ fn open_files() -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn soak_streams() {
-    let count = wanted("CARACAL_SOAK_STREAMS", 40);
+    let count = wanted("CARACAL_SOAK_STREAMS", 400);
     let needed = count * 2 + 150;
     assert!(open_files() >= needed, "{} open files are allowed, {needed} are needed: `ulimit -n`", open_files());
     let directory = tempfile::tempdir().unwrap();
@@ -293,13 +303,13 @@ async fn soak_streams() {
     let upstream = LastingUpstream::start();
     let tenant = Arc::new(Tenant::provision(&http, &*system, &upstream.url).await);
     let lent = Arc::new(tenant.delegation(&http, &*system).await);
-    let before = resident(&system);
+    let first = Arc::new(AtomicUsize::new(0));
     let (open, asked, began) =
         (Arc::new(Mutex::new(Vec::with_capacity(count))), Arc::new(AtomicUsize::new(0)), Instant::now());
     let agents: Vec<_> = (0..AGENTS * 4)
         .map(|_| {
             let (http, tenant, system, lent) = (http.clone(), tenant.clone(), system.clone(), lent.clone());
-            let (open, asked) = (open.clone(), asked.clone());
+            let (open, asked, first) = (open.clone(), asked.clone(), first.clone());
             tokio::spawn(async move {
                 while asked.fetch_add(1, Ordering::Relaxed) < count {
                     let minted = tenant.mint(&http, &*system, (&lent.0, &lent.1)).await.unwrap();
@@ -315,6 +325,9 @@ async fn soak_streams() {
                     stream.read_exact(&mut event).await.unwrap();
                     let mut open = open.lock().unwrap();
                     open.push(stream);
+                    if open.len() == count / 4 {
+                        first.store(resident_kib(&system), Ordering::SeqCst);
+                    }
                     if open.len().is_multiple_of(500) {
                         println!("{:5} s: {} streams, {} MiB", began.elapsed().as_secs(), open.len(), resident(&system));
                         http.heard().clear();
@@ -327,14 +340,16 @@ async fn soak_streams() {
         agent.await.unwrap();
     }
     assert_eq!(metric(&http, &system, "calls_open").await, count);
-    // 10,000 in 1 GiB, beside what the process takes without any. To hash a secret takes 64 MiB for a moment, which are none of
-    // theirs: one such is left out, and others are waited for.
-    let theirs = || resident(&system).saturating_sub(before).saturating_sub(64);
-    settled("10,000 streams fit into 1 GiB", async || theirs() * 10_000 <= 1024 * count).await;
-    let all = resident(&system);
+    // 10,000 in 1 GiB, by what the last three quarters took: with the first, secrets are hashed, which takes 64 MiB for a moment
+    // each, and what every process keeps once is filled. A little of that may come later.
+    let (first, rest) = (first.load(Ordering::SeqCst), count - count / 4);
+    let theirs = || resident_kib(&system).saturating_sub(first);
+    settled("10,000 streams fit into 1 GiB", async || theirs().saturating_sub(ONCE_KIB) * 10_000 <= 1024 * 1024 * rest)
+        .await;
     println!(
-        "{count} open event streams: {all} MiB, {before} MiB before; {} KiB each",
-        all.saturating_sub(before) * 1024 / count
+        "{count} open event streams: {} MiB; {} KiB for each of the last {rest}",
+        resident(&system),
+        theirs() / rest
     );
     open.lock().unwrap().clear();
     settled("streams end with their callers", async || metric(&http, &system, "calls_open").await == 0).await;
