@@ -40,19 +40,25 @@ const SECRET_PARTS: [&str; 15] = [
 
 /// Keys of identifiers that the rule above would hide although operators search for them. They name things and open
 /// nothing; their values still pass the value patterns.
-const IDENTIFIERS: [&str; 8] = [
+const IDENTIFIERS: [&str; 10] = [
     "session_id",
     "agent_session_id",
     "subject_session_id",
     "parent_session_id",
     "parent_agent_session_id",
+    "approver_session_id",
     "admin_token_id",
     "token_type",
     "subject_token_type",
+    "auth_mode",
 ];
 
-/// Keys whose value is replaced in evidence that operators read: those of the contract, and `bearer_token`, which records of
-/// changes know. A key is one of them however its words are put together.
+/// What events of ours have under `credential`: which kind of secret was shown, never the secret.
+const KINDS_OF_CREDENTIAL: [&str; 2] = ["application_client_secret", "workload_secret"];
+
+/// Keys whose value is replaced in evidence that operators read, whatever it is: those of the contract, and `bearer_token`, which
+/// records of changes know. A key is one of them however its words are put together. Any other key that would mark a secret in
+/// a log marks one there, too.
 const EVIDENCE_KEYS: [&str; 18] = [
     "password",
     "passwd",
@@ -108,8 +114,15 @@ fn plain(key: &str) -> String {
     key.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
 }
 
-/// Whether evidence hides what stands under this key from operators.
-fn is_hidden_in_evidence(key: &str) -> bool {
+/// Whether evidence hides from operators what stands under this key. Of keys that only look like a secret's, numbers are
+/// counts and pass.
+fn is_hidden_in_evidence(key: &str, value: &Value) -> bool {
+    let is_kind = key == "credential" && value.as_str().is_some_and(|kind| KINDS_OF_CREDENTIAL.contains(&kind));
+    let holds_text = matches!(value, Value::String(_) | Value::Array(_) | Value::Object(_));
+    is_of_the_contracts_list(key) || is_secret_key(key) && holds_text && !is_kind
+}
+
+fn is_of_the_contracts_list(key: &str) -> bool {
     let letters = || key.bytes().filter(u8::is_ascii_alphanumeric).map(|byte| byte.to_ascii_lowercase());
     EVIDENCE_KEYS.iter().any(|hidden| letters().eq(hidden.bytes().filter(|byte| *byte != b'_')))
 }
@@ -146,14 +159,14 @@ pub fn record(value: &mut Value, max_bytes: usize) {
     }
 }
 
-/// Evidence on its way to an operator, as JSON or in an export: members whose key is one of the contract's list become
-/// `"[redacted]"`, at any depth, and what looks like a secret in any other text is masked as in a log. A client may have put
+/// Evidence on its way to an operator, as JSON or in an export: members whose key is one of the contract's list, or would mark a
+/// secret in a log, become `"[redacted]"`, at any depth, and what looks like a secret in any other text is masked as in a log. A client may have put
 /// one into an event of its own. Whoever needs the event as it is hashed asks the audit service.
 pub fn evidence(value: &mut Value) {
     match value {
         Value::Object(members) => {
             for (key, member) in members {
-                if is_hidden_in_evidence(key) {
+                if is_hidden_in_evidence(key, member) {
                     *member = Value::from("[redacted]");
                 } else {
                     evidence(member);
@@ -499,6 +512,36 @@ mod t05_secrets {
         assert_eq!(shown, expected);
     }
 
+    /// What a client calls its secrets is not on anybody's list.
+    #[test]
+    fn evidence_hides_what_a_log_would_hide() {
+        for key in [
+            "db_password",
+            "signing_key",
+            "x_session_token",
+            "hmac",
+            "webhookSecret",
+            "private-key-pem",
+            "x-auth",
+            "cookies",
+            "credentials",
+            "signature",
+        ] {
+            let text = json!("hunter2");
+            for value in [json!(["hunter2"]), json!({"value": "hunter2"}), text] {
+                let mut shown = json!({"details": {key: value}});
+                evidence(&mut shown);
+                assert_eq!(shown, json!({"details": {key: "[redacted]"}}));
+                let mut logged = json!({key: "hunter2"});
+                record(&mut logged, 0);
+                assert_eq!(logged, json!({key: MASK}));
+            }
+        }
+        let mut kind = json!([{"credential": "workload_secret"}, {"credential": "hunter2"}]);
+        evidence(&mut kind);
+        assert_eq!(kind, json!([{"credential": "workload_secret"}, {"credential": "[redacted]"}]));
+    }
+
     /// One rule: what operators do not see of evidence is in no log, and what a record of a change leaves out is in neither. A
     /// record's id is the one thing that a log may say: it opens nothing, and logs are searched by it.
     #[test]
@@ -507,7 +550,7 @@ mod t05_secrets {
             assert!(is_secret_key(key), "{key} in logs");
         }
         for key in SECRET_MEMBERS {
-            assert!(is_secret_key(key) && is_hidden_in_evidence(key), "{key}");
+            assert!(is_secret_key(key) && is_of_the_contracts_list(key), "{key}");
         }
         for key in ["Set-Cookie", "apiKey", "API-KEY", "accessToken", "client-secret", "sessionId", "Bearer_Token"] {
             let mut shown = json!({key: "opaque"});
@@ -515,7 +558,7 @@ mod t05_secrets {
             assert_eq!(shown, json!({key: "[redacted]"}));
         }
         let mut shown =
-            json!({"tokens": 1, "resource": "resource://token", "agent_session_id": "s-1", "credential": "x"});
+            json!({"tokens": 1, "resource": "resource://token", "agent_session_id": "s-1", "auth_mode": "x"});
         let before = shown.clone();
         evidence(&mut shown);
         assert_eq!(shown, before);

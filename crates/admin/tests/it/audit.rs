@@ -226,6 +226,16 @@ async fn t12_foothold_no_request_id_a_caller_may_choose_keeps_its_request_from_b
     }
 }
 
+/// An auditor who can't read which session it was learns nothing. `session_id` is hidden because published clients know it so.
+#[test]
+fn t05_secrets_what_events_of_ours_say_is_not_taken_for_a_secret() {
+    for key in caracal_ledger::MetadataKey::ALL {
+        let mut shown = json!({key.as_str(): "application_client_secret"});
+        caracal_http::redact::evidence(&mut shown);
+        assert_eq!(shown[key.as_str()] == "[redacted]", key.as_str() == "session_id", "{}", key.as_str());
+    }
+}
+
 #[tokio::test]
 async fn t05_secrets_metadata_is_redacted_at_any_depth_wherever_it_is_shown() {
     let world = World::new().await;
