@@ -206,12 +206,12 @@ enum Audit {
     /// Decide recorded questions anew by another version of a policy set, and say what would have been decided otherwise.
     /// Changes nothing; works beside a running system.
     Replay {
-        /// The zone, by its id.
-        #[arg(long, value_name = "ID")]
-        zone: String,
         /// The version of a policy set to decide by, active or not, by its id.
+        #[arg(long, value_name = "VERSION", alias = "policy-set-version")]
+        policy_set: String,
+        /// The zone, by its id; without it, the version's.
         #[arg(long, value_name = "ID")]
-        policy_set_version: String,
+        zone: Option<String>,
         /// Only what happened since: an instant such as 2026-01-01T00:00:00Z, or so long ago, such as 7d.
         #[arg(long, value_name = "WHEN")]
         since: Option<String>,
@@ -324,7 +324,7 @@ impl Audit {
             Self::Explain { request_id, zone, data_dir, json } => {
                 commands::explain(&ExplainFlags { request_id, zone, data_dir, json })
             }
-            Self::Replay { zone, policy_set_version: version, since, examples, data_dir, json } => {
+            Self::Replay { zone, policy_set: version, since, examples, data_dir, json } => {
                 commands::replay(&ReplayFlags { zone, version, since, examples, data_dir, json })
             }
             Self::Export { zone, out, from, to, data_dir, json } => {

@@ -181,7 +181,7 @@ async fn t06_evidence_recorded_decisions_are_decided_anew_by_another_version() {
     }
     let replayed = |version: &str, since: &str| {
         let mut command = caracal();
-        command.args(["audit", "replay", "--zone", &tenant.zone, "--policy-set-version", version, "--since", since]);
+        command.args(["audit", "replay", "--policy-set", version, "--since", since]);
         let ran = command.args(["--data-dir"]).arg(directory.path()).arg("--json").output().unwrap();
         let said = String::from_utf8(ran.stderr).unwrap();
         (ran.status.success(), serde_json::from_slice::<Value>(&ran.stdout).unwrap_or_default(), said)
@@ -218,7 +218,11 @@ async fn t06_evidence_recorded_decisions_are_decided_anew_by_another_version() {
     assert_eq!((&by_wide["newly_held"], &by_wide["no_longer_held"]), (&json!(0), &json!(1)), "{by_wide}");
     // What is not there can't be decided by.
     let (ok, _, said) = replayed("0199c0de-0000-7000-8000-000000000000", "1h");
-    assert!(!ok && said.contains("has no version"), "{said}");
+    assert!(!ok && said.contains("no zone has a version"), "{said}");
+    let mut command = caracal();
+    command.args(["audit", "replay", "--policy-set-version", &wide, "--zone", "other", "--data-dir"]);
+    let said = command.arg(directory.path()).output().unwrap();
+    assert!(String::from_utf8_lossy(&said.stderr).contains("zone `other` has no version"), "{said:?}");
     let (ok, _, said) = replayed(&wide, "yesterday");
     assert!(!ok && said.contains("--since"), "{said}");
 }

@@ -119,6 +119,15 @@ pub async fn lookup_version(
     tx.tx.query_one(&sql, params![tx.zone, id]).await?.map(read_version).transpose()
 }
 
+/// The zone whose version this is. Ids of versions are drawn by us and not drawn twice.
+pub async fn find_zone_of_version(
+    tx: &mut DeploymentRead<'_>,
+    id: &PolicySetVersionId,
+) -> Result<Option<ZoneId>, StoreError> {
+    let row = tx.tx().query_one("SELECT zone_id FROM policy_set_versions WHERE id = ?1", params![id]).await?;
+    row.map(|row| row.columns("policy_set_versions").next()).transpose()
+}
+
 pub(crate) const FIND_ACTIVE: &str = "SELECT a.policy_set_id, a.version_id, v.manifest_sha256, a.activated_at
     FROM active_policy_sets a JOIN policy_set_versions v ON v.zone_id = a.zone_id AND v.id = a.version_id
     WHERE a.zone_id = ?1";

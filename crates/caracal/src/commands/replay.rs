@@ -30,9 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What to decide anew.
 pub struct ReplayFlags {
-    /// `--zone`.
-    pub zone: String,
-    /// `--policy-set-version`.
+    /// `--zone`; that of the version otherwise.
+    pub zone: Option<String>,
+    /// `--policy-set`.
     pub version: String,
     /// `--since`.
     pub since: Option<String>,
@@ -99,10 +99,11 @@ pub fn replay(flags: &ReplayFlags) -> Result<ExitCode, Failure> {
     let place = Place::find(flags.data_dir.clone())?;
     let report = runtime()?.block_on(place.read(async |tx| asked.answer(tx).await))?;
     let report = report.ok_or_else(|| {
+        let place = asked.zone.as_ref().map_or("no zone has a".to_owned(), |zone| format!("zone `{zone}` has no"));
         Failure(format!(
-            "zone `{}` has no version `{}` of a policy set that can be evaluated; `GET /v1/zones/ID/policy-sets/ID/versions` \
-             lists those there are",
-            asked.zone, asked.version
+            "{place} version `{}` of a policy set that can be evaluated; `GET /v1/zones/ID/policy-sets/ID/versions` lists those \
+             there are",
+            asked.version
         ))
     })?;
     if flags.json {
@@ -114,7 +115,7 @@ pub fn replay(flags: &ReplayFlags) -> Result<ExitCode, Failure> {
 }
 
 struct Asked {
-    zone: ZoneId,
+    zone: Option<ZoneId>,
     version: PolicySetVersionId,
     since: Option<Timestamp>,
     examples: usize,
@@ -131,10 +132,10 @@ impl Asked {
                 ))
             })
         });
+        let zone = flags.zone.as_deref().map(|text| ZoneId::parse(text).map_err(|_| no_id("--zone", text)));
         Ok(Self {
-            zone: ZoneId::parse(&flags.zone).map_err(|_| no_id("--zone", &flags.zone))?,
-            version: PolicySetVersionId::parse(&flags.version)
-                .map_err(|_| no_id("--policy-set-version", &flags.version))?,
+            zone: zone.transpose()?,
+            version: PolicySetVersionId::parse(&flags.version).map_err(|_| no_id("--policy-set", &flags.version))?,
             since: since.transpose()?,
             examples: flags.examples,
         })
@@ -143,7 +144,12 @@ impl Asked {
     /// None when there is no such version to decide by.
     async fn answer(&self, tx: &mut DeploymentRead<'_>) -> Result<Option<Report>, StoreError> {
         let mut bundles = Bundles::default();
-        let Some(draft) = bundles.of(tx, &self.zone, self.version.as_str()).await? else { return Ok(None) };
+        let zone = match &self.zone {
+            Some(zone) => Some(zone.clone()),
+            None => policy_sets::find_zone_of_version(tx, &self.version).await?,
+        };
+        let Some(zone) = zone else { return Ok(None) };
+        let Some(draft) = bundles.of(tx, &zone, self.version.as_str()).await? else { return Ok(None) };
         let filter = EvidenceFilter {
             since: self.since,
             event_types: vec!["token_exchange".to_owned(), "run_launch".to_owned()],
@@ -151,18 +157,18 @@ impl Asked {
         };
         let (mut report, mut after) = (Report::default(), 0);
         loop {
-            let rows = evidence::search(&mut tx.zone(&self.zone), &filter, after, PAGE).await?;
+            let rows = evidence::search(&mut tx.zone(&zone), &filter, after, PAGE).await?;
             let Some(last) = rows.last().map(|row| row.chain_seq) else { return Ok(Some(report)) };
             for row in rows.iter().filter(|row| was_of_policy(row)) {
                 report.decisions += 1;
-                let recorded = bundles.of(tx, &self.zone, &row.policy_set_version_id).await?;
+                let recorded = bundles.of(tx, &zone, &row.policy_set_version_id).await?;
                 let question = recorded_question(row);
-                let then = recorded.and_then(|bundle| judge(&self.zone, &bundle, &question).ok());
+                let then = recorded.and_then(|bundle| judge(&zone, &bundle, &question).ok());
                 match then {
                     Some(then) if then.answer == recorded_answer(row) => {
                         report.reproduced += 1;
                         // What has no answer is denied, as it would be.
-                        let now = judge(&self.zone, &draft, &question)
+                        let now = judge(&zone, &draft, &question)
                             .unwrap_or_else(|reason| Judged { answer: Answer::Deny, reason });
                         self.compare(&mut report, row, then.answer, now);
                     }
