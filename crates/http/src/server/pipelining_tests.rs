@@ -140,6 +140,55 @@ const GOOD: [&str; 5] = [
     "\r\nPUT /good HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n",
 ];
 
+/// Serves `service` on a socket, says `bytes` there at once and gives all that comes back.
+async fn heard<F>(limits: Limits, service: fn(Request<Incoming>) -> F, bytes: &[u8]) -> String
+where
+    F: Future<Output = Result<Response<Pieces>, Infallible>> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (_stop, stopped) = watch::channel(false);
+    let serving = serve(listener, tower::service_fn(service), FreshId::new(|| "fresh".to_owned()), limits, stopped);
+    let asking = async {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        let mut said = Vec::new();
+        timeout(LONG, stream.read_to_end(&mut said)).await.expect("the connection stays open").unwrap();
+        String::from_utf8(said).unwrap()
+    };
+    tokio::select! {
+        said = asking => said,
+        _ = serving => unreachable!("nobody stops it"),
+    }
+}
+
+const PIECES: usize = 16;
+const PIECE: usize = 1_000;
+
+/// A large body, of unknown length.
+struct Pieces(usize);
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let Some(left) = self.0.checked_sub(1) else { return Poll::Ready(None) };
+        self.0 = left;
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b'-'; PIECE])))))
+    }
+}
+
+async fn large(_: Request<Incoming>) -> Result<Response<Pieces>, Infallible> {
+    Ok(Response::new(Pieces(PIECES)))
+}
+
+async fn empty(_: Request<Incoming>) -> Result<Response<Pieces>, Infallible> {
+    Ok(Response::new(Pieces(0)))
+}
+
+const BAD: &str = "GET /smuggled HTTP/1.1\nHost: h\n\n";
+
 /// What each of the corpus hides.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n";
 
@@ -234,97 +283,52 @@ mod t03_gateway_framing {
         let said = String::from_utf8(said.lock().unwrap().clone()).unwrap();
         assert!(said.starts_with("HTTP/1.1 400 ") && said.contains("connection: close\r\n"), "{said}");
     }
-}
 
-/// Serves `service` on a socket, says `bytes` there at once and gives all that comes back.
-async fn heard<F>(limits: Limits, service: fn(Request<Incoming>) -> F, bytes: &[u8]) -> String
-where
-    F: Future<Output = Result<Response<Pieces>, Infallible>> + Send + 'static,
-{
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (_stop, stopped) = watch::channel(false);
-    let serving = serve(listener, tower::service_fn(service), FreshId::new(|| "fresh".to_owned()), limits, stopped);
-    let asking = async {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(bytes).await.unwrap();
-        let mut said = Vec::new();
-        timeout(LONG, stream.read_to_end(&mut said)).await.expect("the connection stays open").unwrap();
-        String::from_utf8(said).unwrap()
-    };
-    tokio::select! {
-        said = asking => said,
-        _ = serving => unreachable!("nobody stops it"),
+    #[tokio::test]
+    async fn an_answer_is_sent_whole_before_what_came_behind_its_request_is_refused() {
+        let request = format!("GET / HTTP/1.1\r\nHost: h\r\n\r\n{BAD}");
+        let said = converse(&[request.as_bytes()], true, tower::service_fn(large)).await;
+        assert_eq!(said.matches("---").count(), PIECES * (PIECE / 3));
+        let (_, behind) = said.split_once("\r\n0\r\n\r\n").expect("the last chunk");
+        assert!(behind.starts_with("HTTP/1.1 400 "), "{behind}");
+        // Here the refusal would be read as the end of the body.
+        let request = format!("GET / HTTP/1.0\r\n\r\n{BAD}");
+        let said = converse(&[request.as_bytes()], true, tower::service_fn(large)).await;
+        let (_, body) = said.split_once("\r\n\r\n").unwrap();
+        assert!(body.len() == PIECES * PIECE && body.bytes().all(|byte| byte == b'-'), "{}", body.len());
+    }
+
+    /// What is left of a body is not the other protocol's, and no protocol begins before its request has ended.
+    #[tokio::test]
+    async fn a_connection_is_not_taken_over_within_a_request() {
+        async fn switching(_: Request<Incoming>) -> Result<Response<Pieces>, Infallible> {
+            let mut response = Response::new(Pieces(0));
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            response.extensions_mut().insert(Takeover::new(|mut taken| async move {
+                let mut bytes = [0; 5];
+                let _ = taken.socket.read_exact(&mut bytes).await;
+                let _ = taken.socket.write_all(&bytes).await;
+            }));
+            Ok(response)
+        }
+        let head = |length: usize| format!("GET / HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\nfirst");
+        let said = heard(PATIENT, switching, format!("{}other", head(5)).as_bytes()).await;
+        assert!(said.starts_with("HTTP/1.1 101 ") && said.ends_with("\r\n\r\nother"), "{said}");
+        let said = heard(PATIENT, switching, head(6).as_bytes()).await;
+        assert!(said.starts_with("HTTP/1.1 101 ") && said.ends_with("\r\n\r\n"), "{said}");
     }
 }
 
-const PIECES: usize = 16;
-const PIECE: usize = 1_000;
+mod t08_availability {
+    use super::*;
 
-/// A large body, of unknown length.
-struct Pieces(usize);
-
-impl Body for Pieces {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let Some(left) = self.0.checked_sub(1) else { return Poll::Ready(None) };
-        self.0 = left;
-        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b'-'; PIECE])))))
+    #[tokio::test]
+    async fn a_part_of_a_head_behind_a_request_has_the_time_of_a_head() {
+        let limits = Limits { head: SHORT, ..PATIENT };
+        for part in ["G", "GET /next HTTP/1.1\r\nHost: h\r\n", "\r\n"] {
+            let said = heard(limits, empty, format!("GET / HTTP/1.1\r\nHost: h\r\n\r\n{part}").as_bytes()).await;
+            assert_eq!(said.matches("HTTP/1.1 200 ").count(), 1, "{part:?}: {said}");
+            assert_eq!(said.matches("HTTP/1.1 ").count(), 1, "{part:?}: {said}");
+        }
     }
-}
-
-async fn large(_: Request<Incoming>) -> Result<Response<Pieces>, Infallible> {
-    Ok(Response::new(Pieces(PIECES)))
-}
-
-async fn empty(_: Request<Incoming>) -> Result<Response<Pieces>, Infallible> {
-    Ok(Response::new(Pieces(0)))
-}
-
-const BAD: &str = "GET /smuggled HTTP/1.1\nHost: h\n\n";
-
-#[tokio::test]
-async fn t03_gateway_framing_an_answer_is_sent_whole_before_what_came_behind_its_request_is_refused() {
-    let request = format!("GET / HTTP/1.1\r\nHost: h\r\n\r\n{BAD}");
-    let said = converse(&[request.as_bytes()], true, tower::service_fn(large)).await;
-    assert_eq!(said.matches("---").count(), PIECES * (PIECE / 3));
-    let (_, behind) = said.split_once("\r\n0\r\n\r\n").expect("the last chunk");
-    assert!(behind.starts_with("HTTP/1.1 400 "), "{behind}");
-    // Here the refusal would be read as the end of the body.
-    let request = format!("GET / HTTP/1.0\r\n\r\n{BAD}");
-    let said = converse(&[request.as_bytes()], true, tower::service_fn(large)).await;
-    let (_, body) = said.split_once("\r\n\r\n").unwrap();
-    assert!(body.len() == PIECES * PIECE && body.bytes().all(|byte| byte == b'-'), "{}", body.len());
-}
-
-#[tokio::test]
-async fn t08_availability_a_part_of_a_head_behind_a_request_has_the_time_of_a_head() {
-    let limits = Limits { head: SHORT, ..PATIENT };
-    for part in ["G", "GET /next HTTP/1.1\r\nHost: h\r\n", "\r\n"] {
-        let said = heard(limits, empty, format!("GET / HTTP/1.1\r\nHost: h\r\n\r\n{part}").as_bytes()).await;
-        assert_eq!(said.matches("HTTP/1.1 200 ").count(), 1, "{part:?}: {said}");
-        assert_eq!(said.matches("HTTP/1.1 ").count(), 1, "{part:?}: {said}");
-    }
-}
-
-/// What is left of a body is not the other protocol's, and no protocol begins before its request has ended.
-#[tokio::test]
-async fn t03_gateway_framing_a_connection_is_not_taken_over_within_a_request() {
-    async fn switching(_: Request<Incoming>) -> Result<Response<Pieces>, Infallible> {
-        let mut response = Response::new(Pieces(0));
-        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        response.extensions_mut().insert(Takeover::new(|mut taken| async move {
-            let mut bytes = [0; 5];
-            let _ = taken.socket.read_exact(&mut bytes).await;
-            let _ = taken.socket.write_all(&bytes).await;
-        }));
-        Ok(response)
-    }
-    let head = |length: usize| format!("GET / HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\nfirst");
-    let said = heard(PATIENT, switching, format!("{}other", head(5)).as_bytes()).await;
-    assert!(said.starts_with("HTTP/1.1 101 ") && said.ends_with("\r\n\r\nother"), "{said}");
-    let said = heard(PATIENT, switching, head(6).as_bytes()).await;
-    assert!(said.starts_with("HTTP/1.1 101 ") && said.ends_with("\r\n\r\n"), "{said}");
 }
