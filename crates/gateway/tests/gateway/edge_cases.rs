@@ -115,7 +115,7 @@ const OPERATIONS: &[Row] = &[
 /// Smuggling and desync (the Gateway's own list), beside the contract's rows.
 #[rustfmt::skip]
 const DESYNC: &[Row] = &[
-    ("both framings, several lengths, odd codings, obsolete folding, bare LF", &["gateway::what_could_be_framed_in_two_ways_reaches_nobody"]),
+    ("both framings, several lengths, odd codings, obsolete folding, bare LF", &["gateway::what_could_be_framed_in_two_ways_reaches_nobody", "gateway::what_could_be_framed_in_two_ways_reaches_nobody_behind_a_good_call_either"]),
     ("the same in an answer", &["gateway::an_answer_that_is_framed_in_two_ways_is_read_in_one_or_refused"]),
     ("malformed chunks, both ways", &["gateway::a_body_whose_chunks_are_none_never_arrives_whole", "gateway::a_chunked_answer_whose_chunks_are_none_never_ends_in_order"]),
     ("underscore headers", &["gateway::headers_that_only_look_like_others_do_not_reach_who_could_mistake_them"]),

@@ -43,34 +43,68 @@ async fn a_request_without_a_body_has_none_upstream() {
     }
 }
 
+/// Header lines, and a body, that two readers could frame in two ways.
+const AMBIGUOUS: [(&str, &str); 17] = [
+    ("Content-Length: 3\r\nContent-Length: 4\r\n", "abcd"),
+    ("Content-Length: 3\r\nContent-Length: 3\r\n", "abc"),
+    ("Content-Length: +3\r\n", "abc"),
+    ("Content-Length: 3, 4\r\n", "abcd"),
+    ("Transfer-Encoding: gzip\r\n", "abc"),
+    ("Transfer-Encoding: chunked, identity\r\n", "0\r\n\r\n"),
+    ("Transfer-Encoding: gzip, chunked\r\n", "0\r\n\r\n"),
+    ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+    ("Transfer-Encoding: x\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+    ("Transfer-Encoding : chunked\r\n", "0\r\n\r\n"),
+    ("Content-Length: 100\r\nTransfer-Encoding: chunked\r\n", "1\r\na\r\n0\r\n\r\n"),
+    ("Transfer-Encoding: chunked\r\nContent-Length: 100\r\n", "1\r\na\r\n0\r\n\r\n"),
+    ("X: a\n", ""),
+    ("X: a\nContent-Length: 3\r\n", "abc"),
+    ("X: a\r\n folded: b\r\n", ""),
+    ("X\x00Y: a\r\n", ""),
+    ("X: a\x00b\r\n", ""),
+];
+
 #[tokio::test]
 async fn what_could_be_framed_in_two_ways_reaches_nobody() {
     let upstream = Upstream::ok().await;
     let world = World::before(&upstream).await;
-    for (headers, body) in [
-        ("Content-Length: 3\r\nContent-Length: 4\r\n", "abcd"),
-        ("Content-Length: +3\r\n", "abc"),
-        ("Content-Length: 3, 4\r\n", "abcd"),
-        ("Transfer-Encoding: gzip\r\n", "abc"),
-        ("Transfer-Encoding: chunked, identity\r\n", "0\r\n\r\n"),
-        ("Transfer-Encoding: gzip, chunked\r\n", "0\r\n\r\n"),
-        ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
-        ("Transfer-Encoding: x\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
-        ("Transfer-Encoding : chunked\r\n", "0\r\n\r\n"),
-        ("Content-Length: 100\r\nTransfer-Encoding: chunked\r\n", "1\r\na\r\n0\r\n\r\n"),
-        ("Transfer-Encoding: chunked\r\nContent-Length: 100\r\n", "1\r\na\r\n0\r\n\r\n"),
-        ("X: a\n", ""),
-        ("X: a\nContent-Length: 3\r\n", "abc"),
-        ("X: a\r\n folded: b\r\n", ""),
-        ("X\x00Y: a\r\n", ""),
-        ("X: a\x00b\r\n", ""),
-    ] {
+    for (headers, body) in AMBIGUOUS {
         let request = world.request("POST", "/x", headers).await;
         let mut caller = world.caller().await;
         caller.send(format!("{request}{body}")).await;
         assert_eq!(caller.head().await.status, 400, "{headers:?}");
     }
     assert!(upstream.received().is_empty());
+}
+
+/// Sent ahead of the answer to a good call, it is read no sooner and no more leniently.
+#[tokio::test]
+async fn what_could_be_framed_in_two_ways_reaches_nobody_behind_a_good_call_either() {
+    let upstream = Upstream::answering(|received| Response::new(full(received.target.clone()))).await;
+    let world = World::before(&upstream).await;
+    let mut calls = 0;
+    for (headers, body) in AMBIGUOUS {
+        for (method, framing, good) in [
+            ("GET", "", ""),
+            ("POST", "Content-Length: 4\r\n", "\n\n\r\n"),
+            ("POST", "Transfer-Encoding: chunked\r\n", "1\r\n\n\r\n0\r\n\r\n"),
+            ("POST", "Transfer-Encoding: chunked\r\n", "1;a=b\r\na\r\n0\r\nX: y\r\n\r\n"),
+        ] {
+            let first = world.request(method, "/good", framing).await;
+            let second = world.request("POST", "/bad", headers).await;
+            let mut caller = world.caller().await;
+            caller.send(format!("{first}{good}{second}{body}")).await;
+            assert_eq!(caller.answer(true).await.text(), "/good", "{framing:?}");
+            assert_eq!(caller.head().await.status, 400, "{headers:?} behind {framing:?}");
+            // Until the connection is closed.
+            let rest = caller.rest().await;
+            assert!(!rest.starts_with(b"HTTP/") && rest.len() < 20, "{}", String::from_utf8_lossy(&rest));
+            calls += 1;
+        }
+    }
+    let received = upstream.received();
+    assert_eq!(received.len(), calls);
+    assert!(received.iter().all(|received| received.target == "/good"));
 }
 
 #[tokio::test]

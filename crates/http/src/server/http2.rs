@@ -232,7 +232,7 @@ pub(super) async fn connection<S, B>(
         .max_send_buf_size(usize::try_from(WINDOW_BYTES).unwrap_or(usize::MAX))
         .keep_alive_interval(PING)
         .keep_alive_timeout(PONG);
-    let io = TokioIo::new(Paced::new(socket, pacer.clone(), limits));
+    let io = TokioIo::new(Paced::unframed(socket, pacer.clone(), limits));
     let mut serving = std::pin::pin!(builder.serve_connection(io, door));
     let ended = tokio::select! {
         ended = &mut serving => Some(ended),

@@ -15,6 +15,7 @@
 
 mod head;
 mod http2;
+mod message;
 mod pace;
 mod socket;
 mod tls;
@@ -184,8 +185,9 @@ where
 ///
 /// `service` is anything from a router behind its [`Face`](crate::Face) to a `tower::service_fn`; requests carry
 /// [`RequestId`] and [`PeerAddr`] as extensions, and [`Tls`] where it is so. Heads that the parser lets through but RFC
-/// 9112 does not (no `Host`, or several; a bare line feed;
-/// a length beside chunks), oversized ones, and bodies in any transfer coding but `chunked` alone never reach it. A response may take the connection over: see [`Takeover`].
+/// 9112 does not (no `Host`, or several; a bare line feed; a length beside chunks, or two of them), oversized ones, and
+/// bodies in any transfer coding but `chunked` alone never reach it, wherever on a connection they come. A response may
+/// take the connection over: see [`Takeover`].
 pub async fn serve_over<S, B>(
     listener: TcpListener,
     service: S,
@@ -337,23 +339,28 @@ where
         (misread, stopping, parts.read_buf, parts.io.into_inner())
     };
     if let Some(talk) = pacer.takeover().and_then(Takeover::take) {
-        // What the caller has sent behind its request is already the other protocol's. Without the whole response there is
-        // nothing to go on with, and dropping it says so.
-        if !stopping && paced.has_sent_everything() {
-            let socket = Box::new(Ahead::new(read_buf, paced.into_stream()));
+        // What the caller has sent behind its request is already the other protocol's, what is left of its body is not.
+        // Without the whole request and the whole response there is nothing to go on with, and dropping it says so.
+        if !stopping && paced.has_sent_everything() && paced.is_between() && read_buf.is_empty() {
+            let (stream, ahead) = paced.into_parts();
+            let socket = Box::new(Ahead::new(ahead, stream));
             talk(TakenOver { socket, stop }).await;
         }
         return;
     }
-    if (misread || paced.is_ambiguous()) && paced.has_sent_nothing() {
-        // It has no word for the preface of HTTP/2, nor for what we would not let it read.
+    // It has no word for what we would not let it read. The answer before may be one that ends with its connection, and
+    // then this would be taken for a part of it.
+    let unread = paced.is_ambiguous() && paced.has_sent_everything();
+    let may_answer = paced.has_sent_nothing() || (unread && !pacer.ends_with_connection());
+    if may_answer && (misread || unread) {
         let _ = timeout(LINGER, paced.stream().write_all(MISREAD)).await;
     }
-    Box::pin(part(paced, &pacer, stopping)).await;
+    let refused = misread || paced.is_ambiguous();
+    Box::pin(part(paced, &pacer, stopping, refused)).await;
 }
 
 /// Says the last word on a connection and closes it.
-async fn part(paced: Paced, pacer: &Pacer, stopping: bool) {
+async fn part(paced: Paced, pacer: &Pacer, stopping: bool, refused: bool) {
     let words = pacer.last_words().filter(|_| paced.has_sent_everything());
     let mut stream = paced.into_stream();
     if pacer.must_break_off() {
@@ -366,7 +373,7 @@ async fn part(paced: Paced, pacer: &Pacer, stopping: bool) {
     }
     let _ = stream.shutdown().await;
     // Who is idle when we stop owes us nothing more.
-    if pacer.may_be_sending() && !(stopping && pacer.is_idle()) {
+    if (pacer.may_be_sending() || refused) && !(stopping && pacer.is_idle()) {
         let _ = timeout(LINGER, drain(stream.as_mut())).await;
     }
 }
@@ -409,7 +416,8 @@ where
         let ends_with_connection = request.version() < Version::HTTP_11;
         let busy = self.pacer.begin(!request.body().is_end_stream(), ends_with_connection);
         let id = RequestId::adopt(request.headers(), &self.fresh);
-        if let Some(status) = head_fault(&request) {
+        let unlooked = (!self.pacer.was_looked_at()).then_some(StatusCode::BAD_REQUEST);
+        if let Some(status) = unlooked.or_else(|| head_fault(&request)) {
             return pace::Answer::refused(refusal(status, &id), busy);
         }
         request.extensions_mut().insert(id);
@@ -453,6 +461,8 @@ fn refusal(status: StatusCode, id: &RequestId) -> Response<Full<Bytes>> {
     response
 }
 
+#[cfg(test)]
+mod pipelining_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

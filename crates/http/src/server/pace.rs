@@ -4,6 +4,9 @@
 //! under way, or the connection is idle between two. The socket wrapper [`Paced`] sees the bytes, the service sees the
 //! requests; both speak through the [`Pacer`], which also knows how the two sides part. All of it happens on the
 //! connection's own task.
+//!
+//! The parser gets the bytes of one message at a time. What the caller sends ahead of its answer is kept back until the
+//! request before is done, so that every head, whatever it comes behind, is looked at and timed like the first.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -11,11 +14,11 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::{Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{Either, Full};
@@ -23,7 +26,8 @@ use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-use super::head::{Ambiguous, HeadScan};
+use super::head::Ambiguous;
+use super::message::Messages;
 use super::socket::{Socket, Takeover};
 use super::{LastWords, Limits};
 
@@ -50,6 +54,10 @@ struct State {
     takeover: OnceLock<Takeover>,
     /// The body of a response failed, and was not going to say why.
     failed: AtomicBool,
+    /// How many heads were looked at to their end.
+    heads: AtomicU64,
+    /// Has bytes of the next request for when the present one is done.
+    keeper: Mutex<Option<Waker>>,
 }
 
 impl Pacer {
@@ -63,6 +71,8 @@ impl Pacer {
             last_words: OnceLock::new(),
             takeover: OnceLock::new(),
             failed: no(),
+            heads: AtomicU64::new(0),
+            keeper: Mutex::new(None),
         }))
     }
 
@@ -73,6 +83,17 @@ impl Pacer {
         self.0.has_body.store(has_body, Ordering::Relaxed);
         self.0.ends_with_connection.store(ends_with_connection, Ordering::Relaxed);
         Busy { pacer: self.clone(), request }
+    }
+
+    /// Whether the head of the latest request is the latest that was looked at. Whatever the parser takes for a head, no
+    /// other is served.
+    pub(super) fn was_looked_at(&self) -> bool {
+        self.0.heads.load(Ordering::Relaxed) == self.requests()
+    }
+
+    /// Whether the end of the latest response may be the end of the connection.
+    pub(super) fn ends_with_connection(&self) -> bool {
+        self.0.ends_with_connection.load(Ordering::Relaxed)
     }
 
     /// Whether the caller may be sending something that nobody has read.
@@ -97,7 +118,7 @@ impl Pacer {
 
     /// Whether the connection must not end in order, because then a body that failed would.
     pub(super) fn must_break_off(&self) -> bool {
-        self.0.failed.load(Ordering::Relaxed) && self.0.ends_with_connection.load(Ordering::Relaxed)
+        self.0.failed.load(Ordering::Relaxed) && self.ends_with_connection()
     }
 
     fn body_failed(&self, error: &BodyError) {
@@ -112,6 +133,28 @@ impl Pacer {
         if now & STATE == IDLE {
             self.set((now & !STATE) | HEAD);
         }
+    }
+
+    fn looked_at(&self, heads: u64) {
+        self.0.heads.store(heads, Ordering::Relaxed);
+    }
+
+    /// How many requests have begun.
+    fn requests(&self) -> u64 {
+        self.now() >> STATE.count_ones()
+    }
+
+    /// Whether the service has yet to get, or to answer, what was read.
+    fn owes_an_answer(&self) -> bool {
+        self.now() & STATE == BUSY || self.0.heads.load(Ordering::Relaxed) > self.requests()
+    }
+
+    fn wake_when_done(&self, waker: &Waker) {
+        self.keeper().get_or_insert_with(|| waker.clone()).clone_from(waker);
+    }
+
+    fn keeper(&self) -> std::sync::MutexGuard<'_, Option<Waker>> {
+        self.0.keeper.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn now(&self) -> u64 {
@@ -134,6 +177,9 @@ impl Drop for Busy {
         // A pipelined request may have begun meanwhile; then the connection is not idle.
         if self.pacer.now() == self.request | BUSY {
             self.pacer.set(self.request | IDLE);
+            if let Some(keeper) = self.pacer.keeper().take() {
+                keeper.wake();
+            }
         }
     }
 }
@@ -247,12 +293,24 @@ pub(super) struct Paced {
     write_timer: Option<Pin<Box<Sleep>>>,
     write_armed: bool,
     written: bool,
-    head: HeadScan,
+    messages: Messages,
+    /// What was read of the next message while the present one was under way.
+    ahead: Bytes,
     ambiguous: Option<Ambiguous>,
 }
 
 impl Paced {
+    /// Of a connection that speaks HTTP/1.
     pub(super) fn new(stream: Box<dyn Socket>, pacer: Pacer, limits: Limits) -> Self {
+        Self::following(Messages::new(), stream, pacer, limits)
+    }
+
+    /// Of a connection of whose bytes nothing is known here.
+    pub(super) fn unframed(stream: Box<dyn Socket>, pacer: Pacer, limits: Limits) -> Self {
+        Self::following(Messages::none(), stream, pacer, limits)
+    }
+
+    fn following(messages: Messages, stream: Box<dyn Socket>, pacer: Pacer, limits: Limits) -> Self {
         // The clock of the first head starts here and not with the first read.
         let read_timer = Box::pin(tokio::time::sleep(limits.head));
         let read_armed_for = Some(pacer.now());
@@ -265,7 +323,8 @@ impl Paced {
             write_timer: None,
             write_armed: false,
             written: false,
-            head: HeadScan::new(),
+            messages,
+            ahead: Bytes::new(),
             ambiguous: None,
         }
     }
@@ -285,18 +344,28 @@ impl Paced {
         self.ambiguous.is_some()
     }
 
-    /// Looks at what has been read, if it is of a head.
-    fn look(&mut self, read: &[u8]) -> io::Result<()> {
-        match self.pacer.now() & STATE {
-            BUSY => return Ok(()),
-            IDLE => self.head = HeadScan::new(),
-            _ => {}
+    /// Whether all of the latest request was read from the socket.
+    pub(super) fn is_between(&self) -> bool {
+        self.messages.is_between()
+    }
+
+    /// Whether the next byte is of a message that must wait for the one before.
+    fn must_wait(&self) -> bool {
+        // Behind a connection that is being taken over comes the other protocol.
+        self.messages.is_between() && (self.pacer.owes_an_answer() || self.pacer.takeover().is_some())
+    }
+
+    /// How much of what has been read the parser may have.
+    fn look(&mut self, read: &[u8]) -> Result<usize, Ambiguous> {
+        if self.must_wait() {
+            return Ok(0);
         }
-        self.pacer.head_begins();
-        self.head.look(read).map_err(|ambiguous| {
-            self.ambiguous = Some(ambiguous);
-            io::Error::new(io::ErrorKind::InvalidData, ambiguous)
-        })
+        if self.messages.is_between() {
+            self.pacer.head_begins();
+        }
+        let count = self.messages.follow(read)?;
+        self.pacer.looked_at(self.messages.heads());
+        Ok(count)
     }
 
     /// The socket, past all patience.
@@ -306,6 +375,11 @@ impl Paced {
 
     pub(super) fn into_stream(self) -> Box<dyn Socket> {
         self.stream
+    }
+
+    /// The socket and what was read from it for nobody yet.
+    pub(super) fn into_parts(self) -> (Box<dyn Socket>, Bytes) {
+        (self.stream, self.ahead)
     }
 
     fn poll_read_timer(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
@@ -324,6 +398,10 @@ impl Paced {
 
     fn after_write<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if written.is_ready() {
+            if self.write_armed && self.ambiguous.is_some() {
+                // A refusal was waiting for this.
+                cx.waker().wake_by_ref();
+            }
             self.write_armed = false;
             self.written = true;
             return written;
@@ -338,24 +416,65 @@ impl Paced {
     }
 }
 
+fn refused(ambiguous: Ambiguous) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, ambiguous)
+}
+
 fn timed_out() -> io::Error {
     io::Error::from(io::ErrorKind::TimedOut)
 }
 
 impl AsyncRead for Paced {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        match Pin::new(&mut self.stream).poll_read(cx, buffer) {
-            Poll::Ready(outcome) => {
-                outcome?;
-                let read = buffer.filled().get(before..).unwrap_or_default();
-                if !read.is_empty() {
-                    self.look(read)?;
-                }
-                Poll::Ready(Ok(()))
-            }
-            Poll::Pending => self.poll_read_timer(cx).map(Err),
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if let Some(ambiguous) = this.messages.fault().or(this.ambiguous) {
+            // The answer before is sent first: the parser forgets what it has as soon as it hears of a failure.
+            let is_of_body = this.ambiguous.is_none();
+            return if is_of_body || !this.write_armed { Poll::Ready(Err(refused(ambiguous))) } else { Poll::Pending };
         }
+        let before = buffer.filled().len();
+        let kept = !this.ahead.is_empty();
+        if kept && this.must_wait() {
+            this.pacer.wake_when_done(cx.waker());
+            return this.poll_read_timer(cx).map(Err);
+        }
+        if kept {
+            let count = this.ahead.len().min(buffer.remaining());
+            buffer.put_slice(this.ahead.get(..count).unwrap_or_default());
+        } else {
+            match Pin::new(&mut this.stream).poll_read(cx, buffer) {
+                Poll::Ready(outcome) => outcome?,
+                Poll::Pending => return this.poll_read_timer(cx).map(Err),
+            }
+        }
+        let read = buffer.filled().get(before..).unwrap_or_default();
+        if read.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let count = match this.look(read) {
+            Ok(count) => count,
+            Err(ambiguous) => {
+                buffer.set_filled(before);
+                this.ambiguous = Some(ambiguous);
+                // What is still to be written is written before the next read.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        };
+        if kept {
+            this.ahead.advance(count);
+        } else if let Some(rest) = read.get(count..).filter(|rest| !rest.is_empty()) {
+            this.ahead = Bytes::copy_from_slice(rest);
+        }
+        buffer.set_filled(before + count);
+        if count > 0 {
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(fault) = this.messages.fault() {
+            return Poll::Ready(Err(refused(fault)));
+        }
+        this.pacer.wake_when_done(cx.waker());
+        this.poll_read_timer(cx).map(Err)
     }
 }
 
