@@ -164,7 +164,12 @@ impl Gateway {
             async move { evidence.drain(stop).await }
         });
         let mut writing = tokio::spawn(async move { evidence.write(stop).await });
-        let transport = Transport { tls: self.tls.clone(), cleartext_http2: self.config.cleartext_http2 };
+        let evidence = self.evidence.clone();
+        let transport = Transport {
+            tls: self.tls.clone(),
+            cleartext_http2: self.config.cleartext_http2,
+            on_head_fault: Some(Arc::new(move |fault| evidence.anonymous_denial(fault.reason()))),
+        };
         let (service, fresh) = (Ingress::public(self.clone()), self.fresh.clone());
         let connections = server::serve_over(listener, service, fresh, self.limits(), transport, shutdown).await;
         let _ = stop_writing.send(true);

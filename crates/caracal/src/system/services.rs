@@ -22,7 +22,7 @@ use caracal_http::admission::{Admission, Gate};
 use caracal_http::egress::{AddressPolicy, GuardedConnector, OperatorClient, PrivateHosts, SystemResolver, TlsTrust};
 use caracal_http::health::Probe;
 use caracal_http::rate::SharedWindows;
-use caracal_http::server::{self, Ended, Limits, ServerTls};
+use caracal_http::server::{self, Ended, HeadFault, Limits, ServerTls, Transport};
 use caracal_ledger::transparency::{TransparencyLog, checkpoint};
 use caracal_ledger::{AnonymousDenials, ChainKey, Ledger, Spool, SweepMarks};
 use caracal_store::{Message, Store, StoreError};
@@ -424,12 +424,18 @@ impl Services {
         }
         let limits = Limits { max_connections: self.shares.others, ..Limits::default() };
         let fresh = || FreshId::new(|| chance::uuid_v4().map(|id| id.to_string()).unwrap_or_default());
+        let counting = |service: Service| {
+            let denials = self.denials.clone();
+            let name = if service == Service::Api { "admin" } else { service.name() };
+            let hear = move |fault: HeadFault| denials.count(name, fault.reason());
+            Transport { on_head_fault: Some(Arc::new(hear)), ..Transport::default() }
+        };
         // The operators' interfaces are behind no gate: they are what one turns to when there is too much, and have limits of
         // their own.
         let routers = [(Service::Api, self.admin.map(Admin::router)), (Service::Audit, self.audit.map(Audit::router))];
         for (service, router) in routers {
             let (Some(router), Some(listener)) = (router, listeners.take(service)) else { continue };
-            let ended = server::serve(listener, router, fresh(), limits, stopping.clone());
+            let ended = server::serve_over(listener, router, fresh(), limits, counting(service), stopping.clone());
             serving.spawn(async move { ended.await == Ended::Drained });
         }
         let admission = admission();
@@ -443,7 +449,7 @@ impl Services {
         ];
         for (service, guarded) in guarded {
             let (Some(guarded), Some(listener)) = (guarded, listeners.take(service)) else { continue };
-            let ended = server::serve(listener, guarded, fresh(), limits, stopping.clone());
+            let ended = server::serve_over(listener, guarded, fresh(), limits, counting(service), stopping.clone());
             serving.spawn(async move { ended.await == Ended::Drained });
         }
         if let (Some(gateway), Some(listener)) = (self.gateway, listeners.take(Service::Gateway)) {

@@ -356,12 +356,24 @@ async fn refusals_of_strangers_are_counted_and_summarised_not_chained() {
     for _ in 0..20 {
         world.ask("GET /x HTTP/1.1\r\nHost: g\r\nX-Request-Id: stranger\r\n\r\n").await;
     }
+    // Who sends what is no request was here, too.
+    for (head, status) in [
+        ("GET /x HTTP/1.1\nHost: g\n\n".to_owned(), 400),
+        ("GET /x HTTP/1.1\r\n\r\n".to_owned(), 400),
+        (format!("GET /x HTTP/1.1\r\nHost: g\r\nX: {}\r\n\r\n", "x".repeat(30_000)), 431),
+    ] {
+        let mut caller = world.caller().await;
+        assert_eq!(caller.ask(&head).await.status(), status);
+        // Counted when the connection is done with.
+        caller.rest().await;
+    }
     world.denials.summarise(&world.store, &Ledger::new(None)).await.unwrap();
     let mut snapshot = world.store.snapshot().await.unwrap();
     let rows = admin_evidence::list_chain(&mut snapshot.deployment(), ZONELESS_CHAIN, 1, 10).await.unwrap();
     let [ChainRow::Read(summary)] = rows.as_slice() else { panic!("{rows:?}") };
     let payload: Value = serde_json::from_str(summary.payload.as_deref().unwrap()).unwrap();
-    assert_eq!(payload, json!({"gateway": {"missing_bearer_token": 20}}));
+    let counts = json!({"missing_bearer_token": 20, "malformed_head": 2, "head_too_large": 1});
+    assert_eq!(payload, json!({"gateway": counts}));
     drop(snapshot);
     assert!(world.events_now("stranger").await.is_empty());
 }

@@ -35,7 +35,7 @@ use tower::{Service, ServiceExt};
 
 use super::pace::{Paced, Pacer};
 use super::socket::Socket;
-use super::{LINGER, Limits, MAX_HEAD_BYTES, PeerAddr, Tls, head_fault, refusal, stopped};
+use super::{HeadFault, LINGER, Limits, MAX_HEAD_BYTES, OnHeadFault, PeerAddr, Tls, head_fault, refusal, stopped};
 use crate::request_id::{FreshId, RequestId};
 
 type BodyError = Box<dyn Error + Send + Sync>;
@@ -189,6 +189,7 @@ pub(super) struct Caller {
     pub(super) peer: PeerAddr,
     pub(super) tls: bool,
     pub(super) fresh: FreshId,
+    pub(super) on_head_fault: Option<OnHeadFault>,
 }
 
 /// Serves one connection until it ends, or until `stop` turns true and what is under way has been answered.
@@ -288,6 +289,9 @@ where
         let id = RequestId::adopt(request.headers(), &self.caller.fresh);
         let fault = head_fault(&request).or_else(|| two_hosts(&request));
         if let Some(status) = fault {
+            if let Some(hear) = &self.caller.on_head_fault {
+                hear(HeadFault::of(status));
+            }
             return Box::pin(async move {
                 let response = refusal(status, &id);
                 Ok(response.map(|body| Pumped::start(body, stall, Some(counted), given_up)))

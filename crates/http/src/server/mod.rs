@@ -158,7 +158,36 @@ pub struct Transport {
     pub tls: Option<Arc<ServerTls>>,
     /// In the clear, callers may begin with the preface of HTTP/2: for a proxy in front that is known to do so.
     pub cleartext_http2: bool,
+    /// Hears of each head that is refused before the service could see it.
+    pub on_head_fault: Option<OnHeadFault>,
 }
+
+/// What was wrong with a head that the service never saw. One that is cut off, or never comes, is none of these, nor is what
+/// HTTP/2 refuses below its requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadFault {
+    /// It is no head, or one that two readers could take for different ones.
+    Malformed,
+    /// It is larger than any head may be.
+    TooLarge,
+}
+
+impl HeadFault {
+    /// Its name where it is counted.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed_head",
+            Self::TooLarge => "head_too_large",
+        }
+    }
+
+    fn of(status: StatusCode) -> Self {
+        if status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE { Self::TooLarge } else { Self::Malformed }
+    }
+}
+
+/// Who is told of heads that are refused.
+pub type OnHeadFault = Arc<dyn Fn(HeadFault) + Send + Sync>;
 
 /// An extension of requests that came over TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -213,7 +242,12 @@ where
         };
         while connections.try_join_next().is_some() {}
         let Some((stream, peer, slot)) = accepted else { continue };
-        let caller = http2::Caller { peer: PeerAddr(peer), tls: transport.tls.is_some(), fresh: fresh.clone() };
+        let caller = http2::Caller {
+            peer: PeerAddr(peer),
+            tls: transport.tls.is_some(),
+            fresh: fresh.clone(),
+            on_head_fault: transport.on_head_fault.clone(),
+        };
         let (service, transport) = (service.clone(), transport.clone());
         let (streams, stop) = (streams.clone(), stop.clone());
         connections.spawn(async move {
@@ -224,8 +258,8 @@ where
                     Box::pin(http2::connection(socket, service, caller, limits, streams, stop)).await;
                 }
                 Some((socket, false)) => {
-                    let http2::Caller { peer, tls, fresh } = caller;
-                    let door = Door { service, fresh, peer, tls, pacer: Pacer::new() };
+                    let http2::Caller { peer, tls, fresh, on_head_fault } = caller;
+                    let door = Door { service, fresh, peer, tls, pacer: Pacer::new(), on_head_fault };
                     connection(socket, door, limits, stop).await;
                 }
                 None => {}
@@ -307,10 +341,10 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let pacer = door.pacer.clone();
+    let (pacer, on_head_fault) = (door.pacer.clone(), door.on_head_fault.clone());
     // In a block of its own, so that room for the library's part and for what comes after it is not kept side by side: there
     // is one of these for every connection.
-    let (misread, stopping, read_buf, mut paced) = {
+    let (misread, too_large, stopping, read_buf, mut paced) = {
         let io = TokioIo::new(Paced::new(stream, pacer.clone(), limits));
         let mut builder = http1::Builder::new();
         // The parser's own head timer also runs between requests and would end every idle connection; `Paced` tells the two
@@ -330,13 +364,14 @@ where
             }
         };
         let misread = ended.as_ref().is_err_and(hyper::Error::is_parse);
+        let too_large = ended.as_ref().is_err_and(hyper::Error::is_parse_too_large);
         if let Err(error) = ended {
             // Callers go away all the time; what they sent is theirs to log.
             tracing::debug!(%error, "a connection ended early");
         }
         // The library has sent everything by now, or failed; it closes nothing itself: see `Paced`.
         let parts = serving.into_parts();
-        (misread, stopping, parts.read_buf, parts.io.into_inner())
+        (misread, too_large, stopping, parts.read_buf, parts.io.into_inner())
     };
     if let Some(talk) = pacer.takeover().and_then(Takeover::take) {
         // What the caller has sent behind its request is already the other protocol's, what is left of its body is not.
@@ -356,6 +391,9 @@ where
         let _ = timeout(LINGER, paced.stream().write_all(MISREAD)).await;
     }
     let refused = misread || paced.is_ambiguous();
+    if let Some(hear) = on_head_fault.filter(|_| refused) {
+        hear(if too_large { HeadFault::TooLarge } else { HeadFault::Malformed });
+    }
     Box::pin(part(paced, &pacer, stopping, refused)).await;
 }
 
@@ -398,6 +436,7 @@ struct Door<S> {
     peer: PeerAddr,
     tls: bool,
     pacer: Pacer,
+    on_head_fault: Option<OnHeadFault>,
 }
 
 impl<S, B> Service<Request<Incoming>> for Door<S>
@@ -418,6 +457,9 @@ where
         let id = RequestId::adopt(request.headers(), &self.fresh);
         let unlooked = (!self.pacer.was_looked_at()).then_some(StatusCode::BAD_REQUEST);
         if let Some(status) = unlooked.or_else(|| head_fault(&request)) {
+            if let Some(hear) = &self.on_head_fault {
+                hear(HeadFault::of(status));
+            }
             return pace::Answer::refused(refusal(status, &id), busy);
         }
         request.extensions_mut().insert(id);

@@ -128,6 +128,7 @@ fn door<S>(service: S) -> Door<S> {
         peer: PeerAddr(([127, 0, 0, 1], 1).into()),
         tls: false,
         pacer: Pacer::new(),
+        on_head_fault: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -149,7 +150,7 @@ async fn text(response: Response<Incoming>) -> String {
     String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
 }
 
-const CLEARTEXT: Transport = Transport { tls: None, cleartext_http2: true };
+const CLEARTEXT: Transport = Transport { tls: None, cleartext_http2: true, on_head_fault: None };
 
 #[tokio::test]
 async fn a_caller_gets_the_http_that_it_offers_and_none_without_tls() {
@@ -177,6 +178,41 @@ async fn a_caller_gets_the_http_that_it_offers_and_none_without_tls() {
     let running = start(describing(), Limits { head: SHORT, ..PATIENT }, hasty).await;
     let mut silent = TcpStream::connect(running.address).await.unwrap();
     assert_eq!(timeout(LONG, silent.read(&mut [0; 16])).await.unwrap().unwrap_or(0), 0);
+}
+
+/// What is refused below the service is no request to it; somebody counts it all the same.
+#[tokio::test]
+async fn each_head_that_is_refused_is_told_once_and_no_other() {
+    let heard: Arc<Mutex<Vec<HeadFault>>> = Arc::default();
+    let hear = {
+        let heard = heard.clone();
+        Arc::new(move |fault| heard.lock().unwrap().push(fault))
+    };
+    let running = start(describing(), PATIENT, Transport { on_head_fault: Some(hear.clone()), ..CLEARTEXT }).await;
+    let large = |bytes: usize| format!("GET / HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "x".repeat(bytes));
+    let good = "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+    for (said, faults) in [
+        (good.to_owned(), &[][..]),
+        ("GET / HTTP/1.1\r\nHo".to_owned(), &[]),
+        ("GET / HTTP/1.1\r\n\r\n".to_owned(), &[HeadFault::Malformed]),
+        ("GET / HTTP/1.1\nHost: h\n\n".to_owned(), &[HeadFault::Malformed]),
+        ("nonsense\r\n\r\n".to_owned(), &[HeadFault::Malformed]),
+        (large(21_000), &[HeadFault::TooLarge]),
+        (large(100_000), &[HeadFault::TooLarge]),
+        (good.replace("Connection: close\r\n", "") + "GET / HTTP/1.1\nHost: h\n\n", &[HeadFault::Malformed]),
+    ] {
+        let mut stream = TcpStream::connect(running.address).await.unwrap();
+        stream.write_all(said.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let _ = timeout(LONG, stream.read_to_end(&mut Vec::new())).await.expect("an end");
+        assert_eq!(std::mem::take(&mut *heard.lock().unwrap()), faults, "{:?}", said.get(..40));
+    }
+    let mut sender = http2(TcpStream::connect(running.address).await.unwrap()).await;
+    let mut request = get("http://gateway.test/a");
+    request.headers_mut().insert("host", "other.test".parse().unwrap());
+    assert_eq!(sender.send_request(request).await.unwrap().status(), 400);
+    assert_eq!(sender.send_request(get("http://gateway.test/a")).await.unwrap().status(), 200);
+    assert_eq!(*heard.lock().unwrap(), [HeadFault::Malformed]);
 }
 
 #[tokio::test]
