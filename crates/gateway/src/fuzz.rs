@@ -43,40 +43,57 @@ pub fn ingress(connection: &[u8]) {
     let _timers = runtime.enter();
     let served = served(connection, usize::MAX);
     unambiguous(connection, &served);
-    let asked =
-        |(head, length): &(Parts, Option<u64>)| (head.method.clone(), head.uri.clone(), head.headers.clone(), *length);
+    let asked = |served: &Served| {
+        let Served { head, length, whole } = served;
+        (head.method.clone(), head.uri.clone(), head.headers.clone(), *length, *whole)
+    };
     let whole: Vec<_> = served.iter().map(asked).collect();
     for size in [1, 7] {
         let again: Vec<_> = self::served(connection, size).iter().map(asked).collect();
         assert_eq!(again, whole, "in pieces of {size}, something else is served");
     }
-    for (head, length) in served {
+    for Served { head, length, .. } in served {
         request_head(head, length);
     }
 }
 
-/// Whatever is served stands where a reader who forgives nothing finds a head, and says the same.
+/// A request that reached the service.
+struct Served {
+    head: Parts,
+    length: Option<u64>,
+    /// The body came to its end.
+    whole: bool,
+}
+
+/// Whatever is served stands where a reader who forgives nothing finds a head, and says the same; and a body that came to its
+/// end has one for that reader too.
 #[allow(clippy::panic, reason = "what fuzzing drives fails by panicking")]
-fn unambiguous(connection: &[u8], served: &[(Parts, Option<u64>)]) {
+fn unambiguous(connection: &[u8], served: &[Served]) {
     let mut strict = strict::heads(connection).into_iter();
-    for (head, _) in served {
+    for Served { head, whole, .. } in served {
         let Some(found) = strict.next() else { panic!("an ambiguous head is served: {head:?}") };
         assert_eq!(head.method.as_str().as_bytes(), found.method);
         assert_eq!(Some(&head.uri), Uri::try_from(found.target).ok().as_ref());
         assert_eq!(head.headers, found.fields);
+        assert!(!whole || found.whole, "a body ends where another reader sees no end: {head:?}");
     }
 }
 
 /// What a listener passes on of a connection whose bytes come in pieces of this size.
-fn served(connection: &[u8], size: usize) -> Vec<(Parts, Option<u64>)> {
-    let heads = Arc::new(Mutex::new(Vec::new()));
+fn served(connection: &[u8], size: usize) -> Vec<Served> {
+    let heads = Arc::new(Mutex::new(Vec::<Served>::new()));
     let seen = heads.clone();
     let service = tower::service_fn(move |request: Request<Incoming>| {
-        let (parts, body) = request.into_parts();
-        seen.lock().unwrap_or_else(PoisonError::into_inner).push((parts, body.size_hint().exact()));
+        let (head, body) = request.into_parts();
+        let seen = seen.clone();
+        let length = body.size_hint().exact();
+        seen.lock().unwrap_or_else(PoisonError::into_inner).push(Served { head, length, whole: false });
         async move {
-            // A body that breaks is an end as good as any.
-            let _ = body.collect().await;
+            let whole = body.collect().await.is_ok();
+            // The latest is this one: the next is not looked at before it is answered.
+            if let Some(served) = seen.lock().unwrap_or_else(PoisonError::into_inner).last_mut() {
+                served.whole = whole;
+            }
             Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
         }
     });

@@ -12,14 +12,17 @@ pub(super) struct Head<'a> {
     pub(super) method: &'a [u8],
     pub(super) target: &'a [u8],
     pub(super) fields: HeaderMap,
+    /// Its body has an end.
+    pub(super) whole: bool,
 }
 
-/// The heads of `connection`, one for each message that is whole and the last for one that may not be.
+/// The heads of `connection`; only behind a whole message there is another.
 pub(super) fn heads(mut connection: &[u8]) -> Vec<Head<'_>> {
     let mut heads = Vec::new();
     while let Some((head, body)) = head(&mut connection) {
-        heads.push(head);
-        if body.end(&mut connection).is_none() {
+        let whole = body.end(&mut connection).is_some();
+        heads.push(Head { whole, ..head });
+        if !whole {
             break;
         }
     }
@@ -69,7 +72,7 @@ fn head<'a>(rest: &mut &'a [u8]) -> Option<(Head<'a>, Body)> {
         ([], [coding]) if is_11 && coding.eq_ignore_ascii_case(b"chunked") => Body::Chunks,
         _ => return None,
     };
-    Some((Head { method, target, fields }, body))
+    Some((Head { method, target, fields, whole: false }, body))
 }
 
 impl Body {
