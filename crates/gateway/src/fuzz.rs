@@ -4,23 +4,30 @@
 //! Whatever comes in, one of three things comes out: no head, an answer of our own, or a request about which everything here
 //! holds that its permit would rely on.
 
-use std::cell::RefCell;
+mod strict;
+
+use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
 use caracal_crypto::Secret;
 use caracal_http::egress::{TargetUrl, folded};
-use caracal_http::{RequestId, path};
+use caracal_http::server::{Limits, Socket, serve_socket};
+use caracal_http::{FreshId, PeerAddr, RequestId, path};
 use http::header::{CONTENT_LENGTH, CONTENT_LOCATION, LOCATION};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
 use http_body::Body;
-use http_body_util::Empty;
+use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
 
 use crate::egress::{self, credential, request, response, target};
 use crate::exchange::Directive;
@@ -30,23 +37,124 @@ use crate::trace;
 const OURS: &str = "of-the-provider";
 const BASES: [&str; 3] = ["http://up.example/", "https://up.example:8443/base/", "http://up.example/base?fixed=1"];
 
-/// Reads `connection` as a listener does and holds every head in it to the rules. Panics where one is broken.
+/// Serves `connection` as a listener does and holds every head that comes through to the rules. Panics where one is broken.
 pub fn ingress(connection: &[u8]) {
-    let heads: RefCell<Vec<(Parts, Option<u64>)>> = RefCell::default();
-    let service = service_fn(|request: Request<Incoming>| {
-        let (parts, body) = request.into_parts();
-        heads.borrow_mut().push((parts, body.size_hint().exact()));
-        async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) }
-    });
-    let io = TokioIo::new(tokio::io::join(connection, tokio::io::sink()));
-    let mut server = http1::Builder::new();
-    server.header_read_timeout(None);
-    if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() {
-        // What is no HTTP is an error, which is as good an end as any.
-        let _ = runtime.block_on(server.serve_connection(io, service));
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_time().build() else { return };
+    let _timers = runtime.enter();
+    let served = served(connection, usize::MAX);
+    unambiguous(connection, &served);
+    let asked = |served: &Served| {
+        let Served { head, length, whole } = served;
+        (head.method.clone(), head.uri.clone(), head.headers.clone(), *length, *whole)
+    };
+    let whole: Vec<_> = served.iter().map(asked).collect();
+    for size in [1, 7] {
+        let again: Vec<_> = self::served(connection, size).iter().map(asked).collect();
+        assert_eq!(again, whole, "in pieces of {size}, something else is served");
     }
-    for (head, length) in heads.into_inner() {
+    for Served { head, length, .. } in served {
         request_head(head, length);
+    }
+}
+
+/// A request that reached the service.
+struct Served {
+    head: Parts,
+    length: Option<u64>,
+    /// The body came to its end.
+    whole: bool,
+}
+
+/// Whatever is served stands where a reader who forgives nothing finds a head, and says the same; and a body that came to its
+/// end has one for that reader too.
+#[allow(clippy::panic, reason = "what fuzzing drives fails by panicking")]
+fn unambiguous(connection: &[u8], served: &[Served]) {
+    let mut strict = strict::heads(connection).into_iter();
+    for Served { head, whole, .. } in served {
+        let Some(found) = strict.next() else { panic!("an ambiguous head is served: {head:?}") };
+        assert_eq!(head.method.as_str().as_bytes(), found.method);
+        assert_eq!(Some(&head.uri), Uri::try_from(found.target).ok().as_ref());
+        assert_eq!(head.headers, found.fields);
+        assert!(!whole || found.whole, "a body ends where another reader sees no end: {head:?}");
+    }
+}
+
+/// What a listener passes on of a connection whose bytes come in pieces of this size.
+fn served(connection: &[u8], size: usize) -> Vec<Served> {
+    let heads = Arc::new(Mutex::new(Vec::<Served>::new()));
+    let seen = heads.clone();
+    let service = tower::service_fn(move |request: Request<Incoming>| {
+        let (head, body) = request.into_parts();
+        let seen = seen.clone();
+        let length = body.size_hint().exact();
+        seen.lock().unwrap_or_else(PoisonError::into_inner).push(Served { head, length, whole: false });
+        async move {
+            let whole = body.collect().await.is_ok();
+            // The latest is this one: the next is not looked at before it is answered.
+            if let Some(served) = seen.lock().unwrap_or_else(PoisonError::into_inner).last_mut() {
+                served.whole = whole;
+            }
+            Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+        }
+    });
+    let wire = Box::new(Wire { bytes: connection.iter().copied().collect(), size, closed: false });
+    let (_stop, stopped) = watch::channel(false);
+    let peer = PeerAddr((Ipv4Addr::LOCALHOST, 1).into());
+    let fresh = FreshId::new(|| "fresh".to_owned());
+    let woken = Arc::new(Woken(AtomicBool::new(true)));
+    let waker = Waker::from(woken.clone());
+    let mut serving = pin!(serve_socket(wire, peer, service, fresh, Limits::default(), stopped));
+    // As far as these bytes carry; then it would wait for more, or for a clock.
+    while woken.0.swap(false, Ordering::Relaxed) && serving.as_mut().poll(&mut Context::from_waker(&waker)).is_pending()
+    {
+    }
+    let mut heads = heads.lock().unwrap_or_else(PoisonError::into_inner);
+    std::mem::take(&mut *heads)
+}
+
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A caller who takes every answer and stays until the other side closes.
+struct Wire {
+    bytes: VecDeque<u8>,
+    size: usize,
+    closed: bool,
+}
+
+impl Socket for Wire {
+    fn break_off(&self) {}
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let count = self.size.min(self.bytes.len()).min(buffer.remaining());
+        if count == 0 && !self.closed {
+            return Poll::Pending;
+        }
+        let piece: Vec<u8> = self.bytes.drain(..count).collect();
+        buffer.put_slice(&piece);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.closed = true;
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -168,6 +276,44 @@ mod tests {
         let seeds = caracal_testkit::corpora::committed(env!("CARGO_MANIFEST_DIR"), "ingress");
         assert!(seeds.len() >= 10, "{}", seeds.len());
         seeds.iter().for_each(|seed| super::ingress(seed));
+    }
+
+    /// The two readers agree about the good, or their disagreement would mean nothing.
+    #[test]
+    fn t03_gateway_ingress_good_requests_are_served_one_behind_the_other() {
+        let seeds = caracal_testkit::corpora::committed(env!("CARGO_MANIFEST_DIR"), "ingress");
+        let (mut served, mut most) = (0, 0);
+        for case in caracal_testkit::corpora::requests().into_iter().filter(|case| case.verdict == "two") {
+            let heads = super::strict::heads(&case.bytes).len();
+            assert_eq!((heads, count(&case.bytes)), (2, 2), "{}", case.name);
+        }
+        for seed in seeds {
+            let count = count(&seed);
+            served += usize::from(count > 0);
+            most = most.max(count);
+        }
+        assert!(served >= 8 && most >= 4, "{served}, {most}");
+    }
+
+    fn count(connection: &[u8]) -> usize {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let _timers = runtime.enter();
+        super::served(connection, 1).len()
+    }
+
+    /// What others were misled by, alone and behind each other.
+    #[test]
+    fn t03_gateway_ingress_no_request_that_two_readers_cut_in_two_ways_is_served() {
+        let cases = caracal_testkit::corpora::requests();
+        for case in &cases {
+            super::ingress(&case.bytes);
+            for good in [
+                "GET /a HTTP/1.1\r\nHost: g\r\n\r\n",
+                "POST /a HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+            ] {
+                super::ingress(&[good.as_bytes(), &case.bytes].concat());
+            }
+        }
     }
 
     proptest::proptest! {

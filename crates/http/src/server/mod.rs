@@ -283,6 +283,23 @@ where
     ended
 }
 
+/// Serves one connection of HTTP/1 that is open already, to its end: what [`serve`] does with each of its own.
+pub async fn serve_socket<S, B>(
+    socket: Box<dyn Socket>,
+    peer: PeerAddr,
+    service: S,
+    fresh: FreshId,
+    limits: Limits,
+    stop: watch::Receiver<bool>,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    connection(socket, Door { service, fresh, peer, tls: false, pacer: Pacer::new() }, limits, stop).await;
+}
+
 /// Finds out what a connection speaks: its socket, and whether that is HTTP/2. `None` when it is not meant for us.
 async fn begin(mut stream: TcpStream, transport: &Transport) -> Option<(Box<dyn Socket>, bool)> {
     if let Some(tls) = &transport.tls {

@@ -92,7 +92,9 @@ where
     let said = Arc::new(Mutex::new(Vec::new()));
     let script = Script { pieces, said: said.clone(), closed: false, slow: slow.then_some(false) };
     let (_stop, stopped) = watch::channel(false);
-    let ended = connection(Box::new(script), door(service), PATIENT, stopped);
+    let peer = PeerAddr(([127, 0, 0, 1], 1).into());
+    let fresh = FreshId::new(|| "fresh".to_owned());
+    let ended = serve_socket(Box::new(script), peer, service, fresh, PATIENT, stopped);
     timeout(LONG, ended).await.expect("the connection stays open");
     let said = said.lock().unwrap().clone();
     String::from_utf8(said).unwrap()
