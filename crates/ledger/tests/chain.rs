@@ -48,7 +48,7 @@ fn linked<R: ChainRecord>(key: Option<&dyn ChainKey>, records: impl IntoIterator
     for record in records {
         let link = next_link(key, head.as_ref(), &record);
         head = Some(link.head());
-        rows.push(StoredRow { record, link });
+        rows.push(StoredRow { record, link, key_id: key.and_then(|key| key.id(0)) });
     }
     rows
 }

@@ -196,6 +196,13 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("migrations/0024_statistics.sqlite.sql"),
         postgres: "",
     },
+    Migration {
+        version: 25,
+        name: "audit_key_ids",
+        shared: include_str!("migrations/0025_audit_key_ids.sql"),
+        sqlite: "",
+        postgres: "",
+    },
 ];
 
 /// The schema version this binary writes.
