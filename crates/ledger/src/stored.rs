@@ -322,7 +322,7 @@ pub(crate) fn event_row(row: EvidenceRow) -> StoredRow<StoredEvent> {
     }
 }
 
-fn admin_row(row: AdminEvidenceRow) -> StoredRow<StoredAdminRecord> {
+pub(crate) fn admin_row(row: AdminEvidenceRow) -> StoredRow<StoredAdminRecord> {
     StoredRow {
         record: StoredAdminRecord {
             id: row.id,
