@@ -112,8 +112,7 @@ impl HmacRing {
 
     /// Whether [`HmacKey::verify_hex`] holds of one of the keys.
     pub fn verify_hex(&self, parts: &[&[u8]], presented: &str) -> bool {
-        self.current.verify_hex(parts, presented)
-            || self.previous.iter().any(|key| key.verify_hex(parts, presented))
+        self.current.verify_hex(parts, presented) || self.previous.iter().any(|key| key.verify_hex(parts, presented))
     }
 }
 

@@ -340,8 +340,10 @@ impl Content {
                 }
                 Sealed::ByUnknown(_) => return Err(bad("is not a head line")),
                 Sealed::Wrong => {
-                    return Err(bad("does not carry the mac that belongs there: it was altered, or written with another \
-                                    audit key; the one in use before goes into AUDIT_HMAC_KEY_PREVIOUS"));
+                    return Err(bad(
+                        "does not carry the mac that belongs there: it was altered, or written with another \
+                                    audit key; the one in use before goes into AUDIT_HMAC_KEY_PREVIOUS",
+                    ));
                 }
             };
             if newest.is_some_and(|newest| age > newest) {

@@ -155,7 +155,9 @@ fn judge(ids: &[String], used: &[Used]) -> Result<(), KeysRefused> {
     if ages.is_sorted_by(|before, after| before > after) {
         return Ok(());
     }
-    Err(KeysRefused::Order(used.iter().rev().map(|used| used.id.clone()).filter(|id| Some(id) != ids.first()).collect()))
+    Err(KeysRefused::Order(
+        used.iter().rev().map(|used| used.id.clone()).filter(|id| Some(id) != ids.first()).collect(),
+    ))
 }
 
 #[cfg(test)]
@@ -171,16 +173,17 @@ mod tests {
     #[test]
     fn a_process_goes_on_only_with_every_key_that_was_used_and_under_none_that_was_replaced() {
         // The keys at hand, the one in use first, and those that were used, the first one first.
-        for (ids, used) in [("a", ""), ("a", "a"), ("ba", "a"), ("ba", "ab"), ("cba", "ab"), ("ba", "b"), ("cxba", "ab")] {
+        for (ids, used) in
+            [("a", ""), ("a", "a"), ("ba", "a"), ("ba", "ab"), ("cba", "ab"), ("ba", "b"), ("cxba", "ab")]
+        {
             assert_eq!(judged(ids, used), Ok(()), "{ids} {used}");
         }
         let unknown = |id: &str| Err(KeysRefused::Unknown(id.to_owned()));
         assert_eq!(judged("b", "a"), unknown("a"));
         assert_eq!(judged("a", "ab"), unknown("b"));
         assert_eq!(judged("cb", "abc"), unknown("a"));
-        let replaced = |replaced: &str, by: &str| {
-            Err(KeysRefused::Replaced { replaced: replaced.to_owned(), by: by.to_owned() })
-        };
+        let replaced =
+            |replaced: &str, by: &str| Err(KeysRefused::Replaced { replaced: replaced.to_owned(), by: by.to_owned() });
         assert_eq!(judged("ab", "ab"), replaced("a", "b"));
         assert_eq!(judged("bca", "abc"), replaced("b", "c"));
         assert_eq!(judged("cab", "ab"), Err(KeysRefused::Order(vec!["b".to_owned(), "a".to_owned()])));

@@ -101,7 +101,16 @@ impl<'k, R: ChainRecord> ChainVerifier<'k, R> {
             unknown_keys: 0,
         };
         let keys = key.map(Keys::of);
-        Self { keys, newest: None, named: false, expected: 1, before: Before::Nothing, passing: Vec::new(), report, record: PhantomData }
+        Self {
+            keys,
+            newest: None,
+            named: false,
+            expected: 1,
+            before: Before::Nothing,
+            passing: Vec::new(),
+            report,
+            record: PhantomData,
+        }
     }
 
     /// Starts behind `checkpoint` instead, which an earlier pass found intact: feed only later rows.

@@ -90,7 +90,8 @@ fn all_chains() -> [Chain; 3] {
 /// Seals the row at `seq` anew with another key, as somebody would who has it.
 fn sealed_anew(place: &Place, number: u8, seq: i64) -> String {
     let find = |column: &str| {
-        let sql = format!("SELECT coalesce({column}, '') FROM audit_events WHERE zone_id = 'z-1' AND chain_seq = {seq}");
+        let sql =
+            format!("SELECT coalesce({column}, '') FROM audit_events WHERE zone_id = 'z-1' AND chain_seq = {seq}");
         match place.database() {
             Some(database) => database.run(&sql).unwrap().trim().to_owned(),
             None => {
@@ -102,7 +103,9 @@ fn sealed_anew(place: &Place, number: u8, seq: i64) -> String {
     let (content, prev) = (find("content_sha256"), find("prev_content_sha256"));
     let seal = key(number).sign_hex(&[content.as_bytes(), b"|", prev.as_bytes()]);
     let id = name(number);
-    format!("UPDATE audit_events SET chain_hmac = '{seal}', key_id = '{id}' WHERE zone_id = 'z-1' AND chain_seq = {seq};")
+    format!(
+        "UPDATE audit_events SET chain_hmac = '{seal}', key_id = '{id}' WHERE zone_id = 'z-1' AND chain_seq = {seq};"
+    )
 }
 
 mod t06_evidence_rotation {
@@ -180,7 +183,10 @@ mod t06_evidence_rotation {
         }
         // Not even unnamed.
         let copy = support::Stored::of(&place);
-        copy.tamper(&format!("{} UPDATE audit_events SET key_id = NULL WHERE chain_seq = 6", sealed_anew(&place, 1, 6)));
+        copy.tamper(&format!(
+            "{} UPDATE audit_events SET key_id = NULL WHERE chain_seq = 6",
+            sealed_anew(&place, 1, 6)
+        ));
         let report = verified(&copy, &keys, &heads).await;
         assert!(matches!(problems(&report, &evidence_of("z-1"))[0], Problem::ReplacedKey { .. }), "{report}");
         // Nor can it be kept quiet who sealed.
@@ -227,7 +233,11 @@ mod t06_evidence_rotation {
         assert_eq!(problems(&report, &evidence_of("z-1"))[0], Problem::UnknownKey { key_id: name(1) }, "{report}");
         // The row that the last of them stands for is gone; what is left belongs behind it only with that anchor in force.
         let report = verified(&copy, &new, &none).await;
-        assert_eq!(problems(&report, &evidence_of("z-1"))[0], Problem::SequenceGap { expected: 3, found: 4 }, "{report}");
+        assert_eq!(
+            problems(&report, &evidence_of("z-1"))[0],
+            Problem::SequenceGap { expected: 3, found: 4 },
+            "{report}"
+        );
     }
 
     /// The heads, and how far the sweep came: three files. A rotation that was cut off has renewed some of them.

@@ -83,7 +83,10 @@ pub async fn add_anchor(tx: &mut ZoneWrite<'_>, anchor: &Anchor) -> Result<(), S
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     let Anchor { chain_seq, content_sha256, older_than, created_at, seal, key_id, .. } = anchor;
     let zone = tx.zone.clone();
-    tx.tx.append(sql, params![zone, *chain_seq, *content_sha256, *older_than, *created_at, *seal, *key_id]).await.map(|_| ())
+    tx.tx
+        .append(sql, params![zone, *chain_seq, *content_sha256, *older_than, *created_at, *seal, *key_id])
+        .await
+        .map(|_| ())
 }
 
 /// Removes the oldest rows up to the zone's newest anchor, `limit` at most, and says how many they were.

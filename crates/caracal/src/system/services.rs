@@ -200,7 +200,13 @@ impl Services {
                 }
             };
             let archive = archive(settings, &store)?;
-            Some(Arc::new(audit(settings, &parts, &keys, (verifier, marks, streams.clone()), (archive, audit_key_since))))
+            Some(Arc::new(audit(
+                settings,
+                &parts,
+                &keys,
+                (verifier, marks, streams.clone()),
+                (archive, audit_key_since),
+            )))
         } else {
             None
         };
