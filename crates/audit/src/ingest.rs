@@ -16,6 +16,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use caracal_authority::Timestamp;
+use caracal_crypto::hmac::HmacRing;
 use caracal_ledger::{Ingested, read_event};
 use caracal_store::StoreError;
 use caracal_stream::{AUDIT_DEAD_LETTERS, AUDIT_EVENTS, Begin, Delivery, Fields, Member, Patience, StreamError};
@@ -39,6 +41,31 @@ const HISTORY: Duration = Duration::from_secs(86_400);
 /// How much longer than two times the patience it counts that a frame could not be put aside.
 const UNSAID: Duration = Duration::from_secs(10);
 const TRIM_EVERY: Duration = Duration::from_secs(3_600);
+
+/// How long frames are taken that were signed with a key that was replaced: whoever makes them needs the new one by then. A
+/// key that was replaced because somebody got hold of it must not bring evidence for good.
+const AFTER_ROTATION: Duration = Duration::from_secs(86_400);
+
+/// What frames are signed with.
+pub struct FrameKeys {
+    keys: Arc<HmacRing>,
+    /// Until when a key that was replaced does.
+    previous_until: Timestamp,
+}
+
+impl FrameKeys {
+    /// With the audit key, which is in use since `since`, and those before it.
+    pub fn new(keys: Arc<HmacRing>, since: Timestamp) -> Self {
+        Self { keys, previous_until: since.plus(AFTER_ROTATION) }
+    }
+
+    fn signed(&self, data: &str, signature: &str, now: Timestamp) -> bool {
+        // Over the bytes as they came: no two producers write JSON the same way.
+        let parts = [data.as_bytes()];
+        self.keys.at(0).is_some_and(|key| key.verify_hex(&parts, signature))
+            || (now < self.previous_until && self.keys.verify_hex(&parts, signature))
+    }
+}
 
 enum Verdict {
     Stored,
@@ -149,8 +176,7 @@ impl Audit {
     async fn take(&self, delivery: &Delivery) -> Result<Verdict, StoreError> {
         let aside = |reason: String| Ok(Verdict::Aside(reason));
         let Some(data) = delivery.field("data") else { return aside("missing_data_field".to_owned()) };
-        // Over the bytes as they came: no two producers write JSON the same way.
-        if !self.frame_key.verify_hex(&[data.as_bytes()], delivery.field("sig").unwrap_or_default()) {
+        if !self.frame_keys.signed(data, delivery.field("sig").unwrap_or_default(), self.store.now()) {
             return aside("hmac_verify_failed".to_owned());
         }
         if delivery.deliveries() > self.config.max_deliveries {

@@ -22,7 +22,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use caracal_crypto::SecretText;
-use caracal_crypto::hmac::HmacKey;
 use caracal_http::health::{Probe, Probes};
 use caracal_http::limits::Backoff;
 use caracal_ledger::{AnonymousDenials, Begin, Ledger, LedgerReport, Marks, SweepMarks};
@@ -35,6 +34,7 @@ pub use export::{
 };
 pub use gauges::Thresholds;
 use incidents::Raised;
+pub use ingest::FrameKeys;
 use metrics::Metrics;
 use sweep::Sweeps;
 
@@ -101,7 +101,7 @@ pub struct Capabilities {
     /// Where clients' frames come from.
     pub streams: Streams,
     /// What they are signed with: `AUDIT_HMAC_KEY`.
-    pub frame_key: Arc<HmacKey>,
+    pub frame_keys: FrameKeys,
     /// Where evidence is exported to, if it is.
     pub archive: Option<Arc<dyn Archive>>,
 }
@@ -115,7 +115,7 @@ pub struct Audit {
     verifier: Arc<dyn Verifier>,
     marks: Option<SweepMarks>,
     streams: Streams,
-    frame_key: Arc<HmacKey>,
+    frame_keys: FrameKeys,
     archive: Option<Arc<dyn Archive>>,
     /// Who guesses the token is made to wait: it opens every zone's evidence, and the Admin API's limits do not cover
     /// this port.
@@ -136,7 +136,7 @@ impl Audit {
         // Compared with nothing, an empty secret would be right.
         config.admin_token = config.admin_token.filter(|token| !token.expose().is_empty());
         config.metrics_bearer = config.metrics_bearer.filter(|bearer| !bearer.expose().is_empty());
-        let Capabilities { store, ledger, denials, verifier, marks, streams, frame_key, archive } = capabilities;
+        let Capabilities { store, ledger, denials, verifier, marks, streams, frame_keys, archive } = capabilities;
         Self {
             config,
             store,
@@ -145,7 +145,7 @@ impl Audit {
             verifier,
             marks,
             streams,
-            frame_key,
+            frame_keys,
             archive,
             guesses: Backoff::for_credentials(),
             sweeps: Sweeps::default(),

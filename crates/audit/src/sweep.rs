@@ -57,8 +57,9 @@ impl Sweeps {
     }
 
     fn note(&self, report: &LedgerReport, full: bool) {
-        self.broken.store(!report.is_intact(), Ordering::Relaxed);
-        self.unverified.store(false, Ordering::Relaxed);
+        let lacks_keys = report.lacks_keys_only();
+        self.broken.store(!report.is_intact() && !lacks_keys, Ordering::Relaxed);
+        self.unverified.store(lacks_keys, Ordering::Relaxed);
         let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
         if !report.is_intact() {
             verified.clear();
@@ -157,14 +158,19 @@ impl Audit {
         add(&self.metrics.checked, report.rows());
         for finding in report.chains.iter().flat_map(|chain| &chain.findings).filter(|_| counted) {
             let counter = match finding.problem {
+                Problem::UnknownKey { .. } => continue,
                 Problem::ContentMismatch | Problem::UnreadableRow { .. } => &self.metrics.mismatches,
-                Problem::WrongHmac => &self.metrics.seals,
+                Problem::WrongHmac | Problem::ReplacedKey { .. } => &self.metrics.seals,
                 _ => &self.metrics.breaks,
             };
             add(counter, 1);
         }
         self.sweeps.note(report, pass == Begin::AtFirst);
         for (chain, finding) in report.chains.iter().filter_map(|chain| Some((chain, chain.first()?))) {
+            if report.lacks_keys_only() {
+                tracing::error!(chain = %chain.chain, %finding, "the ledger can't be verified");
+                continue;
+            }
             tracing::error!(chain = %chain.chain, %finding, "the ledger does not verify");
             let incident = Incident::of_finding(&chain.chain, finding, chain.findings_total);
             raise(&self.raised, &self.store, &self.ledger, chain.chain.zone(), incident).await;

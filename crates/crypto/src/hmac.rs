@@ -81,6 +81,47 @@ impl HmacKey {
     }
 }
 
+/// A key that can be replaced, with those that were in use before it: the one in use signs, and what one of the others
+/// signed is known by it.
+pub struct HmacRing {
+    current: HmacKey,
+    /// Newest first.
+    previous: Vec<HmacKey>,
+}
+
+impl HmacRing {
+    /// `current` signs; `previous` are those before it, the one that was in use last first.
+    pub fn new(current: HmacKey, previous: Vec<HmacKey>) -> Self {
+        Self { current, previous }
+    }
+
+    /// The key that was in use `age` keys ago; 0 is the one in use.
+    pub fn at(&self, age: usize) -> Option<&HmacKey> {
+        age.checked_sub(1).map_or(Some(&self.current), |before| self.previous.get(before))
+    }
+
+    /// [`HmacKey::sign`] with the key in use.
+    pub fn sign(&self, parts: &[&[u8]]) -> [u8; 32] {
+        self.current.sign(parts)
+    }
+
+    /// [`HmacKey::sign_hex`] with the key in use.
+    pub fn sign_hex(&self, parts: &[&[u8]]) -> String {
+        self.current.sign_hex(parts)
+    }
+
+    /// Whether [`HmacKey::verify_hex`] holds of one of the keys.
+    pub fn verify_hex(&self, parts: &[&[u8]], presented: &str) -> bool {
+        self.current.verify_hex(parts, presented) || self.previous.iter().any(|key| key.verify_hex(parts, presented))
+    }
+}
+
+impl From<HmacKey> for HmacRing {
+    fn from(key: HmacKey) -> Self {
+        Self::new(key, Vec::new())
+    }
+}
+
 /// SHA-256.
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut hash = [0; 32];
@@ -248,6 +289,21 @@ pub fn webhook_signature(secret: &SecretText, timestamp: i64, body: &[u8]) -> St
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ring_signs_with_the_key_in_use_and_knows_what_those_before_it_signed() {
+        let key = |byte: u8| HmacKey::from_bytes(&[byte; 32]).unwrap();
+        let ring = HmacRing::new(key(3), vec![key(2), key(1)]);
+        assert_eq!(ring.sign_hex(&[b"x"]), key(3).sign_hex(&[b"x"]));
+        assert_eq!(ring.sign(&[b"x"]), key(3).sign(&[b"x"]));
+        for (byte, known) in [(3, true), (2, true), (1, true), (4, false)] {
+            assert_eq!(ring.verify_hex(&[b"x"], &key(byte).sign_hex(&[b"x"])), known, "{byte}");
+        }
+        assert!(!ring.verify_hex(&[b"y"], &key(2).sign_hex(&[b"x"])));
+        let ages = (0..4).map(|age| ring.at(age).map(|key| key.sign_hex(&[b"x"])));
+        let expected = [Some(3), Some(2), Some(1), None].map(|byte| byte.map(|byte| key(byte).sign_hex(&[b"x"])));
+        assert!(ages.eq(expected));
+    }
 
     #[test]
     fn webhook_signatures_match_the_contract() {

@@ -11,25 +11,27 @@
 use caracal_authority::Timestamp;
 use caracal_store::retention::{self, Anchor};
 use caracal_store::{StoreError, ZoneWrite, evidence, transparency};
-use subtle::ConstantTimeEq;
 
 use crate::append::Ledger;
-use crate::chain::{ChainKey, Head};
+use crate::chain::Head;
 use crate::hex;
+use crate::keys::{ChainKey, Keys, Sealed};
 
 /// Keeps these seals apart from everything else the audit key signs.
 const DOMAIN: &str = "caracal ledger anchor v1\n";
 
-fn seal(key: &dyn ChainKey, anchor: &Anchor) -> String {
+fn message(anchor: &Anchor) -> String {
     let Anchor { zone_id, chain_seq, content_sha256, older_than, created_at, .. } = anchor;
-    let message = format!("{DOMAIN}{zone_id}\n{chain_seq}\n{content_sha256}\n{older_than}\n{created_at}");
-    hex::encode(&key.sign(message.as_bytes()))
+    format!("{DOMAIN}{zone_id}\n{chain_seq}\n{content_sha256}\n{older_than}\n{created_at}")
 }
 
-/// Whether an anchor is ours. Without the key that can't be told, and it is taken at its word, as links are.
-pub(crate) fn is_genuine(key: Option<&dyn ChainKey>, anchor: &Anchor) -> bool {
-    let well_formed = anchor.chain_seq >= 1 && hex::is_sha256(&anchor.content_sha256);
-    well_formed && key.is_none_or(|key| bool::from(seal(key, anchor).as_bytes().ct_eq(anchor.seal.as_bytes())))
+/// Who made an anchor. Without the key that can't be told, and it is taken at its word, as links are.
+pub(crate) fn made_by(keys: Option<&Keys<'_>>, anchor: &Anchor) -> Sealed {
+    match keys {
+        _ if anchor.chain_seq < 1 || !hex::is_sha256(&anchor.content_sha256) => Sealed::Wrong,
+        Some(keys) => keys.who(message(anchor).as_bytes(), &anchor.seal, anchor.key_id.as_deref(), 0),
+        None => Sealed::By(0),
+    }
 }
 
 /// The event that an anchor stands for.
@@ -63,8 +65,10 @@ impl Ledger {
             older_than: older_than.as_micros(),
             created_at: tx.now().as_micros(),
             seal: String::new(),
+            key_id: self.key_id().map(str::to_owned),
         };
-        anchor.seal = self.key().map(|key| seal(key, &anchor)).unwrap_or_default();
+        let seal = |key: &dyn ChainKey| hex::encode(&key.sign(message(&anchor).as_bytes()));
+        anchor.seal = self.key().map(seal).unwrap_or_default();
         retention::add_anchor(tx, &anchor).await?;
         Ok(true)
     }

@@ -5,36 +5,52 @@
 
 use std::sync::Arc;
 
-use caracal_crypto::hmac::HmacKey;
 use caracal_store::admin_evidence::{self, AdminEvidenceRow, ZONELESS_CHAIN};
 use caracal_store::evidence::{self, EvidenceRow};
 use caracal_store::{DeploymentWrite, StoreError, ZoneWrite};
 
 use crate::admin_chain::{AdminRecord, StoredAdminRecord};
 use crate::canonical::NotCanonical;
-use crate::chain::{ChainKey, Head, next_link};
+use crate::chain::{Head, next_link};
 use crate::event::{Evidence, StoredEvent};
-
-impl ChainKey for HmacKey {
-    fn sign(&self, message: &[u8]) -> [u8; 32] {
-        HmacKey::sign(self, &[message])
-    }
-}
+use crate::keys::{ChainKey, key_ids};
 
 /// The way into the chains. Cloning shares the key.
 #[derive(Clone)]
 pub struct Ledger {
     key: Option<Arc<dyn ChainKey>>,
+    /// Names of the keys at hand, the one in use first.
+    ids: Arc<[String]>,
 }
 
 impl Ledger {
     /// With the audit key, or without one where the deployment has none: then links are hashed, not sealed.
     pub fn new(key: Option<Arc<dyn ChainKey>>) -> Self {
-        Self { key }
+        let ids = key.as_deref().map(key_ids).unwrap_or_default().into();
+        Self { key, ids }
     }
 
     pub(crate) fn key(&self) -> Option<&dyn ChainKey> {
         self.key.as_deref()
+    }
+
+    /// The name of the key in use.
+    pub(crate) fn key_id(&self) -> Option<&str> {
+        self.ids.first().map(String::as_str)
+    }
+
+    /// The end of a chain that can be gone on from. It can't where it is sealed with a key that is not at hand: another
+    /// process has that key already, and a seal of ours behind it would be one with a key that was replaced.
+    pub(crate) fn extendable(&self, head: evidence::Head) -> Result<Head, StoreError> {
+        match &head.key_id {
+            Some(id) if self.key.is_some() && !self.ids.contains(id) => Err(StoreError::Unavailable {
+                reason: format!(
+                    "the ledger goes on under an audit key that this process does not have (id {id}): start it with that \
+                     AUDIT_HMAC_KEY, and with the one it has now in AUDIT_HMAC_KEY_PREVIOUS"
+                ),
+            }),
+            _ => Ok(own_head(head)),
+        }
     }
 
     /// Appends events of the transaction's zone, in order.
@@ -49,7 +65,7 @@ impl Ledger {
         tx: &mut ZoneWrite<'_>,
         events: Vec<StoredEvent>,
     ) -> Result<(), StoreError> {
-        let mut head = evidence::head(tx).await?.map(own_head);
+        let mut head = evidence::head(tx).await?.map(|head| self.extendable(head)).transpose()?;
         let ingested_at = tx.now().as_micros();
         for event in events {
             if event.zone_id != tx.zone().as_str() {
@@ -77,6 +93,7 @@ impl Ledger {
                 content_sha256: link.content_sha256,
                 prev_content_sha256: link.prev_content_sha256,
                 chain_hmac: link.chain_hmac,
+                key_id: self.key_id().map(str::to_owned),
             };
             evidence::append(tx, &row).await?;
         }
@@ -89,7 +106,7 @@ impl Ledger {
         if record.zone_id.as_deref() != Some(tx.zone().as_str()) {
             return Err(StoreError::Statement { reason: "a management record of another zone".to_owned() });
         }
-        let head = admin_evidence::head(tx).await?.map(own_head);
+        let head = admin_evidence::head(tx).await?.map(|head| self.extendable(head)).transpose()?;
         let chain = tx.zone().as_str().to_owned();
         let row = self.admin_row(chain, head.as_ref(), record);
         admin_evidence::append(tx, &row).await
@@ -105,7 +122,7 @@ impl Ledger {
         if record.zone_id.is_some() {
             return Err(StoreError::Statement { reason: "a management record of a zone".to_owned() });
         }
-        let head = admin_evidence::zoneless_head(tx).await?.map(own_head);
+        let head = admin_evidence::zoneless_head(tx).await?.map(|head| self.extendable(head)).transpose()?;
         let row = self.admin_row(ZONELESS_CHAIN.to_owned(), head.as_ref(), record);
         admin_evidence::append_zoneless(tx, &row).await
     }
@@ -132,6 +149,7 @@ impl Ledger {
             content_sha256: link.content_sha256,
             prev_content_sha256: link.prev_content_sha256,
             chain_hmac: link.chain_hmac,
+            key_id: self.key_id().map(str::to_owned),
         }
     }
 }

@@ -19,25 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{SEPARATOR, StoredEvent};
 use crate::hex;
-
-/// The audit key, as far as the ledger needs it: HMAC-SHA256.
-pub trait ChainKey: Send + Sync {
-    /// HMAC-SHA256 of `message`.
-    fn sign(&self, message: &[u8]) -> [u8; 32];
-}
-
-/// For keys made with `ring::hmac::HMAC_SHA256`. With another algorithm the seal is cut or padded to 32 bytes: still
-/// a seal, but not the contract's.
-impl ChainKey for ring::hmac::Key {
-    fn sign(&self, message: &[u8]) -> [u8; 32] {
-        let tag = ring::hmac::sign(self, message);
-        let mut seal = [0; 32];
-        for (to, from) in seal.iter_mut().zip(tag.as_ref()) {
-            *to = *from;
-        }
-        seal
-    }
-}
+use crate::keys::ChainKey;
 
 /// Which chain: evidence of a zone, admin records of a zone, or the admin records that belong to no zone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -112,6 +94,8 @@ pub struct StoredRow<R> {
     pub record: R,
     /// What ties it to its neighbours.
     pub link: ChainLink,
+    /// Name of the key that the link says it is sealed with; none where that was not noted.
+    pub key_id: Option<String>,
 }
 
 /// A kind of record that forms chains.
@@ -172,12 +156,17 @@ pub fn content_sha256(event: &StoredEvent) -> String {
 
 /// The seal of a link: HMAC over `<content>|<prev>`, both hex, `prev` empty for the first.
 pub fn chain_hmac(key: &dyn ChainKey, content_sha256: &str, prev_content_sha256: Option<&str>) -> [u8; 32] {
+    key.sign(&sealed_text(content_sha256, prev_content_sha256))
+}
+
+/// What is under the seal of a link.
+pub(crate) fn sealed_text(content_sha256: &str, prev_content_sha256: Option<&str>) -> Vec<u8> {
     let prev = prev_content_sha256.unwrap_or_default();
     let mut message = Vec::with_capacity(content_sha256.len() + 1 + prev.len());
     message.extend_from_slice(content_sha256.as_bytes());
     message.push(b'|');
     message.extend_from_slice(prev.as_bytes());
-    key.sign(&message)
+    message
 }
 
 /// Adds one field and its separator.

@@ -8,9 +8,9 @@
 //! Text, one line per chain that grew and per group:
 //!
 //! ```text
-//! <kind> <zone> <seq> <content sha256> <mac>
-//! evidence 0199c0de-… 17 a43bfd4d… 6ffe5e88…
-//! admin (none) 3 9ad609dc… 5f24450b…
+//! <kind> <zone> <seq> <content sha256> <key id> <mac>
+//! evidence 0199c0de-… 17 a43bfd4d… 41d1b6f07a0cd5c2 6ffe5e88…
+//! admin (none) 3 9ad609dc… 41d1b6f07a0cd5c2 5f24450b…
 //! ```
 //!
 //! `kind` is `evidence` or `admin`; `(none)`, which is no id, stands for the chain without zone. `mac` is HMAC-SHA256
@@ -18,6 +18,9 @@
 //! the middle, nor reordered by someone without the key. The last line of a chain is its head. A file past its limit
 //! is rewritten to its newest lines beside itself, synced, renamed over the old one, and the directory synced: a
 //! crash leaves the old file or the new one.
+//!
+//! Whoever opens a file that holds lines of a key that was replaced, or lines that do not name their key, as they were
+//! before keys had names, rewrites it so at once: from then on the key in use vouches for all of it.
 //!
 //! # What it shows, and what not
 //!
@@ -41,10 +44,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use caracal_authority::ZoneId;
-use subtle::ConstantTimeEq;
 
-use crate::chain::{Chain, ChainKey, Head};
+use crate::chain::{Chain, Head};
 use crate::hex;
+use crate::keys::{ChainKey, Keys, Sealed};
 
 /// Name of the file in the data directory.
 pub const FILE_NAME: &str = "heads.log";
@@ -92,6 +95,20 @@ pub enum HeadsError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// A whole line says that it was written with a key that is not at hand.
+    #[error(
+        "line {line} of `{}` was signed with an audit key that is not at hand (id {key_id}): give the key that was in use \
+         before as AUDIT_HMAC_KEY_PREVIOUS",
+        path.display()
+    )]
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// The key's public name.
+        key_id: String,
+    },
     /// A head would go back, or change in place: the store holds an older or another history than was recorded.
     /// Nothing was recorded for this chain, so that the finding stays; the other chains of the group were recorded.
     #[error("{chain} would go back from recorded seq {recorded} to seq {offered}")]
@@ -130,6 +147,7 @@ pub struct HeadsFile {
     dir: PathBuf,
     path: PathBuf,
     key: Arc<dyn ChainKey>,
+    key_id: String,
     file: File,
     content: Content,
     /// Size from which the next group triggers a rewrite.
@@ -167,8 +185,13 @@ impl HeadsFile {
         let content = Content::read(&path, &bytes, key.as_ref())?;
         file.set_len(content.bytes).map_err(failed("cutting an unfinished line of"))?;
         let compact_at = limit.max(2 * content.newest_bytes());
-        let dir = dir.to_owned();
-        Ok(Self { dir, path, key, file, content, compact_at, limit, damaged: false })
+        let key_id = key.id(0).unwrap_or_default();
+        let (dir, renewed) = (dir.to_owned(), content.is_old);
+        let mut opened = Self { dir, path, key, key_id, file, content, compact_at, limit, damaged: false };
+        if renewed {
+            opened.compact()?;
+        }
+        Ok(opened)
     }
 
     /// The recorded heads.
@@ -203,7 +226,7 @@ impl HeadsFile {
                 }
                 _ => {}
             }
-            next.push(chain, head, self.key.as_ref());
+            next.push(chain, head, (&self.key_id, self.key.as_ref()));
             moved.insert(chain, head);
         }
         if !next.lines.is_empty() {
@@ -234,7 +257,7 @@ impl HeadsFile {
         self.compact_at = self.content.bytes + self.limit;
         let mut newest = Appended { mac: String::new(), lines: String::new() };
         for (chain, head) in &self.content.heads {
-            newest.push(chain, head, self.key.as_ref());
+            newest.push(chain, head, (&self.key_id, self.key.as_ref()));
         }
         let new_path = self.dir.join(NEW_FILE_NAME);
         let rewrite = || -> io::Result<File> {
@@ -270,10 +293,10 @@ struct Appended {
 }
 
 impl Appended {
-    fn push(&mut self, chain: &Chain, head: &Head, key: &dyn ChainKey) {
+    fn push(&mut self, chain: &Chain, head: &Head, (key_id, key): (&str, &dyn ChainKey)) {
         let zone = chain.zone().map_or(NO_ZONE, ZoneId::as_str);
-        let body = format!("{} {zone} {} {}", chain.kind(), head.chain_seq, head.content_sha256);
-        self.mac = mac(key, &self.mac, &body);
+        let body = format!("{} {zone} {} {} {key_id}", chain.kind(), head.chain_seq, head.content_sha256);
+        self.mac = hex::encode(&key.sign(&message(&self.mac, &body)));
         self.lines.push_str(&body);
         self.lines.push(' ');
         self.lines.push_str(&self.mac);
@@ -281,8 +304,8 @@ impl Appended {
     }
 }
 
-fn mac(key: &dyn ChainKey, before: &str, body: &str) -> String {
-    hex::encode(&key.sign(format!("{DOMAIN}{before}\n{body}").as_bytes()))
+fn message(before: &str, body: &str) -> Vec<u8> {
+    format!("{DOMAIN}{before}\n{body}").into_bytes()
 }
 
 fn is_head(head: &Head) -> bool {
@@ -296,30 +319,48 @@ struct Content {
     mac: String,
     /// Bytes up to the end of the last whole line.
     bytes: u64,
+    /// Whether some line is not one of the key in use, or doesn't say so.
+    is_old: bool,
 }
 
 impl Content {
     fn read(path: &Path, bytes: &[u8], key: &dyn ChainKey) -> Result<Self, HeadsError> {
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let mut content = Self { heads: BTreeMap::new(), mac: String::new(), bytes: whole as u64 };
+        let mut content = Self { heads: BTreeMap::new(), mac: String::new(), bytes: whole as u64, is_old: false };
+        let (keys, mut newest) = (Keys::of(key), None::<usize>);
         for (index, line) in bytes[..whole].split_inclusive(|byte| *byte == b'\n').enumerate() {
             let bad = |what| HeadsError::BadLine { path: path.to_owned(), line: index + 1, what };
             let line = line.strip_suffix(b"\n").and_then(|line| str::from_utf8(line).ok());
             let (body, seal) = line.and_then(|line| line.rsplit_once(' ')).ok_or_else(|| bad("is not a head line"))?;
-            let expected = mac(key, &content.mac, body);
-            if !bool::from(expected.as_bytes().ct_eq(seal.as_bytes())) {
-                return Err(bad("does not carry the mac that belongs there"));
+            let named = body.split(' ').nth(4);
+            let age = match keys.who(&message(&content.mac, body), seal, named, newest.unwrap_or_default()) {
+                Sealed::By(age) => age,
+                Sealed::ByUnknown(key_id) if hex::is_key_id(&key_id) => {
+                    return Err(HeadsError::UnknownKey { path: path.to_owned(), line: index + 1, key_id });
+                }
+                Sealed::ByUnknown(_) => return Err(bad("is not a head line")),
+                Sealed::Wrong => {
+                    return Err(bad(
+                        "does not carry the mac that belongs there: it was altered, or written with another \
+                                    audit key; the one in use before goes into AUDIT_HMAC_KEY_PREVIOUS",
+                    ));
+                }
+            };
+            if newest.is_some_and(|newest| age > newest) {
+                return Err(bad("was signed with an audit key that had been replaced, behind one of a later key"));
             }
+            newest = Some(age);
+            content.is_old |= named.is_none() || named != keys.current();
             let (chain, head) = parse_body(body).ok_or_else(|| bad("is not a head line"))?;
             content.heads.insert(chain, head);
-            content.mac = expected;
+            content.mac = seal.to_owned();
         }
         Ok(content)
     }
 
     /// About the size of a file of newest lines only.
     fn newest_bytes(&self) -> u64 {
-        let line = |chain: &Chain| 170 + chain.zone().map_or(NO_ZONE.len(), |zone| zone.as_str().len()) as u64;
+        let line = |chain: &Chain| 187 + chain.zone().map_or(NO_ZONE.len(), |zone| zone.as_str().len()) as u64;
         self.heads.keys().map(line).sum()
     }
 }
@@ -334,7 +375,8 @@ fn parse_body(body: &str) -> Option<(Chain, Head)> {
         _ => return None,
     };
     let head = Head { chain_seq: seq.parse().ok()?, content_sha256: hash.to_owned() };
-    (words.next().is_none() && is_head(&head)).then_some((chain, head))
+    let named = words.next().is_none_or(hex::is_key_id);
+    (named && words.next().is_none() && is_head(&head)).then_some((chain, head))
 }
 
 fn sync_dir(dir: &Path) -> io::Result<()> {

@@ -10,8 +10,9 @@ use caracal_authority::ZoneId;
 use caracal_store::admin_evidence::ZONELESS_CHAIN;
 use caracal_store::{ChainHead, ChainKind, Committed, Observer};
 
-use crate::chain::{Chain, ChainKey, Head};
+use crate::chain::{Chain, Head};
 use crate::heads::{HeadsError, HeadsFile};
+use crate::keys::ChainKey;
 
 /// Records heads as commits happen.
 pub struct HeadsObserver {

@@ -17,3 +17,8 @@ pub(crate) fn encode(bytes: &[u8]) -> String {
 pub(crate) fn is_sha256(text: &str) -> bool {
     text.len() == SHA256_CHARS && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
+
+/// Whether this is the public name of a key.
+pub(crate) fn is_key_id(text: &str) -> bool {
+    text.len() == 16 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}

@@ -13,8 +13,9 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::chain::{Chain, ChainKey, Head};
+use crate::chain::{Chain, Head};
 use crate::heads::{HeadsError, HeadsFile};
+use crate::keys::ChainKey;
 use crate::report::{ChainReport, LedgerReport};
 
 const DIRECTORY: &str = "swept";
@@ -27,6 +28,14 @@ struct OfSweeps(Arc<dyn ChainKey>, &'static [u8]);
 impl ChainKey for OfSweeps {
     fn sign(&self, message: &[u8]) -> [u8; 32] {
         self.0.sign(&[self.1, message].concat())
+    }
+
+    fn sign_as(&self, age: usize, message: &[u8]) -> Option<[u8; 32]> {
+        self.0.sign_as(age, &[self.1, message].concat())
+    }
+
+    fn id(&self, age: usize) -> Option<String> {
+        self.0.id(age)
     }
 }
 

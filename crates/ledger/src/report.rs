@@ -19,6 +19,20 @@ pub enum Problem {
     BrokenLink,
     /// The seal does not match the row's stored hashes, or is missing.
     WrongHmac,
+    /// The seal is said to be one of a key that is not at hand: what it covers can't be verified without that key.
+    UnknownKey {
+        /// The key's public name.
+        key_id: String,
+    },
+    /// The seal is one of a key that was replaced, though something before it is sealed with a later key.
+    ReplacedKey {
+        /// The key's public name.
+        key_id: String,
+        /// That of the later one.
+        later: String,
+    },
+    /// It isn't said which key made the seal, though it was of something before it.
+    UnnamedKey,
     /// Rows are missing, repeated or out of order.
     SequenceGap {
         /// The sequence number that should have come.
@@ -76,6 +90,17 @@ impl fmt::Display for Problem {
             Self::ContentMismatch => f.write_str("the stored columns do not match their content hash"),
             Self::BrokenLink => f.write_str("the link does not name the event before it"),
             Self::WrongHmac => f.write_str("the seal does not match the stored hashes"),
+            Self::UnknownKey { key_id } => write!(
+                f,
+                "signed with an audit key that is not at hand (id {}): give it in AUDIT_HMAC_KEY_PREVIOUS",
+                Shown(key_id)
+            ),
+            Self::ReplacedKey { key_id, later } => write!(
+                f,
+                "the seal was made with a key that had been replaced (id {key_id}), behind one made with a later key (id \
+                 {later})"
+            ),
+            Self::UnnamedKey => f.write_str("it is not noted which key made the seal, though it is for events before"),
             Self::SequenceGap { expected, found } => write!(f, "expected seq {expected} here and found seq {found}"),
             Self::UnreadableRow { reason } => write!(f, "unreadable row: {}", Shown(reason)),
             Self::WrongZone { found: Some(zone) } => write!(f, "the event belongs to zone {}", Shown(zone)),
@@ -96,7 +121,7 @@ impl fmt::Display for Problem {
                 write!(f, "the store notes that the chain ends at seq {noted}, but it ends at seq {last}")
             }
             Self::HeadMoved { last, .. } => {
-                write!(f, "the store notes another hash for the end of the chain at seq {last}")
+                write!(f, "the store notes another hash or another key for the end of the chain at seq {last}")
             }
             Self::NotInTree => f.write_str("the ledger's tree does not have the event in this place"),
             Self::TreeDamaged { reason } => write!(f, "the ledger's tree: {}", Shown(reason)),
@@ -149,6 +174,8 @@ pub struct ChainReport {
     pub rows: u64,
     /// The last row found.
     pub head: Option<Head>,
+    /// Name of the key that the last row says it is sealed with.
+    pub(crate) head_key_id: Option<String>,
     /// The head that was recorded outside the store.
     pub recorded_head: Option<Head>,
     /// The chain's tree, where it was found intact: its size as the position, its root as the hash.
@@ -159,6 +186,8 @@ pub struct ChainReport {
     pub findings: Vec<Finding>,
     /// How many there are in all; may be more than are kept.
     pub findings_total: u64,
+    /// How many of them are only that a key is not at hand.
+    pub unknown_keys: u64,
 }
 
 impl ChainReport {
@@ -167,8 +196,15 @@ impl ChainReport {
         self.findings_total == 0
     }
 
+    /// Whether nothing was found but that keys are not at hand: then nothing says that anybody altered it, and nothing that
+    /// nobody did.
+    pub fn lacks_keys_only(&self) -> bool {
+        self.findings_total > 0 && self.findings_total == self.unknown_keys
+    }
+
     pub(crate) fn add(&mut self, finding: Finding) {
         self.findings_total += 1;
+        self.unknown_keys += u64::from(matches!(finding.problem, Problem::UnknownKey { .. }));
         if self.findings.len() < MAX_FINDINGS {
             self.findings.push(finding);
         }
@@ -193,7 +229,8 @@ impl fmt::Display for ChainReport {
             }
             return Ok(());
         };
-        write!(f, "{}: BROKEN at {first}", self.chain)?;
+        let verdict = if self.lacks_keys_only() { "NOT VERIFIED from" } else { "BROKEN at" };
+        write!(f, "{}: {verdict} {first}", self.chain)?;
         if self.findings_total > 1 {
             write!(f, "\n  {} findings in {} events:", self.findings_total, self.rows)?;
             for finding in &self.findings {
@@ -238,6 +275,11 @@ impl LedgerReport {
         self.chains.iter().all(ChainReport::is_intact)
     }
 
+    /// Whether nothing was found in any chain but that keys are not at hand.
+    pub fn lacks_keys_only(&self) -> bool {
+        !self.is_intact() && self.chains.iter().all(|chain| chain.is_intact() || chain.lacks_keys_only())
+    }
+
     /// Events looked at.
     pub fn rows(&self) -> u64 {
         self.chains.iter().map(|chain| chain.rows).sum()
@@ -258,6 +300,10 @@ impl fmt::Display for LedgerReport {
         let (chains, rows) = (self.chains.len(), self.rows());
         match self.chains.iter().filter(|chain| !chain.is_intact()).count() {
             0 => write!(f, "ledger intact: {rows} events in {chains} chains"),
+            unverified if self.lacks_keys_only() => write!(
+                f,
+                "ledger NOT VERIFIED: {unverified} of {chains} chains, {rows} events; audit keys that sealed them are not at hand"
+            ),
             broken => write!(f, "ledger BROKEN: {broken} of {chains} chains, {rows} events"),
         }
     }

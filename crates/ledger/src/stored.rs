@@ -11,8 +11,9 @@ use caracal_store::{DeploymentRead, StoreError, retention};
 use crate::admin_chain::StoredAdminRecord;
 use crate::anchors;
 use crate::append::own_head;
-use crate::chain::{Chain, ChainKey, ChainLink, ChainRecord, Head, StoredRow};
+use crate::chain::{Chain, ChainLink, ChainRecord, Head, StoredRow};
 use crate::event::StoredEvent;
+use crate::keys::{ChainKey, Keys, Sealed};
 use crate::marks::Marks;
 use crate::report::{ChainReport, Finding, LedgerReport, Problem};
 use crate::transparency::TreeCheck;
@@ -87,10 +88,11 @@ pub async fn find_rollback(
     key: Option<&dyn ChainKey>,
     recorded: &BTreeMap<Chain, Head>,
 ) -> Result<Option<(Chain, Problem)>, StoreError> {
+    let keys = key.map(Keys::of);
     for (chain, head) in recorded {
         if let Chain::Evidence(zone) = chain
             && let Some(anchor) = retention::find_anchor(&mut tx.zone(zone)).await?
-            && anchors::is_genuine(key, &anchor)
+            && matches!(anchors::made_by(keys.as_ref(), &anchor), Sealed::By(_))
             && anchor.chain_seq >= head.chain_seq
         {
             // What was recorded has been removed since, for its age.
@@ -157,11 +159,23 @@ async fn verify_evidence(
 ) -> Result<ChainReport, StoreError> {
     let mut verifier = ZoneVerifier::new(zone.clone(), key, known.recorded.take());
     // The newest counts. Those before it say what was removed when, and must be ours as well.
-    let mut anchor = None;
+    let (mut anchor, mut newest, keys) = (None, usize::MAX, key.map(Keys::of));
     for newer in retention::list_anchors(&mut tx.zone(zone)).await? {
-        anchor = anchors::is_genuine(key, &newer).then(|| anchors::head_of(&newer));
-        if anchor.is_none() {
-            verifier.forged_anchor(newer.chain_seq);
+        let anchored = newer.chain_seq;
+        let problem = match anchors::made_by(keys.as_ref(), &newer) {
+            // Anchors follow each other as events do, and a key that was replaced makes no more of them.
+            Sealed::By(age) if age <= newest => {
+                newest = age;
+                None
+            }
+            Sealed::By(_) | Sealed::Wrong => Some(Problem::ForgedAnchor { anchored }),
+            Sealed::ByUnknown(key_id) => Some(Problem::UnknownKey { key_id }),
+        };
+        // One whose key is not at hand is reported, and taken at its word otherwise: what is behind it can be verified.
+        let stands = !matches!(problem, Some(Problem::ForgedAnchor { .. }));
+        anchor = stands.then(|| anchors::head_of(&newer));
+        if let Some(problem) = problem {
+            verifier.bad_anchor(anchored, problem);
         }
     }
     if let Some(anchor) = &anchor {
@@ -247,11 +261,12 @@ async fn noted_end(tx: &mut DeploymentRead<'_>, zone: Option<&ZoneId>) -> Result
 /// The last row against the store's own note of the end, as that was before the first row was read and after the last one:
 /// a running system lets both grow meanwhile. Where the rows are not what they were, that says it all.
 fn compare_with_noted(noted: [Option<evidence::Head>; 2], report: &mut ChainReport) {
+    let other_key = noted[1].as_ref().is_some_and(|noted| report.rows > 0 && noted.key_id != report.head_key_id);
     let [before, after] = noted.map(|noted| noted.map(own_head));
     let seq = |head: Option<&Head>| head.map_or(0, |head| head.chain_seq);
     let last = seq(report.head.as_ref());
     let has_grown = seq(after.as_ref()) > last && seq(before.as_ref()) <= last;
-    if report.is_intact() && after != report.head && !has_grown {
+    if report.is_intact() && (after != report.head || other_key) && !has_grown {
         let problem = Problem::HeadMoved { noted: after.map(|noted| noted.chain_seq), last };
         report.add(Finding { chain_seq: None, event_id: None, problem });
     }
@@ -303,10 +318,11 @@ pub(crate) fn event_row(row: EvidenceRow) -> StoredRow<StoredEvent> {
             prev_content_sha256: row.prev_content_sha256,
             chain_hmac: row.chain_hmac,
         },
+        key_id: row.key_id,
     }
 }
 
-fn admin_row(row: AdminEvidenceRow) -> StoredRow<StoredAdminRecord> {
+pub(crate) fn admin_row(row: AdminEvidenceRow) -> StoredRow<StoredAdminRecord> {
     StoredRow {
         record: StoredAdminRecord {
             id: row.id,
@@ -330,5 +346,6 @@ fn admin_row(row: AdminEvidenceRow) -> StoredRow<StoredAdminRecord> {
             prev_content_sha256: row.prev_content_sha256,
             chain_hmac: row.chain_hmac,
         },
+        key_id: row.key_id,
     }
 }

@@ -13,12 +13,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
 
 use caracal_authority::ZoneId;
-use subtle::ConstantTimeEq;
 
 use crate::admin_chain::StoredAdminRecord;
-use crate::chain::{Chain, ChainKey, ChainRecord, Head, StoredRow, chain_hmac};
+use crate::chain::{Chain, ChainRecord, Head, StoredRow, sealed_text};
 use crate::event::StoredEvent;
-use crate::hex;
+use crate::keys::{ChainKey, Keys, Sealed};
 use crate::report::{ChainReport, Finding, Problem};
 
 /// Findings kept per chain. The first ones tell what happened; a chain broken at every row must not fill memory.
@@ -49,7 +48,11 @@ pub type AdminVerifier<'k> = ChainVerifier<'k, StoredAdminRecord>;
 
 /// Takes the rows of one chain in order of `chain_seq` and collects what is wrong with them.
 pub struct ChainVerifier<'k, R> {
-    key: Option<&'k dyn ChainKey>,
+    keys: Option<Keys<'k>>,
+    /// Age of the newest key that sealed a row so far.
+    newest: Option<usize>,
+    /// Whether a row named its key.
+    named: bool,
     /// The sequence number that has to come next.
     expected: i64,
     before: Before,
@@ -89,13 +92,25 @@ impl<'k, R: ChainRecord> ChainVerifier<'k, R> {
             chain,
             rows: 0,
             head: None,
+            head_key_id: None,
             recorded_head,
             tree: None,
             seals_checked: key.is_some(),
             findings: Vec::new(),
             findings_total: 0,
+            unknown_keys: 0,
         };
-        Self { key, expected: 1, before: Before::Nothing, passing: Vec::new(), report, record: PhantomData }
+        let keys = key.map(Keys::of);
+        Self {
+            keys,
+            newest: None,
+            named: false,
+            expected: 1,
+            before: Before::Nothing,
+            passing: Vec::new(),
+            report,
+            record: PhantomData,
+        }
     }
 
     /// Starts behind `checkpoint` instead, which an earlier pass found intact: feed only later rows.
@@ -123,9 +138,9 @@ impl<'k, R: ChainRecord> ChainVerifier<'k, R> {
         self
     }
 
-    /// Notes that an anchor was forged.
-    pub(crate) fn forged_anchor(&mut self, anchored: i64) {
-        self.found(Some(anchored), None, Problem::ForgedAnchor { anchored });
+    /// Notes what is wrong with an anchor.
+    pub(crate) fn bad_anchor(&mut self, anchored: i64, problem: Problem) {
+        self.found(Some(anchored), None, problem);
     }
 
     /// The next row.
@@ -157,12 +172,7 @@ impl<'k, R: ChainRecord> ChainVerifier<'k, R> {
         if !linked {
             problems.push(Problem::BrokenLink);
         }
-        if let Some(key) = self.key {
-            let seal = hex::encode(&chain_hmac(key, &link.content_sha256, prev));
-            if !bool::from(seal.as_bytes().ct_eq(link.chain_hmac.as_bytes())) {
-                problems.push(Problem::WrongHmac);
-            }
-        }
+        problems.extend(self.look_at_seal(row));
         for problem in problems {
             self.found(Some(seq), Some(record.id()), problem);
         }
@@ -171,6 +181,25 @@ impl<'k, R: ChainRecord> ChainVerifier<'k, R> {
         self.expected = seq.saturating_add(1);
         self.before = Before::Head;
         self.report.head = Some(head);
+        self.report.head_key_id.clone_from(&row.key_id);
+    }
+
+    fn look_at_seal(&mut self, row: &StoredRow<R>) -> Option<Problem> {
+        let (keys, link) = (self.keys.as_ref()?, &row.link);
+        let unnamed = self.named && row.key_id.is_none();
+        self.named |= row.key_id.is_some();
+        let message = sealed_text(&link.content_sha256, link.prev_content_sha256.as_deref());
+        match keys.who(&message, &link.chain_hmac, row.key_id.as_deref(), self.newest.unwrap_or_default()) {
+            Sealed::Wrong => Some(Problem::WrongHmac),
+            Sealed::ByUnknown(key_id) => Some(Problem::UnknownKey { key_id }),
+            Sealed::By(age) => {
+                let newest = self.newest.map_or(age, |newest| newest.min(age));
+                self.newest = Some(newest);
+                let name = |age| keys.name(age).unwrap_or_default().to_owned();
+                let replaced = || Problem::ReplacedKey { key_id: name(age), later: name(newest) };
+                (age > newest).then(replaced).or(unnamed.then_some(Problem::UnnamedKey))
+            }
+        }
     }
 
     /// A row that could not even be read as one, with what is known of it. Without a sequence number it is taken to

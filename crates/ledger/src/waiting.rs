@@ -8,7 +8,7 @@ use caracal_store::waiting_changes::{self, WaitingChange};
 use caracal_store::{Store, StoreError, ZoneWrite, admin_evidence};
 
 use crate::admin_chain::{AdminRecord, StoredAdminRecord};
-use crate::append::{Ledger, not_canonical, own_head};
+use crate::append::{Ledger, not_canonical};
 
 impl Ledger {
     /// Leaves the record of a change in the change's own transaction, to be chained by [`Ledger::chain_waiting`].
@@ -37,7 +37,7 @@ impl Ledger {
                             let what = format!("`{}` is a record of something else", change.id);
                             return Err(StoreError::Corrupt { table: "waiting_changes", what });
                         }
-                        let head = admin_evidence::head(tx).await?.map(own_head);
+                        let head = admin_evidence::head(tx).await?.map(|head| ledger.extendable(head)).transpose()?;
                         let row = ledger.admin_row(tx.zone().as_str().to_owned(), head.as_ref(), record);
                         admin_evidence::append(tx, &row).await?;
                         waiting_changes::remove(tx, &change.id).await?;

@@ -48,7 +48,7 @@ fn linked<R: ChainRecord>(key: Option<&dyn ChainKey>, records: impl IntoIterator
     for record in records {
         let link = next_link(key, head.as_ref(), &record);
         head = Some(link.head());
-        rows.push(StoredRow { record, link });
+        rows.push(StoredRow { record, link, key_id: key.and_then(|key| key.id(0)) });
     }
     rows
 }
@@ -232,12 +232,17 @@ mod t06_evidence {
     #[test]
     fn without_the_key_a_rewritten_chain_has_wrong_seals_from_its_first_row() {
         let other = hmac::Key::new(hmac::HMAC_SHA256, &[8; 32]);
-        for forged in [linked(Some(&other), (1..=2).map(event)), linked(None, (1..=2).map(event))] {
+        let mut as_ours = linked(Some(&other), (1..=2).map(event));
+        as_ours.iter_mut().for_each(|row| row.key_id = key().id(0));
+        for forged in [as_ours, linked(None, (1..=2).map(event))] {
             assert_eq!(
                 problems(&verify(&forged, None)),
                 [(Some(1), Problem::WrongHmac), (Some(2), Problem::WrongHmac)]
             );
         }
+        let theirs = verify(&linked(Some(&other), (1..=2).map(event)), None);
+        let unknown = || Problem::UnknownKey { key_id: other.id(0).unwrap() };
+        assert_eq!(problems(&theirs), [(Some(1), unknown()), (Some(2), unknown())]);
     }
 
     #[test]

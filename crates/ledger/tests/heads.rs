@@ -48,7 +48,7 @@ fn read(dir: &Path) -> Vec<(Chain, i64)> {
 
 fn bad_line(result: Result<impl Sized, HeadsError>) -> usize {
     match result {
-        Err(HeadsError::BadLine { line, .. }) => line,
+        Err(HeadsError::BadLine { line, .. } | HeadsError::UnknownKey { line, .. }) => line,
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("a changed file was accepted"),
     }
@@ -263,9 +263,18 @@ mod t06_evidence {
 
     #[test]
     fn lines_of_another_key_are_refused() {
-        let (dir, _, _) = three_lines();
+        let (dir, path, lines) = three_lines();
         let other = hmac::Key::new(hmac::HMAC_SHA256, &[8; 32]);
-        assert_eq!(bad_line(read_heads(dir.path(), &other)), 1);
+        let (own, others) = (key().id(0).unwrap(), other.id(0).unwrap());
+        let refused = read_heads(dir.path(), &other).unwrap_err();
+        assert!(
+            matches!(&refused, HeadsError::UnknownKey { line: 1, key_id, .. } if *key_id == own),
+            "what they are not is altered: {refused}"
+        );
+        assert!(refused.to_string().contains(&own) && refused.to_string().contains("AUDIT_HMAC_KEY_PREVIOUS"));
+        // Whoever names the key that is at hand has not got it by that.
+        fs::write(&path, lines.concat().replace(&own, &others)).unwrap();
+        assert!(matches!(read_heads(dir.path(), &other), Err(HeadsError::BadLine { line: 1, .. })));
     }
 }
 

@@ -133,7 +133,7 @@ mod t06_evidence {
         // When a row was stored is under no hash of the contract's (audit-and-streams.md §5.2).
         const UNHASHED: [&str; 1] = ["ingested_at"];
         let original = Original::new().await;
-        for (table, id, columns) in [("audit_events", "e-3", 18), ("admin_audit_events", "a-3", 19)] {
+        for (table, id, columns) in [("audit_events", "e-3", 19), ("admin_audit_events", "a-3", 20)] {
             let found = original.columns(table);
             assert_eq!(found.len(), columns, "{table}");
             for (column, is_number) in found.iter().filter(|(column, _)| !UNHASHED.contains(&column.as_str())) {

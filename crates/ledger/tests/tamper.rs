@@ -414,7 +414,7 @@ fn beside_the_rows(original: &Original, all: &mut Vec<Manipulation>) {
     add("the newest anchor gone", format!("{gone} AND chain_seq = 4"), "z-3");
     add("every anchor gone", gone.to_owned(), "z-3");
     let copied = "INSERT INTO audit_anchors SELECT";
-    let columns = "content_sha256, older_than, created_at, seal FROM audit_anchors WHERE chain_seq = 4";
+    let columns = "content_sha256, older_than, created_at, seal, key_id FROM audit_anchors WHERE chain_seq = 4";
     add("an anchor for more", format!("{copied} zone_id, 5, {columns}"), "z-3");
     add(
         "an anchor for more, and the rows gone",

@@ -53,11 +53,13 @@ pub struct AdminEvidenceRow {
     pub prev_content_sha256: Option<String>,
     /// Keyed hash over both, lower-case hex; empty without a key.
     pub chain_hmac: String,
+    /// Name of the key; none without one, and on rows from before keys had names.
+    pub key_id: Option<String>,
 }
 
 const COLUMNS: &str = "chain, chain_seq, id, request_id, actor_id, actor_name, actor_scope, action, method, path, zone_id, \
                        entity_type, entity_id, status_code, payload, occurred_at, content_sha256, prev_content_sha256, \
-                       chain_hmac";
+                       chain_hmac, key_id";
 
 fn read(row: Row) -> Result<AdminEvidenceRow, StoreError> {
     let mut columns = row.columns("admin_audit_events");
@@ -81,6 +83,7 @@ fn read(row: Row) -> Result<AdminEvidenceRow, StoreError> {
         content_sha256: columns.next()?,
         prev_content_sha256: columns.next()?,
         chain_hmac: columns.next()?,
+        key_id: columns.next()?,
     })
 }
 
@@ -198,20 +201,20 @@ async fn list_of(
 }
 
 async fn head_of(tx: &mut Tx, chain: &str) -> Result<Option<Head>, StoreError> {
-    let sql = "SELECT chain_seq, content_sha256 FROM admin_audit_heads WHERE chain = ?1";
+    let sql = "SELECT chain_seq, content_sha256, key_id FROM admin_audit_heads WHERE chain = ?1";
     let Some(row) = tx.query_one(sql, params![chain]).await? else {
         return Ok(None);
     };
     let mut columns = row.columns("admin_audit_heads");
-    Ok(Some(Head { chain_seq: columns.next()?, content_sha256: columns.next()? }))
+    Ok(Some(Head { chain_seq: columns.next()?, content_sha256: columns.next()?, key_id: columns.next()? }))
 }
 
 async fn append_to(tx: &mut Tx, chain: &str, row: &AdminEvidenceRow) -> Result<(), StoreError> {
     let sql =
         "INSERT INTO admin_audit_events (chain, chain_seq, id, request_id, actor_id, actor_name, actor_scope, action,
                  method, path, zone_id, entity_type, entity_id, status_code, payload, occurred_at, content_sha256,
-                 prev_content_sha256, chain_hmac)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
+                 prev_content_sha256, chain_hmac, key_id)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)";
     let params = params![
         chain,
         row.chain_seq,
@@ -231,12 +234,14 @@ async fn append_to(tx: &mut Tx, chain: &str, row: &AdminEvidenceRow) -> Result<(
         row.occurred_at,
         row.content_sha256,
         row.prev_content_sha256,
-        row.chain_hmac
+        row.chain_hmac,
+        row.key_id
     ];
     tx.append(sql, params).await?;
-    let sql = "INSERT INTO admin_audit_heads (chain, chain_seq, content_sha256) VALUES (?1, ?2, ?3)
-               ON CONFLICT (chain) DO UPDATE SET chain_seq = excluded.chain_seq, content_sha256 = excluded.content_sha256";
-    tx.append(sql, params![chain, row.chain_seq, row.content_sha256]).await?;
+    let sql = "INSERT INTO admin_audit_heads (chain, chain_seq, content_sha256, key_id) VALUES (?1, ?2, ?3, ?4)
+               ON CONFLICT (chain) DO UPDATE SET chain_seq = excluded.chain_seq,
+                 content_sha256 = excluded.content_sha256, key_id = excluded.key_id";
+    tx.append(sql, params![chain, row.chain_seq, row.content_sha256, row.key_id]).await?;
     tx.effects.heads.push(ChainHead {
         kind: ChainKind::Admin,
         chain: chain.to_owned(),

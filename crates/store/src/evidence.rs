@@ -48,6 +48,8 @@ pub struct EvidenceRow {
     pub prev_content_sha256: Option<String>,
     /// Keyed hash over both, lower-case hex; empty without a key.
     pub chain_hmac: String,
+    /// Name of the key; none without one, and on rows from before keys had names.
+    pub key_id: Option<String>,
 }
 
 /// The newest link of a chain.
@@ -57,6 +59,8 @@ pub struct Head {
     pub chain_seq: i64,
     /// Its content hash.
     pub content_sha256: String,
+    /// Name of the key that it is sealed with, where that was noted.
+    pub key_id: Option<String>,
 }
 
 /// What a listing is narrowed to. Every member that is set must hold.
@@ -84,7 +88,7 @@ pub struct EvidenceFilter {
 
 const COLUMNS: &str = "zone_id, chain_seq, id, event_type, request_id, decision, policy_set_id, policy_set_version_id, \
                        manifest_sha, evaluation_status, determining_policies, diagnostics, metadata, occurred_at, \
-                       ingested_at, content_sha256, prev_content_sha256, chain_hmac";
+                       ingested_at, content_sha256, prev_content_sha256, chain_hmac, key_id";
 
 fn read(row: Row) -> Result<EvidenceRow, StoreError> {
     let mut columns = row.columns("audit_events");
@@ -107,25 +111,26 @@ fn read(row: Row) -> Result<EvidenceRow, StoreError> {
         content_sha256: columns.next()?,
         prev_content_sha256: columns.next()?,
         chain_hmac: columns.next()?,
+        key_id: columns.next()?,
     })
 }
 
 /// The zone's head; none for an empty chain.
 pub async fn head(tx: &mut ZoneRead<'_>) -> Result<Option<Head>, StoreError> {
-    let sql = "SELECT chain_seq, content_sha256 FROM audit_heads WHERE zone_id = ?1";
+    let sql = "SELECT chain_seq, content_sha256, key_id FROM audit_heads WHERE zone_id = ?1";
     let Some(row) = tx.tx.query_one(sql, params![tx.zone]).await? else {
         return Ok(None);
     };
     let mut columns = row.columns("audit_heads");
-    Ok(Some(Head { chain_seq: columns.next()?, content_sha256: columns.next()? }))
+    Ok(Some(Head { chain_seq: columns.next()?, content_sha256: columns.next()?, key_id: columns.next()? }))
 }
 
 /// Appends one link and moves the head. Conflicts when the position is taken or the event is already there.
 pub async fn append(tx: &mut ZoneWrite<'_>, row: &EvidenceRow) -> Result<(), StoreError> {
     let sql = "INSERT INTO audit_events (zone_id, chain_seq, id, event_type, request_id, decision, policy_set_id,
                  policy_set_version_id, manifest_sha, evaluation_status, determining_policies, diagnostics, metadata,
-                 occurred_at, ingested_at, content_sha256, prev_content_sha256, chain_hmac)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)";
+                 occurred_at, ingested_at, content_sha256, prev_content_sha256, chain_hmac, key_id)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
     let zone = tx.zone.clone();
     let params = params![
         zone,
@@ -145,12 +150,14 @@ pub async fn append(tx: &mut ZoneWrite<'_>, row: &EvidenceRow) -> Result<(), Sto
         row.ingested_at,
         row.content_sha256,
         row.prev_content_sha256,
-        row.chain_hmac
+        row.chain_hmac,
+        row.key_id
     ];
     tx.tx.append(sql, params).await?;
-    let sql = "INSERT INTO audit_heads (zone_id, chain_seq, content_sha256) VALUES (?1, ?2, ?3)
-               ON CONFLICT (zone_id) DO UPDATE SET chain_seq = excluded.chain_seq, content_sha256 = excluded.content_sha256";
-    tx.tx.append(sql, params![zone, row.chain_seq, row.content_sha256]).await?;
+    let sql = "INSERT INTO audit_heads (zone_id, chain_seq, content_sha256, key_id) VALUES (?1, ?2, ?3, ?4)
+               ON CONFLICT (zone_id) DO UPDATE SET chain_seq = excluded.chain_seq,
+                 content_sha256 = excluded.content_sha256, key_id = excluded.key_id";
+    tx.tx.append(sql, params![zone, row.chain_seq, row.content_sha256, row.key_id]).await?;
     tx.tx.effects.heads.push(ChainHead {
         kind: ChainKind::Evidence,
         chain: zone.as_str().to_owned(),

@@ -196,6 +196,13 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("migrations/0024_statistics.sqlite.sql"),
         postgres: "",
     },
+    Migration {
+        version: 25,
+        name: "audit_key_ids",
+        shared: include_str!("migrations/0025_audit_key_ids.sql"),
+        sqlite: "",
+        postgres: "",
+    },
 ];
 
 /// The schema version this binary writes.
@@ -257,6 +264,25 @@ impl Migration {
 /// ones this binary carries. Changes nothing.
 pub(crate) fn verify(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     applied(connection, path).map(|_| ())
+}
+
+/// Lets an older store be read by this version's statements without changing it: what came later is there, and empty.
+pub(crate) fn show_as_current(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    const KEY_IDS: i64 = 25;
+    let engine = |error: rusqlite::Error| OpenError::Engine { path: path.to_owned(), reason: error.to_string() };
+    let applied = applied(connection, path)?;
+    if MIGRATIONS.iter().take(applied).any(|migration| migration.version == KEY_IDS) {
+        return Ok(());
+    }
+    let mut views = String::new();
+    for table in ["audit_events", "audit_heads", "admin_audit_events", "admin_audit_heads", "audit_anchors"] {
+        if connection.table_exists(None, table).map_err(engine)? {
+            views += &format!("CREATE TEMP VIEW {table} AS SELECT *, NULL AS key_id FROM main.{table};");
+        }
+    }
+    // They are this connection's own, and it is kept from everything else.
+    let batch = format!("PRAGMA query_only=OFF; {views} PRAGMA query_only=ON");
+    connection.execute_batch(&batch).map_err(engine)
 }
 
 /// Applies to a recognised or new database what it lacks. The caller holds the data directory's lock.

@@ -27,6 +27,8 @@ pub struct Anchor {
     pub created_at: i64,
     /// Keyed hash over all of it, lower-case hex; empty without a key.
     pub seal: String,
+    /// Name of the key; none without one, and on anchors from before keys had names.
+    pub key_id: Option<String>,
 }
 
 fn read(row: Row) -> Result<Anchor, StoreError> {
@@ -38,19 +40,20 @@ fn read(row: Row) -> Result<Anchor, StoreError> {
         older_than: columns.next()?,
         created_at: columns.next()?,
         seal: columns.next()?,
+        key_id: columns.next()?,
     })
 }
 
 /// Every anchor of the zone, oldest first: for the verifier.
 pub async fn list_anchors(tx: &mut ZoneRead<'_>) -> Result<Vec<Anchor>, StoreError> {
-    let sql = "SELECT zone_id, chain_seq, content_sha256, older_than, created_at, seal FROM audit_anchors
+    let sql = "SELECT zone_id, chain_seq, content_sha256, older_than, created_at, seal, key_id FROM audit_anchors
                WHERE zone_id = ?1 ORDER BY chain_seq";
     tx.tx.query(sql, params![tx.zone]).await?.into_iter().map(read).collect()
 }
 
 /// The zone's newest anchor; none where nothing was removed.
 pub async fn find_anchor(tx: &mut ZoneRead<'_>) -> Result<Option<Anchor>, StoreError> {
-    let sql = "SELECT zone_id, chain_seq, content_sha256, older_than, created_at, seal FROM audit_anchors
+    let sql = "SELECT zone_id, chain_seq, content_sha256, older_than, created_at, seal, key_id FROM audit_anchors
                WHERE zone_id = ?1 ORDER BY chain_seq DESC LIMIT 1";
     tx.tx.query_one(sql, params![tx.zone]).await?.map(read).transpose()
 }
@@ -65,22 +68,25 @@ pub async fn list_anchored(tx: &mut DeploymentRead<'_>) -> Result<Vec<ZoneId>, S
 /// is no such row. The newest row of a chain always stays, however old. That it happened so long ago is asked too because
 /// only that is under the content hash: who makes fresh rows look as if they had been stored long ago removes nothing.
 pub async fn find_last_older(tx: &mut ZoneRead<'_>, older_than: Timestamp) -> Result<Option<Head>, StoreError> {
-    let sql = "SELECT chain_seq, content_sha256 FROM audit_events WHERE zone_id = ?1 AND chain_seq < COALESCE(
+    let sql = "SELECT chain_seq, content_sha256, key_id FROM audit_events WHERE zone_id = ?1 AND chain_seq < COALESCE(
                  (SELECT min(chain_seq) FROM audit_events WHERE zone_id = ?1 AND (ingested_at >= ?2 OR occurred_at >= ?2)),
                  (SELECT max(chain_seq) FROM audit_events WHERE zone_id = ?1))
                ORDER BY chain_seq DESC LIMIT 1";
     let Some(row) = tx.tx.query_one(sql, params![tx.zone, older_than]).await? else { return Ok(None) };
     let mut columns = row.columns("audit_events");
-    Ok(Some(Head { chain_seq: columns.next()?, content_sha256: columns.next()? }))
+    Ok(Some(Head { chain_seq: columns.next()?, content_sha256: columns.next()?, key_id: columns.next()? }))
 }
 
 /// Adds an anchor. From then on what lies at and before it can be removed.
 pub async fn add_anchor(tx: &mut ZoneWrite<'_>, anchor: &Anchor) -> Result<(), StoreError> {
-    let sql = "INSERT INTO audit_anchors (zone_id, chain_seq, content_sha256, older_than, created_at, seal)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-    let Anchor { chain_seq, content_sha256, older_than, created_at, seal, .. } = anchor;
+    let sql = "INSERT INTO audit_anchors (zone_id, chain_seq, content_sha256, older_than, created_at, seal, key_id)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    let Anchor { chain_seq, content_sha256, older_than, created_at, seal, key_id, .. } = anchor;
     let zone = tx.zone.clone();
-    tx.tx.append(sql, params![zone, *chain_seq, *content_sha256, *older_than, *created_at, *seal]).await.map(|_| ())
+    tx.tx
+        .append(sql, params![zone, *chain_seq, *content_sha256, *older_than, *created_at, *seal, *key_id])
+        .await
+        .map(|_| ())
 }
 
 /// Removes the oldest rows up to the zone's newest anchor, `limit` at most, and says how many they were.

@@ -30,6 +30,7 @@ use crate::effects::Observer;
 use crate::embedded::{Embedded, Reader};
 use crate::error::{OpenError, StoreError};
 use crate::facts::Memory;
+use crate::migrations;
 use crate::postgres::{Lane, Postgres, PostgresOptions, Seat};
 use crate::sqlite::SqliteOptions;
 use crate::tx::{DeploymentRead, DeploymentWrite, Engine, Tx, ZoneRead, ZoneWrite};
@@ -349,6 +350,7 @@ impl Drop for Snapshot {
 /// of a running store (the database and its `-wal` file together).
 pub fn inspect(path: &Path) -> Result<Inspection, OpenError> {
     let connection = directory::open_for_inspection(path)?;
+    migrations::show_as_current(&connection, path)?;
     Ok(Inspection { tx: Tx::new(Engine::Sqlite(connection), Timestamp::EPOCH, Versions::default()) })
 }
 

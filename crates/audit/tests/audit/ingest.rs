@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::world::{World, configured, frame_key, until};
+use crate::world::{World, configured, frame_key, previous_key, until};
 
 pub(crate) fn data(id: &str, decision: &str) -> String {
     format!(
@@ -102,6 +102,28 @@ mod t06_evidence_ingest {
         assert!(world.letters().await.is_empty());
         world.sweep().await;
         assert_eq!(world.ask("GET", "/ready", None).await.is(200), json!({"ready": true}), "the sweep finds it clean");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn frames_under_the_key_that_was_replaced_are_taken_for_a_day_and_no_longer() {
+        let world = World::new().await;
+        let late = |id: &str| signed(&previous_key(), &data(id, "allow"));
+        for (id, wait) in [("ev-1", 0), ("ev-2", 86_399), ("ev-3", 1), ("ev-4", 86_400)] {
+            world.clock.advance(wait);
+            world.add(late(id)).await;
+            world.ingest_all().await;
+        }
+        world.add(signed(&frame_key(), &data("ev-5", "allow"))).await;
+        world.ingest_all().await;
+        let events = world.events().await;
+        let ids: Vec<_> = events.iter().map(|row| &row["Event"]["id"]).collect();
+        assert_eq!(ids, ["ev-1", "ev-2", "ev-5"]);
+        let letters = world.letters().await;
+        assert_eq!(letters.len(), 2);
+        assert!(letters.iter().all(|letter| letter.field("reason") == Some("hmac_verify_failed")), "{letters:?}");
+        // What was taken is sealed with the key in use.
+        world.sweep().await;
+        assert_eq!(world.ask("GET", "/ready", None).await.is(200), json!({"ready": true}));
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

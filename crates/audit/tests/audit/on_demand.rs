@@ -153,6 +153,7 @@ mod t06_evidence_export {
             content_sha256: format!("{chain_seq:064x}"),
             prev_content_sha256: None,
             chain_hmac: String::new(),
+            key_id: None,
         };
         let (mut whole, mut pieces, mut taken, mut largest) = (EventsFile::new(), EventsFile::new(), Vec::new(), 0);
         for chain_seq in 1..=30 {

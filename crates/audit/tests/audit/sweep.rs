@@ -117,6 +117,22 @@ mod t06_evidence_sweep {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_seal_of_a_key_that_is_not_at_hand_is_unverified_and_not_called_tampering() {
+        const ALL: &str = "zone_id=z-1&since=2020-01-01T00:00:00Z&until=2030-01-01T00:00:00Z";
+        let world = recorded().await;
+        let events = async || world.search(ALL).await.is(200)["events"].as_array().unwrap().len();
+        let before = events().await;
+        world.tamper("UPDATE audit_events SET key_id = '0123456789abcdef' WHERE id = 'e-2'");
+        world.sweep().await;
+        assert_eq!(world.found().await, (0, 0, 0, Some("ledger_unverified".to_owned())));
+        assert_eq!(events().await, before, "no incident");
+        // Beside anything else that is wrong it changes nothing.
+        world.tamper("UPDATE audit_events SET decision = 'deny' WHERE id = 'e-3'");
+        world.sweep().await;
+        assert_eq!(world.found().await, (1, 0, 0, tampered()));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn readiness_follows_the_last_sweep_and_counters_only_rise() {
         let world = recorded().await;
         world.sweep().await;

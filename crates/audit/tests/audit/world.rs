@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Body;
-use caracal_audit::{Archive, Audit, AuditConfig, Capabilities, Verifier};
+use caracal_audit::{Archive, Audit, AuditConfig, Capabilities, FrameKeys, Verifier};
 use caracal_authority::{EventId, Timestamp, ZoneId};
-use caracal_crypto::hmac::HmacKey;
+use caracal_crypto::hmac::{HmacKey, HmacRing};
 use caracal_crypto::{Secret, SecretText};
 use caracal_ledger::{
     AnonymousDenials, Begin, Chain, ChainKey, Decision, EvaluationStatus, EventType, Evidence, HeadsObserver, Ledger,
@@ -114,7 +114,7 @@ impl Parts {
             verifier,
             marks: marks.then(|| SweepMarks::open(directory, key(), false).unwrap()),
             streams: streams.clone(),
-            frame_key: frame_key(),
+            frame_keys: FrameKeys::new(Arc::new(HmacRing::new(own_key(), vec![previous_key()])), store.now()),
             archive,
         };
         let audit = Arc::new(Audit::new(config, capabilities));
@@ -245,7 +245,16 @@ fn key() -> Arc<dyn ChainKey> {
 
 /// What producers sign with, and what seals the chain.
 pub(crate) fn frame_key() -> Arc<HmacKey> {
-    Arc::new(HmacKey::from_bytes(&[7; 32]).unwrap())
+    Arc::new(own_key())
+}
+
+/// What producers signed with before the world began.
+pub(crate) fn previous_key() -> HmacKey {
+    HmacKey::from_bytes(&[6; 32]).unwrap()
+}
+
+fn own_key() -> HmacKey {
+    HmacKey::from_bytes(&[7; 32]).unwrap()
 }
 
 /// Waits for what a job brings about.

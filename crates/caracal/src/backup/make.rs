@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use caracal_authority::Timestamp;
-use caracal_crypto::hmac::HmacKey;
+use caracal_crypto::hmac::HmacRing;
 use caracal_store::{OpenError, SqliteOptions, backup};
 
 use super::archive::{self, ArchiveError, Cover};
@@ -26,7 +26,7 @@ pub struct Making<'a> {
     /// Whether the key files go into it.
     pub with_secrets: bool,
     /// The audit key, where it is at hand.
-    pub key: Option<&'a HmacKey>,
+    pub key: Option<&'a HmacRing>,
     /// The time.
     pub now: Timestamp,
 }
@@ -155,7 +155,7 @@ fn secrets(data_dir: &Path) -> Vec<(String, PathBuf)> {
     there.filter(|(_, path)| path.is_file()).collect()
 }
 
-fn cover(manifest: Manifest, key: Option<&HmacKey>) -> Result<Cover, BackupError> {
+fn cover(manifest: Manifest, key: Option<&HmacRing>) -> Result<Cover, BackupError> {
     let mut text = serde_json::to_vec_pretty(&manifest).map_err(|error| {
         let source = io::Error::other(error);
         FileError { doing: "write", path: PathBuf::from("manifest.json"), source }

@@ -1,6 +1,6 @@
 //! What an archive says of itself.
 
-use caracal_crypto::hmac::HmacKey;
+use caracal_crypto::hmac::HmacRing;
 use caracal_ledger::LedgerReport;
 use serde::{Deserialize, Serialize};
 
@@ -128,11 +128,11 @@ impl Manifest {
 }
 
 /// The seal of a manifest, over its very bytes.
-pub(super) fn seal(key: &HmacKey, manifest: &[u8]) -> String {
+pub(super) fn seal(key: &HmacRing, manifest: &[u8]) -> String {
     key.sign_hex(&[DOMAIN, manifest])
 }
 
-/// Whether the seal is the key's.
-pub(super) fn is_sealed_by(key: &HmacKey, manifest: &[u8], seal: &str) -> bool {
+/// Whether the seal is the key's, or that of one before it.
+pub(super) fn is_sealed_by(key: &HmacRing, manifest: &[u8], seal: &str) -> bool {
     key.verify_hex(&[DOMAIN, manifest], seal)
 }

@@ -35,7 +35,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use caracal_crypto::hmac::HmacKey;
+use caracal_crypto::hmac::HmacRing;
 use caracal_ledger::{Chain, Head, HeadsError, LedgerReport, read_heads, verify_store};
 use caracal_store::{OpenError, StoreError, inspect};
 
@@ -106,7 +106,7 @@ pub enum LedgerError {
 fn verify(
     database: &Path,
     heads_dir: &Path,
-    key: Option<&HmacKey>,
+    key: Option<&HmacRing>,
     progress: Progress<'_>,
 ) -> Result<LedgerReport, LedgerError> {
     let heads: BTreeMap<Chain, Head> = match key {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use caracal_authority::Timestamp;
 use caracal_crypto::chance::{ChanceUnavailable, uuid_v7};
-use caracal_crypto::hmac::HmacKey;
+use caracal_crypto::hmac::HmacRing;
 use caracal_ledger::{AdminRecord, ChainKey, HeadsError, HeadsObserver, Ledger};
 use caracal_store::backup::{self, Ended};
 use caracal_store::{Clock, DeploymentWrite, OpenError, SqliteOptions, StoreError, known_version};
@@ -245,7 +245,7 @@ fn refuse_newer(manifest: &Manifest) -> Result<(), RestoreError> {
     Err(RestoreError::NewerSchema { found, known, version: manifest.version.clone() })
 }
 
-fn vouched(cover: &Cover, outside: Option<&HmacKey>, accept_unsealed: bool) -> Result<Vouched, RestoreError> {
+fn vouched(cover: &Cover, outside: Option<&HmacRing>, accept_unsealed: bool) -> Result<Vouched, RestoreError> {
     match (&cover.seal, outside) {
         (Some(seal), Some(key)) if is_sealed_by(key, &cover.text, seal) => Ok(Vouched::ByKey),
         (Some(_), Some(_)) => Err(RestoreError::WrongKey),
@@ -293,7 +293,7 @@ fn unpack(restoring: &Restoring<'_>, cover: &Cover, data: &Path) -> Result<bool,
 /// so, and the mark goes.
 async fn end(
     options: &SqliteOptions,
-    key: &Arc<HmacKey>,
+    key: &Arc<HmacRing>,
     clock: Arc<dyn Clock>,
     manifest: &Manifest,
 ) -> Result<Ended, RestoreError> {

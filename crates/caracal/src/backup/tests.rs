@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use caracal_authority::Timestamp;
 use caracal_crypto::chance::uuid_v7;
-use caracal_crypto::hmac::{HmacKey, sha256_hex};
+use caracal_crypto::hmac::{HmacKey, HmacRing, sha256_hex};
 use caracal_ledger::{AdminRecord, ChainKey, HeadsObserver, Ledger};
 use caracal_store::{ManualClock, OpenError, SqliteOptions, Store, StoreError, SystemClock};
 use serde_json::Value;
@@ -26,7 +26,7 @@ struct World {
     store: Store,
     heads: Arc<HeadsObserver>,
     ledger: Ledger,
-    key: Arc<HmacKey>,
+    key: Arc<HmacRing>,
 }
 
 impl World {
@@ -365,7 +365,7 @@ mod refusals_of_a_backup {
         fs::copy(world.path("data/heads.log"), older.join("heads.log")).unwrap();
         let message = refused(&world.making(&older, &to));
         assert!(message.contains("does not verify") && message.contains("audit verify"), "{message}");
-        let other = HmacKey::from_hex(OTHER_KEY).unwrap();
+        let other = HmacRing::from(HmacKey::from_hex(OTHER_KEY).unwrap());
         let message = refused(&Making { key: Some(&other), ..world.making(&data, &to) });
         assert!(message.contains("AUDIT_HMAC_KEY"), "{message}");
         fs::remove_file(older.join("heads.log")).unwrap();

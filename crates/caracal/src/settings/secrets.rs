@@ -10,7 +10,7 @@ use caracal_crypto::SecretText;
 use caracal_crypto::chance::{self, ChanceUnavailable};
 use caracal_crypto::encoding::hex;
 use caracal_crypto::envelope::{Kek, KekRing};
-use caracal_crypto::hmac::HmacKey;
+use caracal_crypto::hmac::{HmacKey, HmacRing};
 
 use super::variables::Reader;
 use super::{Environment, Mistake, Mistakes, Service};
@@ -56,8 +56,8 @@ pub struct KeyMaterial {
     pub sts_admin_token: Option<SecretText>,
     /// The key-encryption keys.
     pub kek: Arc<KekRing>,
-    /// Keys the ledger's chain and its heads.
-    pub audit: Arc<HmacKey>,
+    /// Keys the ledger's chain and its heads; with the keys that did before rotations.
+    pub audit: Arc<HmacRing>,
     /// Signs exchanges between processes.
     pub gateway_sts: Arc<HmacKey>,
     /// Digests idempotency keys.
@@ -83,7 +83,7 @@ impl SecretFiles {
 
     /// The names that a key file can have.
     pub fn names() -> impl Iterator<Item = &'static str> {
-        NAMES.iter().map(|(_, file)| *file)
+        NAMES.iter().map(|(_, file)| *file).chain([AUDIT_PREVIOUS_FILE])
     }
 
     /// Path of the file called `name`.
@@ -99,7 +99,8 @@ impl SecretFiles {
 
     /// Reads all keys, making those that are missing.
     pub fn load_or_create(&self, environment: &Environment) -> Result<KeyMaterial, SecretsError> {
-        let given = Given::read(environment, &Service::ALL)?;
+        let mut given = Given::read(environment, &Service::ALL)?;
+        self.add_previous_audit(&mut given)?;
         let mut values = Vec::new();
         for ((_, file), value) in NAMES.iter().zip(&given.values) {
             values.push(match value {
@@ -146,7 +147,8 @@ impl SecretFiles {
 
     /// What is wrong with the keys that are given or lie here. Makes none.
     pub(super) fn mistakes(&self, environment: &Environment) -> Vec<Mistake> {
-        let looked_at = Given::read(environment, &Service::ALL).and_then(|given| {
+        let looked_at = Given::read(environment, &Service::ALL).and_then(|mut given| {
+            self.add_previous_audit(&mut given)?;
             let mut values = Vec::new();
             for ((_, file), value) in NAMES.iter().zip(&given.values) {
                 let value = value.clone().map(SecretText::new);
@@ -162,31 +164,43 @@ impl SecretFiles {
 
     /// Whether a key lies here under the file name of `variable`.
     pub(super) fn holds(&self, variable: &str) -> bool {
-        NAMES.iter().any(|(name, file)| *name == variable && self.path(file).is_file())
+        self.files().any(|(name, path)| name == variable && path.is_file())
     }
 
     /// The variables whose keys lie here, each with its file.
     pub fn present(&self) -> Vec<(&'static str, PathBuf)> {
-        let files = NAMES.iter().map(|(name, file)| (*name, self.path(file)));
-        files.filter(|(_, path)| path.is_file()).collect()
+        self.files().filter(|(_, path)| path.is_file()).collect()
+    }
+
+    fn files(&self) -> impl Iterator<Item = (&'static str, PathBuf)> {
+        let previous = (AUDIT_PREVIOUS, AUDIT_PREVIOUS_FILE);
+        NAMES.into_iter().chain([previous]).map(|(name, file)| (name, self.path(file)))
+    }
+
+    /// The keys before the audit key lie here unless the environment has them.
+    fn add_previous_audit(&self, given: &mut Given) -> Result<(), SecretsError> {
+        if given.previous_audit.is_none() {
+            given.previous_audit = self.read(AUDIT_PREVIOUS_FILE)?.map(|text| text.expose().clone());
+        }
+        Ok(())
     }
 
     /// The audit key alone, for the offline verifier. Makes nothing.
-    pub fn load_audit_key(&self, environment: &Environment) -> Result<Option<Arc<HmacKey>>, SecretsError> {
-        match Self::given_audit_key(environment)? {
-            Some(key) => Ok(Some(key)),
-            None => self.read(AUDIT_KEY_FILE)?.map(|text| audit_key(&text)).transpose(),
+    pub fn load_audit_key(&self, environment: &Environment) -> Result<Option<Arc<HmacRing>>, SecretsError> {
+        let (mut key, mut previous) = given_audit_keys(environment)?;
+        if key.is_none() {
+            key = self.read(AUDIT_KEY_FILE)?;
         }
+        if previous.is_none() {
+            previous = self.read(AUDIT_PREVIOUS_FILE)?;
+        }
+        key.map(|key| audit_ring(&key, previous.as_ref())).transpose()
     }
 
     /// The audit key, if the environment gives it or names its file.
-    pub fn given_audit_key(environment: &Environment) -> Result<Option<Arc<HmacKey>>, SecretsError> {
-        let mut mistakes = Vec::new();
-        let given = Reader { environment, roles: &Service::ALL, mistakes: &mut mistakes }.secret("AUDIT_HMAC_KEY");
-        if !mistakes.is_empty() {
-            return Err(Mistakes(mistakes).into());
-        }
-        given.map(|text| audit_key(&SecretText::new(text))).transpose()
+    pub fn given_audit_key(environment: &Environment) -> Result<Option<Arc<HmacRing>>, SecretsError> {
+        let (key, previous) = given_audit_keys(environment)?;
+        key.map(|key| audit_ring(&key, previous.as_ref())).transpose()
     }
 
     pub(super) fn read_or_create(&self, name: &str) -> Result<SecretText, SecretsError> {
@@ -242,13 +256,27 @@ impl SecretFiles {
 /// Characters of a token that operators make up themselves, at least.
 const LEAST_TOKEN: usize = 32;
 
-fn audit_key(text: &SecretText) -> Result<Arc<HmacKey>, SecretsError> {
+/// The audit key and those before it, as far as the environment has them.
+fn given_audit_keys(environment: &Environment) -> Result<(Option<SecretText>, Option<SecretText>), SecretsError> {
+    let mut mistakes = Vec::new();
+    let mut reader = Reader { environment, roles: &Service::ALL, mistakes: &mut mistakes };
+    let given = (reader.secret("AUDIT_HMAC_KEY"), reader.secret(AUDIT_PREVIOUS));
+    if !mistakes.is_empty() {
+        return Err(Mistakes(mistakes).into());
+    }
+    Ok((given.0.map(SecretText::new), given.1.map(SecretText::new)))
+}
+
+fn audit_ring(key: &SecretText, previous: Option<&SecretText>) -> Result<Arc<HmacRing>, SecretsError> {
     let mut check = Check { mistakes: Vec::new() };
-    let key = check.hmac("AUDIT_HMAC_KEY", text.expose());
-    key.map(Arc::new).ok_or(SecretsError::Unusable(Mistakes(check.mistakes)))
+    let ring = check.audit(key.expose(), previous.map(|previous| previous.expose().as_str()));
+    ring.map(Arc::new).ok_or(SecretsError::Unusable(Mistakes(check.mistakes)))
 }
 
 const AUDIT_KEY_FILE: &str = "auditHmacKey";
+const AUDIT_PREVIOUS: &str = "AUDIT_HMAC_KEY_PREVIOUS";
+/// Never made: who replaces a key that was made puts it there.
+const AUDIT_PREVIOUS_FILE: &str = "auditHmacKeyPrevious";
 
 /// Variable and file of each key that is made when it is missing.
 const NAMES: [(&str, &str); 8] = [
@@ -299,6 +327,7 @@ struct Given {
     /// In the order of [`NAMES`].
     values: Vec<Option<String>>,
     previous_kek: Option<String>,
+    previous_audit: Option<String>,
     previous_idempotency: Option<String>,
     metrics_bearer: Option<SecretText>,
     audit_admin_token: Option<SecretText>,
@@ -312,6 +341,7 @@ impl Given {
         let given = Self {
             values: NAMES.iter().map(|(variable, _)| reader.secret(variable)).collect(),
             previous_kek: reader.secret("SECRET_STORE_KEK_PREVIOUS"),
+            previous_audit: reader.secret(AUDIT_PREVIOUS),
             previous_idempotency: reader.secret("IDEMPOTENCY_HMAC_KEY_PREVIOUS"),
             metrics_bearer: reader.secret("METRICS_BEARER").map(SecretText::new),
             audit_admin_token: reader.secret("AUDIT_ADMIN_TOKEN").map(SecretText::new),
@@ -328,7 +358,7 @@ impl Given {
         let mut check = Check { mistakes: Vec::new() };
         let kek = check.kek("SECRET_STORE_KEK", kek.expose());
         let previous_kek = self.previous_kek.and_then(|text| check.kek("SECRET_STORE_KEK_PREVIOUS", &text));
-        let audit = check.hmac("AUDIT_HMAC_KEY", audit.expose());
+        let audit = check.audit(audit.expose(), self.previous_audit.as_deref());
         let gateway_sts = check.hmac("GATEWAY_STS_HMAC_KEY", gateway_sts.expose());
         let idempotency = check.hmac("IDEMPOTENCY_HMAC_KEY", idempotency.expose());
         let admin_token_digests = check.hmac("ADMIN_TOKEN_HMAC_KEY", admin_token_digests.expose());
@@ -379,6 +409,26 @@ impl Check {
 
     fn hmac(&mut self, name: &str, text: &str) -> Option<HmacKey> {
         HmacKey::from_hex(text).map_err(|error| self.note(name, error.to_string())).ok()
+    }
+
+    fn audit(&mut self, current: &str, previous: Option<&str>) -> Option<HmacRing> {
+        let current = self.hmac("AUDIT_HMAC_KEY", current);
+        let texts = previous.unwrap_or_default().split(|c: char| c == ',' || c.is_whitespace());
+        let previous: Vec<Option<HmacKey>> =
+            texts.filter(|text| !text.is_empty()).map(|text| self.hmac(AUDIT_PREVIOUS, text)).collect();
+        let (current, previous) = (current?, previous.into_iter().collect::<Option<Vec<_>>>()?);
+        // Two keys are the same when they sign the same.
+        let signed = |key: &HmacKey| key.sign(&[AUDIT_PREVIOUS.as_bytes()]);
+        let mut seen = vec![signed(&current)];
+        for key in &previous {
+            if seen.contains(&signed(key)) {
+                let what = "names a key twice, or the one in AUDIT_HMAC_KEY: a key that was replaced isn't used again";
+                self.note(AUDIT_PREVIOUS, what.to_owned());
+                return None;
+            }
+            seen.push(signed(key));
+        }
+        Some(HmacRing::new(current, previous))
     }
 
     fn note(&mut self, name: &str, what: String) {

@@ -462,6 +462,12 @@ pub const VARIABLES: &[Variable] = &[
     ),
     secret(&[Api, Sts], "SECRET_STORE_KEK_PREVIOUS", "none", "the key before a rotation; opens what it sealed"),
     secret(ALL, "AUDIT_HMAC_KEY", MADE, "hex, 32 bytes or more: keys the ledger's chain"),
+    secret(
+        ALL,
+        "AUDIT_HMAC_KEY_PREVIOUS",
+        "none",
+        "the audit keys before rotations, the last one first, separated by commas; they verify what they sealed",
+    ),
     secret(&[Sts, Gateway], "GATEWAY_STS_HMAC_KEY", MADE, "hex, 32 bytes or more: signs exchanges between processes"),
     secret(ALL, "STREAMS_HMAC_KEY", MADE, "hex, 32 bytes or more: signs what is published on topics"),
     secret(&[Coordinator], "IDEMPOTENCY_HMAC_KEY", MADE, "hex, 32 bytes or more: digests idempotency keys"),

@@ -20,7 +20,7 @@ use caracal_admin::Admin;
 use caracal_coordinator::Coordinator;
 use caracal_crypto::SecretText;
 use caracal_custody::{CustodyError, SecretBackend};
-use caracal_ledger::{Chain, HeadsError, HeadsObserver, Problem};
+use caracal_ledger::{Chain, HeadsError, HeadsObserver, KeysRefused, Problem};
 use caracal_store::{OpenError, Store, StoreError, SystemClock};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -60,6 +60,9 @@ pub enum StartError {
          former one as SECRET_STORE_KEK_PREVIOUS. Nothing was changed"
     )]
     WrongKek(CustodyError),
+    /// The ledger can't go on under the audit keys that were given.
+    #[error("{0}. Nothing was changed")]
+    AuditKeys(KeysRefused),
     /// What was granted in the last minute can't be read.
     #[error("what was granted in the last minute, which counts against rate limits, can't be read: {0}")]
     Count(caracal_store::StoreError),

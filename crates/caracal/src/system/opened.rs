@@ -4,9 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use caracal_authority::Timestamp;
 use caracal_custody::{CustodyError, kek};
-use caracal_ledger::{ChainKey, HeadsObserver, find_rollback, heads};
-use caracal_store::{Clock, SqliteOptions, SteadyClock, Store, SystemClock, WrongClock};
+use caracal_ledger::{ChainKey, HeadsObserver, check_keys, find_rollback, heads, note_keys, read_heads};
+use caracal_store::{Clock, SqliteOptions, SteadyClock, Store, StoreError, SystemClock, WrongClock};
 use caracal_stream::Redis;
 
 use super::StartError;
@@ -19,6 +20,8 @@ pub(super) struct Opened {
     pub(super) heads: Arc<HeadsObserver>,
     /// Where the heads lie.
     pub(super) heads_dir: PathBuf,
+    /// Since when the audit key is the one in use.
+    pub(super) audit_key_since: Timestamp,
     /// The way to other processes, on servers.
     pub(super) shared: Option<(Arc<Redis>, SharedTuning)>,
 }
@@ -42,8 +45,9 @@ impl Opened {
             return Err(StartError::HeadsMissing { data_dir: settings.data_dir.clone() });
         }
         drop(snapshot);
-        let heads = open_heads(&store, &keys, &settings.data_dir).await?;
-        Ok(Self { store, keys, heads, heads_dir: settings.data_dir.clone(), shared: None })
+        let (heads, audit_key_since) = open_heads(&store, &keys, &settings.data_dir).await?;
+        let heads_dir = settings.data_dir.clone();
+        Ok(Self { store, keys, heads, heads_dir, audit_key_since, shared: None })
     }
 
     async fn on_servers(
@@ -68,8 +72,8 @@ impl Opened {
         std::fs::create_dir_all(&heads_dir).map_err(|error| {
             StartError::Setting(format!("`{}` can't be made: {error}; give another --data-dir", heads_dir.display()))
         })?;
-        let heads = open_heads(&store, &keys, &heads_dir).await?;
-        Ok(Self { store, keys, heads, heads_dir, shared: Some((redis, tuning.clone())) })
+        let (heads, audit_key_since) = open_heads(&store, &keys, &heads_dir).await?;
+        Ok(Self { store, keys, heads, heads_dir, audit_key_since, shared: Some((redis, tuning.clone())) })
     }
 }
 
@@ -96,18 +100,31 @@ async fn check_kek(store: &Store, keys: &KeyMaterial) -> Result<(), StartError> 
     })
 }
 
-async fn open_heads(store: &Store, keys: &KeyMaterial, dir: &Path) -> Result<Arc<HeadsObserver>, StartError> {
+/// Opens the heads, and says since when the audit key is in use. That key is noted as the one in use only after all else
+/// was found in order: under a key that is noted the ledger has to go on.
+async fn open_heads(
+    store: &Store,
+    keys: &KeyMaterial,
+    dir: &Path,
+) -> Result<(Arc<HeadsObserver>, Timestamp), StartError> {
     let audit_key: Arc<dyn ChainKey> = keys.audit.clone();
-    let heads = Arc::new(HeadsObserver::open(dir, audit_key)?);
     let mut snapshot = store.snapshot().await?;
+    check_keys(&mut snapshot.deployment(), audit_key.as_ref()).await?.map_err(StartError::AuditKeys)?;
+    let recorded = read_heads(dir, audit_key.as_ref())?.unwrap_or_default();
     if let Some((chain, problem)) =
-        find_rollback(&mut snapshot.deployment(), Some(keys.audit.as_ref()), &heads.recorded()).await?
+        find_rollback(&mut snapshot.deployment(), Some(keys.audit.as_ref()), &recorded).await?
     {
         return Err(StartError::RolledBack { data_dir: dir.to_owned(), chain, problem });
     }
     drop(snapshot);
+    let heads = Arc::new(HeadsObserver::open(dir, audit_key.clone())?);
+    let noted = store.commit_deployment((audit_key, store.now()), |tx, (audit_key, now)| {
+        Box::pin(async move { note_keys(tx, audit_key.as_ref(), *now).await })
+    });
+    let since: Result<_, StoreError> = noted.await;
+    let since = since?.map_err(StartError::AuditKeys)?;
     store.observe(heads.clone());
-    Ok(heads)
+    Ok((heads, since))
 }
 
 /// Where a process keeps the heads of what it committed to the database at `place`.

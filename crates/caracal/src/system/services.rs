@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use caracal_admin::{Admin, AdminConfig};
-use caracal_audit::{Archive, Audit, AuditConfig, DirectoryArchive, Verifier};
+use caracal_audit::{Archive, Audit, AuditConfig, DirectoryArchive, FrameKeys, Verifier};
+use caracal_authority::Timestamp;
 use caracal_broker::Broker;
 use caracal_broker::backends::Bucket;
 use caracal_coordinator::{Coordinator, CoordinatorConfig, Removed};
@@ -125,7 +126,7 @@ impl Services {
         issuer: String,
         shares: Shares,
     ) -> Result<Self, StartError> {
-        let Opened { store, keys, heads, heads_dir, shared } = opened;
+        let Opened { store, keys, heads, heads_dir, audit_key_since, shared } = opened;
         let audit_key: Arc<dyn ChainKey> = keys.audit.clone();
         let ledger = Ledger::new(Some(audit_key.clone()));
         let denials = Arc::new(AnonymousDenials::default());
@@ -206,7 +207,13 @@ impl Services {
                 }
             };
             let archive = archive(settings, &store)?;
-            Some(Arc::new(audit(settings, &parts, &keys, (verifier, marks, streams.clone()), archive)))
+            Some(Arc::new(audit(
+                settings,
+                &parts,
+                &keys,
+                (verifier, marks, streams.clone()),
+                (archive, audit_key_since),
+            )))
         } else {
             None
         };
@@ -611,7 +618,7 @@ fn audit(
     parts: &Parts,
     keys: &KeyMaterial,
     (verifier, marks, streams): (Arc<dyn Verifier>, SweepMarks, Streams),
-    archive: Option<Arc<dyn Archive>>,
+    (archive, audit_key_since): (Option<Arc<dyn Archive>>, Timestamp),
 ) -> Audit {
     Audit::new(
         AuditConfig {
@@ -633,7 +640,7 @@ fn audit(
             verifier,
             marks: Some(marks),
             streams,
-            frame_key: keys.audit.clone(),
+            frame_keys: FrameKeys::new(keys.audit.clone(), audit_key_since),
             archive,
         },
     )

@@ -189,7 +189,7 @@ mod t06_tampering {
              UPDATE audit_events SET chain_seq = chain_seq - 99 WHERE zone_id = 'z-1' AND chain_seq >= 100;
              INSERT INTO audit_events SELECT zone_id, 3, 'forged', event_type, request_id, decision, policy_set_id,
                policy_set_version_id, manifest_sha, evaluation_status, determining_policies, diagnostics, metadata,
-               occurred_at, ingested_at, content_sha256, content_sha256, chain_hmac
+               occurred_at, ingested_at, content_sha256, content_sha256, chain_hmac, key_id
                FROM audit_events WHERE zone_id = 'z-1' AND chain_seq = 2",
         ),
         (

@@ -97,7 +97,7 @@ mod t06_evidence_retention {
             ("UPDATE audit_anchors SET created_at = 0", 3),
             ("UPDATE audit_anchors SET seal = ''", 3),
             (
-                "INSERT INTO audit_anchors SELECT zone_id, 5, content_sha256, older_than, created_at, seal FROM audit_anchors",
+                "INSERT INTO audit_anchors SELECT zone_id, 5, content_sha256, older_than, created_at, seal, key_id FROM audit_anchors",
                 5,
             ),
         ] {
@@ -121,7 +121,7 @@ mod t06_evidence_retention {
         copy.tamper(
             "INSERT INTO audit_events SELECT zone_id, 2, 'forged', event_type, request_id, decision, policy_set_id,
                policy_set_version_id, manifest_sha, evaluation_status, determining_policies, diagnostics, metadata, occurred_at,
-               ingested_at, content_sha256, prev_content_sha256, chain_hmac FROM audit_events WHERE id = 'e-4'",
+               ingested_at, content_sha256, prev_content_sha256, chain_hmac, key_id FROM audit_events WHERE id = 'e-4'",
         );
         let report = copy.verify(&heads).await.unwrap();
         assert!(named(&report).contains("forged"), "{report}");

@@ -40,6 +40,7 @@ fn anchor(of: &str, seq: i64) -> Anchor {
         older_than: at(5).as_micros(),
         created_at: at(6).as_micros(),
         seal: "5ea1".to_owned(),
+        key_id: None,
     }
 }
 

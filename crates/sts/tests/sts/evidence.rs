@@ -109,7 +109,8 @@ mod t06_evidence_of_grants {
         world.tamper(
             "INSERT INTO audit_events SELECT zone_id, chain_seq + 1, 'taken', event_type, request_id, decision,
                policy_set_id, policy_set_version_id, manifest_sha, evaluation_status, determining_policies, diagnostics,
-               metadata, occurred_at, ingested_at, content_sha256, prev_content_sha256, chain_hmac FROM audit_events",
+               metadata, occurred_at, ingested_at, content_sha256, prev_content_sha256, chain_hmac, key_id
+               FROM audit_events",
         );
         assert_eq!(Ask::mint().send(&world).await.outcome(), "500 internal_error");
         assert_eq!(Signed::exchange(&world, &mandate).send(&world).await.outcome(), "500 internal_error");

@@ -476,6 +476,7 @@ pub(crate) fn evidence(seq: i64) -> EvidenceRow {
         content_sha256: format!("{seq:064x}"),
         prev_content_sha256: (seq > 1).then(|| format!("{:064x}", seq - 1)),
         chain_hmac: String::new(),
+        key_id: None,
     }
 }
 
@@ -501,6 +502,7 @@ pub(crate) fn admin_evidence(chain: &str, seq: i64) -> AdminEvidenceRow {
         content_sha256: format!("{seq:064x}"),
         prev_content_sha256: (seq > 1).then(|| format!("{:064x}", seq - 1)),
         chain_hmac: "00".to_owned(),
+        key_id: Some("k-1".to_owned()),
     }
 }
 
