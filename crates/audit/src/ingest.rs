@@ -4,7 +4,7 @@
 //! A frame that somebody forged, garbled or changed on its way never reaches the ledger. It is put aside with the reason,
 //! and only once that is written is it let go: so an event is in the ledger, put aside, or comes again, wherever the process
 //! dies. The same frame may come any number of times. One that says something else under the name of an event that is there
-//! changes nothing and is an incident.
+//! changes nothing and is an incident. What only the ledger says of itself no frame may say.
 //!
 //! One that can't be put aside, while dead letters can't be written, stays where it is and is tried again when it was held for too
 //! long; no other waits for it, and the service is not ready meanwhile.
@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::Audit;
-use crate::incidents::{Incident, raise};
+use crate::incidents::{Incident, raise_tried};
 use crate::metrics::add;
 
 /// The group that shares the topic's frames among replicas.
@@ -163,6 +163,9 @@ impl Audit {
             Ok(read) => read,
             Err(error) => return aside(format!("json_parse_error:{error}")),
         };
+        if let Err(refused) = event.admit() {
+            return aside(refused.to_string());
+        }
         let id = event.id.clone();
         let offered: Result<Ingested, StoreError> = self
             .store
@@ -179,7 +182,7 @@ impl Audit {
             Ok(Ingested::Conflicts { stored, incoming }) => {
                 tracing::error!(%zone, event = ?id, stored, incoming, "an event came again with other content");
                 let incident = Incident::of_replay(&id, &stored, &incoming);
-                raise(&self.raised, &self.store, &self.ledger, Some(&zone), incident).await;
+                raise_tried(&self.store, &self.ledger, &self.frame_key, &zone, &incident).await;
                 aside("tamper_on_replay".to_owned())
             }
             Err(error @ StoreError::Unavailable { .. }) => Err(error),

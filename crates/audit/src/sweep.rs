@@ -22,8 +22,8 @@ use caracal_ledger::{Begin, Chain, Head, LedgerReport, Marks, Problem};
 use tokio::sync::watch;
 
 use crate::Audit;
-use crate::incidents::{Incident, raise};
-use crate::metrics::add;
+use crate::incidents::{raise_found, settle};
+use crate::metrics::{add, set};
 
 const INTERVAL: Duration = Duration::from_secs(3_600);
 /// After a sweep that could not run.
@@ -166,8 +166,15 @@ impl Audit {
         self.sweeps.note(report, pass == Begin::AtFirst);
         for (chain, finding) in report.chains.iter().filter_map(|chain| Some((chain, chain.first()?))) {
             tracing::error!(chain = %chain.chain, %finding, "the ledger does not verify");
-            let incident = Incident::of_finding(&chain.chain, finding, chain.findings_total);
-            raise(&self.raised, &self.store, &self.ledger, chain.chain.zone(), incident).await;
+            raise_found(&self.raised, &self.store, &self.ledger, chain).await;
+        }
+        if pass == Begin::AtFirst {
+            match settle(&self.store, report).await {
+                Ok(standing) => set(&self.metrics.standing, u64::try_from(standing).unwrap_or(u64::MAX)),
+                Err(error) => {
+                    tracing::error!(%error, "what does not stand any more could not be noted; it is tried again")
+                }
+            }
         }
         if report.is_intact() {
             tracing::info!(rows = report.rows(), chains = report.chains.len(), "the ledger verifies");

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use crate::append::Ledger;
 use crate::canonical::{NotCanonical, canonical};
 use crate::chain::ChainRecord;
-use crate::event::{StoredEvent, unseparated};
+use crate::event::{EventType, StoredEvent, unseparated};
 
 /// Text that is no event.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +35,14 @@ pub enum NotAnEvent {
     /// A JSON member that can't be stored.
     #[error("`{0}`: {1}")]
     Member(&'static str, NotCanonical),
+}
+
+/// An event that is one, and that is not taken from somebody else. In words that begin with the reason's name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotAdmitted {
+    /// What the ledger says of itself: who could bring that could raise a false alarm, or make a true one look told.
+    #[error("reserved_event_type:only the ledger itself records incidents of the ledger")]
+    Reserved,
 }
 
 /// What became of an event that was offered.
@@ -93,6 +101,16 @@ pub fn read_event(text: &str) -> Result<(ZoneId, StoredEvent), NotAnEvent> {
     };
     // The hash separates fields by a byte that canonical text can't hold, so what is stored always verifies.
     event.defect().map_or(Ok((zone, event)), |reason| Err(NotAnEvent::Json(reason)))
+}
+
+impl StoredEvent {
+    /// Whether it may come from somebody else. Any type may but one, which no contract has: any other word is a producer's own.
+    pub fn admit(&self) -> Result<(), NotAdmitted> {
+        if EventType::parse(&self.event_type) == EventType::LedgerIncident {
+            return Err(NotAdmitted::Reserved);
+        }
+        Ok(())
+    }
 }
 
 /// An instant of RFC 3339, with whatever offset. What we write ourselves always ends in `Z`.

@@ -173,6 +173,38 @@ mod t06_evidence_ingest {
         assert_eq!(world.metrics().await["tamper_replay_total"], 2);
     }
 
+    /// Whoever can bring what the ledger says of itself could raise alarms, and have a true one taken for told.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_incident_can_be_neither_brought_nor_kept_back_by_what_was_named_like_it() {
+        let world = World::new().await;
+        let (stored, incoming) = (data("ev-1", "allow"), data("ev-1", "deny"));
+        let hash = caracal_ledger::ChainRecord::content_sha256(&caracal_ledger::read_event(&incoming).unwrap().1);
+        // Who holds the key of frames knows even this.
+        let signed_text = format!("caracal ledger incident v1\nz-1\nreplay ev-1 {hash}");
+        let request = format!("incident-{}", &frame_key().sign_hex(&[signed_text.as_bytes()])[..32]);
+        for word in ["ledger_incident", "ledger_\\u0000incident"] {
+            let planted = data("planted", "deny").replace("acme.thing", word);
+            let planted = planted.replace(r#""decision""#, &format!(r#""request_id":"{request}","decision""#));
+            world.add(signed(&frame_key(), &planted)).await;
+        }
+        world.record(vec![crate::world::event("z-1", "e-1", 1).request(request.as_str())]).await;
+        world.add(signed(&frame_key(), &stored)).await;
+        for _ in 0..2 {
+            world.add(signed(&frame_key(), &incoming)).await;
+        }
+        world.ingest_all().await;
+        let events = world.events().await;
+        let said: Vec<_> =
+            events.iter().map(|row| (&row["Event"]["event_type"], &row["Event"]["request_id"])).collect();
+        let (exchange, thing, incident) = (json!("token_exchange"), json!("acme.thing"), json!("ledger_incident"));
+        let (request, none) = (json!(request), json!(""));
+        assert_eq!(said, [(&exchange, &request), (&thing, &none), (&incident, &request)]);
+        let reasons: Vec<_> =
+            world.letters().await.iter().map(|letter| letter.field("reason").unwrap().to_owned()).collect();
+        assert!(reasons[..2].iter().all(|reason| reason.starts_with("reserved_event_type:")), "{reasons:?}");
+        assert_eq!(reasons[2..], ["tamper_on_replay"; 2]);
+    }
+
     /// One that kills whoever reads it must not do so for ever.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_frame_that_nobody_came_to_an_end_with_is_put_aside_in_the_end() {

@@ -9,6 +9,7 @@ use super::repositories::samples;
 use crate::error::StoreError;
 use crate::evidence::{self, EvidenceRow};
 use crate::exports::{self, Exported, Planned};
+use crate::incidents::{self, Standing};
 use crate::retention::{self, Anchor, Retention};
 use crate::store::Store;
 
@@ -118,6 +119,32 @@ pub async fn how_long_evidence_is_kept_comes_back_as_set(make: Make) {
         let expected = Retention { days, updated_by: "admin:t-1".to_owned(), updated_at: start() };
         assert_eq!((set.unwrap(), found().await), (expected.clone(), Some(expected)));
     }
+}
+
+/// A note that somebody garbled keeps nothing back.
+pub async fn what_stands_against_the_ledger_comes_back_as_noted(make: Make) {
+    let fresh = fresh(make).await;
+    let found = async || incidents::find(&mut fresh.store.snapshot().await.unwrap().deployment()).await.unwrap();
+    assert_eq!(found().await, Standing::default());
+    let mut standing = Standing::default();
+    for (chain, identity) in [("a", "1"), ("a", "2"), ("b", "1")] {
+        let known = standing.chains.entry(chain.to_owned()).or_default();
+        known.insert(identity.to_owned(), format!("incident-{chain}{identity}"));
+        let noted: Result<(), StoreError> = fresh
+            .store
+            .commit_deployment(standing.clone(), |tx, standing| Box::pin(incidents::set(tx, standing)))
+            .await;
+        noted.unwrap();
+        assert_eq!(found().await, standing);
+    }
+    assert_eq!((standing.count(), standing.request_of("a", "2")), (3, Some("incident-a2")));
+    assert_eq!((standing.request_of("a", "3"), standing.request_of("c", "1")), (None, None));
+    let garbled: Result<(), StoreError> = fresh
+        .store
+        .commit_deployment((), |tx, ()| Box::pin(crate::deployment::put(tx, "ledger_incidents", "{\"chains\":7}")))
+        .await;
+    garbled.unwrap();
+    assert_eq!(found().await, Standing::default());
 }
 
 /// Asked for by its name, and for a stretch of its chain.
