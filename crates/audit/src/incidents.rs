@@ -6,8 +6,7 @@
 //! id that can't be foreseen. What the sweep finds stands until a pass over everything does not find it any more; what
 //! comes back after that is told again.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
 
 use caracal_authority::{EventId, Timestamp, ZoneId};
 use caracal_crypto::chance;
@@ -83,13 +82,13 @@ fn identity_of(finding: &Finding) -> String {
 
 /// Writes what the sweep found, unless it stands already. What can't be written was logged and counted all the same, and
 /// is tried again by the next pass.
-pub(crate) async fn raise_found(raised: &Raised, store: &Store, ledger: &Ledger, report: &ChainReport) {
+pub(crate) async fn raise_found(store: &Store, ledger: &Ledger, report: &ChainReport) {
     let Some(finding) = report.first() else { return };
     let incident = Incident::of_finding(&report.chain, finding, report.findings_total);
     let reason = incident.reason.clone();
     let written = match report.chain.zone() {
         Some(zone) => raise_in_zone(store, ledger, (&report.chain, zone), incident).await,
-        None => raise_zoneless(raised, store, ledger, &incident).await,
+        None => raise_zoneless(store, ledger, &report.chain, incident).await,
     };
     if let Err(error) = written {
         tracing::error!(%error, reason, "an incident could not be recorded");
@@ -104,25 +103,89 @@ async fn raise_in_zone(
     (chain, zone): (&Chain, &ZoneId),
     incident: Incident,
 ) -> Result<(), StoreError> {
-    let chain = chain.to_string();
-    let noted = find_standing(store).await?.request_of(&chain, &incident.identity).map(str::to_owned);
-    let request = match noted {
+    let note = Note::of(chain, &incident)?;
+    let request = match note.found_in(&find_standing(store).await?) {
         Some(request) => request,
         None => {
-            let fresh = fresh_request()?;
             store
-                .commit_deployment((chain, incident.identity.clone(), fresh), |tx, (chain, identity, fresh)| {
+                .commit_deployment(note, |tx, note| {
                     Box::pin(async move {
                         let mut standing = incidents::find(tx).await?;
-                        let of_chain = standing.chains.entry(chain.clone()).or_default();
-                        let request = of_chain.entry(identity.clone()).or_insert_with(|| fresh.clone()).clone();
-                        incidents::set(tx, &standing).await.map(|()| request)
+                        if let Some(request) = note.found_in(&standing) {
+                            return Ok(request);
+                        }
+                        note.add_to(&mut standing);
+                        incidents::set(tx, &standing).await.map(|()| note.request.clone())
                     })
                 })
                 .await?
         }
     };
     record_in(store, ledger, zone, request, &incident).await
+}
+
+/// What belongs to no zone has no chain of evidence and nobody who is sent its events: it is a record among the changes that
+/// belong to no zone, noted in the same commit.
+async fn raise_zoneless(store: &Store, ledger: &Ledger, chain: &Chain, incident: Incident) -> Result<(), StoreError> {
+    let note = Note::of(chain, &incident)?;
+    if note.found_in(&find_standing(store).await?).is_some() {
+        return Ok(());
+    }
+    let now = store.now();
+    let record = AdminRecord {
+        id: fresh(now)?,
+        request_id: note.request.clone(),
+        actor_id: None,
+        actor_name: None,
+        actor_scope: None,
+        action: "Ledger incident".to_owned(),
+        method: String::new(),
+        path: String::new(),
+        zone: None,
+        entity_type: None,
+        entity_id: None,
+        status_code: 500,
+        payload: Some(incident.metadata.into_map()),
+        occurred_at: now,
+    };
+    store
+        .commit_deployment((ledger.clone(), note, record), |tx, (ledger, note, record)| {
+            Box::pin(async move {
+                let mut standing = incidents::find(tx).await?;
+                if note.found_in(&standing).is_some() {
+                    return Ok(());
+                }
+                note.add_to(&mut standing);
+                incidents::set(tx, &standing).await?;
+                ledger.record_zoneless_change(tx, record).await
+            })
+        })
+        .await
+}
+
+/// That an incident of a chain stands, and the request id under which it will have been recorded.
+struct Note {
+    chain: String,
+    identity: String,
+    request: String,
+}
+
+impl Note {
+    fn of(chain: &Chain, incident: &Incident) -> Result<Self, StoreError> {
+        let id = chance::uuid_v4().map_err(|error| StoreError::Unavailable { reason: error.to_string() })?;
+        let (chain, identity) = (chain.to_string(), incident.identity.clone());
+        Ok(Self { chain, identity, request: format!("incident-{id}") })
+    }
+
+    /// The request id of an earlier note of the same.
+    fn found_in(&self, standing: &Standing) -> Option<String> {
+        standing.request_of(&self.chain, &self.identity).map(str::to_owned)
+    }
+
+    fn add_to(&self, standing: &mut Standing) {
+        let of_chain = standing.chains.entry(self.chain.clone()).or_default();
+        of_chain.insert(self.identity.clone(), self.request.clone());
+    }
 }
 
 /// Writes what a producer tried, unless it is there. Under a request id that only who has the key of frames can foresee.
@@ -203,50 +266,7 @@ async fn find_standing(store: &Store) -> Result<Standing, StoreError> {
     incidents::find(&mut snapshot.deployment()).await
 }
 
-/// Those without a zone that this process has written. Those of a zone are looked up.
-#[derive(Default)]
-pub(crate) struct Raised(Mutex<HashSet<String>>);
-
-async fn raise_zoneless(
-    raised: &Raised,
-    store: &Store,
-    ledger: &Ledger,
-    incident: &Incident,
-) -> Result<(), StoreError> {
-    let request = fresh_request()?;
-    if !raised.0.lock().unwrap_or_else(PoisonError::into_inner).insert(incident.identity.clone()) {
-        return Ok(());
-    }
-    let now = store.now();
-    let record = AdminRecord {
-        id: fresh(now)?,
-        request_id: request,
-        actor_id: None,
-        actor_name: None,
-        actor_scope: None,
-        action: "Ledger incident".to_owned(),
-        method: String::new(),
-        path: String::new(),
-        zone: None,
-        entity_type: None,
-        entity_id: None,
-        status_code: 500,
-        payload: Some(incident.metadata.clone().into_map()),
-        occurred_at: now,
-    };
-    store
-        .commit_deployment((ledger.clone(), record), |tx, (ledger, record)| {
-            Box::pin(async move { ledger.record_zoneless_change(tx, record).await })
-        })
-        .await
-}
-
 fn fresh(now: Timestamp) -> Result<String, StoreError> {
     let id = chance::uuid_v7(now).map_err(|error| StoreError::Unavailable { reason: error.to_string() })?;
     Ok(id.to_string())
-}
-
-fn fresh_request() -> Result<String, StoreError> {
-    let id = chance::uuid_v4().map_err(|error| StoreError::Unavailable { reason: error.to_string() })?;
-    Ok(format!("incident-{id}"))
 }

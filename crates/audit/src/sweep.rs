@@ -166,7 +166,7 @@ impl Audit {
         self.sweeps.note(report, pass == Begin::AtFirst);
         for (chain, finding) in report.chains.iter().filter_map(|chain| Some((chain, chain.first()?))) {
             tracing::error!(chain = %chain.chain, %finding, "the ledger does not verify");
-            raise_found(&self.raised, &self.store, &self.ledger, chain).await;
+            raise_found(&self.store, &self.ledger, chain).await;
         }
         if pass == Begin::AtFirst {
             match settle(&self.store, report).await {

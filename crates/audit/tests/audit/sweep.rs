@@ -2,6 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
+use caracal_ledger::AdminRecord;
+use caracal_store::StoreError;
+use caracal_store::admin_evidence::{self, ZONELESS_CHAIN};
+use caracal_store::evidence::ChainRow;
 use serde_json::json;
 
 use crate::world::{BEARER, NOON, World, configured, event, until};
@@ -293,6 +297,68 @@ mod t06_evidence_incidents {
         world.tamper("UPDATE audit_heads SET chain_seq = 4 WHERE zone_id = 'z-1'");
         world.sweep().await;
         assert_eq!(incidents(&world).await.len(), 1);
+    }
+
+    /// What belongs to no zone has no evidence and nobody who is sent it: it is a record in the chain of its own, and counted.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_belongs_to_no_zone_is_told_once_too_and_again_when_it_comes_back() {
+        let mut world = World::new().await;
+        let record = AdminRecord {
+            id: "a-1".to_owned(),
+            request_id: "req-1".to_owned(),
+            actor_id: None,
+            actor_name: None,
+            actor_scope: None,
+            action: "POST /v1/zones".to_owned(),
+            method: "POST".to_owned(),
+            path: "/v1/zones".to_owned(),
+            zone: None,
+            entity_type: None,
+            entity_id: None,
+            status_code: 201,
+            payload: None,
+            occurred_at: world.store.now(),
+        };
+        let recorded: Result<(), StoreError> = world
+            .store
+            .commit_deployment((world.ledger.clone(), record), |tx, (ledger, record)| {
+                Box::pin(async move { ledger.record_zoneless_change(tx, record).await })
+            })
+            .await;
+        recorded.unwrap();
+        let alter = |world: &World, status: u16| {
+            let free = match world.place.database() {
+                None => "DROP TRIGGER IF EXISTS admin_audit_events_are_not_changed",
+                Some(_) => "ALTER TABLE admin_audit_events DISABLE TRIGGER USER",
+            };
+            world.tamper(&format!("{free}; UPDATE admin_audit_events SET status_code = {status} WHERE id = 'a-1'"));
+        };
+        let told = async |world: &World| {
+            let mut snapshot = world.store.snapshot().await.unwrap();
+            let rows = admin_evidence::list_chain(&mut snapshot.deployment(), ZONELESS_CHAIN, 2, 100).await.unwrap();
+            let rows = rows.into_iter().map(|row| match row {
+                ChainRow::Read(row) => (row.action, row.request_id, row.payload.unwrap()),
+                unreadable => panic!("{unreadable:?}"),
+            });
+            rows.collect::<Vec<_>>()
+        };
+        for expected in 1..=2 {
+            alter(&world, 500);
+            for _ in 0..2 {
+                world.sweep().await;
+                assert_eq!(told(&world).await.len(), expected);
+                assert_eq!(world.metrics().await["incidents_standing"], 1);
+                world = another(world).await;
+            }
+            alter(&world, 201);
+            world.sweep().await;
+            assert_eq!((told(&world).await.len(), &world.metrics().await["incidents_standing"]), (expected, &json!(0)));
+            world = another(world).await;
+        }
+        let told = told(&world).await;
+        assert_eq!(told[0].0, "Ledger incident");
+        assert!(told[0].2.contains("content_mismatch"), "{told:?}");
+        assert_ne!(told[0].1, told[1].1, "each has a request id of its own");
     }
 
     /// Which row each is about, and its request id.
