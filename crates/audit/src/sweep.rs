@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use caracal_authority::Timestamp;
-use caracal_ledger::{Begin, Chain, Head, LedgerReport, Marks, Problem};
+use caracal_ledger::{Begin, Chain, Head, LedgerReport, Marks};
 use tokio::sync::watch;
 
 use crate::Audit;
@@ -155,13 +155,10 @@ impl Audit {
         // What a pass over everything finds as well is counted there.
         let counted = pass == Begin::AtFirst || report.is_intact();
         add(&self.metrics.checked, report.rows());
-        for finding in report.chains.iter().flat_map(|chain| &chain.findings).filter(|_| counted) {
-            let counter = match finding.problem {
-                Problem::ContentMismatch | Problem::UnreadableRow { .. } => &self.metrics.mismatches,
-                Problem::WrongHmac => &self.metrics.seals,
-                _ => &self.metrics.breaks,
-            };
-            add(counter, 1);
+        for totals in report.chains.iter().map(|chain| chain.totals).filter(|_| counted) {
+            add(&self.metrics.mismatches, totals.mismatches);
+            add(&self.metrics.seals, totals.seals);
+            add(&self.metrics.breaks, totals.breaks);
         }
         self.sweeps.note(report, pass == Begin::AtFirst);
         for (chain, finding) in report.chains.iter().filter_map(|chain| Some((chain, chain.first()?))) {

@@ -52,7 +52,7 @@ pub use foreign::{Ingested, NotAdmitted, NotAnEvent, instant, read_event};
 pub use heads::{HeadsError, HeadsFile, read_heads};
 pub use heads_observer::HeadsObserver;
 pub use marks::{Marks, SweepMarks};
-pub use report::{ChainReport, Finding, LedgerReport, Problem};
+pub use report::{ChainReport, Finding, LedgerReport, Problem, Totals};
 pub use spool::Spool;
 pub use stored::{Begin, find_rollback, is_empty, verify_store, verify_store_marked};
 pub use verify::{AdminVerifier, ChainVerifier, ZoneVerifier};

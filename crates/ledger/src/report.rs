@@ -140,6 +140,17 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
+/// How many findings there are of each kind, as metrics count them (contract: audit-and-streams.md §5.3).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Rows that are not what was hashed, or can't be read.
+    pub mismatches: u64,
+    /// Seals that are not ours.
+    pub seals: u64,
+    /// Everything else: rows missing, moved or put in, ends and trees that are others.
+    pub breaks: u64,
+}
+
 /// The verdict on one chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChainReport {
@@ -159,6 +170,8 @@ pub struct ChainReport {
     pub findings: Vec<Finding>,
     /// How many there are in all; may be more than are kept.
     pub findings_total: u64,
+    /// The same by kind.
+    pub totals: Totals,
 }
 
 impl ChainReport {
@@ -169,6 +182,12 @@ impl ChainReport {
 
     pub(crate) fn add(&mut self, finding: Finding) {
         self.findings_total += 1;
+        let of_kind = match finding.problem {
+            Problem::ContentMismatch | Problem::UnreadableRow { .. } => &mut self.totals.mismatches,
+            Problem::WrongHmac => &mut self.totals.seals,
+            _ => &mut self.totals.breaks,
+        };
+        *of_kind += 1;
         if self.findings.len() < MAX_FINDINGS {
             self.findings.push(finding);
         }

@@ -19,7 +19,7 @@ use crate::admin_chain::StoredAdminRecord;
 use crate::chain::{Chain, ChainKey, ChainRecord, Head, StoredRow, chain_hmac};
 use crate::event::StoredEvent;
 use crate::hex;
-use crate::report::{ChainReport, Finding, Problem};
+use crate::report::{ChainReport, Finding, Problem, Totals};
 
 /// Findings kept per chain. The first ones tell what happened; a chain broken at every row must not fill memory.
 pub const MAX_FINDINGS: usize = 1_000;
@@ -94,6 +94,7 @@ impl<'k, R: ChainRecord> ChainVerifier<'k, R> {
             seals_checked: key.is_some(),
             findings: Vec::new(),
             findings_total: 0,
+            totals: Totals::default(),
         };
         Self { key, expected: 1, before: Before::Nothing, passing: Vec::new(), report, record: PhantomData }
     }

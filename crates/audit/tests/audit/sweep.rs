@@ -103,6 +103,20 @@ mod t06_evidence_sweep {
         assert_eq!(world.found().await, (0, 1, 0, tampered()), "the heads outside the store remember it");
     }
 
+    /// A report keeps a thousand findings of a chain; the counts are of all there are.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn each_finding_is_counted_however_many_there_are() {
+        let world = World::new().await;
+        world.record((1..=1_100).map(|number| event("z-1", &format!("e-{number}"), number)).collect()).await;
+        let other = "1".repeat(64);
+        world.tamper(&format!(
+            "UPDATE audit_events SET decision = 'deny';
+             UPDATE audit_events SET prev_content_sha256 = '{other}' WHERE id = 'e-1050'"
+        ));
+        world.sweep().await;
+        assert_eq!(world.found().await, (1_100, 1, 1, tampered()));
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_row_that_can_t_be_read_is_a_mismatch() {
         let world = recorded().await;
