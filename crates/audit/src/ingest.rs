@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use caracal_ledger::{Ingested, read_event};
+use caracal_ledger::{Bounds, Ingested, read_event};
 use caracal_store::StoreError;
 use caracal_stream::{AUDIT_DEAD_LETTERS, AUDIT_EVENTS, Begin, Delivery, Fields, Member, Patience, StreamError};
 use tokio::sync::watch;
@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use crate::Audit;
 use crate::incidents::{Incident, raise_tried};
 use crate::metrics::add;
+use crate::retention::DAY;
 
 /// The group that shares the topic's frames among replicas.
 pub(crate) const GROUP: &str = "audit-ingestor";
@@ -163,7 +164,8 @@ impl Audit {
             Ok(read) => read,
             Err(error) => return aside(format!("json_parse_error:{error}")),
         };
-        if let Err(refused) = event.admit() {
+        let bounds = Bounds::at(self.store.now(), DAY.saturating_mul(self.config.retention_days));
+        if let Err(refused) = event.admit(&bounds) {
             return aside(refused.to_string());
         }
         let id = event.id.clone();
@@ -218,6 +220,7 @@ impl Audit {
             "hmac_verify_failed" => add(&self.metrics.bad_signatures, 1),
             "tamper_on_replay" => add(&self.metrics.tamper_replays, 1),
             "missing_data_field" => add(&self.metrics.parse_errors, 1),
+            reason if reason.starts_with("occurred_at_out_of_bounds:") => add(&self.metrics.out_of_bounds, 1),
             reason if reason.starts_with("json_parse_error:") => add(&self.metrics.parse_errors, 1),
             _ => {}
         }

@@ -15,6 +15,7 @@ use subtle::ConstantTimeEq;
 
 use crate::append::Ledger;
 use crate::chain::{ChainKey, Head};
+use crate::foreign::CLOCK_AHEAD;
 use crate::hex;
 
 /// Keeps these seals apart from everything else the audit key signs.
@@ -47,7 +48,8 @@ impl Ledger {
         older_than: Timestamp,
         through: i64,
     ) -> Result<bool, StoreError> {
-        let Some(older) = retention::find_last_older(tx, older_than).await? else { return Ok(false) };
+        let latest = tx.now().plus(CLOCK_AHEAD);
+        let Some(older) = retention::find_last_older(tx, older_than, latest).await? else { return Ok(false) };
         // What is not in the tree yet has to be there to come into it.
         let in_tree = transparency::find_tree(tx).await?.map_or(i64::MAX, |tree| tree.size);
         let chain_seq = older.chain_seq.min(through).min(in_tree);

@@ -48,7 +48,7 @@ pub use caracal_authority::{EvaluationStatus, MetadataKey};
 pub use chain::{Chain, ChainKey, ChainLink, ChainRecord, Head, StoredRow, next_link};
 pub use denials::AnonymousDenials;
 pub use event::{Decision, EventType, Evidence, Metadata, StoredEvent};
-pub use foreign::{Ingested, NotAdmitted, NotAnEvent, instant, read_event};
+pub use foreign::{Bounds, CLOCK_AHEAD, Ingested, NotAdmitted, NotAnEvent, instant, read_event};
 pub use heads::{HeadsError, HeadsFile, read_heads};
 pub use heads_observer::HeadsObserver;
 pub use marks::{Marks, SweepMarks};

@@ -173,6 +173,35 @@ mod t06_evidence_ingest {
         assert_eq!(world.metrics().await["tamper_replay_total"], 2);
     }
 
+    /// The clock is the store's, and evidence is kept for two days.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_can_not_have_happened_yet_or_is_not_kept_any_more_is_put_aside_and_counted() {
+        let world = World::with(AuditConfig { retention_days: 2, ..configured() }).await;
+        for (at, instant) in [
+            "2026-01-01T12:05:00Z",
+            "2026-01-01T14:05:00.000001+02:00",
+            "9999-12-31T23:59:59Z",
+            "2025-12-30T12:00:00Z",
+            "2025-12-30T11:59:59.999999Z",
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let frame = data(&format!("ev-{at}"), "allow").replace("2026-01-01T12:00:00.5Z", instant);
+            world.add(signed(&frame_key(), &frame)).await;
+        }
+        world.ingest_all().await;
+        let rows = world.search("zone_id=z-1&since=2020-01-01T00:00:00Z&until=9999-12-31T23:59:59.9Z").await.is(200);
+        let ids: Vec<_> = rows["events"].as_array().unwrap().iter().map(|row| row["Event"]["id"].clone()).collect();
+        assert_eq!(ids, ["ev-0", "ev-3"]);
+        let letters = world.letters().await;
+        assert_eq!(letters.len(), 3);
+        assert!(letters.iter().all(|letter| letter.field("reason").unwrap().starts_with("occurred_at_out_of_bounds:")));
+        let metrics = world.metrics().await;
+        assert_eq!((&metrics["dlq_total"], &metrics["occurred_at_out_of_bounds_total"]), (&json!(3), &json!(3)));
+        assert_eq!(world.operator("POST", "/api/audit/dlq/replay").await.is(200)["replayed"], 0);
+    }
+
     /// Whoever can bring what the ledger says of itself could raise alarms, and have a true one taken for told.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn an_incident_can_be_neither_brought_nor_kept_back_by_what_was_named_like_it() {

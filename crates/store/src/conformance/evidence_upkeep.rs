@@ -65,7 +65,7 @@ pub async fn evidence_leaves_at_its_old_end_and_behind_an_anchor_only(make: Make
     let older = async |of: &str, hours: u64| {
         let mut snapshot = store.snapshot().await.unwrap();
         let before = start().plus(Duration::from_secs(hours * 3_600));
-        let found = retention::find_last_older(&mut snapshot.zone(&zone(of)), before).await.unwrap();
+        let found = retention::find_last_older(&mut snapshot.zone(&zone(of)), before, at(1_000_000)).await.unwrap();
         found.map(|head| (head.chain_seq, head.content_sha256))
     };
     let at_seq = |seq: i64| Some((seq, format!("{seq:064x}")));
@@ -76,6 +76,10 @@ pub async fn evidence_leaves_at_its_old_end_and_behind_an_anchor_only(make: Make
     let happened_later = EvidenceRow { occurred_at: at(500_000).as_micros(), ..stored("z-3", 2, 1) };
     add(store, "z-3", vec![stored("z-3", 1, 1), happened_later, stored("z-3", 3, 3)]).await;
     assert_eq!(older("z-3", 100).await, at_seq(1), "what it says of its storing is not enough");
+    let never = EvidenceRow { occurred_at: at(1_000_001).as_micros(), ..stored("z-4", 2, 2) };
+    add(store, "z-4", vec![stored("z-4", 1, 1), never, stored("z-4", 3, 3), stored("z-4", 4, 4)]).await;
+    assert_eq!(older("z-4", 100).await, at_seq(3), "what can't have happened keeps nothing that follows");
+    assert_eq!(older("z-4", 2).await, at_seq(1), "and goes by when it was stored");
 
     let anchored: Result<(), StoreError> =
         store.commit(&zone("z-1"), anchor("z-1", 3), |tx, anchor| Box::pin(retention::add_anchor(tx, anchor))).await;
