@@ -1,20 +1,28 @@
 //! Incidents: what the sweep found and what a producer tried, as evidence of its own. Readiness and metrics say that
 //! something is wrong while it is; an incident stays, in the chain of the zone it is about.
+//!
+//! An incident is recorded once. Nobody may make it look recorded who is not in the ledger's own confidence: callers choose the
+//! request ids of what they do, so the event is looked for by its type, too, which no frame may have, and under a request
+//! id that can't be foreseen. What the sweep finds stands until a pass over everything does not find it any more; what
+//! comes back after that is told again.
 
-use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
 
 use caracal_authority::{EventId, Timestamp, ZoneId};
 use caracal_crypto::chance;
-use caracal_crypto::hmac::sha256_hex;
+use caracal_crypto::hmac::{HmacRing, sha256_hex};
 use caracal_ledger::{
-    AdminRecord, Chain, Decision, EvaluationStatus, EventType, Evidence, Finding, Ledger, Metadata, MetadataKey as Key,
+    AdminRecord, Chain, ChainReport, Decision, EvaluationStatus, EventType, Evidence, Finding, Ledger, LedgerReport,
+    Metadata, MetadataKey as Key, Problem,
 };
+use caracal_store::incidents::{self, Standing};
 use caracal_store::{Store, StoreError, evidence};
 use serde_json::Value;
 
 /// Text out of a store that may have been tampered with, at most this much of it.
 const SHOWN: usize = 256;
+/// Keeps these request ids apart from everything else the key signs.
+const DOMAIN: &[u8] = b"caracal ledger incident v1\n";
 
 /// What happened, once however often it is found.
 pub(crate) struct Incident {
@@ -28,10 +36,9 @@ impl Incident {
     /// The first thing that is wrong with a chain.
     pub(crate) fn of_finding(chain: &Chain, finding: &Finding, total: u64) -> Self {
         let event = finding.event_id.as_deref().map(|id| id.chars().take(SHOWN).collect::<String>());
-        let problem = serde_json::to_value(&finding.problem).unwrap_or_default();
-        let name = problem.get("problem").and_then(Value::as_str).unwrap_or("unknown").to_owned();
+        let name = name_of(&finding.problem);
         Self {
-            identity: format!("{chain}: {finding}"),
+            identity: identity_of(finding),
             reason: name.clone(),
             metadata: Metadata::new()
                 .with(Key::Problem, name)
@@ -54,62 +61,80 @@ impl Incident {
                 .with(Key::Incoming, incoming),
         }
     }
-
-    /// Under which request it is found.
-    fn request_id(&self) -> String {
-        let digest = sha256_hex(self.identity.as_bytes());
-        format!("incident-{}", digest.get(..32).unwrap_or_default())
-    }
 }
 
-/// Those without a zone that this process has written. Those of a zone are looked up.
-#[derive(Default)]
-pub(crate) struct Raised(Mutex<HashSet<String>>);
+fn name_of(problem: &Problem) -> String {
+    let problem = serde_json::to_value(problem).unwrap_or_default();
+    problem.get("problem").and_then(Value::as_str).unwrap_or("unknown").to_owned()
+}
 
-/// Writes an incident, unless it is there. What can't be written was logged and counted all the same.
-pub(crate) async fn raise(raised: &Raised, store: &Store, ledger: &Ledger, zone: Option<&ZoneId>, incident: Incident) {
-    let written = match zone {
-        Some(zone) => raise_in(store, ledger, zone, &incident).await,
-        None => raise_zoneless(raised, store, ledger, &incident).await,
+/// What tells a finding from others of its chain. Where the chain ends does not: it goes on growing, not least by the incident.
+fn identity_of(finding: &Finding) -> String {
+    sha256_hex(
+        match &finding.problem {
+            Problem::TailCut { recorded, .. } => format!("tail_cut {recorded}"),
+            Problem::HeadMoved { .. } => "head_moved".to_owned(),
+            _ => finding.to_string(),
+        }
+        .as_bytes(),
+    )
+}
+
+/// Writes what the sweep found, unless it stands already. What can't be written was logged and counted all the same, and
+/// is tried again by the next pass.
+pub(crate) async fn raise_found(store: &Store, ledger: &Ledger, report: &ChainReport) {
+    let Some(finding) = report.first() else { return };
+    let incident = Incident::of_finding(&report.chain, finding, report.findings_total);
+    let reason = incident.reason.clone();
+    let written = match report.chain.zone() {
+        Some(zone) => raise_in_zone(store, ledger, (&report.chain, zone), incident).await,
+        None => raise_zoneless(store, ledger, &report.chain, incident).await,
     };
     if let Err(error) = written {
-        tracing::error!(%error, reason = incident.reason, "an incident could not be recorded");
+        tracing::error!(%error, reason, "an incident could not be recorded");
     }
 }
 
-async fn raise_in(store: &Store, ledger: &Ledger, zone: &ZoneId, incident: &Incident) -> Result<(), StoreError> {
-    let now = store.now();
-    let request = incident.request_id();
-    let id = EventId::parse(&fresh(now)?).map_err(|error| StoreError::Statement { reason: error.to_string() })?;
-    let event =
-        Evidence::new(id, zone.clone(), EventType::LedgerIncident, Decision::Deny, EvaluationStatus::Anomaly, now);
-    let event = event.request(request).because(incident.reason.clone()).with_metadata(incident.metadata.clone());
-    store
-        .commit(zone, (ledger.clone(), event), |tx, (ledger, event)| {
-            Box::pin(async move {
-                if !evidence::find_by_request(tx, &event.request_id).await?.is_empty() {
-                    return Ok(());
-                }
-                ledger.record(tx, std::slice::from_ref(event)).await
-            })
-        })
-        .await
-}
-
-async fn raise_zoneless(
-    raised: &Raised,
+/// First noted, then recorded under the request id of the note: cut off in between, the next pass finds the note and not
+/// the event.
+async fn raise_in_zone(
     store: &Store,
     ledger: &Ledger,
-    incident: &Incident,
+    (chain, zone): (&Chain, &ZoneId),
+    incident: Incident,
 ) -> Result<(), StoreError> {
-    let request = incident.request_id();
-    if !raised.0.lock().unwrap_or_else(PoisonError::into_inner).insert(request.clone()) {
+    let note = Note::of(chain, &incident)?;
+    let request = match note.found_in(&find_standing(store).await?) {
+        Some(request) => request,
+        None => {
+            store
+                .commit_deployment(note, |tx, note| {
+                    Box::pin(async move {
+                        let mut standing = incidents::find(tx).await?;
+                        if let Some(request) = note.found_in(&standing) {
+                            return Ok(request);
+                        }
+                        note.add_to(&mut standing);
+                        incidents::set(tx, &standing).await.map(|()| note.request.clone())
+                    })
+                })
+                .await?
+        }
+    };
+    record_in(store, ledger, zone, request, &incident).await
+}
+
+/// What belongs to no zone has no chain of evidence and nobody who is sent its events: it is a record among the changes that
+/// belong to no zone, noted in the same commit.
+async fn raise_zoneless(store: &Store, ledger: &Ledger, chain: &Chain, incident: Incident) -> Result<(), StoreError> {
+    let note = Note::of(chain, &incident)?;
+    if note.found_in(&find_standing(store).await?).is_some() {
         return Ok(());
     }
     let now = store.now();
     let record = AdminRecord {
         id: fresh(now)?,
-        request_id: request,
+        request_id: note.request.clone(),
         actor_id: None,
         actor_name: None,
         actor_scope: None,
@@ -120,14 +145,125 @@ async fn raise_zoneless(
         entity_type: None,
         entity_id: None,
         status_code: 500,
-        payload: Some(incident.metadata.clone().into_map()),
+        payload: Some(incident.metadata.into_map()),
         occurred_at: now,
     };
     store
-        .commit_deployment((ledger.clone(), record), |tx, (ledger, record)| {
-            Box::pin(async move { ledger.record_zoneless_change(tx, record).await })
+        .commit_deployment((ledger.clone(), note, record), |tx, (ledger, note, record)| {
+            Box::pin(async move {
+                let mut standing = incidents::find(tx).await?;
+                if note.found_in(&standing).is_some() {
+                    return Ok(());
+                }
+                note.add_to(&mut standing);
+                incidents::set(tx, &standing).await?;
+                ledger.record_zoneless_change(tx, record).await
+            })
         })
         .await
+}
+
+/// That an incident of a chain stands, and the request id under which it will have been recorded.
+struct Note {
+    chain: String,
+    identity: String,
+    request: String,
+}
+
+impl Note {
+    fn of(chain: &Chain, incident: &Incident) -> Result<Self, StoreError> {
+        let id = chance::uuid_v4().map_err(|error| StoreError::Unavailable { reason: error.to_string() })?;
+        let (chain, identity) = (chain.to_string(), incident.identity.clone());
+        Ok(Self { chain, identity, request: format!("incident-{id}") })
+    }
+
+    /// The request id of an earlier note of the same.
+    fn found_in(&self, standing: &Standing) -> Option<String> {
+        standing.request_of(&self.chain, &self.identity).map(str::to_owned)
+    }
+
+    fn add_to(&self, standing: &mut Standing) {
+        let of_chain = standing.chains.entry(self.chain.clone()).or_default();
+        of_chain.insert(self.identity.clone(), self.request.clone());
+    }
+}
+
+/// Writes what a producer tried, unless it is there. Under a request id that only who has the key of frames can foresee.
+pub(crate) async fn raise_tried(store: &Store, ledger: &Ledger, key: &HmacRing, zone: &ZoneId, incident: &Incident) {
+    let digest = key.sign_hex(&[DOMAIN, zone.as_str().as_bytes(), b"\n", incident.identity.as_bytes()]);
+    let request = format!("incident-{}", digest.get(..32).unwrap_or_default());
+    if let Err(error) = record_in(store, ledger, zone, request, incident).await {
+        tracing::error!(%error, reason = incident.reason, "an incident could not be recorded");
+    }
+}
+
+async fn record_in(
+    store: &Store,
+    ledger: &Ledger,
+    zone: &ZoneId,
+    request: String,
+    incident: &Incident,
+) -> Result<(), StoreError> {
+    let now = store.now();
+    let id = EventId::parse(&fresh(now)?).map_err(|error| StoreError::Statement { reason: error.to_string() })?;
+    let event =
+        Evidence::new(id, zone.clone(), EventType::LedgerIncident, Decision::Deny, EvaluationStatus::Anomaly, now);
+    let event = event.request(request).because(incident.reason.clone()).with_metadata(incident.metadata.clone());
+    store
+        .commit(zone, (ledger.clone(), event), |tx, (ledger, event)| {
+            Box::pin(async move {
+                if evidence::has_of_request(tx, &event.request_id, event.event_type.as_str()).await? {
+                    return Ok(());
+                }
+                ledger.record(tx, std::slice::from_ref(event)).await
+            })
+        })
+        .await
+}
+
+/// Forgets what a pass over everything did not find any more, and says how much stands.
+pub(crate) async fn settle(store: &Store, report: &LedgerReport) -> Result<usize, StoreError> {
+    let found = Found::of(report);
+    let standing = find_standing(store).await?;
+    if found.left_of(&standing) == standing {
+        return Ok(standing.count());
+    }
+    store
+        .commit_deployment(found, |tx, found| {
+            Box::pin(async move {
+                let left = found.left_of(&incidents::find(tx).await?);
+                incidents::set(tx, &left).await.map(|()| left.count())
+            })
+        })
+        .await
+}
+
+/// What a pass over everything found: of each chain, what tells its findings apart, and whether those are all there are.
+struct Found(BTreeMap<String, (BTreeSet<String>, bool)>);
+
+impl Found {
+    fn of(report: &LedgerReport) -> Self {
+        let of_chain = |chain: &ChainReport| {
+            let all = u64::try_from(chain.findings.len()).is_ok_and(|kept| kept == chain.findings_total);
+            (chain.chain.to_string(), (chain.findings.iter().map(identity_of).collect(), all))
+        };
+        Self(report.chains.iter().filter(|chain| !chain.is_intact()).map(of_chain).collect())
+    }
+
+    fn left_of(&self, standing: &Standing) -> Standing {
+        let mut left = standing.clone();
+        left.chains.retain(|chain, incidents| {
+            let Some((found, all)) = self.0.get(chain) else { return false };
+            incidents.retain(|identity, _| !all || found.contains(identity));
+            !incidents.is_empty()
+        });
+        left
+    }
+}
+
+async fn find_standing(store: &Store) -> Result<Standing, StoreError> {
+    let mut snapshot = store.snapshot().await?;
+    incidents::find(&mut snapshot.deployment()).await
 }
 
 fn fresh(now: Timestamp) -> Result<String, StoreError> {

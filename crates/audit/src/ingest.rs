@@ -4,7 +4,7 @@
 //! A frame that somebody forged, garbled or changed on its way never reaches the ledger. It is put aside with the reason,
 //! and only once that is written is it let go: so an event is in the ledger, put aside, or comes again, wherever the process
 //! dies. The same frame may come any number of times. One that says something else under the name of an event that is there
-//! changes nothing and is an incident.
+//! changes nothing and is an incident. What only the ledger says of itself no frame may say.
 //!
 //! One that can't be put aside, while dead letters can't be written, stays where it is and is tried again when it was held for too
 //! long; no other waits for it, and the service is not ready meanwhile.
@@ -18,15 +18,16 @@ use std::time::Duration;
 
 use caracal_authority::Timestamp;
 use caracal_crypto::hmac::HmacRing;
-use caracal_ledger::{Ingested, read_event};
+use caracal_ledger::{Bounds, Ingested, read_event};
 use caracal_store::StoreError;
 use caracal_stream::{AUDIT_DEAD_LETTERS, AUDIT_EVENTS, Begin, Delivery, Fields, Member, Patience, StreamError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::Audit;
-use crate::incidents::{Incident, raise};
+use crate::incidents::{Incident, raise_tried};
 use crate::metrics::add;
+use crate::retention::DAY;
 
 /// The group that shares the topic's frames among replicas.
 pub(crate) const GROUP: &str = "audit-ingestor";
@@ -189,6 +190,10 @@ impl Audit {
             Ok(read) => read,
             Err(error) => return aside(format!("json_parse_error:{error}")),
         };
+        let bounds = Bounds::at(self.store.now(), DAY.saturating_mul(self.config.retention_days));
+        if let Err(refused) = event.admit(&bounds) {
+            return aside(refused.to_string());
+        }
         let id = event.id.clone();
         let offered: Result<Ingested, StoreError> = self
             .store
@@ -205,7 +210,7 @@ impl Audit {
             Ok(Ingested::Conflicts { stored, incoming }) => {
                 tracing::error!(%zone, event = ?id, stored, incoming, "an event came again with other content");
                 let incident = Incident::of_replay(&id, &stored, &incoming);
-                raise(&self.raised, &self.store, &self.ledger, Some(&zone), incident).await;
+                raise_tried(&self.store, &self.ledger, &self.frame_keys.keys, &zone, &incident).await;
                 aside("tamper_on_replay".to_owned())
             }
             Err(error @ StoreError::Unavailable { .. }) => Err(error),
@@ -241,6 +246,7 @@ impl Audit {
             "hmac_verify_failed" => add(&self.metrics.bad_signatures, 1),
             "tamper_on_replay" => add(&self.metrics.tamper_replays, 1),
             "missing_data_field" => add(&self.metrics.parse_errors, 1),
+            reason if reason.starts_with("occurred_at_out_of_bounds:") => add(&self.metrics.out_of_bounds, 1),
             reason if reason.starts_with("json_parse_error:") => add(&self.metrics.parse_errors, 1),
             _ => {}
         }

@@ -33,7 +33,6 @@ pub use export::{
     Archive, ArchiveError, DirectoryArchive, EventsFile, Object, OnDemandError, Positions, Put, Written, write_events,
 };
 pub use gauges::Thresholds;
-use incidents::Raised;
 pub use ingest::FrameKeys;
 use metrics::Metrics;
 use sweep::Sweeps;
@@ -121,7 +120,6 @@ pub struct Audit {
     /// this port.
     guesses: Backoff,
     sweeps: Sweeps,
-    raised: Raised,
     metrics: Metrics,
     /// Whether frames could be read when that was last tried.
     consuming: AtomicBool,
@@ -149,7 +147,6 @@ impl Audit {
             archive,
             guesses: Backoff::for_credentials(),
             sweeps: Sweeps::default(),
-            raised: Raised::default(),
             metrics: Metrics::default(),
             consuming: AtomicBool::new(true),
             kept_until: Mutex::new(None),

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use caracal_authority::{Timestamp, ZoneId};
-use caracal_ledger::Chain;
+use caracal_ledger::{CLOCK_AHEAD, Chain};
 use caracal_store::{Store, StoreError, evidence, retention, transparency};
 
 use crate::Audit;
@@ -14,7 +14,7 @@ use crate::metrics::add;
 
 /// Rows removed in one commit.
 const BATCH: i64 = 500;
-const DAY: Duration = Duration::from_secs(86_400);
+pub(crate) const DAY: Duration = Duration::from_secs(86_400);
 
 /// For how many days evidence is kept: what operators set, but never longer than `ceiling`. What can't be read counts as
 /// the ceiling.
@@ -77,7 +77,7 @@ impl Audit {
         {
             let mut snapshot = self.store.snapshot().await?;
             let mut tx = snapshot.zone(zone);
-            if retention::find_last_older(&mut tx, older_than).await?.is_none() {
+            if retention::find_last_older(&mut tx, older_than, self.store.now().plus(CLOCK_AHEAD)).await?.is_none() {
                 return Ok(false);
             }
             if self.config.keeps_trees {

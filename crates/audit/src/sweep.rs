@@ -18,12 +18,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use caracal_authority::Timestamp;
-use caracal_ledger::{Begin, Chain, Head, LedgerReport, Marks, Problem};
+use caracal_ledger::{Begin, Chain, Head, LedgerReport, Marks};
 use tokio::sync::watch;
 
 use crate::Audit;
-use crate::incidents::{Incident, raise};
-use crate::metrics::add;
+use crate::incidents::{raise_found, settle};
+use crate::metrics::{add, set};
 
 const INTERVAL: Duration = Duration::from_secs(3_600);
 /// After a sweep that could not run.
@@ -156,14 +156,10 @@ impl Audit {
         // What a pass over everything finds as well is counted there.
         let counted = pass == Begin::AtFirst || report.is_intact();
         add(&self.metrics.checked, report.rows());
-        for finding in report.chains.iter().flat_map(|chain| &chain.findings).filter(|_| counted) {
-            let counter = match finding.problem {
-                Problem::UnknownKey { .. } => continue,
-                Problem::ContentMismatch | Problem::UnreadableRow { .. } => &self.metrics.mismatches,
-                Problem::WrongHmac | Problem::ReplacedKey { .. } => &self.metrics.seals,
-                _ => &self.metrics.breaks,
-            };
-            add(counter, 1);
+        for totals in report.chains.iter().map(|chain| chain.totals).filter(|_| counted) {
+            add(&self.metrics.mismatches, totals.mismatches);
+            add(&self.metrics.seals, totals.seals);
+            add(&self.metrics.breaks, totals.breaks);
         }
         self.sweeps.note(report, pass == Begin::AtFirst);
         for (chain, finding) in report.chains.iter().filter_map(|chain| Some((chain, chain.first()?))) {
@@ -172,8 +168,15 @@ impl Audit {
                 continue;
             }
             tracing::error!(chain = %chain.chain, %finding, "the ledger does not verify");
-            let incident = Incident::of_finding(&chain.chain, finding, chain.findings_total);
-            raise(&self.raised, &self.store, &self.ledger, chain.chain.zone(), incident).await;
+            raise_found(&self.store, &self.ledger, chain).await;
+        }
+        if pass == Begin::AtFirst {
+            match settle(&self.store, report).await {
+                Ok(standing) => set(&self.metrics.standing, u64::try_from(standing).unwrap_or(u64::MAX)),
+                Err(error) => {
+                    tracing::error!(%error, "what does not stand any more could not be noted; it is tried again")
+                }
+            }
         }
         if report.is_intact() {
             tracing::info!(rows = report.rows(), chains = report.chains.len(), "the ledger verifies");

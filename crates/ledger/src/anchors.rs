@@ -14,6 +14,7 @@ use caracal_store::{StoreError, ZoneWrite, evidence, transparency};
 
 use crate::append::Ledger;
 use crate::chain::Head;
+use crate::foreign::CLOCK_AHEAD;
 use crate::hex;
 use crate::keys::{ChainKey, Keys, Sealed};
 
@@ -49,7 +50,8 @@ impl Ledger {
         older_than: Timestamp,
         through: i64,
     ) -> Result<bool, StoreError> {
-        let Some(older) = retention::find_last_older(tx, older_than).await? else { return Ok(false) };
+        let latest = tx.now().plus(CLOCK_AHEAD);
+        let Some(older) = retention::find_last_older(tx, older_than, latest).await? else { return Ok(false) };
         // What is not in the tree yet has to be there to come into it.
         let in_tree = transparency::find_tree(tx).await?.map_or(i64::MAX, |tree| tree.size);
         let chain_seq = older.chain_seq.min(through).min(in_tree);

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use crate::append::Ledger;
 use crate::canonical::{NotCanonical, canonical};
 use crate::chain::ChainRecord;
-use crate::event::{StoredEvent, unseparated};
+use crate::event::{EventType, StoredEvent, unseparated};
 
 /// Text that is no event.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +35,49 @@ pub enum NotAnEvent {
     /// A JSON member that can't be stored.
     #[error("`{0}`: {1}")]
     Member(&'static str, NotCanonical),
+}
+
+/// An event that is one, and that is not taken from somebody else. In words that begin with the reason's name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotAdmitted {
+    /// What the ledger says of itself: who could bring that could raise a false alarm, or make a true one look told.
+    #[error("reserved_event_type:only the ledger itself records incidents of the ledger")]
+    Reserved,
+    /// Evidence is kept in order of its time and goes by it: what lies far ahead would be there for ever, and keep what follows.
+    #[error("occurred_at_out_of_bounds:it says {at}, and nothing later than {latest} can have happened yet")]
+    Ahead {
+        /// When it says that it happened.
+        at: Timestamp,
+        /// What is taken as having happened.
+        latest: Timestamp,
+    },
+    /// It would be removed for its age at once.
+    #[error("occurred_at_out_of_bounds:it says {at}, and nothing from before {earliest} is kept")]
+    TooOld {
+        /// When it says that it happened.
+        at: Timestamp,
+        /// From when on evidence is kept.
+        earliest: Timestamp,
+    },
+}
+
+/// How far a producer's clock may be ahead of ours.
+pub const CLOCK_AHEAD: Duration = Duration::from_secs(300);
+
+/// When an event of somebody else's can have happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Not before this instant.
+    pub earliest: Timestamp,
+    /// Not after this instant.
+    pub latest: Timestamp,
+}
+
+impl Bounds {
+    /// At `now`, where evidence is kept for so long.
+    pub fn at(now: Timestamp, kept: Duration) -> Self {
+        Self { earliest: now.minus(kept), latest: now.plus(CLOCK_AHEAD) }
+    }
 }
 
 /// What became of an event that was offered.
@@ -93,6 +136,23 @@ pub fn read_event(text: &str) -> Result<(ZoneId, StoredEvent), NotAnEvent> {
     };
     // The hash separates fields by a byte that canonical text can't hold, so what is stored always verifies.
     event.defect().map_or(Ok((zone, event)), |reason| Err(NotAnEvent::Json(reason)))
+}
+
+impl StoredEvent {
+    /// Whether it may come from somebody else. Any type may but one, which no contract has: any other word is a producer's own.
+    pub fn admit(&self, bounds: &Bounds) -> Result<(), NotAdmitted> {
+        if EventType::parse(&self.event_type) == EventType::LedgerIncident {
+            return Err(NotAdmitted::Reserved);
+        }
+        let (at, Bounds { earliest, latest }) = (Timestamp::from_micros(self.occurred_at_micros), *bounds);
+        if at > latest {
+            return Err(NotAdmitted::Ahead { at, latest });
+        }
+        if at < earliest {
+            return Err(NotAdmitted::TooOld { at, earliest });
+        }
+        Ok(())
+    }
 }
 
 /// An instant of RFC 3339, with whatever offset. What we write ourselves always ends in `Z`.
@@ -174,6 +234,23 @@ mod tests {
             assert!(error.starts_with(expected), "{text}: {error}");
         }
         assert!(read_event(&with("unknown", "[1,{}]")).is_ok(), "unknown members are tolerated");
+    }
+
+    #[test]
+    fn t06_evidence_ingest_takes_what_can_have_happened_and_is_kept_to_the_microsecond() {
+        let now = Timestamp::parse("2026-01-10T00:00:00Z").unwrap();
+        let bounds = Bounds::at(now, Duration::from_secs(86_400));
+        for (at, taken) in [
+            ("2026-01-08T23:59:59.999999Z", false),
+            ("2026-01-09T00:00:00Z", true),
+            ("2026-01-10T00:05:00Z", true),
+            ("2026-01-10T00:05:00.000001Z", false),
+            ("9999-12-31T23:59:59Z", false),
+            ("1970-01-01T00:00:00Z", false),
+        ] {
+            let (_, event) = read_event(&VECTOR.replace("2026-01-02T03:04:05.123456789Z", at)).unwrap();
+            assert_eq!(event.admit(&bounds).is_ok(), taken, "{at}: {:?}", event.admit(&bounds));
+        }
     }
 
     #[test]

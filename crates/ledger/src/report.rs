@@ -165,6 +165,19 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
+/// How many findings there are of each kind, as metrics count them (contract: audit-and-streams.md §5.3).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Rows that are not what was hashed, or can't be read.
+    pub mismatches: u64,
+    /// Seals that are not ours.
+    pub seals: u64,
+    /// Everything else: rows missing, moved or put in, ends and trees that are others.
+    pub breaks: u64,
+    /// Seals of keys that are not at hand, of which nothing can be said.
+    pub unknown_keys: u64,
+}
+
 /// The verdict on one chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChainReport {
@@ -186,8 +199,8 @@ pub struct ChainReport {
     pub findings: Vec<Finding>,
     /// How many there are in all; may be more than are kept.
     pub findings_total: u64,
-    /// How many of them are only that a key is not at hand.
-    pub unknown_keys: u64,
+    /// The same by kind.
+    pub totals: Totals,
 }
 
 impl ChainReport {
@@ -199,12 +212,18 @@ impl ChainReport {
     /// Whether nothing was found but that keys are not at hand: then nothing says that anybody altered it, and nothing that
     /// nobody did.
     pub fn lacks_keys_only(&self) -> bool {
-        self.findings_total > 0 && self.findings_total == self.unknown_keys
+        self.findings_total > 0 && self.findings_total == self.totals.unknown_keys
     }
 
     pub(crate) fn add(&mut self, finding: Finding) {
         self.findings_total += 1;
-        self.unknown_keys += u64::from(matches!(finding.problem, Problem::UnknownKey { .. }));
+        let of_kind = match finding.problem {
+            Problem::ContentMismatch | Problem::UnreadableRow { .. } => &mut self.totals.mismatches,
+            Problem::UnknownKey { .. } => &mut self.totals.unknown_keys,
+            Problem::WrongHmac | Problem::ReplacedKey { .. } => &mut self.totals.seals,
+            _ => &mut self.totals.breaks,
+        };
+        *of_kind += 1;
         if self.findings.len() < MAX_FINDINGS {
             self.findings.push(finding);
         }

@@ -18,7 +18,7 @@ use crate::admin_chain::StoredAdminRecord;
 use crate::chain::{Chain, ChainRecord, Head, StoredRow, sealed_text};
 use crate::event::StoredEvent;
 use crate::keys::{ChainKey, Keys, Sealed};
-use crate::report::{ChainReport, Finding, Problem};
+use crate::report::{ChainReport, Finding, Problem, Totals};
 
 /// Findings kept per chain. The first ones tell what happened; a chain broken at every row must not fill memory.
 pub const MAX_FINDINGS: usize = 1_000;
@@ -98,7 +98,7 @@ impl<'k, R: ChainRecord> ChainVerifier<'k, R> {
             seals_checked: key.is_some(),
             findings: Vec::new(),
             findings_total: 0,
-            unknown_keys: 0,
+            totals: Totals::default(),
         };
         let keys = key.map(Keys::of);
         Self {

@@ -258,6 +258,12 @@ pub async fn find_by_request(tx: &mut ZoneRead<'_>, request_id: &str) -> Result<
     tx.tx.query(&sql, params![tx.zone, request_id, MAX_OF_REQUEST]).await?.into_iter().map(read).collect()
 }
 
+/// Whether the request has an event of this type. Callers choose request ids: that one has events says nothing of which.
+pub async fn has_of_request(tx: &mut ZoneRead<'_>, request_id: &str, event_type: &str) -> Result<bool, StoreError> {
+    let sql = "SELECT 1 FROM audit_events WHERE zone_id = ?1 AND request_id = ?2 AND event_type = ?3 LIMIT 1";
+    Ok(tx.tx.query_one(sql, params![tx.zone, request_id, event_type]).await?.is_some())
+}
+
 /// Events newest first, by time and id.
 pub async fn list(tx: &mut ZoneRead<'_>, filter: &EvidenceFilter, page: &Page) -> Result<Vec<EvidenceRow>, StoreError> {
     let zone = tx.zone.clone();

@@ -36,6 +36,7 @@ mod facts;
 pub mod forgetting;
 pub mod grants;
 pub mod holdings;
+pub mod incidents;
 pub mod invocations;
 pub mod leases;
 mod migrations;

@@ -66,13 +66,20 @@ pub async fn list_anchored(tx: &mut DeploymentRead<'_>) -> Result<Vec<ZoneId>, S
 
 /// The last row of the zone's chain that, with all before it, happened and was stored before `older_than`; none when there
 /// is no such row. The newest row of a chain always stays, however old. That it happened so long ago is asked too because
-/// only that is under the content hash: who makes fresh rows look as if they had been stored long ago removes nothing.
-pub async fn find_last_older(tx: &mut ZoneRead<'_>, older_than: Timestamp) -> Result<Option<Head>, StoreError> {
+/// only that is under the content hash: who makes fresh rows look as if they had been stored long ago removes nothing. What
+/// says that it happens after `latest`, when nothing can have happened yet, says nothing of its age: else one such row would
+/// keep all that follow for ever.
+pub async fn find_last_older(
+    tx: &mut ZoneRead<'_>,
+    older_than: Timestamp,
+    latest: Timestamp,
+) -> Result<Option<Head>, StoreError> {
     let sql = "SELECT chain_seq, content_sha256, key_id FROM audit_events WHERE zone_id = ?1 AND chain_seq < COALESCE(
-                 (SELECT min(chain_seq) FROM audit_events WHERE zone_id = ?1 AND (ingested_at >= ?2 OR occurred_at >= ?2)),
+                 (SELECT min(chain_seq) FROM audit_events WHERE zone_id = ?1
+                    AND (ingested_at >= ?2 OR occurred_at BETWEEN ?2 AND ?3)),
                  (SELECT max(chain_seq) FROM audit_events WHERE zone_id = ?1))
                ORDER BY chain_seq DESC LIMIT 1";
-    let Some(row) = tx.tx.query_one(sql, params![tx.zone, older_than]).await? else { return Ok(None) };
+    let Some(row) = tx.tx.query_one(sql, params![tx.zone, older_than, latest]).await? else { return Ok(None) };
     let mut columns = row.columns("audit_events");
     Ok(Some(Head { chain_seq: columns.next()?, content_sha256: columns.next()?, key_id: columns.next()? }))
 }

@@ -195,6 +195,67 @@ mod t06_evidence_ingest {
         assert_eq!(world.metrics().await["tamper_replay_total"], 2);
     }
 
+    /// The clock is the store's, and evidence is kept for two days.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_can_not_have_happened_yet_or_is_not_kept_any_more_is_put_aside_and_counted() {
+        let world = World::with(AuditConfig { retention_days: 2, ..configured() }).await;
+        for (at, instant) in [
+            "2026-01-01T12:05:00Z",
+            "2026-01-01T14:05:00.000001+02:00",
+            "9999-12-31T23:59:59Z",
+            "2025-12-30T12:00:00Z",
+            "2025-12-30T11:59:59.999999Z",
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let frame = data(&format!("ev-{at}"), "allow").replace("2026-01-01T12:00:00.5Z", instant);
+            world.add(signed(&frame_key(), &frame)).await;
+        }
+        world.ingest_all().await;
+        let rows = world.search("zone_id=z-1&since=2020-01-01T00:00:00Z&until=9999-12-31T23:59:59.9Z").await.is(200);
+        let ids: Vec<_> = rows["events"].as_array().unwrap().iter().map(|row| row["Event"]["id"].clone()).collect();
+        assert_eq!(ids, ["ev-0", "ev-3"]);
+        let letters = world.letters().await;
+        assert_eq!(letters.len(), 3);
+        assert!(letters.iter().all(|letter| letter.field("reason").unwrap().starts_with("occurred_at_out_of_bounds:")));
+        let metrics = world.metrics().await;
+        assert_eq!((&metrics["dlq_total"], &metrics["occurred_at_out_of_bounds_total"]), (&json!(3), &json!(3)));
+        assert_eq!(world.operator("POST", "/api/audit/dlq/replay").await.is(200)["replayed"], 0);
+    }
+
+    /// Whoever can bring what the ledger says of itself could raise alarms, and have a true one taken for told.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_incident_can_be_neither_brought_nor_kept_back_by_what_was_named_like_it() {
+        let world = World::new().await;
+        let (stored, incoming) = (data("ev-1", "allow"), data("ev-1", "deny"));
+        let hash = caracal_ledger::ChainRecord::content_sha256(&caracal_ledger::read_event(&incoming).unwrap().1);
+        // Who holds the key of frames knows even this.
+        let signed_text = format!("caracal ledger incident v1\nz-1\nreplay ev-1 {hash}");
+        let request = format!("incident-{}", &frame_key().sign_hex(&[signed_text.as_bytes()])[..32]);
+        for word in ["ledger_incident", "ledger_\\u0000incident"] {
+            let planted = data("planted", "deny").replace("acme.thing", word);
+            let planted = planted.replace(r#""decision""#, &format!(r#""request_id":"{request}","decision""#));
+            world.add(signed(&frame_key(), &planted)).await;
+        }
+        world.record(vec![crate::world::event("z-1", "e-1", 1).request(request.as_str())]).await;
+        world.add(signed(&frame_key(), &stored)).await;
+        for _ in 0..2 {
+            world.add(signed(&frame_key(), &incoming)).await;
+        }
+        world.ingest_all().await;
+        let events = world.events().await;
+        let said: Vec<_> =
+            events.iter().map(|row| (&row["Event"]["event_type"], &row["Event"]["request_id"])).collect();
+        let (exchange, thing, incident) = (json!("token_exchange"), json!("acme.thing"), json!("ledger_incident"));
+        let (request, none) = (json!(request), json!(""));
+        assert_eq!(said, [(&exchange, &request), (&thing, &none), (&incident, &request)]);
+        let reasons: Vec<_> =
+            world.letters().await.iter().map(|letter| letter.field("reason").unwrap().to_owned()).collect();
+        assert!(reasons[..2].iter().all(|reason| reason.starts_with("reserved_event_type:")), "{reasons:?}");
+        assert_eq!(reasons[2..], ["tamper_on_replay"; 2]);
+    }
+
     /// One that kills whoever reads it must not do so for ever.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_frame_that_nobody_came_to_an_end_with_is_put_aside_in_the_end() {

@@ -107,6 +107,22 @@ mod t06_evidence_retention {
         assert_eq!(world.left("z-1").await, [1, 2]);
     }
 
+    /// One that was taken when nobody asked whether it can have happened.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_event_that_says_a_later_time_keeps_none_that_follow() {
+        let world = World::with(AuditConfig { retention_days: 2, ..configured() }).await;
+        world.record(vec![on_day("z-1", 0)]).await;
+        world.record(vec![on_day("z-1", 1_000_000)]).await;
+        for day in 0..4_i64 {
+            world.record(vec![event("z-1", &format!("later-{day}"), day * 86_400_000_000 + 1)]).await;
+            world.clock.advance(DAY);
+        }
+        world.sweep_and_retire(4).await;
+        assert_eq!(world.left("z-1").await, [5, 6]);
+        world.sweep().await;
+        world.ask("GET", "/ready", None).await.is(200);
+    }
+
     /// Removing the beginning would make what is wrong with it genuine.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn nothing_goes_while_anything_is_wrong() {

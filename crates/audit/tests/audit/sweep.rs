@@ -2,6 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
+use caracal_ledger::AdminRecord;
+use caracal_store::StoreError;
+use caracal_store::admin_evidence::{self, ZONELESS_CHAIN};
+use caracal_store::evidence::ChainRow;
 use serde_json::json;
 
 use crate::world::{BEARER, NOON, World, configured, event, until};
@@ -97,6 +101,20 @@ mod t06_evidence_sweep {
         world.tamper("DELETE FROM audit_events WHERE id = 'e-4'");
         world.sweep().await;
         assert_eq!(world.found().await, (0, 1, 0, tampered()), "the heads outside the store remember it");
+    }
+
+    /// A report keeps a thousand findings of a chain; the counts are of all there are.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn each_finding_is_counted_however_many_there_are() {
+        let world = World::new().await;
+        world.record((1..=1_100).map(|number| event("z-1", &format!("e-{number}"), number)).collect()).await;
+        let other = "1".repeat(64);
+        world.tamper(&format!(
+            "UPDATE audit_events SET decision = 'deny';
+             UPDATE audit_events SET prev_content_sha256 = '{other}' WHERE id = 'e-1050'"
+        ));
+        world.sweep().await;
+        assert_eq!(world.found().await, (1_100, 1, 1, tampered()));
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -204,7 +222,7 @@ async fn the_two_forms_of_the_metrics_say_the_same() {
         assert_eq!(value.parse::<f64>().unwrap(), said, "{name}");
         names += 1;
     }
-    assert_eq!((names, json.as_object().unwrap().len()), (26, 26), "each has its line");
+    assert_eq!((names, json.as_object().unwrap().len()), (28, 28), "each has its line");
     assert_eq!(json["tamper_mismatch_total"], 1);
 }
 
@@ -230,6 +248,163 @@ mod t06_evidence_incidents {
         });
         assert_eq!(event["metadata_json"], expected);
         assert_eq!(world.search("zone_id=z-2&cursor=1").await.is(200)["events"], json!(null), "not of other zones");
+        assert_eq!(world.metrics().await["incidents_standing"], 1);
+    }
+
+    /// Who sends requests chooses what they are called. Nothing that can be known before the incident keeps it back.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_request_that_was_named_before_keeps_an_incident_back() {
+        let world = recorded().await;
+        let finding =
+            "evidence chain of zone z-1: event e-2 (seq 2): the stored columns do not match their content hash";
+        let digest = caracal_crypto::hmac::sha256_hex(finding.as_bytes());
+        let planted = [format!("incident-{}", &digest[..32]), format!("incident-{digest}")];
+        for (at, request) in (5..).zip(&planted) {
+            world.record(vec![event("z-1", &format!("e-{at}"), at).request(request.as_str())]).await;
+        }
+        world.tamper("UPDATE audit_events SET decision = 'deny' WHERE id = 'e-2'");
+        world.sweep().await;
+        let incidents = incidents(&world).await;
+        assert_eq!(incidents.len(), 1, "{incidents:?}");
+        assert!(!planted.contains(&incidents[0].1), "{incidents:?}");
+    }
+
+    /// While it stands it is told once, by whatever process; once a pass over everything did not find it, it is news again.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_comes_back_after_it_was_mended_is_told_again() {
+        let mut world = recorded().await;
+        let mut told = Vec::new();
+        for expected in 1..=2 {
+            world.tamper("UPDATE audit_events SET decision = 'deny' WHERE id = 'e-2'");
+            for _ in 0..2 {
+                world.sweep().await;
+                told = incidents(&world).await;
+                assert_eq!(
+                    (told.len(), &world.metrics().await["incidents_standing"]),
+                    (expected, &json!(1)),
+                    "{told:?}"
+                );
+                world = another(world).await;
+            }
+            world.tamper("UPDATE audit_events SET decision = 'allow' WHERE id = 'e-2'");
+            world.sweep().await;
+            assert_eq!(
+                (incidents(&world).await, &world.metrics().await["incidents_standing"]),
+                (told.clone(), &json!(0))
+            );
+            world = another(world).await;
+        }
+        assert_eq!(told[0].0, told[1].0);
+        assert_ne!(told[0].1, told[1].1, "each has a request id of its own");
+    }
+
+    /// Only the first is told of a chain, and the one behind it is news once it is the first. It stood all the while.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_stands_behind_another_is_not_taken_for_mended() {
+        let world = recorded().await;
+        let alter = |id: &str, decision: &str| {
+            world.tamper(&format!("UPDATE audit_events SET decision = '{decision}' WHERE id = '{id}'"));
+        };
+        alter("e-3", "deny");
+        world.sweep().await;
+        alter("e-2", "deny");
+        world.sweep().await;
+        alter("e-2", "allow");
+        world.sweep().await;
+        let seqs: Vec<_> = incidents(&world).await.into_iter().map(|(seq, _)| seq).collect();
+        assert_eq!(seqs, [json!(3), json!(2)]);
+    }
+
+    /// Cut off between the note that it stands and the event.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_was_noted_and_not_recorded_is_recorded_by_the_next_pass() {
+        let world = recorded().await;
+        world.tamper("UPDATE audit_events SET decision = 'deny' WHERE id = 'e-2'");
+        // The next event's place seems to be taken.
+        world.tamper("UPDATE audit_heads SET chain_seq = 3 WHERE zone_id = 'z-1'");
+        world.sweep().await;
+        assert_eq!(incidents(&world).await, []);
+        world.tamper("UPDATE audit_heads SET chain_seq = 4 WHERE zone_id = 'z-1'");
+        world.sweep().await;
+        assert_eq!(incidents(&world).await.len(), 1);
+    }
+
+    /// What belongs to no zone has no evidence and nobody who is sent it: it is a record in the chain of its own, and counted.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_belongs_to_no_zone_is_told_once_too_and_again_when_it_comes_back() {
+        let mut world = World::new().await;
+        let record = AdminRecord {
+            id: "a-1".to_owned(),
+            request_id: "req-1".to_owned(),
+            actor_id: None,
+            actor_name: None,
+            actor_scope: None,
+            action: "POST /v1/zones".to_owned(),
+            method: "POST".to_owned(),
+            path: "/v1/zones".to_owned(),
+            zone: None,
+            entity_type: None,
+            entity_id: None,
+            status_code: 201,
+            payload: None,
+            occurred_at: world.store.now(),
+        };
+        let recorded: Result<(), StoreError> = world
+            .store
+            .commit_deployment((world.ledger.clone(), record), |tx, (ledger, record)| {
+                Box::pin(async move { ledger.record_zoneless_change(tx, record).await })
+            })
+            .await;
+        recorded.unwrap();
+        let alter = |world: &World, status: u16| {
+            let free = match world.place.database() {
+                None => "DROP TRIGGER IF EXISTS admin_audit_events_are_not_changed",
+                Some(_) => "ALTER TABLE admin_audit_events DISABLE TRIGGER USER",
+            };
+            world.tamper(&format!("{free}; UPDATE admin_audit_events SET status_code = {status} WHERE id = 'a-1'"));
+        };
+        let told = async |world: &World| {
+            let mut snapshot = world.store.snapshot().await.unwrap();
+            let rows = admin_evidence::list_chain(&mut snapshot.deployment(), ZONELESS_CHAIN, 2, 100).await.unwrap();
+            let rows = rows.into_iter().map(|row| match row {
+                ChainRow::Read(row) => (row.action, row.request_id, row.payload.unwrap()),
+                unreadable => panic!("{unreadable:?}"),
+            });
+            rows.collect::<Vec<_>>()
+        };
+        for expected in 1..=2 {
+            alter(&world, 500);
+            for _ in 0..2 {
+                world.sweep().await;
+                assert_eq!(told(&world).await.len(), expected);
+                assert_eq!(world.metrics().await["incidents_standing"], 1);
+                world = another(world).await;
+            }
+            alter(&world, 201);
+            world.sweep().await;
+            assert_eq!((told(&world).await.len(), &world.metrics().await["incidents_standing"]), (expected, &json!(0)));
+            world = another(world).await;
+        }
+        let told = told(&world).await;
+        assert_eq!(told[0].0, "Ledger incident");
+        assert!(told[0].2.contains("content_mismatch"), "{told:?}");
+        assert_ne!(told[0].1, told[1].1, "each has a request id of its own");
+    }
+
+    /// Which row each is about, and its request id.
+    async fn incidents(world: &World) -> Vec<(serde_json::Value, String)> {
+        let found = world.search("zone_id=z-1&limit=1000").await.is(200);
+        let events = found["events"].as_array().unwrap().iter().map(|row| &row["Event"]);
+        let ours = events.filter(|event| event["event_type"] == "ledger_incident");
+        ours.map(|event| {
+            (event["metadata_json"]["chain_seq"].clone(), event["request_id"].as_str().unwrap().to_owned())
+        })
+        .collect()
+    }
+
+    async fn another(world: World) -> World {
+        let now = world.store.now().as_seconds() + 1;
+        World::again(world.end().await, now, configured(), None).await
     }
 }
 

@@ -297,7 +297,13 @@ pub async fn serve_socket<S, B>(
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    connection(socket, Door { service, fresh, peer, tls: false, pacer: Pacer::new() }, limits, stop).await;
+    connection(
+        socket,
+        Door { service, fresh, peer, tls: false, pacer: Pacer::new(), on_head_fault: None },
+        limits,
+        stop,
+    )
+    .await;
 }
 
 /// Finds out what a connection speaks: its socket, and whether that is HTTP/2. `None` when it is not meant for us.

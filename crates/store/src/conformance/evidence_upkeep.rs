@@ -9,6 +9,7 @@ use super::repositories::samples;
 use crate::error::StoreError;
 use crate::evidence::{self, EvidenceRow};
 use crate::exports::{self, Exported, Planned};
+use crate::incidents::{self, Standing};
 use crate::retention::{self, Anchor, Retention};
 use crate::store::Store;
 
@@ -65,7 +66,7 @@ pub async fn evidence_leaves_at_its_old_end_and_behind_an_anchor_only(make: Make
     let older = async |of: &str, hours: u64| {
         let mut snapshot = store.snapshot().await.unwrap();
         let before = start().plus(Duration::from_secs(hours * 3_600));
-        let found = retention::find_last_older(&mut snapshot.zone(&zone(of)), before).await.unwrap();
+        let found = retention::find_last_older(&mut snapshot.zone(&zone(of)), before, at(1_000_000)).await.unwrap();
         found.map(|head| (head.chain_seq, head.content_sha256))
     };
     let at_seq = |seq: i64| Some((seq, format!("{seq:064x}")));
@@ -76,6 +77,10 @@ pub async fn evidence_leaves_at_its_old_end_and_behind_an_anchor_only(make: Make
     let happened_later = EvidenceRow { occurred_at: at(500_000).as_micros(), ..stored("z-3", 2, 1) };
     add(store, "z-3", vec![stored("z-3", 1, 1), happened_later, stored("z-3", 3, 3)]).await;
     assert_eq!(older("z-3", 100).await, at_seq(1), "what it says of its storing is not enough");
+    let never = EvidenceRow { occurred_at: at(1_000_001).as_micros(), ..stored("z-4", 2, 2) };
+    add(store, "z-4", vec![stored("z-4", 1, 1), never, stored("z-4", 3, 3), stored("z-4", 4, 4)]).await;
+    assert_eq!(older("z-4", 100).await, at_seq(3), "what can't have happened keeps nothing that follows");
+    assert_eq!(older("z-4", 2).await, at_seq(1), "and goes by when it was stored");
 
     let anchored: Result<(), StoreError> =
         store.commit(&zone("z-1"), anchor("z-1", 3), |tx, anchor| Box::pin(retention::add_anchor(tx, anchor))).await;
@@ -119,6 +124,32 @@ pub async fn how_long_evidence_is_kept_comes_back_as_set(make: Make) {
         let expected = Retention { days, updated_by: "admin:t-1".to_owned(), updated_at: start() };
         assert_eq!((set.unwrap(), found().await), (expected.clone(), Some(expected)));
     }
+}
+
+/// A note that somebody garbled keeps nothing back.
+pub async fn what_stands_against_the_ledger_comes_back_as_noted(make: Make) {
+    let fresh = fresh(make).await;
+    let found = async || incidents::find(&mut fresh.store.snapshot().await.unwrap().deployment()).await.unwrap();
+    assert_eq!(found().await, Standing::default());
+    let mut standing = Standing::default();
+    for (chain, identity) in [("a", "1"), ("a", "2"), ("b", "1")] {
+        let known = standing.chains.entry(chain.to_owned()).or_default();
+        known.insert(identity.to_owned(), format!("incident-{chain}{identity}"));
+        let noted: Result<(), StoreError> = fresh
+            .store
+            .commit_deployment(standing.clone(), |tx, standing| Box::pin(incidents::set(tx, standing)))
+            .await;
+        noted.unwrap();
+        assert_eq!(found().await, standing);
+    }
+    assert_eq!((standing.count(), standing.request_of("a", "2")), (3, Some("incident-a2")));
+    assert_eq!((standing.request_of("a", "3"), standing.request_of("c", "1")), (None, None));
+    let garbled: Result<(), StoreError> = fresh
+        .store
+        .commit_deployment((), |tx, ()| Box::pin(crate::deployment::put(tx, "ledger_incidents", "{\"chains\":7}")))
+        .await;
+    garbled.unwrap();
+    assert_eq!(found().await, Standing::default());
 }
 
 /// Asked for by its name, and for a stretch of its chain.

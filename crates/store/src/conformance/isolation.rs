@@ -187,6 +187,7 @@ async fn holdings(fresh: &Fresh, name: &str) -> Vec<(&'static str, bool)> {
         ("head", evidence::head(read).await.unwrap().is_some()),
         ("chain", !evidence::list_chain(read, 0, 9).await.unwrap().is_empty()),
         ("request", !evidence::find_by_request(read, "req-1").await.unwrap().is_empty()),
+        ("event of request", evidence::has_of_request(read, "req-1", "replay_detected").await.unwrap()),
         ("search", !evidence::search(read, &EvidenceFilter::default(), 0, 9).await.unwrap().is_empty()),
         ("events", !evidence::list(read, &EvidenceFilter::default(), &page).await.unwrap().is_empty()),
         ("management head", admin_evidence::head(read).await.unwrap().is_some()),

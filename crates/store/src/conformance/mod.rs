@@ -109,6 +109,7 @@ macro_rules! conformance_suite {
             t06_evidence_upkeep = evidence_upkeep {
                 evidence_leaves_at_its_old_end_and_behind_an_anchor_only
                 how_long_evidence_is_kept_comes_back_as_set
+                what_stands_against_the_ledger_comes_back_as_noted
                 an_event_is_found_by_its_identity_and_its_place
                 how_far_evidence_was_exported_replaces_what_it_was_made_of_only
                 what_is_exported_next_is_found_by_its_place

@@ -37,6 +37,11 @@ pub async fn evidence_comes_back_as_stored(make: Make) {
     assert_eq!(evidence::list_chain(&mut read, 1, 10).await.unwrap(), readable(&rows));
     assert_eq!(evidence::list_chain(&mut read, 2, 2).await.unwrap(), readable(&rows[1..3]));
     assert_eq!(evidence::find_by_request(&mut read, "req-3").await.unwrap(), rows[2..3]);
+    for (request, of, has) in
+        [("req-3", "replay_detected", true), ("req-3", "token_exchange", false), ("req-9", "replay_detected", false)]
+    {
+        assert_eq!(evidence::has_of_request(&mut read, request, of).await.unwrap(), has, "{request} {of}");
+    }
     let some = |text: &str| Some(text.to_owned());
     for (filter, shown) in [
         (EvidenceFilter::default(), vec![4, 3, 2, 1]),
