@@ -1,8 +1,9 @@
 //! The chapter of the book that is generated from the model.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
+use crate::engines::Engine;
 use crate::faults::Faults;
 use crate::listing::Listed;
 use crate::model::{By, Model, Proof};
@@ -40,6 +41,7 @@ pub(crate) fn write(
             writeln!(page, "| [{}](#{anchor}) | {} | {} | {count} |", threat.id, threat.title, threat.mitigation.len());
     }
     page.push_str("\n## Threats\n\n");
+    page.push_str(&on_engines(model));
     for threat in &model.threat {
         let _ = writeln!(page, "### {}\n\n**{}.** At stake: {}.\n", threat.id, threat.title, threat.asset);
         if threat.mitigation.is_empty() {
@@ -123,14 +125,39 @@ pub(crate) fn test_link(path: &str, places: &Places<'_>) -> String {
     linked(path, file.as_slice())
 }
 
+/// What the proofs of a room hold on where they do not say otherwise.
+fn on_engines(model: &Model) -> String {
+    let mut by_engines = BTreeMap::<&BTreeSet<Engine>, Vec<String>>::new();
+    for (room, engines) in model.engines.iter().filter(|(_, engines)| !engines.is_empty()) {
+        by_engines.entry(engines).or_default().push(format!("`{room}`"));
+    }
+    let told: Vec<String> = by_engines
+        .iter()
+        .map(|(engines, rooms)| format!("on {} those of {}", together(engines), rooms.join(", ")))
+        .collect();
+    format!(
+        "Where a proof does not name its engines, its tests have run and passed on all that its room names: {}. The tests of other rooms keep nothing, or are started on what they are about.\n\n",
+        told.join("; ")
+    )
+}
+
+fn together(engines: &BTreeSet<Engine>) -> String {
+    engines.iter().map(|engine| engine.said()).collect::<Vec<_>>().join(" and ")
+}
+
 fn told(proof: &Proof, tests: &[Listed], places: &Places<'_>) -> String {
     let kind = proof.kind.name();
+    let on = match &proof.engines {
+        Some(engines) if !engines.is_empty() => format!(", on {}", together(engines)),
+        _ => String::new(),
+    };
     match &proof.by {
-        By::Test(path) => format!("{kind}: {}", test_link(path, places)),
+        By::Test(path) => format!("{kind}: {}{on}", test_link(path, places)),
         By::Tests(path) => {
             let count = tests.iter().filter(|test| format!("{}::{}", test.room, test.segment()) == *path).count();
             let files = path.split_once("::").map(|(room, segment)| places.segment(room, segment)).unwrap_or_default();
-            format!("{kind}: {}, {count} {}", linked(path, &files), if count == 1 { "test" } else { "tests" })
+            let tests = if count == 1 { "test" } else { "tests" };
+            format!("{kind}: {}, {count} {tests}{on}", linked(path, &files))
         }
         By::Fuzz(target) => {
             let file = target.split_once('/').map(|(room, name)| format!("crates/{room}/fuzz/fuzz_targets/{name}.rs"));

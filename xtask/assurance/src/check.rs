@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::engines::{self, Engine};
 use crate::faults::Faults;
 use crate::listing::Listed;
 use crate::model::{By, Kind, Model, Proof};
@@ -13,6 +14,8 @@ pub(crate) struct Tree<'a> {
     pub(crate) fuzz_targets: BTreeSet<String>,
     /// Chores that run in every build.
     pub(crate) chores: BTreeSet<String>,
+    /// Rooms whose tests run on the embedded engine and on PostgreSQL.
+    pub(crate) on_both: BTreeSet<String>,
     /// Folders that may hold a mitigation.
     pub(crate) rooms: BTreeSet<String>,
     /// `docs/threat-model/faults.toml`.
@@ -25,8 +28,8 @@ pub(crate) struct Tree<'a> {
 
 /// What a run reported.
 pub(crate) struct Ran<'a> {
-    /// The engine, as people say it.
-    pub(crate) engine: &'static str,
+    /// What the stores of the tests that say nothing else were on.
+    pub(crate) engine: Engine,
     /// How often each full name passed.
     pub(crate) passed: BTreeMap<&'a str, usize>,
     /// The rooms whose tests ran there; all of them where this is empty.
@@ -52,6 +55,7 @@ pub(crate) fn findings(model: &Model, tree: &Tree<'_>, runs: &[Ran<'_>]) -> Vec<
     open_ends(model, tree, &mut found);
     found.extend(tree.faults.findings(tree.tests));
     found.extend(drifted(&inventory(tree.tests), tree.inventory));
+    found.extend(engines::findings(model, tree, runs));
     for ran in runs {
         not_run(tree.tests, ran, &mut found);
     }
@@ -193,14 +197,14 @@ fn not_run(tests: &[Listed], ran: &Ran<'_>, found: &mut Vec<String>) {
     for (name, times) in expected {
         let passed = ran.passed.get(name).copied().unwrap_or_default();
         if passed < times {
-            found.push(format!("`{name}` passed {passed} times of {times} on {}", ran.engine));
+            found.push(format!("`{name}` passed {passed} times of {times} on {}", ran.engine.said()));
         }
     }
 }
 
 /// The committed list of the tests, one a line.
 pub(crate) fn inventory(tests: &[Listed]) -> String {
-    let mut lines: Vec<String> = tests.iter().map(|test| format!("{}::{}\n", test.room, test.name)).collect();
+    let mut lines: Vec<String> = tests.iter().map(Listed::line).collect();
     lines.sort();
     lines.concat()
 }

@@ -1,9 +1,10 @@
 //! What the files of the threat model may not be relieved of. They say themselves which statements there are, which kinds of
-//! proof a threat demands, which faults a part is asked about, and what is still open; so each could be made whole by
+//! proof a threat demands, on which engines a room's proofs hold, which faults a part is asked about, and what is still open; so each could be made whole by
 //! asking less of it. What is asked stands here once more, and a change of it is a change of this program.
 
 use std::collections::BTreeSet;
 
+use crate::engines::Engine;
 use crate::faults::Faults;
 use crate::model::{Kind, Model};
 
@@ -42,6 +43,20 @@ const KINDS: &[(&str, &[Kind])] = &[
     ("T15", &[Kind::Unit, Kind::BlackBox]),
     ("T16", &[Kind::Unit, Kind::Property, Kind::Differential, Kind::Fuzz, Kind::BlackBox]),
     ("T17", &[Kind::Fault, Kind::BlackBox]),
+];
+
+/// Engines on which the proofs of a room hold, unless they name theirs.
+const ENGINES: &[(&str, &[Engine])] = &[
+    ("admin", &[Engine::Embedded, Engine::Postgresql]),
+    ("audit", &[Engine::Embedded, Engine::Postgresql]),
+    ("broker", &[Engine::Embedded, Engine::Postgresql]),
+    ("coordinator", &[Engine::Embedded, Engine::Postgresql]),
+    ("custody", &[Engine::Embedded, Engine::Postgresql]),
+    ("gateway", &[Engine::Embedded, Engine::Postgresql]),
+    ("ledger", &[Engine::Embedded, Engine::Postgresql]),
+    ("store", &[Engine::Embedded, Engine::Postgresql]),
+    ("stream", &[Engine::Embedded, Engine::Postgresql, Engine::Redis]),
+    ("sts", &[Engine::Embedded, Engine::Postgresql]),
 ];
 
 /// What each part is asked about.
@@ -84,6 +99,12 @@ pub(crate) fn findings(model: &Model, faults: &Faults, open: &str) -> Vec<String
             None => found.push(format!("the threat {id} is gone")),
         }
     }
+    for (room, engines) in ENGINES {
+        let asked = model.engines.get(*room);
+        for engine in engines.iter().filter(|engine| !asked.is_some_and(|asked| asked.contains(engine))) {
+            found.push(format!("what `{room}` proves is not asked for on {} any more", engine.said()));
+        }
+    }
     let asked: BTreeSet<(&str, &str)> = faults.asked().collect();
     for (part, kinds) in FAULTS {
         for kind in kinds.iter().filter(|kind| !asked.contains(&(part, kind))) {
@@ -123,6 +144,13 @@ mod tests {
                 let mut less = whole();
                 assert!(less.threat[threat].kinds.remove(kind));
                 assert_eq!(said(&less, &faults, &open), 1);
+            }
+        }
+        for (room, engines) in ENGINES {
+            for engine in *engines {
+                let mut less = whole();
+                assert!(less.engines.get_mut(*room).unwrap().remove(engine));
+                assert_eq!(said(&less, &faults, &open), 1, "{room}");
             }
         }
         for (part, kinds) in FAULTS {

@@ -4,6 +4,7 @@
 mod chapter;
 mod check;
 mod demands;
+mod engines;
 mod faults;
 mod listing;
 mod model;
@@ -19,6 +20,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use check::{Ran, Tree, findings, inventory};
+use engines::Engine;
 use faults::{FAULTS, Faults};
 use listing::{list, passed};
 use model::Model;
@@ -77,6 +79,7 @@ fn check_tree(built: &str, ran: Option<(&str, &str)>) -> Result<String, String> 
         faults: &faults,
         fuzz_targets: fuzz_targets(root)?,
         chores: chores(root)?,
+        on_both: on_both(root)?,
         rooms: rooms(root)?,
         open: &open,
         inventory: &known,
@@ -149,8 +152,8 @@ fn manifests(root: &Path) -> Result<Vec<String>, String> {
 fn runs<'a>(embedded: &'a str, servers: &'a str, rooms: &str) -> [Ran<'a>; 2] {
     let rooms = rooms.split(',').map(|room| room.trim_start_matches("caracal-").to_owned()).collect();
     [
-        Ran { engine: "the embedded engine", passed: passed(embedded), rooms: BTreeSet::new() },
-        Ran { engine: "PostgreSQL and Redis", passed: passed(servers), rooms },
+        Ran { engine: Engine::Embedded, passed: passed(embedded), rooms: BTreeSet::new() },
+        Ran { engine: Engine::Postgresql, passed: passed(servers), rooms },
     ]
 }
 
@@ -240,6 +243,11 @@ fn fuzz_targets(root: &Path) -> Result<BTreeSet<String>, String> {
         }
     }
     Ok(found)
+}
+
+/// Read where it is said.
+fn on_both(root: &Path) -> Result<BTreeSet<String>, String> {
+    engines::on_both(&read(root, "xtask/src/suite.rs")?)
 }
 
 /// The chores that `cargo xtask ci` runs, read where it says so: some by itself, some as parts of the suite.

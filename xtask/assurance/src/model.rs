@@ -1,8 +1,10 @@
 //! `docs/threat-model.toml` and the files of its threats, typed. What the file may not say can't be read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
+
+use crate::engines::Engine;
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
@@ -14,6 +16,9 @@ pub(crate) struct Model {
     pub(crate) family: Vec<Family>,
     /// Who stands between whom.
     pub(crate) boundary: Vec<Boundary>,
+    /// By room: the engines on which its proofs have to hold, unless they name theirs. None where nothing is stored.
+    #[serde(default)]
+    pub(crate) engines: BTreeMap<String, BTreeSet<Engine>>,
     /// What could make the claim false.
     #[serde(default)]
     pub(crate) threat: Vec<Threat>,
@@ -85,6 +90,8 @@ pub(crate) struct Mitigation {
 pub(crate) struct Proof {
     pub(crate) kind: Kind,
     pub(crate) by: By,
+    /// What it has to hold on, where that is not what its room says.
+    pub(crate) engines: Option<BTreeSet<Engine>>,
 }
 
 /// Where the proof is.
@@ -109,6 +116,7 @@ struct Written {
     tests: Option<String>,
     fuzz: Option<String>,
     chore: Option<String>,
+    engines: Option<BTreeSet<Engine>>,
 }
 
 impl TryFrom<Written> for Proof {
@@ -122,7 +130,10 @@ impl TryFrom<Written> for Proof {
             (None, None, None, Some(chore)) => By::Chore(chore),
             _ => return Err("a proof names one of test, tests, fuzz and chore"),
         };
-        Ok(Self { kind: written.kind, by })
+        if written.engines.is_some() && matches!(by, By::Fuzz(_) | By::Chore(_)) {
+            return Err("only tests have engines");
+        }
+        Ok(Self { kind: written.kind, by, engines: written.engines })
     }
 }
 

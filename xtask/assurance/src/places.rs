@@ -128,7 +128,7 @@ mod tests {
         let sources = crate::sources(root).unwrap();
         let places = Places::of(&sources);
         for line in crate::read(root, crate::TESTS).unwrap().lines() {
-            let (room, name) = line.split_once("::").unwrap();
+            let (room, name) = line.split(' ').next().unwrap().split_once("::").unwrap();
             let path = places.test(room, name).unwrap_or_else(|| panic!("no file has {line}"));
             let text = std::fs::read_to_string(root.join(path)).unwrap();
             assert!(text.contains(name.rsplit("::").next().unwrap()), "{line} is not in {path}");

@@ -112,7 +112,7 @@ pub(crate) fn findings(
     text_of: impl Fn(&str) -> Result<String, String>,
 ) -> Vec<String> {
     let mut found = Vec::new();
-    let tests: BTreeSet<&str> = tests.lines().collect();
+    let tests: BTreeSet<&str> = tests.lines().filter_map(|line| line.split(' ').next()).collect();
     let known: BTreeSet<&str> = model.mitigations().map(|mitigation| mitigation.id.as_str()).collect();
     for defect in defects {
         let mut say = |what: String| found.push(format!("{FOLDER}/{}.toml: {what}", defect.id));
@@ -353,7 +353,7 @@ impl Copy {
             return Err(format!("the copy does not build ({}): {}", built.status, error.unwrap_or_default()));
         }
         let messages = String::from_utf8_lossy(&built.stdout).into_owned();
-        let programs: Vec<String> = messages.lines().filter_map(program).map(|(_, path)| path).collect();
+        let programs: Vec<String> = messages.lines().filter_map(program).map(|(.., path)| path).collect();
         let mut passed = Vec::new();
         for name in names {
             if !self.fails(&programs, of.room(), name)? {

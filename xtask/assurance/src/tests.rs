@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::check::{Ran, Tree, findings, inventory};
+use crate::engines::{self, Engine};
 use crate::faults::Faults;
 use crate::listing::{Listed, named, passed};
 use crate::model::{By, Model};
@@ -19,6 +20,10 @@ says = "security properties of the STS"
 between = "agent and STS"
 distrusts = "every byte"
 mediator = "the form parser"
+
+[engines]
+authority = []
+sts = ["embedded", "postgresql"]
 
 [[threat]]
 id = "T02"
@@ -55,6 +60,7 @@ struct Given {
     faults: String,
     embedded: String,
     servers: String,
+    twice: &'static [&'static str],
 }
 
 impl Given {
@@ -68,6 +74,7 @@ impl Given {
             faults: String::new(),
             embedded: ran.to_owned(),
             servers: "t02_sts_form::unknown_is_denied\n".to_owned(),
+            twice: &["sts"],
         }
     }
 
@@ -79,14 +86,15 @@ impl Given {
             tests: &self.tests,
             fuzz_targets: set(&["http/form"]),
             chores: set(&["deny"]),
-            rooms: set(&["sts", "authority"]),
+            on_both: set(self.twice),
+            rooms: set(&["sts", "authority", "store"]),
             faults: &Faults::parse(&self.faults).unwrap(),
             open: &self.open,
             inventory: &known,
         };
         let runs = [
-            Ran { engine: "the embedded engine", passed: passed(&self.embedded), rooms: BTreeSet::new() },
-            Ran { engine: "PostgreSQL and Redis", passed: passed(&self.servers), rooms: set(&["sts"]) },
+            Ran { engine: Engine::Embedded, passed: passed(&self.embedded), rooms: BTreeSet::new() },
+            Ran { engine: Engine::Postgresql, passed: passed(&self.servers), rooms: set(self.twice) },
         ];
         findings(&model, &tree, &runs)
     }
@@ -126,7 +134,65 @@ fn a_test_that_was_skipped_or_ran_on_the_wrong_engine_only_is_reported() {
     let given = Given { embedded: "exchange::t02_sts_exchange::a\n".to_owned(), ..Given::whole() };
     given.says("`t02_sts_form::unknown_is_denied` passed 0 times of 1 on the embedded engine");
     let given = Given { servers: String::new(), ..Given::whole() };
-    given.says("`t02_sts_form::unknown_is_denied` passed 0 times of 1 on PostgreSQL and Redis");
+    given.says("`t02_sts_form::unknown_is_denied` passed 0 times of 1 on PostgreSQL");
+}
+
+/// A proof that says what it holds on, in a room whose suite runs once and has a case for each engine.
+fn stored(proofs: &str) -> Given {
+    let cases = ["sqlite::t02_sts_store::a: test", "postgresql::t02_sts_store::a: test", "t02_sts_store::b: test"];
+    let mut given = Given::whole();
+    given.model = given.model.replace("authority = []", "authority = []\nstore = [\"embedded\", \"postgresql\"]");
+    given.model =
+        given.model.replace("  { kind = \"check\", chore", &format!("{proofs}\n  {{ kind = \"check\", chore"));
+    given.tests.extend(cases.map(|line| named("store", line).unwrap()));
+    given.listed = given.tests.clone();
+    given.embedded += "sqlite::t02_sts_store::a\npostgresql::t02_sts_store::a\nt02_sts_store::b\n";
+    given
+}
+
+const BOTH: &str = r#"{ kind = "unit", tests = "store::t02_sts_store" },"#;
+const ALONE: &str = r#"{ kind = "unit", test = "store::t02_sts_store::b", engines = ["embedded"] },"#;
+
+#[test]
+fn a_proof_holds_on_every_engine_that_it_or_its_room_names() {
+    assert_eq!(stored(&format!("{BOTH}{ALONE}")).found(), Vec::<String>::new());
+    // What names one test has the last word, and what names them all speaks for the rest.
+    stored(BOTH).says("T02.1: `store::t02_sts_store::b` does not run on PostgreSQL");
+    stored(&format!("{BOTH}{}", ALONE.replace("embedded", "redis")))
+        .says("T02.1: `store::t02_sts_store::b` does not run on Redis");
+    let narrow = BOTH.replace("\" }", "\", engines = [\"embedded\"] }");
+    assert_eq!(stored(&narrow).found(), Vec::<String>::new());
+    // The case of one engine that is gone leaves the other's, which does not stand in for it.
+    let mut given = stored(&format!("{BOTH}{ALONE}"));
+    given.tests.retain(|test| test.engine != Some(Engine::Postgresql));
+    given.says("T02.1: `store::t02_sts_store::a` does not run on PostgreSQL");
+    given.says("the test `store::t02_sts_store::a on postgresql` is gone");
+    // It is there, and has not run.
+    let mut given = stored(&format!("{BOTH}{ALONE}"));
+    given.embedded = given.embedded.replace("postgresql::t02_sts_store::a\n", "");
+    given.says("T02.1: `store::t02_sts_store::a` did not pass on PostgreSQL");
+    given.says("`postgresql::t02_sts_store::a` passed 0 times of 1 on the embedded engine");
+}
+
+#[test]
+fn a_suite_that_runs_on_one_engine_only_proves_nothing_on_the_other() {
+    let given = Given { twice: &[], ..Given::whole() };
+    given.says("T02.1: `sts::t02_sts_form::unknown_is_denied` does not run on PostgreSQL");
+    let given = Given { servers: String::new(), ..Given::whole() };
+    given.says("T02.1: `sts::t02_sts_form::unknown_is_denied` did not pass on PostgreSQL");
+    // What runs on both has to be asked for on both, and every room of a proof says what it runs on.
+    let less = Given { model: MODEL.replace(r#"sts = ["embedded", "postgresql"]"#, "sts = []"), ..Given::whole() };
+    less.says("the suite of `sts` runs on both engines, and [engines] does not ask for both");
+    let none = Given { model: MODEL.replace("authority = []\n", ""), ..Given::whole() };
+    none.says("[engines] does not say what the tests of `authority` run on");
+    for (from, to) in [
+        (r#""postgresql"]"#, r#""oracle"]"#),
+        (r#"unknown_is_denied""#, r#"unknown_is_denied", engines = ["mysql"]"#),
+        (r#"chore = "deny""#, r#"chore = "deny", engines = ["embedded"]"#),
+    ] {
+        assert!(Model::parse(&MODEL.replace(from, to)).is_err(), "{to}");
+    }
+    assert!(engines::on_both("const ON_ONE: &[&str] = &[];").is_err());
 }
 
 #[test]
@@ -191,27 +257,29 @@ fn a_name_that_two_rooms_share_has_to_pass_in_both() {
     assert_eq!((counts["a"], counts["b"]), (2, 1));
 }
 
+/// A test as the committed list has it; where it runs under its modules is not in there.
+fn of_line(line: &str) -> Listed {
+    let (line, engine) = line.split_once(" on ").map_or((line, None), |(line, on)| (line, Engine::named(on)));
+    let (room, name) = line.split_once("::").unwrap();
+    Listed { room: room.to_owned(), name: name.to_owned(), full: name.to_owned(), engine }
+}
+
 /// What this tree has, with the tests that its list names.
-fn of_this_tree(check: impl FnOnce(&Model, &mut dyn FnMut(&[Listed]) -> Vec<String>, &[Listed])) {
+fn of_this_tree(check: impl FnOnce(&Model, &mut dyn FnMut(&[Listed], &BTreeSet<String>) -> Vec<String>, &[Listed])) {
     let root = crate::root();
     let model = crate::model(root).unwrap();
     let listing = crate::read(root, crate::TESTS).unwrap();
-    let tests: Vec<Listed> = listing
-        .lines()
-        .map(|line| {
-            let (room, name) = line.split_once("::").unwrap();
-            Listed { room: room.to_owned(), name: name.to_owned(), full: name.to_owned() }
-        })
-        .collect();
+    let tests: Vec<Listed> = listing.lines().map(of_line).collect();
     let faults = Faults::parse(&crate::read(root, crate::FAULTS).unwrap()).unwrap();
     let open = crate::read(root, crate::OPEN).unwrap();
-    let mut found = |left: &[Listed]| {
+    let mut found = |left: &[Listed], on_both: &BTreeSet<String>| {
         // The list is written anew, as somebody would who wants it to be quiet.
         let known = inventory(left);
         let tree = Tree {
             tests: left,
             fuzz_targets: crate::fuzz_targets(root).unwrap(),
             chores: crate::chores(root).unwrap(),
+            on_both: on_both.clone(),
             rooms: crate::rooms(root).unwrap(),
             faults: &faults,
             open: &open,
@@ -225,7 +293,8 @@ fn of_this_tree(check: impl FnOnce(&Model, &mut dyn FnMut(&[Listed]) -> Vec<Stri
 #[test]
 fn t11_drift_no_proof_of_this_tree_can_lose_its_tests_unseen() {
     of_this_tree(|model, found, tests| {
-        assert_eq!(found(tests), Vec::<String>::new());
+        let on_both = crate::on_both(crate::root()).unwrap();
+        assert_eq!(found(tests, &on_both), Vec::<String>::new());
         let proofs = model.mitigations().flat_map(|mitigation| &mitigation.proof);
         let paths: BTreeSet<&str> = proofs
             .filter_map(|proof| match &proof.by {
@@ -239,8 +308,40 @@ fn t11_drift_no_proof_of_this_tree_can_lose_its_tests_unseen() {
             let is_its = |test: &Listed| test.room == room && (test.name == name || test.segment() == name);
             let left: Vec<Listed> = tests.iter().filter(|test| !is_its(test)).cloned().collect();
             assert!(left.len() < tests.len(), "{path}");
-            let said = found(&left);
+            let said = found(&left, &on_both);
             assert!(said.iter().any(|finding| finding.contains(&format!("`{path}`"))), "{path}: {said:?}");
+        }
+    });
+}
+
+#[test]
+fn t11_drift_no_room_of_this_tree_can_leave_an_engine_unseen() {
+    of_this_tree(|_, found, tests| {
+        let on_both = crate::on_both(crate::root()).unwrap();
+        assert!(on_both.len() >= 8, "{on_both:?}");
+        for room in &on_both {
+            let mut less = on_both.clone();
+            less.remove(room);
+            let said = found(tests, &less);
+            let is_told =
+                |finding: &&String| finding.contains(&format!("`{room}::")) && finding.contains("on PostgreSQL");
+            assert!(said.iter().filter(is_told).count() > 0, "{room}: {said:?}");
+        }
+        // The rooms that bring their engines along: a case of one engine out of those that there are for each.
+        for room in ["store", "stream"] {
+            let own: BTreeSet<Engine> =
+                tests.iter().filter(|test| test.room == room).filter_map(|test| test.engine).collect();
+            assert!(own.len() >= 2, "{room}: {own:?}");
+            for engine in own {
+                let left: Vec<Listed> =
+                    tests.iter().filter(|test| test.room != room || test.engine != Some(engine)).cloned().collect();
+                let said = found(&left, &on_both);
+                let told = format!("does not run on {}", engine.said());
+                assert!(
+                    said.iter().any(|finding| finding.contains(&format!("`{room}::")) && finding.contains(&told)),
+                    "{said:?}"
+                );
+            }
         }
     });
 }
@@ -250,11 +351,7 @@ fn t11_drift_no_proof_of_this_tree_can_lose_its_tests_unseen() {
 fn t11_drift_no_test_of_this_tree_can_be_deleted_without_a_change_of_the_list() {
     let listing = crate::read(crate::root(), crate::TESTS).unwrap();
     let lines: Vec<&str> = listing.lines().collect();
-    let names: Vec<Listed> = lines
-        .iter()
-        .map(|line| line.split_once("::").unwrap())
-        .map(|(room, name)| named(room, &format!("{name}: test")).unwrap())
-        .collect();
+    let names: Vec<Listed> = lines.iter().map(|line| of_line(line)).collect();
     assert_eq!(inventory(&names), listing);
     assert!(names.len() > 1_000, "{}", names.len());
     for gone in (0..names.len()).step_by(names.len() / 100) {
