@@ -162,7 +162,9 @@ mod t06_evidence_key_rotation {
         assert!(said.code == Some(1) && report["first_broken"]["problem"] == "replaced_key", "{report}");
         std::fs::write(secret("auditHmacKey"), &old).unwrap();
         std::fs::write(secret("auditHmacKeyPrevious"), &new).unwrap();
+        let heads = std::fs::read(data.join("heads.log")).unwrap();
         let refused = support::refused_up(&data, caracal).stderr;
+        assert_eq!(std::fs::read(data.join("heads.log")).unwrap(), heads);
         assert!(refused.contains("was replaced") && refused.contains(&name(&new)), "{refused}");
 
         // A backup of before comes back under the key of before, and goes on under the new one.

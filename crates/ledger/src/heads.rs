@@ -97,8 +97,8 @@ pub enum HeadsError {
     },
     /// A whole line says that it was written with a key that is not at hand.
     #[error(
-        "line {line} of `{}` was signed with an audit key that is not at hand (id {key_id}): give the key that was in use \
-         before as AUDIT_HMAC_KEY_PREVIOUS",
+        "line {line} of `{}` was signed with an audit key that is not at hand (id {key_id}): give the key of this \
+         deployment as AUDIT_HMAC_KEY, and those before it as AUDIT_HMAC_KEY_PREVIOUS",
         path.display()
     )]
     UnknownKey {

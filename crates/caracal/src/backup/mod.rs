@@ -113,7 +113,9 @@ fn verify(
         None => BTreeMap::new(),
         Some(key) => match read_heads(heads_dir, key) {
             Ok(heads) => heads.unwrap_or_default(),
-            Err(error @ HeadsError::BadLine { .. }) => return Err(LedgerError::WrongKey(error)),
+            Err(error @ (HeadsError::BadLine { .. } | HeadsError::UnknownKey { .. })) => {
+                return Err(LedgerError::WrongKey(error));
+            }
             Err(error) => return Err(LedgerError::Heads(error)),
         },
     };

@@ -127,7 +127,8 @@ pub enum RestoreError {
     /// The seal is another key's.
     #[error(
         "the backup's seal does not match the audit key at hand: either this is the key of another deployment, or the \
-         manifest was altered. Give the AUDIT_HMAC_KEY that the backup was made with"
+         manifest was altered. Give the AUDIT_HMAC_KEY that the backup was made with, or, if it was replaced since, that one in \
+         AUDIT_HMAC_KEY_PREVIOUS"
     )]
     WrongKey,
     /// There is no seal.

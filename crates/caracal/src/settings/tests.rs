@@ -228,6 +228,8 @@ fn insecure_switches_stop_a_published_start() {
 }
 
 mod t05_secrets {
+    use caracal_crypto::hmac::{HmacKey, HmacRing};
+
     use super::*;
 
     #[test]
@@ -269,6 +271,42 @@ mod t05_secrets {
         let error = files.load_or_create(&environment).err().unwrap().to_string();
         assert!(error.contains("SECRET_STORE_KEK") && error.contains("AUDIT_HMAC_KEY"), "{error}");
         assert!(!error.contains(&weak) && !error.contains(short), "{error}");
+    }
+
+    /// In a variable or a file, and beside the audit key that was made.
+    #[test]
+    fn the_audit_keys_before_rotations_are_a_list_and_none_is_there_twice() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = SecretFiles::in_data_dir(directory.path());
+        let [new, middle, old] =
+            ["0123456789abcdef", "fedcba9876543210", "00112233445566ff"].map(|text| text.repeat(4));
+        let signed = |text: &str| HmacKey::from_hex(text).unwrap().sign(&[b"x"]);
+        let ring = |previous: &str| {
+            let environment =
+                Environment::of([("AUDIT_HMAC_KEY", new.as_str()), ("AUDIT_HMAC_KEY_PREVIOUS", previous)]);
+            files.load_or_create(&environment).map(|keys| keys.audit)
+        };
+        let both = format!("{middle}, {old}");
+        let expected = [&new, &middle, &old].map(|text| Some(signed(text)));
+        let ages = |ring: &HmacRing| [0, 1, 2].map(|age| ring.at(age).map(|key| key.sign(&[b"x"])));
+        assert_eq!(ages(&ring(&both).unwrap()), expected);
+        assert!(
+            files.load_audit_key(&Environment::of([("AUDIT_HMAC_KEY_PREVIOUS", both.as_str())])).unwrap().is_none()
+        );
+        for wrong in [format!("{middle},{new}"), format!("{old},{middle},{old}"), format!("{middle},00ff")] {
+            let error = ring(&wrong).err().unwrap().to_string();
+            assert!(error.contains("AUDIT_HMAC_KEY_PREVIOUS") && !error.contains(&middle), "{error}");
+        }
+        std::fs::write(files.path("auditHmacKey"), &new).unwrap();
+        std::fs::write(files.path("auditHmacKeyPrevious"), format!("{middle}\n{old}\n")).unwrap();
+        let none = Environment::default();
+        assert_eq!(ages(&files.load_or_create(&none).unwrap().audit), expected);
+        assert_eq!(ages(&files.load_audit_key(&none).unwrap().unwrap()), expected);
+        assert!(files.present().iter().any(|(name, _)| *name == "AUDIT_HMAC_KEY_PREVIOUS"));
+        // What is given comes before what lies there.
+        let given =
+            files.load_audit_key(&Environment::of([("AUDIT_HMAC_KEY_PREVIOUS", old.as_str())])).unwrap().unwrap();
+        assert_eq!(ages(&given)[1..], [Some(signed(&old)), None]);
     }
 
     /// Replicas that made keys of their own would not understand each other.
