@@ -6,19 +6,24 @@
 //! dies. The same frame may come any number of times. One that says something else under the name of an event that is there
 //! changes nothing and is an incident. What only the ledger says of itself no frame may say.
 //!
+//! What a page has of a zone is stored in one commit, and all that is stored is let go of at once: the commit is what costs. Cut
+//! off in between, the frames come again and are known. Where the store refuses a page, each of its frames is offered for
+//! itself, so that only the one is put aside that is to blame.
+//!
 //! One that can't be put aside, while dead letters can't be written, stays where it is and is tried again when it was held for too
 //! long; no other waits for it, and the service is not ready meanwhile.
 //!
 //! While the store is away nothing is read and nothing is put aside: an outage is nobody's fault, and must not turn a
 //! backlog into dead letters.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use caracal_authority::Timestamp;
+use caracal_authority::{Timestamp, ZoneId};
 use caracal_crypto::hmac::HmacRing;
-use caracal_ledger::{Bounds, Ingested, read_event};
+use caracal_ledger::{Bounds, Ingested, StoredEvent, read_event};
 use caracal_store::StoreError;
 use caracal_stream::{AUDIT_DEAD_LETTERS, AUDIT_EVENTS, Begin, Delivery, Fields, Member, Patience, StreamError};
 use tokio::sync::watch;
@@ -33,6 +38,8 @@ use crate::retention::DAY;
 pub(crate) const GROUP: &str = "audit-ingestor";
 const PAGE: usize = 100;
 const WAIT: Duration = Duration::from_secs(1);
+/// Most bytes of frames in one commit, which keeps its zone from others.
+const TOGETHER: usize = 1 << 20;
 /// After an error.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Dead letters that are kept, the newest.
@@ -134,37 +141,57 @@ impl Audit {
         member.read(PAGE, WAIT.min(idle)).await
     }
 
+    /// One commit for what a page has of a zone, and one word to let go of all that is stored.
     async fn work(
         &self,
         member: &Member,
         batch: Vec<Delivery>,
         shutdown: &mut watch::Receiver<bool>,
     ) -> Result<(), StreamError> {
+        let mut verdicts: BTreeMap<usize, Verdict> = BTreeMap::new();
+        let mut pages = Pages::default();
         for (at, delivery) in batch.iter().enumerate() {
             if delivery.deliveries() > 1 {
                 add(&self.metrics.retries, 1);
             }
-            let verdict = loop {
-                match self.take(delivery).await {
+            match self.read(delivery) {
+                Ok((zone, event)) => pages.add(zone, Offered { at, event, size: size_of(delivery) }, delivery),
+                Err(reason) => {
+                    verdicts.insert(at, Verdict::Aside(reason));
+                }
+            }
+        }
+        'pages: for (zone, page) in pages.all() {
+            loop {
+                match self.take(&zone, &page).await {
+                    Ok(taken) => {
+                        verdicts.extend(page.iter().map(|offered| offered.at).zip(taken));
+                        break;
+                    }
                     Err(error) => {
                         tracing::warn!(%error, "audit frames can't be stored; it is tried until they can");
                         add(&self.metrics.retries, 1);
                         tokio::select! {
-                            _ = shutdown.wait_for(|stop| *stop) => return Ok(()),
+                            _ = shutdown.wait_for(|stop| *stop) => break 'pages,
                             () = tokio::time::sleep(PAUSE) => {}
                         }
-                        let rest: Vec<&str> = batch.iter().skip(at).map(Delivery::id).collect();
-                        member.keep(&rest).await?;
+                        member.keep(&batch.iter().map(Delivery::id).collect::<Vec<_>>()).await?;
                     }
-                    Ok(verdict) => break verdict,
                 }
-            };
-            match verdict {
-                Verdict::Stored => member.acknowledge(delivery.id()).await?,
-                Verdict::Aside(reason) => match self.put_aside(member, delivery, &reason).await {
-                    Err(error @ StreamError::Refused(_)) => self.is_kept(delivery, &reason, &error),
-                    done => done?,
-                },
+            }
+            if *shutdown.borrow() {
+                break;
+            }
+        }
+        let known = |at: &usize| batch.get(*at);
+        let stored = verdicts.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Stored));
+        let stored: Vec<&str> = stored.filter_map(|(at, _)| known(at)).map(Delivery::id).collect();
+        member.acknowledge_all(&stored).await?;
+        for (at, verdict) in &verdicts {
+            let (Verdict::Aside(reason), Some(delivery)) = (verdict, known(at)) else { continue };
+            match self.put_aside(member, delivery, reason).await {
+                Err(error @ StreamError::Refused(_)) => self.is_kept(delivery, reason, &error),
+                done => done?,
             }
             if *shutdown.borrow() {
                 return Ok(());
@@ -173,49 +200,73 @@ impl Audit {
         Ok(())
     }
 
-    /// What becomes of a frame, in the contract's order. The error is an outage of the store.
-    async fn take(&self, delivery: &Delivery) -> Result<Verdict, StoreError> {
-        let aside = |reason: String| Ok(Verdict::Aside(reason));
-        let Some(data) = delivery.field("data") else { return aside("missing_data_field".to_owned()) };
+    /// What a frame says, in the contract's order of checks; or the reason for which it is put aside.
+    fn read(&self, delivery: &Delivery) -> Result<(ZoneId, StoredEvent), String> {
+        let Some(data) = delivery.field("data") else { return Err("missing_data_field".to_owned()) };
         if !self.frame_keys.signed(data, delivery.field("sig").unwrap_or_default(), self.store.now()) {
-            return aside("hmac_verify_failed".to_owned());
+            return Err("hmac_verify_failed".to_owned());
         }
         if delivery.deliveries() > self.config.max_deliveries {
             let deliveries = delivery.deliveries();
-            return aside(format!(
+            return Err(format!(
                 "transient_exceeded_max_deliveries:handed out {deliveries} times, and nobody came to an end with it"
             ));
         }
-        let (zone, event) = match read_event(data) {
-            Ok(read) => read,
-            Err(error) => return aside(format!("json_parse_error:{error}")),
-        };
+        let (zone, event) = read_event(data).map_err(|error| format!("json_parse_error:{error}"))?;
         let bounds = Bounds::at(self.store.now(), DAY.saturating_mul(self.config.retention_days));
-        if let Err(refused) = event.admit(&bounds) {
-            return aside(refused.to_string());
-        }
-        let id = event.id.clone();
-        let offered: Result<Ingested, StoreError> = self
-            .store
-            .commit(&zone, (self.ledger.clone(), event), |tx, (ledger, event)| {
-                Box::pin(async move { ledger.ingest(tx, event).await })
-            })
-            .await;
-        match offered {
-            Ok(Ingested::Added) => {
-                add(&self.metrics.inserts, 1);
-                Ok(Verdict::Stored)
-            }
-            Ok(Ingested::Known) => Ok(Verdict::Stored),
-            Ok(Ingested::Conflicts { stored, incoming }) => {
-                tracing::error!(%zone, event = ?id, stored, incoming, "an event came again with other content");
-                let incident = Incident::of_replay(&id, &stored, &incoming);
-                raise_tried(&self.store, &self.ledger, &self.frame_keys.keys, &zone, &incident).await;
-                aside("tamper_on_replay".to_owned())
-            }
+        event.admit(&bounds).map_err(|refused| refused.to_string())?;
+        Ok((zone, event))
+    }
+
+    /// What becomes of events of one zone. The error is an outage of the store.
+    async fn take(&self, zone: &ZoneId, page: &[Offered]) -> Result<Vec<Verdict>, StoreError> {
+        match self.offer(zone, page).await {
             Err(error @ StoreError::Unavailable { .. }) => Err(error),
-            Err(error) => aside(format!("pg_permanent_error:{error}")),
+            Ok(outcomes) => Ok(self.judged(zone, page, outcomes).await),
+            Err(error) if page.len() == 1 => Ok(vec![Verdict::Aside(format!("pg_permanent_error:{error}"))]),
+            Err(error) => {
+                tracing::warn!(%zone, %error, "a page of audit frames is not stored; each of them is tried for itself");
+                let mut verdicts = Vec::with_capacity(page.len());
+                for one in page.chunks(1) {
+                    match self.offer(zone, one).await {
+                        Err(error @ StoreError::Unavailable { .. }) => return Err(error),
+                        Ok(outcomes) => verdicts.extend(self.judged(zone, one, outcomes).await),
+                        Err(error) => verdicts.push(Verdict::Aside(format!("pg_permanent_error:{error}"))),
+                    }
+                }
+                Ok(verdicts)
+            }
         }
+    }
+
+    async fn offer(&self, zone: &ZoneId, page: &[Offered]) -> Result<Vec<Ingested>, StoreError> {
+        let events: Vec<StoredEvent> = page.iter().map(|offered| offered.event.clone()).collect();
+        self.store
+            .commit(zone, (self.ledger.clone(), events), |tx, (ledger, events)| {
+                Box::pin(async move { ledger.ingest_all(tx, events).await })
+            })
+            .await
+    }
+
+    async fn judged(&self, zone: &ZoneId, page: &[Offered], outcomes: Vec<Ingested>) -> Vec<Verdict> {
+        let mut verdicts = Vec::with_capacity(page.len());
+        for (Offered { event, .. }, outcome) in page.iter().zip(outcomes) {
+            verdicts.push(match outcome {
+                Ingested::Added => {
+                    add(&self.metrics.inserts, 1);
+                    Verdict::Stored
+                }
+                Ingested::Known => Verdict::Stored,
+                Ingested::Conflicts { stored, incoming } => {
+                    let id = &event.id;
+                    tracing::error!(%zone, event = ?id, stored, incoming, "an event came again with other content");
+                    let incident = Incident::of_replay(id, &stored, &incoming);
+                    raise_tried(&self.store, &self.ledger, &self.frame_keys.keys, zone, &incident).await;
+                    Verdict::Aside("tamper_on_replay".to_owned())
+                }
+            });
+        }
+        verdicts
     }
 
     /// A frame can't be put aside, which the server says and not its absence: so others can be let go.
@@ -251,6 +302,39 @@ impl Audit {
             _ => {}
         }
         Ok(())
+    }
+}
+
+/// An event of a page, and which of its frames it came in.
+struct Offered {
+    at: usize,
+    event: StoredEvent,
+    size: usize,
+}
+
+fn size_of(delivery: &Delivery) -> usize {
+    delivery.field("data").map_or(0, str::len)
+}
+
+/// What is stored together: a page's events by zone, in their order.
+#[derive(Default)]
+struct Pages(BTreeMap<ZoneId, Vec<Vec<Offered>>>);
+
+impl Pages {
+    fn add(&mut self, zone: ZoneId, offered: Offered, delivery: &Delivery) {
+        let pages = self.0.entry(zone).or_default();
+        // One that was handed out before is for itself: somebody may have died of it, and must not take others along.
+        let alone = delivery.deliveries() > 1;
+        match pages.last_mut() {
+            Some(page) if !alone && page.iter().map(|known| known.size).sum::<usize>() + offered.size <= TOGETHER => {
+                page.push(offered);
+            }
+            _ => pages.push(vec![offered]),
+        }
+    }
+
+    fn all(self) -> impl Iterator<Item = (ZoneId, Vec<Offered>)> {
+        self.0.into_iter().flat_map(|(zone, pages)| pages.into_iter().map(move |page| (zone.clone(), page)))
     }
 }
 

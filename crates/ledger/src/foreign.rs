@@ -2,7 +2,7 @@
 //! §4.1). Whatever is in one was verified to come from them, and nothing more.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use caracal_authority::{Timestamp, ZoneId};
@@ -177,17 +177,42 @@ pub fn instant(text: &str) -> Option<Timestamp> {
 }
 
 impl Ledger {
-    /// Appends an event of somebody else's, unless it is there. The same event may be offered any number of times.
+    /// Appends one event of somebody else's, unless it is there.
     pub async fn ingest(&self, tx: &mut ZoneWrite<'_>, event: &StoredEvent) -> Result<Ingested, StoreError> {
-        let incoming = event.content_sha256();
-        match evidence::find_by_identity(tx, &event.id, event.occurred_at_micros).await? {
-            Some(stored) if stored == incoming => Ok(Ingested::Known),
-            Some(stored) => Ok(Ingested::Conflicts { stored, incoming }),
-            None => {
-                self.append_events(tx, vec![event.clone()]).await?;
-                Ok(Ingested::Added)
-            }
+        let outcomes = self.ingest_all(tx, std::slice::from_ref(event)).await?;
+        outcomes.into_iter().next().ok_or_else(|| StoreError::Statement { reason: "no event was offered".to_owned() })
+    }
+
+    /// Appends events of somebody else's, in order, but those that are there, and says what became of each. The same event may
+    /// be offered any number of times, also within one call.
+    pub async fn ingest_all(
+        &self,
+        tx: &mut ZoneWrite<'_>,
+        events: &[StoredEvent],
+    ) -> Result<Vec<Ingested>, StoreError> {
+        let (mut outcomes, mut added) = (Vec::with_capacity(events.len()), Vec::new());
+        let mut hashes: HashMap<(&str, i64), String> = HashMap::new();
+        for event in events {
+            let incoming = event.content_sha256();
+            let identity = (event.id.as_str(), event.occurred_at_micros);
+            let stored = match hashes.get(&identity) {
+                Some(hash) => Some(hash.clone()),
+                None => evidence::find_by_identity(tx, &event.id, event.occurred_at_micros).await?,
+            };
+            outcomes.push(match stored {
+                Some(stored) if stored == incoming => Ingested::Known,
+                Some(stored) => Ingested::Conflicts { stored, incoming },
+                None => {
+                    hashes.insert(identity, incoming);
+                    added.push(event.clone());
+                    Ingested::Added
+                }
+            });
         }
+        if !added.is_empty() {
+            self.append_events(tx, added).await?;
+        }
+        Ok(outcomes)
     }
 }
 

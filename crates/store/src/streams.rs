@@ -237,6 +237,27 @@ pub async fn acknowledge(
     Ok(tx.tx().append(sql, params![topic, group, position]).await? == 1)
 }
 
+/// Lets go of many entries at once. One that the group does not hold is nobody's.
+pub async fn acknowledge_all(
+    tx: &mut DeploymentWrite<'_>,
+    topic: &str,
+    group: &str,
+    positions: &[i64],
+) -> Result<(), StoreError> {
+    // Few enough for any engine to have a parameter each.
+    for some in positions.chunks(500) {
+        let marks: Vec<String> = (3..3 + some.len()).map(|index| format!("?{index}")).collect();
+        let sql = format!(
+            "DELETE FROM stream_pending WHERE topic = ?1 AND group_name = ?2 AND position IN ({})",
+            marks.join(", ")
+        );
+        let mut bound = params![topic, group].to_vec();
+        bound.extend(some.iter().map(Bind::bind));
+        tx.tx().append(&sql, &bound).await?;
+    }
+    Ok(())
+}
+
 /// Notes that the group has handled a message.
 pub async fn remember(
     tx: &mut DeploymentWrite<'_>,

@@ -140,7 +140,7 @@ pub(crate) async fn reclaim(
         deliveries.extend(entries_of(Value::Array(entries)).into_iter().map(again));
     }
     if !gone.is_empty() {
-        acknowledge(redis, place, &gone).await?;
+        acknowledge(redis, place, &gone.iter().map(String::as_str).collect::<Vec<_>>()).await?;
     }
     Ok(deliveries)
 }
@@ -152,7 +152,8 @@ pub(crate) async fn keep(redis: &Redis, place: &Place, ids: &[&str]) -> Result<(
     redis.ask::<Value>(&command).await.map(|_| ())
 }
 
-pub(crate) async fn acknowledge(redis: &Redis, place: &Place, ids: &[String]) -> Result<(), StreamError> {
+/// Lets go of many entries in one command.
+pub(crate) async fn acknowledge(redis: &Redis, place: &Place, ids: &[&str]) -> Result<(), StreamError> {
     let mut command = ::redis::cmd("XACK");
     redis.ask::<Value>(command.arg(&place.topic).arg(&place.group).arg(ids)).await.map(|_| ())
 }

@@ -213,6 +213,15 @@ impl StoreTopics {
         .await
     }
 
+    /// Lets go of many entries in one commit.
+    pub(crate) async fn acknowledge(&self, place: &Place, ids: &[&str]) -> Result<(), StreamError> {
+        let positions: Vec<i64> = ids.iter().map(|id| position_of(id)).collect();
+        self.commit((place.clone(), positions), |tx, (place, positions)| {
+            Box::pin(async move { streams::acknowledge_all(tx, &place.topic, &place.group, positions).await })
+        })
+        .await
+    }
+
     /// Remembers a message as handled, by its identities, and acknowledges its entry.
     pub(crate) async fn settle(&self, place: &Place, id: &str, identities: Vec<String>) -> Result<(), StreamError> {
         self.commit((place.clone(), position_of(id), identities), |tx, (place, position, identities)| {

@@ -411,6 +411,17 @@ impl Member {
         self.settle(id, Vec::new()).await
     }
 
+    /// Lets go of many entries that need nothing more, all or none.
+    pub async fn acknowledge_all(&self, ids: &[&str]) -> Result<(), StreamError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        match &self.topics.engine {
+            Engine::Redis(redis) => on_redis::acknowledge(redis, &self.place, ids).await,
+            Engine::Store(store) => store.acknowledge(&self.place, ids).await,
+        }
+    }
+
     /// Lets go of an entry whose message was handled, and remembers it for the group by these identities.
     pub(crate) async fn settle(&self, id: &str, identities: Vec<String>) -> Result<(), StreamError> {
         match &self.topics.engine {

@@ -413,6 +413,94 @@ mod t06_evidence_ingest {
         assert_eq!(ids, ["e-1", "ev-1"]);
     }
 
+    /// The commit is what costs; a page has a hundred frames at most.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_page_is_one_commit_for_each_of_its_zones() {
+        let world = World::new().await;
+        for number in 0..60 {
+            let frame = data(&format!("ev-{number}"), "allow").replace("z-1", &format!("z-{}", 1 + number % 2));
+            world.add(signed(&frame_key(), &frame)).await;
+        }
+        let commits = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let seen = commits.clone();
+        world.store.observe(Arc::new(move |committed: &caracal_store::Committed| {
+            seen.lock().unwrap().push(committed.heads.len());
+        }));
+        world.ingest_all().await;
+        let mut with_heads = commits.lock().unwrap().clone();
+        with_heads.retain(|heads| *heads > 0);
+        assert_eq!(with_heads, [30, 30]);
+        assert_eq!(world.metrics().await["inserts_total"], 60);
+        let ids: Vec<_> = world.events().await.iter().map(|row| row["Event"]["id"].clone()).collect();
+        assert_eq!(ids, (0..30).map(|half| format!("ev-{}", half * 2)).collect::<Vec<_>>(), "in the order they came");
+    }
+
+    /// In one page: what is forged, what the store refuses for good, one twice, and one that says something else.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_bad_frame_neither_holds_back_nor_fails_the_others_of_its_page() {
+        let world = World::new().await;
+        world.tamper(if world.place.database().is_some() {
+            "ALTER TABLE audit_events ADD CONSTRAINT never CHECK (id <> 'ev-bad')"
+        } else {
+            "CREATE TRIGGER never BEFORE INSERT ON audit_events WHEN NEW.id = 'ev-bad'
+             BEGIN SELECT RAISE(ABORT, 'refused'); END"
+        });
+        let mut forged = signed(&frame_key(), &data("ev-forged", "allow"));
+        forged[2].1 = "00".to_owned();
+        let frame = |id: &str, decision: &str| signed(&frame_key(), &data(id, decision));
+        for fields in [
+            frame("ev-1", "allow"),
+            forged,
+            frame("ev-bad", "allow"),
+            frame("ev-1", "allow"),
+            frame("ev-1", "deny"),
+            frame("ev-2", "allow"),
+        ] {
+            world.add(fields).await;
+        }
+        world.ingest_all().await;
+        let events = world.events().await;
+        let ids: Vec<_> = events.iter().map(|row| row["Event"]["id"].as_str().unwrap()).collect();
+        let ours: Vec<_> = ids.iter().filter(|id| id.starts_with("ev-")).collect();
+        assert_eq!((ours, ids.len()), (vec![&"ev-1", &"ev-2"], 3), "and an incident");
+        let reasons: Vec<_> =
+            world.letters().await.iter().map(|letter| letter.field("reason").unwrap().to_owned()).collect();
+        assert_eq!(
+            (reasons.len(), reasons[0].as_str(), reasons[2].as_str()),
+            (3, "hmac_verify_failed", "tamper_on_replay")
+        );
+        assert!(reasons[1].starts_with("pg_permanent_error:"), "{reasons:?}");
+        assert_eq!(world.metrics().await["inserts_total"], 2);
+    }
+
+    /// The commit is there and nobody has let go of a frame: all of them come again.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_page_that_was_stored_and_not_let_go_of_is_stored_once() {
+        let world = World::with(AuditConfig { claim_idle: Duration::ZERO, ..configured() }).await;
+        world.tamper(if world.place.database().is_some() {
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'refused'; END $$;
+             CREATE TRIGGER refuse BEFORE DELETE ON stream_pending FOR EACH ROW EXECUTE FUNCTION refuse()"
+        } else {
+            "CREATE TRIGGER refuse BEFORE DELETE ON stream_pending BEGIN SELECT RAISE(ABORT, 'refused'); END"
+        });
+        for number in 0..10 {
+            world.add(signed(&frame_key(), &data(&format!("ev-{number}"), "allow"))).await;
+        }
+        let (stop, ingesting) = world.ingest();
+        until("it is stored", async || world.events().await.len() == 10).await;
+        stop.send_replace(true);
+        ingesting.await.unwrap();
+        assert_eq!(world.open_frames().await, 10);
+        world.tamper(if world.place.database().is_some() {
+            "DROP TRIGGER refuse ON stream_pending"
+        } else {
+            "DROP TRIGGER refuse"
+        });
+        world.ingest_all().await;
+        assert_eq!((world.events().await.len(), &world.metrics().await["inserts_total"]), (10, &json!(10)));
+        assert!(world.letters().await.is_empty());
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn replicas_make_one_chain_without_gaps() {
         let world = World::new().await;

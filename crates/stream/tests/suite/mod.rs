@@ -173,6 +173,7 @@ macro_rules! conformance_suite {
                 who_waits_is_woken_by_what_is_added
                 a_group_that_is_not_there_is_said_to_be_absent
                 what_is_acknowledged_does_not_come_again
+                many_are_acknowledged_at_once_and_no_other
                 groups_say_what_they_hold_and_what_they_lack
                 trimming_removes_only_what_every_group_has_acknowledged
             }

@@ -172,6 +172,30 @@ pub(crate) async fn what_is_acknowledged_does_not_come_again(Fresh { streams, ..
     assert!(member.read(10, Duration::ZERO).await.unwrap().is_empty());
 }
 
+pub(crate) async fn many_are_acknowledged_at_once_and_no_other(Fresh { streams, .. }: Fresh) {
+    for group in ["g", "g-2"] {
+        streams.create_group("t", group, Begin::Start).await.unwrap();
+        assert!(streams.member("t", group, "c").read(10, Duration::ZERO).await.unwrap().is_empty());
+    }
+    let published = publish(&streams, "t", 5).await;
+    for group in ["g", "g-2"] {
+        assert_eq!(streams.member("t", group, "c").read(10, Duration::ZERO).await.unwrap().len(), 5);
+    }
+    let member = streams.member("t", "g", "c");
+    member.acknowledge_all(&[]).await.unwrap();
+    let ids = |at: &[usize]| at.iter().map(|at| published[*at].clone()).collect::<Vec<_>>();
+    let gone = ids(&[0, 2, 3]);
+    let mut told: Vec<&str> = gone.iter().map(String::as_str).collect();
+    // One that never was, and one twice: neither is anybody's.
+    told.extend(["1-1", gone[0].as_str()]);
+    member.acknowledge_all(&told).await.unwrap();
+    let other = streams.member("t", "g", "other");
+    until("reclaimed", async || self::ids(&other.reclaim(PATIENT, 10).await.unwrap()) == ids(&[1, 4])).await;
+    let mut groups = streams.list_groups("t").await.unwrap();
+    groups.sort_by(|one, other| one.name.cmp(&other.name));
+    assert_eq!(groups.iter().map(|group| group.pending).collect::<Vec<_>>(), [2, 5]);
+}
+
 pub(crate) async fn groups_say_what_they_hold_and_what_they_lack(Fresh { streams, .. }: Fresh) {
     streams.create_group("t", "late", Begin::Start).await.unwrap();
     streams.create_group("t", "busy", Begin::Start).await.unwrap();
