@@ -292,7 +292,11 @@ async fn an_http2_head_that_is_not_plain_is_refused_before_the_service() {
         request.headers_mut().append(name, value.parse().unwrap());
         request
     };
+    let mut two_lengths = with("content-length", "0");
+    two_lengths.headers_mut().append("content-length", HeaderValue::from_static("0"));
     for (request, status) in [
+        (two_lengths, 400),
+        (with("content-length", "0"), 200),
         (with("host", "other"), 400),
         (with("x-large", &"x".repeat(18_000)), 200),
         (with("x-large", &"x".repeat(21_000)), 431),
