@@ -525,7 +525,90 @@ mod tests {
     }
 
     mod t07_streams {
+        use std::collections::BTreeSet;
+
+        use proptest::collection::btree_map;
+        use proptest::prelude::*;
+
         use super::*;
+
+        type Message<'t> = (&'t str, Vec<(&'t str, &'t str)>);
+
+        /// Every message whose canonical text, by the letter of the contract (audit-and-streams.md §6.2), is this one: each
+        /// line feed may end the stream's name or a field, or be part of it, and each `=` may be the one after the name.
+        fn readings(text: &str) -> Vec<Message<'_>> {
+            let streams = text.match_indices('\n').map(|(at, _)| (&text[..at], Vec::new(), &text[at + 1..]));
+            let mut begun: Vec<(&str, Vec<(&str, &str)>, &str)> = streams.collect();
+            let mut whole = Vec::new();
+            while let Some((stream, fields, rest)) = begun.pop() {
+                if rest.is_empty() {
+                    whole.push((stream, fields));
+                    continue;
+                }
+                for (end, _) in rest.match_indices('\n') {
+                    for (at, _) in rest[..end].match_indices('=') {
+                        let more = fields.iter().copied().chain([(&rest[..at], &rest[at + 1..end])]).collect();
+                        begun.push((stream, more, &rest[end + 1..]));
+                    }
+                }
+            }
+            whole.retain(|(_, fields)| fields.is_sorted_by(|one, next| one.0 <= next.0));
+            whole
+        }
+
+        /// Texts that are easily mistaken: small alphabets, and in some of them the signs that part lines and names.
+        fn message() -> impl Strategy<Value = (String, std::collections::BTreeMap<String, String>)> {
+            let plain = ("[ab=]{0,2}", btree_map("[ab]{1,2}", "[ab=]{0,3}", 0..4));
+            let broken = ("[ab\n]{0,2}", btree_map("[ab=\n]{0,2}", "[ab=\n\r]{0,4}", 0..4));
+            prop_oneof![plain, broken]
+        }
+
+        proptest! {
+            /// The text of a message that is signed can be read as that message only; no other has its signature or is
+            /// taken for it. Where nobody refuses, the contract's form alone does not keep messages apart (its W16).
+            #[test]
+            fn whatever_the_fields_hold_a_signature_is_that_of_one_message_and_no_other_is_taken_for_it(
+                (stream, fields) in message()
+            ) {
+                let key = counting_key();
+                let pairs = || fields.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+                let text = pairs().fold(format!("{stream}\n"), |text, (name, value)| format!("{text}{name}={value}\n"));
+                let by_the_letter = key.sign_hex(&[text.as_bytes()]);
+                let own: Message<'_> = (&stream, pairs().collect());
+                let all = readings(&text);
+                prop_assert!(all.contains(&own), "{own:?}");
+
+                let mut taken = BTreeSet::new();
+                for (stream, fields) in all {
+                    let signed = stream_signature(&key, stream, fields.iter().copied());
+                    let verified = verify_stream_signature(&key, stream, fields.iter().copied(), &by_the_letter);
+                    prop_assert_eq!(signed.is_ok(), verified);
+                    if let Ok(signed) = signed {
+                        prop_assert_eq!(&signed, &by_the_letter);
+                        taken.insert((stream, fields));
+                    }
+                }
+                let is_plain = |text: &str| !text.contains(['\n', '\r']);
+                let is_signable = is_plain(&stream)
+                    && pairs().all(|(name, value)| !name.is_empty() && !name.contains('=') && is_plain(name) && is_plain(value));
+                prop_assert!(taken.len() <= 1, "{taken:?}");
+                prop_assert_eq!(taken.contains(&own), is_signable);
+            }
+        }
+
+        /// What the contract's form would let pass: a free text imitates the zone of another message.
+        #[test]
+        fn by_the_letter_of_the_contract_one_text_is_that_of_two_messages() {
+            let text = "s\nreason=x\nzone_id=z-2\n";
+            let one: Message<'_> = ("s", vec![("reason", "x\nzone_id=z-2")]);
+            let other: Message<'_> = ("s", vec![("reason", "x"), ("zone_id", "z-2")]);
+            let all = readings(text);
+            assert!(all.contains(&one) && all.contains(&other), "{all:?}");
+            let signable = |(stream, fields): &Message<'_>| {
+                stream_signature(&counting_key(), stream, fields.iter().copied()).is_ok()
+            };
+            assert_eq!(all.iter().filter(|message| signable(message)).collect::<Vec<_>>(), [&other]);
+        }
 
         #[test]
         fn a_message_that_could_be_read_two_ways_is_neither_signed_nor_accepted() {
