@@ -532,13 +532,14 @@ mod tests {
 
         use super::*;
 
-        type Message<'t> = (&'t str, Vec<(&'t str, &'t str)>);
+        type Fields<'t> = Vec<(&'t str, &'t str)>;
+        type Message<'t> = (&'t str, Fields<'t>);
 
         /// Every message whose canonical text, by the letter of the contract (audit-and-streams.md §6.2), is this one: each
         /// line feed may end the stream's name or a field, or be part of it, and each `=` may be the one after the name.
         fn readings(text: &str) -> Vec<Message<'_>> {
             let streams = text.match_indices('\n').map(|(at, _)| (&text[..at], Vec::new(), &text[at + 1..]));
-            let mut begun: Vec<(&str, Vec<(&str, &str)>, &str)> = streams.collect();
+            let mut begun: Vec<(&str, Fields<'_>, &str)> = streams.collect();
             let mut whole = Vec::new();
             while let Some((stream, fields, rest)) = begun.pop() {
                 if rest.is_empty() {
