@@ -64,19 +64,26 @@ fn share_out(limit: Option<u64>, with_gateway: bool, other_listeners: usize) -> 
     Ok((Shares { callers: count(callers), others: count(others) }, wanted))
 }
 
+/// What is tried where the hard limit can't be had, which is so where it says "unlimited" and the system has a bound for all.
+#[cfg(unix)]
+const INSTEAD: [u64; 3] = [CALLERS * FILES_OF_A_CALL + 4 * OTHERS + RESERVE, 10_240, 4_096];
+
 /// The limit, once it is as high as this process may make it. `None` where there is none.
 #[cfg(unix)]
 fn raised() -> Option<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current == maximum {
-        return current;
-    }
-    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        Ok(()) => maximum,
-        // Some systems have a lower limit for all beside that of each; what was allowed stays allowed.
-        Err(_) => current,
-    }
+    let set = |limit| setrlimit(Resource::Nofile, Rlimit { current: limit, maximum }).is_ok();
+    highest(current, maximum, set)
+}
+
+/// The first limit that can be set, from the hard one downwards; what was allowed stays allowed.
+#[cfg(unix)]
+fn highest(current: Option<u64>, maximum: Option<u64>, mut set: impl FnMut(Option<u64>) -> bool) -> Option<u64> {
+    let Some(now) = current.filter(|_| current != maximum) else { return current };
+    let lower = INSTEAD.into_iter().filter(|limit| maximum.is_none_or(|most| *limit < most)).map(Some);
+    let mut wanted = std::iter::once(maximum).chain(lower.filter(|limit| limit.is_some_and(|limit| limit > now)));
+    wanted.find(|limit| set(*limit)).unwrap_or(current)
 }
 
 #[cfg(not(unix))]
@@ -116,6 +123,25 @@ mod t08_availability {
                     last = (shares.callers, shares.others);
                 }
             }
+        }
+    }
+
+    /// Some systems call the hard limit unlimited, and refuse to set it.
+    #[cfg(unix)]
+    #[test]
+    fn the_limit_is_raised_as_far_as_the_system_lets_it_and_never_lowered() {
+        for (current, maximum, most, expected) in [
+            (Some(256), Some(4_000), 4_000, Some(4_000)),
+            (Some(256), None, u64::MAX, None),
+            (Some(256), None, 10_240, Some(10_240)),
+            (Some(8_000), None, 5_000, Some(8_000)),
+            (Some(256), Some(100_000), 70_000, Some(65_696)),
+            (Some(256), Some(300), 0, Some(256)),
+            (Some(300), Some(300), 0, Some(300)),
+            (None, None, 0, None),
+        ] {
+            let set = |limit: Option<u64>| limit.map_or(most == u64::MAX, |limit| limit <= most);
+            assert_eq!(highest(current, maximum, set), expected, "{current:?} {maximum:?} {most}");
         }
     }
 
