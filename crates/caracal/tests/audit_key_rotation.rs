@@ -189,12 +189,7 @@ mod t06_evidence_key_rotation {
         let (http, upstream) = (Http::new(), upstream().await);
         let first = deployment.serve("first", roles);
         let token = deployment.admin_token.clone();
-        let through = |system: &Running| Through {
-            control: system.urls.clone(),
-            sts: system.url("sts"),
-            gateway: system.url("gateway"),
-            admin_token: token.clone(),
-        };
+        let through = |system: &Running| Through::one(system, &token);
         let tenant = Tenant::provision(&http, &through(&first), &upstream).await;
         a_call_succeeds(&http, &through(&first), &tenant).await;
 

@@ -109,12 +109,7 @@ mod t05_secrets {
         let (http, upstream) = (Http::new(), upstream().await);
         let first = deployment.serve("first", roles);
         let token = deployment.admin_token.clone();
-        let through = |system: &Running| Through {
-            control: system.urls.clone(),
-            sts: system.url("sts"),
-            gateway: system.url("gateway"),
-            admin_token: token.clone(),
-        };
+        let through = |system: &Running| Through::one(system, &token);
         let seen = through(&first);
         let tenant = Tenant::provision(&http, &seen, &upstream).await;
         let lent = tenant.delegation(&http, &seen).await;

@@ -113,6 +113,14 @@ pub(crate) struct Through {
     pub(crate) admin_token: String,
 }
 
+impl Through {
+    /// All services of one process, whose token is known from elsewhere.
+    pub(crate) fn one(system: &Running, admin_token: &str) -> Self {
+        let (sts, gateway) = (system.url("sts"), system.url("gateway"));
+        Self { control: system.urls.clone(), sts, gateway, admin_token: admin_token.to_owned() }
+    }
+}
+
 impl Addressed for Through {
     fn url(&self, service: &str) -> String {
         match service {
